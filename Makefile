@@ -1,0 +1,60 @@
+# Every target does its own set-up: a .venv, then the dependencies, once. `make help` lists them.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# Overridden as in `make ladder PYTHON=/opt/python3.12/bin/python3`.
+PYTHON ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help ladder test test-all lint format bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its scaling-law report
+	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (about 10 minutes on 2 cores)"
+	@$(BIN)/isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/installed-dev  ## the fast tests (under 8 minutes on 2 cores)
+	@echo "==> Running the fast tests"
+	@$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/installed-dev  ## every test, the slow ones too
+	@echo "==> Running every test"
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## check formatting and style with ruff
+	@echo "==> Checking formatting and style"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+format: $(VENV)/installed-dev  ## let ruff rewrite what `make lint` would refuse
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev  ## measure training speed against the peers
+	@echo "==> Measuring training speed"
+	@$(BIN)/python -m tests.bench
+
+clean:  ## remove the .venv; runs/ and cache/ stay
+	rm -rf $(VENV)
+
+# One stamp an extra. A stamp is older than setup.py when the dependencies have changed.
+$(VENV)/installed-%: setup.py | $(BIN)/python
+	@echo "==> Installing isoflop[$*] and what it needs into $(VENV) (once; some minutes)"
+	@$(PIP) install --quiet --editable '.[$*]'
+	@touch $@
+
+# A name that is on the path may still be a launcher without a Python behind it: each is tried.
+$(BIN)/python:
+	@for python in $(PYTHON) $(if $(PYTHON),,python3.12 python3.11 python3.13 python3.14 python3 python); do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "==> Creating $(VENV) with $$($$python --version) ($$python)"; \
+	    exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "isoflop needs Python 3.11 or newer with venv; $(if $(PYTHON),PYTHON=$(PYTHON) is not,none was found by name)." >&2; \
+	echo "Install one (Debian, Ubuntu: apt install python3.11-venv; macOS: brew install python@3.12)" >&2; \
+	echo "or name one: make $(or $(MAKECMDGOALS),ladder) PYTHON=/path/to/python3.11" >&2; \
+	exit 1

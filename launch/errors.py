@@ -1,0 +1,35 @@
+"""Tells bad input, one line and exit code 2, from a bug, which keeps its traceback."""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+DONE, BUG, BAD_INPUT, PREEMPTED, DIVERGED = 0, 1, 2, 42, 43
+"""Exit codes of every verb and every trial."""
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class BadInput(Exception):
+    """Something the user can mend. Its text is one line: the key, the value, the remedy."""
+
+    def __init__(self, message: object):
+        super().__init__(' '.join(str(message).split()))
+
+
+@contextlib.contextmanager
+def bad_input() -> Iterator[None]:
+    """Turns the ValueError or OSError of a room that was handed bad input into BadInput.
+
+    Verbs read and validate what the user gave inside it and work outside it, so that a ValueError
+    from the work itself stays what it is: a bug, with its traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise BadInput(error) from error
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether `error` says that nothing more can be written: bad input wherever it is raised."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL

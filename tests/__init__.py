@@ -1,0 +1,1 @@
+"""Makes `tests` importable, so that spawned workers find the test doubles by name."""
