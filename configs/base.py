@@ -1,0 +1,133 @@
+"""This file defines every configuration key: its default, its unit and its meaning. The one place.
+
+A duration is a number and a unit: "300 steps", "2e7 tokens", "1e5 examples", "2 epochs", "5 %" (of the
+whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial.py` turns durations and
+the zeros that mean "derive it" into numbers, and refuses what makes no sense.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: a 0.8M-parameter GPT on the bytes of the Python standard library."""
+    return ConfigDict(
+        dict(
+            name="trial",  # readable prefix of the trial's id
+            seed=0,  # of initialisation, data order and dropout
+            holdout=False,  # True: predicted from the other trials before it starts, never fitted
+            model=model(),
+            data=data(),
+            train=train(),
+            optimizer=optimizer(),
+            schedule=schedule(),
+            eval=evaluation(),
+            checkpoint=checkpoint(),
+            log=log(),
+            mesh=mesh(),
+        )
+    ).lock()
+
+
+def model() -> dict:
+    """Keys of `model.config.ModelConfig`, which documents them; zeros are derived by `resolve`."""
+    return dict(
+        vocab_size=0,  # tokens; 0: the tokenizer's
+        context_length=128,  # tokens of one training sequence, and of the position table
+        n_layers=4,
+        d_model=128,
+        n_heads=4,  # query heads
+        n_kv_heads=0,  # key/value heads; 0: n_heads (MHA); 1: MQA; between: GQA
+        head_dim=0,  # 0: d_model / n_heads
+        d_ff=0,  # width of the MLP; 0: 4 d_model, or 8/3 d_model rounded up to 8 when gated
+        norm="layernorm",  # layernorm | rmsnorm
+        norm_eps=1e-5,
+        norm_bias=True,  # of layernorm
+        positions="learned",  # learned | rotary | none
+        rope_theta=10_000.0,
+        activation="gelu_tanh",  # gelu | gelu_tanh | silu | relu
+        gated=False,  # True: act(x W_gate) * (x W_up), i.e. GEGLU or SwiGLU
+        attention_bias=True,
+        mlp_bias=True,
+        tie_embeddings=True,  # the head is the transposed token embedding
+        dropout=0.0,  # probability; on embeddings and on each residual branch
+        init="gpt2",  # gpt2: N(0, init_std), residual outputs / sqrt(2L) | normal | fan_in
+        init_std=0.02,
+        dtype="float32",  # float32 | bfloat16: of the computation; parameters are always float32
+    )
+
+
+def data() -> dict:
+    return dict(
+        corpora=("stdlib",),  # stdlib | FILE | FOLDER | *.jsonl[.gz|.zst] | *.parquet | hf:NAME
+        weights=(1.0,),  # share of the tokens drawn from each corpus
+        text_key="text",  # field of a jsonl or parquet row that holds the text
+        tokenizer="bytes",  # bytes | chars | bpe | unigram | a SentencePiece .model file
+        vocab_size=0,  # tokens to train bpe or unigram with
+        validation=0.02,  # share of the documents, chosen by a hash of their content
+        cache="cache",  # folder of the token shards
+        max_bytes=0,  # text read from each corpus, in bytes; 0: all
+    )
+
+
+def train() -> dict:
+    return dict(
+        batch_size=32,  # sequences of one optimiser step, over all devices
+        batch_per_device=0,  # sequences; > 0: batch_size is this times the number of devices
+        accumulation=1,  # micro-batches of one step, their gradients averaged
+        duration="5e6 tokens",
+        flops_convention="6nd",  # 6nd | kaplan | chinchilla | palm: what a duration in flops means
+        chunk=0,  # steps of one jitted call; 0: chosen so that a call takes about a quarter second
+        z_loss=0.0,  # weight of log(Z)^2, PaLM section 5
+        label_smoothing=0.0,  # probability mass spread over the vocabulary
+        max_loss_ratio=3.0,  # stop as diverged when the loss exceeds this times its running median
+    )
+
+
+def optimizer() -> dict:
+    return dict(
+        name="adamw",  # adamw | adafactor | lion | sgd | muon
+        learning_rate=1e-3,  # the schedule's peak
+        b1=0.9,  # first moment; momentum of sgd and muon
+        b2=0.95,  # second moment
+        eps=1e-8,
+        weight_decay=0.1,  # times the learning rate, on the parameters train/optimizer.py lists
+        clip_norm=1.0,  # global norm of the gradient; 0: no clipping
+    )
+
+
+def schedule() -> dict:
+    return dict(
+        name="cosine",  # constant | linear | cosine | inverse_sqrt | wsd
+        warmup="2 %",  # duration of the linear rise from 0
+        decay="20 %",  # duration of the final fall of wsd
+        final=0.1,  # learning rate at the last step, as a share of the peak
+    )
+
+
+def evaluation() -> dict:
+    return dict(
+        every="10 %",  # duration between evaluations; there is always one after the last step
+        sequences=256,  # of the fixed validation set (fewer if the split is smaller)
+        batch_size=32,  # sequences of one forward pass
+    )
+
+
+def checkpoint() -> dict:
+    return dict(
+        every="20 %",  # duration between checkpoints; there is always one after the last step
+        keep_last=2,
+        keep_best=1,  # by eval loss
+    )
+
+
+def log() -> dict:
+    return dict(
+        every="2 %",  # duration between training rows of metrics.jsonl
+        tensorboard=False,  # also write TensorBoard event files
+        peak_flops=0.0,  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
+    )
+
+
+def mesh() -> dict:
+    """Devices along each axis; one may be -1 (what remains). All local devices are used."""
+    return dict(data=1, fsdp=-1)
