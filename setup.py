@@ -1,46 +1,46 @@
-"""Says what isoflop depends on and installs the command `isoflop`."""
+"""This file says what isoflop depends on and installs the command `isoflop`."""
 
 from setuptools import find_namespace_packages, setup
 
-ROOMS = ('configs', 'data', 'launch', 'model', 'scaling', 'train')
+ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
 
-REPORT = ['altair>=5.5', 'vl-convert-python>=1.7']
-PARQUET = ['pyarrow>=16']
-TEST = ['pytest>=8', 'hypothesis>=6.100', *PARQUET]
+REPORT = ["altair>=5.5", "vl-convert-python>=1.7"]
+PARQUET = ["pyarrow>=16"]
+TEST = ["pytest>=8", "hypothesis>=6.100", *PARQUET]
 
 setup(
-    name='isoflop',
-    version='0.1.0',
-    description='Train a ladder of language models, fit its scaling law, predict the next run.',
-    license='Apache-2.0',
-    python_requires='>=3.11',
+    name="isoflop",
+    version="0.1.0",
+    description="Train a ladder of language models, fit its scaling law, predict the next run.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
     # The project runs from its checkout: an editable install puts this folder on the path, so a
     # new room or file needs no second install.
-    package_dir={'': '.'},
-    packages=find_namespace_packages(include=[p for room in ROOMS for p in (room, f'{room}.*')]),
+    package_dir={"": "."},
+    packages=find_namespace_packages(include=[p for room in ROOMS for p in (room, f"{room}.*")]),
     install_requires=[
-        'absl-py>=2',
-        'flax>=0.12',
-        'jax>=0.10',
-        'ml_collections>=1',
-        'numpy>=2',
-        'optax>=0.2.8',
-        'orbax-checkpoint>=0.11',
-        'pebble>=5',
-        'rich>=13',
-        'scipy>=1.13',
-        'sentencepiece>=0.2',
-        'tensorboardX>=2.6',
-        'zstandard>=0.22',
+        "absl-py>=2",
+        "flax>=0.12",
+        "jax>=0.10",
+        "ml_collections>=1",
+        "numpy>=2",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.11",
+        "pebble>=5",
+        "rich>=13",
+        "scipy>=1.13",
+        "sentencepiece>=0.2",
+        "tensorboardX>=2.6",
+        "zstandard>=0.22",
     ],
     extras_require={
-        'tpu': ['jax[tpu]>=0.10'],
-        'gpu': ['jax[cuda13]>=0.10'],
-        'report': REPORT,
-        'parquet': PARQUET,
-        'hf': ['datasets>=3'],
-        'test': TEST,
-        'dev': [*TEST, *REPORT, 'ruff>=0.12'],
+        "tpu": ["jax[tpu]>=0.10"],
+        "gpu": ["jax[cuda13]>=0.10"],
+        "report": REPORT,
+        "parquet": PARQUET,
+        "hf": ["datasets>=3"],
+        "test": TEST,
+        "dev": [*TEST, *REPORT, "ruff>=0.12"],
     },
-    entry_points={'console_scripts': ['isoflop = launch.__main__:entry']},
+    entry_points={"console_scripts": ["isoflop = launch.__main__:entry"]},
 )

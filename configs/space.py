@@ -1,4 +1,4 @@
-"""Builds sweeps: plain lists of override dicts, the same list on every run.
+"""This file builds sweeps: plain lists of override dicts, the same list on every run.
 
 Keys are dotted config keys:
 
@@ -19,16 +19,16 @@ Distribution = Callable[[random.Random], Any]
 
 def grid(axes: Mapping[str, Sequence]) -> list[Overrides]:
     """Every combination of the values of all keys; the last key varies fastest."""
-    _check_axes('grid', axes)
+    _check_axes("grid", axes)
     return [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
 
 
 def zip_(axes: Mapping[str, Sequence]) -> list[Overrides]:
     """The first value of every key, then the second …: keys that move together."""
-    _check_axes('zip_', axes)
+    _check_axes("zip_", axes)
     lengths = {key: len(values) for key, values in axes.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f'zip_ needs as many values for each key, got {lengths}')
+        raise ValueError(f"zip_ needs as many values for each key, got {lengths}")
     return [dict(zip(axes, row, strict=True)) for row in zip(*axes.values(), strict=True)]
 
 
@@ -44,7 +44,7 @@ def product(*spaces: Sequence[Overrides]) -> list[Overrides]:
         keys = [key for part in parts for key in part]
         twice = sorted({key for key in keys if keys.count(key) > 1})
         if twice:
-            raise ValueError(f'product: {", ".join(twice)} is set by two of the spaces; drop one')
+            raise ValueError(f"product: {', '.join(twice)} is set by two of the spaces; drop one")
         joined.append({key: value for part in parts for key, value in part.items()})
     return joined
 
@@ -56,25 +56,25 @@ def sample(axes: Mapping[str, Any], n: int, seed: int) -> list[Overrides]:
     and a larger n only adds draws at the end.
     """
     if not isinstance(n, int) or n < 1:
-        raise ValueError(f'sample: n={n} must be a whole number of at least 1')
+        raise ValueError(f"sample: n={n} must be a whole number of at least 1")
     columns = {}
     for key, axis in axes.items():
-        generator = random.Random(f'{seed}:{key}')
+        generator = random.Random(f"{seed}:{key}")
         columns[key] = [axis(generator) if callable(axis) else axis for _ in range(n)]
     return [{key: column[i] for key, column in columns.items()} for i in range(n)]
 
 
 def uniform(low: float, high: float) -> Distribution:
     """A number between low and high."""
-    _check_range('uniform', low, high)
+    _check_range("uniform", low, high)
     return lambda generator: generator.uniform(low, high)
 
 
 def log_uniform(low: float, high: float) -> Distribution:
     """A number between low and high whose logarithm is uniform: for rates and scales."""
-    _check_range('log_uniform', low, high)
+    _check_range("log_uniform", low, high)
     if low <= 0:
-        raise ValueError(f'log_uniform: low={low} must be above 0')
+        raise ValueError(f"log_uniform: low={low} must be above 0")
     # exp(log(x)) may leave the range by one rounding.
     return lambda generator: min(
         max(math.exp(generator.uniform(math.log(low), math.log(high))), low), high
@@ -83,25 +83,25 @@ def log_uniform(low: float, high: float) -> Distribution:
 
 def integers(low: int, high: int) -> Distribution:
     """A whole number from low to high, both included."""
-    _check_range('integers', low, high)
+    _check_range("integers", low, high)
     if not (isinstance(low, int) and isinstance(high, int)):
-        raise ValueError(f'integers: low={low}, high={high} must be whole numbers')
+        raise ValueError(f"integers: low={low}, high={high} must be whole numbers")
     return lambda generator: generator.randint(low, high)
 
 
 def choice(values: Sequence) -> Distribution:
     """One of the values."""
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ValueError(f'choice needs a list of at least one value, got {values!r}')
+        raise ValueError(f"choice needs a list of at least one value, got {values!r}")
     return lambda generator: generator.choice(values)
 
 
 def _check_axes(space: str, axes: Mapping[str, Sequence]) -> None:
     for key, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not len(values):
-            raise ValueError(f'{space}: {key} needs a list of at least one value, got {values!r}')
+            raise ValueError(f"{space}: {key} needs a list of at least one value, got {values!r}")
 
 
 def _check_range(name: str, low: float, high: float) -> None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f'{name}: low={low} must be below high={high}, both finite')
+        raise ValueError(f"{name}: low={low} must be below high={high}, both finite")

@@ -1,4 +1,4 @@
-"""Is the command line: `isoflop VERB …` imports the verb's module alone and runs its `main`."""
+"""This file is the command line: `isoflop VERB …` imports the verb's module alone and runs its `main`."""
 
 import difflib
 import importlib
@@ -8,41 +8,41 @@ from launch.errors import BAD_INPUT, BadInput, disk_full
 
 # verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
 VERBS = {
-    'train': ('launch.train', 'train one model'),
-    'sweep': ('launch.sweep', 'train many, predict the held-out one, fit the scaling law'),
-    'fit': ('launch.fit', 'fit a scaling law to runs or to a CSV, write the report'),
-    'sample': ('launch.sample', 'continue a prompt with a trained model'),
-    'tokenize': ('launch.tokenize', 'train a tokenizer, write the token shards of a corpus'),
+    "train": ("launch.train", "train one model"),
+    "sweep": ("launch.sweep", "train many, predict the held-out one, fit the scaling law"),
+    "fit": ("launch.fit", "fit a scaling law to runs or to a CSV, write the report"),
+    "sample": ("launch.sample", "continue a prompt with a trained model"),
+    "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }
 
 
 def usage() -> str:
     """What `isoflop --help` prints."""
-    verbs = '\n'.join(f'  {verb:<9} {line}' for verb, (_, line) in VERBS.items())
-    return f'isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags.'
+    verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in VERBS.items())
+    return f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags."
 
 
 def main(argv: list[str]) -> int:
     """Runs `argv` = [verb, flags …]; returns the exit code. Bad input becomes one line."""
-    if not argv or argv[0] in ('-h', '--help', '-help', 'help'):
+    if not argv or argv[0] in ("-h", "--help", "-help", "help"):
         print(usage())
         return 0 if argv else BAD_INPUT
     verb, *rest = argv
     try:
         if verb not in VERBS:
             near = difflib.get_close_matches(verb, VERBS, n=1)
-            hint = f'did you mean {near[0]}?' if near else f'use one of {", ".join(VERBS)}'
-            raise BadInput(f'unknown verb {verb}; {hint}')
+            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(VERBS)}"
+            raise BadInput(f"unknown verb {verb}; {hint}")
         return importlib.import_module(VERBS[verb][0]).main(rest)
     except BadInput as error:
-        print(f'isoflop {verb}: {error}', file=sys.stderr)
+        print(f"isoflop {verb}: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
         if not disk_full(error):
             raise
-        where = f' at {error.filename}' if error.filename else ''
+        where = f" at {error.filename}" if error.filename else ""
         print(
-            f'isoflop {verb}: no space left{where}; free some and run this again', file=sys.stderr
+            f"isoflop {verb}: no space left{where}; free some and run this again", file=sys.stderr
         )
         return BAD_INPUT
 
@@ -52,5 +52,5 @@ def entry() -> None:
     sys.exit(main(sys.argv[1:]))
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     entry()

@@ -1,4 +1,4 @@
-"""Tells bad input, one line and exit code 2, from a bug, which keeps its traceback."""
+"""This file tells bad input, one line and exit code 2, from a bug, which keeps its traceback."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ class BadInput(Exception):
     """Something the user can mend. Its text is one line: the key, the value, the remedy."""
 
     def __init__(self, message: object):
-        super().__init__(' '.join(str(message).split()))
+        super().__init__(" ".join(str(message).split()))
 
 
 @contextlib.contextmanager

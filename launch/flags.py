@@ -1,4 +1,4 @@
-"""Reads the command line: a verb's flags, the config file, and `--config.key=value` overrides."""
+"""This file reads the command line: a verb's flags, the config file, and `--config.key=value` overrides."""
 
 import ast
 import difflib
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from launch.errors import BadInput
 
 ROOT = Path(__file__).resolve().parent.parent
-_TRUTH = {'true': True, 'false': False, '1': True, '0': False}
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, str]:
@@ -22,24 +22,24 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
 
     Prints the help and leaves with SystemExit(0) on --help; raises BadInput on anything unknown.
     """
-    if any(arg in ('-h', '-help', '--help', '--helpfull') for arg in argv):
+    if any(arg in ("-h", "-help", "--help", "--helpfull") for arg in argv):
         print(help_text(values, doc))
         raise SystemExit(0)
     own, overrides = [], {}
     for arg in argv:
-        if not arg.startswith(('--config.', '-config.')):
+        if not arg.startswith(("--config.", "-config.")):
             own.append(arg)
             continue
-        key, equals, value = arg.lstrip('-').removeprefix('config.').partition('=')
+        key, equals, value = arg.lstrip("-").removeprefix("config.").partition("=")
         if not equals:
-            raise BadInput(f'--config.{key} has no value; write --config.{key}=VALUE')
+            raise BadInput(f"--config.{key} has no value; write --config.{key}=VALUE")
         overrides[key] = value
     try:
-        left = values(['isoflop', *own])[1:]
+        left = values(["isoflop", *own])[1:]
     except flags.Error as error:
         raise BadInput(error) from error
     if left:
-        raise BadInput(f'unexpected argument {left[0]}; flags are written --name=value')
+        raise BadInput(f"unexpected argument {left[0]}; flags are written --name=value")
     return overrides
 
 
@@ -48,14 +48,14 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
     rows = []
     for name in sorted(values):
         flag = values[name]
-        form = f'--[no]{name}' if flag.boolean else f'--{name}=…'
-        default = '' if flag.default is None else f' (default: {flag.default_as_str})'
-        rows.append(f'  {form:<22} {" ".join(flag.help.split())}{default}')
-    if 'config' in values:
+        form = f"--[no]{name}" if flag.boolean else f"--{name}=…"
+        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        rows.append(f"  {form:<22} {' '.join(flag.help.split())}{default}")
+    if "config" in values:
         rows.append(
-            f'  {"--config.KEY=VALUE":<22} overrides one key; configs/base.py lists them all'
+            f"  {'--config.KEY=VALUE':<22} overrides one key; configs/base.py lists them all"
         )
-    return f'{doc.strip()}\n\n' + '\n'.join(rows)
+    return f"{doc.strip()}\n\n" + "\n".join(rows)
 
 
 def load_module(spec: str) -> tuple[ModuleType, str | None]:
@@ -64,19 +64,19 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
     A path that is not found from here is looked for from the checkout. FileNotFoundError names
     the nearest config.
     """
-    name, found, arg = spec.partition('.py:')
-    path = Path(name + '.py' if found else name)
+    name, found, arg = spec.partition(".py:")
+    path = Path(name + ".py" if found else name)
     file = path if path.is_file() else ROOT / path
-    if path.suffix != '.py' or not file.is_file():
-        known = sorted(f'configs/{p.name}' for p in (ROOT / 'configs').glob('[!_]*.py'))
+    if path.suffix != ".py" or not file.is_file():
+        known = sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("[!_]*.py"))
         near = difflib.get_close_matches(path.as_posix(), known, n=1)
-        hint = f'did you mean {near[0]}?' if near else f'use one of {", ".join(known)}'
-        raise FileNotFoundError(f'config={spec}: there is no config file {path}; {hint}')
-    module_spec = importlib.util.spec_from_file_location(f'config_{path.stem}', file)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+        raise FileNotFoundError(f"config={spec}: there is no config file {path}; {hint}")
+    module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-        raise ValueError(f'config={spec} has no get_config(arg=None); see configs/quickstart.py')
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config={spec} has no get_config(arg=None); see configs/quickstart.py")
     return module, arg or None
 
 
@@ -95,12 +95,12 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
     Raises ValueError, naming the nearest key or the type, for an unknown key or a wrong type.
     """
     for key, value in overrides.items():
-        *sections, leaf = key.split('.')
+        *sections, leaf = key.split(".")
         node = config
         for section in sections:
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
-            raise ValueError(f'unknown key config.{key}; {_nearest(key, list(_keys(config)))}')
+            raise ValueError(f"unknown key config.{key}; {_nearest(key, list(_keys(config)))}")
         with node.ignore_type():  # cast() has checked; a (float) key may hold 1 and be given 0.5
             node[leaf] = cast(key, value, node[leaf])
 
@@ -108,12 +108,12 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
 def cast(key: str, value: Any, current: Any) -> Any:
     """`value` as the type of the key's `current` value; ValueError says what would be valid."""
     if isinstance(current, ConfigDict):
-        raise ValueError(f'config.{key} is a section; set one of its keys: {", ".join(current)}')
+        raise ValueError(f"config.{key} is a section; set one of its keys: {', '.join(current)}")
     try:
         return _CASTS.get(type(current), _literal)(value, current)
     except (ValueError, SyntaxError, TypeError):
         kind = type(current).__name__
-        raise ValueError(f'config.{key}={value} is not a {kind}, such as {current!r}') from None
+        raise ValueError(f"config.{key}={value} is not a {kind}, such as {current!r}") from None
 
 
 def _bool(value: Any, current: bool) -> bool:
@@ -146,8 +146,8 @@ def _str(value: Any, current: str) -> str:
 def _tuple(value: Any, current: tuple) -> tuple:
     """'(1, 2)', 'a,b' or a sequence; its elements take the type of the current first one."""
     if isinstance(value, str):
-        parts = value.split(',') if value else []
-        value = ast.literal_eval(value) if value[:1] in ('(', '[') else [p.strip() for p in parts]
+        parts = value.split(",") if value else []
+        value = ast.literal_eval(value) if value[:1] in ("(", "[") else [p.strip() for p in parts]
     if not isinstance(value, tuple | list):
         raise ValueError
     like = current[0] if current else None
@@ -169,17 +169,17 @@ def _literal(value: Any, current: Any) -> Any:
 _CASTS = {bool: _bool, int: _int, float: _float, str: _str, tuple: _tuple, list: _tuple}
 
 
-def _keys(config: ConfigDict, prefix: str = '') -> Iterator[str]:
+def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
     """Every dotted key of `config`."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from _keys(value, f'{prefix}{name}.')
+            yield from _keys(value, f"{prefix}{name}.")
         else:
             yield prefix + name
 
 
 def _nearest(key: str, known: list[str]) -> str:
     """The hint that follows an unknown key: the same last name elsewhere, else the closest."""
-    same_leaf = [name for name in known if name.split('.')[-1] == key.split('.')[-1]]
+    same_leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
     near = same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f'did you mean config.{near[0]}?' if near else 'configs/base.py lists every key'
+    return f"did you mean config.{near[0]}?" if near else "configs/base.py lists every key"

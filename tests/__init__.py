@@ -1,1 +1,1 @@
-"""Makes `tests` importable, so that spawned workers find the test doubles by name."""
+"""This file makes `tests` importable, so that spawned workers find the test doubles by name."""
