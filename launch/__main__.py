@@ -1,4 +1,4 @@
-"""This file is the command line: `isoflop VERB …` imports the verb's module alone and runs its `main`."""
+"""This file is the command line: `isoflop VERB …` runs `main` of the verb's module alone."""
 
 import difflib
 import importlib

@@ -1,4 +1,4 @@
-"""This file reads the command line: a verb's flags, the config file, and `--config.key=value` overrides."""
+"""This file reads the command line: flags, the config file, and `--config.key=value`."""
 
 import ast
 import difflib
