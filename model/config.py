@@ -62,7 +62,9 @@ class ModelConfig:
                 f"use {self.head_dim + 1}, or positions=learned"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout={self.dropout} is no probability below 1; use 0 to 0.9")
+            raise ValueError(
+                f"model.dropout={self.dropout} is no probability below 1; use 0 to 0.9"
+            )
         for key in ("norm_eps", "rope_theta", "init_std"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"model.{key}={getattr(self, key)} must be positive")

@@ -1,0 +1,115 @@
+"""This file holds the layers a Transformer is made of: Linear, Embed, norms, and the MLP.
+
+The legend of every shape suffix and einsum letter in the project:
+B batch, T query time, S key time, D model width, H query heads, K key/value heads, G = H/K, C head width,
+X = H*C or K*C (heads side by side), F mlp width, V vocabulary, L layers; M = B*T, the tokens of a batch.
+
+Parameters are float32; the computation runs in `cfg.dtype`, norms and softmax in float32.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from model.config import ModelConfig
+
+ACTIVATIONS = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
+
+
+def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool) -> float:
+    """Standard deviation of a kernel's initial values.
+
+    gpt2: `init_std`, and init_std / sqrt(2L) where a branch writes to the residual stream (Radford
+    et al. 2019, section 2.3). normal: `init_std` everywhere. fan_in: 1 / sqrt(fan_in).
+    """
+    if cfg.init == "fan_in":
+        return 1 / math.sqrt(fan_in)
+    return (
+        cfg.init_std / math.sqrt(2 * cfg.n_layers)
+        if cfg.init == "gpt2" and residual
+        else cfg.init_std
+    )
+
+
+class Linear(nn.Module):
+    """y = x W + b over the last axis, contracted as a 2-D [tokens, features] view.
+
+    XLA:CPU materialises transposed copies in the weight gradient of a 3-D contraction; the view
+    avoids them and costs nothing elsewhere. `residual` marks outputs added to the residual stream.
+    """
+
+    cfg: ModelConfig
+    features: int
+    bias: bool = False
+    residual: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        fan_in, dtype = x.shape[-1], jnp.dtype(self.cfg.dtype)
+        init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual))
+        kernel = self.param("kernel", init, (fan_in, self.features))
+        y = x.reshape(-1, fan_in).astype(dtype) @ kernel.astype(dtype)
+        if self.bias:
+            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+class Embed(nn.Module):
+    """A table [rows, D]: rows are read by index, or scored by their product with x (tied head)."""
+
+    cfg: ModelConfig
+    rows: int
+
+    def setup(self):
+        init = nn.initializers.normal(self.cfg.init_std)
+        self.embedding = self.param("embedding", init, (self.rows, self.cfg.d_model))
+
+    def __call__(self, index: jax.Array) -> jax.Array:
+        return self.embedding[index].astype(self.cfg.dtype)
+
+    def score(self, x_BTD: jax.Array) -> jax.Array:
+        """Logits [B, T, rows]."""
+        x_MD = x_BTD.reshape(-1, self.cfg.d_model)
+        return (x_MD @ self.embedding.astype(self.cfg.dtype).T).reshape(*x_BTD.shape[:-1], -1)
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) of the last axis, in float32."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg, width, dtype = self.cfg, x.shape[-1], x.dtype
+        x = x.astype(jnp.float32)
+        if cfg.norm == "layernorm":
+            x -= x.mean(-1, keepdims=True)
+        x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + cfg.norm_eps)
+        x *= self.param("scale", nn.initializers.ones, (width,))
+        if cfg.norm == "layernorm" and cfg.norm_bias:
+            x += self.param("bias", nn.initializers.zeros, (width,))
+        return x.astype(dtype)
+
+
+class MLP(nn.Module):
+    """act(x W_up) W_down, or (act(x W_gate) * x W_up) W_down when gated (Shazeer 2020)."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        cfg, bias = self.cfg, self.cfg.mlp_bias
+        act = ACTIVATIONS[cfg.activation]
+        h_BTF = Linear(cfg, cfg.d_ff, bias, name="up")(x_BTD)
+        if cfg.gated:
+            h_BTF = act(Linear(cfg, cfg.d_ff, bias, name="gate")(x_BTD)) * h_BTF
+        else:
+            h_BTF = act(h_BTF)
+        return Linear(cfg, cfg.d_model, bias, residual=True, name="down")(h_BTF)
