@@ -1,0 +1,233 @@
+"""This file tokenizes documents into shards, in parallel, so that a killed build goes on where it was.
+
+Documents are taken in order into groups of GROUP_BYTES of text; a group becomes at most one shard a
+split, and a record beside them that is written last. Groups are the same for any number of workers.
+Shards carry a hash of their group's text in their names: a later build keeps those that still fit.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.shards import SPLITS, content_hash, damage, token_dtype, write_atomic
+from data.tokenizer import Tokenizer
+
+GROUP_BYTES = 4 << 20
+# Text below which starting a second process takes longer than tokenizing, by kind of tokenizer.
+WORTH_WORKERS = {"bytes": 256 << 20, "chars": 64 << 20, "sentencepiece": 2 * GROUP_BYTES}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Documents that are tokenized together."""
+
+    name: str  # number and hash of the text
+    texts: list[str]
+    held_out: list[bool]
+    n_bytes: int
+
+
+def digest_of(raw: bytes) -> bytes:
+    """The hash of a document: its first 8 bytes decide its split, the last 16 rank it in samples."""
+    return hashlib.sha256(raw).digest()
+
+
+def is_validation(digest: bytes, share: float) -> bool:
+    """Whether a document is held out. A larger share holds out the same documents and more."""
+    return int.from_bytes(digest[:8], "big") < share * 2.0**64
+
+
+def build(
+    folder: Path,
+    name: str,
+    documents: Iterable[str],
+    size: int | None,
+    tokenizer: Tokenizer,
+    validation: float,
+    advance: Callable[[int], None],
+    workers: int = 0,
+) -> None:
+    """Writes the shards of `documents` and, last, manifest.json into `folder`.
+
+    `size` is the text's bytes where known; `workers` = 0 chooses by it. `advance(bytes)` is called
+    as text is done.
+    """
+    workers = workers or _useful_workers(size, tokenizer)
+    dtype = token_dtype(tokenizer.vocab_size)
+    tokenizer.save(folder)
+    records = list(_records(folder, _groups(documents, validation), tokenizer, workers, advance))
+    manifest = {
+        "corpus": name,
+        "validation": validation,
+        "dtype": dtype,
+        "tokenizer": {
+            "name": tokenizer.name,
+            "fingerprint": tokenizer.fingerprint,
+            "vocab_size": tokenizer.vocab_size,
+            "end_of_document": tokenizer.eod,
+        },
+        "splits": {split: _summary([record[split] for record in records]) for split in SPLITS},
+    }
+    manifest["hash"] = content_hash(manifest)
+    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    _remove_leftovers(folder, manifest)
+
+
+def _useful_workers(size: int | None, tokenizer: Tokenizer) -> int:
+    if size is not None and size < WORTH_WORKERS[tokenizer.kind]:
+        return 1
+    available = os.process_cpu_count if hasattr(os, "process_cpu_count") else os.cpu_count
+    return available() or 1
+
+
+def _groups(documents: Iterable[str], validation: float) -> Iterator[Group]:
+    texts, held_out, n_bytes, number, hasher = [], [], 0, 0, hashlib.sha256()
+    for text in documents:
+        raw = text.encode()
+        digest = digest_of(raw)
+        texts.append(text)
+        held_out.append(is_validation(digest, validation))
+        n_bytes += len(raw)
+        hasher.update(digest)
+        if n_bytes >= GROUP_BYTES:
+            yield Group(f"{number:05d}-{hasher.hexdigest()[:16]}", texts, held_out, n_bytes)
+            texts, held_out, n_bytes, number, hasher = [], [], 0, number + 1, hashlib.sha256()
+    if texts:
+        yield Group(f"{number:05d}-{hasher.hexdigest()[:16]}", texts, held_out, n_bytes)
+
+
+def _records(
+    folder: Path,
+    groups: Iterable[Group],
+    tokenizer: Tokenizer,
+    workers: int,
+    advance: Callable[[int], None],
+) -> Iterator[dict]:
+    """The record of each group, in order; tokenizes those that no earlier build has finished."""
+    if workers == 1:
+        for group in groups:
+            yield _finished(folder, group.name) or tokenize_group(folder, group, tokenizer)
+            advance(group.n_bytes)
+        return
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers,
+        # A fork would copy whatever threads hold at that moment, locks included.
+        multiprocessing.get_context("spawn"),
+        _start_worker,
+        (tokenizer.kind, tokenizer.name, tokenizer.model),
+    )
+    under_way: deque = deque()
+
+    def take() -> dict:
+        group_bytes, future = under_way.popleft()
+        record = future.result()
+        advance(group_bytes)
+        return record
+
+    try:
+        for group in groups:
+            record = _finished(folder, group.name)
+            future = concurrent.futures.Future() if record else pool.submit(_work, folder, group)
+            if record:
+                future.set_result(record)
+            under_way.append((group.n_bytes, future))
+            if len(under_way) > 2 * workers:
+                yield take()
+        while under_way:
+            yield take()
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"a tokenizing process of {folder} died, perhaps out of memory; run this again, the "
+            "finished shards are kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_tokenizer: Tokenizer
+
+
+def _start_worker(kind: str, name: str, model: bytes) -> None:
+    global _tokenizer
+    _tokenizer = Tokenizer(kind, name, model)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    # A worker waits for work forever; when its parent was killed there is nobody to end it.
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _work(folder: Path, group: Group) -> dict:
+    return tokenize_group(folder, group, _tokenizer)
+
+
+def tokenize_group(folder: Path, group: Group, tokenizer: Tokenizer) -> dict:
+    """Writes the shards of `group`, then its record, which it returns."""
+    dtype = token_dtype(tokenizer.vocab_size)
+    end = np.array([tokenizer.eod], dtype)
+    record = {}
+    for split in SPLITS:
+        wanted = split == "validation"
+        texts = [
+            text for text, held in zip(group.texts, group.held_out, strict=True) if held == wanted
+        ]
+        parts = [part for text in texts for part in (tokenizer.encode(text).astype(dtype), end)]
+        content = np.concatenate(parts).tobytes() if parts else b""
+        record[split] = {
+            "file": f"{group.name}.{split}.bin",
+            "tokens": len(content) // np.dtype(dtype).itemsize,
+            "documents": len(texts),
+            "bytes": sum(len(text.encode()) for text in texts),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        if content:
+            write_atomic(folder / record[split]["file"], content)
+    record["itemsize"] = np.dtype(dtype).itemsize
+    write_atomic(folder / f"{group.name}.json", json.dumps(record).encode())
+    return record
+
+
+def _finished(folder: Path, name: str) -> dict | None:
+    """The record of a group whose shards are all there, undamaged."""
+    try:
+        record = json.loads((folder / f"{name}.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    for split in SPLITS:
+        shard = record[split]
+        size = shard["tokens"] * record["itemsize"]
+        if size and damage(folder / shard["file"], size, shard["sha256"]):
+            return None
+    return record
+
+
+def _summary(shards: list[dict]) -> dict:
+    return {
+        **{
+            count: sum(shard[count] for shard in shards)
+            for count in ("documents", "tokens", "bytes")
+        },
+        "shards": [shard for shard in shards if shard["tokens"]],
+    }
+
+
+def _remove_leftovers(folder: Path, manifest: dict) -> None:
+    """Deletes records, temporary files, and shards of text that has changed since."""
+    kept = {"manifest.json", "tokenizer.json", "tokenizer.model", ".lock"}
+    kept |= {shard["file"] for split in SPLITS for shard in manifest["splits"][split]["shards"]}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""This file reads and writes token shards: plain little-endian integers, checked by SHA-256.
+
+A split, 'train' or 'validation', is one long sequence of tokens: its shards, put together in order.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "validation")
+BLOCK = 1 << 22
+
+# What this process has verified: (path, size, time, inode) of files that need no second reading.
+_verified: set[tuple] = set()
+
+
+def token_dtype(vocab_size: int) -> str:
+    """The type of one token on disk."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes `path` whole or not at all, even when the machine stops."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def damage(path: Path, size: int, sha256: str) -> str | None:
+    """What is wrong with the shard at `path`, or None. Reads it once a process, at about 1 GB/s."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return "is missing"
+    if stat.st_size != size:
+        return f"has {stat.st_size} bytes instead of {size}"
+    memo = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, sha256)
+    if memo not in _verified:
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                return "is damaged: its SHA-256 is not the manifest's"
+        _verified.add(memo)
+    return None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tokens of one split, memory-mapped."""
+
+    shards: tuple[np.ndarray, ...]
+    begins: np.ndarray  # position of each shard's first token in the split, int64
+    n_tokens: int
+    n_documents: int
+    n_bytes: int  # of text, without the end-of-document tokens
+
+    def read(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Tokens [n, length] from each of `starts` [n] on; they may run across shard borders."""
+        if len(starts) and (starts.min() < 0 or starts.max() + length > self.n_tokens):
+            raise IndexError(f"{length} tokens from {starts.max()} on: there are {self.n_tokens}")
+        out = np.empty((len(starts), length), self.shards[0].dtype if self.shards else "<u2")
+        shard_of = np.searchsorted(self.begins, starts, side="right") - 1
+        local = starts - self.begins[shard_of]
+        for number in range(shard_of.min(), shard_of.max() + 1) if len(starts) else ():
+            shard = self.shards[number]
+            here = shard_of == number
+            inside = here & (local + length <= len(shard))
+            if inside.all():
+                return _rows(shard, length)[local]
+            if inside.any():
+                out[inside] = _rows(shard, length)[local[inside]]
+            for row in np.flatnonzero(here & ~inside):
+                out[row] = self._across(number, int(local[row]), length)
+        return out
+
+    def _across(self, number: int, local: int, length: int) -> np.ndarray:
+        parts = []
+        while length:
+            part = self.shards[number][local : local + length]
+            parts.append(part)
+            number, local, length = number + 1, 0, length - len(part)
+        return np.concatenate(parts)
+
+
+def _rows(shard: np.ndarray, length: int) -> np.ndarray:
+    """A view [len - length + 1, length] of every run of `length` tokens; indexing it copies rows."""
+    step = shard.strides[0]
+    return np.lib.stride_tricks.as_strided(
+        shard, (len(shard) - length + 1, length), (step, step), writeable=False
+    )
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest of `folder`, refused when it is not the one that was written there."""
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        if manifest["hash"] == content_hash(manifest):
+            return manifest
+    except (ValueError, KeyError):
+        pass
+    raise ValueError(f"{path} is damaged; delete {folder} to rebuild it")
+
+
+def content_hash(manifest: dict) -> str:
+    """The dataset's hash: of its tokens, its tokenizer and its split; of no path, name or date."""
+    about = {
+        "tokenizer": manifest["tokenizer"]["fingerprint"],
+        "dtype": manifest["dtype"],
+        "splits": {
+            split: [
+                [shard["tokens"], shard["sha256"]] for shard in manifest["splits"][split]["shards"]
+            ]
+            for split in SPLITS
+        },
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def open_splits(folder: Path, manifest: dict) -> dict[str, Split]:
+    """Both splits of `folder`; a missing, cut or damaged shard is a ValueError that names it."""
+    itemsize = np.dtype(manifest["dtype"]).itemsize
+    splits = {}
+    for split in SPLITS:
+        about = manifest["splits"][split]
+        for shard in about["shards"]:
+            wrong = damage(folder / shard["file"], shard["tokens"] * itemsize, shard["sha256"])
+            if wrong:
+                raise ValueError(
+                    f"shard {folder / shard['file']} {wrong}; delete {folder} to rebuild it"
+                )
+        lengths = [shard["tokens"] for shard in about["shards"]]
+        splits[split] = Split(
+            shards=tuple(
+                np.memmap(folder / shard["file"], manifest["dtype"], "r").view(np.ndarray)
+                for shard in about["shards"]
+            ),
+            begins=np.concatenate([[0], np.cumsum(lengths[:-1])]).astype(np.int64),
+            n_tokens=sum(lengths),
+            n_documents=about["documents"],
+            n_bytes=about["bytes"],
+        )
+    return splits

@@ -1,0 +1,276 @@
+"""This file builds the token shards of a dataset once and opens them for every trial after that.
+
+    CACHE/stdlib-bytes-1f0c…/manifest.json          counts, SHA-256 of every shard, the dataset's hash
+                             tokenizer.json         what the tokens mean
+                             00000-93ab….train.bin  a shard (`data/shards.py`)
+    CACHE/tokenizer-bpe-77d0…/                      a tokenizer that was trained here
+
+The folder's name is a hash of what the text is made from: paths, sizes and times of the files, the
+tokenizer, the validation share. The dataset's `hash` is one of the tokens alone: no path is in it.
+
+Documents are joined by the end-of-document token, one after each. A document belongs to validation
+when the hash of its text falls below the validation share, so no document changes sides when others
+are added, and equal documents are on the same side.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import heapq
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import build, corpus
+from data import tokenizer as tokenizers
+from data.shards import SPLITS, Split, open_splits, read_manifest
+from data.tokenizer import Tokenizer
+
+FORMAT = 1
+SAMPLE_BYTES = 16 << 20  # of text that a SentencePiece tokenizer is trained on
+LARGEST_BLOCK = 1000
+
+
+@dataclass(frozen=True)
+class Component:
+    """One corpus of a dataset, as tokens."""
+
+    name: str
+    folder: Path
+    hash: str
+    splits: dict[str, Split]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What `prepare` returns. Mixtures have several components; `weights` are rows a block."""
+
+    components: tuple[Component, ...]
+    weights: tuple[int, ...]
+    tokenizer: Tokenizer
+    hash: str  # of content, tokenizer, split and weights; nothing else
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
+
+    @property
+    def token_bytes(self) -> np.ndarray:
+        """Bytes of text that each token stands for, int32 [V]."""
+        return self.tokenizer.token_bytes
+
+    @property
+    def n_tokens(self) -> dict[str, int]:
+        """Tokens of each split, end-of-document tokens included."""
+        return self._total("n_tokens")
+
+    @property
+    def n_bytes(self) -> dict[str, int]:
+        """Bytes of text of each split."""
+        return self._total("n_bytes")
+
+    @property
+    def n_documents(self) -> dict[str, int]:
+        return self._total("n_documents")
+
+    def _total(self, count: str) -> dict[str, int]:
+        return {
+            split: sum(getattr(part.splits[split], count) for part in self.components)
+            for split in SPLITS
+        }
+
+
+def prepare(data_cfg: Any, *, progress: bool = True) -> Dataset:
+    """Opens the dataset of a `data` config section, building what is not in `data_cfg.cache` yet.
+
+    Raises FileNotFoundError or ValueError, in one line, for text that cannot be read, a tokenizer
+    that cannot be had, and a shard that is missing, cut or damaged.
+    """
+    corpora, weights = _corpora(data_cfg)
+    if not 0 <= data_cfg.validation < 1:
+        raise ValueError(f"data.validation={data_cfg.validation} is not a share; use 0.02, say")
+    cache = Path(data_cfg.cache).expanduser()
+    tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
+    if data_cfg.vocab_size not in (0, tokenizer.vocab_size):
+        raise ValueError(
+            f"data.vocab_size={data_cfg.vocab_size}, but the tokenizer {tokenizer.name} has "
+            f"{tokenizer.vocab_size} tokens; use that or 0"
+        )
+    components = tuple(_component(data_cfg, spec, tokenizer, cache, progress) for spec in corpora)
+    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
+    mixed = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return Dataset(
+        components, weights, tokenizer, components[0].hash if len(components) == 1 else mixed
+    )
+
+
+def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
+    """Rows of each component in the smallest block whose shares are right to 1 in 2000.
+
+    A block of LARGEST_BLOCK rows, right to 1 in 1000, where no smaller one is.
+    """
+    share = np.array(weights, float) / sum(weights)
+    for block in range(len(share), LARGEST_BLOCK + 1):
+        rows = np.floor(share * block + 1e-9).astype(int)
+        # What rounding down left over goes to those who lost most.
+        rows[np.argsort(rows - share * block, kind="stable")[: block - rows.sum()]] += 1
+        exact = np.abs(rows / block - share).max() <= 1 / (2 * LARGEST_BLOCK)
+        if rows.min() > 0 and (exact or block == LARGEST_BLOCK):
+            return tuple(int(row) for row in rows)
+    raise ValueError(
+        f"data.weights={tuple(weights)}: a share is below 1 in {LARGEST_BLOCK}; leave that corpus out"
+    )
+
+
+def _corpora(data_cfg: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    named = data_cfg.corpora
+    corpora = (named,) if isinstance(named, str) else tuple(named)
+    weights = tuple(data_cfg.weights)
+    if not corpora:
+        raise ValueError("data.corpora is empty; name at least one, such as 'stdlib'")
+    if len(weights) != len(corpora):
+        raise ValueError(
+            f"data.weights={weights} and data.corpora={corpora} differ in number; "
+            "give one weight a corpus"
+        )
+    if min(weights) <= 0:
+        raise ValueError(f"data.weights={weights} must be above 0; leave a corpus out instead")
+    return corpora, integral_weights(weights)
+
+
+def _component(
+    data_cfg: Any, spec: str, tokenizer: Tokenizer, cache: Path, progress: bool
+) -> Component:
+    key = [_origin(data_cfg, spec), tokenizer.fingerprint, data_cfg.validation]
+    folder = _folder(cache, [spec, tokenizer.name], key)
+    with _unless_there(folder / "manifest.json") as missing:
+        if missing:
+            size = corpus.size(spec)
+            documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
+            with _progress(f"tokenizing {spec}", size, progress) as advance:
+                build.build(folder, spec, documents, size, tokenizer, data_cfg.validation, advance)
+    manifest = read_manifest(folder)
+    return Component(spec, folder, manifest["hash"], open_splits(folder, manifest))
+
+
+def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: bool) -> Tokenizer:
+    name = data_cfg.tokenizer
+    if name not in tokenizers.TRAINED:
+        return tokenizers.given(name)
+    origins = [_origin(data_cfg, spec) for spec in corpora]
+    folder = _folder(
+        cache, ["tokenizer", name], [origins, data_cfg.vocab_size, data_cfg.validation]
+    )
+    with _unless_there(folder / "tokenizer.json") as missing:
+        if missing:
+            with _progress(f"training the tokenizer {name}", None, progress) as advance:
+                texts = _training_texts(data_cfg, corpora, name, advance)
+                tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
+    return tokenizers.load(folder)
+
+
+def _training_texts(
+    data_cfg: Any, corpora: tuple[str, ...], name: str, advance: Callable[[int], None]
+) -> Iterator[str]:
+    """Training documents: all of them for 'chars', else an equal sample of each corpus."""
+    for spec in corpora:
+        documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
+        kept = _not_held_out(documents, data_cfg.validation, advance)
+        if name == "chars":
+            yield from (text for _, text in kept)
+        else:
+            yield from _sample(kept, SAMPLE_BYTES // len(corpora))
+
+
+def _not_held_out(
+    documents: Iterable[str], validation: float, advance: Callable[[int], None]
+) -> Iterator[tuple[bytes, str]]:
+    for text in documents:
+        raw = text.encode()
+        advance(len(raw))
+        digest = build.digest_of(raw)
+        if not build.is_validation(digest, validation):
+            yield digest, text
+
+
+def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]:
+    """A uniform sample that depends on no order: the documents whose digests end lowest."""
+    heap: list[tuple[int, str]] = []
+    total = 0
+    for digest, text in documents:
+        rank = -int.from_bytes(digest[16:], "big")
+        heapq.heappush(heap, (rank, text))
+        total += len(text.encode())
+        while total > max_bytes and len(heap) > 1:
+            total -= len(heapq.heappop(heap)[1].encode())
+    return [text for _, text in sorted(heap, reverse=True)]
+
+
+def _origin(data_cfg: Any, spec: str) -> list:
+    """What the documents of `spec` are made from; equal origins give equal documents."""
+    where = spec if spec == "stdlib" or spec.startswith("hf:") else str(Path(spec).resolve())
+    return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
+
+
+def _folder(cache: Path, words: list[str], key: list) -> Path:
+    """A folder name that a person can read and whose end is a hash of `key`."""
+    stems = [re.sub(r"[^A-Za-z0-9]+", "-", Path(word).name).strip("-")[:40] for word in words]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+    return cache / "-".join([*stems, digest])
+
+
+@contextlib.contextmanager
+def _unless_there(path: Path) -> Iterator[bool]:
+    """Whether `path` has to be made; if so, nobody else makes it meanwhile.
+
+    The lock goes with the process, however that ends.
+    """
+    if path.exists():
+        yield False
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / ".lock", "w") as file:
+        # A file system without locks: writes are atomic, so two builders only do the work twice.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield not path.exists()
+
+
+@contextlib.contextmanager
+def _progress(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields `advance(bytes)`: a bar on a terminal, else a line every ten seconds, on stderr."""
+    if not shown:
+        yield lambda n: None
+        return
+    if sys.stderr.isatty():
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda n: bar.advance(task, n)
+        return
+    done, next_line = 0, time.monotonic() + 10
+
+    def advance(n: int) -> None:
+        nonlocal done, next_line
+        done += n
+        if time.monotonic() >= next_line:
+            next_line += 10
+            print(f"{title}: {done / 1e6:.0f} MB", file=sys.stderr, flush=True)
+
+    yield advance

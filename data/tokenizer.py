@@ -1,0 +1,211 @@
+"""This file maps text to tokens and back: bytes, characters, or SentencePiece; the round trip is exact.
+
+    'bytes'              256 tokens; the end of a document is byte 0xFF, which UTF-8 never contains
+    'chars'              the characters of the training documents, then end-of-document, then unknown
+    'bpe', 'unigram'     SentencePiece, trained here on training documents to data.vocab_size tokens
+    'path/to/x.model'    a SentencePiece model from elsewhere, with its own rules of normalisation
+
+A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. Everything
+else follows from the table of the text that each token stands for.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+TRAINED = ("chars", "bpe", "unigram")
+SPACE = "\u2581"  # what SentencePiece writes for a space
+LINE_CHARACTERS = 1000  # SentencePiece leaves out training lines above 4192 bytes
+
+
+class Tokenizer:
+    """Text to int32 ids and back. Equal fingerprints mean equal tokens for every text."""
+
+    def __init__(self, kind: str, name: str, model: bytes = b""):
+        self.kind, self.name, self.model = kind, name, model
+        self._encode, self.pieces, self.eod = KINDS[kind](model)
+        self.vocab_size = len(self.pieces)
+        self.fingerprint = hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
+        # Bytes of text that each token [V] stands for; 0 for the end of a document.
+        self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids int32 [n], without an end-of-document token."""
+        return self._encode(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; the end of a document is no text; half a character becomes U+FFFD."""
+        return b"".join(self.pieces[int(i)] for i in ids).decode("utf-8", "replace")
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, and tokenizer.model where there is one, into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "kind": self.kind,
+            "name": self.name,
+            "vocab_size": self.vocab_size,
+            "end_of_document": self.eod,
+            "fingerprint": self.fingerprint,
+        }
+        if self.model:
+            _write(folder / "tokenizer.model", self.model)
+        _write(folder / "tokenizer.json", json.dumps(about, indent=1).encode())
+
+
+def load(folder: str | Path) -> Tokenizer:
+    """The tokenizer that `save` wrote into `folder`; refuses one whose model has changed since."""
+    folder = Path(folder)
+    about = json.loads((folder / "tokenizer.json").read_text())
+    model = folder / "tokenizer.model"
+    tokenizer = Tokenizer(
+        about["kind"], about["name"], model.read_bytes() if model.exists() else b""
+    )
+    if tokenizer.fingerprint != about["fingerprint"]:
+        raise ValueError(f"{model} does not match tokenizer.json; delete {folder} to rebuild it")
+    return tokenizer
+
+
+def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
+    """Learns the tokenizer 'chars', 'bpe' or 'unigram' from training documents, deterministically."""
+    if name == "chars":
+        characters = "".join(sorted(set().union(*texts)))
+        return Tokenizer("chars", "chars", characters.encode("utf-32-le"))
+    return Tokenizer("sentencepiece", name, _train_sentencepiece(name, texts, vocab_size))
+
+
+def given(spec: str) -> Tokenizer:
+    """The tokenizer of a spec that needs no training: 'bytes' or the path of a .model file."""
+    if spec == "bytes":
+        return Tokenizer("bytes", "bytes")
+    if not spec.endswith(".model"):
+        known = ", ".join(("bytes", *TRAINED))
+        raise ValueError(f"data.tokenizer={spec!r} is unknown; use {known} or the path of a .model")
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"data.tokenizer={spec!r} does not exist")
+    try:
+        return Tokenizer("sentencepiece", path.stem, path.read_bytes())
+    except RuntimeError as error:
+        raise ValueError(f"data.tokenizer={spec!r} is not a SentencePiece model") from error
+
+
+Encode = Callable[[str], np.ndarray]
+
+
+def _bytes(model: bytes) -> tuple[Encode, list[bytes], int]:
+    def encode(text: str) -> np.ndarray:
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    return encode, [bytes([value]) for value in range(255)] + [b""], 255
+
+
+def _characters(model: bytes) -> tuple[Encode, list[bytes], int]:
+    """Ids are ranks of code points. Unknown counts as one byte, so it never flatters bits per byte."""
+    points = np.frombuffer(model, "<u4")
+    eod, unknown = len(points), len(points) + 1
+
+    def encode(text: str) -> np.ndarray:
+        wanted = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        rank = np.searchsorted(points, wanted)
+        found = points[np.minimum(rank, len(points) - 1)] == wanted
+        return np.where(found, rank, unknown).astype(np.int32)
+
+    return encode, [chr(point).encode() for point in points] + [b"", b"?"], eod
+
+
+def _sentencepiece(model: bytes) -> tuple[Encode, list[bytes], int]:
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    pieces = [_piece_bytes(processor, i) for i in range(processor.vocab_size())]
+    eod = processor.eos_id() if processor.eos_id() >= 0 else processor.bos_id()
+    if eod < 0:
+        raise ValueError("data.tokenizer: the model has neither </s> nor <s> to end documents with")
+    mark = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
+    exact = processor.unk_id() not in mark and pieces[processor.encode("x")[0]] == b"x"
+
+    def encode(text: str) -> np.ndarray:
+        if not exact or SPACE not in text:
+            return np.array(processor.encode(text), np.int32)
+        # SentencePiece takes this character for a space; spelled in bytes it survives.
+        parts = [processor.encode(part) for part in text.split(SPACE)]
+        marked = itertools.chain.from_iterable((mark, part) for part in parts[1:])
+        return np.array(list(itertools.chain(parts[0], *marked)), np.int32)
+
+    return encode, pieces, eod
+
+
+def _piece_bytes(processor, i: int) -> bytes:
+    if processor.is_byte(i):
+        return bytes([int(processor.id_to_piece(i)[1:-1], 16)])
+    if processor.is_control(i) or processor.is_unused(i):
+        return b""
+    if processor.is_unknown(i):
+        return b"?"
+    return processor.id_to_piece(i).replace(SPACE, " ").encode()
+
+
+def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> bytes:
+    import sentencepiece
+
+    if vocab_size < 1:
+        raise ValueError(
+            f"data.tokenizer={name!r} needs data.vocab_size, now {vocab_size}; 4096, say"
+        )
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_training_lines(texts),
+            model_writer=model,
+            model_type=name,
+            vocab_size=vocab_size,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            byte_fallback=True,
+            character_coverage=0.9995,
+            split_digits=True,
+            unk_id=0,
+            eos_id=1,
+            bos_id=-1,
+            pad_id=-1,
+            # One thread: sums of floats over several depend on who finishes first.
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).rpartition("] ")[2]
+        raise ValueError(
+            f"data.vocab_size={vocab_size} does not fit this text: {reason}"
+        ) from error
+    return model.getvalue()
+
+
+def _training_lines(texts: Iterable[str]) -> Iterator[str]:
+    """Lines without tabs and NULs, which SentencePiece reserves; those are spelled in bytes."""
+    for text in texts:
+        for line in re.split(r"[\n\t\r\0]+", text):
+            for start in range(0, len(line), LINE_CHARACTERS):
+                yield line[start : start + LINE_CHARACTERS]
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+KINDS: dict[str, Callable[[bytes], tuple[Encode, list[bytes], int]]] = {
+    "bytes": _bytes,
+    "chars": _characters,
+    "sentencepiece": _sentencepiece,
+}
