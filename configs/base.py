@@ -1,8 +1,8 @@
 """This file defines every configuration key: its default, its unit and its meaning. The one place.
 
-A duration is a number and a unit: "300 steps", "2e7 tokens", "1e5 examples", "2 epochs", "5 %" (of the
-whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial.py` turns durations and
-the zeros that mean "derive it" into numbers, and refuses what makes no sense.
+A duration is a number and a unit: "300 steps", "2e7 tokens", "1e5 examples", "2 epochs", "5 %" (of
+the whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial.py` turns
+durations and the zeros that mean "derive it" into numbers, and refuses what makes no sense.
 """
 
 from ml_collections import ConfigDict

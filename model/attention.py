@@ -1,4 +1,4 @@
-"""This file attends: multi-head, multi-query and grouped-query attention, with a key/value cache."""
+"""This file attends: multi-head, multi-query, grouped-query attention, with a key/value cache."""
 
 import flax.linen as nn
 import flax.struct
@@ -13,7 +13,7 @@ from model.positions import rotary
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values seen so far. Slot s of row b holds position `positions_BS[b, s]`, -1 if empty."""
+    """Keys and values seen so far: slot s of row b holds position positions_BS[b, s], or -1."""
 
     k_BSKC: jax.Array
     v_BSKC: jax.Array

@@ -1,8 +1,9 @@
 """This file holds the layers a Transformer is made of: Linear, Embed, norms, and the MLP.
 
 The legend of every shape suffix and einsum letter in the project:
-B batch, T query time, S key time, D model width, H query heads, K key/value heads, G = H/K, C head width,
-X = H*C or K*C (heads side by side), F mlp width, V vocabulary, L layers; M = B*T, the tokens of a batch.
+B batch, T query time, S key time, D model width, H query heads, K key/value heads, G = H/K,
+C head width, X = H*C or K*C (heads side by side), F mlp width, V vocabulary, L layers;
+M = B*T, the tokens of a batch.
 
 Parameters are float32; the computation runs in `cfg.dtype`, norms and softmax in float32.
 """
@@ -81,7 +82,7 @@ class Embed(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) of the last axis, in float32."""
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), in float32."""
 
     cfg: ModelConfig
 

@@ -1,4 +1,4 @@
-"""This file tells a Transformer where a token stands: rotary positions (learned ones are an Embed)."""
+"""This file tells attention where a token stands: rotary positions (learned: see Embed)."""
 
 import jax
 import jax.numpy as jnp
