@@ -1,0 +1,147 @@
+"""This file turns a sweep's config file into its trials: resolved, counted, each once."""
+
+import heapq
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data import store
+from launch import flags, trial
+from launch.files import read_json, write_json
+from launch.workers import Slot
+
+CONVENTION = "chinchilla"  # counts attention and the head, so that time is in proportion to it
+ASSUMED_FLOPS = {"cpu": 4e10, "gpu": 5e13, "tpu": 5e13}
+"""Model FLOP/s of one core or device where no trial has been measured yet."""
+START_SECONDS = 6.0  # of one trial: data, compilation, final evaluation, checkpoint
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of a sweep before it runs. `about` is what `trial.describe` says of it."""
+
+    id: str
+    overrides: Mapping[str, Any]
+    config: ConfigDict
+    about: Mapping[str, Any]
+
+    @property
+    def holdout(self) -> bool:
+        return self.config.holdout
+
+    @property
+    def params(self) -> int:
+        return sum(self.about["params"].values())
+
+    @property
+    def flops(self) -> float:
+        return self.about["flops"][CONVENTION]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: the config all trials start from, and the trials, the largest first."""
+
+    spec: str
+    base: ConfigDict
+    trials: tuple[Planned, ...]
+    duplicates: int
+
+    def stage(self, holdout: bool) -> list[Planned]:
+        return [planned for planned in self.trials if planned.holdout == holdout]
+
+
+def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
+    """The trials of a config file's `get_sweep`, with the command line's overrides on their base.
+
+    Text is tokenized here, once, before any worker starts. Raises ValueError or FileNotFoundError
+    in one line that names the trial.
+    """
+    base = flags.load_config(spec, overrides)
+    module, _ = flags.load_module(spec)
+    if not hasattr(module, "get_sweep"):
+        raise ValueError(f"config={spec} has no get_sweep(config); use isoflop train for one model")
+    variations = module.get_sweep(base)
+    if not variations:
+        raise ValueError(f"config={spec}: get_sweep returns no trials")
+    datasets: dict[str, store.Dataset] = {}
+    trials: dict[str, Planned] = {}
+    for number, variation in enumerate(variations):
+        try:
+            planned = _planned(base, variation, datasets)
+        except ValueError as error:
+            raise ValueError(f"trial {number} of {spec} {dict(variation)}: {error}") from error
+        trials.setdefault(planned.id, planned)
+    ordered = sorted(trials.values(), key=lambda planned: (-planned.flops, planned.id))
+    return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
+
+
+def _planned(
+    base: ConfigDict, variation: Mapping[str, Any], datasets: dict[str, store.Dataset]
+) -> Planned:
+    config = base.copy_and_resolve_references()
+    config.lock()
+    flags.apply_overrides(config, variation)
+    section = config.data.to_json()
+    if section not in datasets:
+        datasets[section] = store.prepare(config.data)
+    resolved = trial.resolve(config, datasets[section])
+    return Planned(trial.trial_id(resolved), dict(variation), resolved, trial.describe(resolved))
+
+
+def record(plan: Plan, workdir: Path) -> None:
+    """Writes sweep.json; ValueError if the folder holds a sweep of another base config."""
+    file = workdir / "sweep.json"
+    base = json.loads(plan.base.to_json())
+    trials = {
+        planned.id: {"overrides": planned.overrides, "holdout": planned.holdout}
+        for planned in plan.trials
+    }
+    if before := read_json(file):
+        differs = _difference(before["base"], base)
+        if differs:
+            raise ValueError(
+                f"workdir={workdir} holds another sweep: {differs}; use another folder"
+            )
+        trials = before["trials"] | trials
+    write_json(file, {"config": plan.spec, "base": base, "trials": trials})
+
+
+def _difference(there: Mapping, here: Mapping, prefix: str = "") -> str:
+    """The first key in which two nested dicts differ, with both values; '' if none does."""
+    for key in sorted(set(there) | set(here)):
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if inner := _difference(a, b, f"{prefix}{key}."):
+                return inner
+        elif a != b:
+            return f"config.{prefix}{key} is {a!r} there and {b!r} here"
+    return ""
+
+
+def measured_flops(results: Iterable[Mapping]) -> float | None:
+    """Model FLOP/s of one core or device, the median of single-core results; None without any."""
+    rates = sorted(
+        result["flops"][CONVENTION] / result["seconds"]
+        for result in results
+        if result.get("status") == "done" and not result["holdout"] and result["seconds"] > 0
+    )
+    return rates[len(rates) // 2] if rates else None
+
+
+def seconds(flops: float, slot: Slot, rate: float) -> float:
+    """Estimated time of one trial on a slot at `rate` FLOP/s a core or device."""
+    return START_SECONDS + flops / (rate * max(1, len(slot.cores)))
+
+
+def makespan(trials: Iterable[Planned], slots: list[Slot], rate: float) -> float:
+    """Estimated time of the trials in this order, each taken by the slot that is free first."""
+    free = [(0.0, index) for index in range(len(slots))]
+    for planned in trials:
+        time, index = heapq.heappop(free)
+        heapq.heappush(free, (time + seconds(planned.flops, slots[index], rate), index))
+    return max((time for time, _ in free), default=0.0)
