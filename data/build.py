@@ -1,4 +1,4 @@
-"""This file tokenizes documents into shards, in parallel, so that a killed build goes on where it was.
+"""This file tokenizes documents into shards, in parallel; a killed build goes on where it was.
 
 Documents are taken in order into groups of GROUP_BYTES of text; a group becomes at most one shard a
 split, and a record beside them that is written last. Groups are the same for any number of workers.
@@ -22,7 +22,7 @@ import numpy as np
 from data.shards import SPLITS, content_hash, damage, token_dtype, write_atomic
 from data.tokenizer import Tokenizer
 
-GROUP_BYTES = 4 << 20
+GROUP_BYTES = 16 << 20  # where shards end, so part of every dataset's hash
 # Text below which starting a second process takes longer than tokenizing, by kind of tokenizer.
 WORTH_WORKERS = {"bytes": 256 << 20, "chars": 64 << 20, "sentencepiece": 2 * GROUP_BYTES}
 
@@ -38,7 +38,7 @@ class Group:
 
 
 def digest_of(raw: bytes) -> bytes:
-    """The hash of a document: its first 8 bytes decide its split, the last 16 rank it in samples."""
+    """The hash of a document: 8 bytes decide its split, the last 16 rank it in samples."""
     return hashlib.sha256(raw).digest()
 
 

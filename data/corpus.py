@@ -1,8 +1,9 @@
 """This file turns a corpus spec into documents, always the same ones in the same order.
 
     'stdlib'                    the library sources of the Python that runs this (the default)
-    'book.txt'                  one text file, cut into documents of about 8 KiB (see `_paragraphs`)
-    'folder/'                   every file in it, read by its ending; other endings: one document a file
+    'book.txt'                  one text file, cut into documents of about 8 KiB (`_paragraphs`)
+    'folder/'                   all files in it but hidden ones: .jsonl and .parquet as below, any
+                                other is one document; links to folders are not followed
     'web.jsonl', 'web.parquet'  one document a row, its text under `text_key`
     'x.txt.gz', 'x.jsonl.zst'   any of the text formats, compressed
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
@@ -10,12 +11,14 @@
 Text is kept byte for byte: no newline translation, no normalisation. A document is a non-empty str.
 """
 
+import functools
 import gzip
 import json
+import os
 import re
 import sysconfig
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,30 +85,30 @@ def files(spec: str) -> list[tuple[str, Path]]:
         raise FileNotFoundError(
             f"data.corpora={spec!r} does not exist; give a file, a folder, 'stdlib' or 'hf:NAME'"
         )
-    listed = [
-        (file.relative_to(path).as_posix(), file)
-        for file in path.rglob("*")
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(path).parts)
-    ]
+    listed = sorted((file.relative_to(path).as_posix(), file) for file in _walk(path))
     if not listed:
         raise ValueError(f"data.corpora={spec!r} is an empty folder; put text files into it")
-    return sorted(listed)
+    return listed
 
 
+def _walk(root: Path, skipped: Set[str] = frozenset()) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in skipped and name[0] != "."]
+        yield from (Path(folder, name) for name in names if name[0] != ".")
+
+
+@functools.cache
 def _stdlib_files(root: Path) -> list[tuple[str, Path]]:
-    listed = [
+    return sorted(
         (path.relative_to(root).as_posix(), path)
-        for path in root.rglob("*.py")
+        for path in _walk(root, STDLIB_SKIPPED_FOLDERS)
         # Distributions link files of their own into the library; those differ between machines.
-        if not path.is_symlink()
-        and STDLIB_SKIPPED_FOLDERS.isdisjoint(path.relative_to(root).parts)
-        and _hand_written(path)
-    ]
-    return sorted(listed)
+        if path.suffix == ".py" and not path.is_symlink() and _hand_written(path)
+    )
 
 
 def _hand_written(path: Path) -> bool:
-    """False for tables that a tool wrote (they say so at the top) and for the few non-UTF-8 files."""
+    """False for tables that a tool wrote (they say so at the top) and for non-UTF-8 files."""
     if path.name.startswith("_sysconfigdata"):
         return False
     try:

@@ -1,15 +1,17 @@
-"""This file makes batches: each is a pure function of (dataset, seed, step), so there is no state to lose.
+"""This file makes batches: pure functions of (dataset, seed, step), so there is no state to lose.
 
-A window is context_length + 1 tokens; windows overlap by one, so that every token but the split's first
-is a target once an epoch. Window w of a split starts at token w * context_length, wherever documents
-and shards begin. An epoch is a permutation of all windows of its own (`data/order.py`).
+A window is context_length + 1 tokens; windows overlap by one, so that every token but the first is
+a target once an epoch. Window w of a split starts at token w * context_length, wherever documents
+and shards begin; the few tokens after the last whole window are left out. Each epoch is a
+permutation of all windows (`data/order.py`).
 
-The rows of all batches are numbered: row r of step s is s * batch_size + r, whoever loads it, so any
-number of hosts that each load their rows see the same global batch. A mixture deals the numbered rows
-out in blocks that hold exactly `weights[c]` rows of component c, evenly spread; each component walks
-through its own epochs.
+Rows are numbered through: row r of step s is s * batch_size + r, whoever loads it, so any number of
+hosts that each load their rows see the same global batch. A mixture deals the numbered rows out in
+blocks that hold exactly `weights[c]` rows of component c, evenly spread, and each component walks
+through epochs of its own.
 """
 
+import contextlib
 import functools
 import queue
 import threading
@@ -69,8 +71,8 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """The fixed validation set: the same windows each time, evenly spread over the split.
 
-    A mixture shares `n_sequences` out by its weights. Fewer windows than that: all of them. The last
-    batch is filled up with rows of weight 0.
+    A mixture shares `n_sequences` out by its weights; where there are fewer windows, all are taken.
+    The last batch is filled up with rows of weight 0.
     """
     windows = _validation_windows(dataset, n_sequences, context_length)
     in_batch = _rows(batch_size, rows)
@@ -109,8 +111,8 @@ def require_windows(dataset: Dataset, batch_size: int, context_length: int) -> N
             raise ValueError(_too_small(part.name, part.splits["train"], "train", context_length))
     if found < batch_size:
         raise ValueError(
-            f"the text holds {found} sequences of model.context_length={context_length} tokens, one "
-            f"batch needs train.batch_size={batch_size}; use more text or a smaller batch"
+            f"the training text holds {found} sequences of model.context_length={context_length}, "
+            f"a batch needs train.batch_size={batch_size}; use more text or a smaller batch"
         )
 
 
@@ -150,7 +152,7 @@ def _block(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shuffled(turn: np.ndarray, n: int, seed: int, component: int) -> np.ndarray:
-    """The window of a component's rows number `turn`: epoch after epoch, each its own permutation."""
+    """The windows that a component deals at its turns number `turn`, epoch after epoch."""
     epoch, place = np.divmod(turn, n)
     window = np.empty_like(turn)
     for number in range(epoch.min(), epoch.max() + 1) if len(turn) else ():
@@ -162,15 +164,17 @@ def _shuffled(turn: np.ndarray, n: int, seed: int, component: int) -> np.ndarray
 
 
 def _validation_windows(dataset: Dataset, n_sequences: int, context_length: int) -> np.ndarray:
+    if n_sequences < 1:
+        raise ValueError(f"eval.sequences={n_sequences} must be at least 1")
     component, _ = _deal(np.arange(n_sequences), dataset.weights)
     wanted = np.bincount(component, minlength=len(dataset.components))
     found = []
     for part, sequences in zip(dataset.components, wanted, strict=True):
         split = part.splits["validation"]
         there = n_windows(split, context_length)
-        if there < 1:
+        if sequences and not there:
             small = _too_small(part.name, split, "validation", context_length)
-            raise ValueError(f"{small} or a larger data.validation")
+            raise ValueError(f"{small}, more documents or a larger data.validation")
         n = min(int(sequences), there)
         # The middles of n equal stretches of the split.
         window = (2 * np.arange(n) + 1) * there // (2 * max(n, 1))
@@ -221,8 +225,7 @@ class prefetch:
         """Stops the thread and waits for the item that it is making."""
         self._closed.set()
         while self._thread.is_alive():
-            while not self._ready.empty():
-                self._ready.get_nowait()
+            self._make_room()
             self._thread.join(0.01)
 
     def __enter__(self) -> "prefetch":
@@ -233,6 +236,13 @@ class prefetch:
 
     def __del__(self) -> None:
         self._closed.set()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Lets a thread go on that waits to hand over an item; it will see that it shall stop."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._ready.get_nowait()
 
 
 def _fill(iterator: Iterable, ready: queue.Queue, closed: threading.Event) -> None:

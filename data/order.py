@@ -1,9 +1,9 @@
 """This file shuffles range(n) without storing it: a permutation that is a pure function of its key.
 
-A Feistel network over the smallest rows × columns grid that holds n points (Black & Rogaway 2002,
-"Ciphers with arbitrary finite domains"). A position is (left, right); each round adds to one half a
-keyed hash of the other, which can always be undone, so every round is a bijection of the grid. Fewer
-than `rows` of its points lie outside range(n); what lands there walks on until it is back inside.
+A Feistel network over a rows × columns grid, both about √n, that just holds n points (Black &
+Rogaway 2002, "Ciphers with arbitrary finite domains"). A position is (left, right); each round adds
+to one half a keyed hash of the other, which can be undone, so every round is a bijection of the
+grid. Fewer than `rows` points lie outside range(n); what lands there walks on until it is inside.
 """
 
 import hashlib
@@ -17,7 +17,10 @@ HALF = np.uint64(32)
 
 
 def permute(index: np.ndarray, n: int, *key: int) -> np.ndarray:
-    """Where the permutation `key`, usually (seed, epoch), of range(n) sends each of `index`: int64, same shape."""
+    """Where the permutation of range(n) named by `key`, usually (seed, epoch), sends `index`.
+
+    int64, of the shape of `index`, whose values are in range(n).
+    """
     if n < 1:
         raise ValueError(f"cannot permute range(n) with n={n}; n must be at least 1")
     rows = isqrt(n - 1) + 1

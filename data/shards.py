@@ -93,7 +93,7 @@ class Split:
 
 
 def _rows(shard: np.ndarray, length: int) -> np.ndarray:
-    """A view [len - length + 1, length] of every run of `length` tokens; indexing it copies rows."""
+    """A view [len - length + 1, length] of every run of `length` tokens."""
     step = shard.strides[0]
     return np.lib.stride_tricks.as_strided(
         shard, (len(shard) - length + 1, length), (step, step), writeable=False

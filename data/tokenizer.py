@@ -1,12 +1,12 @@
-"""This file maps text to tokens and back: bytes, characters, or SentencePiece; the round trip is exact.
+"""This file maps text to tokens and back, exactly: bytes, characters, or SentencePiece.
 
     'bytes'              256 tokens; the end of a document is byte 0xFF, which UTF-8 never contains
-    'chars'              the characters of the training documents, then end-of-document, then unknown
+    'chars'              the characters of the training documents, end-of-document, unknown
     'bpe', 'unigram'     SentencePiece, trained here on training documents to data.vocab_size tokens
     'path/to/x.model'    a SentencePiece model from elsewhere, with its own rules of normalisation
 
-A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. Everything
-else follows from the table of the text that each token stands for.
+A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. The rest
+follows from the table of the text that each token stands for.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ def load(folder: str | Path) -> Tokenizer:
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
-    """Learns the tokenizer 'chars', 'bpe' or 'unigram' from training documents, deterministically."""
+    """Learns 'chars', 'bpe' or 'unigram' from training documents: equal texts, equal tokens."""
     if name == "chars":
         characters = "".join(sorted(set().union(*texts)))
         return Tokenizer("chars", "chars", characters.encode("utf-32-le"))
@@ -108,7 +108,7 @@ def _bytes(model: bytes) -> tuple[Encode, list[bytes], int]:
 
 
 def _characters(model: bytes) -> tuple[Encode, list[bytes], int]:
-    """Ids are ranks of code points. Unknown counts as one byte, so it never flatters bits per byte."""
+    """Ids are ranks of code points. Unknown counts as one byte: it never flatters bits/byte."""
     points = np.frombuffer(model, "<u4")
     eod, unknown = len(points), len(points) + 1
 
