@@ -49,7 +49,7 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
     for name in sorted(values):
         flag = values[name]
         form = f"--[no]{name}" if flag.boolean else f"--{name}=…"
-        default = "" if flag.default is None else f" (default: {flag.default_as_str})"
+        default = "" if flag.default is None else f" (default: {flag.default})"
         rows.append(f"  {form:<22} {' '.join(flag.help.split())}{default}")
     if "config" in values:
         rows.append(
@@ -112,8 +112,8 @@ def cast(key: str, value: Any, current: Any) -> Any:
     try:
         return _CASTS.get(type(current), _literal)(value, current)
     except (ValueError, SyntaxError, TypeError):
-        kind = type(current).__name__
-        raise ValueError(f"config.{key}={value} is not a {kind}, such as {current!r}") from None
+        kind = _KINDS.get(type(current), "a Python literal")
+        raise ValueError(f"config.{key}={value} is not {kind}, such as {current!r}") from None
 
 
 def _bool(value: Any, current: bool) -> bool:
@@ -166,6 +166,14 @@ def _literal(value: Any, current: Any) -> Any:
         raise
 
 
+_KINDS = {
+    bool: "a bool",
+    int: "an int",
+    float: "a float",
+    str: "a str",
+    tuple: "a tuple",
+    list: "a list",
+}
 _CASTS = {bool: _bool, int: _int, float: _float, str: _str, tuple: _tuple, list: _tuple}
 
 

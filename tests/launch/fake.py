@@ -48,3 +48,14 @@ FAILURES = {
     "exit 0": lambda: os._exit(0),
     "sys.exit": lambda: sys.exit("no"),
 }
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(arg=None):
+    return ConfigDict(dict(
+        name="t", seed=0, lr=1e-3, holdout=False, corpora=("stdlib",), weights=(1.0,),
+        model=dict(width=512 if arg == "big" else 64, depth=2),
+    )).lock()
+"""
+"""A config file with a key of each type."""

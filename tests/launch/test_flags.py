@@ -1,0 +1,190 @@
+import pytest
+from absl import flags as absl_flags
+
+from launch import __main__ as command
+from launch import flags
+from launch.errors import BadInput, bad_input
+from tests.launch.fake import CONFIG
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "c.py").write_text(CONFIG)
+    return str(tmp_path / "c.py")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("seed", "3", 3),
+        ("model.width", "1_024", 1024),
+        ("lr", "1e-4", 1e-4),
+        ("lr", "1", 1.0),
+        ("lr", 2, 2.0),
+        ("holdout", "true", True),
+        ("holdout", "0", False),
+        ("holdout", True, True),
+        ("name", "12", "12"),
+        ("name", "a=b", "a=b"),
+        ("corpora", "x,y", ("x", "y")),
+        ("corpora", "('x', 'y')", ("x", "y")),
+        ("corpora", "x", ("x",)),
+        ("corpora", ["x"], ("x",)),
+        ("weights", "1,0.5", (1.0, 0.5)),
+        ("weights", (2,), (2.0,)),
+    ],
+)
+def test_a_value_takes_the_type_of_its_key(spec, key, text, value):
+    config = flags.load_config(spec, {key: text})
+    node = config.model.width if key == "model.width" else config[key]
+    assert node == value and type(node) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("modle.width", "1", "unknown key config.modle.width; did you mean config.model.width?"),
+        ("model.widht", "1", "unknown key config.model.widht; did you mean config.model.width?"),
+        ("width", "1", "unknown key config.width; did you mean config.model.width?"),
+        ("zzz", "1", "unknown key config.zzz; configs/base.py lists every key"),
+        ("seed.x", "1", "unknown key config.seed.x"),
+        ("model", "1", "config.model is a section; set one of its keys: depth, width"),
+        ("seed", "1.5", "config.seed=1.5 is not an int, such as 0"),
+        ("seed", "true", "config.seed=true is not an int"),
+        ("seed", True, "config.seed=True is not an int"),
+        ("seed", "", "config.seed= is not an int"),
+        ("lr", "fast", "config.lr=fast is not a float, such as 0.001"),
+        ("lr", True, "config.lr=True is not a float"),
+        ("holdout", "maybe", "config.holdout=maybe is not a bool"),
+        ("holdout", 1, "config.holdout=1 is not a bool"),
+        ("name", 3, "config.name=3 is not a str"),
+        ("weights", "1,b", "config.weights=1,b is not a tuple"),
+        ("weights", 3, "config.weights=3 is not a tuple"),
+    ],
+)
+def test_an_unknown_key_or_a_wrong_type_is_refused_by_name(spec, key, value, message):
+    with pytest.raises(ValueError) as error:
+        flags.load_config(spec, {key: value})
+    assert str(error.value).startswith(message)
+
+
+def test_the_argument_after_the_colon_reaches_get_config(spec):
+    assert flags.load_config(f"{spec}:big").model.width == 512
+    assert flags.load_config(spec).model.width == 64
+
+
+def test_the_config_is_locked(spec):
+    with pytest.raises((AttributeError, KeyError)):
+        flags.load_config(spec).model.unheard_of = 1
+
+
+@pytest.mark.parametrize("name", ["configs/bse.py", "configs/base", "configs"])
+def test_a_missing_config_file_names_the_nearest(name):
+    with pytest.raises(FileNotFoundError, match=r"configs/base\.py"):
+        flags.load_config(name)
+
+
+def test_a_config_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert flags.load_config("configs/base.py", {"seed": "5"}).seed == 5
+
+
+def test_a_file_without_get_config_is_refused(tmp_path):
+    (tmp_path / "c.py").write_text("x = 1")
+    with pytest.raises(ValueError, match="no get_config"):
+        flags.load_config(str(tmp_path / "c.py"))
+
+
+def make_flags():
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("config", None, "the config", values)
+    absl_flags.DEFINE_integer("workers", 0, "how many", lower_bound=0, flag_values=values)
+    return values
+
+
+def test_parse_divides_flags_from_overrides():
+    values = make_flags()
+    argv = ["--config=x.py", "--config.a.b=1=2", "--workers", "3", "--config.c="]
+    assert flags.parse(values, argv, "doc") == {"a.b": "1=2", "c": ""}
+    assert (values.config, values.workers) == ("x.py", 3)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--wrkers=3", "Did you mean: workers"),
+        ("--workers=-1", "workers=-1"),
+        ("--workers=two", "workers=two"),
+        ("--config.a", "--config.a has no value; write --config.a=VALUE"),
+        ("stray", "unexpected argument stray"),
+    ],
+)
+def test_parse_refuses_in_one_line(argument, message):
+    with pytest.raises(BadInput, match=message) as error:
+        flags.parse(make_flags(), [argument], "doc")
+    assert "\n" not in str(error.value)
+
+
+def test_help_lists_every_flag_with_its_default(capsys):
+    with pytest.raises(SystemExit) as left:
+        flags.parse(make_flags(), ["--help"], "What it is.")
+    shown = capsys.readouterr().out
+    assert left.value.code == 0 and shown.startswith("What it is.\n")
+    assert "--workers=…" in shown and "(default: 0)" in shown and "--config.KEY=VALUE" in shown
+
+
+def verb(monkeypatch, main):
+    """Makes `isoflop train` call `main`."""
+    module = type("verb", (), {"main": staticmethod(main)})
+    monkeypatch.setattr(command.importlib, "import_module", lambda _: module)
+    return lambda: command.main(["train"])
+
+
+def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys):
+    def main(argv):
+        with bad_input():
+            raise ValueError("model.n_heads=6\n does not divide")
+
+    assert verb(monkeypatch, main)() == 2
+    assert capsys.readouterr().err == "isoflop train: model.n_heads=6 does not divide\n"
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def main(argv):
+        raise ValueError("a bug, for it was not raised in bad_input()")
+
+    with pytest.raises(ValueError):
+        verb(monkeypatch, main)()
+
+
+def test_a_full_disk_is_bad_input_wherever_it_shows(monkeypatch, capsys):
+    def main(argv):
+        raise OSError(28, "No space left on device", "/runs/x")
+
+    assert verb(monkeypatch, main)() == 2
+    assert "no space left at /runs/x; free some" in capsys.readouterr().err
+
+    def other(argv):
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError):
+        verb(monkeypatch, other)()
+
+
+def test_an_exit_code_of_a_verb_is_the_commands(monkeypatch):
+    assert verb(monkeypatch, lambda argv: 42)() == 42
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "out", "err"),
+    [
+        (["swep"], 2, "", "unknown verb swep; did you mean sweep?"),
+        (["qqq"], 2, "", "use one of train, sweep"),
+        ([], 2, "isoflop VERB", ""),
+        (["--help"], 0, "isoflop VERB", ""),
+    ],
+)
+def test_verbs(argv, code, out, err, capsys):
+    assert command.main(argv) == code
+    shown = capsys.readouterr()
+    assert out in shown.out and err in shown.err
