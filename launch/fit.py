@@ -1,0 +1,190 @@
+"""This file is the verb `fit`: a scaling law from finished runs or from anyone's CSV, with its
+report.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch.errors import bad_input
+from launch.flags import parse
+
+DOC = """isoflop fit --runs=runs/quickstart | --table=points.csv [--holdout=…] [--out=report/]
+
+Fits the scaling laws to finished runs, or to a CSV with columns params, tokens, loss (nats per
+token) and optionally flops, loss_se, run, holdout. Prints a summary; --out adds the report with
+its figures, law.json and points.csv."""
+
+
+def flag_values() -> flags.FlagValues:
+    """The flags of this verb."""
+    values = flags.FlagValues()
+    text = {"flag_values": values}
+    flags.DEFINE_string("runs", None, "folder of a sweep", **text)
+    flags.DEFINE_string("table", None, "CSV of points", **text)
+    flags.DEFINE_string("holdout", None, "'largest', 'flops>1e21', or a run's id", **text)
+    flags.DEFINE_string("out", None, "folder of the report; none is written without", **text)
+    flags.DEFINE_string("json", None, "file for law.json", **text)
+    flags.DEFINE_integer("draws", 1000, "bootstrap draws; 0: no intervals", **text)
+    flags.DEFINE_integer("seed", 0, "of the bootstrap", **text)
+    flags.DEFINE_string("objective", "huber", "huber | squares | absolute", **text)
+    flags.DEFINE_float("delta", 1e-3, "of the Huber loss, in log-loss", **text)
+    flags.DEFINE_string("params", "total", "count N as total | non_embedding | with_head", **text)
+    flags.DEFINE_string("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm", **text)
+    return values
+
+
+def main(argv: list[str]) -> int:
+    """Runs the verb; returns the exit code."""
+    values = flag_values()
+    overrides = parse(values, argv, DOC)
+    # numpy is wanted by --help too, scipy is not: the room loads when there is work.
+    from scaling.analysis import Settings, analyse
+    from scaling.prediction import read_predictions
+
+    with bad_input():
+        if overrides:
+            raise ValueError(f"config.{next(iter(overrides))}: fit reads no config; drop it")
+        points = hold_out(read_points(values), values.holdout)
+        settings = Settings(
+            objective=values.objective,
+            delta=values.delta,
+            draws=values.draws,
+            seed=values.seed,
+            params=values.params,
+            flops=values.flops,
+        )
+        registered = read_predictions(values.runs) if values.runs else []
+        law = analyse(points, settings, registered, progress_line if values.draws else None)
+    if values.json:
+        write(Path(values.json), json.dumps(law, indent=1) + "\n")
+    print(summary(law))
+    if values.out:
+        from scaling.report import write_report
+
+        print(f"report: {write_report(Path(values.out), points, law)}")
+    return 0
+
+
+def read_points(values: flags.FlagValues) -> Any:
+    """The points that --runs or --table names."""
+    from scaling.table import read_csv, read_runs
+
+    if (values.runs is None) == (values.table is None):
+        raise ValueError("give either --runs=FOLDER or --table=FILE.csv")
+    return read_csv(values.table) if values.table else read_runs(values.runs)
+
+
+def hold_out(points: Any, rule: str | None) -> Any:
+    """Marks the points that --holdout names; without it those that are marked already stay so."""
+    from dataclasses import replace
+
+    if rule is None:
+        return points
+    if rule == "largest":
+        mask = points.flops == points.flops.max()
+    elif rule.startswith("flops>"):
+        try:
+            mask = points.flops > float(rule.removeprefix("flops>"))
+        except ValueError:
+            raise ValueError(f"holdout={rule!r} has no number; write flops>1e21") from None
+    else:
+        mask = points.run == rule
+    if not mask.any():
+        raise ValueError(
+            f"holdout={rule!r} matches no point; use largest, flops>X with X below "
+            f"{points.flops.max():.3g}, "
+            f"or a run such as {points.run[0]}"
+        )
+    if mask.all():
+        raise ValueError(f"holdout={rule!r} leaves no point to fit; hold out fewer")
+    return replace(points, holdout=mask)
+
+
+def progress_line(done: int, total: int) -> None:
+    """The bootstrap's progress: on a terminal a line that rewrites itself, else nothing."""
+    if sys.stderr.isatty():
+        end = "\r" if done < total else "\r\033[K"
+        print(f"bootstrap {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+
+def interval(v: dict[str, Any], form: str = ".4g") -> str:
+    """'0.35 [0.31, 0.39]'."""
+    if v["value"] is None:
+        return "—"
+    text = format(v["value"], form)
+    return text if v["lo"] is None else f"{text} [{v['lo']:{form}}, {v['hi']:{form}}]"
+
+
+def summary(law: dict[str, Any]) -> str:
+    """What the terminal shows."""
+    points, level = law["points"], law["settings"]["level"]
+    head = f"{points['n']} points of {points['runs']} runs"
+    held = f", {points['held_out']} held out" if points["held_out"] else ""
+    lines = [f"{head}{held} ({points['source']}); intervals hold {level:.0%}"]
+    lines += parametric_lines(law["parametric"])
+    lines += isoflop_lines(law["isoflop"], law["frontier"])
+    lines += holdout_lines(law["holdout"])
+    lines += [f"warning: {w['message']} [{w['threshold']}; {w['source']}]" for w in law["warnings"]]
+    return "\n".join(lines)
+
+
+def parametric_lines(part: dict[str, Any]) -> list[str]:
+    """The parametric law."""
+    if "reason" in part:
+        return [f"parametric law: none. {part['reason']}"]
+    names = ("E", "A", "B", "alpha", "beta", "a", "b", "gamma")
+    rows = [f"  {name:<6} {interval(part[name])}" for name in names]
+    fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} of the polished starts agree"
+    return [f"{part['law']}   ({fit}; rmse {part['rmse']:.2%})", *rows]
+
+
+def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
+    """The iso-FLOP minima and the frontier."""
+    lines = []
+    if "reason" in part:
+        lines.append(f"iso-FLOP exponents: none. {part['reason']}")
+    else:
+        lines.append(
+            f"iso-FLOP: N* ∝ C^{interval(part['a'], '.3f')}, D* ∝ C^{interval(part['b'], '.3f')}"
+        )
+    for m in part["minima"] if len(part["minima"]) <= 12 else ():
+        best = f"N* = {interval(m['params'], '.3g')}, loss {interval(m['loss'])}"
+        lines.append(f"  C = {m['flops']:.3g}: {m.get('reason', best)}")
+    if "reason" in frontier:
+        return [*lines, f"frontier: none. {frontier['reason']}"]
+    constants = ", ".join(f"{name} = {interval(frontier[name])}" for name in ("E", "K", "gamma"))
+    return [*lines, f"frontier {frontier['law']}: {constants}"]
+
+
+def holdout_lines(part: dict[str, Any]) -> list[str]:
+    """Predictions and how they came out."""
+    lines = []
+    for record in part["registered"]:
+        when = f"predicted {record['made']} for {record['target']['run']}"
+        result = "not run yet" if record["outcome"] is None else came_out(record)
+        lines.append(f"{when}: {interval(record['loss'])}; {result}")
+    for entry in part["runs"][:10] if not part["registered"] else ():
+        lines.append(f"held out {entry['run']}: {interval(entry['predicted'])}; {came_out(entry)}")
+    if part["n"] > 1 and part["mean_error"] is not None:
+        worst = f"at most {part['max_error']:.2%}"
+        lines.append(f"held out {part['n']}: mean error {part['mean_error']:.2%}, {worst}")
+    return lines
+
+
+def came_out(entry: dict[str, Any]) -> str:
+    """'outcome 1.52, error +0.4 %, inside the interval'."""
+    where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
+    return f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
+
+
+def write(path: Path, text: str) -> None:
+    """Replaces a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    os.replace(draft, path)

@@ -1,0 +1,222 @@
+"""This file warns: every known way of fooling oneself with a scaling law, its threshold, its
+source.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from scaling.table import Points
+
+HOFFMANN = "Hoffmann et al. 2022, arXiv:2203.15556"
+PEARCE = "Pearce & Song 2024, arXiv:2406.12907"
+PORIAN = "Porian et al. 2024, arXiv:2406.19146"
+MUENNIGHOFF = "Muennighoff et al. 2023, arXiv:2305.16264"
+BESIROGLU = "Besiroglu et al. 2024, arXiv:2404.10102"
+
+Law = dict[str, Any]
+Found = tuple[str, float] | None  # what is wrong, and how much of it
+
+
+def largest(values: np.ndarray) -> float:
+    """The largest known value; 0 where none is known."""
+    return float(np.max(values[np.isfinite(values)], initial=0.0))
+
+
+def long_warmup(points: Points, law: Law) -> Found:
+    """Warmup that eats a tenth of a run bends the small budgets upwards."""
+    share = points.fact("warmup_steps") / points.fact("steps")
+    worst = largest(share)
+    runs = int((share > 0.1).sum())
+    return (
+        (f"warmup takes up to {worst:.0%} of a run ({runs} runs above 10 %)", worst)
+        if runs
+        else None
+    )
+
+
+def warmup_beyond_params(points: Points, law: Law) -> Found:
+    """A warmup of more tokens than the model has parameters is too long for that model."""
+    ratio = points.fact("warmup_steps") * points.fact("batch") / points.params
+    worst = largest(ratio)
+    return (f"warmup lasts up to {worst:.2g} tokens a parameter", worst) if worst > 1 else None
+
+
+def schedule_beyond_end(points: Points, law: Law) -> Found:
+    """A learning rate that was to decay over other than the run's own length costs loss."""
+    ratio = points.fact("total_steps") / points.fact("steps")
+    off = np.abs(np.log(ratio))
+    worst = largest(off)
+    text = f"schedules end up to {np.expm1(worst):.0%} away from the end of their runs"
+    return (text, float(np.expm1(worst))) if worst > np.log(1.05) else None
+
+
+def heavy_logits(points: Points, law: Law) -> Found:
+    """Where the head costs much, counting it or not moves the exponents."""
+    if not {"embedding", "head"} & points.components.keys():
+        return None
+    zeros = np.zeros(len(points))
+    head = points.components.get("head", zeros)
+    head = np.where(head > 0, head, points.components.get("embedding", zeros))
+    body = sum(points.components.get(name, zeros) for name in ("attention", "mlp"))
+    share = head / np.maximum(head + body, 1)
+    worst = float(share.max())
+    text = f"the logits take up to {worst:.0%} of a model's FLOPs: see the table of conventions"
+    return (text, worst) if worst > 0.1 else None
+
+
+def collinear(points: Points, law: Law) -> Found:
+    """With D proportional to N the two terms of the parametric law cannot be told apart."""
+    kept = points.select(~points.holdout)
+    if len(kept) < 3 or np.ptp(kept.params) == 0 or np.ptp(kept.tokens) == 0:
+        return None
+    r = float(np.corrcoef(np.log(kept.params), np.log(kept.tokens))[0, 1])
+    condition = law["parametric"].get("condition") or np.nan
+    text = f"N and D rise together (correlation {r:.3f}, condition number {condition:.2g})"
+    return (text + ": A, α and B, β cannot be told apart", r) if r > 0.98 else None
+
+
+def few_budgets(points: Points, law: Law) -> Found:
+    """Fewer than three budgets, or four sizes a budget, give no exponent of N*(C)."""
+    reason = law["isoflop"].get("reason")
+    return (
+        (f"no iso-FLOP exponents: {reason}", float(len(law["isoflop"]["minima"])))
+        if reason
+        else None
+    )
+
+
+def unbracketed_minima(points: Points, law: Law) -> Found:
+    """A minimum at the edge of the grid is not one."""
+    edges = [m for m in law["isoflop"]["minima"] if m["bracket"]]
+    if not edges or law["isoflop"].get("reason"):
+        return None
+    told = "; ".join(f"C = {m['flops']:.2g}: {m['reason']}" for m in edges[:3])
+    return f"{len(edges)} budgets left out: {told}", float(len(edges))
+
+
+def uneven_budgets(points: Points, law: Law) -> Found:
+    """Runs of one budget whose compute differs tilt their parabola."""
+    kept = points.select(~points.holdout)
+    row_of = {name: i for i, name in enumerate(kept.run)}
+    spreads = []
+    for m in law["isoflop"]["minima"]:
+        c = kept.flops[[row_of[name] for name in m["runs"]]]
+        spreads.append(float(c.max() / c.min() - 1))
+    worst = max(spreads, default=0.0)
+    return (
+        (f"the runs of one budget differ by up to {worst:.0%} in compute", worst)
+        if worst > 0.03
+        else None
+    )
+
+
+def repeated_data(points: Points, law: Law) -> Found:
+    """Tokens seen again teach less than new ones."""
+    epochs = points.fact("epochs_of_data")
+    worst = largest(epochs)
+    runs = int((epochs > 1.001).sum())
+    return (f"{runs} runs repeat their data, up to {worst:.2g} epochs", worst) if runs else None
+
+
+def noisy_evaluation(points: Points, law: Law) -> Found:
+    """An evaluation whose standard error is as large as the differences fitted drowns them."""
+    errors = points.loss_se / points.loss
+    error = float(np.median(errors[np.isfinite(errors)])) if np.isfinite(errors).any() else np.nan
+    depths = []
+    for m in law["isoflop"]["minima"]:
+        if m["parabola"]:
+            losses = [loss for _, loss in m["parabola"]]
+            depths.append(float(np.log(max(losses) / min(losses))))
+    if not depths or not np.isfinite(error):
+        return None
+    ratio = error / float(np.median(depths))
+    text = f"the evaluation's standard error is {ratio:.0%} of the depth of the parabolas"
+    return (text, ratio) if ratio > 0.3 else None
+
+
+def far_extrapolation(points: Points, law: Law) -> Found:
+    """Beyond ten times the fitted compute an interval from the fit alone is too narrow."""
+    if not points.holdout.any() or points.holdout.all():
+        return None
+    reach = extrapolation(points.select(~points.holdout), float(points.flops[points.holdout].max()))
+    text = f"the held-out run has {reach:.3g} times the compute of the largest fitted run"
+    return (text, reach) if reach > 10 else None
+
+
+def extrapolation(fitted: Points, flops: float) -> float:
+    """How many times the largest fitted compute `flops` is."""
+    return flops / float(fitted.flops.max())
+
+
+def no_floor(points: Points, law: Law) -> Found:
+    """Without an irreducible loss the law says that loss falls to nothing."""
+    e = law["parametric"].get("E", {})
+    if e.get("value") is None or e.get("lo") is None:
+        return None
+    wide = (e["hi"] - e["lo"]) / float(points.loss.min())
+    text = f"the irreducible loss is hardly determined: E in [{e['lo']:.3g}, {e['hi']:.3g}]"
+    return (text, wide) if wide > 0.5 else None
+
+
+def hard_fit(points: Points, law: Law) -> Found:
+    """Few starts that agree on the minimum mean that a better one may exist."""
+    starts, reached = law["parametric"].get("starts"), law["parametric"].get("reached")
+    if not starts or reached >= 3:
+        return None
+    return f"only {reached} of {starts} starts reached the best fit", float(reached)
+
+
+def spent_freedom(points: Points, law: Law) -> Found:
+    """As many constants as points always fit."""
+    n, minima = law["points"]["n"], law["isoflop"]["minima"]
+    known = sum(m["loss"]["value"] is not None for m in minima)
+    if law["parametric"].get("objective") is not None and n < 10:
+        return f"{n} runs for the 5 constants of the parametric law", float(n)
+    if known == 3 and law["frontier"]["E"]["value"] is not None:
+        return "3 minima for the 3 constants of the frontier: it passes through them all", 3.0
+    return None
+
+
+def skipped_runs(points: Points, law: Law) -> Found:
+    """Runs that failed are not missing at random."""
+    total = sum(points.left_out.values())
+    told = ", ".join(f"{n} {name}" for name, n in points.left_out.items())
+    return (f"left out: {told}", float(total)) if total else None
+
+
+# code -> (check, threshold in words, source)
+CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
+    "warmup_share": (long_warmup, "warmup > 10 % of the tokens", PORIAN),
+    "warmup_params": (warmup_beyond_params, "warmup tokens > N", PORIAN),
+    "schedule_end": (
+        schedule_beyond_end,
+        "schedule off the run's end by > 5 %",
+        HOFFMANN + ", fig. A1",
+    ),
+    "logits": (heavy_logits, "logits > 10 % of the FLOPs", PEARCE),
+    "collinear": (collinear, "correlation of log N and log D > 0.98", BESIROGLU),
+    "few_budgets": (few_budgets, "< 3 bracketed budgets or < 4 sizes a budget", HOFFMANN),
+    "edge": (unbracketed_minima, "lowest loss at the smallest or largest size", HOFFMANN),
+    "uneven_budgets": (uneven_budgets, "compute within a budget differs by > 3 %", HOFFMANN),
+    "epochs": (repeated_data, "more than one epoch", MUENNIGHOFF),
+    "evaluation_noise": (noisy_evaluation, "standard error > 30 % of the parabola's depth", PORIAN),
+    "extrapolation": (far_extrapolation, "> 10 times the largest fitted compute", BESIROGLU),
+    "floor": (no_floor, "width of E's interval > half the lowest loss", BESIROGLU),
+    "starts": (hard_fit, "< 3 starts at the best minimum", BESIROGLU),
+    "freedom": (spent_freedom, "< 10 runs, or exactly 3 minima", BESIROGLU),
+    "left_out": (skipped_runs, "any run that is not done", "this table"),
+}
+
+
+def cautions(points: Points, law: Law) -> list[dict[str, Any]]:
+    """All warnings that apply, in the order of CHECKS."""
+    found = []
+    for code, (check, threshold, source) in CHECKS.items():
+        answer = check(points, law)
+        if answer:
+            message, value = answer
+            entry = {"code": code, "message": message, "value": value}
+            found.append(entry | {"threshold": threshold, "source": source})
+    return found
