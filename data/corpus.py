@@ -13,6 +13,7 @@ Text is kept byte for byte: no newline translation, no normalisation. A document
 
 import functools
 import gzip
+import io
 import json
 import os
 import re
@@ -21,6 +22,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import BinaryIO
+
+import zstandard
 
 CHUNK_BYTES = (
     8 * 1024
@@ -146,21 +149,48 @@ def _open_plain(path: Path) -> BinaryIO:
 
 
 def _open_zstandard(path: Path) -> BinaryIO:
-    import zstandard
+    return io.BufferedReader(_Zstandard(open(path, "rb")))
 
-    return zstandard.open(path, "rb")
+
+class _Zstandard(io.RawIOBase):
+    """Decompresses frame after frame; EOFError where a file is cut, which zstandard.open hides."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.frame = file, None
+        self.ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        while not self.ready and (raw := self.file.read(1 << 16)):
+            self.ready = memoryview(b"".join(self._decompress(raw)))
+        if not self.ready and self.frame:
+            raise EOFError("it ends within a frame")
+        n = min(len(buffer), len(self.ready))
+        buffer[:n], self.ready = self.ready[:n], self.ready[n:]
+        return n
+
+    def _decompress(self, raw: bytes) -> Iterator[bytes]:
+        while raw:
+            self.frame = self.frame or zstandard.ZstdDecompressor().decompressobj()
+            yield self.frame.decompress(raw)
+            raw = self.frame.unused_data
+            if self.frame.eof:
+                self.frame = None
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def _naming_damage(path: Path, texts: Iterable[str]) -> Iterator[str]:
     """Passes documents on; a decompressor's complaint becomes one line that names the file."""
     try:
         yield from texts
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path} is damaged or not gzip: {error}") from error
-    except Exception as error:
-        if type(error).__name__ != "ZstdError":
-            raise
-        raise ValueError(f"{path} is damaged or not zstandard: {error}") from error
+    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as error:
+        kind = {".gz": "gzip", ".zst": "zstandard"}[path.suffix]
+        raise ValueError(f"{path} is damaged or not {kind}: {error}") from error
 
 
 def _decode(raw: bytes, path: Path, offset: int) -> str:

@@ -113,16 +113,16 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> Dataset:
 
 
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
-    """Rows of each component in the smallest block whose shares are right to 1 in 2000.
+    """Rows of each component in the smallest block whose shares are right to 0.1 % of themselves.
 
-    A block of LARGEST_BLOCK rows, right to 1 in 1000, where no smaller one is.
+    A block of LARGEST_BLOCK rows, the nearest to the shares, where no smaller one is.
     """
     share = np.array(weights, float) / sum(weights)
     for block in range(len(share), LARGEST_BLOCK + 1):
         rows = np.floor(share * block + 1e-9).astype(int)
         # What rounding down left over goes to those who lost most.
         rows[np.argsort(rows - share * block, kind="stable")[: block - rows.sum()]] += 1
-        exact = np.abs(rows / block - share).max() <= 1 / (2 * LARGEST_BLOCK)
+        exact = (np.abs(rows / block - share) <= share / 1000).all()
         if rows.min() > 0 and (exact or block == LARGEST_BLOCK):
             return tuple(int(row) for row in rows)
     raise ValueError(

@@ -33,6 +33,9 @@ class Tokenizer:
         self._encode, self.pieces, self.eod = KINDS[kind](model)
         self.vocab_size = len(self.pieces)
         self.fingerprint = hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
+        # Models from elsewhere may put a space before every text.
+        first = self.pieces[self.encode("a b")[0]]
+        self._dummy_prefix = b" " if first.startswith(b" ") else b""
         # Bytes of text that each token [V] stands for; 0 for the end of a document.
         self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
 
@@ -42,7 +45,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; the end of a document is no text; half a character becomes U+FFFD."""
-        return b"".join(self.pieces[int(i)] for i in ids).decode("utf-8", "replace")
+        raw = b"".join(self.pieces[int(i)] for i in ids)
+        return raw.removeprefix(self._dummy_prefix).decode("utf-8", "replace")
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json, and tokenizer.model where there is one, into `folder`."""
