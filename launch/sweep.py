@@ -141,13 +141,33 @@ def _record_failure(planned: Planned, event: Event, workdir: Path) -> None:
 
 
 def _predict(todo: Sequence[Planned], workdir: Path, live: display.Live) -> None:
-    """Writes prediction.json before the first held-out trial starts; never after."""
-    raise NotImplementedError
+    """Writes prediction.json for every held-out trial that has not begun, and says what it says."""
+    # scipy takes a while to import, and no worker needs it.
+    from scaling.prediction import write_prediction
+    from scaling.table import read_runs
+
+    for planned in todo:
+        if (workdir / planned.id / "metrics.jsonl").exists():
+            live.say(f"{planned.id} has begun already: what was predicted before stands")
+            continue
+        target = {"run": planned.id, "params": planned.params, "tokens": planned.about["tokens"]}
+        target["flops"] = planned.about["flops"]["6nd"]
+        try:
+            record = write_prediction(workdir / "prediction.json", read_runs(workdir), target)
+        except (ValueError, FileNotFoundError) as error:
+            live.say(f"No prediction of {planned.id}: {error}")
+            continue
+        loss, count = record["loss"], record["points"]["n"]
+        interval = f"[{loss['lo']:.4f}, {loss['hi']:.4f}], {record['level']:.0%}"
+        live.say(
+            f"Predicted from {count} trials, before it starts: {planned.id} will reach a loss of "
+            f"{loss['value']:.4f} nats/token ({interval}); {record['path']}"
+        )
 
 
 def _fit(workdir: Path) -> None:
     """Fits what is there and writes the report; says so where the trials can't support a fit."""
-    from launch import fit  # scipy takes a while to import and no worker needs it
+    from launch import fit
 
     try:
         fit.main([f"--runs={workdir}", f"--out={workdir / 'report'}"])

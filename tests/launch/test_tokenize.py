@@ -1,0 +1,46 @@
+"""This file tests the verb tokenize: what it prints, what it writes, what it refuses."""
+
+import json
+
+import pytest
+
+from launch.__main__ import main
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text("".join(f"Paragraph {i} of a short book.\n\n" for i in range(3000)))
+    return [
+        "tokenize",
+        f"--config.data.corpora={book}",
+        f"--config.data.cache={tmp_path / 'cache'}",
+        "--config.data.validation=0.3",
+    ]
+
+
+def test_counts_are_printed_and_written(arguments, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    assert main([*arguments, f"--json={out}"]) == 0
+    about = json.loads(out.read_text())
+    splits = about["corpora"][0]["splits"]
+    size = (tmp_path / "book.txt").stat().st_size
+    assert splits["train"]["bytes"] + splits["validation"]["bytes"] == size
+    assert splits["train"]["tokens"] == splits["train"]["bytes"] + splits["train"]["documents"]
+    printed = capsys.readouterr().out
+    for shown in (about["hash"], about["corpora"][0]["path"], f"{splits['train']['tokens']:,}"):
+        assert shown in printed
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.data.corpora=/no/such", "/no/such' does not exist"),
+        ("--config.data.tokenizer=words", "data.tokenizer='words'"),
+        ("--config.data.corpora=x,y", "data.weights"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys, argument, message):
+    assert main([*arguments, argument]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
