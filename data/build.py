@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.shards import SPLITS, content_hash, damage, token_dtype, write_atomic
+from data.shards import SPLITS, damage, token_dtype, write_atomic, write_manifest
 from data.tokenizer import Tokenizer
 
 GROUP_BYTES = 16 << 20  # where shards end, so part of every dataset's hash
@@ -78,16 +78,16 @@ def build(
         },
         "splits": {split: _summary([record[split] for record in records]) for split in SPLITS},
     }
-    manifest["hash"] = content_hash(manifest)
-    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_manifest(folder, manifest)
     _remove_leftovers(folder, manifest)
 
 
 def _useful_workers(size: int | None, tokenizer: Tokenizer) -> int:
     if size is not None and size < WORTH_WORKERS[tokenizer.kind]:
         return 1
-    available = os.process_cpu_count if hasattr(os, "process_cpu_count") else os.cpu_count
-    return available() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _groups(documents: Iterable[str], validation: float) -> Iterator[Group]:

@@ -100,31 +100,41 @@ def _rows(shard: np.ndarray, length: int) -> np.ndarray:
     )
 
 
+def write_manifest(folder: Path, about: dict) -> None:
+    """Writes `about` with its dataset hash and a checksum of it all; with that, a build is done."""
+    manifest = {**about, "hash": content_hash(about)}
+    manifest["checksum"] = _checksum(manifest)
+    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+
+
 def read_manifest(folder: Path) -> dict:
-    """The manifest of `folder`, refused when it is not the one that was written there."""
+    """The manifest of `folder`; ValueError when it is not the one that was written there."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
-        if manifest["hash"] == content_hash(manifest):
+        manifest = json.loads(path.read_bytes())
+        if manifest["checksum"] == _checksum(manifest):
             return manifest
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         pass
     raise ValueError(f"{path} is damaged; delete {folder} to rebuild it")
 
 
-def content_hash(manifest: dict) -> str:
+def _checksum(manifest: dict) -> str:
+    about = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def content_hash(about: dict) -> str:
     """The dataset's hash: of its tokens, its tokenizer and its split; of no path, name or date."""
-    about = {
-        "tokenizer": manifest["tokenizer"]["fingerprint"],
-        "dtype": manifest["dtype"],
+    content = {
+        "tokenizer": about["tokenizer"]["fingerprint"],
+        "dtype": about["dtype"],
         "splits": {
-            split: [
-                [shard["tokens"], shard["sha256"]] for shard in manifest["splits"][split]["shards"]
-            ]
-            for split in SPLITS
+            name: [[shard["tokens"], shard["sha256"]] for shard in about["splits"][name]["shards"]]
+            for name in SPLITS
         },
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def open_splits(folder: Path, manifest: dict) -> dict[str, Split]:

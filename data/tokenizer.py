@@ -188,6 +188,7 @@ def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> by
         )
     except RuntimeError as error:
         reason = " ".join(str(error).split()).rpartition("] ")[2]
+        reason = reason.partition(" Increase vocab_size")[0]
         raise ValueError(
             f"data.vocab_size={vocab_size} does not fit this text: {reason}"
         ) from error
