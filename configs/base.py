@@ -57,6 +57,7 @@ def model() -> dict:
 
 
 def data() -> dict:
+    """The text, and how it becomes tokens."""
     return dict(
         corpora=("stdlib",),  # stdlib | FILE | FOLDER | *.jsonl[.gz|.zst] | *.parquet | hf:NAME
         weights=(1.0,),  # share of the tokens drawn from each corpus
@@ -66,10 +67,12 @@ def data() -> dict:
         validation=0.02,  # share of the documents, chosen by a hash of their content
         cache="cache",  # folder of the token shards
         max_bytes=0,  # text read from each corpus, in bytes; 0: all
+        hash="",  # of the dataset, filled in by `resolve`; give it to insist on one
     )
 
 
 def train() -> dict:
+    """One optimiser step, and how many of them."""
     return dict(
         batch_size=32,  # sequences of one optimiser step, over all devices
         batch_per_device=0,  # sequences; > 0: batch_size is this times the number of devices
@@ -84,6 +87,7 @@ def train() -> dict:
 
 
 def optimizer() -> dict:
+    """How a gradient becomes an update."""
     return dict(
         name="adamw",  # adamw | adafactor | lion | sgd | muon
         learning_rate=1e-3,  # the schedule's peak
@@ -96,6 +100,7 @@ def optimizer() -> dict:
 
 
 def schedule() -> dict:
+    """The learning rate over the run."""
     return dict(
         name="cosine",  # constant | linear | cosine | inverse_sqrt | wsd
         warmup="2 %",  # duration of the linear rise from 0
@@ -105,6 +110,7 @@ def schedule() -> dict:
 
 
 def evaluation() -> dict:
+    """The validation loss."""
     return dict(
         every="10 %",  # duration between evaluations; there is always one after the last step
         sequences=256,  # of the fixed validation set (fewer if the split is smaller)
@@ -113,6 +119,7 @@ def evaluation() -> dict:
 
 
 def checkpoint() -> dict:
+    """What is kept of the training state."""
     return dict(
         every="20 %",  # duration between checkpoints; there is always one after the last step
         keep_last=2,
@@ -121,6 +128,7 @@ def checkpoint() -> dict:
 
 
 def log() -> dict:
+    """What is recorded of the run."""
     return dict(
         every="2 %",  # duration between training rows of metrics.jsonl
         tensorboard=False,  # also write TensorBoard event files

@@ -1,4 +1,4 @@
-"""This file updates parameters: AdamW, Adafactor, Lion, SGD with momentum, and Muon, all from optax.
+"""This file updates parameters: AdamW, Adafactor, Lion, SGD with momentum, Muon, all from optax.
 
 Hyperparameters come as a dict of scalar arrays, so that the optimiser is built inside the trace and
 one compiled program serves every value of them.

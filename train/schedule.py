@@ -1,8 +1,8 @@
 """This file shapes the learning rate: a factor in (0, 1] of the peak, as a function of the step.
 
 Step counts are arrays (`hyper` of the training state), so that one compiled program serves every
-duration. Update number s (from 0) uses the factor at s + 1 finished steps: warmup reaches 1 with its
-last step, and the last update of the run uses exactly `final`.
+duration. Update number s (from 0) uses the factor at s + 1 finished steps: warmup reaches 1 with
+its last step, and the last update of the run uses exactly `final`.
 """
 
 import jax
@@ -35,7 +35,7 @@ def inverse_sqrt(done: jax.Array, h: dict) -> jax.Array:
 
 
 def wsd(done: jax.Array, h: dict) -> jax.Array:
-    """Warmup, stable, decay (Hu et al. 2024, section 4): linear fall over the last `decay` steps."""
+    """Warmup, stable, decay (Hu et al. 2024, section 4): a linear fall over the last `decay`."""
     return 1 - (1 - h["final"]) * _progress(done, h["total"] - h["decay"], h["total"])
 
 

@@ -1,0 +1,319 @@
+"""This file is the unit of work everywhere: a config goes in, a folder with result.json comes out.
+
+RUNS/SWEEP/TRIAL/ holds config.json (resolved), metrics.jsonl, checkpoints/ and, written last,
+result.json. A trial whose result says "done" is not run again; any other trial resumes.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data import loader, store
+from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
+from launch.files import read_json, write_json
+from model import count
+from model.config import ModelConfig, derive
+from train import duration
+from train.optimizer import OPTIMIZERS
+from train.schedule import SCHEDULES
+
+EXIT_CODES = {"done": DONE, "preempted": PREEMPTED, "diverged": DIVERGED}
+CONVENTIONS = ("6nd", "kaplan", "chinchilla", "palm")
+
+# Keys that cannot change a trial's numbers; all other keys make its id. The text is in data.hash.
+NOT_IN_ID = {
+    "name": None,
+    "holdout": None,
+    "data": (
+        *("corpora", "weights", "text_key", "tokenizer", "vocab_size"),
+        *("validation", "cache", "max_bytes"),
+    ),
+    "train": ("chunk", "flops_convention", "batch_per_device"),
+    "eval": ("batch_size",),
+    "checkpoint": None,
+    "log": None,
+    "mesh": None,
+}
+CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
+ACCELERATOR_CHUNK_FLOPS = 1.5e13
+LARGEST_CHUNK = 64  # steps
+LARGEST_CPU_MESH_CHUNK = 16  # steps: more in flight deadlock the collectives of virtual devices
+
+
+def resolve(config: ConfigDict, dataset: store.Dataset, devices: int = 1) -> ConfigDict:
+    """The config with every size explicit and every duration in steps; idempotent.
+
+    `devices` is what `train.batch_per_device` is multiplied by. Raises ValueError naming the key,
+    the value and what would be valid.
+    """
+    config = config.copy_and_resolve_references()
+    config.lock()
+    _check_names(config)
+    if config.data.hash not in ("", dataset.hash):
+        raise ValueError(
+            f"data.hash={config.data.hash!r}, but this text has hash {dataset.hash!r}; "
+            "give it the same text and tokenizer, or set data.hash to '' to accept it"
+        )
+    config.data.hash = dataset.hash
+    cfg = _model(config, dataset)
+    config.model.update(vars(cfg))
+    _resolve_batch(config, devices)
+    batch = config.train.batch_size
+    loader.require_windows(dataset, batch, cfg.context_length)
+    next(loader.eval_batches(dataset, 1, 1, cfg.context_length))
+    flops = count.flops_per_token(cfg, config.train.flops_convention)
+    _resolve_durations(
+        config,
+        duration.Units(
+            tokens=batch * cfg.context_length,
+            examples=batch,
+            epochs=loader.epochs_of_data(dataset, 1, batch, cfg.context_length),
+            flops=batch * cfg.context_length * flops,
+        ),
+    )
+    return config
+
+
+def _check_names(config: ConfigDict) -> None:
+    known = {
+        "optimizer.name": (config.optimizer.name, OPTIMIZERS),
+        "schedule.name": (config.schedule.name, SCHEDULES),
+        "train.flops_convention": (config.train.flops_convention, CONVENTIONS),
+    }
+    for key, (value, choices) in known.items():
+        if value not in choices:
+            raise ValueError(f"{key}={value!r} is unknown; use one of {', '.join(choices)}")
+    at_least = {"train.accumulation": 1, "eval.sequences": 1, "eval.batch_size": 1}
+    at_least |= {"checkpoint.keep_last": 1, "checkpoint.keep_best": 0, "seed": 0}
+    at_least |= {"train.batch_size": 1, "train.batch_per_device": 0, "train.chunk": 0}
+    at_least |= {"optimizer.learning_rate": 0, "optimizer.weight_decay": 0}
+    at_least |= {"optimizer.clip_norm": 0, "optimizer.b1": 0, "optimizer.b2": 0}
+    at_least |= {"schedule.final": 0, "train.z_loss": 0, "train.label_smoothing": 0}
+    at_least |= {"train.max_loss_ratio": 1, "log.peak_flops": 0, "optimizer.eps": 0}
+    for key, least in at_least.items():
+        section, _, leaf = key.rpartition(".")
+        value = (config[section] if section else config)[leaf]
+        if not value >= least:
+            raise ValueError(f"{key}={value} is too small; use {least} or more")
+    for key in ("b1", "b2"):
+        if not config.optimizer[key] < 1:
+            raise ValueError(f"optimizer.{key}={config.optimizer[key]} must be below 1")
+    if not config.train.label_smoothing < 1:
+        raise ValueError(f"train.label_smoothing={config.train.label_smoothing} must be below 1")
+
+
+def _model(config: ConfigDict, dataset: store.Dataset) -> ModelConfig:
+    keys = dict(config.model)
+    keys["vocab_size"] = keys["vocab_size"] or dataset.vocab_size
+    if keys["vocab_size"] < dataset.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={keys['vocab_size']} is smaller than the {dataset.vocab_size} "
+            f"tokens of data.tokenizer={config.data.tokenizer!r}; use {dataset.vocab_size}, or 0"
+        )
+    return derive(keys)
+
+
+def _resolve_batch(config: ConfigDict, devices: int) -> None:
+    if config.train.batch_per_device:
+        config.train.batch_size = config.train.batch_per_device * devices
+        config.train.batch_per_device = 0
+    batch, parts = config.train.batch_size, config.train.accumulation
+    if batch % parts:
+        valid = ", ".join(str(k) for k in range(1, batch + 1) if batch % k == 0)
+        raise ValueError(
+            f"train.accumulation={parts} does not divide train.batch_size={batch}; use {valid}"
+        )
+
+
+def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
+    total = duration.to_steps("train.duration", config.train.duration, units)
+    if total < 1:
+        raise ValueError(
+            f"train.duration={config.train.duration!r} is too small for one step, which is "
+            f"{units.tokens:,} tokens or {units.flops:.3g} flops; give it more"
+        )
+    units = duration.Units(**{**vars(units), "total_steps": total})
+    config.train.duration = f"{total} steps"
+    for section, key in (("schedule", "warmup"), ("schedule", "decay")):
+        name = f"{section}.{key}"
+        steps = duration.to_steps(name, config[section][key], units)
+        if steps > total:
+            raise ValueError(
+                f"{name}={config[section][key]!r} is {steps} steps, longer than the run of {total} "
+                'steps; use less, such as "2 %"'
+            )
+        config[section][key] = f"{steps} steps"
+    for section in ("log", "eval", "checkpoint"):
+        text = config[section].every
+        never = duration.parse(f"{section}.every", text)[0] == 0
+        steps = duration.to_steps(f"{section}.every", text, units)
+        config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
+
+
+def chunk_steps(resolved: ConfigDict) -> int:
+    """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work."""
+    import jax  # the parent of a sweep needs no devices
+
+    cpu = jax.default_backend() == "cpu"
+    cfg = ModelConfig(**resolved.model)
+    step = resolved.train.batch_size * cfg.context_length * count.flops_per_token(cfg, "palm")
+    wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
+    most = LARGEST_CPU_MESH_CHUNK if cpu and jax.local_device_count() > 1 else LARGEST_CHUNK
+    return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
+
+
+def trial_id(resolved: ConfigDict) -> str:
+    """The config's name and 8 hex digits of the hash of everything that can change its numbers."""
+    text = json.dumps(_identity(resolved), sort_keys=True)
+    return f"{resolved.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The dotted keys that make the id, with their values."""
+    flat = {}
+    for section, value in resolved.items():
+        if section in NOT_IN_ID and NOT_IN_ID[section] is None:
+            continue
+        if not isinstance(value, Mapping | ConfigDict):
+            flat[section] = value
+            continue
+        left_out = NOT_IN_ID.get(section, ())
+        flat |= {f"{section}.{key}": v for key, v in value.items() if key not in left_out}
+    return flat
+
+
+def describe(resolved: ConfigDict) -> dict[str, Any]:
+    """What is known of a trial before it runs: id, sizes, tokens, steps, FLOPs of the whole run."""
+    cfg, steps = ModelConfig(**resolved.model), duration.steps(resolved.train.duration)
+    tokens = steps * resolved.train.batch_size * cfg.context_length
+    return {
+        "id": trial_id(resolved),
+        "params": count.parameters(cfg),
+        "tokens": tokens,
+        "steps": steps,
+        "batch": tokens // steps,
+        "context_length": cfg.context_length,
+        "flops": {name: tokens * count.flops_per_token(cfg, name) for name in CONVENTIONS},
+    }
+
+
+def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
+    """Trains the trial in `workdir` unless it is done there; returns the exit code.
+
+    `overrides` is what a sweep changed; it is copied into result.json. Bad input is one line on
+    stderr.
+    """
+    try:
+        return _run(config, Path(workdir), dict(overrides or {}))
+    except BadInput as error:
+        print(f"isoflop: {error}", file=sys.stderr)
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        print(
+            f"isoflop: no space left in {workdir}; the last good checkpoint is kept: "
+            "free some and run this again",
+            file=sys.stderr,
+        )
+    return BAD_INPUT
+
+
+def _run(config: ConfigDict, workdir: Path, overrides: dict) -> int:
+    import jax
+
+    from train.loop import Run  # slow imports, which planning a sweep does without
+
+    with bad_input():
+        dataset = store.prepare(config.data)
+        resolved = resolve(config, dataset, jax.local_device_count())
+        result = _claim(resolved, workdir)
+        if result and result["status"] in ("done", "diverged"):
+            print(f"{workdir} holds the result already: {result['status']}")
+            return EXIT_CODES[result["status"]]
+        resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
+        training = Run(resolved, dataset, workdir)
+    status = training.train()
+    if status != "preempted":
+        about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
+        write_json(workdir / "result.json", summarise(resolved, dataset, training) | about)
+    return EXIT_CODES[status]
+
+
+def _claim(resolved: ConfigDict, workdir: Path) -> dict | None:
+    """Writes config.json, or checks that the one there is this config; the result there may be.
+
+    ValueError names the first key that differs.
+    """
+    there = read_json(workdir / "config.json")
+    if there is None:
+        write_json(workdir / "config.json", json.loads(resolved.to_json()))
+        return None
+    old, new = _identity(there), json.loads(json.dumps(_identity(resolved)))
+    for key in [*new, *old]:
+        if old.get(key) != new.get(key):
+            raise ValueError(
+                f"workdir={workdir} holds another config's run: config.{key} is "
+                f"{old.get(key)!r} there and {new.get(key)!r} here; choose another --workdir"
+            )
+    return read_json(workdir / "result.json")
+
+
+def summarise(resolved: ConfigDict, dataset: store.Dataset, training: Any) -> dict[str, Any]:
+    """result.json of a run that has ended, from its metrics."""
+    import jax
+
+    from train import metrics
+
+    rows = metrics.read(training.workdir / "metrics.jsonl")
+    about = describe(resolved)
+    evaluations = [row for row in rows if "eval_loss" in row]
+    last = {key: value for row in rows for key, value in row.items()}
+    tokens_per_second = training.step * about["batch"] / max(training.seconds, 1e-9)
+    flops = tokens_per_second * count.flops_per_token(training.cfg.model, "palm")
+    batch, length = resolved.train.batch_size, resolved.model.context_length
+    hyper = {k: v for k, v in resolved.optimizer.items() if k != "name"} | {
+        "optimizer": resolved.optimizer.name,
+        "schedule": resolved.schedule.name,
+        "warmup_steps": duration.steps(resolved.schedule.warmup),
+        "decay_steps": duration.steps(resolved.schedule.decay),
+        "final": resolved.schedule.final,
+        "total_steps": about["steps"],
+    }
+    return about | {
+        "holdout": resolved.holdout,
+        "epochs_of_data": loader.epochs_of_data(dataset, about["steps"], batch, length),
+        "train_loss": last.get("loss"),
+        "eval_loss": last.get("eval_loss"),
+        "eval_loss_se": last.get("eval_loss_se"),
+        "bits_per_byte": last.get("bits_per_byte"),
+        "seconds": training.seconds,
+        "compile_seconds": training.compile_seconds,
+        "tokens_per_second": tokens_per_second,
+        "mfu": flops / training.peak if training.peak else None,
+        "hyperparameters": hyper,
+        "seed": resolved.seed,
+        "dataset": dataset.hash,
+        "versions": versions(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.local_device_count(),
+        "curve": [[row["step"], row["tokens"], row["eval_loss"]] for row in evaluations],
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions that can change a number, and the commit of this checkout where there is one."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    found = {"python": sys.version.split()[0]} | {p: metadata.version(p) for p in packages}
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(git, capture_output=True, text=True)
+    except FileNotFoundError:
+        return found
+    return found | ({"isoflop": answer.stdout.strip()} if answer.returncode == 0 else {})

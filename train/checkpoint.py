@@ -1,0 +1,181 @@
+"""This file keeps training states on disk: written by Orbax in the background, verified by hash.
+
+Layout: FOLDER/STEP/ holds Orbax's files and `manifest.json`, which is written last and lists the
+SHA-256 of every other file. A checkpoint without manifest was never finished; one whose files do
+not match is damaged, and the previous good one is used instead.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the last `keep_last`, and the `keep_best` by eval loss.
+
+    `say` receives one line for everything a person should know.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keep_last: int,
+        keep_best: int,
+        say: Callable[[str], None] = print,
+    ):
+        self.folder = Path(folder).absolute()
+        self.keep_last, self.keep_best, self.say = keep_last, keep_best, say
+        self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._finisher: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, step: int, state: Any, meta: dict) -> None:
+        """Starts writing `state` and returns when it has been copied from the devices.
+
+        `meta` is JSON and comes back with the state. An OSError of the previous save is raised.
+        """
+        self.wait()
+        path = self.folder / str(step)
+        if (path / MANIFEST).exists():
+            return
+        shutil.rmtree(path, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._writer.save(path, args=ocp.args.StandardSave(state))
+        except BaseException:
+            self._remove_unfinished(path)
+            raise
+        self._finisher = threading.Thread(target=self._finish, args=(path, {**meta, "step": step}))
+        self._finisher.start()
+
+    def wait(self) -> None:
+        """Returns when everything is on disk; raises what went wrong."""
+        if self._finisher is not None:
+            self._finisher.join()
+            self._finisher = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def restore(self, like: Any) -> tuple[Any, dict] | None:
+        """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes will
+        do), or None if there is none yet. ValueError if all there are, are damaged."""
+        damaged = []
+        for path in self.finished():
+            fault = damage(path)
+            if fault is None:
+                state = self._writer.restore(path, args=ocp.args.StandardRestore(like))
+                return state, json.loads((path / MANIFEST).read_text())["meta"]
+            self.say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
+            damaged.append(path)
+        if damaged:
+            raise ValueError(
+                f"every checkpoint in {self.folder} is damaged; "
+                "restore one from a backup, or delete the folder to start over"
+            )
+        return None
+
+    def finished(self) -> list[Path]:
+        """Folders of the finished checkpoints, the newest first."""
+        return finished(self.folder)
+
+    def _finish(self, path: Path, meta: dict) -> None:
+        try:
+            self._writer.wait_until_finished()
+            write_manifest(path, meta)
+            self._prune()
+        except BaseException as error:
+            self._error = error
+            self._remove_unfinished(path)
+
+    def _prune(self) -> None:
+        paths = self.finished()
+        losses = {p: json.loads((p / MANIFEST).read_text())["meta"].get("eval_loss") for p in paths}
+        scored = [p for p in paths if losses[p] is not None]
+        kept = paths[: self.keep_last] + sorted(scored, key=losses.get)[: self.keep_best]
+        for path in paths:
+            if path not in kept:
+                os.remove(path / MANIFEST)  # from here on it counts as unfinished
+                shutil.rmtree(path)
+
+    def _remove_unfinished(self, path: Path) -> None:
+        for left in self.folder.glob(f"{path.name}*"):
+            if not (left / MANIFEST).exists():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def finished(folder: Path) -> list[Path]:
+    """Folders of the finished checkpoints of a run, the newest first."""
+    paths = [p for p in Path(folder).glob("*") if p.name.isdigit() and (p / MANIFEST).exists()]
+    return sorted(paths, key=lambda p: -int(p.name))
+
+
+def write_manifest(path: Path, meta: dict) -> None:
+    """Hashes every file of a checkpoint into its manifest, written atomically."""
+    body = {"files": _hashes(path), "meta": meta}
+    body["sha256"] = _sha256(json.dumps(body, sort_keys=True).encode())
+    temporary = path / f"{MANIFEST}.tmp"
+    with open(temporary, "w") as file:
+        json.dump(body, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path / MANIFEST)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a finished checkpoint, in words, or None."""
+    try:
+        body = json.loads((path / MANIFEST).read_text())
+        stated = body.pop("sha256")
+        if stated != _sha256(json.dumps(body, sort_keys=True).encode()):
+            return f"{MANIFEST} does not match its own hash"
+        expected = body["files"]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return f"{MANIFEST} cannot be read"
+    found = _hashes(path)
+    for name, sha256 in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != sha256:
+            return f"{name} does not match its hash"
+    return None
+
+
+def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
+    """(parameters as numpy arrays, meta) of a run's newest good checkpoint, for any device.
+
+    FileNotFoundError if the run has none; ValueError if all are damaged.
+    """
+    if not finished(folder):
+        raise FileNotFoundError(f"{folder} holds no finished checkpoint; train the run first")
+    checkpoints = Checkpoints(folder, 1, 0, say)
+    newest = next((p for p in checkpoints.finished() if damage(p) is None), None)
+    like = checkpoints._writer.metadata(newest).item_metadata if newest else None
+    host = lambda leaf: np.empty(leaf.shape, leaf.dtype)  # noqa: E731
+    state, meta = checkpoints.restore(jax.tree.map(host, like))
+    return state["params"], meta
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(MANIFEST)]
+    return {p.relative_to(path).as_posix(): _file_sha256(p) for p in files}
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,52 @@
+"""This file reads durations: "300 steps", "2e7 tokens", "2 epochs", "5 %", "1e13 flops"."""
+
+import re
+from dataclasses import dataclass
+
+UNITS = ("steps", "tokens", "examples", "epochs", "%", "flops")
+
+
+@dataclass(frozen=True)
+class Units:
+    """What one step is worth, and the whole run in steps (0 while that is not known)."""
+
+    tokens: float
+    examples: float
+    epochs: float
+    flops: float
+    total_steps: int = 0
+
+
+def parse(key: str, text: str) -> tuple[float, str]:
+    """(number, unit) of a duration; ValueError naming the key if it is none."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z%]+)\s*", str(text))
+    unit = match and match[2].lower()
+    unit = unit if unit in UNITS else f"{unit}s"  # "1 step", "1 epoch"
+    try:
+        if unit in UNITS:
+            return float(match[1]), unit
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{key}={text!r} is no duration; write a number and one of {', '.join(UNITS)}, "
+        'such as "2e7 tokens"'
+    )
+
+
+def to_steps(key: str, text: str, units: Units) -> int:
+    """The duration in whole steps, rounded to the nearest; durations of 0 give 0."""
+    number, unit = parse(key, text)
+    if unit == "steps":
+        return round(number)
+    if unit == "%":
+        if not units.total_steps:
+            raise ValueError(
+                f"{key}={text!r} is a share of itself; give it in {', '.join(UNITS[:4])}"
+            )
+        return round(number / 100 * units.total_steps)
+    return round(number / getattr(units, unit))
+
+
+def steps(text: str) -> int:
+    """The number in a resolved duration, which is always in steps."""
+    return int(parse("duration", text)[0])
