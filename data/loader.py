@@ -52,13 +52,7 @@ def train_chunk(
     require_windows(dataset, batch_size, context_length)
     in_batch = _rows(batch_size, rows)
     row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
-    component, turn = _deal(row, dataset.weights)
-    windows = np.empty((len(row), context_length + 1), np.int32)
-    for number, part in enumerate(dataset.components):
-        mine = component == number
-        split = part.splits["train"]
-        window = _shuffled(turn[mine], n_windows(split, context_length), seed, number)
-        windows[mine] = split.read(window * context_length, context_length + 1)
+    windows = _train_windows(dataset, seed, row, context_length)
     return _batch(windows.reshape(steps, len(in_batch), context_length + 1))
 
 
@@ -133,6 +127,23 @@ def _rows(batch_size: int, rows: slice | range | None) -> np.ndarray:
     return np.asarray(rows, np.int64)
 
 
+def _train_windows(dataset: Dataset, seed: int, row: np.ndarray, context_length: int) -> np.ndarray:
+    """The windows [n, T + 1], as they are stored, of the numbered rows `row` [n]."""
+    component, turn = _deal(row, dataset.weights)
+    found = []
+    for number, part in enumerate(dataset.components):
+        split = part.splits["train"]
+        mine = turn[component == number]
+        window = _shuffled(mine, n_windows(split, context_length), seed, number)
+        found.append(split.read(window * context_length, context_length + 1))
+    if len(found) == 1:
+        return found[0]
+    windows = np.empty((len(row), context_length + 1), found[0].dtype)
+    for number, part in enumerate(found):
+        windows[component == number] = part
+    return windows
+
+
 def _deal(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The component of each numbered row, and how many rows that component had before it."""
     pattern, before = _block(weights)
@@ -179,14 +190,14 @@ def _validation_windows(dataset: Dataset, n_sequences: int, context_length: int)
         # The middles of n equal stretches of the split.
         window = (2 * np.arange(n) + 1) * there // (2 * max(n, 1))
         found.append(split.read(window * context_length, context_length + 1))
-    return np.concatenate(found).astype(np.int32)
+    return np.concatenate(found)
 
 
 def _batch(windows: np.ndarray) -> Batch:
     """Windows [..., T + 1] as what is read and what is predicted from it."""
     return {
-        "tokens": np.ascontiguousarray(windows[..., :-1]),
-        "targets": np.ascontiguousarray(windows[..., 1:]),
+        "tokens": windows[..., :-1].astype(np.int32, order="C"),
+        "targets": windows[..., 1:].astype(np.int32, order="C"),
         "weights": np.ones((*windows.shape[:-1], windows.shape[-1] - 1), np.float32),
     }
 

@@ -13,12 +13,13 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+
+from data.shards import write_atomic
 
 TRAINED = ("chars", "bpe", "unigram")
 SPACE = "\u2581"  # what SentencePiece writes for a space
@@ -60,8 +61,8 @@ class Tokenizer:
             "fingerprint": self.fingerprint,
         }
         if self.model:
-            _write(folder / "tokenizer.model", self.model)
-        _write(folder / "tokenizer.json", json.dumps(about, indent=1).encode())
+            write_atomic(folder / "tokenizer.model", self.model)
+        write_atomic(folder / "tokenizer.json", json.dumps(about, indent=1).encode())
 
 
 def load(folder: str | Path) -> Tokenizer:
@@ -201,12 +202,6 @@ def _training_lines(texts: Iterable[str]) -> Iterator[str]:
         for line in re.split(r"[\n\t\r\0]+", text):
             for start in range(0, len(line), LINE_CHARACTERS):
                 yield line[start : start + LINE_CHARACTERS]
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 KINDS: dict[str, Callable[[bytes], tuple[Encode, list[bytes], int]]] = {
