@@ -94,8 +94,9 @@ def _stage(
 ) -> None:
     trials = {planned.id: planned for planned in todo}
     tasks = [
-        Task(key, (planned.config, str(workdir / key)), workdir / key / "log.txt")
+        Task(key, (planned.config, home, planned.overrides), home / "log.txt")
         for key, planned in trials.items()
+        for home in [workdir / key]
     ]
     told = False
     for event in workers.run(TRIAL, tasks, slots, interrupt):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -37,6 +38,39 @@ def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> in
     (home / "result.tmp").write_text(json.dumps({"status": "done"}))
     os.replace(home / "result.tmp", home / "result.json")
     return {"diverge": 43, "bad": 2}.get(behaviour, 0)
+
+
+def when(condition, act, *args) -> threading.Thread:
+    """Calls act(*args) in a thread of its own as soon as condition() holds; gives up after 30 s."""
+
+    def wait() -> None:
+        until = time.monotonic() + 30
+        while not condition() and time.monotonic() < until:
+            time.sleep(0.02)
+        act(*args)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def under_way(folder: Path) -> list[str]:
+    """The trials of a folder that have done some of their ten steps and have some left."""
+    steps = {file.parent.name: file.read_text() for file in folder.glob("*/step")}
+    return [name for name, step in steps.items() if 0 < int(step) < 7]
+
+
+def environment(folder: Path, name: str) -> dict:
+    """Where a trial ran last: its process, its cores, its environment variables."""
+    return json.loads((folder / name / "environment.json").read_text())
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _raise() -> None:
@@ -97,16 +131,16 @@ def describe(config) -> dict:
     }
 
 
-def run_config(config, workdir: str) -> int:
+def run_config(config, workdir: Path, overrides: dict) -> int:
     """Stands in for launch.trial.run: the loss follows a law exactly, but for its last digits."""
-    home = Path(workdir)
-    code = run(home.name, str(home.parent), config.behaviour, config.seconds)
+    code = run(workdir.name, str(workdir.parent), config.behaviour, config.seconds)
     if code != 0:
         return code
     about = describe(config)
-    noise = 1 + 1e-3 * (int(home.name[-4:], 16) / 0xFFFF - 0.5)
+    noise = 1 + 1e-3 * (int(workdir.name[-4:], 16) / 0xFFFF - 0.5)
     loss = (1 + 30 * about["params"]["mlp"] ** -0.4 + 300 * about["tokens"] ** -0.5) * noise
     told = {"status": "done", "holdout": config.holdout, "eval_loss": loss, "seconds": 1.0}
-    (home / "result.tmp").write_text(json.dumps(about | told))
-    os.replace(home / "result.tmp", home / "result.json")
+    told["overrides"] = overrides
+    (workdir / "result.tmp").write_text(json.dumps(about | told))
+    os.replace(workdir / "result.tmp", workdir / "result.json")
     return 0
