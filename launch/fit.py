@@ -3,7 +3,6 @@ report.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,17 @@ def main(argv: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     values = flag_values()
     overrides = parse(values, argv, DOC)
-    # numpy is wanted by --help too, scipy is not: the room loads when there is work.
+    # The room loads when there is work: --help answers at once.
     from scaling.analysis import Settings, analyse
+    from scaling.files import write
     from scaling.prediction import read_predictions
+    from scaling.report import require_drawing, write_report
 
     with bad_input():
         if overrides:
             raise ValueError(f"config.{next(iter(overrides))}: fit reads no config; drop it")
+        if values.out:
+            require_drawing()
         points = hold_out(read_points(values), values.holdout)
         settings = Settings(
             objective=values.objective,
@@ -64,8 +67,6 @@ def main(argv: list[str]) -> int:
         write(Path(values.json), json.dumps(law, indent=1) + "\n")
     print(summary(law))
     if values.out:
-        from scaling.report import write_report
-
         print(f"report: {write_report(Path(values.out), points, law)}")
     return 0
 
@@ -180,11 +181,3 @@ def came_out(entry: dict[str, Any]) -> str:
     """'outcome 1.52, error +0.4 %, inside the interval'."""
     where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
     return f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    os.replace(draft, path)

@@ -116,7 +116,7 @@ def data_constrained(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarr
     log_n, log_u = x["params"], x["unique_tokens"]
     repeats = np.maximum(np.exp(x["tokens"] - log_u) - 1, 0)
     scale = np.exp(log_r)
-    decay = np.exp(-repeats / scale)
+    decay = np.exp(-repeats / np.maximum(scale, 1e-300))
     worth = 1 + scale * (1 - decay)
     log_d = log_u + np.log(worth)
     log_loss, (of_n, of_d, of_e) = log_sum(a - alpha * log_n, b - beta * log_d, e)

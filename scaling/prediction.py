@@ -1,7 +1,6 @@
 """This file writes a prediction down before its run starts, and never changes it afterwards."""
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from scaling.analysis import (
     frontier_value,
 )
 from scaling.cautions import extrapolation
+from scaling.files import create
 from scaling.isoflop import isoflop
 from scaling.table import Points, sha256
 
@@ -61,20 +61,6 @@ def write_prediction(
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return record | {"path": str(free)}
-
-
-def create(path: Path, text: str) -> bool:
-    """Writes a new file whole or not at all; False where the name is taken."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    try:
-        os.link(draft, path)  # unlike a rename, fails where the name exists
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink()
-    return True
 
 
 def read_predictions(folder: str | Path, stem: str = "prediction") -> list[dict[str, Any]]:

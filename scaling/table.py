@@ -357,3 +357,26 @@ def sha256(points: Points) -> str:
         for i in range(len(points))
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def read_configs(points: Points) -> list[dict[str, Any]]:
+    """The config.json of every run, flat ({'model.d_model': 64}); none where the points come from
+    a CSV.
+    """
+    root = Path(points.source)
+    folders = {
+        path.parent.name: path
+        for path in (*root.glob("*/config.json"), *root.glob("*/*/config.json"))
+    }
+    paths = [folders[str(run)] for run in points.run if str(run) in folders]
+    return [dict(flat(json.loads(path.read_text()))) for path in paths]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested dicts."""
+    pairs = []
+    for key, value in tree.items():
+        pairs += (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        )
+    return pairs

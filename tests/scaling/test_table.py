@@ -1,0 +1,121 @@
+"""This file tests reading points: round trips, conventions, and every refusal."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scaling.table import count, read_csv, read_runs, sha256, to_csv
+from tests.scaling.ladder import components, simulate, write_runs
+
+GOOD = "params,tokens,loss\n1e6,2e7,3.1\n2e6,2e7,3.0\n"
+
+
+def test_runs_become_points(tmp_path):
+    truth = simulate()
+    points = read_runs(write_runs(tmp_path / "runs", truth))
+    assert points.tokens == pytest.approx(truth.tokens)
+    assert points.params == pytest.approx(truth.params, rel=1e-4)
+    assert points.holdout.sum() == 1 and points.holdout[-1]
+    assert points.curves[0].shape == (10, 3)
+    assert points.fact("learning_rate")[0] == 3e-3
+
+
+def test_unfinished_runs_are_counted_not_used(tmp_path):
+    folder = write_runs(tmp_path / "runs", simulate())
+    names = sorted(path.name for path in folder.iterdir())
+    for name, status in zip(names[:3], ("failed", "diverged", "failed"), strict=True):
+        path = folder / name / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": status}))
+    (folder / names[3] / "result.json").unlink()
+    points = read_runs(folder)
+    assert points.left_out == {"failed": 2, "diverged": 1, "unfinished": 1}
+    assert not set(names[:4]) & set(points.run)
+
+
+def test_csv_round_trip(tmp_path):
+    points = read_runs(write_runs(tmp_path / "runs", simulate()))
+    path = tmp_path / "points.csv"
+    path.write_text(to_csv(points))
+    again = read_csv(path)
+    assert sha256(again) == sha256(points)
+    assert to_csv(again) == to_csv(points)
+    assert np.array_equal(again.holdout, points.holdout)
+    assert again.facts == points.facts
+
+
+def test_hash_follows_the_data_not_their_order():
+    points = simulate()
+    backwards = points.select(np.arange(len(points)))
+    order = np.arange(len(points))[::-1]
+    for name in ("run", "params", "tokens", "flops", "loss", "loss_se"):
+        object.__setattr__(backwards, name, getattr(points, name)[order])
+    assert sha256(backwards) == sha256(points)
+    backwards.loss[0] *= 1 + 1e-12
+    assert sha256(backwards) != sha256(points)
+
+
+def test_conventions_recount_the_same_runs(tmp_path):
+    points = read_runs(write_runs(tmp_path / "runs", simulate()))
+    parts = components(float(simulate().params[0]))
+    bare = count(points, "non_embedding")
+    assert bare.params[0] == parts["attention"] + parts["mlp"] + parts["norm"]
+    assert bare.flops == pytest.approx(6 * bare.params * points.tokens)
+    # The head is tied here, so that it costs what the embedding holds.
+    assert count(points, "with_head").params[0] == bare.params[0] + parts["embedding"]
+    assert count(points, "total", "kaplan").flops == pytest.approx(points.flops * 5.6 / 6, rel=1e-3)
+
+
+def test_conventions_without_components_are_refused(chinchilla):
+    with pytest.raises(ValueError, match="takes the columns embedding, position"):
+        count(chinchilla, "non_embedding")
+    with pytest.raises(ValueError, match="takes the column flops_palm"):
+        count(chinchilla, "total", "palm")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params,loss\n1e6,3\n", "lacks the columns tokens: found params, loss; needed params"),
+        ("params,tokens,loss\n", "a header and no rows"),
+        ("params,tokens,loss\n1e6,2e7,3\n1e6,-2e7,3\n", "tokens must be positive .* in row 3"),
+        ("params,tokens,loss\n1e6,2e7,nan\n1e6,3e7,inf\n", "loss must be .* in row 2, row 3"),
+        ("params,tokens,loss\n1e6,2e7,\n", "loss must be positive .* is nan in row 2"),
+        ("params,tokens,loss\n1e6,many,3\n", "tokens is not a number in row 2 .found 'many'"),
+        (GOOD + "1e6,2e7,3.1\n", "the same run is listed twice, in row 2 and row 4"),
+        ("run,params,tokens,loss\na,1e6,2e7,3\na,1e6,2e7,2.9\n", "run a is listed twice, in row 2"),
+        ("params,tokens,loss\n1e8,2.5,3\n1e8,5,2.9\n", "tokens .* looks like millions or billions"),
+        ("params,tokens,loss\n7,2e9,3\n13,2e9,2.9\n", "params .* looks like millions or billions"),
+        ("params,tokens,loss\n1e6,2e7,22\n1e6,3e7,18\n", "looks like perplexity"),
+        (
+            "params,tokens,flops,loss\n1e6,2e7,1.2e5,3\n1e6,3e7,2e5,3\n",
+            "it must be the training FLO",
+        ),
+        ("params,tokens,loss,holdout\n1e6,2e7,3,maybe\n", "holdout='maybe' in row 2"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, text, message):
+    path = tmp_path / "points.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_csv(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_table_is_read(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text(GOOD)
+    points = read_csv(path)
+    assert points.flops == pytest.approx([1.2e14, 2.4e14])
+    assert list(points.run) == ["row-2", "row-3"]
+
+
+def test_missing_inputs_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_csv(tmp_path / "none.csv")
+    with pytest.raises(FileNotFoundError, match=r"holds no \*/result.json"):
+        read_runs(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "result.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        read_runs(tmp_path)
