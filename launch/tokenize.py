@@ -3,8 +3,6 @@
 isoflop tokenize --config=configs/base.py --config.data.tokenizer=bpe --config.data.vocab_size=4096
 """
 
-import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from rich.table import Table
 from data.shards import SPLITS
 from data.store import Dataset, prepare
 from launch.errors import DONE, bad_input
+from launch.files import write_json
 from launch.flags import load_config, parse
 
 FLAGS = flags.FlagValues()
@@ -81,10 +80,3 @@ def print_table(about: dict) -> None:
     print(f"hash       {about['hash']}")
     for part in about["corpora"]:
         print(f"path       {part['path']}")
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes `content` whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)

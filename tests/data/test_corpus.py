@@ -120,6 +120,7 @@ def test_max_bytes_stops_at_a_whole_document(folder_of_text):
     [
         ("a.txt", b"", "a.txt' holds no text"),
         ("a.txt", b"good text\0more", "a.txt is not text: NUL byte at offset 9"),
+        ("a.txt", b"good\n\n" * 3000 + b"\0", "NUL byte at offset 18000"),
         ("a.txt", b"good\n\n" * 3000 + b"\xffbad", "a.txt is not UTF-8: byte 0xff at offset 18000"),
         ("a.txt", b"cut character \xe6\xbc", "a.txt is not UTF-8: byte 0xe6 at offset 14"),
         ("a.jsonl", JSONL + b'{"t": 1}', "a.jsonl line 6 has no key data.text_key='text'.*: t$"),
