@@ -247,7 +247,7 @@ def check(
         "top_k": (sampler.top_k, 0, math.inf),
         "top_p": (sampler.top_p, 1e-9, 1),
         "n": (n, 1, math.inf),
-        "show_probabilities": (top, 0, cfg.vocab_size),
+        "top": (top, 0, cfg.vocab_size),
     }
     for name, (value, low, high) in bounds.items():
         if not (math.isfinite(value) and low <= value <= high):

@@ -235,7 +235,7 @@ BAD = {
     "top_p=0": dict(sampler=Sampler(top_p=0)),
     "top_p=1.5": dict(sampler=Sampler(top_p=1.5)),
     "n=0": dict(n=0),
-    "show_probabilities=38 is out of range; use 0 to 37": dict(top=38),
+    "top=38 is out of range; use 0 to 37": dict(top=38),
 }
 
 
