@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from scaling.cautions import cautions
-from scaling.fit import HUBER_DELTA, Fit, bootstrap, fit
+from scaling.fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, Fit, bootstrap, fit
 from scaling.isoflop import IsoFlop, curve, exponents, frontier, isoflop
 from scaling.laws import optimal_params
+from scaling.refuse import Unsupported
 from scaling.table import (
     FLOP_CONVENTIONS,
     PARAM_CONVENTIONS,
@@ -23,6 +24,12 @@ CLOUD = 300  # bootstrap draws kept in law.json for the figures
 # With fewer runs than this, drawing runs would often drop whole budgets of the design.
 RUNS_TO_RESAMPLE = 60
 MOST_EPOCHS = 4.0
+CHOICES = {
+    "objective": (*OBJECTIVES, "absolute"),
+    "resampling": ("auto", *RESAMPLINGS),
+    "params": tuple(PARAM_CONVENTIONS),
+    "flops": FLOP_CONVENTIONS,
+}
 Progress = Callable[[int, int], None]
 
 
@@ -38,6 +45,16 @@ class Settings:
     params: str = "total"  # how N is counted
     flops: str = "6nd"  # how C is counted
     window: int = 5  # points of a budget that its parabola goes through
+
+    def __post_init__(self) -> None:
+        """ValueError names the setting, its value and what would be valid."""
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                value, choices = getattr(self, name), ", ".join(known)
+                raise ValueError(f"{name}={value!r} is unknown; use one of {choices}")
+        for name, least in (("draws", 0), ("seed", 0), ("window", 3), ("delta", 1e-12)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; use at least {least}")
 
 
 DEFAULTS = Settings()
@@ -88,11 +105,11 @@ def nothing(names: tuple[str, ...], reason: str) -> dict[str, Any]:
 def fit_parametric(
     points: Points, settings: Settings = DEFAULTS, progress: Progress | None = None
 ) -> Parametric:
-    """Hoffmann's law of the points that are not held out. ValueError: why there is none."""
+    """Hoffmann's law of the points that are not held out. Unsupported: why there is none."""
     fitted_to = points.select(~points.holdout)
     epochs = fitted_to.fact("epochs_of_data")
     if (epochs > MOST_EPOCHS).any():
-        raise ValueError(
+        raise Unsupported(
             f"{int((epochs > MOST_EPOCHS).sum())} runs saw their data more than {MOST_EPOCHS:g} "
             "times (up to "
             f"{np.nanmax(epochs):.3g}): repeated tokens teach less (Muennighoff et al. 2023); "
@@ -103,7 +120,7 @@ def fit_parametric(
     )
     constants = fitted.constants()
     if not (constants["alpha"] > 0 and constants["beta"] > 0):
-        raise ValueError(
+        raise Unsupported(
             "the best fit has a loss that rises with size or data "
             f"(alpha = {constants['alpha']:.3g}, beta = {constants['beta']:.3g}); vary both more "
             "widely"
@@ -174,7 +191,7 @@ def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
         )
     try:
         grown = exponents(found)
-    except ValueError as error:
+    except Unsupported as error:
         return {**nothing(("a", "b"), str(error)), "minima": minima, "spread": found.spread}
     parts = {letter: number(slope, draws) for letter, (slope, _, draws, _) in grown.items()}
     log_k = {f"log_k_{letter}": value[1] for letter, value in grown.items()}
@@ -203,7 +220,7 @@ def describe_frontier(
     implied = implied_frontier(parametric)
     try:
         fitted, draws = frontier(found)
-    except ValueError as error:
+    except Unsupported as error:
         return {**nothing(("E", "K", "gamma"), str(error)), "implied": implied, "band": []}
     drawn = fitted.law.constants(draws)
     flops = np.geomspace(found.array("flops").min(), reach, 60)
@@ -237,7 +254,7 @@ def frontier_value(found: IsoFlop, flops: float) -> dict[str, Any]:
     """The frontier's loss at a compute budget: the best that the minima promise there."""
     try:
         fitted, draws = frontier(found)
-    except ValueError as error:
+    except Unsupported as error:
         return {**number(None), "reason": str(error)}
     column = {"flops": np.array([flops])}
     drawn = fitted.law.loss(draws, column)[:, 0] if len(draws) else None
@@ -302,11 +319,13 @@ def describe_conventions(points: Points, settings: Settings) -> list[dict[str, A
     rows = []
     for params in PARAM_CONVENTIONS:
         for flops in FLOP_CONVENTIONS:
-            try:
-                counted = count(points, params, flops)
-                constants = fit_parametric(counted, bare).fitted.constants()
-            except ValueError:
+            if flops != "6nd" and flops not in points.counted:
                 continue
+            try:
+                found = fit_parametric(count(points, params, flops), bare)
+            except Unsupported:
+                continue
+            constants = found.fitted.constants()
             kept = {name: constants[name] for name in ("E", "alpha", "beta", "a", "b")}
             rows.append({"params": params, "flops": flops, "parametric": kept})
     return rows
@@ -327,7 +346,7 @@ def analyse(
     try:
         parametric = fit_parametric(points, settings, progress)
         described = describe_parametric(parametric)
-    except ValueError as error:
+    except Unsupported as error:
         names = ("A", "B", "E", "alpha", "beta", "a", "b", "gamma")
         described = nothing(names, str(error))
     found = isoflop(kept, settings.draws, settings.seed, settings.window)

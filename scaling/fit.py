@@ -7,6 +7,7 @@ import numpy as np
 
 from scaling.laws import LAWS, Inputs, Law
 from scaling.minimise import Sample, bfgs, levenberg_marquardt
+from scaling.refuse import Unsupported
 
 HUBER_DELTA = 1e-3
 SCREENING_POINTS = 400
@@ -130,7 +131,7 @@ def fit(
     law = LAWS[law] if isinstance(law, str) else law
     n, coordinates = len(loss), len(law.coordinates)
     if n < coordinates:
-        raise ValueError(
+        raise Unsupported(
             f"{law.name}: {n} points are too few for {coordinates} constants; "
             f"add at least {coordinates - n} runs"
         )
@@ -213,7 +214,7 @@ def bootstrap(
 ) -> np.ndarray:
     """Coordinates [draws, P] of refits to resampled data, every one started from the full fit."""
     random = np.random.default_rng(seed)
-    found = []
+    found = [np.empty((0, len(fitted.theta)))]
     for first in range(0, draws, BOOTSTRAP_BATCH):
         size = min(BOOTSTRAP_BATCH, draws - first)
         sample = RESAMPLINGS[resampling](fitted, runs, size, random)

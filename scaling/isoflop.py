@@ -6,6 +6,7 @@ import numpy as np
 
 from scaling.fit import Fit, fit
 from scaling.minimise import Sample, bfgs
+from scaling.refuse import Unsupported
 from scaling.table import Points
 
 SAME_BUDGET = 0.1
@@ -172,11 +173,11 @@ def redraw(
 def exponents(found: IsoFlop) -> dict[str, tuple[float, float, np.ndarray, np.ndarray]]:
     """For N* ('a') and D* ('b'): exponent, log of the coefficient, and draws of both. N* = k C^a.
 
-    ValueError where fewer than FEWEST_BUDGETS minima are known.
+    Unsupported where fewer than FEWEST_BUDGETS minima are known.
     """
     known = len(found.accepted)
     if known < FEWEST_BUDGETS:
-        raise ValueError(refusal(found))
+        raise Unsupported(refusal(found))
     log_c = np.log(found.array("flops"))
     design = np.vander(log_c, 2)
     solve = np.linalg.pinv(design)
@@ -200,17 +201,17 @@ def refusal(found: IsoFlop) -> str:
 def frontier(found: IsoFlop) -> tuple[Fit, np.ndarray]:
     """L(C) = E + K C^-γ through the minima's losses, and its coordinates for every draw of them.
 
-    ValueError where the minima are too few, or do not bend: then E cannot be told from 0.
+    Unsupported where the minima are too few, or do not bend: then E cannot be told from 0.
     """
     if len(found.accepted) < FEWEST_BUDGETS:
-        raise ValueError(refusal(found))
+        raise Unsupported(refusal(found))
     columns = {"flops": found.array("flops")}
     fitted = fit("frontier", columns, np.exp(found.array("log_loss")), objective="squares")
     constants = fitted.constants()
     if not (
         constants["E"] > 1e-2 * np.exp(found.array("log_loss").min()) and constants["gamma"] > 0
     ):
-        raise ValueError(
+        raise Unsupported(
             "the lowest losses fall as a straight line in log-log, or faster: E cannot be told "
             "from 0; "
             "add budgets over a wider range"

@@ -5,6 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 
+class Unsupported(ValueError):
+    """The points are sound but cannot carry what was asked; the message says what would."""
+
+
 def listed(where: list[str], index: Iterable[int], at_most: int = 5) -> str:
     """'row 2, row 7 and 3 more'."""
     index = list(index)

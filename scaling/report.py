@@ -22,21 +22,12 @@ OURS = ("*.png", "*.svg")
 
 
 def write_report(folder: str | Path, points: Points, law: dict[str, Any]) -> Path:
-    """Writes index.html, law.json, points.csv and every figure as PNG and SVG; returns
-    index.html's path.
+    """Writes law.json, points.csv, figures as PNG and SVG, and last index.html: its path."""
+    require_drawing()
+    import vl_convert
 
-    ValueError where the packages that draw are not installed.
+    from scaling.figures import figures
 
-    """
-    try:
-        import vl_convert
-
-        from scaling.figures import figures
-    except ImportError as error:
-        raise ValueError(
-            f"the report takes {error.name}, which is not installed; run pip install "
-            "'isoflop[report]'"
-        ) from None
     folder = Path(folder)
     drawn = figures(points, law)
     specs = {figure.name: figure.chart.to_dict() for figure in drawn}

@@ -108,7 +108,7 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("name", LAWS)
 def test_every_law_recovers_itself(name):
-    """Losses made by a law are fitted by it to seven digits, and not by a law of one column less."""
+    """Losses made by a law are fitted by it to six digits, and not by a plain power of C."""
     law, random = LAWS[name], np.random.default_rng(1)
     n, d = np.exp(random.uniform(np.log(1e5), np.log(1e9), 40)), np.exp(random.uniform(18, 26, 40))
     columns = {

@@ -1,0 +1,207 @@
+"""This file tests the whole analysis: law.json, honest intervals, predictions, refusals."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scaling.analysis import Settings, analyse, fit_parametric, predict
+from scaling.prediction import read_predictions, write_prediction
+from scaling.table import read_runs
+from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss, write_runs
+
+QUICK = Settings(draws=100)
+TARGET = {"run": "sim-018", "params": 127e3, "tokens": 4e7, "flops": 3e13}
+
+
+def is_value(v):
+    return set(v) == {"value", "lo", "hi"}
+
+
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    folder = write_runs(tmp_path_factory.mktemp("ladder") / "runs", simulate())
+    return analyse(read_runs(folder), QUICK)
+
+
+def test_law_json_holds_the_contract(law):
+    for part, names in {
+        "parametric": ("A", "B", "E", "alpha", "beta", "a", "b", "gamma"),
+        "isoflop": ("a", "b"),
+        "frontier": ("E", "K", "gamma"),
+    }.items():
+        for name in names:
+            v = law[part][name]
+            assert is_value(v)
+            assert v["lo"] < v["value"] < v["hi"]
+    assert isinstance(law["parametric"]["objective"], float)
+    assert len(law["isoflop"]["minima"]) == 3
+    assert law["points"]["n"] == 18 and len(law["points"]["sha256"]) == 64
+    assert {w["code"] for w in law["warnings"]} >= {"warmup_params", "freedom"}
+    assert all(w["threshold"] and w["source"] for w in law["warnings"])
+    assert json.loads(json.dumps(law, allow_nan=False)) == law
+
+
+def test_the_implied_frontier_is_the_law_along_its_optima():
+    exact = analyse(simulate(noise=0), Settings(draws=0))["frontier"]["implied"]
+    e, k, gamma = (exact[name]["value"] for name in ("E", "K", "gamma"))
+    n = best_params(1e15)
+    assert e + k * 1e15**-gamma == pytest.approx(true_loss(n, 1e15 / 6 / n), rel=1e-4)
+
+
+def test_the_held_out_run_is_never_fitted():
+    points = simulate()
+    wrong = replace(points, loss=points.loss * np.where(points.holdout, 2.0, 1.0))
+    fitted, other = (analyse(p, QUICK) for p in (points, wrong))
+    assert fitted["parametric"] == other["parametric"]
+    assert fitted["points"]["sha256"] == other["points"]["sha256"]
+    assert other["holdout"]["runs"][0]["error"] > 0.9 and not other["holdout"]["runs"][0]["inside"]
+    seen = analyse(replace(wrong, holdout=np.zeros(len(wrong), bool)), QUICK)
+    assert seen["parametric"]["E"] != fitted["parametric"]["E"]
+
+
+def coverage(repetitions, budgets, sizes, span, draws=200):
+    """Shares of simulated ladders whose 90 % intervals hold the truth and the outcome."""
+    hits = dict.fromkeys(("E", "alpha", "beta", "outcome"), 0)
+    for seed in range(repetitions):
+        points = simulate(0.004, 1000 + seed, budgets, sizes, span)
+        found = fit_parametric(points, Settings(draws=draws, seed=seed))
+        drawn = found.fitted.law.constants(found.draws)
+        for name in ("E", "alpha", "beta"):
+            low, high = np.percentile(drawn[name], [5, 95])
+            hits[name] += low <= TRUTH[name] <= high
+        v = found.predict(points.params[-1], points.tokens[-1], seed)
+        hits["outcome"] += v["lo"] <= points.loss[-1] <= v["hi"]
+    return {name: count / repetitions for name, count in hits.items()}
+
+
+def test_intervals_of_a_small_ladder_are_honest():
+    """18 runs, one held out: a rate of .9 over 100 ladders is in [.82, .97] 99 times of 100."""
+    rates = coverage(100, (1e12, 3e12, 1e13), 6, 4.0)
+    assert all(0.82 <= rate <= 0.97 for rate in rates.values()), rates
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("budgets", "sizes", "span"),
+    [
+        ((1e12, 3e12, 1e13, 3e13), 7, 4.0),
+        ((1e12, 3e12, 1e13, 3e13), 5, 3.0),
+        ((1e12, 3e12, 1e13), 5, 3.0),
+    ],
+)
+def test_intervals_over_200_ladders(budgets, sizes, span):
+    rates = coverage(200, budgets, sizes, span, draws=400)
+    assert all(0.85 <= rate <= 0.95 for rate in rates.values()), rates
+
+
+def test_an_interval_without_the_noise_of_a_run_would_not_be_honest():
+    """Negative control: the law's own uncertainty alone misses far too many outcomes."""
+    inside = 0
+    for seed in range(60):
+        points = simulate(0.004, 1000 + seed)
+        found = fit_parametric(points, Settings(draws=150, seed=seed))
+        row = points.select(points.holdout)
+        low, high = np.percentile(found.fitted.law.loss(found.draws, row.columns()), [5, 95])
+        inside += low <= row.loss[0] <= high
+    assert inside / 60 < 0.82
+
+
+def test_predict_is_the_parametric_law():
+    v = predict(simulate(), 1e5, 1e8, QUICK)
+    assert is_value(v) and v["lo"] < v["value"] < v["hi"]
+    assert v["value"] == pytest.approx(true_loss(1e5, 1e8), rel=0.01)
+
+
+def test_what_cannot_be_fitted_says_why():
+    few = analyse(simulate(budgets=(1e12,), sizes=4, held_out=0), QUICK)
+    assert few["parametric"]["E"] == {"value": None, "lo": None, "hi": None}
+    assert "4 points are too few for 5 constants" in few["parametric"]["reason"]
+    assert few["isoflop"]["a"]["value"] is None and "3 are needed" in few["isoflop"]["reason"]
+    assert few["frontier"]["E"]["value"] is None and "3 are needed" in few["frontier"]["reason"]
+    assert "few_budgets" in {w["code"] for w in few["warnings"]}
+
+
+def test_repeated_data_is_refused(tmp_path):
+    folder = write_runs(tmp_path / "runs", simulate(), epochs_of_data=6.0)
+    law = analyse(read_runs(folder), QUICK)
+    assert "more than 4 times" in law["parametric"]["reason"]
+    assert law["holdout"]["runs"] == []
+
+
+def test_conventions_move_the_exponent(law):
+    by = {(row["params"], row["flops"]): row["parametric"]["a"] for row in law["conventions"]}
+    assert set(by) == {
+        (n, c)
+        for n in ("total", "non_embedding", "with_head")
+        for c in ("6nd", "kaplan", "chinchilla", "palm")
+    }
+    assert abs(by["total", "6nd"] - by["non_embedding", "6nd"]) > 0.005
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("warmup_share", {"warmup_steps": 400, "steps": 1000, "total_steps": 1000}),
+        ("schedule_end", {"warmup_steps": 1, "steps": 1000, "total_steps": 2000}),
+        ("epochs", {"epochs_of_data": 2.0}),
+    ],
+)
+def test_warnings_follow_the_facts(tmp_path, law, code, changes):
+    points = simulate()
+    told = {"warmup_steps": 1, "steps": 1000, "total_steps": 1000, "epochs_of_data": 0.5}
+    good, bad = (
+        {
+            w["code"]
+            for w in analyse(replace(points, facts=(facts,) * len(points)), QUICK)["warnings"]
+        }
+        for facts in (told, told | changes)
+    )
+    assert code in bad and code not in good
+
+
+def test_collinear_designs_are_named():
+    points = simulate(sizes=1, span=1, budgets=tuple(np.geomspace(1e12, 1e14, 12)), held_out=0)
+    codes = {w["code"] for w in analyse(points, QUICK)["warnings"]}
+    assert "collinear" in codes
+    assert "collinear" not in {w["code"] for w in analyse(simulate(), QUICK)["warnings"]}
+
+
+def test_a_prediction_is_written_once(tmp_path):
+    path, points = tmp_path / "prediction.json", simulate()
+    first = write_prediction(path, points, TARGET, QUICK)
+    before = path.read_bytes()
+    again = write_prediction(path, points, TARGET, Settings(draws=50))
+    assert path.read_bytes() == before
+    assert (again["made"], again["loss"]) == (first["made"], first["loss"])
+    assert [p.name for p in tmp_path.iterdir()] == ["prediction.json"]
+    assert first["target"] == TARGET
+    assert first["loss"]["lo"] < first["loss"]["value"] < first["loss"]["hi"]
+
+
+def test_other_points_make_another_prediction(tmp_path):
+    path, points = tmp_path / "prediction.json", simulate()
+    write_prediction(path, points, TARGET, QUICK)
+    before = path.read_bytes()
+    fewer = points.select(np.arange(len(points)) != 3)
+    record = write_prediction(path, fewer, TARGET, QUICK)
+    assert record["path"].endswith("prediction-2.json")
+    assert path.read_bytes() == before
+    assert [r["path"] for r in read_predictions(tmp_path)] == [str(path), record["path"]]
+    assert write_prediction(path, fewer, TARGET, QUICK)["path"] == record["path"]
+
+
+def test_the_outcome_joins_law_json_and_leaves_the_prediction(tmp_path):
+    points = simulate()
+    folder = write_runs(tmp_path / "runs", points)
+    held = points.select(points.holdout)
+    target = TARGET | {"params": float(held.params[0]), "tokens": float(held.tokens[0])}
+    path = folder / "prediction.json"
+    record = write_prediction(path, points, target, QUICK)
+    before = path.read_bytes()
+    law = analyse(read_runs(folder), QUICK, read_predictions(folder))
+    judged = law["holdout"]["registered"][0]
+    assert judged["outcome"] == held.loss[0]
+    assert judged["error"] == pytest.approx(held.loss[0] / record["loss"]["value"] - 1)
+    assert path.read_bytes() == before
