@@ -37,16 +37,55 @@ def write(cache: Cache, k_BTKC: jax.Array, v_BTKC: jax.Array, positions_BT: jax.
     )
 
 
+@jax.custom_vjp
+def attend(
+    q_BKRC: jax.Array, k_BKSC: jax.Array, v_BKSC: jax.Array, mask_BRS: jax.Array
+) -> jax.Array:
+    """softmax(q k) v of each key/value head [B, K, R, C]. Every query row must see some key.
+
+    The gradient is written out (Dao et al. 2022, appendix B.2) in products that transpose nothing
+    of size [R, S]; differentiated automatically, XLA:CPU copies the weights to transpose them.
+    """
+    return _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS)[0]
+
+
+def _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS):
+    s_BKRS = jnp.einsum("bkrc,bksc->bkrs", q_BKRC, k_BKSC).astype(jnp.float32)
+    s_BKRS = jnp.where(mask_BRS[:, None], s_BKRS, jnp.finfo(jnp.float32).min)
+    w_BKRS = jax.nn.softmax(s_BKRS, axis=-1).astype(v_BKSC.dtype)
+    o_BKRC = jnp.einsum("bkrs,bksc->bkrc", w_BKRS, v_BKSC)
+    return o_BKRC, (q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC)
+
+
+def _attend_backward(saved, do_BKRC):
+    q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC = saved
+    dv_BKCS = jnp.einsum("bkcr,bkrs->bkcs", do_BKRC.swapaxes(2, 3), w_BKRS)
+    dw_BKRS = jnp.einsum("bkrc,bksc->bkrs", do_BKRC, v_BKSC).astype(jnp.float32)
+    # The mean of dw under the weights, which the softmax subtracts, is do · o.
+    mean_BKR1 = (do_BKRC.astype(jnp.float32) * o_BKRC).sum(-1, keepdims=True)
+    ds_BKRS = (w_BKRS * (dw_BKRS - mean_BKR1)).astype(q_BKRC.dtype)
+    dq_BKRC = jnp.einsum("bkrs,bksc->bkrc", ds_BKRS, k_BKSC)
+    dk_BKCS = jnp.einsum("bkcr,bkrs->bkcs", q_BKRC.swapaxes(2, 3), ds_BKRS)
+    return dq_BKRC, dk_BKCS.swapaxes(2, 3), dv_BKCS.swapaxes(2, 3), None
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
 def dot_product_attention(
     q_BTHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, mask_BTS: jax.Array
 ) -> jax.Array:
-    """softmax(q k / sqrt(C)) v per head [B, T, H, C]; query heads share keys in groups of H/K."""
+    """softmax(q k / sqrt(C)) v per head [B, T, H, C]; a group of G = H/K query heads shares keys.
+
+    The queries of a group are R = G*T rows of one product with their keys.
+    """
     B, T, H, C = q_BTHC.shape
-    q_BTKGC = (q_BTHC * C**-0.5).reshape(B, T, k_BSKC.shape[2], -1, C)
-    s_BKGTS = jnp.einsum("btkgc,bskc->bkgts", q_BTKGC, k_BSKC).astype(jnp.float32)
-    s_BKGTS = jnp.where(mask_BTS[:, None, None], s_BKGTS, jnp.finfo(jnp.float32).min)
-    w_BKGTS = jax.nn.softmax(s_BKGTS, axis=-1).astype(v_BSKC.dtype)
-    return jnp.einsum("bkgts,bskc->btkgc", w_BKGTS, v_BSKC).reshape(B, T, H, C)
+    K, G = k_BSKC.shape[2], H // k_BSKC.shape[2]
+    q_BKGTC = (q_BTHC * C**-0.5).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
+    k_BKSC, v_BKSC = k_BSKC.swapaxes(1, 2), v_BSKC.swapaxes(1, 2)
+    mask_BRS = jnp.tile(mask_BTS, (1, G, 1))
+    o_BKRC = attend(q_BKGTC.reshape(B, K, G * T, C), k_BKSC, v_BKSC, mask_BRS)
+    return o_BKRC.reshape(B, K, G, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
 
 
 class Attention(nn.Module):
