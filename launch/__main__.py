@@ -2,9 +2,10 @@
 
 import difflib
 import importlib
+import os
 import sys
 
-from launch.errors import BAD_INPUT, BadInput, disk_full
+from launch.errors import BAD_INPUT, BUG, BadInput, disk_full
 
 # verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
 VERBS = {
@@ -49,7 +50,11 @@ def main(argv: list[str]) -> int:
 
 def entry() -> None:
     """The console command `isoflop`."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:  # as in `isoflop … | head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BUG)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def dry_run(trials: Sequence[Planned], states: Mapping[str, str], times: Mapping
             f"{about['flops'][CONVENTION]:.2e}",
             states.get(planned.id) or clock(times[planned.id]),
             note,
-            " ".join(f"{key}={value}" for key, value in planned.overrides.items()),
+            ", ".join(f"{key}={value}" for key, value in planned.overrides.items()),
         )
     return table
 
@@ -102,8 +102,10 @@ class Live:
         flops = sum(self.trials[key].flops * f for key, f in (fractions | ended).items())
         total = sum(planned.flops for planned in self.trials.values())
         gone = flops - self.skipped
-        left = f", about {clock(elapsed * (total - flops) / gone)} left" if 0 < gone < total else ""
-        return f"{', '.join(counts)}; {clock(elapsed)} gone{left if flops < total else ''}"
+        line = f"{', '.join(counts)}; {clock(elapsed)} gone"
+        if not self.finished or flops >= total:  # before a first trial has ended, start-up misleads
+            return line
+        return f"{line}, about {clock(elapsed * (total - flops) / gone)} left"
 
     def _render(self) -> rich.table.Table:
         table = _table("trial", "params", "tokens", "progress", "loss", "tokens/s", "")
@@ -173,6 +175,5 @@ def _table(*columns: str) -> rich.table.Table:
     table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
     numbers = ("params", "tokens", "steps", "FLOPs", "est. time", "loss", "tokens/s")
     for column in columns:
-        wrap = {"overflow": "fold"} if column == "overrides" else {"no_wrap": True}
-        table.add_column(column, justify="right" if column in numbers else "left", **wrap)
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
     return table

@@ -188,7 +188,8 @@ def _print_plan(plan: Plan, workdir: Path, count: int, devices: tuple[str, Seque
         slots = workers.slots(len(todo), count, devices) if todo else []
         times |= {planned.id: plans.seconds(planned.flops, slots[0], rate) for planned in todo}
         total += plans.makespan(todo, slots, rate)
-    console = rich.console.Console()
+    # A line a trial, however long, for a file or a pager as for a terminal.
+    console = rich.console.Console(width=max(rich.console.Console().width, 250))
     console.print(display.dry_run(plan.trials, states, times))
     unit = "core" if devices[0] == "cpu" else "device"
     basis = "measured here" if measured else "assumed"

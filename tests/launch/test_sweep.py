@@ -166,7 +166,7 @@ def test_dry_run_prints_the_trials_and_writes_nothing(config, tmp_path, capsys, 
     assert run(config, "--dry_run", "--json=plan.json") == 0
     shown = capsys.readouterr().out
     assert shown.count("t-") == 16 and "held out" in shown
-    assert "model.width=128 tokens=1600 holdout=True" in shown
+    assert "model.width=128, tokens=1600, holdout=True" in shown
     assert "16 trials (0 finished, 0 duplicates dropped)" in shown and "(assumed)" in shown
     assert not (tmp_path / "runs").exists()
     planned = json.loads((tmp_path / "plan.json").read_text())
