@@ -64,7 +64,7 @@ def data() -> dict:
         text_key="text",  # field of a jsonl or parquet row that holds the text
         tokenizer="bytes",  # bytes | chars | bpe | unigram | a SentencePiece .model file
         vocab_size=0,  # tokens to train bpe or unigram with
-        validation=0.02,  # share of the documents, chosen by a hash of their content
+        validation=0.05,  # share of the documents, chosen by a hash of their content
         cache="cache",  # folder of the token shards
         max_bytes=0,  # text read from each corpus, in bytes; 0: all
         hash="",  # of the dataset, filled in by `resolve`; give it to insist on one

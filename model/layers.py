@@ -39,6 +39,11 @@ def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool) -> float:
     )
 
 
+def constrain(x: jax.Array, *axes: str) -> jax.Array:
+    """Asks for `x` to be sharded by these logical axes; no-op where no rules are in force."""
+    return nn.with_logical_constraint(x, axes)
+
+
 class Linear(nn.Module):
     """y = x W + b over the last axis, contracted as a 2-D [tokens, features] view.
 

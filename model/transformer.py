@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from model.attention import Attention, Cache, empty_cache
 from model.config import ModelConfig
-from model.layers import MLP, Embed, Linear, Norm
+from model.layers import MLP, Embed, Linear, Norm, constrain
 
 
 class Block(nn.Module):
@@ -88,6 +88,7 @@ class Decoder(nn.Module):
         for layer in range(self.cfg.n_layers):
             params = jax.tree.map(lambda stacked: stacked[layer], self.blocks)  # noqa: B023
             cache = None if caches is None else caches[layer]
+            x_BTD = constrain(x_BTD, "batch", "seq", "activation")
             x_BTD, cache = self.block.apply(
                 {"params": params}, x_BTD, positions_BT, segments_BT, cache, rngs=keys[layer]
             )

@@ -129,7 +129,7 @@ class Run:
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.plan.total}")
         log = MetricsLog(self.workdir, self.config.log.tensorboard)
-        with contextlib.closing(log), stop_signals() as stop, sharding.activation_rules():
+        with contextlib.closing(log), stop_signals() as stop, sharding.activation_rules(self.mesh):
             log.rewind(self.step)
             bar = Progress(self.config.name, self.plan.total)
             with prefetch(self._chunks()) as ready, bar as progress:

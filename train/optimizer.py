@@ -40,7 +40,7 @@ def _sgd(h: dict) -> optax.GradientTransformation:
 
 
 def _muon(h: dict) -> optax.GradientTransformation:
-    """Jordan 2024 for the kernels of blocks, Adam for the rest; updates scaled to Adam's RMS of
+    """Jordan 2024 for the kernels of blocks, Nesterov Adam for the rest; updates scaled to RMS
     0.2 (Liu et al. 2025, section 2.2), so that one learning rate serves both."""
     return contrib.muon(
         -1.0,  # contrib.muon negates; the learning rate's minus sign comes last, for all alike

@@ -6,7 +6,9 @@ mesh all devices lie along `fsdp`: batches are split, and parameters and moments
 al. 2020, ZeRO stage 3); along `data` parameters are replicated.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -141,6 +143,8 @@ def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * leading, MESH_AXES["batch"]))
 
 
-def activation_rules():
+@contextlib.contextmanager
+def activation_rules(mesh: Mesh) -> Iterator[None]:
     """A context in which the model's `constrain` calls take effect while it is traced."""
-    return nn.logical_axis_rules(list(MESH_AXES.items()))
+    with jax.set_mesh(mesh), nn.logical_axis_rules(list(MESH_AXES.items())):
+        yield

@@ -1,0 +1,125 @@
+"""This file tests checkpoints: what comes back, what is kept, and that no damage goes unnoticed."""
+
+import errno
+import random
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from train.checkpoint import MANIFEST, Checkpoints, damage, finished, restore_params
+
+
+def state(value: float) -> dict:
+    return {"params": {"kernel": np.full((64, 8), value, np.float32)}, "step": np.int32(value)}
+
+
+def like() -> dict:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), state(0))
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def saved(folder, said, steps=(10, 20), **keep) -> Checkpoints:
+    keep = {"keep_last": 2, "keep_best": 0} | keep
+    checkpoints = Checkpoints(folder, say=said.append, **keep)
+    for step in steps:
+        checkpoints.save(
+            step, jax.tree.map(jax.numpy.asarray, state(step)), {"eval_loss": 1 / step}
+        )
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_the_newest_comes_back_with_its_meta(tmp_path, said):
+    restored, meta = saved(tmp_path, said).restore(like())
+    assert meta == {"eval_loss": 0.05, "step": 20}
+    np.testing.assert_array_equal(restored["params"]["kernel"], state(20)["params"]["kernel"])
+    params, _ = restore_params(tmp_path)
+    np.testing.assert_array_equal(params["kernel"], state(20)["params"]["kernel"])
+    assert said == []
+
+
+def test_nothing_to_restore(tmp_path, said):
+    assert Checkpoints(tmp_path / "none", 1, 1, said.append).restore(like()) is None
+    with pytest.raises(FileNotFoundError, match="no finished checkpoint"):
+        restore_params(tmp_path / "none")
+
+
+def test_last_and_best_are_kept(tmp_path, said):
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_best=1, say=said.append)
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)):
+        checkpoints.save(step, jax.tree.map(jax.numpy.asarray, state(step)), {"eval_loss": loss})
+    checkpoints.wait()
+    assert [int(p.name) for p in finished(tmp_path)] == [5, 4, 2]
+
+
+def test_every_one_of_100_bit_flips_is_found_and_the_previous_one_used(tmp_path, said):
+    checkpoints = saved(tmp_path, said)
+    newest = finished(tmp_path)[0]
+    files = [p for p in newest.rglob("*") if p.is_file() and p.stat().st_size]
+    rng = random.Random(0)
+    for _ in range(100):
+        victim = rng.choice(files)
+        content = bytearray(victim.read_bytes())
+        bit = rng.randrange(8 * len(content))
+        content[bit // 8] ^= 1 << bit % 8
+        intact = victim.read_bytes()
+        victim.write_bytes(bytes(content))
+        assert damage(newest) is not None, f"bit {bit} of {victim}"
+        victim.write_bytes(intact)
+    assert damage(newest) is None  # control: the intact one passes
+    victim.write_bytes(bytes(content))
+    restored, meta = checkpoints.restore(like())
+    assert meta["step"] == 10 and restored["params"]["kernel"][0, 0] == 10
+    assert len(said) == 1 and "damaged" in said[0] and str(newest) in said[0]
+
+
+def test_a_missing_file_is_damage_and_all_damaged_is_an_error(tmp_path, said):
+    checkpoints = saved(tmp_path, said)
+    for path in finished(tmp_path):
+        next(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST).unlink()
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
+        checkpoints.restore(like())
+
+
+def test_an_unfinished_save_is_ignored_and_written_over(tmp_path, said):
+    checkpoints = saved(tmp_path, said)
+    (tmp_path / "20" / MANIFEST).unlink()
+    assert checkpoints.restore(like())[1]["step"] == 10
+    checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
+    checkpoints.wait()
+    assert checkpoints.restore(like())[1]["step"] == 20
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, said, monkeypatch):
+    checkpoints = saved(tmp_path, said, steps=(10,))
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("train.checkpoint.write_manifest", full)
+    checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.wait()
+    assert [p.name for p in finished(tmp_path)] == ["10"]
+    assert not (tmp_path / "20").exists()
+    shutil.rmtree(tmp_path)
+
+
+def test_a_save_is_not_disturbed_by_donation(tmp_path, said):
+    checkpoints = Checkpoints(tmp_path, 1, 0, said.append)
+    double = jax.jit(lambda x: jax.tree.map(lambda y: 2 * y, x), donate_argnums=0)
+    live = jax.tree.map(jax.numpy.asarray, {"kernel": np.ones((2000, 2000), np.float32)})
+    checkpoints.save(1, live, {})
+    for _ in range(5):
+        live = double(live)
+    checkpoints.wait()
+    restored, _ = checkpoints.restore(
+        jax.tree.map(np.empty_like, {"kernel": np.ones((2000, 2000), "f4")})
+    )
+    assert np.all(np.asarray(restored["kernel"]) == 1) and np.all(np.asarray(live["kernel"]) == 32)

@@ -1,0 +1,186 @@
+"""This file tests whole runs: killed and resumed, diverged, and what they write down."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train import metrics
+from train.checkpoint import restore_params
+from train.loop import Plan
+from train.watch import divergence
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
+    "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "4000 steps", "train.chunk": 16,
+    "eval.sequences": 16, "eval.batch_size": 8, "eval.every": "500 steps",
+    "checkpoint.every": "64 steps", "log.every": "100 steps", "log.tensorboard": "true",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a little text in it; runs of this module share its caches."""
+    folder = tmp_path_factory.mktemp("runs")
+    words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
+    (folder / "text.txt").write_text(" ".join(words))
+    return folder
+
+
+def command(home: Path, name: str, **overrides) -> subprocess.Popen:
+    keys = TINY | {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | overrides
+    flags = [f"--config.{key}={value}" for key, value in keys.items()]
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "launch", "train", "--config=configs/base.py"),
+            *(f"--workdir={home}/{name}", *flags),
+        ],
+        cwd=ROOT,
+        env=os.environ | cache,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(home: Path, name: str, **overrides) -> tuple[int, str]:
+    process = command(home, name, **overrides)
+    output = process.communicate(timeout=300)[0]
+    return process.returncode, output
+
+
+@pytest.fixture(scope="module")
+def whole(home) -> Path:
+    code, output = finish(home, "whole")
+    assert code == 0, output
+    return home / "whole"
+
+
+def numbers(run: Path) -> list[dict]:
+    """The rows of a run without its clock."""
+    clock = {"seconds", "tokens_per_second", "model_flops_per_second", "mfu"}
+    rows = metrics.read(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in clock} for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name, leaf in restore_params(one / "checkpoints")[0]["blocks"]["mlp"]["up"].items():
+        theirs = restore_params(other / "checkpoints")[0]["blocks"]["mlp"]["up"][name]
+        assert leaf.tobytes() == theirs.tobytes()
+    ours, theirs = (restore_params(run / "checkpoints")[0] for run in (one, other))
+    flat = lambda tree: np.concatenate([np.ravel(x) for x in leaves(tree)])  # noqa: E731
+    assert flat(ours).tobytes() == flat(theirs).tobytes()
+    assert numbers(one) == numbers(other)
+
+
+def leaves(tree: dict) -> list:
+    return [x for v in tree.values() for x in (leaves(v) if isinstance(v, dict) else [v])]
+
+
+def interrupted(home: Path, name: str, number: int, times: int) -> int:
+    """Sends a signal at `times` random moments of a run, resuming each time; how many it felt."""
+    rng, felt = random.Random(number), 0
+    for _ in range(times):
+        process = command(home, name)
+        log = home / name / "metrics.jsonl"
+        before = log.stat().st_mtime if log.exists() else 0
+        while process.poll() is None and not (log.exists() and log.stat().st_mtime > before):
+            time.sleep(0.01)  # until it trains
+        time.sleep(rng.random() * 0.3)
+        if process.poll() is None:
+            process.send_signal(number)
+        process.communicate(timeout=300)
+        felt += process.returncode in (-signal.SIGKILL, 42)
+    code, output = finish(home, name)
+    assert code == 0, output
+    return felt
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_and_resumed_is_bit_identical(home, whole, number, times):
+    name = f"{number.name}-{times}"
+    assert interrupted(home, name, number, times) >= times / 2
+    assert_same_run(home / name, whole)
+
+
+def test_control_another_seed_is_another_run(home, whole):
+    code, output = finish(home, "other", seed=1)
+    assert code == 0, output
+    with pytest.raises(AssertionError):
+        assert_same_run(home / "other", whole)
+
+
+def test_a_finished_run_is_not_trained_again(home, whole):
+    before = (whole / "metrics.jsonl").stat().st_mtime
+    code, output = finish(home, "whole")
+    assert code == 0 and "holds the result already: done" in output
+    assert (whole / "metrics.jsonl").stat().st_mtime == before
+
+
+def test_what_a_run_writes_down(whole):
+    rows = metrics.read(whole / "metrics.jsonl")
+    training = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in training] == list(range(100, 4001, 100))
+    result = json.loads((whole / "result.json").read_text())
+    assert result["status"] == "done" and result["steps"] == 4000
+    assert result["tokens"] == 4000 * 4 * 16 == training[-1]["tokens"]
+    assert [point[0] for point in result["curve"]] == list(range(500, 4001, 500))
+    assert result["eval_loss"] == result["curve"][-1][2] < result["curve"][0][2]
+    # Bytes are tokens here, so nats a token and bits a byte differ by ln 2 alone.
+    assert result["bits_per_byte"] == pytest.approx(result["eval_loss"] / np.log(2), rel=1e-3)
+    assert training[-1]["learning_rate"] == pytest.approx(1e-4)  # the schedule ends with the run
+    assert list((whole / "tensorboard").glob("events*"))
+
+
+def test_a_diverging_run_stops_with_43_and_keeps_the_evidence(home):
+    changes = {"optimizer.name": "sgd", "optimizer.learning_rate": 1e4, "optimizer.clip_norm": 0}
+    code, output = finish(home, "diverges", **changes)
+    assert code == 43, output
+    evidence = json.loads((home / "diverges/diverged/diverged.json").read_text())
+    assert evidence["fault"] in output
+    assert len(evidence["loss"]) == len(evidence["grad_norm"]) >= 1
+    assert restore_params(home / "diverges/diverged")[0].keys() == {
+        *("blocks", "embed", "final_norm", "position")
+    }
+    assert json.loads((home / "diverges/result.json").read_text())["status"] == "diverged"
+    code, output = finish(home, "diverges", **changes)
+    assert code == 43 and "holds the result already: diverged" in output
+
+
+def test_divergence_is_seen_and_noise_is_not():
+    calm = [2.0, 2.1, 1.9] * 10
+    assert divergence([2.5, 5.9], calm, 3.0) is None
+    assert "above 3 times its median 2" in divergence([2.5, 6.1], calm, 3.0)
+    assert divergence([6.1], calm[:10], 3.0) is None  # too few to know
+    assert divergence([float("nan")], [], 3.0) == "the loss is not finite"
+    assert divergence([1.0, float("inf")], calm, 3.0) == "the loss is not finite"
+
+
+def test_events_end_chunks():
+    plan = Plan(total=100, log_every=30, eval_every=50, checkpoint_every=0, chunk=16)
+    assert [plan.next_event(step) for step in (0, 29, 30, 49, 60, 99)] == [30, 30, 50, 50, 90, 100]
+    assert plan.due(90, plan.log_every) and not plan.due(90, plan.eval_every)
+    assert plan.due(100, plan.checkpoint_every) and not plan.due(90, plan.checkpoint_every)
+
+
+def test_rewinding_drops_later_rows_and_a_cut_one(tmp_path):
+    log = metrics.MetricsLog(tmp_path)
+    for step in (1, 2, 3):
+        log.write({"step": step})
+    with open(log.path, "a") as file:
+        file.write('{"step": 2, "lo')
+    log.rewind(2)
+    assert log.path.read_text() == '{"step": 1}\n{"step": 2}\n'

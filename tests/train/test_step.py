@@ -1,0 +1,139 @@
+"""This file tests the training step: accumulation, chunks, traced hyperparameters, the loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.config import ModelConfig
+from train import step as step_module
+from train.loss import training_loss
+from train.step import StepConfig, eval_sums, gradients, init_state, train_chunk, train_step
+
+MODEL = ModelConfig(
+    vocab_size=17, context_length=8, n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_dim=8,
+    d_ff=32, init_std=0.2,
+)  # fmt: skip
+HYPER = dict(
+    learning_rate=1e-2, warmup=2, decay=2, total=10, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
+    weight_decay=0.1, clip_norm=1.0,
+)  # fmt: skip
+
+
+def hyper(**changes) -> dict:
+    return {k: jnp.float32(v) for k, v in (HYPER | changes).items()}
+
+
+def batches(steps: int, rows: int = 4, seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    shape = (steps, rows, MODEL.context_length)
+    tokens = rng.integers(0, MODEL.vocab_size, shape).astype(np.int32)
+    weights = rng.random(shape).astype(np.float32)
+    return {"tokens": tokens, "targets": np.roll(tokens, -1, -1), "weights": weights}
+
+
+def one(chunk: dict, i: int = 0) -> dict:
+    return {k: v[i] for k, v in chunk.items()}
+
+
+def largest_difference(a, b) -> float:
+    return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a, b)))
+
+
+def test_accumulated_gradient_is_that_of_one_batch():
+    params = init_state(StepConfig(MODEL), hyper(), jnp.uint32(0)).params
+    batch, key = one(batches(1, rows=8)), jax.random.key(0)
+    whole, loss = gradients(params, StepConfig(MODEL), batch, key)
+    for parts in (2, 8):
+        split, split_loss = gradients(params, StepConfig(MODEL, accumulation=parts), batch, key)
+        assert largest_difference(whole, split) < 1e-6
+        assert loss == pytest.approx(split_loss, rel=1e-6)
+    # Control: averaging the micro-batches' own means is not the same when weights differ.
+    halves = [{k: v[s] for k, v in batch.items()} for s in (slice(0, 4), slice(4, 8))]
+    means = [gradients(params, StepConfig(MODEL), half, key)[0] for half in halves]
+    assert largest_difference(whole, jax.tree.map(lambda a, b: (a + b) / 2, *means)) > 1e-4
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_chunk_equals_steps_one_after_another(optimizer):
+    cfg, data = StepConfig(MODEL, optimizer=optimizer), batches(5)
+    state = init_state(cfg, hyper(), jnp.uint32(0))
+    losses = []
+    step = jax.jit(train_step, static_argnums=0)
+    for i in range(3):
+        state, metrics = step(cfg, state, one(data, i))
+        losses.append(float(metrics["loss"]))
+    fresh = init_state(cfg, hyper(), jnp.uint32(0))
+    chunked, rows = train_chunk(cfg, fresh, data, jnp.int32(3))
+    assert int(chunked.step) == 3
+    np.testing.assert_allclose(rows["loss"][:3], losses, rtol=1e-6)
+    assert largest_difference(state.params, chunked.params) < 1e-6
+    assert np.all(rows["loss"][3:] == 0)
+    # Control: one step more is a different state.
+    more, _ = train_chunk(cfg, init_state(cfg, hyper(), jnp.uint32(0)), data, jnp.int32(4))
+    assert largest_difference(state.params, more.params) > 1e-3
+
+
+def test_one_program_serves_every_hyperparameter():
+    cfg, data = StepConfig(MODEL, schedule="linear", z_loss=1e-3), batches(2)
+    before = train_chunk._cache_size()
+    results = []
+    for changes in ({}, {"learning_rate": 0.03}, {"b2": 0.5}, {"total": 99}, {"weight_decay": 1}):
+        state = init_state(cfg, hyper(**changes), jnp.uint32(0))
+        results.append(train_chunk(cfg, state, data, jnp.int32(2))[0].params)
+    assert train_chunk._cache_size() == before + 1
+    for other in results[1:]:
+        assert largest_difference(results[0], other) > 1e-6
+
+
+def test_seed_decides_initialisation_and_dropout():
+    cfg = StepConfig(ModelConfig(**{**vars(MODEL), "dropout": 0.5}))
+    data = one(batches(1))
+    run = jax.jit(train_step, static_argnums=0)
+    same = [run(cfg, init_state(cfg, hyper(), jnp.uint32(3)), data)[1]["loss"] for _ in range(2)]
+    other = run(cfg, init_state(cfg, hyper(), jnp.uint32(4)), data)[1]["loss"]
+    assert same[0] == same[1] != other
+    # Dropout differs from step to step: same parameters, later step, other loss.
+    state = init_state(cfg, hyper(), jnp.uint32(3))
+    assert run(cfg, state.replace(step=jnp.int32(1)), data)[1]["loss"] != same[0]
+
+
+def test_training_loss_against_its_definition():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, 5)).astype(np.float32) * 3
+    targets = rng.integers(0, 5, (2, 3))
+    z = np.log(np.exp(logits).sum(-1))
+    log_p = logits - z[..., None]
+    nll = -np.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+    smooth = 0.9 * nll - 0.1 * log_p.mean(-1) + 1e-2 * z**2
+    loss, plain = training_loss(jnp.asarray(logits), jnp.asarray(targets), 1e-2, 0.1)
+    np.testing.assert_allclose(loss, smooth, rtol=1e-5)
+    np.testing.assert_allclose(plain, nll, rtol=1e-5)
+    assert np.abs(np.asarray(loss) - nll).max() > 0.01  # control: both terms count
+
+
+def test_evaluation_ignores_rows_of_weight_zero():
+    cfg, data = StepConfig(MODEL), batches(2)
+    params = init_state(cfg, hyper(), jnp.uint32(0)).params
+    data["weights"][1, 2:] = 0
+    nats, weights = eval_sums(cfg, params, data)
+    assert np.all(np.asarray(nats)[1, 2:] == 0) and np.all(np.asarray(weights)[1, 2:] == 0)
+    full = eval_sums(cfg, params, data | {"weights": np.ones_like(data["weights"])})[0]
+    assert np.all(np.asarray(full)[1, 2:] > 0)
+
+
+def test_loss_falls_on_a_language_that_can_be_learned():
+    cfg = StepConfig(MODEL)
+    tokens = np.tile(np.arange(8, dtype=np.int32), (60, 4, 1))
+    data = {"tokens": tokens, "targets": (tokens + 1) % 17, "weights": np.ones((60, 4, 8), "f4")}
+    state = init_state(cfg, hyper(total=60), jnp.uint32(0))
+    _, rows = train_chunk(cfg, state, data, jnp.int32(60))
+    assert rows["loss"][0] > 2.5 and rows["loss"][-1] < 0.1
+
+
+def test_step_is_a_pure_module_level_function():
+    assert step_module.train_step.__module__ == "train.step"
+    cfg, data = StepConfig(MODEL), one(batches(1))
+    state = init_state(cfg, hyper(), jnp.uint32(0))
+    first, second = (train_step(cfg, state, data)[0].params for _ in range(2))
+    assert largest_difference(first, second) == 0
