@@ -68,7 +68,8 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
     path = Path(name + ".py" if found else name)
     file = path if path.is_file() else ROOT / path
     if path.suffix != ".py" or not file.is_file():
-        known = sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("[!_]*.py"))
+        here = (ROOT / "configs").glob("*.py")
+        known = sorted(f"configs/{p.name}" for p in here if "def get_config" in p.read_text())
         near = difflib.get_close_matches(path.as_posix(), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
         raise FileNotFoundError(f"config={spec}: there is no config file {path}; {hint}")
