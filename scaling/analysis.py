@@ -241,7 +241,8 @@ def implied_frontier(parametric: Parametric | None) -> dict[str, Any] | None:
     def constants(theta: np.ndarray) -> dict[str, np.ndarray]:
         table = parametric.fitted.law.constants(theta)
         best = optimal_params(theta, np.array(6.0))
-        excess = table["A"] * best ** -table["alpha"] + table["B"] * best ** table["beta"]
+        with np.errstate(invalid="ignore", over="ignore"):
+            excess = table["A"] * best ** -table["alpha"] + table["B"] * best ** table["beta"]
         # At C = 6, N D = 1; the excess falls from there as C^-γ.
         return {"E": table["E"], "K": excess * 6 ** table["gamma"], "gamma": table["gamma"]}
 

@@ -13,7 +13,6 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 INK = "#1d2330"
 WIDTH, HEIGHT = 720, 400
 MOST_POINTS = 2000
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 Rows = list[dict[str, Any]]
 FLOPS, PARAMS, TOKENS = "Training compute (FLOPs)", "Parameters", "Tokens"
 LOSS = "Loss (nats per token)"
@@ -21,12 +20,9 @@ LOSS_TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20)
 
 
 def power_of_ten(value: float) -> str:
-    """'10¹³', '3×10¹³'."""
-    value = float(f"{value:.2g}")
-    exponent = int(np.floor(np.log10(value) + 1e-9))
-    lead = value / 10**exponent
-    ten = "10" + str(exponent).translate(SUPERSCRIPT)
-    return ten if abs(lead - 1) < 1e-6 else f"{lead:.2g}×{ten}"
+    """'1e13', '3e13': as flags are written, and in every font."""
+    lead, exponent = f"{value:.1e}".split("e")
+    return f"{lead.removesuffix('.0')}e{int(exponent)}"
 
 
 def amount(value: float) -> str:
@@ -110,23 +106,19 @@ def data(rows: Rows) -> alt.Data:
     return alt.Data(values=rows)
 
 
-def size_scale(points: Points) -> alt.Color:
-    """Colour by model size, light to dark on a logarithmic scale."""
-    low, high = float(points.params.min()), float(points.params.max())
+def log_color(column: str, values: np.ndarray, title: str, text: Callable[[float], str]):
+    """A column's colour on a logarithmic scale, light to dark, with round numbers beside it."""
+    low, high = float(np.min(values)), float(np.max(values))
     leads = (1, 3) if high / low > 30 else (1, 2, 5)
-    ticks = [m * 10.0**k for k in range(1, 15) for m in leads if low <= m * 10.0**k <= high]
-    labels = " : ".join(f"datum.value == {tick!r} ? '{amount(tick)}'" for tick in ticks)
+    ticks = [m * 10.0**k for k in range(1, 30) for m in leads if low <= m * 10.0**k <= high]
+    ticks = ticks or [low]
+    labels = " : ".join(f"datum.value == {tick!r} ? '{text(tick)}'" for tick in ticks)
     legend = alt.Legend(
-        type="gradient",
-        title="Parameters",
-        gradientLength=160,
-        values=ticks or [low],
-        labelExpr=f"{labels} : ''" if ticks else f"'{amount(low)}'",
+        type="gradient", title=title, gradientLength=160, values=ticks, labelExpr=f"{labels} : ''"
     )
     scheme = alt.SchemeParams("viridis", extent=[0.95, 0.0])
-    return alt.Color(
-        "N:Q", scale=alt.Scale(type="log", scheme=scheme, domain=[low, high]), legend=legend
-    )
+    scale = alt.Scale(type="log", scheme=scheme, domain=[low, high])
+    return alt.Color(f"{column}:Q", scale=scale, legend=legend)
 
 
 def finish(chart: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:

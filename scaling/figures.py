@@ -27,17 +27,19 @@ from scaling.axes import (
     data,
     finish,
     log_axis,
+    log_color,
     log_loss_axis,
     loss_axis,
     power_of_ten,
     shown,
-    size_scale,
     spoken,
     told,
 )
 from scaling.table import Points
 
 Law = dict[str, Any]
+CLOSE_UPS = 3  # held-out runs up to which one is shown by itself
+NAMED_BUDGETS = 8  # budgets up to which each has its own entry in the legend
 nats = "{:.4f}".format
 
 
@@ -70,7 +72,10 @@ def curves(points: Points, law: Law) -> Figure | None:
     losses, flops = np.array([r["Loss"] for r in rows]), np.array([r["C"] for r in rows])
     x, y = log_axis(flops, FLOPS, power_of_ten), log_loss_axis(losses)
     base = alt.Chart(data(rows)).encode(
-        x=alt.X("C:Q", **x), y=alt.Y("Loss:Q", **y), color=size_scale(points), detail="Run:N"
+        x=alt.X("C:Q", **x),
+        y=alt.Y("Loss:Q", **y),
+        color=log_color("N", points.params, PARAMS, amount),
+        detail="Run:N",
     )
     dash = alt.StrokeDash(
         "Kind:N",
@@ -83,6 +88,11 @@ def curves(points: Points, law: Law) -> Figure | None:
     return Figure("loss_curves", "Loss curves", caption, finish(lines + dots))
 
 
+def key(m: Law) -> dict[str, Any]:
+    """Which budget a row belongs to."""
+    return {"Budget": m["Budget"], "Compute": m["flops"]}
+
+
 def isoflop(points: Points, law: Law) -> Figure | None:
     """Loss against size, one parabola a budget."""
     minima = law["isoflop"]["minima"]
@@ -91,8 +101,8 @@ def isoflop(points: Points, law: Law) -> Figure | None:
     if not budgets:
         return None
     named = [{"Budget": f"{power_of_ten(m['flops'])} FLOPs", **m} for m in budgets]
-    dots = [told(points, row_of[r]) | {"Budget": m["Budget"]} for m in named for r in m["runs"]]
-    lines = [{"Budget": m["Budget"], "N": n, "Loss": v} for m in named for n, v in m["parabola"]]
+    dots = [told(points, row_of[r]) | key(m) for m in named for r in m["runs"]]
+    lines = [key(m) | {"N": n, "Loss": v} for m in named for n, v in m["parabola"]]
     best = [
         {"Budget": m["Budget"], "N": m["params"]["value"], "Loss": m["loss"]["value"],
          "Optimal N": spoken(m["params"], amount), "Lowest loss": spoken(m["loss"], nats)}
@@ -101,10 +111,8 @@ def isoflop(points: Points, law: Law) -> Figure | None:
     every = [*dots, *lines, *best]
     x = log_axis(np.array([r["N"] for r in every]), PARAMS, amount)
     y = loss_axis(np.array([r["Loss"] for r in every]))
-    order = [m["Budget"] for m in named]
-    scale = alt.Scale(domain=order, scheme=alt.SchemeParams("viridis", extent=[0.92, 0.05]))
-    color = alt.Color("Budget:N", scale=scale, sort=order, legend=alt.Legend(title="Budget"))
-    at = {"x": alt.X("N:Q", **x), "y": alt.Y("Loss:Q", **y), "color": color}
+    at = {"x": alt.X("N:Q", **x), "y": alt.Y("Loss:Q", **y)}
+    at |= {"color": budget_color(named), "detail": "Budget:N"}
     layers = [
         alt.Chart(data(lines)).mark_line(strokeWidth=2).encode(**at),
         alt.Chart(data(dots)).mark_circle(size=62, opacity=0.9).encode(**at, tooltip=TOOLTIP),
@@ -121,6 +129,15 @@ def isoflop(points: Points, law: Law) -> Figure | None:
         f"the minima ({found} of {len(named)} budgets have one that the sizes bracket)."
     )
     return Figure("isoflop", "Iso-FLOP parabolas", caption, finish(alt.layer(*layers)))
+
+
+def budget_color(named: Rows) -> alt.Color:
+    """A colour a budget, dark for much compute; a continuous scale where there are many."""
+    if len(named) > NAMED_BUDGETS:
+        return log_color("Compute", np.array([m["flops"] for m in named]), "FLOPs", power_of_ten)
+    order = [m["Budget"] for m in named]
+    scale = alt.Scale(domain=order, scheme=alt.SchemeParams("viridis", extent=[0.92, 0.05]))
+    return alt.Color("Budget:N", scale=scale, sort=order, legend=alt.Legend(title="Budget"))
 
 
 def optimum(points: Points, law: Law, letter: str) -> Figure | None:
@@ -285,7 +302,7 @@ def prediction(points: Points, law: Law) -> Figure | None:
     """The held-out loss close up: what each law said, with its interval, and what came out."""
     part = law["holdout"]
     entry = (part["registered"] or part["runs"] or [None])[-1]
-    if entry is None:
+    if entry is None or len(part["registered"] or part["runs"]) > CLOSE_UPS:
         return None
     loss = entry.get("loss") or entry["predicted"]
     said = [("parametric law", loss), ("frontier", entry.get("frontier") or {"value": None})]
@@ -338,7 +355,7 @@ def residuals(points: Points, law: Law) -> Figure | None:
     chart = zero.encode(y=alt.Y("Residual:Q", **y)) + marks.encode(
         x=alt.X("D:Q", **x),
         y=alt.Y("Residual:Q", **y),
-        color=size_scale(points),
+        color=log_color("N", points.params, PARAMS, amount),
         shape=shape,
         tooltip=tips,
     )

@@ -88,8 +88,8 @@ def minimum(points: Points, rows: np.ndarray, window: int = WINDOW) -> Minimum:
         return blank
     bend, slope, level = np.polyfit(log_n[chosen] - centre, log_loss[chosen], 2)
     vertex = centre - slope / (2 * bend) if bend > 0 else np.nan
-    if not sizes[0] < vertex < sizes[-1]:
-        reason = "the losses of this budget do not bend into a minimum between the sizes tried"
+    if not log_n[chosen].min() < vertex < log_n[chosen].max():
+        reason = "the losses around the lowest do not bend into a minimum between the sizes tried"
     at = vertex - centre
     return Minimum(
         flops,
@@ -153,7 +153,8 @@ def redraw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draws of one minimum's log N, log D and log-loss under new noise of its runs.
 
-    A draw whose parabola opens downwards says that the minimum may lie anywhere: it takes an edge.
+    A draw whose vertex lies outside the window, or is a maximum, takes the edge with the lower
+    loss: a parabola means nothing beyond the points that it was drawn through.
     """
     random = np.random.default_rng(seed)
     log_n = np.log(points.params[m.window])
@@ -162,7 +163,7 @@ def redraw(
     noise = random.standard_normal((draws, len(log_n))) * scale[:, None]
     bend, slope, level = (np.linalg.pinv(design) @ (curve(m, log_n) + noise).T).reshape(3, -1)
     every = np.log(points.params[m.rows])
-    low, high = every[0] - m.centre, every[-1] - m.centre
+    low, high = log_n.min() - m.centre, log_n.max() - m.centre
     with np.errstate(divide="ignore", invalid="ignore"):
         at = np.where(bend > 0, -slope / (2 * bend), np.where(slope > 0, low, high))
     at = np.clip(at, low, high)

@@ -205,16 +205,18 @@ def additive_constants(theta: np.ndarray) -> dict[str, np.ndarray]:
     al. 2022, eq. 4).
     """
     a, b, e, alpha, beta = theta.T[:5]
-    return {
-        "A": np.exp(a),
-        "B": np.exp(b),
-        "E": np.exp(e),
-        "alpha": alpha,
-        "beta": beta,
-        "a": beta / (alpha + beta),
-        "b": alpha / (alpha + beta),
-        "gamma": alpha * beta / (alpha + beta),
-    }
+    total = alpha + beta
+    with np.errstate(over="ignore"):  # a draw of a hopeless fit may hold any A; it becomes null
+        return {
+            "A": np.exp(a),
+            "B": np.exp(b),
+            "E": np.exp(e),
+            "alpha": alpha,
+            "beta": beta,
+            "a": beta / total,
+            "b": alpha / total,
+            "gamma": alpha * beta / total,
+        }
 
 
 def optimal_params(theta: np.ndarray, flops: np.ndarray) -> np.ndarray:
@@ -222,8 +224,9 @@ def optimal_params(theta: np.ndarray, flops: np.ndarray) -> np.ndarray:
     4.
     """
     log_a, log_b, _, alpha, beta = np.moveaxis(np.asarray(theta), -1, 0)[:5]
-    log_g = (np.log(alpha / beta) + log_a - log_b) / (alpha + beta)
-    return np.exp(log_g + beta / (alpha + beta) * np.log(np.asarray(flops) / 6))
+    with np.errstate(invalid="ignore", over="ignore"):
+        log_g = (np.log(alpha / beta) + log_a - log_b) / (alpha + beta)
+        return np.exp(log_g + beta / (alpha + beta) * np.log(np.asarray(flops) / 6))
 
 
 def power_law(name: str, column: str, floor: bool, formula: str, paper: str) -> Law:

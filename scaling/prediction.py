@@ -72,4 +72,5 @@ def read_predictions(folder: str | Path, stem: str = "prediction") -> list[dict[
             found.append(record | {"path": str(path), "made": record["made"]})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no prediction ({error}); move it elsewhere") from None
-    return sorted(found, key=lambda record: record["made"])
+    # Those of one second by their number: prediction.json, prediction-2.json, …
+    return sorted(found, key=lambda record: (record["made"], len(record["path"]), record["path"]))
