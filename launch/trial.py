@@ -233,12 +233,14 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict) -> int:
     with bad_input():
         dataset = store.prepare(config.data)
         resolved = resolve(config, dataset, jax.local_device_count())
-        result = _claim(resolved, workdir)
+        _check_same(resolved, read_json(workdir / "config.json"), workdir)
+        result = read_json(workdir / "result.json")
         if result and result["status"] in ("done", "diverged"):
             print(f"{workdir} holds the result already: {result['status']}")
             return EXIT_CODES[result["status"]]
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
         training = Run(resolved, dataset, workdir)
+        write_json(workdir / "config.json", json.loads(resolved.to_json()))
     status = training.train()
     if status != "preempted":
         about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
@@ -246,15 +248,10 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict) -> int:
     return EXIT_CODES[status]
 
 
-def _claim(resolved: ConfigDict, workdir: Path) -> dict | None:
-    """Writes config.json, or checks that the one there is this config; the result there may be.
-
-    ValueError names the first key that differs.
-    """
-    there = read_json(workdir / "config.json")
+def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None:
+    """ValueError, naming the first key that differs, if the config there is another trial's."""
     if there is None:
-        write_json(workdir / "config.json", json.loads(resolved.to_json()))
-        return None
+        return
     old, new = _identity(there), json.loads(json.dumps(_identity(resolved)))
     for key in [*new, *old]:
         if old.get(key) != new.get(key):
@@ -262,7 +259,6 @@ def _claim(resolved: ConfigDict, workdir: Path) -> dict | None:
                 f"workdir={workdir} holds another config's run: config.{key} is "
                 f"{old.get(key)!r} there and {new.get(key)!r} here; choose another --workdir"
             )
-    return read_json(workdir / "result.json")
 
 
 def summarise(resolved: ConfigDict, dataset: store.Dataset, training: Any) -> dict[str, Any]:

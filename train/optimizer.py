@@ -90,6 +90,6 @@ def clip(grads: dict, max_norm: jax.Array) -> tuple[dict, jax.Array]:
 
     Pascanu et al. 2013, algorithm 1.
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     scale = jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-30))
     return jax.tree.map(lambda g: g * scale, grads), norm
