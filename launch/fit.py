@@ -142,7 +142,7 @@ def parametric_lines(part: dict[str, Any]) -> list[str]:
         return [f"parametric law: none. {part['reason']}"]
     names = ("E", "A", "B", "alpha", "beta", "a", "b", "gamma")
     rows = [f"  {name:<6} {interval(part[name])}" for name in names]
-    fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} of the polished starts agree"
+    fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} starts agree"
     return [f"{part['law']}   ({fit}; rmse {part['rmse']:.2%})", *rows]
 
 
@@ -150,7 +150,7 @@ def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
     """The iso-FLOP minima and the frontier."""
     lines = []
     if "reason" in part:
-        lines.append(f"iso-FLOP exponents: none. {part['reason']}")
+        lines.append(f"iso-FLOP exponents: none. {part['reason'].split(';')[0]}")
     else:
         lines.append(
             f"iso-FLOP: N* ∝ C^{interval(part['a'], '.3f')}, D* ∝ C^{interval(part['b'], '.3f')}"

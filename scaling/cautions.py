@@ -79,12 +79,11 @@ def collinear(points: Points, law: Law) -> Found:
 
 def few_budgets(points: Points, law: Law) -> Found:
     """Fewer than three budgets, or four sizes a budget, give no exponent of N*(C)."""
-    reason = law["isoflop"].get("reason")
-    return (
-        (f"no iso-FLOP exponents: {reason}", float(len(law["isoflop"]["minima"])))
-        if reason
-        else None
-    )
+    reason, minima = law["isoflop"].get("reason"), law["isoflop"]["minima"]
+    if not reason:
+        return None
+    known = sum(m["params"]["value"] is not None for m in minima)
+    return f"no iso-FLOP exponents: {reason.split(';')[0]}", float(known)
 
 
 def unbracketed_minima(points: Points, law: Law) -> Found:
@@ -155,9 +154,10 @@ def no_floor(points: Points, law: Law) -> Found:
     e = law["parametric"].get("E", {})
     if e.get("value") is None or e.get("lo") is None:
         return None
-    wide = (e["hi"] - e["lo"]) / float(points.loss.min())
+    lowest = float(points.loss.min())
+    wide = (e["hi"] - e["lo"]) / lowest
     text = f"the irreducible loss is hardly determined: E in [{e['lo']:.3g}, {e['hi']:.3g}]"
-    return (text, wide) if wide > 0.5 else None
+    return (text, wide) if wide > 0.5 or e["lo"] < 0.01 * lowest else None
 
 
 def hard_fit(points: Points, law: Law) -> Found:
@@ -203,7 +203,7 @@ CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
     "epochs": (repeated_data, "more than one epoch", MUENNIGHOFF),
     "evaluation_noise": (noisy_evaluation, "standard error > 30 % of the parabola's depth", PORIAN),
     "extrapolation": (far_extrapolation, "> 10 times the largest fitted compute", BESIROGLU),
-    "floor": (no_floor, "width of E's interval > half the lowest loss", BESIROGLU),
+    "floor": (no_floor, "E's interval reaches 0 or is wider than half the lowest loss", BESIROGLU),
     "starts": (hard_fit, "< 3 starts at the best minimum", BESIROGLU),
     "freedom": (spent_freedom, "< 10 runs, or exactly 3 minima", BESIROGLU),
     "left_out": (skipped_runs, "any run that is not done", "this table"),

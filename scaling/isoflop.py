@@ -205,7 +205,9 @@ def frontier(found: IsoFlop) -> tuple[Fit, np.ndarray]:
     Unsupported where the minima are too few, or do not bend: then E cannot be told from 0.
     """
     if len(found.accepted) < FEWEST_BUDGETS:
-        raise Unsupported(refusal(found))
+        raise Unsupported(
+            f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
+        )
     columns = {"flops": found.array("flops")}
     fitted = fit("frontier", columns, np.exp(found.array("log_loss")), objective="squares")
     constants = fitted.constants()

@@ -123,6 +123,15 @@ def test_what_cannot_be_fitted_says_why():
     assert "few_budgets" in {w["code"] for w in few["warnings"]}
 
 
+def test_no_power_law_no_constants():
+    """Sizes on one side of the optimum: more parameters only cost tokens, and alpha runs away."""
+    points = simulate(noise=0, sizes=4, held_out=0)
+    flat = 1.2 + 400 * points.tokens**-0.37 + (points.params < 1.05 * points.params.min()) * 0.05
+    law = analyse(replace(points, loss=flat), QUICK)
+    assert law["parametric"]["alpha"]["value"] is None
+    assert "no power law in size" in law["parametric"]["reason"]
+
+
 def test_repeated_data_is_refused(tmp_path):
     folder = write_runs(tmp_path / "runs", simulate(), epochs_of_data=6.0)
     law = analyse(read_runs(folder), QUICK)
