@@ -1,6 +1,6 @@
 """This file finds the best model size of every compute budget, and how it grows with compute."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,7 +89,8 @@ def minimum(points: Points, rows: np.ndarray, window: int = WINDOW) -> Minimum:
     bend, slope, level = np.polyfit(log_n[chosen] - centre, log_loss[chosen], 2)
     vertex = centre - slope / (2 * bend) if bend > 0 else np.nan
     if not log_n[chosen].min() < vertex < log_n[chosen].max():
-        reason = "the losses around the lowest do not bend into a minimum between the sizes tried"
+        flat = "the losses around the lowest do not bend into a minimum between the sizes tried"
+        return replace(blank, reason=flat)
     at = vertex - centre
     return Minimum(
         flops,
@@ -97,7 +98,7 @@ def minimum(points: Points, rows: np.ndarray, window: int = WINDOW) -> Minimum:
         rows[chosen],
         np.array([bend, slope, level]),
         centre,
-        reason,
+        "",
         (),
         float(vertex),
         float(np.interp(vertex, log_n, np.log(points.tokens[rows]))),

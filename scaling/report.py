@@ -121,7 +121,8 @@ def cards(law: dict[str, Any]) -> str:
         shown.append(card("Irreducible loss E", spoken(parametric["E"], ".3f"), "nats per token"))
     a = isoflop["a"] if "reason" not in isoflop else parametric["a"]
     how = "iso-FLOP minima" if "reason" not in isoflop else "parametric law"
-    shown.append(card("N* ∝ C^a", spoken(a, ".3f"), how))
+    if a["value"] is not None:
+        shown.append(card("N* ∝ C^a", spoken(a, ".3f"), how))
     return "\n".join(shown)
 
 

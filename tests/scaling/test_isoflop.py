@@ -1,5 +1,7 @@
 """This file tests iso-FLOP minima: true optima found, edges refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,16 @@ def test_a_minimum_at_the_edge_is_refused_with_the_sizes_that_would_help(kept, s
         exponents(found)
     with pytest.raises(ValueError, match="3 are needed"):
         frontier(found)
+
+
+def test_losses_that_do_not_bend_have_no_minimum():
+    """The lowest loss is inside, but the parabola's vertex is not: no number may come of it."""
+    points = simulate(noise=0, sizes=4, held_out=0)
+    uneven = replace(points, loss=np.tile([2.445, 2.44, 2.85, 3.1], 3))
+    assert len(isoflop(points).accepted) == 3
+    for m in isoflop(uneven).minima:
+        assert "do not bend into a minimum" in m.reason
+        assert np.isnan([m.log_params, m.log_tokens, m.log_loss]).all()
 
 
 def test_too_few_budgets_and_sizes_are_refused():
