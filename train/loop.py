@@ -122,6 +122,10 @@ class Run:
         self.step, self.seconds = meta.get("step", 0), meta.get("seconds", 0.0)
         self.unlogged = meta.get("unlogged", 0)  # steps since the last row
         self.recent = deque(meta.get("recent", ()), maxlen=max(MEDIAN_OF, self.plan.log_every))
+        self.tokens_per_step = config.train.batch_size * self.cfg.model.context_length
+        devices = self.mesh.devices.ravel()
+        peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
+        self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
         self.row, self.eval_loss, self.compile_seconds = {}, None, 0.0
 
     def train(self) -> str:
@@ -169,10 +173,6 @@ class Run:
         lowered = train_chunk.lower(self.cfg, self.state, batches, jnp.int32(0))
         compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - begun
-        self.tokens_per_step = batches["tokens"][0].size
-        devices = self.mesh.devices.ravel()
-        peak = self.config.log.peak_flops or peak_flops(devices[0].device_kind)
-        self.peak = peak * len(devices) if peak else None
         self.timed, self.timed_from = 0, self.seconds
         self.clock = time.perf_counter()
         return compiled

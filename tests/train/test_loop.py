@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,15 @@ def test_a_finished_run_is_not_trained_again(home, whole):
     code, output = finish(home, "whole")
     assert code == 0 and "holds the result already: done" in output
     assert (whole / "metrics.jsonl").stat().st_mtime == before
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_gets_one(home, whole):
+    shutil.copytree(whole, home / "late")
+    (home / "late/result.json").unlink()
+    code, output = finish(home, "late")
+    assert code == 0 and "resuming at step 4000 of 4000" in output
+    before, after = (json.loads((home / f"{n}/result.json").read_text()) for n in ("whole", "late"))
+    assert before["eval_loss"] == after["eval_loss"] and before["curve"] == after["curve"]
 
 
 def test_what_a_run_writes_down(whole):
