@@ -21,15 +21,17 @@ ROTARY = dataclasses.replace(
     LEARNED, positions="rotary", norm="rmsnorm", gated=True, activation="silu", n_kv_heads=4
 )
 TOKENS = np.random.default_rng(0).permutation(31)[None, :12]
+# Compiling is what takes these tests their time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 both = pytest.mark.parametrize("cfg", [LEARNED, ROTARY], ids=["learned", "rotary"])
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
+@functools.partial(jit, static_argnames="cfg")
 def fresh(cfg, seed=0):
     return init(cfg, jax.random.key(seed))
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
+@functools.partial(jit, static_argnames="cfg")
 def _logits(params, cfg, tokens, positions, segments):
     return Decoder(cfg).apply({"params": params}, tokens, positions, segments)
 
@@ -38,7 +40,7 @@ ORDER, ONE = np.arange(12)[None], np.ones((1, 12), np.int32)
 
 
 def logits(params, cfg, tokens=TOKENS, positions=ORDER, segments=ONE):
-    """Always at one shape: compiling is what takes these tests their time."""
+    """Always at one shape, so that there is one program for each config."""
     return np.asarray(_logits(params, cfg, tokens, positions, segments))
 
 
@@ -65,7 +67,7 @@ def reach(cfg):
         changed = params | {"embed": {"embedding": table}}
         return Decoder(cfg).apply({"params": changed}, TOKENS)[0] @ weight_V
 
-    jacobian_TVD = jax.jit(jax.jacrev(scores_T))(params["embed"]["embedding"])
+    jacobian_TVD = jit(jax.jacrev(scores_T))(params["embed"]["embedding"])
     return np.abs(jacobian_TVD[:, TOKENS[0]]).max(-1)
 
 
@@ -204,7 +206,7 @@ def test_initial_loss_is_that_of_a_uniform_guess():
     assert loss(params) > 1.5 * np.log(400)
 
 
-@jax.jit
+@jit
 def with_dropout(params, key):
     cfg = dataclasses.replace(LEARNED, dropout=0.3)
     return Decoder(cfg, train=True).apply({"params": params}, TOKENS, rngs={"dropout": key})

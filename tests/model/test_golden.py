@@ -27,6 +27,8 @@ CASES = {
     "llama": LLAMA,
     "llama_gqa": dataclasses.replace(LLAMA, n_kv_heads=2),
 }
+# Compiling is what takes these tests their time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 # Each changes the function and no parameter; it must move logits by ten times the tolerance.
 CONTROLS = {
     "gpt2": [
@@ -63,7 +65,7 @@ def golden(name):
 
 def error(name, cfg, params=None):
     golden_params, tokens, logits = golden(name)
-    apply = jax.jit(lambda p, t: Decoder(cfg).apply({"params": p}, t[None])[0])
+    apply = jit(lambda p, t: Decoder(cfg).apply({"params": p}, t[None])[0])
     return np.abs(apply(params or golden_params, tokens) - logits).max()
 
 

@@ -22,11 +22,13 @@ LEARNED = ModelConfig(
 ROTARY = dataclasses.replace(
     LEARNED, positions="rotary", norm="rmsnorm", gated=True, tie_embeddings=False, n_kv_heads=1
 )
+# Compiling is what takes these tests their time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROMPT = [5, 1, 20, 36, 0, 7, 7]
 
 
 def fresh(cfg):
-    return jax.jit(init, static_argnames="cfg")(cfg, jax.random.key(1))
+    return jit(init, static_argnames="cfg")(cfg, jax.random.key(1))
 
 
 @pytest.fixture(scope="module", params=[LEARNED, ROTARY], ids=["learned", "rotary"])
@@ -34,7 +36,7 @@ def model(request):
     return fresh(request.param), request.param
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
+@functools.partial(jit, static_argnames="cfg")
 def _logits(params, cfg, tokens_BT):
     return Decoder(cfg).apply({"params": params}, tokens_BT)
 
@@ -106,8 +108,8 @@ def decoded(params, cfg, tokens, after, spoil=lambda caches: caches):
     """Logits of tokens[after - 1:] by prefill and decoding one at a time."""
     prompt = np.zeros((1, after + 3), np.int32)  # with padding
     prompt[0, :after] = tokens[:after]
-    jitted = jax.jit(decode, static_argnames="cfg")
-    logits, caches = jax.jit(prefill, static_argnames=("cfg", "slots"))(
+    jitted = jit(decode, static_argnames="cfg")
+    logits, caches = jit(prefill, static_argnames=("cfg", "slots"))(
         params, cfg, prompt, np.array([after]), len(tokens) + 3
     )
     rows = [logits[0]]

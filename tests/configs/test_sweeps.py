@@ -1,0 +1,76 @@
+"""This file checks the sweeps that ship: their keys exist, their designs are what they say."""
+
+import collections
+import itertools
+
+import pytest
+
+from configs import base, isoflop, kaplan, lr_grid
+from model import count
+from model.config import derive
+
+SWEEPS = {"isoflop": isoflop, "kaplan": kaplan, "lr_grid": lr_grid}
+
+
+def trials(module, *arg):
+    """Each trial's overrides, checked against base.py, with the model that they make."""
+    config = module.get_config(*arg)
+    for overrides in module.get_sweep(config):
+        trial = config.copy_and_resolve_references()
+        for key, value in overrides.items():
+            section, _, leaf = key.rpartition(".")
+            node = trial[section] if section else trial
+            assert type(node[leaf]) is type(value)
+            node[leaf] = value
+        yield overrides, derive({**trial.model, "vocab_size": 256})
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_trials_are_valid_and_differ(name):
+    found = list(trials(SWEEPS[name]))
+    assert len({tuple(overrides.items()) for overrides, _ in found}) == len(found) > 10
+    assert SWEEPS[name].get_config().keys() == base.get_config().keys()
+
+
+@pytest.mark.parametrize("largest", ["3e13", "1e16", "1e18"])
+def test_isoflop_brackets_every_budget(largest):
+    sizes = collections.defaultdict(list)
+    for overrides, cfg in trials(isoflop, largest):
+        key = (overrides["train.duration"], overrides.get("holdout", False))
+        sizes[key].append(count.kernels(cfg))
+    held_out = [key for key in sizes if key[1]]
+    assert held_out == [(f"{3 * float(largest):.4g} flops", True)] and len(sizes) == 5
+    for (duration, holdout), found in sizes.items():
+        best = isoflop.optimum(float(duration.split()[0]))
+        if holdout:
+            assert len(found) == 1 and 0.7 < found[0] / best < 1.4
+        else:
+            assert len(found) >= 5 and min(found) < best / 2 and max(found) > best * 2
+
+
+def test_isoflop_shapes_grow_steadily():
+    sizes = [isoflop.parameters(shape) for shape in isoflop.SHAPES]
+    ratios = [b / a for a, b in itertools.pairwise(sizes)]
+    assert all(1.3 < ratio < 2.3 for ratio in ratios)
+
+
+@pytest.mark.parametrize("arg", ["many", "-1", "nan", "inf", "0"])
+def test_a_budget_that_is_none(arg):
+    with pytest.raises(ValueError, match=f"isoflop.py:{arg} is no budget"):
+        isoflop.get_config(arg)
+
+
+def test_kaplan_varies_one_thing_at_a_time():
+    found = [overrides for overrides, _ in trials(kaplan)]
+    by_size = [o for o in found if o["train.duration"] == "2e+07 tokens"]
+    by_tokens = [o for o in found if o["model.d_model"] == 160]
+    assert (len(by_size), len(by_tokens), len(found)) == (6, 6, 11)
+
+
+def test_lr_grid_gives_every_width_the_same_rates_and_tokens_a_parameter():
+    rates = collections.defaultdict(set)
+    for overrides, cfg in trials(lr_grid):
+        tokens = float(overrides["train.duration"].split()[0])
+        assert tokens / count.kernels(cfg) == pytest.approx(10, rel=0.05)
+        rates[cfg.d_model].add(overrides["optimizer.learning_rate"])
+    assert rates == {width: set(lr_grid.RATES) for width in (32, 64, 96)}
