@@ -22,7 +22,8 @@ def run(tmp_path_factory):
     """Its vocabulary of 300 is larger than the 256 bytes that have a meaning."""
     folder = tmp_path_factory.mktemp("runs") / "a"
     checkpoints = Checkpoints(folder / "checkpoints", 1, 0)
-    checkpoints.save(7, {"params": init(ModelConfig(**MODEL), jax.random.key(0))}, {})
+    params = jax.jit(lambda key: init(ModelConfig(**MODEL), key))(jax.random.key(0))
+    checkpoints.save(7, {"params": params}, {})
     checkpoints.wait()
     config = {"model": MODEL, "data": {"tokenizer": "bytes"}}
     (folder / "config.json").write_text(json.dumps(config))
