@@ -241,6 +241,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict) -> int:
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
         training = Run(resolved, dataset, workdir)
         write_json(workdir / "config.json", json.loads(resolved.to_json()))
+        dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
     status = training.train()
     if status != "preempted":
         about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
