@@ -131,7 +131,7 @@ def log() -> dict:
     """What is recorded of the run."""
     return dict(
         every="2 %",  # duration between training rows of metrics.jsonl
-        tensorboard=False,  # also write TensorBoard event files
+        tensorboard=True,  # also write TensorBoard event files
         peak_flops=0.0,  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
     )
 

@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.space import chain
 
-# Budget in FLOPs: the (layers, width) that share it; 11k to 467k parameters.
+# Budget in FLOPs: the (layers, width) that share it; 20k to 468k parameters.
 LADDER = {
-    3e11: ((2, 16), (2, 24), (2, 32), (2, 40), (3, 48)),
-    9e11: ((2, 24), (2, 32), (2, 40), (3, 48), (3, 64)),
+    3e11: ((2, 24), (2, 32), (2, 40), (3, 48), (3, 64)),
+    9e11: ((2, 32), (2, 40), (3, 48), (3, 64), (3, 80)),
     2.7e12: ((2, 40), (3, 48), (3, 64), (3, 80), (4, 96)),
 }
-HELD_OUT = {8.1e12: ((3, 64),)}
+HELD_OUT = {8.1e12: ((3, 80),)}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -110,6 +110,14 @@ class Run:
         self.config, self.dataset, self.workdir, self.say = config, dataset, Path(workdir), say
         self.cfg, self.plan = step_config(config), plan(config)
         self.mesh = sharding.make_mesh(dict(config.mesh))
+        for key, rows in (
+            (
+                "train.batch_size / train.accumulation",
+                config.train.batch_size // self.cfg.accumulation,
+            ),
+            ("eval.batch_size", config.eval.batch_size),
+        ):
+            sharding.check_rows(key, rows, self.mesh)
         keep = config.checkpoint
         folder = self.workdir / "checkpoints"
         self.checkpoints = Checkpoints(folder, keep.keep_last, keep.keep_best, say)

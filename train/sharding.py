@@ -138,6 +138,16 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     )
 
 
+def check_rows(key: str, rows: int, mesh: Mesh) -> None:
+    """ValueError if a batch of this many rows cannot be split over the devices."""
+    devices = math.prod(mesh.shape[axis] for axis in MESH_AXES["batch"] if axis in mesh.shape)
+    if rows % devices:
+        raise ValueError(
+            f"{key}={rows} rows cannot be split over {devices} devices; "
+            f"use {max(1, rows // devices) * devices} or {(rows // devices + 1) * devices}"
+        )
+
+
 def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:
     """Rows of a batch over all devices; `leading` dimensions (steps) stand before the rows."""
     return NamedSharding(mesh, PartitionSpec(*[None] * leading, MESH_AXES["batch"]))
