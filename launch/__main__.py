@@ -12,6 +12,7 @@ VERBS = {
     "train": ("launch.train", "train one model"),
     "sweep": ("launch.sweep", "train many, predict the held-out one, fit the scaling law"),
     "fit": ("launch.fit", "fit a scaling law to runs or to a CSV, write the report"),
+    "predict": ("launch.predict", "write down a run's loss before it starts"),
     "sample": ("launch.sample", "continue a prompt with a trained model"),
     "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }

@@ -26,6 +26,9 @@ def flag_values() -> flags.FlagValues:
     flags.DEFINE_string("runs", None, "folder of a sweep", **text)
     flags.DEFINE_string("table", None, "CSV of points", **text)
     flags.DEFINE_string("holdout", None, "'largest', 'flops>1e21', or a run's id", **text)
+    flags.DEFINE_string(
+        "prediction", None, "file that isoflop predict wrote, where it was given --out", **text
+    )
     flags.DEFINE_string("out", None, "folder of the report; none is written without", **text)
     flags.DEFINE_string("json", None, "file for law.json", **text)
     flags.DEFINE_integer("draws", 1000, "bootstrap draws; 0: no intervals", **text)
@@ -44,7 +47,7 @@ def main(argv: list[str]) -> int:
     # The room loads when there is work: --help answers at once.
     from scaling.analysis import Settings, analyse
     from scaling.files import write
-    from scaling.prediction import read_predictions
+    from scaling.prediction import default_path, read_predictions, recognised
     from scaling.report import require_drawing, write_report
 
     with bad_input():
@@ -61,7 +64,10 @@ def main(argv: list[str]) -> int:
             params=values.params,
             flops=values.flops,
         )
-        registered = read_predictions(values.runs) if values.runs else []
+        if values.prediction and not Path(values.prediction).is_file():
+            raise ValueError(f"prediction={values.prediction} does not exist; see isoflop predict")
+        path = Path(values.prediction or default_path(values.runs, values.table))
+        registered = recognised(points, read_predictions(path.parent, path.stem))
         law = analyse(points, settings, registered, progress_line if values.draws else None)
     if values.json:
         write(Path(values.json), json.dumps(law, indent=1) + "\n")

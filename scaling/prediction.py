@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scaling.analysis import (
     DEFAULTS,
     LEVEL,
@@ -17,6 +19,65 @@ from scaling.cautions import extrapolation
 from scaling.files import create
 from scaling.isoflop import isoflop
 from scaling.table import Points, sha256
+
+FAR = 10.0  # times the largest fitted compute: beyond it an interval from the fit is too narrow
+SAME_SIZE = 0.02  # a run within this of the target's N and D is the one that was predicted
+
+
+def sized(
+    params: float | None, tokens: float | None, flops: float | None = None
+) -> dict[str, float]:
+    """The target's params, tokens and flops from any two of them, by C = 6 N D; or all as given."""
+    given = {"params": params, "tokens": tokens, "flops": flops}
+    for name, value in given.items():
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value:g} must be positive and finite, such as 7e9")
+    if sum(value is None for value in given.values()) > 1:
+        known = ", ".join(f"{name}={value:g}" for name, value in given.items() if value) or "none"
+        raise ValueError(f"a run has params, tokens and flops: give two of them (given: {known})")
+    n = params if params is not None else flops / (6 * tokens)
+    d = tokens if tokens is not None else flops / (6 * params)
+    return {"params": n, "tokens": d, "flops": flops if flops is not None else 6 * n * d}
+
+
+def default_path(runs: str | None, table: str | None) -> Path:
+    """Where `isoflop fit` looks for the predictions of a folder of runs, or of a CSV."""
+    return Path(runs) / "prediction.json" if runs else Path(table).with_suffix(".prediction.json")
+
+
+def refuse_finished(points: Points, target: dict[str, Any]) -> None:
+    """ValueError where the target's loss is known already."""
+    rows = finished(points, target)
+    if len(rows):
+        raise ValueError(
+            f"run={points.run[rows[0]]} has finished with this very size, at a loss of "
+            f"{points.loss[rows[0]]:.4g}: a prediction comes before its run; "
+            "isoflop fit --holdout=RUN tells what the others would have predicted"
+        )
+
+
+def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
+    """The rows that are the target: those of its name or, where it has none, of its N and D."""
+    if target.get("run"):
+        return np.flatnonzero(points.run == target["run"])
+    off_n = np.abs(points.params / target["params"] - 1)
+    off_d = np.abs(points.tokens / target["tokens"] - 1)
+    return np.flatnonzero((off_n < SAME_SIZE) & (off_d < SAME_SIZE))
+
+
+def recognised(points: Points, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records, each that named no run with the one that turned out to be it, or with its
+    size.
+    """
+    named = []
+    for record in records:
+        target = record["target"]
+        rows = finished(points, target)
+        known = len(rows) and points.run[rows[0]] not in record["points"]["runs"]
+        size = f"{target['params']:.3g} parameters on {target['tokens']:.3g} tokens"
+        run = str(points.run[rows[0]]) if known else target["run"] or size
+        named.append(record | {"target": target | {"run": run}})
+    return named
 
 
 def write_prediction(

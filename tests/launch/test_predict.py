@@ -1,0 +1,128 @@
+"""This file tests the verb `predict`, and that `fit` adds the outcome without touching the file."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from launch.__main__ import main
+from scaling.table import to_csv
+from tests.scaling.ladder import simulate, write_runs
+
+QUICK = ("--draws=50",)
+
+
+@pytest.fixture
+def ladder():
+    """18 finished runs, and the one that is still to come."""
+    points = simulate()
+    return points.select(~points.holdout), points.select(points.holdout)
+
+
+def told(path):
+    return json.loads(path.read_text())
+
+
+def test_a_folder_of_runs_from_prediction_to_outcome(tmp_path, ladder, capsys):
+    done, coming = ladder
+    runs = write_runs(tmp_path / "runs", done)
+    size = [f"--params={coming.params[0]}", f"--tokens={coming.tokens[0]}"]
+    assert main(["predict", f"--runs={runs}", *size, "--run=sim-018", *QUICK]) == 0
+    before = (runs / "prediction.json").read_bytes()
+    record = told(runs / "prediction.json")
+    assert record["target"]["flops"] == pytest.approx(6 * coming.params[0] * coming.tokens[0])
+    assert record["loss"]["lo"] < record["loss"]["value"] < record["loss"]["hi"]
+    assert len(record["points"]["sha256"]) == 64 and record["made"].startswith("20")
+    assert main(["fit", f"--runs={runs}", f"--json={tmp_path / 'a.json'}", *QUICK]) == 0
+    assert told(tmp_path / "a.json")["holdout"]["registered"][0]["outcome"] is None
+
+    write_runs(runs, coming)
+    capsys.readouterr()
+    assert main(["fit", f"--runs={runs}", f"--json={tmp_path / 'b.json'}", *QUICK]) == 0
+    judged = told(tmp_path / "b.json")["holdout"]["registered"][0]
+    assert judged["outcome"] == coming.loss[0]
+    assert judged["error"] == pytest.approx(coming.loss[0] / record["loss"]["value"] - 1)
+    assert "for sim-018" in capsys.readouterr().out
+    assert (runs / "prediction.json").read_bytes() == before
+
+
+def test_a_table_knows_the_run_by_its_size(tmp_path, ladder, capsys):
+    done, coming = ladder
+    table = tmp_path / "points.csv"
+    table.write_text(to_csv(done))
+    flops = f"--flops={6 * coming.params[0] * coming.tokens[0]}"
+    argv = ["predict", f"--table={table}", f"--params={coming.params[0]}", flops, *QUICK]
+    assert main(argv) == 0
+    path = tmp_path / "points.prediction.json"
+    before = path.read_bytes()
+    out = f"--json={tmp_path / 'law.json'}"
+    assert main(["fit", f"--table={table}", out, *QUICK]) == 0
+    assert "parameters on" in capsys.readouterr().out
+    table.write_text(to_csv(simulate()))
+    assert main(["fit", f"--table={table}", out, *QUICK]) == 0
+    judged = told(tmp_path / "law.json")["holdout"]["registered"][0]
+    assert judged["target"]["run"] == "sim-018" and judged["outcome"] == coming.loss[0]
+    assert path.read_bytes() == before and told(path)["target"]["run"] is None
+
+
+def test_out_is_found_again_by_its_name(tmp_path, ladder):
+    done, coming = ladder
+    table = tmp_path / "points.csv"
+    table.write_text(to_csv(done))
+    out = tmp_path / "elsewhere" / "mine.json"
+    size = [f"--params={coming.params[0]}", f"--tokens={coming.tokens[0]}"]
+    assert main(["predict", f"--table={table}", *size, f"--out={out}", *QUICK]) == 0
+    argv = ["fit", f"--table={table}", f"--json={tmp_path / 'law.json'}", *QUICK]
+    assert main(argv) == 0
+    assert told(tmp_path / "law.json")["holdout"]["registered"] == []
+    assert main([*argv, f"--prediction={out}"]) == 0
+    assert len(told(tmp_path / "law.json")["holdout"]["registered"]) == 1
+
+
+def test_other_points_make_another_file(tmp_path, ladder):
+    done, coming = ladder
+    table, size = tmp_path / "points.csv", [f"--params={coming.params[0]}", "--tokens=4e7"]
+    for kept in (len(done), len(done) - 1, len(done)):
+        table.write_text(to_csv(done.select(np.arange(len(done)) < kept)))
+        assert main(["predict", f"--table={table}", *size, *QUICK]) == 0
+    names = {path.name for path in tmp_path.glob("*.json")}
+    assert names == {"points.prediction.json", "points.prediction-2.json"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--params=1e5"], "give two of them (given: params=100000)"),
+        ([], "give two of them (given: none)"),
+        (["--params=-1", "--tokens=1e8"], "params=-1 must be positive"),
+        (["--params=nan", "--tokens=1e8"], "params=nan must be positive"),
+        (["--params=1e5", "--tokens=1e8", "--draws=0"], "a prediction needs an interval"),
+        (["--params=1e5", "--tokens=1e8", "--holdout=x"], "matches no point"),
+        (["--params=1e5", "--tokens=1e8", "--runs=x"], "either --runs=FOLDER or --table"),
+        (["--params=1e5", "--tokens=1e8", "--run=sim-003"], "a prediction comes before its run"),
+        (["--params=1e5", "--tokens=1e8", "--config.seed=1"], "predict reads no config"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, flags, message):
+    table = tmp_path / "points.csv"
+    table.write_text(to_csv(simulate()))
+    assert main(["predict", f"--table={table}", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["points.csv"]
+
+
+def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
+    points = simulate()
+    (tmp_path / "points.csv").write_text(to_csv(points))
+    size = [f"--params={points.params[2]}", f"--tokens={points.tokens[2]}"]
+    assert main(["predict", f"--table={tmp_path / 'points.csv'}", *size]) == 2
+    assert re.search(r"run=sim-002 has finished .* at a loss", capsys.readouterr().err)
+
+
+def test_a_prediction_that_is_not_there(tmp_path, capsys):
+    (tmp_path / "points.csv").write_text(to_csv(simulate()))
+    argv = ["fit", f"--table={tmp_path / 'points.csv'}", f"--prediction={tmp_path / 'no.json'}"]
+    assert main(argv) == 2
+    assert "does not exist" in capsys.readouterr().err
