@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
-from configs import base, isoflop, kaplan, lr_grid
+from configs import base, isoflop, kaplan, lr_grid, quickstart
 from model import count
 from model.config import derive
 
-SWEEPS = {"isoflop": isoflop, "kaplan": kaplan, "lr_grid": lr_grid}
+SWEEPS = {"isoflop": isoflop, "kaplan": kaplan, "lr_grid": lr_grid, "quickstart": quickstart}
 
 
 def trials(module, *arg):
@@ -67,10 +67,21 @@ def test_kaplan_varies_one_thing_at_a_time():
     assert (len(by_size), len(by_tokens), len(found)) == (6, 6, 11)
 
 
-def test_lr_grid_gives_every_width_the_same_rates_and_tokens_a_parameter():
-    rates = collections.defaultdict(set)
-    for overrides, cfg in trials(lr_grid):
-        tokens = float(overrides["train.duration"].split()[0])
-        assert tokens / count.kernels(cfg) == pytest.approx(10, rel=0.05)
-        rates[cfg.d_model].add(overrides["optimizer.learning_rate"])
-    assert rates == {width: set(lr_grid.RATES) for width in (32, 64, 96)}
+def test_lr_grid_gives_every_width_the_same_rates():
+    found = [overrides for overrides, _ in trials(lr_grid)]
+    rates = collections.defaultdict(list)
+    for overrides in found:
+        rates[overrides["model.d_model"]].append(overrides["optimizer.learning_rate"])
+    assert list(rates.values()) == [list(lr_grid.RATES)] * 3
+    best = lr_grid.get_config().optimizer.learning_rate
+    assert min(lr_grid.RATES) < best < max(lr_grid.RATES)  # the rate in use lies inside the grid
+
+
+def test_quickstart_brackets_three_budgets_and_holds_one_run_out():
+    found = [overrides for overrides, _ in trials(quickstart)]
+    fitted = [o for o in found if not o["holdout"]]
+    budgets = collections.Counter(o["train.duration"] for o in fitted)
+    assert len(budgets) == 3 and min(budgets.values()) >= 5
+    (held_out,) = [o for o in found if o["holdout"]]
+    largest = max(float(duration.split()[0]) for duration in budgets)
+    assert float(held_out["train.duration"].split()[0]) == pytest.approx(3 * largest)
