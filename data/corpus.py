@@ -7,6 +7,7 @@
     'web.jsonl', 'web.parquet'  one document a row, its text under `text_key`
     'x.txt.gz', 'x.jsonl.zst'   any of the text formats, compressed
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
+    'synthetic[:KEY=VALUE…]'    a language whose entropy is known (`data/synthetic.py`)
 
 Text is kept byte for byte: no newline translation, no normalisation. A document is a non-empty str.
 """
@@ -20,10 +21,13 @@ import re
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
+
+from data import synthetic
 
 CHUNK_BYTES = (
     8 * 1024
@@ -62,19 +66,25 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
 
 def identity(spec: str) -> list:
     """What must change when the text does, without reading it: name, size and time of each file."""
-    if spec.startswith("hf:"):
-        return [spec]
+    if scheme(spec):
+        return SCHEMES[scheme(spec)].identity(spec)
     return [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files(spec)]
 
 
 def size(spec: str) -> int | None:
     """Bytes of text in `spec`, about; None where only reading it would tell."""
-    if spec.startswith("hf:"):
-        return None
+    if scheme(spec):
+        return SCHEMES[scheme(spec)].size(spec)
     listed = [path for _, path in files(spec)]
     if any(path.suffix in {".gz", ".zst", ".parquet"} for path in listed):
         return None
     return sum(path.stat().st_size for path in listed)
+
+
+def scheme(spec: str) -> str:
+    """The key in SCHEMES of text that comes from no file, else ''."""
+    name, colon, _ = spec.partition(":")
+    return name if name in SCHEMES and (colon or name == "synthetic") else ""
 
 
 def files(spec: str) -> list[tuple[str, Path]]:
@@ -86,7 +96,8 @@ def files(spec: str) -> list[tuple[str, Path]]:
         return [(path.name, path)]
     if not path.is_dir():
         raise FileNotFoundError(
-            f"data.corpora={spec!r} does not exist; give a file, a folder, 'stdlib' or 'hf:NAME'"
+            f"data.corpora={spec!r} does not exist; give a file, a folder, 'stdlib', 'synthetic' "
+            "or 'hf:NAME'"
         )
     listed = sorted((file.relative_to(path).as_posix(), file) for file in _walk(path))
     if not listed:
@@ -121,8 +132,8 @@ def _hand_written(path: Path) -> bool:
 
 
 def _read(spec: str, text_key: str) -> Iterator[str]:
-    if spec.startswith("hf:"):
-        yield from _hugging_face(spec, text_key)
+    if scheme(spec):
+        yield from SCHEMES[scheme(spec)].read(spec, text_key)
         return
     alone = spec != "stdlib" and Path(spec).expanduser().is_file()
     for _, path in files(spec):
@@ -295,6 +306,10 @@ def _hugging_face(spec: str, text_key: str) -> Iterator[str]:
         yield _as_text(row[text_key], f"{spec} row {number}", text_key)
 
 
+def _synthetic(spec: str, text_key: str) -> Iterator[str]:
+    return synthetic.parse(spec).documents()
+
+
 def _missing_key(where: str, text_key: str, found: Iterable[str]) -> None:
     keys = ", ".join(sorted(found)) or "none"
     raise ValueError(f"{where} has no key data.text_key={text_key!r}; keys found: {keys}")
@@ -313,3 +328,22 @@ def _as_text(value: object, where: str, text_key: str) -> str:
 
 OPENERS: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".zst": _open_zstandard}
 READERS: dict[str, Callable[[BinaryIO, Path, str], Iterator[str]]] = {".jsonl": _jsonl}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How text is had that comes from no file: the same three questions that files answer."""
+
+    read: Callable[[str, str], Iterator[str]]
+    identity: Callable[[str], list]
+    size: Callable[[str], int | None]
+
+
+SCHEMES = {
+    "hf": Scheme(_hugging_face, lambda spec: [spec], lambda spec: None),
+    "synthetic": Scheme(
+        _synthetic,
+        lambda spec: [repr(synthetic.parse(spec)), synthetic.VERSION],
+        lambda spec: synthetic.parse(spec).tokens,
+    ),
+}

@@ -216,7 +216,8 @@ def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]
 
 def _origin(data_cfg: Any, spec: str) -> list:
     """What the documents of `spec` are made from; equal origins give equal documents."""
-    where = spec if spec == "stdlib" or spec.startswith("hf:") else str(Path(spec).resolve())
+    named = spec == "stdlib" or corpus.scheme(spec)
+    where = spec if named else str(Path(spec).resolve())
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
 
 
