@@ -32,7 +32,7 @@ def flag_values() -> flags.FlagValues:
     flags.DEFINE_string("out", None, "folder of the report; none is written without", **text)
     flags.DEFINE_string("json", None, "file for law.json", **text)
     flags.DEFINE_integer("draws", 1000, "bootstrap draws; 0: no intervals", **text)
-    flags.DEFINE_integer("seed", 0, "of the bootstrap", **text)
+    flags.DEFINE_integer("seed", 42, "of the bootstrap", **text)
     flags.DEFINE_string("objective", "huber", "huber | squares | absolute", **text)
     flags.DEFINE_float("delta", 1e-3, "of the Huber loss, in log-loss", **text)
     flags.DEFINE_string("params", "total", "count N as total | non_embedding | with_head", **text)

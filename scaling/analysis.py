@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaling.cautions import cautions
-from scaling.fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, Fit, bootstrap, fit
+from scaling.fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, SEED, Fit, bootstrap, fit
 from scaling.isoflop import IsoFlop, curve, exponents, frontier, isoflop
 from scaling.laws import optimal_params
 from scaling.refuse import Unsupported
@@ -42,7 +42,7 @@ class Settings:
     objective: str = "huber"  # huber | squares | absolute
     delta: float = HUBER_DELTA
     draws: int = 1000  # of the bootstrap; 0: no intervals
-    seed: int = 0
+    seed: int = SEED
     resampling: str = "auto"  # runs | residuals | auto: by the number of runs
     params: str = "total"  # how N is counted
     flops: str = "6nd"  # how C is counted
@@ -97,6 +97,11 @@ def number(value: float | None, draws: np.ndarray | None = None) -> dict[str, fl
 def finite(value: Any) -> float | None:
     """A float for JSON, null where there is none."""
     return float(value) if value is not None and np.isfinite(value) else None
+
+
+def standard_error(draws: np.ndarray) -> float | None:
+    """Standard deviation of bootstrap draws; null where a draw of a hopeless fit is infinite."""
+    return finite(np.std(draws, ddof=1)) if np.isfinite(draws).all() else None
 
 
 def nothing(names: tuple[str, ...], reason: str) -> dict[str, Any]:
@@ -164,6 +169,7 @@ def describe_parametric(found: Parametric) -> dict[str, Any]:
         "n": len(residuals),
         "resampling": found.resampling,
         "draws": len(found.draws),
+        "standard_errors": {name: standard_error(values) for name, values in drawn.items()},
         "cloud": {name: [float(v) for v in values[:CLOUD]] for name, values in drawn.items()},
     }
 

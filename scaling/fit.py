@@ -10,6 +10,7 @@ from scaling.minimise import Sample, bfgs, levenberg_marquardt
 from scaling.refuse import Unsupported
 
 HUBER_DELTA = 1e-3
+SEED = 42  # of the bootstrap
 SCREENING_POINTS = 400
 POLISHED_STARTS = 32
 SAME_MINIMUM = 1e-8
@@ -176,15 +177,24 @@ def stationarity(problem: Problem, theta: np.ndarray, sample: Sample) -> tuple[f
     return float(np.linalg.norm(gradient[0] * scale)), float(condition)
 
 
-def resample_runs(fitted: Fit, runs: np.ndarray, size: int, random: np.random.Generator) -> Sample:
+def numbered(runs: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many runs there are, and which of them each row is, counted as they first appear."""
+    _, first, which = np.unique(np.asarray(runs), return_index=True, return_inverse=True)
+    return len(first), np.argsort(np.argsort(first))[which]
+
+
+def resample_runs(
+    fitted: Fit, runs: np.ndarray, size: int, random: np.random.RandomState
+) -> Sample:
     """Whole runs drawn with replacement, never single points of one curve."""
-    names, which = np.unique(np.asarray(runs), return_inverse=True)
-    times = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
+    count, which = numbered(runs)
+    drawn = random.randint(0, count, (size, count))
+    times = np.stack([np.bincount(draw, minlength=count) for draw in drawn])
     return Sample(fitted.sample.log_loss, times[:, which] * fitted.sample.weights)
 
 
 def resample_residuals(
-    fitted: Fit, runs: np.ndarray, size: int, random: np.random.Generator
+    fitted: Fit, runs: np.ndarray, size: int, random: np.random.RandomState
 ) -> Sample:
     """The fitted law plus noise of the residuals' size, at the very sizes and lengths that were
     run.
@@ -193,11 +203,11 @@ def resample_residuals(
     noise of a draw is scaled by sqrt(dof / chi2_dof): the residuals of few runs do not tell their
     own spread, hence Student's t.
     """
-    names, which = np.unique(np.asarray(runs), return_inverse=True)
+    count, which = numbered(runs)
     law = fitted.sample.log_loss - fitted.residuals
-    dof = max(len(names) - len(fitted.theta), 1)
+    dof = max(count - len(fitted.theta), 1)
     spread = np.sqrt(fitted.spread**2 * dof / random.chisquare(dof, size))
-    noise = random.standard_normal((size, len(names)))[:, which] * spread[:, None]
+    noise = random.standard_normal((size, count))[:, which] * spread[:, None]
     return Sample(law + noise, fitted.sample.weights)
 
 
@@ -208,12 +218,16 @@ def bootstrap(
     fitted: Fit,
     runs: np.ndarray,
     draws: int,
-    seed: int = 0,
+    seed: int = SEED,
     resampling: str = "runs",
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Coordinates [draws, P] of refits to resampled data, every one started from the full fit."""
-    random = np.random.default_rng(seed)
+    """Coordinates [draws, P] of refits to resampled data, every one started from the full fit.
+
+    The stream is numpy's legacy one: with SEED it draws the very resamples of Besiroglu et al.
+    2024, whose standard errors can then be compared without the noise of another seed.
+    """
+    random = np.random.RandomState(seed)
     found = [np.empty((0, len(fitted.theta)))]
     for first in range(0, draws, BOOTSTRAP_BATCH):
         size = min(BOOTSTRAP_BATCH, draws - first)
