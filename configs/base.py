@@ -59,7 +59,8 @@ def model() -> dict:
 def data() -> dict:
     """The text, and how it becomes tokens."""
     return dict(
-        corpora=("stdlib",),  # stdlib | FILE | FOLDER | *.jsonl[.gz|.zst] | *.parquet | hf:NAME | synthetic
+        # stdlib | FILE | FOLDER | *.jsonl[.gz|.zst] | *.parquet | hf:NAME | synthetic[:KEY=VALUE…]
+        corpora=("stdlib",),
         weights=(1.0,),  # share of the tokens drawn from each corpus
         text_key="text",  # field of a jsonl or parquet row that holds the text
         tokenizer="bytes",  # bytes | chars | bpe | unigram | a SentencePiece .model file
