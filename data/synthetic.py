@@ -315,7 +315,12 @@ def oracle(language: Language, texts: Iterator[np.ndarray]) -> Measured:
 
 
 def oracle_of(spec: str, split: Split, tokenizer: Tokenizer) -> Measured:
-    """The oracle's loss on a stored split of the corpus `spec`, the ends of documents left out."""
+    """The oracle's loss, nats per character, on a stored split of the corpus `spec`.
+
+    The ends of documents are left out. ValueError for a split without documents.
+    """
+    if not split.n_tokens:
+        raise ValueError(f"data.corpora={spec!r}: the split is empty; use a larger data.validation")
     language = parse(spec).language
     stored = np.concatenate(split.shards)
     ends = np.flatnonzero(stored == tokenizer.eod)

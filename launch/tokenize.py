@@ -10,8 +10,9 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from data import corpus, synthetic
 from data.shards import SPLITS
-from data.store import Dataset, prepare
+from data.store import Component, Dataset, prepare
 from launch.errors import DONE, bad_input
 from launch.files import write_json
 from launch.flags import load_config, parse
@@ -57,9 +58,25 @@ def describe(dataset: Dataset) -> dict:
                     }
                     for name in SPLITS
                 },
+                **known_entropy(part, dataset),
             }
             for part, weight in zip(dataset.components, dataset.weights, strict=True)
         ],
+    }
+
+
+def known_entropy(part: Component, dataset: Dataset) -> dict:
+    """Of a synthetic corpus: H, and the oracle's loss on the validation text that models see."""
+    validation = part.splits["validation"]
+    if corpus.scheme(part.name) != "synthetic" or not validation.n_tokens:
+        return {}
+    oracle = synthetic.oracle_of(part.name, validation, dataset.tokenizer)
+    return {
+        "entropy": {
+            "rate": synthetic.parse(part.name).language.entropy,
+            "validation": oracle.nats,
+            "validation_se": oracle.se,
+        }
     }
 
 
@@ -80,3 +97,9 @@ def print_table(about: dict) -> None:
     print(f"hash       {about['hash']}")
     for part in about["corpora"]:
         print(f"path       {part['path']}")
+        if "entropy" in part:
+            known = part["entropy"]
+            print(
+                f"entropy    {known['rate']:.5f} nats/character; of the validation text "
+                f"{known['validation']:.5f} ± {known['validation_se']:.5f}"
+            )

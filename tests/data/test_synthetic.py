@@ -1,6 +1,7 @@
 """This file tests the synthetic languages: entropy, oracle, draws, and texts as a corpus."""
 
 import itertools
+import json
 import math
 import time
 
@@ -227,8 +228,15 @@ def test_bad_specs_are_one_line_and_exit_code_2(spec, message, tmp_path, capsys)
     assert not cache.exists()
 
 
-def test_tokenize_verb(tmp_path, capsys):
+def test_tokenize_verb_says_what_the_oracle_loses(tmp_path, capsys):
     cache = f"--config.data.cache={tmp_path / 'cache'}"
-    spec = f"--config.data.corpora={SPEC}"
-    assert main(["tokenize", spec, cache, "--config.data.tokenizer=chars"]) == 0
-    assert "chars, 10 tokens" in capsys.readouterr().out  # 3 letters, 5 values, and chars' own two
+    spec, out = f"--config.data.corpora={SPEC}", tmp_path / "out.json"
+    assert main(["tokenize", spec, cache, "--config.data.tokenizer=chars", f"--json={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert "chars, 10 tokens" in printed  # 3 letters, 5 values, and chars' own two
+    known = json.loads(out.read_text())["corpora"][0]["entropy"]
+    assert known["rate"] == synthetic.parse(SPEC).language.entropy
+    assert 0 < abs(known["validation"] - known["rate"]) < 3 * known["validation_se"]
+    assert f"{known['rate']:.5f} nats/character" in printed
+    assert main(["tokenize", spec, cache, "--config.data.validation=0"]) == 0
+    assert "nats" not in capsys.readouterr().out
