@@ -44,6 +44,22 @@ def constrain(x: jax.Array, *axes: str) -> jax.Array:
     return nn.with_logical_constraint(x, axes)
 
 
+@jax.custom_vjp
+def layout_kept(kernel: jax.Array) -> jax.Array:
+    """The same array; its gradient is computed in its layout, which XLA would else turn round."""
+    return kernel
+
+
+layout_kept.defvjp(lambda kernel: (kernel, None), lambda _, g: (jax.lax.optimization_barrier(g),))
+
+
+def product(x_MI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
+    """x W [M, O]. The gradient of W is computed longer side last, up to 2× as fast on XLA:CPU."""
+    if kernel_IO.shape[0] > kernel_IO.shape[1]:
+        return jnp.einsum("mi,oi->mo", x_MI, layout_kept(kernel_IO.T))
+    return x_MI @ layout_kept(kernel_IO)
+
+
 class Linear(nn.Module):
     """y = x W + b over the last axis, contracted as a 2-D [tokens, features] view.
 
@@ -61,7 +77,7 @@ class Linear(nn.Module):
         fan_in, dtype = x.shape[-1], jnp.dtype(self.cfg.dtype)
         init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual))
         kernel = self.param("kernel", init, (fan_in, self.features))
-        y = x.reshape(-1, fan_in).astype(dtype) @ kernel.astype(dtype)
+        y = product(x.reshape(-1, fan_in).astype(dtype), kernel.astype(dtype))
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
         return y.reshape(*x.shape[:-1], self.features)
@@ -83,7 +99,8 @@ class Embed(nn.Module):
     def score(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, rows]."""
         x_MD = x_BTD.reshape(-1, self.cfg.d_model)
-        return (x_MD @ self.embedding.astype(self.cfg.dtype).T).reshape(*x_BTD.shape[:-1], -1)
+        logits_MV = product(x_MD, self.embedding.astype(self.cfg.dtype).T)
+        return logits_MV.reshape(*x_BTD.shape[:-1], -1)
 
 
 class Norm(nn.Module):
