@@ -1,0 +1,48 @@
+"""This file lets a process take turns with others: it trains when it is told to, and says how fast.
+
+It knows no framework and imports nothing, so that any Python can run a contestant.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+from tests.bench.shapes import SHAPES, Shape
+
+Advance = Callable[[], None]  # takes shape.steps steps and waits for their result
+
+
+def main(prepare: Callable[[Shape], tuple[Advance, int]]) -> None:
+    """Runs `MODULE SHAPE [SECONDS]`; `prepare` returns (advance, parameters of the model).
+
+    With SECONDS, trains once for so long. Without, for as many seconds as each line of stdin says.
+    """
+    shape = SHAPES[sys.argv[1]]
+    advance, parameters = prepare(shape)
+    expected = shape.parameters + shape.context * shape.d_model
+    if parameters != expected:
+        raise ValueError(f"{sys.argv[0]} has {parameters} parameters, {shape.name} has {expected}")
+    first, steady = _seconds(advance), _seconds(advance)
+    _say({"compile_seconds": max(0.0, first - steady)})
+    for line in sys.argv[2:] or sys.stdin:
+        _say({"gflops": measure(shape, advance, float(line))})
+
+
+def measure(shape: Shape, advance: Advance, seconds: float) -> float:
+    """Model GFLOP/s over at least so many seconds of whole calls."""
+    calls, begun = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        advance()
+        calls += 1
+    return calls * shape.steps * shape.flops / elapsed / 1e9
+
+
+def _seconds(advance: Advance) -> float:
+    begun = time.perf_counter()
+    advance()
+    return time.perf_counter() - begun
+
+
+def _say(answer: dict) -> None:
+    print(json.dumps(answer), flush=True)

@@ -1,0 +1,101 @@
+"""This file measures what the training loop adds to the bare jitted chunk that it calls.
+
+The loop reads batches, logs, watches for divergence and shows its progress; evaluations and
+checkpoints are left out, as they are work of their own.
+
+    JAX_PLATFORMS=cpu taskset -c 0 python -m tests.bench.loop S2
+"""
+
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from configs import base
+from data.store import Dataset
+from launch import trial
+from tests.bench import loader, ours
+from tests.bench.shapes import SHAPES, Shape
+from train.loop import Run
+
+CHUNKS, ROUNDS = 24, 5
+TARGET = 0.03  # the loop's share of the bare chunk's time
+
+
+class Timed(Run):
+    """A run that remembers when each chunk ended, and how many steps it had."""
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments, say=lambda text: None)
+        self.ends, self.counts = [], []
+
+    def _advance(self, compiled: Any, batches: dict, count: int) -> None:
+        super()._advance(compiled, batches, count)
+        self.ends.append(time.perf_counter())
+        self.counts.append(count)
+
+    def seconds_per_step(self) -> float:
+        """The median over chunks, from the end of one to the end of the next."""
+        pairs = zip(self.ends, self.ends[1:], self.counts[1:], strict=False)
+        return statistics.median((end - begin) / count for begin, end, count in pairs)
+
+
+def resolve(shape: Shape, data: Dataset) -> Any:
+    """The resolved config of a run of CHUNKS chunks that logs at every fourth."""
+    config = base.get_config()
+    config.model.n_layers, config.model.d_model = shape.n_layers, shape.d_model
+    config.model.context_length, config.model.n_heads = shape.context, shape.n_heads
+    config.train.batch_size, config.train.duration = shape.batch, "1000 steps"
+    config.train.chunk = trial.chunk_steps(trial.resolve(config, data))
+    config.train.duration = f"{CHUNKS * config.train.chunk} steps"
+    config.log.every = f"{4 * config.train.chunk} steps"
+    config.eval.every = config.checkpoint.every = "100 %"
+    return trial.resolve(config, data)
+
+
+def bare_seconds_per_step(advance: ours.contestant.Advance, steps: int) -> float:
+    def once() -> float:
+        begun = time.perf_counter()
+        advance()
+        return (time.perf_counter() - begun) / steps
+
+    return statistics.median(once() for _ in range(CHUNKS))
+
+
+def measure(shape: Shape) -> dict:
+    """Milliseconds a step of the bare chunk and of the loop: taken in turn, the best of ROUNDS."""
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        data = loader.dataset(Path(folder), size=1 << 14)
+        config = resolve(shape, data)
+        steps = config.train.chunk
+        same = dataclasses.replace(shape, steps=steps, vocab=config.model.vocab_size)
+        advance, _ = ours.prepare(same)
+        advance()
+        bare, loop = [], []
+        for number in range(ROUNDS):
+            bare.append(bare_seconds_per_step(advance, steps))
+            workdir = Path(folder) / f"run{number}"
+            workdir.mkdir()
+            run = Timed(config, data, workdir)
+            run.train()
+            loop.append(run.seconds_per_step())
+    return {
+        "shape": shape.name,
+        "chunk": steps,
+        "bare_ms": 1e3 * min(bare),
+        "loop_ms": 1e3 * min(loop),
+        "cost": min(loop) / min(bare) - 1,
+        "target": TARGET,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(SHAPES[sys.argv[1]])))
