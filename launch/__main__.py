@@ -13,6 +13,7 @@ VERBS = {
     "sweep": ("launch.sweep", "train many, predict the held-out one, fit the scaling law"),
     "fit": ("launch.fit", "fit a scaling law to runs or to a CSV, write the report"),
     "predict": ("launch.predict", "write down a run's loss before it starts"),
+    "compare": ("launch.compare", "the compute that one ladder saves against another"),
     "plan": ("launch.spend", "the best run that a budget of compute, data or time can buy"),
     "sample": ("launch.sample", "continue a prompt with a trained model"),
     "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
