@@ -54,7 +54,7 @@ def main(_: list[str]) -> None:
     if not QUICK.value:
         status.print("[dim]loop")
         found["loop"] = alone("loop", LOOP_SHAPE)
-    report(found, Console())
+    report(found, Console() if sys.stdout.isatty() else Console(width=100))
     if JSON.value:
         Path(JSON.value).write_text(json.dumps(found, indent=1) + "\n")
 
