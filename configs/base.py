@@ -92,9 +92,9 @@ def optimizer() -> dict:
     return dict(
         name="adamw",  # adamw | adafactor | lion | sgd | muon
         learning_rate=1e-3,  # the schedule's peak
-        b1=0.9,  # first moment; momentum of sgd and muon
-        b2=0.95,  # second moment
-        eps=1e-8,
+        b1=0.9,  # first moment; momentum of sgd and muon; unused by adafactor
+        b2=0.95,  # second moment; unused by adafactor and sgd
+        eps=1e-8,  # of adamw and muon
         weight_decay=0.1,  # times the learning rate, on the parameters train/optimizer.py lists
         clip_norm=1.0,  # global norm of the gradient; 0: no clipping
     )

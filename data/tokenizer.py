@@ -115,6 +115,10 @@ def _bytes(model: bytes) -> tuple[Encode, list[bytes], int]:
 def _characters(model: bytes) -> tuple[Encode, list[bytes], int]:
     """Ids are ranks of code points. Unknown counts as one byte: it never flatters bits/byte."""
     points = np.frombuffer(model, "<u4")
+    if not len(points):
+        raise ValueError(
+            "data.tokenizer='chars' found no training text; use more, or a smaller data.validation"
+        )
     eod, unknown = len(points), len(points) + 1
 
     def encode(text: str) -> np.ndarray:

@@ -75,7 +75,10 @@ def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
             planned = _planned(base, variation, datasets)
         except ValueError as error:
             raise ValueError(f"trial {number} of {spec} {dict(variation)}: {error}") from error
-        trials.setdefault(planned.id, planned)
+        if trials.setdefault(planned.id, planned).holdout != planned.holdout:
+            raise ValueError(
+                f"trial {number} of {spec} {dict(variation)} is both fitted and held out; drop one"
+            )
     ordered = sorted(trials.values(), key=lambda planned: (-planned.flops, planned.id))
     return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
 

@@ -17,7 +17,6 @@ import rich.table
 import rich.text
 from absl import flags as absl_flags
 
-from data import store
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch import flags
@@ -79,23 +78,7 @@ def open_run(run: Path) -> tuple[ModelConfig, Tokenizer]:
     config = read_json(run / "config.json")
     if config is None:
         raise FileNotFoundError(f"run={run} holds no config.json; give it the folder of a run")
-    return ModelConfig(**config["model"]), find_tokenizer(run, config["data"])
-
-
-def find_tokenizer(run: Path, data_keys: dict) -> Tokenizer:
-    """The run's own copy, or one that needs no training, or that of the dataset it was made for."""
-    if (run / "tokenizer" / "tokenizer.json").is_file():
-        return tokenizers.load(run / "tokenizer")
-    if data_keys["tokenizer"] not in tokenizers.TRAINED:
-        return tokenizers.given(data_keys["tokenizer"])
-    data_cfg = flags.load_config("configs/base.py", {f"data.{k}": v for k, v in data_keys.items()})
-    dataset = store.prepare(data_cfg.data)
-    if dataset.hash != data_keys["hash"]:
-        raise ValueError(
-            f"run={run} was trained with tokens that data.cache={data_keys['cache']} no longer "
-            f"gives: the text has changed since; run it where its cache is"
-        )
-    return dataset.tokenizer
+    return ModelConfig(**config["model"]), tokenizers.load(run / "tokenizer")
 
 
 def describe(tokenizer: Tokenizer, drawn: Samples, row: int) -> dict:

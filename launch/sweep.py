@@ -65,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]]) -> int:
     """Both stages: the trials that are fitted, then those that are predicted from them."""
-    states = _states(plan.trials, workdir)
+    with bad_input():
+        states = _states(plan.trials, workdir)
     with Interrupt() as interrupt, display.Live(workdir, plan.trials, states) as live:
         if states:
             live.say(f"{len(states)} of {len(plan.trials)} trials are finished already")
@@ -178,7 +179,8 @@ def _fit(workdir: Path) -> None:
 
 def _print_plan(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]]) -> None:
     """The table of --dry_run, and what its times assume."""
-    states = _states(plan.trials, workdir)
+    with bad_input():
+        states = _states(plan.trials, workdir)
     results = [read_json(workdir / key / "result.json") for key in states]
     measured = plans.measured_flops(results)
     rate = measured or plans.ASSUMED_FLOPS[devices[0]]

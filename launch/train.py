@@ -26,4 +26,4 @@ def main(argv: Sequence[str]) -> int:
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
         config = flags.load_config(values.config, overrides)
-    return trial.run(config, values.workdir)
+    return trial.run(config, values.workdir, overrides)

@@ -23,9 +23,10 @@ from model.config import ModelConfig, derive
 from train import duration
 from train.optimizer import OPTIMIZERS
 from train.schedule import SCHEDULES
+from train.watch import Stop, stop_signals
 
 EXIT_CODES = {"done": DONE, "preempted": PREEMPTED, "diverged": DIVERGED}
-CONVENTIONS = ("6nd", "kaplan", "chinchilla", "palm")
+CONVENTIONS = tuple(count.FLOPS)
 
 # Keys that cannot change a trial's numbers; all other keys make its id. The text is in data.hash.
 NOT_IN_ID = {
@@ -90,7 +91,7 @@ def _check_names(config: ConfigDict) -> None:
     for key, (value, choices) in known.items():
         if value not in choices:
             raise ValueError(f"{key}={value!r} is unknown; use one of {', '.join(choices)}")
-    at_least = {"train.accumulation": 1, "eval.sequences": 1, "eval.batch_size": 1}
+    at_least = {"train.accumulation": 1, "eval.sequences": 2, "eval.batch_size": 1}
     at_least |= {"checkpoint.keep_last": 1, "checkpoint.keep_best": 0, "seed": 0}
     at_least |= {"train.batch_size": 1, "train.batch_per_device": 0, "train.chunk": 0}
     at_least |= {"optimizer.learning_rate": 0, "optimizer.weight_decay": 0}
@@ -102,6 +103,8 @@ def _check_names(config: ConfigDict) -> None:
         value = (config[section] if section else config)[leaf]
         if not value >= least:
             raise ValueError(f"{key}={value} is too small; use {least} or more")
+    if not config.seed < 2**32:
+        raise ValueError(f"seed={config.seed} must be below 2^32")
     for key in ("b1", "b2"):
         if not config.optimizer[key] < 1:
             raise ValueError(f"optimizer.{key}={config.optimizer[key]} must be below 1")
@@ -130,6 +133,17 @@ def _resolve_batch(config: ConfigDict, devices: int) -> None:
         raise ValueError(
             f"train.accumulation={parts} does not divide train.batch_size={batch}; use {valid}"
         )
+    for key, rows, unit in (
+        ("train.batch_size", batch, parts * devices),
+        ("eval.batch_size", config.eval.batch_size, devices),
+    ):
+        if rows % unit:
+            valid = sorted({max(1, rows // unit) * unit, (rows // unit + 1) * unit})
+            raise ValueError(
+                f"{key}={rows} is no multiple of {unit}, which {devices} devices"
+                f"{f' times train.accumulation={parts}' if unit > devices else ''} need; "
+                f"use {' or '.join(map(str, valid))}"
+            )
 
 
 def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
@@ -211,7 +225,8 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
     stderr.
     """
     try:
-        return _run(config, Path(workdir), dict(overrides or {}))
+        with stop_signals() as stop:
+            return _run(config, Path(workdir), dict(overrides or {}), stop)
     except BadInput as error:
         print(f"isoflop: {error}", file=sys.stderr)
     except OSError as error:
@@ -225,10 +240,12 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
     return BAD_INPUT
 
 
-def _run(config: ConfigDict, workdir: Path, overrides: dict) -> int:
+def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     import jax
 
-    from train.loop import Run  # slow imports, which planning a sweep does without
+    from train.checkpoint import Damaged  # slow imports, which planning a sweep does without
+    from train.loop import Run
+    from train.sharding import Misfit
 
     with bad_input():
         dataset = store.prepare(config.data)
@@ -239,10 +256,13 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict) -> int:
             print(f"{workdir} holds the result already: {result['status']}")
             return EXIT_CODES[result["status"]]
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
+    try:
         training = Run(resolved, dataset, workdir)
-        write_json(workdir / "config.json", json.loads(resolved.to_json()))
-        dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
-    status = training.train()
+    except (Misfit, Damaged) as error:
+        raise BadInput(error) from error
+    write_json(workdir / "config.json", json.loads(resolved.to_json()))
+    dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
+    status = training.train(stop)
     if status != "preempted":
         about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
         write_json(workdir / "result.json", summarise(resolved, dataset, training) | about)

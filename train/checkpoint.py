@@ -2,9 +2,10 @@
 
 Layout: FOLDER/STEP/ holds Orbax's files and `manifest.json`, which is written last and lists the
 SHA-256 of every other file. A checkpoint without manifest was never finished; one whose files do
-not match is damaged, and the previous good one is used instead.
+not match is damaged: the previous good one is used, and the damaged one is set aside.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 MANIFEST = "manifest.json"
+_DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
+
+
+class Damaged(ValueError):
+    """Every checkpoint there is, is damaged."""
 
 
 class Checkpoints:
@@ -53,9 +59,9 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._writer.save(path, args=ocp.args.StandardSave(state))
-        except BaseException:
+        except Exception as error:
             self._remove_unfinished(path)
-            raise
+            raise as_os_error(error, path) from error
         self._finisher = threading.Thread(target=self._finish, args=(path, {**meta, "step": step}))
         self._finisher.start()
 
@@ -68,19 +74,27 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
+    def close(self) -> None:
+        """Waits and frees the writer's threads; no more saving after this."""
+        self.wait()
+        self._writer.close()
+
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes will
-        do), or None if there is none yet. ValueError if all there are, are damaged."""
+        do), or None if there is none yet. Damaged ones before it are set aside. Damaged if all
+        are."""
         damaged = []
         for path in self.finished():
             fault = damage(path)
             if fault is None:
+                for bad in damaged:
+                    os.rename(bad, bad.with_name(f"{bad.name}.damaged"))
                 state = self._writer.restore(path, args=ocp.args.StandardRestore(like))
-                return state, json.loads((path / MANIFEST).read_text())["meta"]
+                return state, read_meta(path)
             self.say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
             damaged.append(path)
         if damaged:
-            raise ValueError(
+            raise Damaged(
                 f"every checkpoint in {self.folder} is damaged; "
                 "restore one from a backup, or delete the folder to start over"
             )
@@ -95,13 +109,13 @@ class Checkpoints:
             self._writer.wait_until_finished()
             write_manifest(path, meta)
             self._prune()
-        except BaseException as error:
-            self._error = error
+        except Exception as error:  # raised in the thread that trains
+            self._error = as_os_error(error, path)
             self._remove_unfinished(path)
 
     def _prune(self) -> None:
         paths = self.finished()
-        losses = {p: json.loads((p / MANIFEST).read_text())["meta"].get("eval_loss") for p in paths}
+        losses = {p: read_meta(p).get("eval_loss") for p in paths}
         scored = [p for p in paths if losses[p] is not None]
         kept = paths[: self.keep_last] + sorted(scored, key=losses.get)[: self.keep_best]
         for path in paths:
@@ -119,6 +133,18 @@ def finished(folder: Path) -> list[Path]:
     """Folders of the finished checkpoints of a run, the newest first."""
     paths = [p for p in Path(folder).glob("*") if p.name.isdigit() and (p / MANIFEST).exists()]
     return sorted(paths, key=lambda p: -int(p.name))
+
+
+def read_meta(path: Path) -> dict:
+    """What was saved beside the state of a good checkpoint."""
+    return json.loads((path / MANIFEST).read_text())["meta"]
+
+
+def as_os_error(error: Exception, path: Path) -> Exception:
+    """A full disk as the OSError it is; Orbax reports it as text in a ValueError."""
+    if not isinstance(error, OSError) and any(sign in str(error) for sign in _DISK_FULL):
+        return OSError(errno.ENOSPC, "No space left on device", str(path))
+    return error
 
 
 def write_manifest(path: Path, meta: dict) -> None:
@@ -155,16 +181,19 @@ def damage(path: Path) -> str | None:
 def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
     """(parameters as numpy arrays, meta) of a run's newest good checkpoint, for any device.
 
-    FileNotFoundError if the run has none; ValueError if all are damaged.
+    FileNotFoundError if the run has none; Damaged if all are.
     """
     if not finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished checkpoint; train the run first")
-    checkpoints = Checkpoints(folder, 1, 0, say)
-    newest = next((p for p in checkpoints.finished() if damage(p) is None), None)
-    like = checkpoints._writer.metadata(newest).item_metadata if newest else None
-    host = lambda leaf: np.empty(leaf.shape, leaf.dtype)  # noqa: E731
-    state, meta = checkpoints.restore(jax.tree.map(host, like))
-    return state["params"], meta
+    reader = ocp.StandardCheckpointer()
+    for path in finished(folder):
+        fault = damage(path)
+        if fault is None:
+            shapes = reader.metadata(path.absolute()).item_metadata
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+            return reader.restore(path.absolute(), like)["params"], read_meta(path)
+        say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
+    raise Damaged(f"every checkpoint in {folder} is damaged; train the run again")
 
 
 def _hashes(path: Path) -> dict[str, str]:

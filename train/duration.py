@@ -1,5 +1,6 @@
 """This file reads durations: "300 steps", "2e7 tokens", "2 epochs", "5 %", "1e13 flops"."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ def parse(key: str, text: str) -> tuple[float, str]:
     unit = match and match[2].lower()
     unit = unit if unit in UNITS else f"{unit}s"  # "1 step", "1 epoch"
     try:
-        if unit in UNITS:
+        if unit in UNITS and math.isfinite(float(match[1])):
             return float(match[1]), unit
     except (TypeError, ValueError):
         pass

@@ -18,7 +18,7 @@ class Evaluation:
     """Validation loss in nats/token with its standard error over sequences, and bits/byte."""
 
     loss: float
-    se: float
+    se: float | None  # None of a single sequence
     bits_per_byte: float
 
 
@@ -44,7 +44,6 @@ def summarise(nats_EB: jax.Array, weights_EB: jax.Array, text_bytes: float) -> E
     loss, n = nats.sum() / weights.sum(), len(nats)
     # Ratio estimator: sequences may hold different numbers of tokens (Cochran 1977, eq. 6.13).
     residuals = nats - loss * weights
-    spread = math.sqrt(np.square(residuals).sum() / (n - 1) / n) if n > 1 else math.nan
-    return Evaluation(
-        float(loss), float(spread / weights.mean()), float(nats.sum() / math.log(2) / text_bytes)
-    )
+    variance = np.square(residuals).sum() / (n - 1) / n if n > 1 else None
+    se = None if variance is None else math.sqrt(variance) / float(weights.mean())
+    return Evaluation(float(loss), se, float(nats.sum() / math.log(2) / text_bytes))

@@ -25,7 +25,7 @@ from train.evaluate import Evaluator
 from train.metrics import MetricsLog, peak_flops
 from train.progress import Progress
 from train.step import StepConfig, TrainState, init_state, train_chunk
-from train.watch import MEDIAN_OF, divergence, stop_signals
+from train.watch import MEDIAN_OF, Stop, divergence
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,6 @@ class Run:
         self.config, self.dataset, self.workdir, self.say = config, dataset, Path(workdir), say
         self.cfg, self.plan = step_config(config), plan(config)
         self.mesh = sharding.make_mesh(dict(config.mesh))
-        for key, rows in (
-            (
-                "train.batch_size / train.accumulation",
-                config.train.batch_size // self.cfg.accumulation,
-            ),
-            ("eval.batch_size", config.eval.batch_size),
-        ):
-            sharding.check_rows(key, rows, self.mesh)
         keep = config.checkpoint
         folder = self.workdir / "checkpoints"
         self.checkpoints = Checkpoints(folder, keep.keep_last, keep.keep_best, say)
@@ -134,14 +126,16 @@ class Run:
         devices = self.mesh.devices.ravel()
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
-        self.row, self.eval_loss, self.compile_seconds = {}, None, 0.0
+        self.row, self.evaluated, self.compile_seconds = {}, {}, 0.0
 
-    def train(self) -> str:
-        """Trains to the end: 'done'; or 'preempted', saved after a signal; or 'diverged'."""
+    def train(self, stop: Stop) -> str:
+        """Trains to the end: 'done'; or 'preempted', saved when asked to stop; or 'diverged'."""
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.plan.total}")
+        if stop.requested:
+            return "preempted"  # before the first step: there is nothing new to save
         log = MetricsLog(self.workdir, self.config.log.tensorboard)
-        with contextlib.closing(log), stop_signals() as stop, sharding.activation_rules(self.mesh):
+        with contextlib.closing(log), sharding.activation_rules(self.mesh):
             log.rewind(self.step)
             bar = Progress(self.config.name, self.plan.total)
             with prefetch(self._chunks()) as ready, bar as progress:
@@ -156,7 +150,7 @@ class Run:
                         status = "preempted"
                     if status != "done":
                         break
-            self.checkpoints.wait()
+            self.checkpoints.close()
         return status
 
     def _chunks(self) -> Iterator[tuple[int, dict[str, jax.Array]]]:
@@ -196,17 +190,19 @@ class Run:
 
     def _after_chunk(self, log: MetricsLog, count: int) -> str:
         """Whatever is due at this step; the status so far."""
-        losses = self.metrics["loss"]
-        fault = divergence(losses, self.recent, self.config.train.max_loss_ratio)
-        self.recent.extend(losses)
+        fault = divergence(self.metrics, self.recent, self.config.train.max_loss_ratio)
+        self.recent.extend(self.metrics["loss"])
+        if not fault and self.plan.due(self.step, self.plan.log_every):
+            log.write(self._training_row())
+        if not fault and self.plan.due(self.step, self.plan.eval_every):
+            row = self._evaluation_row()
+            fault = None if math.isfinite(row["eval_loss"]) else "eval_loss is not finite"
+            if not fault:
+                log.write(row)
         if fault:
             self._keep_evidence(fault)
             log.write({"step": self.step, "diverged": fault})
             return "diverged"
-        if self.plan.due(self.step, self.plan.log_every):
-            log.write(self._training_row())
-        if self.plan.due(self.step, self.plan.eval_every):
-            log.write(self._evaluation_row())
         if self.plan.due(self.step, self.plan.checkpoint_every):
             self._save()
         self.clock = time.perf_counter()  # what happens between chunks is not training time
@@ -214,8 +210,8 @@ class Run:
 
     def _save(self) -> None:
         meta = {"seconds": self.seconds, "recent": list(self.recent), "unlogged": self.unlogged}
-        self.checkpoints.save(self.step, self.state, {**meta, "eval_loss": self.eval_loss})
-        self.eval_loss = None
+        meta["eval_loss"] = self.evaluated.get(self.step)
+        self.checkpoints.save(self.step, self.state, meta)
 
     def _training_row(self) -> dict:
         losses = list(self.recent)[-self.unlogged :]
@@ -238,7 +234,7 @@ class Run:
 
     def _evaluation_row(self) -> dict:
         result = self.evaluate(self.state.params)
-        self.eval_loss = result.loss
+        self.evaluated = {self.step: result.loss}
         row = {
             "step": self.step,
             "tokens": self.step * self.tokens_per_step,
@@ -254,7 +250,7 @@ class Run:
         folder = self.workdir / "diverged"
         keeper = Checkpoints(folder, 1, 0, self.say)
         keeper.save(self.step, self.state, {"fault": fault})
-        keeper.wait()
+        keeper.close()
         first = self.step - len(self.metrics["loss"])
         about = {"fault": fault, "first_step": first, "seed": self.config.seed, **self.metrics}
         (folder / "diverged.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -12,9 +12,9 @@ PEAK_FLOPS = {
     "TPU v5p": 459e12,
     "TPU v5": 459e12,
     "TPU v6": 918e12,
-    "TPU7x": 2307e12,
+    "TPU7x": 1154e12,  # of each of the two devices of a chip
     "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
+    "NVIDIA H100": 989e12,  # SXM
     "NVIDIA H200": 989e12,
     "NVIDIA B200": 2250e12,
 }
@@ -32,17 +32,19 @@ class MetricsLog:
     def __init__(self, workdir: Path, tensorboard: bool = False):
         self.path = Path(workdir) / "metrics.jsonl"
         self._board = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter  # slow to import, rarely wanted
-
-            self._board = SummaryWriter(str(Path(workdir) / "tensorboard"))
+        self._tensorboard = tensorboard
 
     def rewind(self, step: int) -> None:
-        """Drops rows after `step`, and a last row that was cut off."""
+        """Begins after `step`: drops the rows beyond it, and a last row that was cut off."""
         rows = [row for row in read(self.path) if row["step"] <= step]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(temporary, self.path)
+        if self._tensorboard:
+            from tensorboardX import SummaryWriter  # slow to import
+
+            folder = str(self.path.parent / "tensorboard")
+            self._board = SummaryWriter(folder, purge_step=step + 1)
 
     def write(self, row: dict) -> None:
         with open(self.path, "a") as file:

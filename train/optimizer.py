@@ -47,6 +47,7 @@ def _muon(h: dict) -> optax.GradientTransformation:
         beta=h["b1"],
         adam_b1=h["b1"],
         adam_b2=h["b2"],
+        eps=h["eps"],
         consistent_rms=0.2,
         muon_weight_dimension_numbers=_block_matrices,
     )

@@ -48,6 +48,10 @@ MESH_AXES = {
 }
 
 
+class Misfit(ValueError):
+    """A mesh, or sizes on it, that cannot be."""
+
+
 def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
     """A mesh over all local devices; one size may be -1. ValueError if the product is not their
     number, or if an axis is no value of MESH_AXES."""
@@ -55,20 +59,20 @@ def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
     sizes, used = dict(sizes), _mesh_axes_in_use()
     for axis, size in sizes.items():
         if axis not in used:
-            raise ValueError(
+            raise Misfit(
                 f"mesh.{axis}={size}: no entry of MESH_AXES uses this axis; use {', '.join(used)}"
             )
         if size != -1 and size < 1:
-            raise ValueError(f"mesh.{axis}={size} must be a positive number, or -1 for the rest")
+            raise Misfit(f"mesh.{axis}={size} must be a positive number, or -1 for the rest")
     inferred = [axis for axis, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
     text = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     if len(inferred) > 1:
-        raise ValueError(f"{text}: only one axis can be -1")
+        raise Misfit(f"{text}: only one axis can be -1")
     if inferred:
         sizes[inferred[0]] = len(devices) // known
     if math.prod(sizes.values()) != len(devices):
-        raise ValueError(
+        raise Misfit(
             f"{text} does not multiply to the {len(devices)} devices there are; "
             f"set mesh.{inferred[0] if inferred else 'fsdp'} so that it does, or to -1"
         )
@@ -85,19 +89,19 @@ def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -
     """The PartitionSpec of an array with these logical axes; ValueError naming the array for a
     wrong rank, a mesh axis used twice, or a dimension that its mesh axis does not divide."""
     if len(axes) != len(shape):
-        raise ValueError(f"{name}: its rule names {len(axes)} axes {axes}, its shape is {shape}")
+        raise Misfit(f"{name}: its rule names {len(axes)} axes {axes}, its shape is {shape}")
     parts, taken = [], {}
     for dimension, axis in zip(shape, axes, strict=True):
         target = MESH_AXES[axis]
         for mesh_axis in (target,) if isinstance(target, str) else target or ():
             if mesh_axis in taken:
-                raise ValueError(
+                raise Misfit(
                     f"{name}: logical axes {taken[mesh_axis]!r} and {axis!r} collide on mesh axis "
                     f"{mesh_axis!r}; map one of them elsewhere in MESH_AXES"
                 )
             taken[mesh_axis] = axis
             if dimension % mesh.shape[mesh_axis]:
-                raise ValueError(
+                raise Misfit(
                     f"{name}: dimension {axis!r} = {dimension} of {shape} is not divisible by "
                     f"mesh.{mesh_axis}={mesh.shape[mesh_axis]}; change the size, "
                     "or set mesh.fsdp=1 mesh.data=-1"
@@ -136,16 +140,6 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state),
     )
-
-
-def check_rows(key: str, rows: int, mesh: Mesh) -> None:
-    """ValueError if a batch of this many rows cannot be split over the devices."""
-    devices = math.prod(mesh.shape[axis] for axis in MESH_AXES["batch"] if axis in mesh.shape)
-    if rows % devices:
-        raise ValueError(
-            f"{key}={rows} rows cannot be split over {devices} devices; "
-            f"use {max(1, rows // devices) * devices} or {(rows // devices + 1) * devices}"
-        )
 
 
 def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:

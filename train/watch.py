@@ -4,18 +4,22 @@ import contextlib
 import math
 import signal
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 MEDIAN_OF = 100  # steps whose median loss is the reference
 FEWEST = 20  # losses that make a median
 
 
-def divergence(losses: Sequence[float], recent: Sequence[float], max_ratio: float) -> str | None:
-    """What is wrong with the newest `losses`, in words: one is not finite, or is above
-    `max_ratio` times the median of the `recent` ones before them; else None."""
-    if not all(math.isfinite(loss) for loss in losses):
-        return "the loss is not finite"
+def divergence(
+    metrics: Mapping[str, Sequence[float]], recent: Sequence[float], max_ratio: float
+) -> str | None:
+    """What is wrong with the newest metrics, in words: one is not finite, or a loss is above
+    `max_ratio` times the median of the `recent` ones before; else None."""
+    for name, values in metrics.items():
+        if not all(math.isfinite(value) for value in values):
+            return f"{name} is not finite"
+    losses = metrics["loss"]
     if len(recent) >= FEWEST:
         median = statistics.median(list(recent)[-MEDIAN_OF:])
         if max(losses) > max_ratio * median:

@@ -1,11 +1,13 @@
 """This file runs the verb `sample` on a run that was never trained, and on what is no run."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
+from data import tokenizer
 from launch.__main__ import main
 from model.config import ModelConfig
 from model.transformer import init
@@ -27,6 +29,7 @@ def run(tmp_path_factory):
     checkpoints.wait()
     config = {"model": MODEL, "data": {"tokenizer": "bytes"}}
     (folder / "config.json").write_text(json.dumps(config))
+    tokenizer.given("bytes").save(folder / "tokenizer")
     return folder
 
 
@@ -83,5 +86,6 @@ def test_a_folder_that_is_no_run(tmp_path, run, capsys):
     assert main(["sample", f"--run={tmp_path}"]) == 2
     assert f"run={tmp_path} holds no config.json" in capsys.readouterr().err
     (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    shutil.copytree(run / "tokenizer", tmp_path / "tokenizer")
     assert main(["sample", f"--run={tmp_path}"]) == 2
     assert "holds no finished checkpoint; train the run first" in capsys.readouterr().err

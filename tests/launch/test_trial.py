@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,43 @@ def test_a_duration_in_flops_costs_that_many(home, dataset, convention):
     assert about["tokens"] == about["steps"] * about["batch"]
 
 
+def test_rows_that_devices_cannot_share_are_refused_with_the_nearest_that_can(home, dataset):
+    with pytest.raises(ValueError, match=r"train.batch_size=4 is no multiple of 8.*; use 8$"):
+        trial.resolve(config(home), dataset, devices=8)
+    with pytest.raises(ValueError, match=r"=12 is no multiple of 8, .* 4 devices times .*=2 need"):
+        changes = {"train.batch_size": 12, "train.accumulation": 2}
+        trial.resolve(config(home, **changes), dataset, devices=4)
+    with pytest.raises(ValueError, match=r"eval.batch_size=12 is no multiple of 8.*; use 8 or 16"):
+        changes = {"train.batch_size": 8, "eval.batch_size": 12}
+        trial.resolve(config(home, **changes), dataset, devices=8)
+
+
+def test_a_bug_is_not_called_bad_input(home, tmp_path, monkeypatch):
+    def buggy(*args):
+        raise ValueError("a bug in the model")
+
+    monkeypatch.setattr("train.loop.Run", buggy)
+    with pytest.raises(ValueError, match="a bug in the model"):
+        trial.run(config(home), tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_is_really_full(home, tmp_path, capsys):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        flags = ("--config.checkpoint.every=10 steps", "--config.model.d_model=64")
+        code, error = run(home, capsys, small / "run", *flags)
+        assert code == 2 and "no space left" in error and "Traceback" not in error
+        for path in checkpoint.finished(small / "run/checkpoints"):
+            assert checkpoint.damage(path) is None
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
 def test_batch_per_device_is_multiplied_once(home, dataset):
     resolved = trial.resolve(config(home, **{"train.batch_per_device": 3}), dataset, devices=8)
     assert resolved.train.batch_size == 24
@@ -116,6 +155,8 @@ BAD_KEYS = {
     "--config.data.corpora=/no/such/place": "/no/such/place",
     "--config.data.hash=abc": "data.hash='abc'",
     "--config.mesh.data=7": "mesh.data=7",
+    "--config.seed=4294967296": "seed=4294967296 must be below 2^32",
+    "--config.train.duration=1e400 tokens": "train.duration='1e400 tokens' is no duration",
     "--config=configs/nothing.py": "there is no config file configs/nothing.py",
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from train import metrics
-from train.checkpoint import restore_params
+from train.checkpoint import damage, finished, read_meta, restore_params
 from train.loop import Plan
 from train.watch import divergence
 
@@ -170,13 +170,62 @@ def test_a_diverging_run_stops_with_43_and_keeps_the_evidence(home):
     assert code == 43 and "holds the result already: diverged" in output
 
 
+def test_an_update_that_ruins_the_parameters_is_no_result(home):
+    """The losses before it are fine; only the evaluation after the last step shows it."""
+    changes = {
+        "optimizer.learning_rate": 1e38,
+        "train.duration": "1 steps",
+        "schedule.warmup": "0 %",
+    }
+    changes |= {"optimizer.clip_norm": 0, "schedule.name": "constant", "eval.every": "1 steps"}
+    code, output = finish(home, "ruined", **changes)
+    assert code == 43 and "eval_loss is not finite" in output
+    result = json.loads((home / "ruined/result.json").read_text(), parse_constant=pytest.fail)
+    assert result["status"] == "diverged" and result["eval_loss"] is None
+
+
+def test_a_signal_before_training_begins_is_42_too(home):
+    process = command(home, "early")
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode in (42, -signal.SIGTERM), output
+    if process.returncode == 42:
+        assert not (home / "early/result.json").exists()
+
+
+@pytest.mark.parametrize("victim", ["manifest.json", "largest"])
+def test_damage_is_set_aside_and_trained_over(home, whole, victim):
+    folder = home / f"damaged-{victim}"
+    shutil.copytree(whole, folder)
+    (folder / "result.json").unlink()
+    newest = finished(folder / "checkpoints")[0]
+    files = sorted((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    path = newest / victim if victim == "manifest.json" else files[-1]
+    content = bytearray(path.read_bytes())
+    content[0] ^= 0x80
+    path.write_bytes(bytes(content))
+    code, output = finish(home, folder.name)
+    assert code == 0 and "is damaged" in output and "resuming at step" in output
+    assert finished(folder / "checkpoints")[0].name == newest.name
+    assert damage(newest) is None and newest.with_name(f"{newest.name}.damaged").exists()
+    assert_same_run(folder, whole)
+
+
+def test_a_checkpoint_knows_the_eval_loss_of_its_own_step_only(whole):
+    rows = {r["step"]: r["eval_loss"] for r in numbers(whole) if "eval_loss" in r}
+    for path in finished(whole / "checkpoints"):
+        assert read_meta(path)["eval_loss"] == rows.get(int(path.name))
+
+
 def test_divergence_is_seen_and_noise_is_not():
     calm = [2.0, 2.1, 1.9] * 10
-    assert divergence([2.5, 5.9], calm, 3.0) is None
-    assert "above 3 times its median 2" in divergence([2.5, 6.1], calm, 3.0)
-    assert divergence([6.1], calm[:10], 3.0) is None  # too few to know
-    assert divergence([float("nan")], [], 3.0) == "the loss is not finite"
-    assert divergence([1.0, float("inf")], calm, 3.0) == "the loss is not finite"
+    assert divergence({"loss": [2.5, 5.9]}, calm, 3.0) is None
+    assert "above 3 times its median 2" in divergence({"loss": [2.5, 6.1]}, calm, 3.0)
+    assert divergence({"loss": [6.1]}, calm[:10], 3.0) is None  # too few to know
+    assert divergence({"loss": [float("nan")]}, [], 3.0) == "loss is not finite"
+    bad_gradient = {"loss": [1.0], "grad_norm": [float("inf")]}
+    assert divergence(bad_gradient, calm, 3.0) == "grad_norm is not finite"
 
 
 def test_events_end_chunks():

@@ -106,13 +106,6 @@ def test_meshes_that_cannot_be(sizes, message):
         sharding.make_mesh(sizes, jax.devices()[:1])
 
 
-def test_rows_that_cannot_be_split_are_refused_with_the_nearest_that_can():
-    mesh = fake_mesh(data=2, fsdp=4)
-    sharding.check_rows("train.batch_size", 16, mesh)
-    with pytest.raises(ValueError, match=r"eval.batch_size=12 rows .* 8 devices; use 8 or 16"):
-        sharding.check_rows("eval.batch_size", 12, mesh)
-
-
 def test_first_matching_rule_wins_and_paths_read_like_files():
     rules = ((r"a/b$", 1), (r"a", 2))
     assert lookup(rules, "a/b", "T") == 1 and lookup(rules, "a/c", "T") == 2
