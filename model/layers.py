@@ -53,33 +53,37 @@ def layout_kept(kernel: jax.Array) -> jax.Array:
 layout_kept.defvjp(lambda kernel: (kernel, None), lambda _, g: (jax.lax.optimization_barrier(g),))
 
 
-def product(x_MI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
-    """x W [M, O]. The gradient of W is computed longer side last, up to 2× as fast on XLA:CPU."""
+def product(x_MI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """x W [M, O] as `dtype`. W's gradient is computed longer side last: up to 2× faster on CPU."""
     if kernel_IO.shape[0] > kernel_IO.shape[1]:
-        return jnp.einsum("mi,oi->mo", x_MI, layout_kept(kernel_IO.T))
-    return x_MI @ layout_kept(kernel_IO)
+        kernel_OI = layout_kept(kernel_IO.T)
+        return jnp.einsum("mi,oi->mo", x_MI, kernel_OI, preferred_element_type=dtype)
+    return jnp.matmul(x_MI, layout_kept(kernel_IO), preferred_element_type=dtype)
 
 
 class Linear(nn.Module):
     """y = x W + b over the last axis, contracted as a 2-D [tokens, features] view.
 
     XLA:CPU materialises transposed copies in the weight gradient of a 3-D contraction; the view
-    avoids them and costs nothing elsewhere. `residual` marks outputs added to the residual stream.
+    avoids them and costs nothing elsewhere. `residual` marks outputs added to the residual stream,
+    `logits` those that stay float32.
     """
 
     cfg: ModelConfig
     features: int
     bias: bool = False
     residual: bool = False
+    logits: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         fan_in, dtype = x.shape[-1], jnp.dtype(self.cfg.dtype)
         init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual))
         kernel = self.param("kernel", init, (fan_in, self.features))
-        y = product(x.reshape(-1, fan_in).astype(dtype), kernel.astype(dtype))
+        out = jnp.dtype(jnp.float32) if self.logits else dtype
+        y = product(x.reshape(-1, fan_in).astype(dtype), kernel.astype(dtype), out)
         if self.bias:
-            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(dtype)
+            y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(out)
         return y.reshape(*x.shape[:-1], self.features)
 
 
@@ -88,18 +92,20 @@ class Embed(nn.Module):
 
     cfg: ModelConfig
     rows: int
+    std: float  # of the initial values
 
     def setup(self):
-        init = nn.initializers.normal(self.cfg.init_std)
+        init = nn.initializers.normal(self.std)
         self.embedding = self.param("embedding", init, (self.rows, self.cfg.d_model))
 
     def __call__(self, index: jax.Array) -> jax.Array:
         return self.embedding[index].astype(self.cfg.dtype)
 
     def score(self, x_BTD: jax.Array) -> jax.Array:
-        """Logits [B, T, rows]."""
+        """Logits [B, T, rows], float32."""
         x_MD = x_BTD.reshape(-1, self.cfg.d_model)
-        logits_MV = product(x_MD, self.embedding.astype(self.cfg.dtype).T)
+        kernel_DV = self.embedding.astype(self.cfg.dtype).T
+        logits_MV = product(x_MD, kernel_DV, jnp.dtype(jnp.float32))
         return logits_MV.reshape(*x_BTD.shape[:-1], -1)
 
 

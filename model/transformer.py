@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder-only language model: tokens [B, T] to next-token logits [B, T, V].
+    """A decoder-only language model: tokens [B, T] to next-token logits [B, T, V] (float32).
 
     `train=True` turns dropout on and then needs `rngs={"dropout": key}`.
     """
@@ -48,14 +48,16 @@ class Decoder(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        self.embed = Embed(cfg, cfg.vocab_size)
+        self.embed = Embed(cfg, cfg.vocab_size, cfg.init_std)
         if cfg.positions == "learned":
-            self.position = Embed(cfg, cfg.context_length)
+            # GPT-2's published code starts positions at half the standard deviation of tokens.
+            std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
+            self.position = Embed(cfg, cfg.context_length, std)
         self.block = Block(cfg, self.train, parent=None)
         self.blocks = self.param("blocks", init_blocks, cfg)
         self.final_norm = Norm(cfg)
         if not cfg.tie_embeddings:
-            self.head = Linear(cfg, cfg.vocab_size)
+            self.head = Linear(cfg, cfg.vocab_size, logits=True)
         self.dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
 
     def __call__(
