@@ -95,14 +95,15 @@ def report(found: dict, console: Console) -> None:
     console.print(table)
     rate, load = found["loader"], found["loader"]["target"]
     console.print(
-        f"Loader alone, one core: {rate['batches']:.0f} Mtok/s by the batch, "
-        f"{rate['chunks']:.0f} by the chunk {verdict(rate['chunks'] >= load)} (target {load})"
+        f"Loader alone, one core: {rate['batches']:.0f} Mtok/s by the batch "
+        f"{verdict(rate['batches'] >= load)} (target {load}); {rate['chunks']:.0f} by the chunk"
     )
     if loop := found.get("loop"):
         console.print(
             f"Loop over the bare chunk of {loop['chunk']} steps of {loop['shape']}: "
             f"{loop['cost']:+.1%} {verdict(loop['cost'] <= loop['target'])} "
-            f"(target ≤ {loop['target']:.0%}; {loop['bare_ms']:.2f} → {loop['loop_ms']:.2f} ms)"
+            f"(target ≤ {loop['target']:.0%}; best rounds {loop['bare_ms']:.2f} → "
+            f"{loop['loop_ms']:.2f} ms, {loop['cost_of_minima']:+.1%})"
         )
 
 
