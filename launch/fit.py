@@ -3,6 +3,8 @@ report.
 """
 
 import json
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,30 @@ from typing import Any
 from absl import flags
 
 from launch.errors import bad_input
-from launch.flags import parse
+from launch.flags import ROOT, parse
 
 DOC = """isoflop fit --runs=runs/quickstart | --table=points.csv [--holdout=…] [--out=report/]
 
 Fits the scaling laws to finished runs, or to a CSV with columns params, tokens, loss (nats per
 token) and optionally flops, loss_se, run, holdout. Prints a summary; --out adds the report with
 its figures, law.json and points.csv."""
+
+
+DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+# The fields of scaling.settings.Settings: name, default, meaning.
+SETTINGS = (
+    ("law", "parametric", "law fitted to all runs; scaling/laws.py lists them"),
+    ("objective", "huber", "huber | squares | absolute"),
+    ("delta", 1e-3, "of the Huber loss, in log-loss"),
+    ("weights", "none", "none | loss_se: runs weigh by their standard error"),
+    ("draws", 1000, "bootstrap draws; 0: no intervals"),
+    ("seed", 42, "of the bootstrap; 42 draws as Besiroglu et al. 2024 did"),
+    ("resampling", "auto", "of the bootstrap: runs | residuals | auto, by their number"),
+    ("params", "total", "count N as total | non_embedding | with_head"),
+    ("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm"),
+    ("interpolation", "parabola", "of iso-FLOP budgets: parabola | akima"),
+    ("window", 5, "points of a budget that its parabola goes through"),
+)
 
 
 def flag_values() -> flags.FlagValues:
@@ -31,12 +50,16 @@ def flag_values() -> flags.FlagValues:
     )
     flags.DEFINE_string("out", None, "folder of the report; none is written without", **text)
     flags.DEFINE_string("json", None, "file for law.json", **text)
-    flags.DEFINE_integer("draws", 1000, "bootstrap draws; 0: no intervals", **text)
-    flags.DEFINE_integer("seed", 42, "of the bootstrap", **text)
-    flags.DEFINE_string("objective", "huber", "huber | squares | absolute", **text)
-    flags.DEFINE_float("delta", 1e-3, "of the Huber loss, in log-loss", **text)
-    flags.DEFINE_string("params", "total", "count N as total | non_embedding | with_head", **text)
-    flags.DEFINE_string("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm", **text)
+    flags.DEFINE_integer("drop_worst", 0, "leave out so many runs of highest loss", **text)
+    flags.DEFINE_string(
+        "loss_unit",
+        "auto",
+        "of --table: nats | bits | auto, nats unless they look like bits",
+        **text,
+    )
+    for name, default, meaning in SETTINGS:
+        define = DEFINE[type(default)]
+        define(name, default, meaning, **text)
     return values
 
 
@@ -55,35 +78,67 @@ def main(argv: list[str]) -> int:
             raise ValueError(f"config.{next(iter(overrides))}: fit reads no config; drop it")
         if values.out:
             require_drawing()
-        points = hold_out(read_points(values), values.holdout)
-        settings = Settings(
-            objective=values.objective,
-            delta=values.delta,
-            draws=values.draws,
-            seed=values.seed,
-            params=values.params,
-            flops=values.flops,
-        )
+        points = hold_out(read_points(values, values.loss_unit), values.holdout)
+        points = drop_worst(points, values.drop_worst)
+        settings = Settings(**{name: values[name].value for name, _, _ in SETTINGS})
         if values.prediction and not Path(values.prediction).is_file():
             raise ValueError(f"prediction={values.prediction} does not exist; see isoflop predict")
         path = Path(values.prediction or default_path(values.runs, values.table))
         registered = recognised(points, read_predictions(path.parent, path.stem))
         law = analyse(points, settings, registered, progress_line if values.draws else None)
+    law["made"] = made(argv)
     if values.json:
         write(Path(values.json), json.dumps(law, indent=1) + "\n")
     print(summary(law))
     if values.out:
         print(f"report: {write_report(Path(values.out), points, law)}")
+    with bad_input():
+        refuse_no_law(law, asked=values["law"].present > 0)
     return 0
 
 
-def read_points(values: flags.FlagValues) -> Any:
+def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
+    """ValueError where the points do not carry the law that was asked for, or none at all."""
+    parts = [law[name].get("reason") for name in ("parametric", "isoflop", "envelope")]
+    if parts[0] and (asked or all(parts)):
+        raise ValueError(f"no law: {parts[0]}")
+
+
+def made(argv: list[str]) -> dict[str, Any]:
+    """How these numbers came to be: the command, the commit of this checkout, the versions."""
+    from importlib import metadata
+
+    packages = ("numpy", "scipy")
+    return {
+        "command": " ".join(["isoflop fit", *map(shlex.quote, argv)]),
+        "commit": commit(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with a plus where files differ from it; None outside git."""
+    try:
+        told = [
+            subprocess.run(
+                ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told[0] + ("+" if told[1] else "")
+
+
+def read_points(values: flags.FlagValues, loss_unit: str = "auto") -> Any:
     """The points that --runs or --table names."""
     from scaling.table import read_csv, read_runs
 
     if (values.runs is None) == (values.table is None):
         raise ValueError("give either --runs=FOLDER or --table=FILE.csv")
-    return read_csv(values.table) if values.table else read_runs(values.runs)
+    if values.runs:
+        return read_runs(values.runs)
+    return read_csv(values.table, loss_unit)
 
 
 def hold_out(points: Any, rule: str | None) -> Any:
@@ -114,6 +169,20 @@ def hold_out(points: Any, rule: str | None) -> Any:
     return replace(points, holdout=mask)
 
 
+def drop_worst(points: Any, count: int) -> Any:
+    """Without the fitted runs of highest loss, as Besiroglu et al. 2024 left out five."""
+    from dataclasses import replace
+
+    fitted = int((~points.holdout).sum())
+    if not 0 <= count < fitted:
+        raise ValueError(f"drop_worst={count} of {fitted} fitted points; use 0 to {fitted - 1}")
+    if not count:
+        return points
+    least = sorted(points.loss[~points.holdout])[-count]
+    kept = points.select(points.holdout | (points.loss < least))
+    return replace(kept, left_out=points.left_out | {"of highest loss": len(points) - len(kept)})
+
+
 def progress_line(done: int, total: int) -> None:
     """The bootstrap's progress: on a terminal a line that rewrites itself, else nothing."""
     if sys.stderr.isatty():
@@ -137,6 +206,7 @@ def summary(law: dict[str, Any]) -> str:
     lines = [f"{head}{held} ({points['source']}); intervals hold {level:.0%}"]
     lines += parametric_lines(law["parametric"])
     lines += isoflop_lines(law["isoflop"], law["frontier"])
+    lines += sensitivity_lines(law)
     lines += holdout_lines(law["holdout"])
     lines += [f"warning: {w['message']} [{w['threshold']}; {w['source']}]" for w in law["warnings"]]
     return "\n".join(lines)
@@ -146,8 +216,8 @@ def parametric_lines(part: dict[str, Any]) -> list[str]:
     """The parametric law."""
     if "reason" in part:
         return [f"parametric law: none. {part['reason']}"]
-    names = ("E", "A", "B", "alpha", "beta", "a", "b", "gamma")
-    rows = [f"  {name:<6} {interval(part[name])}" for name in names]
+    known = [name for name, v in part.items() if isinstance(v, dict) and "value" in v]
+    rows = [f"  {name:<7} {interval(part[name])}" for name in known]
     fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} starts agree"
     return [f"{part['law']}   ({fit}; rmse {part['rmse']:.2%})", *rows]
 
@@ -168,6 +238,21 @@ def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
         return [*lines, f"frontier: none. {frontier['reason']}"]
     constants = ", ".join(f"{name} = {interval(frontier[name])}" for name in ("E", "K", "gamma"))
     return [*lines, f"frontier {frontier['law']}: {constants}"]
+
+
+def sensitivity_lines(law: dict[str, Any]) -> list[str]:
+    """The exponent a under every other analysis, and under every other count."""
+    rows = [
+        (f"{row['label']}", row["a"]) for row in law["sensitivity"] if row["a"]["value"] is not None
+    ]
+    rows += [
+        (f"N {row['params']}, C {row['flops']}", row["parametric"]["a"])
+        for row in law["conventions"]
+    ]
+    if len(rows) < 2:
+        return []
+    wide = max(len(label) for label, _ in rows)
+    return ["a otherwise:", *(f"  {label:<{wide}}  {interval(a)}" for label, a in rows)]
 
 
 def holdout_lines(part: dict[str, Any]) -> list[str]:

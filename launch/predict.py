@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 def summary(record: dict[str, Any]) -> str:
     """What the terminal shows."""
-    from scaling.prediction import FAR
+    from scaling.cautions import FAR
 
     target, law, points = record["target"], record["law"], record["points"]
     size = f"{target['params']:.4g} parameters, {target['tokens']:.4g} tokens"

@@ -1,142 +1,31 @@
 """This file says everything about one table: fits, intervals, the held-out runs, warnings."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from scaling.cautions import cautions
-from scaling.fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, SEED, Fit, bootstrap, fit
-from scaling.isoflop import IsoFlop, curve, exponents, frontier, isoflop
-from scaling.laws import optimal_params
-from scaling.refuse import Unsupported
-from scaling.table import (
-    FLOP_CONVENTIONS,
-    PARAM_CONVENTIONS,
-    Points,
-    count,
-    sha256,
+from scaling.cautions import FAR, cautions, extrapolation
+from scaling.envelope import Envelope, decaying, envelope, mid_run_excess
+from scaling.isoflop import IsoFlop, bias, curve, exponents, frontier, isoflop
+from scaling.parametric import (
+    CLOUD,
+    Parametric,
+    Progress,
+    describe_optimum,
+    describe_parametric,
+    fit_parametric,
+    implied_frontier,
 )
+from scaling.refuse import Unsupported
+from scaling.sensitivity import approaches, conventions, kaplan_count, other_fits
+from scaling.settings import DEFAULTS, LEVEL, Settings
+from scaling.table import Points, count, sha256
+from scaling.values import finite, nothing, number
 
-LEVEL = 0.9
-CLOUD = 300  # bootstrap draws kept in law.json for the figures
-# With fewer runs than this, drawing runs would often drop whole budgets of the design.
-RUNS_TO_RESAMPLE = 60
-MOST_EPOCHS = 4.0
-# Published exponents lie below 1. A steeper term matters at the edge of the table alone.
-STEEPEST = 2.0
-CHOICES = {
-    "objective": (*OBJECTIVES, "absolute"),
-    "resampling": ("auto", *RESAMPLINGS),
-    "params": tuple(PARAM_CONVENTIONS),
-    "flops": FLOP_CONVENTIONS,
-}
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a table is analysed."""
-
-    objective: str = "huber"  # huber | squares | absolute
-    delta: float = HUBER_DELTA
-    draws: int = 1000  # of the bootstrap; 0: no intervals
-    seed: int = SEED
-    resampling: str = "auto"  # runs | residuals | auto: by the number of runs
-    params: str = "total"  # how N is counted
-    flops: str = "6nd"  # how C is counted
-    window: int = 5  # points of a budget that its parabola goes through
-
-    def __post_init__(self) -> None:
-        """ValueError names the setting, its value and what would be valid."""
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                value, choices = getattr(self, name), ", ".join(known)
-                raise ValueError(f"{name}={value!r} is unknown; use one of {choices}")
-        for name, least in (("draws", 0), ("seed", 0), ("window", 3), ("delta", 1e-12)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; use at least {least}")
-
-
-DEFAULTS = Settings()
-
-
-@dataclass(frozen=True)
-class Parametric:
-    """The fitted law with its bootstrap draws [S, 5] (S = 0 where none were asked for)."""
-
-    fitted: Fit
-    draws: np.ndarray
-    resampling: str
-
-    def predict(self, params: float, tokens: float, seed: int = 0) -> dict[str, float | None]:
-        """Loss of one run, with an interval for its *outcome*: the law's uncertainty and a run's
-        noise.
-        """
-        columns = {"params": np.array([params]), "tokens": np.array([tokens])}
-        value = float(self.fitted.loss(columns)[0])
-        if not len(self.draws):
-            return number(value)
-        log_loss = np.log(self.fitted.law.loss(self.draws, columns)[:, 0])
-        residual_dof = max(len(self.fitted.residuals) - len(self.fitted.theta), 1)
-        noise = np.random.default_rng(seed).standard_t(residual_dof, len(log_loss))
-        return number(value, np.exp(log_loss + self.fitted.spread * noise))
-
-
-def number(value: float | None, draws: np.ndarray | None = None) -> dict[str, float | None]:
-    """A value with its percentile interval, as law.json writes it; what is not finite becomes
-    null.
-    """
-    low = high = None
-    if draws is not None and len(draws):
-        low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return {"value": finite(value), "lo": finite(low), "hi": finite(high)}
-
-
-def finite(value: Any) -> float | None:
-    """A float for JSON, null where there is none."""
-    return float(value) if value is not None and np.isfinite(value) else None
-
-
-def standard_error(draws: np.ndarray) -> float | None:
-    """Standard deviation of bootstrap draws; null where a draw of a hopeless fit is infinite."""
-    return finite(np.std(draws, ddof=1)) if np.isfinite(draws).all() else None
-
-
-def nothing(names: tuple[str, ...], reason: str) -> dict[str, Any]:
-    """A part that the data cannot support: nulls, and why."""
-    return {**{name: number(None) for name in names}, "reason": reason}
-
-
-def fit_parametric(
-    points: Points, settings: Settings = DEFAULTS, progress: Progress | None = None
-) -> Parametric:
-    """Hoffmann's law of the points that are not held out. Unsupported: why there is none."""
-    fitted_to = points.select(~points.holdout)
-    epochs = fitted_to.fact("epochs_of_data")
-    if (epochs > MOST_EPOCHS).any():
-        raise Unsupported(
-            f"{int((epochs > MOST_EPOCHS).sum())} runs saw their data more than {MOST_EPOCHS:g} "
-            "times (up to "
-            f"{np.nanmax(epochs):.3g}): repeated tokens teach less (Muennighoff et al. 2023); "
-            "use more text"
-        )
-    fitted = fit(
-        "parametric", fitted_to.columns(), fitted_to.loss, settings.objective, settings.delta
-    )
-    constants = fitted.constants()
-    for name, what in (("alpha", "size"), ("beta", "length")):
-        if not 0 < constants[name] < STEEPEST:
-            raise Unsupported(
-                f"the best fit has {name} = {constants[name]:.3g}: these runs show no power law in "
-                f"{what}; vary it more widely on both sides of the optimum"
-            )
-    few = len(np.unique(fitted_to.run)) < RUNS_TO_RESAMPLE
-    auto = "residuals" if few else "runs"
-    how = auto if settings.resampling == "auto" else settings.resampling
-    draws = bootstrap(fitted, fitted_to.run, settings.draws, settings.seed, how, progress)
-    return Parametric(fitted, draws, how)
+NAMES = ("A", "B", "E", "alpha", "beta", "a", "b", "gamma")
+CURVE_POINTS = 200  # of the envelope, kept in law.json for the figure
 
 
 def predict(
@@ -144,34 +33,6 @@ def predict(
 ) -> dict[str, float | None]:
     """The loss of a run of N parameters on D tokens, from the parametric law: value, lo, hi."""
     return fit_parametric(points, settings).predict(params, tokens, settings.seed)
-
-
-def describe_parametric(found: Parametric) -> dict[str, Any]:
-    """The parametric law's part of law.json."""
-    fitted, law = found.fitted, found.fitted.law
-    drawn = law.constants(found.draws) if len(found.draws) else {}
-    constants = {name: number(v, drawn.get(name)) for name, v in fitted.constants().items()}
-    residuals = fitted.residuals
-    return {
-        **constants,
-        "law": law.formula,
-        "paper": law.paper,
-        "loss": fitted.problem.objective,
-        "delta": fitted.problem.delta,
-        "objective": fitted.objective,
-        "starts": fitted.starts,
-        "reached": fitted.reached,
-        "gradient_norm": fitted.gradient_norm,
-        "condition": fitted.condition,
-        "rmse": float(np.sqrt(np.mean(residuals**2))),
-        "bias": float(np.mean(residuals)),
-        "spread": fitted.spread,
-        "n": len(residuals),
-        "resampling": found.resampling,
-        "draws": len(found.draws),
-        "standard_errors": {name: standard_error(values) for name, values in drawn.items()},
-        "cloud": {name: [float(v) for v in values[:CLOUD]] for name, values in drawn.items()},
-    }
 
 
 def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
@@ -193,7 +54,7 @@ def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
                 "sizes": len(np.unique(points.params[m.rows])),
                 "runs": [str(points.run[row]) for row in m.rows],
                 "bracket": list(m.bracket),
-                "parabola": parabola_line(points, m),
+                "parabola": curve_line(points, m),
                 **({"reason": m.reason} if m.reason else {}),
             }
         )
@@ -210,13 +71,48 @@ def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
     return {**parts, **log_k, "minima": minima, "spread": found.spread, "cloud": cloud}
 
 
-def parabola_line(points: Points, m: Any, samples: int = 41) -> list[list[float]]:
-    """[N, loss] along a budget's parabola, for the figure."""
-    if not np.isfinite(m.coefficients).all():
+def curve_line(points: Points, m: Any, samples: int = 41) -> list[list[float]]:
+    """[N, loss] along a budget's parabola or spline, for the figure."""
+    if m.reason:
         return []
     log_n = np.log(points.params[m.window])
     span = np.linspace(log_n.min(), log_n.max(), samples)
-    return [[float(np.exp(x)), float(np.exp(y))] for x, y in zip(span, curve(m, span), strict=True)]
+    values = curve(points, m, span)
+    return [[float(np.exp(x)), float(np.exp(y))] for x, y in zip(span, values, strict=True)]
+
+
+def describe_bias(
+    points: Points, found: IsoFlop, parametric: Parametric | None, settings: Settings
+) -> dict[str, Any] | None:
+    """What the grid of sizes does to the minima, by the fitted law without noise; null without a
+    law.
+    """
+    if parametric is None or "unique_tokens" in parametric.fitted.law.inputs or not found.accepted:
+        return None
+    told = bias(points, found, lambda p: parametric.fitted.loss(p.columns()), settings.window)
+    shifts = [finite(np.expm1(shift)) for shift in told["shifts"]]
+    return {"flops": list(found.array("flops")), "params": shifts, "a": finite(told["a"])}
+
+
+def describe_envelope(points: Points, settings: Settings) -> tuple[dict[str, Any], Envelope | None]:
+    """Approach 1: the exponents, the envelope, and how far its points are from final losses."""
+    runs, schedules = decaying(points)
+    excess = mid_run_excess(points)
+    told = {
+        "decaying_runs": runs,
+        "schedules": list(schedules),
+        "pairs": len(excess),
+        "excess": finite(np.expm1(np.median(excess))) if len(excess) else None,
+    }
+    try:
+        found = envelope(points, settings.draws, settings.seed)
+    except Unsupported as error:
+        return told | nothing(("a", "b"), str(error)), None
+    every = slice(None, None, max(1, len(found.flops) // CURVE_POINTS))
+    columns = (found.flops, found.params, found.tokens, found.loss)
+    told |= {name: number(getattr(found, name), found.draws[name]) for name in ("a", "b")}
+    line = [[float(v) for v in row] for row in zip(*(c[every] for c in columns), strict=True)]
+    return told | {"line": line, "draws": len(found.draws["a"])}, found
 
 
 def describe_frontier(
@@ -241,24 +137,6 @@ def describe_frontier(
     return {**constants, "law": fitted.law.formula, "implied": implied, "band": band}
 
 
-def implied_frontier(parametric: Parametric | None) -> dict[str, Any] | None:
-    """E, K and γ of the loss along N*(C) of the parametric law."""
-    if parametric is None:
-        return None
-
-    def constants(theta: np.ndarray) -> dict[str, np.ndarray]:
-        table = parametric.fitted.law.constants(theta)
-        best = optimal_params(theta, np.array(6.0))
-        with np.errstate(invalid="ignore", over="ignore"):
-            excess = table["A"] * best ** -table["alpha"] + table["B"] * best ** table["beta"]
-        # At C = 6, N D = 1; the excess falls from there as C^-γ.
-        return {"E": table["E"], "K": excess * 6 ** table["gamma"], "gamma": table["gamma"]}
-
-    drawn = constants(parametric.draws) if len(parametric.draws) else {}
-    value = constants(parametric.fitted.theta[None])
-    return {name: number(float(v[0]), drawn.get(name)) for name, v in value.items()}
-
-
 def frontier_value(found: IsoFlop, flops: float) -> dict[str, Any]:
     """The frontier's loss at a compute budget: the best that the minima promise there."""
     try:
@@ -280,9 +158,12 @@ def describe_holdout(
     runs = []
     for row in rows if parametric is not None else ():
         n, d, c = (float(v[row]) for v in (points.params, points.tokens, points.flops))
-        predicted = parametric.predict(n, d)
+        unique = float(points.columns()["unique_tokens"][row])
+        predicted = parametric.predict(n, d, flops=c, unique_tokens=unique)
         best = frontier_value(found, c) if len(rows) <= 10 else None
+        reach = extrapolation(points.select(~points.holdout), c)
         entry = {"run": str(points.run[row]), "params": n, "tokens": d, "flops": c}
+        entry |= {"extrapolation": reach, "extrapolated": reach > FAR}
         runs.append(
             entry | {"predicted": predicted, "frontier": best} | outcome(points, row, predicted)
         )
@@ -320,34 +201,14 @@ def judged(points: Points, record: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def describe_conventions(points: Points, settings: Settings) -> list[dict[str, Any]]:
-    """The exponent a of N* ∝ C^a on the same runs, under every way of counting that the table
-    allows.
-    """
-    bare = replace(settings, draws=0)
-    rows = []
-    for params in PARAM_CONVENTIONS:
-        for flops in FLOP_CONVENTIONS:
-            if flops != "6nd" and flops not in points.counted:
-                continue
-            try:
-                found = fit_parametric(count(points, params, flops), bare)
-            except Unsupported:
-                continue
-            constants = found.fitted.constants()
-            kept = {name: constants[name] for name in ("E", "alpha", "beta", "a", "b")}
-            rows.append({"params": params, "flops": flops, "parametric": kept})
-    return rows
-
-
 def analyse(
     points: Points,
     settings: Settings = DEFAULTS,
     registered: list[dict[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The law.json of a table. Held-out points (`points.holdout`) are predicted and never "
-    "fitted."""
+    """The law.json of a table. Held-out points are predicted and never fitted."""
+    source = points
     if settings.params != "total" or settings.flops != "6nd":
         points = count(points, settings.params, settings.flops)
     kept = points.select(~points.holdout)
@@ -356,25 +217,57 @@ def analyse(
         parametric = fit_parametric(points, settings, progress)
         described = describe_parametric(parametric)
     except Unsupported as error:
-        names = ("A", "B", "E", "alpha", "beta", "a", "b", "gamma")
-        described = nothing(names, str(error))
-    found = isoflop(kept, settings.draws, settings.seed, settings.window)
+        described = nothing(NAMES, str(error))
+    found = isoflop(kept, settings.draws, settings.seed, settings.window, settings.interpolation)
     reach = float(points.flops.max()) * (1.0 if points.holdout.any() else 3.0)
+    by_curves, curves = describe_envelope(kept, settings)
     law = {
         "parametric": described,
-        "isoflop": describe_isoflop(kept, found),
+        "isoflop": describe_isoflop(kept, found)
+        | {"grid_bias": describe_bias(kept, found, parametric, settings)},
+        "envelope": by_curves,
         "frontier": describe_frontier(found, parametric, reach),
+        "optimum": describe_optimum(parametric, float(kept.flops.max())),
         "holdout": describe_holdout(points, parametric, found, registered or []),
-        "conventions": describe_conventions(points, settings) if points.components else [],
-        "points": {
-            "n": len(kept),
-            "held_out": int(points.holdout.sum()),
-            "runs": len(np.unique(kept.run)),
-            "sha256": sha256(kept),
-            "source": points.source,
-            "left_out": points.left_out,
-        },
+        **other_analyses(source.select(~source.holdout), kept, parametric, curves, settings),
+        "points": described_points(points, kept),
         "settings": asdict(settings) | {"level": LEVEL},
     }
     law["warnings"] = cautions(points, law)
     return law
+
+
+def other_analyses(
+    source: Points,
+    kept: Points,
+    parametric: Parametric | None,
+    curves: Envelope | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    """The same runs analysed otherwise: by method, and by what is counted."""
+    rows = approaches(kept, parametric, curves, settings)
+    split = parametric is not None and parametric.splits_compute
+    if split:
+        rows += other_fits(kept, parametric, settings)
+    counted = split and bool(source.components)
+    return {
+        "sensitivity": rows,
+        "conventions": conventions(source, settings) if counted else [],
+        "kaplan_count": kaplan_count(source, parametric) if counted else None,
+    }
+
+
+def described_points(points: Points, kept: Points) -> dict[str, Any]:
+    """What was fitted: how many, their hash, their ranges, and what was left out."""
+    ranges = {"params": kept.params, "tokens": kept.tokens, "flops": kept.flops}
+    ranges["tokens_per_param"] = kept.tokens / kept.params
+    return {
+        "n": len(kept),
+        "held_out": int(points.holdout.sum()),
+        "runs": len(np.unique(kept.run)),
+        "sha256": sha256(kept),
+        "range": {name: [float(v.min()), float(v.max())] for name, v in ranges.items()},
+        "source": points.source,
+        "left_out": points.left_out,
+        "datasets": dict(Counter(str(told["dataset"]) for told in kept.facts if "dataset" in told)),
+    }

@@ -1,6 +1,7 @@
 """This file holds what all figures share: palette, axes with round labels, tooltips, looks."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -17,6 +18,17 @@ Rows = list[dict[str, Any]]
 FLOPS, PARAMS, TOKENS = "Training compute (FLOPs)", "Parameters", "Tokens"
 LOSS = "Loss (nats per token)"
 LOSS_TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart, its title and the sentence under it."""
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.TopLevelMixin
+    half: bool = False  # two of them share a row
 
 
 def power_of_ten(value: float) -> str:

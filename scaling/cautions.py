@@ -14,6 +14,13 @@ PEARCE = "Pearce & Song 2024, arXiv:2406.12907"
 PORIAN = "Porian et al. 2024, arXiv:2406.19146"
 MUENNIGHOFF = "Muennighoff et al. 2023, arXiv:2305.16264"
 BESIROGLU = "Besiroglu et al. 2024, arXiv:2404.10102"
+KAPLAN = "Kaplan et al. 2020, arXiv:2001.08361"
+MCCANDLISH = "McCandlish et al. 2018, arXiv:1812.06162, as fitted by " + KAPLAN + ", eq. 1.4"
+FAR = 10.0  # times the largest fitted compute: beyond it an interval from the fit is too narrow
+# B_crit = CRITICAL_TOKENS L^(-1/CRITICAL_EXPONENT), tokens and nats of WebText2's BPE, whose 96 GB
+# are 22.9e9 tokens (Kaplan et al. 2020, sections 2.3 and 5.1).
+CRITICAL_TOKENS, CRITICAL_EXPONENT = 2e8, 0.21
+BYTES_PER_TOKEN = 96 / 22.9
 
 Law = dict[str, Any]
 Found = tuple[str, float] | None  # what is wrong, and how much of it
@@ -119,6 +126,94 @@ def repeated_data(points: Points, law: Law) -> Found:
     return (f"{runs} runs repeat their data, up to {worst:.2g} epochs", worst) if runs else None
 
 
+def critical_batch(points: Points) -> np.ndarray:
+    """The estimated critical batch at every run's final loss, in the run's own tokens.
+
+    Where bits per byte are known, loss and batch are converted by bytes to those of the published
+    fit; else the loss is taken as if its tokens were those.
+
+    """
+    bits = points.fact("bits_per_byte")
+    known = np.isfinite(bits) & (bits > 0)
+    bytes_per_token = np.where(known, points.loss / np.where(known, bits * np.log(2), 1), 1.0)
+    scale = np.where(known, BYTES_PER_TOKEN / bytes_per_token, 1.0)
+    return CRITICAL_TOKENS * (points.loss * scale) ** (-1 / CRITICAL_EXPONENT) * scale
+
+
+def large_batch(points: Points, law: Law) -> Found:
+    """Beyond the critical batch a step learns little more from more tokens: D counts too high."""
+    ratio = points.fact("batch") / critical_batch(points)
+    worst = largest(ratio)
+    runs = int((ratio > 1).sum())
+    text = (
+        f"the batch is up to {worst:.2g} times the estimated critical batch ({runs} runs above it)"
+    )
+    return (text, worst) if runs else None
+
+
+def learning_rate_at_edge(points: Points, law: Law) -> Found:
+    """Beyond a best learning rate at the edge of its grid a better one may lie."""
+    rates = points.fact("learning_rate")
+    cells: dict[tuple[float, float], list[int]] = {}
+    for row in np.flatnonzero(np.isfinite(rates)):
+        cells.setdefault((points.params[row], points.tokens[row]), []).append(int(row))
+    edges = []
+    for rows in cells.values():
+        tried = np.unique(rates[rows])
+        best = rates[rows][np.argmin(points.loss[rows])]
+        if len(tried) >= 3 and best in (tried[0], tried[-1]):
+            edges.append((best, "lowest" if best == tried[0] else "highest"))
+    if not edges:
+        return None
+    best, side = edges[0]
+    text = f"the best learning rate is the {side} tried ({best:.3g})"
+    return f"{text} at {len(edges)} sizes: extend the grid", float(len(edges))
+
+
+def worse_than_guessing(points: Points, law: Law) -> Found:
+    """A loss above that of a uniform guess is in bits, or of a run that went wrong."""
+    vocab = points.fact("vocab_size")
+    ratio = points.loss / np.log(vocab)
+    worse = int((ratio > 1.02).sum())
+    text = f"{worse} runs have a loss above ln(vocab_size), as if they only guessed: bits?"
+    return (text, largest(ratio)) if worse else None
+
+
+def without_floor(points: Points, law: Law) -> Found:
+    """A law without an irreducible term says that loss falls to nothing."""
+    part = law["parametric"]
+    if part.get("name") is None or "E" in part:
+        return None
+    return f"{part['law']} has no irreducible loss: extrapolated, it falls to 0", 0.0
+
+
+def decayed_midpoints(points: Points, law: Law) -> Found:
+    """In the middle of a decaying schedule the loss lies above that of a run that ended there."""
+    part = law["envelope"]
+    if not part["decaying_runs"] or part["a"]["value"] is None:
+        return None
+    names = ", ".join(part["schedules"])
+    text = f"approach 1 reads losses in the middle of {part['decaying_runs']} runs whose learning "
+    text += f"rate was still to decay ({names})"
+    if part["excess"] is not None:
+        text += (
+            f"; they lie {part['excess']:+.1%} off runs that ended there ({part['pairs']} pairs)"
+        )
+    return text, part["excess"] or 0.0
+
+
+def biased_grid(points: Points, law: Law) -> Found:
+    """Parabolas through wide or lopsided grids of sizes miss the minimum even without noise."""
+    part = law["isoflop"].get("grid_bias")
+    if part is None:
+        return None
+    worst = largest(np.abs(np.array([v for v in part["params"] if v is not None], float)))
+    slope = abs(part["a"] or 0.0)
+    text = f"the grid of sizes alone moves N* by up to {worst:.0%} and a by {part['a'] or 0:+.3f}"
+    text += "; narrow it around the minima, or use interpolation=akima"
+    return (text, worst) if worst > 0.1 or slope > 0.02 else None
+
+
 def noisy_evaluation(points: Points, law: Law) -> Found:
     """An evaluation whose standard error is as large as the differences fitted drowns them."""
     errors = points.loss_se / points.loss
@@ -141,7 +236,7 @@ def far_extrapolation(points: Points, law: Law) -> Found:
         return None
     reach = extrapolation(points.select(~points.holdout), float(points.flops[points.holdout].max()))
     text = f"the held-out run has {reach:.3g} times the compute of the largest fitted run"
-    return (text, reach) if reach > 10 else None
+    return (text, reach) if reach > FAR else None
 
 
 def extrapolation(fitted: Points, flops: float) -> float:
@@ -206,6 +301,24 @@ CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
     "floor": (no_floor, "E's interval reaches 0 or is wider than half the lowest loss", BESIROGLU),
     "starts": (hard_fit, "< 3 starts at the best minimum", BESIROGLU),
     "freedom": (spent_freedom, "< 10 runs, or exactly 3 minima", BESIROGLU),
+    "critical_batch": (large_batch, "batch > 2e8 L^(-1/0.21) tokens", MCCANDLISH),
+    "learning_rate_edge": (
+        learning_rate_at_edge,
+        "best of >= 3 learning rates at one size is the first or the last",
+        PORIAN,
+    ),
+    "guessing": (worse_than_guessing, "loss > 1.02 ln(vocab_size)", "a uniform guess"),
+    "no_floor_law": (without_floor, "the fitted law has no E", HOFFMANN + ", appendix D.3"),
+    "envelope_schedule": (
+        decayed_midpoints,
+        "curves of runs whose schedule depends on their length",
+        HOFFMANN + ", section 3.1 and fig. A1",
+    ),
+    "grid_bias": (
+        biased_grid,
+        "N* off by > 10 % or a by > 0.02 on the fitted law itself, without noise",
+        "this table, simulated",
+    ),
     "left_out": (skipped_runs, "any run that is not done", "this table"),
 }
 

@@ -4,7 +4,6 @@ Every figure is made of `points` and of law.json alone, so that a reader can red
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -22,6 +21,7 @@ from scaling.axes import (
     TOKENS,
     TOOLTIP,
     VERMILION,
+    Figure,
     Rows,
     amount,
     data,
@@ -35,23 +35,13 @@ from scaling.axes import (
     spoken,
     told,
 )
+from scaling.law_figures import clouds, exponents, plane, residuals
 from scaling.table import Points
 
 Law = dict[str, Any]
 CLOSE_UPS = 3  # held-out runs up to which one is shown by itself
 NAMED_BUDGETS = 8  # budgets up to which each has its own entry in the legend
 nats = "{:.4f}".format
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart, its title and the sentence under it."""
-
-    name: str
-    title: str
-    caption: str
-    chart: alt.TopLevelMixin
-    half: bool = False  # two of them share a row
 
 
 PREDICTION, OUTCOME = "prediction, 90 % interval", "outcome"
@@ -125,7 +115,8 @@ def isoflop(points: Points, law: Law) -> Figure | None:
         layers.append(mark.encode(x=at["x"], y=at["y"], tooltip=tips))
     found = sum(m["params"]["value"] is not None for m in named)
     caption = (
-        "Each budget's runs with the parabola through the points around its lowest; diamonds mark "
+        f"Each budget's runs with the {law['settings']['interpolation']} through the points around "
+        "its lowest; diamonds mark "
         f"the minima ({found} of {len(named)} budgets have one that the sizes bracket)."
     )
     return Figure("isoflop", "Iso-FLOP parabolas", caption, finish(alt.layer(*layers)))
@@ -162,7 +153,7 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
     own, other = f"iso-FLOP minima, C^{part[letter]['value']:.3f}", None
     columns = zip(flops, value, band, strict=True)
     lines = [{"C": c, "Value": v, "lo": b[0], "hi": b[1], "Law": own} for c, v, b in columns]
-    if law["parametric"].get("objective") is not None:
+    if law["optimum"]:
         other = f"parametric law, C^{law['parametric'][letter]['value']:.3f}"
         best = parametric_optimum(law["parametric"], flops)[column]
         lines += [{"C": c, "Value": v, "Law": other} for c, v in zip(flops, best, strict=True)]
@@ -333,38 +324,6 @@ def prediction(points: Points, law: Law) -> Figure | None:
     return Figure("prediction", "The prediction close up", caption, chart)
 
 
-def residuals(points: Points, law: Law) -> Figure | None:
-    """Measured over predicted loss, against tokens: what the parametric law leaves over."""
-    part = law["parametric"]
-    if part.get("objective") is None:
-        return None
-    e, a_, b_, alpha, beta = (part[k]["value"] for k in ("E", "A", "B", "alpha", "beta"))
-    law_loss = e + a_ * points.params**-alpha + b_ * points.tokens**-beta
-    off = 100 * (points.loss / law_loss - 1)
-    rows = [told(points, row) | {"Residual": float(off[row])} for row in shown(points)]
-    x = log_axis(points.tokens, TOKENS, amount)
-    y = loss_axis(np.append(off, 0.0), "Measured over law (%)")
-    shape = alt.Shape(
-        "Kind:N",
-        scale=alt.Scale(domain=["fitted", "held out"], range=["circle", "cross"]),
-        legend=alt.Legend(title=None) if points.holdout.any() else None,
-    )
-    tips = [*TOOLTIP, alt.Tooltip("Residual:Q", format="+.3f", title="Residual (%)")]
-    marks = alt.Chart(data(rows)).mark_point(size=65, filled=True, opacity=0.9)
-    zero = alt.Chart(data([{"Residual": 0}])).mark_rule(color=INK, strokeDash=[4, 3])
-    chart = zero.encode(y=alt.Y("Residual:Q", **y)) + marks.encode(
-        x=alt.X("D:Q", **x),
-        y=alt.Y("Residual:Q", **y),
-        color=log_color("N", points.params, PARAMS, amount),
-        shape=shape,
-        tooltip=tips,
-    )
-    caption = f"Root mean square {part['rmse']:.2%}; a pattern here is a law that does not hold."
-    return Figure(
-        "residuals", "Residuals of the parametric law", caption, finish(chart, height=300)
-    )
-
-
 def figures(points: Points, law: Law) -> list[Figure]:
     """All figures that the data allow, in the order of the page."""
     drawn = [
@@ -373,7 +332,10 @@ def figures(points: Points, law: Law) -> list[Figure]:
         isoflop(points, law),
         optimum(points, law, "a"),
         optimum(points, law, "b"),
+        plane(points, law),
         curves(points, law),
         residuals(points, law),
+        *clouds(law),
+        exponents(law),
     ]
     return [figure for figure in drawn if figure is not None]

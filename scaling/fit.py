@@ -121,9 +121,10 @@ def fit(
     objective: str = "huber",
     delta: float = HUBER_DELTA,
     weights: np.ndarray | None = None,
+    starts: np.ndarray | None = None,
 ) -> Fit:
-    """The global minimum over the law's grid of starts; columns are in their own units, loss in
-    nats.
+    """The global minimum over the law's grid of starts, or over those given; columns are in their
+    own units, loss in nats.
 
     All starts descend on at most SCREENING_POINTS points; the best POLISHED_STARTS of them then
     converge to full precision on all points, and `reached` counts those that end in the lowest
@@ -142,8 +143,8 @@ def fit(
     stride = max(1, n // SCREENING_POINTS)
     thinned = stages[0].every(stride)
     few = Sample(sample.log_loss[::stride], weights[::stride])
-    theta = levenberg_marquardt(thinned, law.starts(stages[0].x, sample.log_loss), few)
-    starts = len(theta)
+    grid = law.starts(stages[0].x, sample.log_loss) if starts is None else starts
+    theta = levenberg_marquardt(thinned, grid, few)
     order = np.argsort(thinned.value_and_gradient(theta, few)[0], kind="stable")
     theta = theta[order[:POLISHED_STARTS]]
     for stage in stages:
@@ -151,7 +152,9 @@ def fit(
     best = int(np.argmin(value))
     reached = int((value <= value[best] * (1 + SAME_MINIMUM) + 1e-300).sum())
     diagnostics = stationarity(stages[-1], theta[best], sample)
-    return Fit(stages[-1], sample, theta[best], float(value[best]), starts, reached, *diagnostics)
+    return Fit(
+        stages[-1], sample, theta[best], float(value[best]), len(grid), reached, *diagnostics
+    )
 
 
 def sharpened(problem: Problem) -> list[Problem]:

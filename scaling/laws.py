@@ -286,14 +286,14 @@ _ALL = (
     ),
     Law(
         "over_training",
-        "L(C, M) = E + (a M^eta + b M^-eta) C^-eta, M = D/N",
+        "L(C, M) = E + (a_M M^eta + b_M M^-eta) C^-eta, M = D/N",
         "Gadre et al. 2024, arXiv:2403.08540",
         ("params", "tokens", "flops"),
         ("log_a", "log_b", "log_E", "eta"),
         over_training,
         lambda t: {
-            "a": np.exp(t[:, 0]),
-            "b": np.exp(t[:, 1]),
+            "a_M": np.exp(t[:, 0]),
+            "b_M": np.exp(t[:, 1]),
             "E": np.exp(t[:, 2]),
             "eta": t[:, 3],
         },

@@ -20,7 +20,6 @@ from scaling.files import create
 from scaling.isoflop import isoflop
 from scaling.table import Points, sha256
 
-FAR = 10.0  # times the largest fitted compute: beyond it an interval from the fit is too narrow
 SAME_SIZE = 0.02  # a run within this of the target's N and D is the one that was predicted
 
 

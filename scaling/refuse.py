@@ -52,6 +52,40 @@ def wrong_units(
         )
 
 
+# Losses of large models on web text, from the law of Besiroglu et al. 2024: what losses in bits
+# look like is 1.44 times this, everywhere.
+USUAL = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+USUAL_PARAMS, USUAL_TOKENS = 2e7, 2e8  # below these, tokenizers and texts differ too much
+BITS_BAND = 0.06  # how near to 1.44 the median ratio must be, and how alike the ratios
+REMEDY = "if so use --loss_unit=bits, which converts them; if they are nats, --loss_unit=nats"
+
+
+def loss_in_bits(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, source: str) -> None:
+    """Refuses losses that are 1/ln 2 times what models of such sizes reach."""
+    large = (params > USUAL_PARAMS) & (tokens > USUAL_TOKENS)
+    if large.sum() < 5:
+        return
+    expected = (
+        USUAL["E"]
+        + USUAL["A"] * params[large] ** -USUAL["alpha"]
+        + USUAL["B"] * tokens[large] ** -USUAL["beta"]
+    )
+    ratio = np.log(loss[large] / expected)
+    spread = np.median(np.abs(ratio - np.median(ratio)))
+    if abs(np.median(ratio) + np.log(np.log(2))) < BITS_BAND and spread < BITS_BAND:
+        raise ValueError(
+            f"{source}: loss is {np.exp(np.median(ratio)):.3g} times what models of such sizes "
+            f"reach in nats per token: that looks like bits (1 nat = 1.44 bits); {REMEDY}"
+        )
+
+
+def same_as_bits(loss: np.ndarray, bits_per_byte: np.ndarray, source: str) -> None:
+    """Refuses losses that equal their bits per byte: in nats they are 0.69 times that at most."""
+    known = np.isfinite(bits_per_byte)
+    if known.any() and np.allclose(loss[known], bits_per_byte[known], rtol=1e-3):
+        raise ValueError(f"{source}: loss equals bits_per_byte, so it looks like bits; {REMEDY}")
+
+
 def duplicates(
     run: np.ndarray | None, columns: list[np.ndarray], where: list[str], source: str
 ) -> None:

@@ -2,7 +2,6 @@
 of.
 """
 
-import html
 import importlib.util
 import json
 from pathlib import Path
@@ -12,7 +11,18 @@ from typing import Any
 import numpy as np
 
 from scaling.files import write
-from scaling.table import Points, read_configs, to_csv
+from scaling.passages import (
+    citation,
+    constants,
+    conventions,
+    escape,
+    methods,
+    optimum,
+    sensitivity,
+    spoken,
+    warnings,
+)
+from scaling.table import Points, to_csv
 
 PAGE = Path(__file__).with_name("report.html")
 MOST_ROWS = 500
@@ -63,11 +73,14 @@ def page(points: Points, law: dict, drawn: list, specs: dict[str, dict], script:
         cards=cards(law),
         warnings=warnings(law),
         constants=constants(law),
+        optimum=optimum(law),
         figures=figures,
+        sensitivity=sensitivity(law),
         conventions=conventions(law),
         trials=trials(points),
         settings=settings(points, law),
         methods=methods(law),
+        citation=citation(law),
         # "</" would end the script element from inside a string.
         specs=json.dumps(fluid).replace("</", "<\\/"),
         library=script.replace("</script", "<\\/script"),
@@ -77,20 +90,6 @@ def page(points: Points, law: dict, drawn: list, specs: dict[str, dict], script:
 def fluid_spec(spec: dict[str, Any]) -> dict[str, Any]:
     """The chart as wide as its place on the page."""
     return spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-
-
-def escape(text: Any) -> str:
-    return html.escape(str(text))
-
-
-def spoken(v: dict[str, Any] | None, form: str = ".4g") -> str:
-    """A value with its interval in small print."""
-    if v is None or v["value"] is None:
-        return "—"
-    text = format(v["value"], form)
-    if v["lo"] is None:
-        return text
-    return f"{text} <small>[{v['lo']:{form}}, {v['hi']:{form}}]</small>"
 
 
 def subtitle(law: dict[str, Any]) -> str:
@@ -117,9 +116,10 @@ def cards(law: dict[str, Any]) -> str:
         note = f"{part['n']} held-out runs, at most {part['max_error']:.2%}"
         shown.append(card("Mean held-out error", f"{part['mean_error']:.2%}", note))
     parametric, isoflop = law["parametric"], law["isoflop"]
-    if "reason" not in parametric:
+    if "reason" not in parametric and "E" in parametric:
         shown.append(card("Irreducible loss E", spoken(parametric["E"], ".3f"), "nats per token"))
-    a = isoflop["a"] if "reason" not in isoflop else parametric["a"]
+    split = parametric["a"] if law["optimum"] else {"value": None}
+    a = isoflop["a"] if "reason" not in isoflop else split
     how = "iso-FLOP minima" if "reason" not in isoflop else "parametric law"
     if a["value"] is not None:
         shown.append(card("N* ∝ C^a", spoken(a, ".3f"), how))
@@ -149,42 +149,6 @@ def prediction_cards(entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def warnings(law: dict[str, Any]) -> str:
-    """Every warning with its threshold and source, or a line that says there is none."""
-    if not law["warnings"]:
-        return '<p class="quiet">No warning applies to these data.</p>'
-    items = "".join(
-        f"<li><b>{escape(w['message'])}</b><br><small>warned when {escape(w['threshold'])}; "
-        f"{escape(w['source'])}</small></li>"
-        for w in law["warnings"]
-    )
-    return f'<ul class="warnings">{items}</ul>'
-
-
-def constants(law: dict[str, Any]) -> str:
-    """The fitted laws as a table."""
-    rows = []
-    for key, name in (
-        ("parametric", "Parametric"),
-        ("isoflop", "Iso-FLOP"),
-        ("frontier", "Frontier"),
-    ):
-        part = law[key]
-        formula = {"isoflop": "N* ∝ C^a, D* ∝ C^b"}.get(key, part.get("law", ""))
-        if "reason" in part:
-            rows.append(
-                f'<tr><th>{name}</th><td colspan="2" class="reason">'
-                f"No law: {escape(part['reason'])}</td></tr>"
-            )
-            continue
-        names = [n for n, v in part.items() if isinstance(v, dict) and "value" in v]
-        values = "".join(f"<span><i>{n}</i> = {spoken(part[n])}</span>" for n in names)
-        rows.append(
-            f'<tr><th>{name}</th><td>{escape(formula)}</td><td class="flow">{values}</td></tr>'
-        )
-    return f'<table class="laws">{"".join(rows)}</table>'
-
-
 def figure_block(figure: Any) -> str:
     links = " · ".join(
         f'<a href="figures/{figure.name}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png")
@@ -194,26 +158,6 @@ def figure_block(figure: Any) -> str:
         f'<figure class="panel{half}"><h2>{escape(figure.title)}</h2>'
         f'<div class="chart" id="{figure.name}"></div>'
         f"<figcaption>{escape(figure.caption)} <small>{links}</small></figcaption></figure>"
-    )
-
-
-def conventions(law: dict[str, Any]) -> str:
-    """The exponents of the same runs under every way of counting."""
-    if not law["conventions"]:
-        return ""
-    rows = "".join(
-        f"<tr><td>{row['params']}</td><td>{row['flops']}</td>"
-        + "".join(f"<td>{row['parametric'][k]:.4g}</td>" for k in ("E", "alpha", "beta", "a", "b"))
-        + "</tr>"
-        for row in law["conventions"]
-    )
-    head = "".join(
-        f"<th>{name}</th>" for name in ("N counted as", "C counted as", "E", "α", "β", "a", "b")
-    )
-    return (
-        '<section class="panel"><h2>Conventions side by side</h2>'
-        '<p class="quiet">The parametric law fitted to the same runs, counted otherwise.</p>'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>"
     )
 
 
@@ -280,6 +224,29 @@ def settings(points: Points, law: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def read_configs(points: Points) -> list[dict[str, Any]]:
+    """The config.json of every run, flat ({'model.d_model': 64}); none where the points come from
+    a CSV.
+    """
+    root = Path(points.source)
+    folders = {
+        path.parent.name: path
+        for path in (*root.glob("*/config.json"), *root.glob("*/*/config.json"))
+    }
+    paths = [folders[str(run)] for run in points.run if str(run) in folders]
+    return [dict(flat(json.loads(path.read_text()))) for path in paths]
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested dicts."""
+    pairs = []
+    for key, value in tree.items():
+        pairs += (
+            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+        )
+    return pairs
+
+
 def definition(title: str, entries: dict[str, Any]) -> str:
     rows = "".join(
         f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in entries.items()
@@ -289,41 +256,4 @@ def definition(title: str, entries: dict[str, Any]) -> str:
         f"<details{opened}><summary>{title} ({len(entries)})</summary><dl>{rows}</dl></details>"
         if rows
         else ""
-    )
-
-
-def methods(law: dict[str, Any]) -> str:
-    """A paragraph that a paper could quote."""
-    part, points, chosen = law["parametric"], law["points"], law["settings"]
-    how = {"runs": "resampling whole runs", "residuals": "redrawing the runs' noise (Student's t)"}
-    text = []
-    if "reason" not in part:
-        text.append(
-            f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
-            "sum of "
-            f"{part['loss']} losses (δ = {part['delta']:g}) of the log-loss with analytic "
-            "gradients from "
-            f"{part['starts']} starts ({part['reached']} of those polished reached the best "
-            "minimum, objective "
-            f"{part['objective']:.6e}, scaled gradient {part['gradient_norm']:.1e}, condition "
-            "number "
-            f"{part['condition']:.3g}); the residuals have a root mean square of "
-            f"{part['rmse']:.2%} and a mean of "
-            f"{part['bias']:+.3%}."
-        )
-        if part["draws"]:
-            text.append(
-                f"Intervals hold {chosen['level']:.0%} of {part['draws']} bootstrap draws made by "
-                f"{how[part['resampling']]} (seed {chosen['seed']}); those of predictions add "
-                "the noise of one run."
-            )
-    text.append(
-        "Iso-FLOP minima are vertices of parabolas of log-loss in log N through the "
-        f"{chosen['window']} points around "
-        f"the lowest (Hoffmann et al. 2022, approach 2). N is counted as {chosen['params']}, C "
-        f"by {chosen['flops']}."
-    )
-    return "".join(f"<p>{escape(t)}</p>" for t in text) + (
-        f"<p><small>Data: {escape(points['source'])}, SHA-256 of the fitted points "
-        f"<code>{points['sha256']}</code>.</small></p>"
     )

@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from scaling.refuse import duplicates, listed, positive, wrong_units
+from scaling.refuse import (
+    duplicates,
+    listed,
+    loss_in_bits,
+    positive,
+    same_as_bits,
+    wrong_units,
+)
 
 COMPONENTS = ("embedding", "position", "attention", "mlp", "norm", "head")
 FLOP_CONVENTIONS = ("6nd", "kaplan", "chinchilla", "palm")
@@ -23,6 +30,7 @@ PARAM_CONVENTIONS = {
     "non_embedding": ("attention", "mlp", "norm"),
     "with_head": ("attention", "mlp", "norm", "head"),
 }
+LOSS_UNITS = {"auto": 1.0, "nats": 1.0, "bits": float(np.log(2))}  # nats each
 REQUIRED = ("params", "tokens", "loss")
 # What a run tells beside its counts; each may be a column of a CSV too.
 FACTS = {
@@ -170,9 +178,9 @@ def from_result(path: Path, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_csv(path: str | Path) -> Points:
+def read_csv(path: str | Path, loss_unit: str = "auto") -> Points:
     """The points of a CSV: columns params, tokens, loss; optional flops, loss_se, run, holdout,
-    components, facts.
+    components, facts. `loss_unit` is a key of LOSS_UNITS.
     """
     path = Path(path)
     if not path.is_file():
@@ -198,7 +206,19 @@ def read_csv(path: str | Path) -> Points:
         raise ValueError(f"table={path} has a header and no rows; add one row a run")
     clean = [{(k or "").strip(): v for k, v in row.items()} for row in rows]
     # The header is line 1 of the file, so that row numbers are what an editor shows.
-    return from_rows(clean, str(path), where=[f"row {i}" for i in range(2, len(clean) + 2)])
+    points = from_rows(clean, str(path), where=[f"row {i}" for i in range(2, len(clean) + 2)])
+    return in_nats(points, loss_unit)
+
+
+def in_nats(points: Points, loss_unit: str) -> Points:
+    """The points with losses in nats. ValueError where 'auto' finds that they look like bits."""
+    if loss_unit not in LOSS_UNITS:
+        raise ValueError(f"loss_unit={loss_unit!r} is unknown; use one of {', '.join(LOSS_UNITS)}")
+    if loss_unit == "auto":
+        loss_in_bits(points.params, points.tokens, points.loss, points.source)
+        same_as_bits(points.loss, points.fact("bits_per_byte"), points.source)
+    scale = LOSS_UNITS[loss_unit]
+    return replace(points, loss=points.loss * scale, loss_se=points.loss_se * scale)
 
 
 def numbers(rows: list[dict[str, Any]], name: str, where: list[str], source: str) -> np.ndarray:
@@ -357,26 +377,3 @@ def sha256(points: Points) -> str:
         for i in range(len(points))
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def read_configs(points: Points) -> list[dict[str, Any]]:
-    """The config.json of every run, flat ({'model.d_model': 64}); none where the points come from
-    a CSV.
-    """
-    root = Path(points.source)
-    folders = {
-        path.parent.name: path
-        for path in (*root.glob("*/config.json"), *root.glob("*/*/config.json"))
-    }
-    paths = [folders[str(run)] for run in points.run if str(run) in folders]
-    return [dict(flat(json.loads(path.read_text()))) for path in paths]
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values of nested dicts."""
-    pairs = []
-    for key, value in tree.items():
-        pairs += (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-        )
-    return pairs

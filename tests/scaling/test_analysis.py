@@ -140,7 +140,9 @@ def test_repeated_data_is_refused(tmp_path):
 
 
 def test_conventions_move_the_exponent(law):
-    by = {(row["params"], row["flops"]): row["parametric"]["a"] for row in law["conventions"]}
+    by = {
+        (row["params"], row["flops"]): row["parametric"]["a"]["value"] for row in law["conventions"]
+    }
     assert set(by) == {
         (n, c)
         for n in ("total", "non_embedding", "with_head")

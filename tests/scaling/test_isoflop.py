@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.isoflop import budgets, exponents, frontier, isoflop
+from scaling.isoflop import bias, budgets, exponents, frontier, isoflop
 from tests.scaling.ladder import BUDGETS, TRUTH, best_params, simulate, true_loss
 
 
@@ -82,3 +82,40 @@ def test_too_few_budgets_and_sizes_are_refused():
         exponents(two)
     thin = isoflop(simulate(sizes=3, held_out=0))
     assert all("a minimum takes at least 4" in m.reason for m in thin.minima)
+
+
+def test_splines_find_the_true_optima_of_wide_grids_where_parabolas_do_not():
+    """A wide grid through all its points: the parabola is biased by its far flanks, Akima not."""
+    points = simulate(noise=0, sizes=11, span=12, held_out=0)
+    truth = np.log(best_params(np.array(BUDGETS)))
+    wide = isoflop(points, window=11).array("log_params") - truth
+    spline = isoflop(points, interpolation="akima").array("log_params") - truth
+    assert np.abs(spline).max() < 0.05
+    assert np.abs(wide).min() > 3 * np.abs(spline).max()
+
+
+def test_intervals_of_splines_hold_the_truth():
+    truth = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
+    inside = 0
+    for seed in range(40):
+        found = isoflop(simulate(0.004, seed, sizes=8, held_out=0), 300, seed, 5, "akima")
+        low, high = np.percentile(exponents(found)["a"][2], [5, 95])
+        inside += low <= truth <= high
+    assert inside >= 32
+
+
+@pytest.mark.parametrize("shift", [0.1, 10.0])
+def test_the_bias_of_a_lopsided_grid_is_what_it_does_to_the_minima(shift):
+    """Sizes off the centre, without noise: the estimate is the very error that is made."""
+    base = simulate(noise=0, sizes=11, span=30, held_out=0)
+    n = base.params * shift
+    points = replace(base, params=n, tokens=base.flops / 6 / n)
+    points = replace(points, loss=true_loss(points.params, points.tokens))
+    found = isoflop(points, window=11)
+    error = found.array("log_params") - np.log(best_params(np.array(BUDGETS)))
+    told = bias(points, found, lambda p: true_loss(p.params, p.tokens), 11)
+    assert np.array(told["shifts"]) == pytest.approx(error, abs=2e-3)
+    assert np.abs(error).max() > 0.1 and abs(told["a"]) > 0.02
+    narrow = simulate(noise=0, sizes=9, span=1.5, held_out=0)
+    small = bias(narrow, isoflop(narrow), lambda p: true_loss(p.params, p.tokens))
+    assert np.abs(small["shifts"]).max() < 0.01

@@ -44,7 +44,8 @@ def test_the_page_needs_nothing_else(report):
 def test_every_figure_is_there_thrice(report):
     page = (report / "index.html").read_text()
     names = {"prediction", "frontier", "isoflop", "optimal_params", "optimal_tokens"}
-    names |= {"loss_curves", "residuals"}
+    names |= {"loss_curves", "residuals", "plane", "sensitivity"}
+    names |= {"exponents_cloud", "floor_cloud"}
     assert {path.stem for path in (report / "figures").glob("*.png")} == names
     assert {path.stem for path in (report / "figures").glob("*.svg")} == names
     for name in names:
@@ -81,10 +82,70 @@ def test_names_cannot_break_the_page(tmp_path):
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in page
 
 
-def test_a_table_that_supports_no_law_still_gets_its_page(tmp_path):
+def test_a_table_that_supports_no_law_still_gets_its_page_and_exit_code_2(tmp_path):
     (tmp_path / "p.csv").write_text("params,tokens,loss\n1e6,2e7,3.1\n2e6,2e7,3.0\n")
-    assert main([f"--table={tmp_path / 'p.csv'}", f"--out={tmp_path / 'out'}"]) == 0
+    with pytest.raises(BadInput, match="no law: parametric: 2 points are too few for 5 constants"):
+        main([f"--table={tmp_path / 'p.csv'}", f"--out={tmp_path / 'out'}"])
     assert "No law: parametric: 2 points are too few" in (tmp_path / "out/index.html").read_text()
+
+
+@pytest.mark.parametrize("unit", ["bits", "nats"])
+def test_losses_in_bits_are_refused_unless_said_to_be_either(chinchilla, tmp_path, unit):
+    """The published runs in bits: refused by default, converted or believed when told."""
+    bits = replace(chinchilla, loss=chinchilla.loss / np.log(2))
+    path, out = tmp_path / "p.csv", tmp_path / "law.json"
+    path.write_text(to_csv(bits))
+    with pytest.raises(BadInput, match=r"looks like bits .* use --loss_unit=bits"):
+        main([f"--table={path}"])
+    main([f"--table={path}", f"--loss_unit={unit}", f"--json={out}", "--draws=0"])
+    e = json.loads(out.read_text())["parametric"]["E"]["value"]
+    assert e == pytest.approx(1.817218 / {"bits": 1, "nats": np.log(2)}[unit], rel=1e-4)
+
+
+def test_the_published_study_in_one_command(chinchilla_all, tmp_path):
+    """All 245 rows and --drop_worst=5: the 240 of the paper, draws and all."""
+    (tmp_path / "p.csv").write_text(to_csv(chinchilla_all))
+    out = tmp_path / "law.json"
+    flags = [f"--table={tmp_path / 'p.csv'}", "--drop_worst=5", "--draws=4000", f"--json={out}"]
+    assert main(flags) == 0
+    law = json.loads(out.read_text())
+    assert law["points"]["n"] == 240 and law["points"]["left_out"] == {"of highest loss": 5}
+    assert law["parametric"]["objective"] == pytest.approx(1.018274e-3, rel=1e-6)
+    assert law["parametric"]["standard_errors"]["B"] == pytest.approx(1293, rel=1e-3)
+    assert law["made"]["command"].startswith("isoflop fit --table=")
+
+
+@pytest.mark.parametrize("name", ["kaplan_joint", "over_training", "frontier"])
+def test_every_law_can_be_asked_for(name, tmp_path):
+    (tmp_path / "p.csv").write_text(to_csv(simulate()))
+    out = tmp_path / "law.json"
+    main([f"--table={tmp_path / 'p.csv'}", f"--law={name}", f"--json={out}", "--draws=30",
+          f"--out={tmp_path / 'out'}"])  # fmt: skip
+    law = json.loads(out.read_text())
+    assert law["parametric"]["name"] == name and law["optimum"] == []
+    codes = {w["code"] for w in law["warnings"]}
+    assert ("no_floor_law" in codes) == (name == "kaplan_joint")
+    assert (tmp_path / "out/figures/residuals.png").is_file()
+
+
+def test_repeated_data_take_the_data_constrained_law(tmp_path):
+    """Runs of up to 20 epochs, made by that law: it is found again, Hoffmann's is refused."""
+    n, u = np.meshgrid(np.geomspace(1e5, 1e7, 6), np.geomspace(1e6, 1e8, 4))
+    n, u, epochs = (v.ravel() for v in (n, u, np.tile([1.0, 3.0, 8.0, 20.0], 6)))
+    worth = u * (1 + 15 * (1 - np.exp(-(epochs - 1) / 15)))
+    loss = true_loss(n, worth)
+    rows = "\n".join(
+        f"{a:.9g},{b * e:.9g},{b:.9g},{v:.9g}"
+        for a, b, e, v in zip(n, u, epochs, loss, strict=True)
+    )
+    (tmp_path / "p.csv").write_text(f"params,tokens,unique_tokens,loss\n{rows}\n")
+    out, table = tmp_path / "law.json", f"--table={tmp_path / 'p.csv'}"
+    with pytest.raises(BadInput, match=r"more than 4 times .* law=data_constrained"):
+        main([table])
+    main([table, "--law=data_constrained", f"--json={out}", "--draws=0"])
+    part = json.loads(out.read_text())["parametric"]
+    assert part["R"]["value"] == pytest.approx(15, rel=1e-3)
+    assert part["alpha"]["value"] == pytest.approx(0.35, abs=1e-3)
 
 
 def test_the_summary_is_readable(tmp_path, capsys):
@@ -107,6 +168,11 @@ def test_the_summary_is_readable(tmp_path, capsys):
         (["--table=TABLE", "--objective=mean"], "objective='mean'"),
         (["--table=TABLE", "--params=non_embedding"], "takes the columns"),
         (["--table=TABLE", "--draws=-1"], "draws=-1"),
+        (["--table=TABLE", "--law=chinchilla"], "law='chinchilla' is unknown; use one of param"),
+        (["--table=TABLE", "--interpolation=cubic"], "interpolation='cubic' is unknown"),
+        (["--table=TABLE", "--drop_worst=18"], "drop_worst=18 of 18 fitted points"),
+        (["--table=TABLE", "--loss_unit=bytes"], "loss_unit='bytes' is unknown"),
+        (["--table=TABLE", "--law=data_constrained"], "no run repeats its data"),
         (["--table=TABLE", "--config.a=1"], "reads no config"),
     ],
 )
