@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from train.metrics import PEAK_FLOPS
 
 PRICED = (
-    "Google Cloud's list prices on demand in the cheapest US region, as of 2025: they change and "
-    "nobody has to pay them; --price=USD gives your own"
+    "Google Cloud's list price on demand, cheapest US region, as of 2025; it changes, and reserved "
+    "or spot capacity costs less: --price=USD gives your own"
 )
 
 
