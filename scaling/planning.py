@@ -49,6 +49,8 @@ def read_law(path: str | Path) -> PlanningLaw:
         part, points = law["parametric"], law["points"]
         if "reason" in part:
             raise ValueError(f"law={path} holds no parametric law to plan with: {part['reason']}")
+        if part["law"] != LAWS["parametric"].formula:
+            raise ValueError(f"law={path} holds {part['law']}; plan takes the parametric law")
         value = [[part[name]["value"] for name in CONSTANTS]]
         cloud = part.get("cloud") or {}
         drawn = np.array([cloud[name] for name in CONSTANTS]).T if cloud else np.empty((0, 5))

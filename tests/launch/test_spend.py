@@ -48,7 +48,7 @@ def test_days_on_chips_are_a_budget(tmp_path, law):
 def test_chips_beside_another_budget_give_its_time(tmp_path, law, capsys):
     found = planned(tmp_path, law, "--flops=1e21", "--tpu=h100-8", "--mfu=.4")
     assert found["hardware"]["seconds"] == pytest.approx(1e21 / (8 * 989e12 * 0.4))
-    assert "list prices" in capsys.readouterr().out
+    assert "list price on demand" in capsys.readouterr().out
 
 
 def test_names_that_count_cores():

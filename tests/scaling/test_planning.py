@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scaling.analysis import Settings, analyse
+from scaling.laws import LAWS
 from scaling.planning import (
     BUDGETS,
     at_flops,
@@ -29,7 +30,13 @@ def law_of(constants, draws=None, **points):
     value = {name: {"value": v, "lo": None, "hi": None} for name, v in constants.items()}
     return {
         "parametric": value
-        | {"law": "L(N, D)", "paper": "test", "spread": 0.004, "n": 100, "cloud": draws or {}},
+        | {
+            "law": LAWS["parametric"].formula,
+            "paper": "test",
+            "spread": 0.004,
+            "n": 100,
+            "cloud": draws or {},
+        },
         "isoflop": {"reason": "none", "minima": [{"flops": 1e20}, {"flops": 1e21}]},
         "points": {"n": 100, "sha256": "0", "source": "test"} | points,
         "settings": {"params": "total", "flops": "6nd", "level": 0.9},
@@ -184,6 +191,10 @@ def test_a_file_without_a_law_says_so(tmp_path, write):
         read_law(tmp_path / "none.json")
     with pytest.raises(ValueError, match="holds no parametric law to plan with: too few"):
         write(law_of(TRUTH) | {"parametric": {"reason": "too few"}})
+    other = law_of(TRUTH)
+    other["parametric"]["law"] = LAWS["over_training"].formula
+    with pytest.raises(ValueError, match="plan takes the parametric law"):
+        write(other)
     for text in ("{", "[]", "{}"):
         (tmp_path / "law.json").write_text(text)
         with pytest.raises(ValueError, match=r"is no law\.json"):
