@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from scaling.analysis import DEFAULTS, LEVEL, Settings, fit_parametric, number
 from scaling.isoflop import FEWEST_BUDGETS, isoflop
 from scaling.laws import log_sum, optimal_params
+from scaling.parametric import fit_parametric
 from scaling.refuse import Unsupported
+from scaling.settings import DEFAULTS, LEVEL, Settings
 from scaling.table import Points, count, sha256
+from scaling.values import number
 
 MOST = 7  # ladders of one comparison
 GRID = 21  # losses at which two ladders are compared

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from scaling.analysis import finite, number
 from scaling.cautions import FAR
 from scaling.laws import LAWS, additive_constants, optimal_params
+from scaling.values import finite, number
 
 SARDANA = "Sardana et al. 2024, arXiv:2401.00448"
 CONSTANTS = ("A", "B", "E", "alpha", "beta")
