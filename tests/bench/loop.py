@@ -23,6 +23,7 @@ from launch import trial
 from tests.bench import loader, ours
 from tests.bench.shapes import SHAPES, Shape
 from train.loop import Run
+from train.watch import Stop
 
 CHUNKS, ROUNDS = 24, 5
 TARGET = 0.03  # the loop's share of the bare chunk's time
@@ -85,7 +86,7 @@ def measure(shape: Shape) -> dict:
             workdir = Path(folder) / f"run{number}"
             workdir.mkdir()
             run = Timed(config, data, workdir)
-            run.train()
+            run.train(Stop())
             loop.append(run.seconds_per_step())
     return {
         "shape": shape.name,
