@@ -236,7 +236,7 @@ def plan(
     planned["warnings"] = beyond(law, planned["run"])
     more = planned["run"]["flops"] / best["flops"]["value"]
     if planned["inference"] and loss is None:
-        planned["warnings"].append(f"training the smaller model takes {more:.2f} times the budget")
+        planned["warnings"].append(f"training it takes {more:.2f} times the optimum's compute")
     return planned
 
 
