@@ -273,4 +273,7 @@ def holdout_lines(part: dict[str, Any]) -> list[str]:
 def came_out(entry: dict[str, Any]) -> str:
     """'outcome 1.52, error +0.4 %, inside the interval'."""
     where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
-    return f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
+    told = f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
+    if entry.get("extrapolated"):
+        told += f" (extrapolated {entry['extrapolation']:.3g}-fold in compute)"
+    return told

@@ -47,7 +47,7 @@ def warmup_beyond_params(points: Points, law: Law) -> Found:
     """A warmup of more tokens than the model has parameters is too long for that model."""
     ratio = points.fact("warmup_steps") * points.fact("batch") / points.params
     worst = largest(ratio)
-    return (f"warmup lasts up to {worst:.2g} tokens a parameter", worst) if worst > 1 else None
+    return (f"warmup lasts up to {worst:.3g} tokens a parameter", worst) if worst > 1 else None
 
 
 def schedule_beyond_end(points: Points, law: Law) -> Found:
@@ -209,8 +209,8 @@ def biased_grid(points: Points, law: Law) -> Found:
         return None
     worst = largest(np.abs(np.array([v for v in part["params"] if v is not None], float)))
     slope = abs(part["a"] or 0.0)
-    text = f"the grid of sizes alone moves N* by up to {worst:.0%} and a by {part['a'] or 0:+.3f}"
-    text += "; narrow it around the minima, or use interpolation=akima"
+    text = f"the grid alone (its sizes, uneven compute) moves N* by up to {worst:.0%} and a by "
+    text += f"{part['a'] or 0:+.3f}; narrow it around the minima, or use interpolation=akima"
     return (text, worst) if worst > 0.1 or slope > 0.02 else None
 
 

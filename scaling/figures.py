@@ -75,7 +75,13 @@ def curves(points: Points, law: Law) -> Figure | None:
     lines = base.mark_line(strokeWidth=1.8, opacity=0.85).encode(strokeDash=dash)
     dots = base.mark_circle(size=38, opacity=0.9).encode(tooltip=TOOLTIP)
     caption = "Validation loss along every run against the compute spent so far; darker is larger."
-    return Figure("loss_curves", "Loss curves", caption, finish(lines + dots))
+    layers = [lines, dots]
+    lowest = [{"C": c, "Loss": loss} for c, _, _, loss in law["envelope"].get("line", [])]
+    if lowest:
+        line = alt.Chart(data(lowest)).mark_line(color=VERMILION, strokeWidth=2.5)
+        layers.append(line.encode(x=alt.X("C:Q", **x), y=alt.Y("Loss:Q", **y)))
+        caption += " Red: the envelope that approach 1 reads."
+    return Figure("loss_curves", "Loss curves", caption, finish(alt.layer(*layers)))
 
 
 def key(m: Law) -> dict[str, Any]:

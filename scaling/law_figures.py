@@ -35,6 +35,7 @@ from scaling.table import Points
 Law = dict[str, Any]
 CONTOURS = 9
 FINENESS = 160
+LABEL_AT = 0.85  # where along a contour its loss is written
 GROUPS = {
     "approach": ("method", BLUE),
     "objective": ("robust loss", ORANGE),
@@ -58,8 +59,10 @@ def plane(points: Points, law: Law) -> Figure | None:
     scale = alt.Scale(
         type="log", scheme="viridis", reverse=True, domain=[levels.min(), levels.max()]
     )
-    color = alt.Color("Loss:Q", scale=scale, legend=alt.Legend(title="Loss (nats)", format=".2f"))
-    named = [row for row in lines if row["Last"]]
+    color = alt.Color(
+        "Loss:Q", scale=scale, legend=alt.Legend(title="Loss (nats)", type="gradient")
+    )
+    named = [row for row in lines if row["Named"]]
     budgets = iso_compute(points, n_span, d_span)
     best = efficient(theta, points, n_span, d_span)
     runs = [told(points, row) for row in shown(points)]
@@ -73,7 +76,7 @@ def plane(points: Points, law: Law) -> Figure | None:
         .encode(**at, detail="C:N"),
         alt.Chart(data(lines)).mark_line(strokeWidth=1.6)
         .encode(**at, color=color, detail="Loss:N"),
-        alt.Chart(data(named)).mark_text(align="left", dx=4, fontSize=11, color=INK, clip=False)
+        alt.Chart(data(named)).mark_text(dy=-8, fontSize=11, color=INK)
         .encode(**at, text=alt.Text("Loss:Q", format=".2f")),
         alt.Chart(data(best)).mark_line(color=VERMILION, strokeWidth=2.5).encode(**at),
         alt.Chart(data(runs)).mark_point(size=55, filled=True, opacity=1, stroke="white",
@@ -114,9 +117,10 @@ def contours(theta: np.ndarray, n_span: tuple[float, float], d_span: tuple[float
         with np.errstate(invalid="ignore", divide="ignore"):
             d = np.exp((b - np.log(left)) / beta)
         inside = np.flatnonzero((left > 0) & (d >= d_span[0]) & (d <= d_span[1]))
+        middle = inside[round(LABEL_AT * (len(inside) - 1))] if len(inside) else -1
         rows += [
             {"Loss": float(level), "N": float(np.exp(log_n[i])), "D": float(d[i]),
-             "Last": bool(i == inside[-1])}
+             "Named": bool(i == middle)}
             for i in inside
         ]  # fmt: skip
     return rows
@@ -144,7 +148,7 @@ def efficient(
 ) -> Rows:
     """N*(C) and D*(C) of the law, within the spans."""
     spent = 6 * points.params * points.tokens
-    flops = np.geomspace(spent.min() / 10, spent.max() * 10, FINENESS)
+    flops = np.geomspace(spent.min() / 1e4, spent.max() * 1e4, 4 * FINENESS)
     n = optimal_params(theta[:5], flops)
     d = flops / 6 / n
     inside = (n >= n_span[0]) & (n <= n_span[1]) & (d >= d_span[0]) & (d <= d_span[1])
@@ -183,7 +187,7 @@ def clouds(law: Law) -> list[Figure]:
         return []
     pairs = (
         ("exponents_cloud", "alpha", "beta", "Exponents", "α, of N", "β, of D"),
-        ("floor_cloud", "E", "a", "Floor and split", "E (nats per token)", "a of N* ∝ C^a"),
+        ("floor_cloud", "E", "a", "Floor and split", "E (nats per token)", "Exponent a of N*(C)"),
     )
     found = []
     for name, first, second, title, x_title, y_title in pairs:
@@ -217,7 +221,7 @@ def exponents(law: Law) -> Figure | None:
     if len(rows) < 2:
         return None
     values = np.array([row[k] for row in rows for k in ("value", "lo", "hi") if row[k] is not None])
-    x = loss_axis(values, "a of N* ∝ C^a")
+    x = loss_axis(values, "Exponent a of N*(C)")
     order = [row["Analysis"] for row in rows]
     y = alt.Y("Analysis:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, grid=True))
     groups = [name for name, _ in GROUPS.values() if name in {row["Group"] for row in rows}]

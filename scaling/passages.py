@@ -92,7 +92,7 @@ def sensitivity(law: dict[str, Any]) -> str:
         return ""
     rows = [
         [escape(row["label"]), str(row["n"])]
-        + [spoken(row[k], ".4g") for k in ("E", "alpha", "beta", "a", "b")]
+        + [spoken(row[k], ".3g") for k in ("E", "alpha", "beta", "a", "b")]
         for row in law["sensitivity"]
     ]
     parts = [table(("Analysis", "points", "E", "α", "β", "a", "b"), rows)]
@@ -129,8 +129,8 @@ def conventions(law: dict[str, Any]) -> str:
     expected = law["kaplan_count"]
     more = (
         "<p>Pearce &amp; Song 2024 explain most of Kaplan's exponent by the embeddings left out: "
-        f"the law fitted to all parameters, seen without embeddings, has a = {expected['a']:.3f} "
-        "over these budgets.</p>"
+        f"this law, whose a is {expected['total']:.3f} by all parameters, has {expected['a']:.3f} "
+        "over the sizes of these runs when N and C leave them out.</p>"
         if expected
         else ""
     )

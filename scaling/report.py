@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.cautions import FAR
 from scaling.files import write
 from scaling.passages import (
     citation,
@@ -135,6 +136,8 @@ def prediction_cards(entry: dict[str, Any]) -> list[str]:
         else "fitted without that run"
     )
     size = f"{target['params']:.3g} parameters, {target['tokens']:.3g} tokens"
+    if entry.get("extrapolation", 0) > FAR:
+        made += f"; extrapolated {entry['extrapolation']:.3g}-fold in compute, so too narrow"
     shown = [card("Predicted loss", spoken(loss), f"{escape(target['run'])}: {size}; {made}")]
     if entry["outcome"] is None:
         return [*shown, card("Outcome", "—", "the run has not finished")]

@@ -17,7 +17,7 @@ from scaling.parametric import (
     frontier_exponents,
     weights_of,
 )
-from scaling.recount import fit_embedding, recounted_exponent
+from scaling.recount import ladder_exponent
 from scaling.refuse import Unsupported
 from scaling.settings import Settings
 from scaling.table import FLOP_CONVENTIONS, PARAM_CONVENTIONS, Points, count
@@ -139,15 +139,12 @@ def as_counted(found: Parametric, growth: float) -> dict[str, Any]:
 
 
 def kaplan_count(points: Points, found: Parametric | None) -> dict[str, Any] | None:
-    """What Pearce & Song's conversion says that leaving the embeddings out does to this law."""
-    if found is None or not found.splits_compute or not points.components:
+    """What leaving the embeddings out of N and C does to this law's exponent a, by Pearce & Song's
+    conversion on the sizes of these runs.
+    """
+    if found is None or not found.splits_compute:
         return None
     total, bare = (count(points, name).params for name in ("total", "non_embedding"))
-    if (total <= bare).any():
-        return None
     constants = {name: float(v) for name, v in found.fitted.constants().items()}
-    embedding = fit_embedding(bare, total)
-    spent = 6 * bare * points.tokens
-    budgets = [float(spent.min()), float(spent.max())]
-    expected = recounted_exponent(constants, embedding, budgets=tuple(budgets))
-    return {"embedding": embedding, "a": expected, "budgets": budgets}
+    expected = ladder_exponent(constants, bare, total)
+    return None if expected is None else {"a": expected, "total": float(constants["a"])}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from scaling.analysis import Settings, analyse, fit_parametric, predict
+from scaling.cautions import critical_batch
 from scaling.prediction import read_predictions, write_prediction
-from scaling.table import read_runs
+from scaling.table import ARRAYS, read_runs
 from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss, write_runs
 
 QUICK = Settings(draws=100)
@@ -157,6 +158,8 @@ def test_conventions_move_the_exponent(law):
         ("warmup_share", {"warmup_steps": 400, "steps": 1000, "total_steps": 1000}),
         ("schedule_end", {"warmup_steps": 1, "steps": 1000, "total_steps": 2000}),
         ("epochs", {"epochs_of_data": 2.0}),
+        ("critical_batch", {"batch": 4_000_000.0}),
+        ("guessing", {"vocab_size": 8.0}),
     ],
 )
 def test_warnings_follow_the_facts(tmp_path, law, code, changes):
@@ -170,6 +173,67 @@ def test_warnings_follow_the_facts(tmp_path, law, code, changes):
         for facts in (told, told | changes)
     )
     assert code in bad and code not in good
+
+
+def test_the_critical_batch_is_kaplans_and_converts_by_bytes():
+    """2e8 L^(-1/.21) at their own loss; a byte-level model is judged as if in their tokens."""
+    points = simulate(held_out=0)
+    assert critical_batch(points) == pytest.approx(2e8 * points.loss ** (-1 / 0.21))
+    nats_a_byte = {"bits_per_byte": 1.2 / np.log(2)}
+    bytes_ = replace(points, loss=np.full(len(points), 1.2), facts=(nats_a_byte,) * len(points))
+    per_token = 96 / 22.9
+    expected = 2e8 * (1.2 * per_token) ** (-1 / 0.21) * per_token
+    assert critical_batch(bytes_) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("rates", "warned"), [((1e-3, 2e-3, 4e-3), True), ((4e-3, 1e-3, 2e-3), False)]
+)
+def test_a_best_learning_rate_at_the_edge_is_named(rates, warned):
+    """Three rates at every size; the last has the lowest loss."""
+    one = simulate(held_out=0)
+    three = replace(one, **{name: np.repeat(getattr(one, name), 3) for name in ARRAYS})
+    lower = np.tile([1.02, 1.01, 1.0], len(one))
+    points = replace(
+        three,
+        run=np.array([f"r{i}" for i in range(len(three))]),
+        loss=three.loss * lower,
+        facts=tuple({"learning_rate": rate} for rate in rates * len(one)),
+    )
+    found = [w for w in analyse(points, QUICK)["warnings"] if w["code"] == "learning_rate_edge"]
+    assert bool(found) == warned
+    assert not warned or "highest tried (0.004) at 18 sizes" in found[0]["message"]
+
+
+def test_a_biased_grid_and_decaying_curves_are_named(law):
+    """The ladder's cosine curves are; its grid is not, but a wide, lopsided one is."""
+    assert {w["code"] for w in law["warnings"]} >= {"envelope_schedule"}
+    assert "grid_bias" not in {w["code"] for w in law["warnings"]}
+    base = simulate(0.001, sizes=11, span=30, held_out=0)
+    n = base.params * 0.1
+    wide = replace(base, params=n, tokens=base.flops / 6 / n)
+    wide = replace(wide, loss=true_loss(wide.params, wide.tokens))
+    told = analyse(wide, replace(QUICK, window=11))
+    assert max(told["isoflop"]["grid_bias"]["params"]) > 0.2
+    assert "grid_bias" in {w["code"] for w in told["warnings"]}
+
+
+def test_the_optimum_is_the_laws_with_intervals_that_widen():
+    told = analyse(simulate(), QUICK)["optimum"]
+    for row in told:
+        n = best_params(row["flops"])
+        assert row["params"]["value"] == pytest.approx(n, rel=0.25)
+        assert row["tokens_per_param"]["value"] == pytest.approx(
+            row["tokens"]["value"] / row["params"]["value"]
+        )
+    wide = [np.log(row["loss"]["hi"] / row["loss"]["lo"]) for row in told]
+    assert wide[0] < wide[1] < wide[2]
+
+
+def test_far_predictions_are_labelled():
+    near, far = (analyse(simulate(held_out=k), QUICK)["holdout"]["runs"][0] for k in (3.0, 30.0))
+    assert (near["extrapolated"], far["extrapolated"]) == (False, True)
+    assert far["extrapolation"] == pytest.approx(30, rel=0.01)
 
 
 def test_collinear_designs_are_named():

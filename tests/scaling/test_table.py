@@ -91,6 +91,10 @@ def test_conventions_without_components_are_refused(chinchilla):
             "params,tokens,flops,loss\n1e6,2e7,1.2e5,3\n1e6,3e7,2e5,3\n",
             "it must be the training FLO",
         ),
+        (
+            "params,tokens,loss,bits_per_byte\n1e6,2e7,1.5,1.5\n1e6,3e7,1.4,1.4\n",
+            r"loss equals bits_per_byte, so it looks like bits; .* --loss_unit=bits",
+        ),
         ("params,tokens,loss,holdout\n1e6,2e7,3,maybe\n", "holdout='maybe' in row 2"),
     ],
 )
