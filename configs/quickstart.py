@@ -40,7 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.train.batch_size = 8
     config.optimizer.update(name="muon", learning_rate=0.02)  # at every width: see lr_grid.py
-    config.schedule.update(name="cosine", warmup="2 %", final=0.1)
+    config.schedule.update(name="cosine", warmup="0.5 %", final=0.1)
     config.eval.update(every="25 %", sequences=512, batch_size=64)
     config.checkpoint.update(every="50 %", keep_last=1, keep_best=0)
     return config
