@@ -21,7 +21,7 @@ from scaling.parametric import (
 from scaling.refuse import Unsupported
 from scaling.sensitivity import approaches, conventions, kaplan_count, other_fits
 from scaling.settings import DEFAULTS, LEVEL, Settings
-from scaling.table import Points, count, sha256
+from scaling.table import Points, count, sha256, tuned
 from scaling.values import finite, nothing, number
 
 NAMES = ("A", "B", "E", "alpha", "beta", "a", "b", "gamma")
@@ -211,7 +211,7 @@ def analyse(
     source = points
     if settings.params != "total" or settings.flops != "6nd":
         points = count(points, settings.params, settings.flops)
-    kept = points.select(~points.holdout)
+    kept = tuned(points.select(~points.holdout))
     parametric = None
     try:
         parametric = fit_parametric(points, settings, progress)
@@ -229,7 +229,7 @@ def analyse(
         "frontier": describe_frontier(found, parametric, reach),
         "optimum": describe_optimum(parametric, float(kept.flops.max())),
         "holdout": describe_holdout(points, parametric, found, registered or []),
-        **other_analyses(source.select(~source.holdout), kept, parametric, curves, settings),
+        **other_analyses(tuned(source.select(~source.holdout)), kept, parametric, curves, settings),
         "points": described_points(points, kept),
         "settings": asdict(settings) | {"level": LEVEL},
     }
@@ -264,6 +264,7 @@ def described_points(points: Points, kept: Points) -> dict[str, Any]:
     return {
         "n": len(kept),
         "held_out": int(points.holdout.sum()),
+        "untuned": int((~points.holdout).sum()) - len(kept),
         "runs": len(np.unique(kept.run)),
         "sha256": sha256(kept),
         "range": {name: [float(v.min()), float(v.max())] for name, v in ranges.items()},

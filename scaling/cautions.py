@@ -274,6 +274,13 @@ def spent_freedom(points: Points, law: Law) -> Found:
     return None
 
 
+def untuned_runs(points: Points, law: Law) -> Found:
+    """A law is of what models can reach, not of learning rates that do not suit them."""
+    n = law["points"]["untuned"]
+    text = f"{n} runs are not fitted: others of their size and length had a better learning rate"
+    return (text, float(n)) if n else None
+
+
 def skipped_runs(points: Points, law: Law) -> Found:
     """Runs that failed are not missing at random."""
     total = sum(points.left_out.values())
@@ -319,6 +326,7 @@ CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
         "N* off by > 10 % or a by > 0.02 on the fitted law itself, without noise",
         "this table, simulated",
     ),
+    "untuned": (untuned_runs, "learning rates differ within one size and length", PORIAN),
     "left_out": (skipped_runs, "any run that is not done", "this table"),
 }
 

@@ -10,7 +10,7 @@ from scipy.interpolate import Akima1DInterpolator
 from scaling.fit import SEED, Fit, fit
 from scaling.minimise import Sample, bfgs
 from scaling.refuse import Unsupported
-from scaling.table import Points
+from scaling.table import Points, tuned
 
 SAME_BUDGET = 0.1
 FEWEST_BUDGETS = 3
@@ -109,13 +109,13 @@ def minimum(
 
 
 def neighbourhood(log_n: np.ndarray, lowest: int, window: int) -> np.ndarray:
-    """The `window` rows nearest to the lowest in log N (sorted), with sizes on both its sides."""
-    centre = log_n[lowest]
-    nearest = np.argsort(np.abs(log_n - centre), kind="stable")[: max(window, 3)]
-    chosen = np.sort(nearest)
-    if 0 < lowest < len(log_n) - 1 and not log_n[chosen].min() < centre < log_n[chosen].max():
-        chosen = np.unique([lowest - 1, lowest, lowest + 1, *nearest[:2]])
-    return chosen
+    """The rows of the `window` sizes nearest to the lowest in log N, and of its neighbours."""
+    sizes, which = np.unique(log_n, return_inverse=True)
+    at = which[lowest]
+    nearest = np.argsort(np.abs(sizes - sizes[at]), kind="stable")[: max(window, 3)]
+    if 0 < at < len(sizes) - 1 and not nearest.min() < at < nearest.max():
+        nearest = np.array([at - 1, at, at + 1, *nearest[:2]])
+    return np.flatnonzero(np.isin(which, nearest))
 
 
 def lowest_of_splines(log_n: np.ndarray, log_loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -157,6 +157,7 @@ def isoflop(
     The noise of a run is the spread of the points about the parabolas (with their degrees of
     freedom taken off), or the recorded standard error of the evaluations where that is larger.
     """
+    points = tuned(points)
     groups = [rows for rows in budgets(points.flops) if len(np.unique(points.params[rows])) > 1]
     minima = tuple(minimum(points, rows, window, interpolation) for rows in groups)
     accepted = [m for m in minima if not m.reason]

@@ -10,7 +10,7 @@ from scaling.fit import Fit, bootstrap, fit
 from scaling.laws import LAWS, optimal_params
 from scaling.refuse import Unsupported, listed
 from scaling.settings import DEFAULTS, Settings
-from scaling.table import Points
+from scaling.table import Points, tuned
 from scaling.values import number, standard_error
 
 CLOUD = 300  # bootstrap draws kept in law.json for the figures
@@ -118,7 +118,7 @@ def fit_parametric(
     points: Points, settings: Settings = DEFAULTS, progress: Progress | None = None
 ) -> Parametric:
     """The chosen law of the points that are not held out. Unsupported: why there is none."""
-    fitted_to = points.select(~points.holdout)
+    fitted_to = tuned(points.select(~points.holdout))
     law = LAWS[settings.law]
     refuse_repeats(fitted_to, law.name)
     fitted = fit(

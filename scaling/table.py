@@ -334,6 +334,24 @@ def count(points: Points, params: str = "total", flops: str = "6nd") -> Points:
     return replace(points, params=n, flops=c)
 
 
+def tuned(points: Points) -> Points:
+    """Of runs of one size and length that differ in their learning rate, the best alone.
+
+    A law is of what a model can reach. Runs that differ in their seed alone all stay.
+
+    """
+    rates = points.fact("learning_rate")
+    cells: dict[tuple[float, float], list[int]] = {}
+    for row in range(len(points)):
+        cells.setdefault((points.params[row], points.tokens[row]), []).append(row)
+    kept = np.ones(len(points), bool)
+    for rows in cells.values():
+        if np.isfinite(rates[rows]).all() and np.ptp(rates[rows]) > 0:
+            best = rates[rows[int(np.argmin(points.loss[rows]))]]
+            kept[rows] = rates[rows] == best
+    return points if kept.all() else points.select(kept)
+
+
 def to_csv(points: Points) -> str:
     """The points as CSV; `read_csv` reads them back to the last digit."""
     names = [name for name in FACTS if any(name in row for row in points.facts)]

@@ -200,9 +200,26 @@ def test_a_best_learning_rate_at_the_edge_is_named(rates, warned):
         loss=three.loss * lower,
         facts=tuple({"learning_rate": rate} for rate in rates * len(one)),
     )
-    found = [w for w in analyse(points, QUICK)["warnings"] if w["code"] == "learning_rate_edge"]
+    told = analyse(points, QUICK)
+    found = [w for w in told["warnings"] if w["code"] == "learning_rate_edge"]
     assert bool(found) == warned
     assert not warned or "highest tried (0.004) at 18 sizes" in found[0]["message"]
+    assert told["points"]["n"] == 18 and told["points"]["untuned"] == 36
+    alone = analyse(one, QUICK)["parametric"]
+    assert told["parametric"]["E"]["value"] == pytest.approx(alone["E"]["value"], rel=1e-9)
+
+
+def test_seeds_of_one_learning_rate_all_count():
+    """Negative control: runs that differ in their seed are repetitions, not a search."""
+    one = simulate(held_out=0)
+    two = replace(one, **{name: np.repeat(getattr(one, name), 2) for name in ARRAYS})
+    points = replace(
+        two,
+        run=np.array([f"r{i}" for i in range(len(two))]),
+        facts=tuple({"learning_rate": 1e-3, "seed": i % 2} for i in range(len(two))),
+    )
+    told = analyse(points, QUICK)
+    assert (told["points"]["n"], told["points"]["untuned"]) == (36, 0)
 
 
 def test_a_biased_grid_and_decaying_curves_are_named(law):
