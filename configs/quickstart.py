@@ -24,10 +24,8 @@ LADDER = {
 HELD_OUT = {8.1e12: ((3, 80),)}
 
 
-def get_config(arg: str | None = None) -> ConfigDict:
-    """What all trials share."""
-    config = base.get_config()
-    config.model.update(
+STYLES = {
+    "llama": dict(
         norm="rmsnorm",
         positions="rotary",
         activation="silu",
@@ -35,9 +33,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
         attention_bias=False,
         mlp_bias=False,
         init="fan_in",
-        context_length=128,
-        n_heads=4,
-    )
+    ),
+    "gpt": dict(norm="layernorm", positions="learned", activation="gelu_tanh", init="gpt2"),
+}
+
+
+def get_config(arg: str = "llama") -> ConfigDict:
+    """What all trials share; `arg` is a style of block."""
+    if arg not in STYLES:
+        raise ValueError(f"configs/quickstart.py:{arg} is unknown; use :{' or :'.join(STYLES)}")
+    config = base.get_config()
+    config.model.update(STYLES[arg], context_length=128, n_heads=4)
     config.train.batch_size = 8
     config.optimizer.update(name="muon", learning_rate=0.02)  # at every width: see lr_grid.py
     config.schedule.update(name="cosine", warmup="0.5 %", final=0.1)
