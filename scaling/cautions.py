@@ -327,7 +327,7 @@ CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
         "this table, simulated",
     ),
     "untuned": (untuned_runs, "learning rates differ within one size and length", PORIAN),
-    "left_out": (skipped_runs, "any run that is not done", "this table"),
+    "left_out": (skipped_runs, "any run that is not done, or was dropped", "this table"),
 }
 
 

@@ -5,6 +5,19 @@ from typing import Any
 
 from scaling.isoflop import INTERPOLATIONS
 
+LOSSES = {"huber": "Huber losses (δ = {delta:g})", "squares": "squares"}
+COUNTS = {
+    "total": "all parameters",
+    "non_embedding": "the parameters without embeddings",
+    "with_head": "the parameters without the input embedding, with the head",
+}
+SPENT = {
+    "6nd": "6 N D unless the table tells it",
+    "kaplan": "counted as in Kaplan et al. 2020",
+    "chinchilla": "counted as in Hoffmann et al. 2022, appendix F",
+    "palm": "counted as in Chowdhery et al. 2022, appendix B",
+}
+
 
 def escape(text: Any) -> str:
     return html.escape(str(text))
@@ -146,7 +159,7 @@ def methods(law: dict[str, Any]) -> str:
         text.append(
             f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
             "sum of "
-            f"{part['loss']} losses (δ = {part['delta']:g}) of the log-loss with analytic "
+            f"{LOSSES[part['loss']].format(delta=part['delta'])} of the log-loss with analytic "
             "gradients from "
             f"{part['starts']} starts ({part['reached']} of those polished reached the best "
             "minimum, objective "
@@ -174,8 +187,8 @@ def methods(law: dict[str, Any]) -> str:
         )
     how_found = INTERPOLATIONS[chosen["interpolation"]].format(window=chosen["window"])
     text.append(
-        f"Iso-FLOP minima are {how_found}. N is counted as {chosen['params']}, C by "
-        f"{chosen['flops']}."
+        f"Iso-FLOP minima are {how_found}. N counts {COUNTS[chosen['params']]}; C is "
+        f"{SPENT[chosen['flops']]}."
     )
     return "".join(f"<p>{escape(t)}</p>" for t in text) + (
         f"<p><small>Data: {escape(points['source'])}, SHA-256 of the fitted points "

@@ -1,18 +1,19 @@
 """This file tests the report and the verb `fit`: self-contained, complete, quick, no jax."""
 
+import html
 import json
 import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from launch.errors import BadInput
-from launch.fit import main
+from launch.fit import SETTINGS, main
 from scaling.analysis import Settings, analyse
 from scaling.table import read_csv, sha256, to_csv
 from tests.scaling.ladder import simulate, true_loss, write_runs
@@ -52,6 +53,26 @@ def test_every_figure_is_there_thrice(report):
         assert f'id="{name}"' in page
         assert (report / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
         assert "<svg" in (report / "figures" / f"{name}.svg").read_text()
+
+
+def test_the_page_says_how_it_was_made_and_what_to_doubt(report):
+    """Warnings before the laws; the methods and the command in words, from law.json."""
+    page = re.sub(r"<script.*?</script>", "", (report / "index.html").read_text(), flags=re.DOTALL)
+    law = json.loads((report / "law.json").read_text())
+    places = [page.index(f"<h2>{title}") for title in (
+        "Warnings", "The laws", "The best split of compute", "Sensitivity",
+        "Conventions side by side", "Methods", "How to cite")]  # fmt: skip
+    assert places == sorted(places)
+    for text in (
+        html.escape(law["warnings"][0]["message"]),
+        "sum of Huber losses (δ = 0.001)",
+        f"{law['parametric']['objective']:.6e}",
+        "100 bootstrap draws made by redrawing",
+        html.escape(law["made"]["command"]),
+        law["points"]["sha256"],
+        f"{law['kaplan_count']['a']:.3f}",
+    ):
+        assert text in page, text
 
 
 def test_hovering_reads_every_run(report):
@@ -239,3 +260,9 @@ def test_ten_thousand_points_take_seconds(tmp_path):
     law = analyse(read_csv(path), Settings(draws=0))
     assert time.process_time() - start <= 5
     assert law["parametric"]["alpha"]["value"] == pytest.approx(0.35, abs=0.002)
+
+
+def test_every_setting_is_a_flag_with_the_same_default():
+    """--help answers before the room is loaded, so its flags repeat the defaults."""
+    told = {name: default for name, default, _ in SETTINGS}
+    assert told == asdict(Settings())
