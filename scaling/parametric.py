@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaling.fit import Fit, bootstrap, fit
-from scaling.laws import LAWS, optimal_params
+from scaling.laws import LAWS, Law, optimal_params
 from scaling.refuse import Unsupported, listed
 from scaling.settings import DEFAULTS, Settings
 from scaling.table import Points, tuned
@@ -129,6 +129,7 @@ def fit_parametric(
         settings.delta,
         weights_of(fitted_to, settings),
     )
+    refuse_narrow(fitted_to, fitted.law)
     for name, value in fitted.constants().items():
         if name in EXPONENTS and not 0 < value < STEEPEST:
             raise Unsupported(
@@ -140,6 +141,21 @@ def fit_parametric(
     how = auto if settings.resampling == "auto" else settings.resampling
     draws = bootstrap(fitted, fitted_to.run, settings.draws, settings.seed, how, progress)
     return Parametric(fitted, draws, how, flops_growth(fitted_to, settings.flops))
+
+
+def refuse_narrow(points: Points, law: Law) -> None:
+    """Unsupported where an input takes too few values to tell its exponent: every exponent would
+    fit, and the answer would be the start of the search.
+    """
+    needed = 3 if "log_E" in law.coordinates else 2
+    columns = points.columns()
+    for name in law.inputs:
+        values = len(np.unique(np.round(np.log(columns[name]), 2)))
+        if values < needed and name != "unique_tokens":
+            raise Unsupported(
+                f"{law.name} takes runs of at least {needed} different {name}, and these "
+                f"{len(points)} runs have {values}; vary it"
+            )
 
 
 def refuse_repeats(points: Points, law: str) -> None:

@@ -133,6 +133,21 @@ def test_no_power_law_no_constants():
     assert "no power law in size" in law["parametric"]["reason"]
 
 
+@pytest.mark.parametrize("name", ["params", "tokens"])
+def test_an_exponent_takes_three_values_of_its_input(name):
+    """Two sizes, however many runs, leave alpha where the search began: refused, not printed."""
+    points = simulate(sizes=6, held_out=0)
+    values = getattr(points, name)
+    for count in (2, 3):
+        steps = np.geomspace(values.min(), values.max(), count)
+        few = replace(points, **{name: steps[np.arange(len(points)) % count]})
+        few = replace(few, loss=true_loss(few.params, few.tokens))
+        part = analyse(few, QUICK)["parametric"]
+        assert (part.get("reason") is None) == (count == 3)
+        if count == 2:
+            assert f"at least 3 different {name}, and these 18 runs have 2" in part["reason"]
+
+
 def test_repeated_data_is_refused(tmp_path):
     folder = write_runs(tmp_path / "runs", simulate(), epochs_of_data=6.0)
     law = analyse(read_runs(folder), QUICK)
