@@ -38,7 +38,7 @@ def flag_values() -> flags.FlagValues:
     flags.DEFINE_string("out", None, "file of the prediction", **own)
     flags.DEFINE_string("holdout", None, "points to leave out of the fit, as in isoflop fit", **own)
     flags.DEFINE_integer("draws", 1000, "bootstrap draws", **own)
-    flags.DEFINE_integer("seed", 0, "of the bootstrap", **own)
+    flags.DEFINE_integer("seed", 42, "of the bootstrap", **own)
     flags.DEFINE_string("objective", "huber", "huber | squares | absolute", **own)
     flags.DEFINE_float("delta", 1e-3, "of the Huber loss, in log-loss", **own)
     return values
