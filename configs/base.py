@@ -125,6 +125,9 @@ def checkpoint() -> dict:
         every="20 %",  # duration between checkpoints; there is always one after the last step
         keep_last=2,
         keep_best=1,  # by eval loss
+        keep_at=(),  # durations at which a checkpoint is made and kept, whatever keep_last says
+        trunk="",  # folder of a wsd run to branch from, which differs in its length alone
+        share_trunks=False,  # a sweep's wsd trials branch from the longest that is the same so far
     )
 
 

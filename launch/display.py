@@ -25,7 +25,9 @@ def dry_run(trials: Sequence[Planned], states: Mapping[str, str], times: Mapping
     table = _table("trial", "params", "tokens", "steps", "FLOPs", "est. time", "", "overrides")
     for planned in trials:
         about = planned.about
-        note = "held out" if planned.holdout else ""
+        notes = ["held out"] if planned.holdout else []
+        if planned.trunk:
+            notes.append(f"from step {planned.branched_at:,} of {planned.trunk}")
         table.add_row(
             planned.id,
             si(planned.params),
@@ -33,7 +35,7 @@ def dry_run(trials: Sequence[Planned], states: Mapping[str, str], times: Mapping
             f"{about['steps']:,}",
             f"{about['flops'][CONVENTION]:.2e}",
             states.get(planned.id) or clock(times[planned.id]),
-            note,
+            ", ".join(notes),
             ", ".join(f"{key}={value}" for key, value in planned.overrides.items()),
         )
     return table
@@ -51,7 +53,7 @@ class Live:
         self.console = rich.console.Console(stderr=True)
         self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
         self.began = time.monotonic()
-        self.skipped = sum(self.trials[key].flops for key in states if key in self.trials)
+        self.skipped = sum(self.trials[key].cost for key in states if key in self.trials)
         self.shown = self.began
 
     def __enter__(self) -> "Live":
@@ -99,8 +101,8 @@ class Live:
         rows = {key: self._row(key) for key, state in self.states.items() if state == "running"}
         fractions = {key: self._fraction(key, row) for key, row in rows.items()}
         ended = {key: 1.0 for key, state in self.states.items() if state not in STATES[:2]}
-        flops = sum(self.trials[key].flops * f for key, f in (fractions | ended).items())
-        total = sum(planned.flops for planned in self.trials.values())
+        flops = sum(self.trials[key].cost * f for key, f in (fractions | ended).items())
+        total = sum(planned.cost for planned in self.trials.values())
         gone = flops - self.skipped
         line = f"{', '.join(counts)}; {clock(elapsed)} gone"
         if not self.finished or flops >= total:  # before a first trial has ended, start-up misleads
@@ -128,7 +130,9 @@ class Live:
         return last_row(self.workdir / key / "metrics.jsonl")
 
     def _fraction(self, key: str, row: dict) -> float:
-        return min(1.0, row.get("step", 0) / self.trials[key].about["steps"])
+        planned = self.trials[key]
+        gone = max(0, row.get("step", 0) - planned.branched_at)
+        return min(1.0, gone / (planned.about["steps"] - planned.branched_at))
 
     def _loss(self, key: str) -> str:
         row = self._row(key)

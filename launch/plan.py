@@ -3,14 +3,14 @@
 import heapq
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from data import store
-from launch import flags, trial
+from launch import flags, trial, trunk
 from launch.files import read_json, write_json
 from launch.workers import Slot
 
@@ -22,12 +22,17 @@ START_SECONDS = 6.0  # of one trial: data, compilation, final evaluation, checkp
 
 @dataclass(frozen=True)
 class Planned:
-    """One trial of a sweep before it runs. `about` is what `trial.describe` says of it."""
+    """One trial of a sweep before it runs. `about` is what `trial.describe` says of it.
+
+    A trial with a `trunk`, the id of another, starts from its state after `branched_at` steps.
+    """
 
     id: str
     overrides: Mapping[str, Any]
     config: ConfigDict
     about: Mapping[str, Any]
+    trunk: str = ""
+    branched_at: int = 0
 
     @property
     def holdout(self) -> bool:
@@ -41,6 +46,14 @@ class Planned:
     def flops(self) -> float:
         return self.about["flops"][CONVENTION]
 
+    @property
+    def cost(self) -> float:
+        """The FLOPs that its trunk has not spent already."""
+        return self.flops - (self.flops_until(self.branched_at) if self.branched_at else 0.0)
+
+    def flops_until(self, step: int) -> float:
+        return self.flops * step / self.about["steps"]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,8 +64,16 @@ class Plan:
     trials: tuple[Planned, ...]
     duplicates: int
 
-    def stage(self, holdout: bool) -> list[Planned]:
-        return [planned for planned in self.trials if planned.holdout == holdout]
+    @property
+    def stages(self) -> tuple[list[Planned], ...]:
+        """What may run at the same time: trials on their own, those that branch from them, and
+        the held-out ones, which all others predict."""
+        fitted = [planned for planned in self.trials if not planned.holdout]
+        return (
+            [planned for planned in fitted if not planned.trunk],
+            [planned for planned in fitted if planned.trunk],
+            [planned for planned in self.trials if planned.holdout],
+        )
 
 
 def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
@@ -79,7 +100,8 @@ def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
             raise ValueError(
                 f"trial {number} of {spec} {dict(variation)} is both fitted and held out; drop one"
             )
-    ordered = sorted(trials.values(), key=lambda planned: (-planned.flops, planned.id))
+    shared = share_trunks(trials.values())
+    ordered = sorted(shared, key=lambda planned: (-planned.cost, planned.id))
     return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
 
 
@@ -94,6 +116,47 @@ def _planned(
         datasets[section] = store.prepare(config.data)
     resolved = trial.resolve(config, datasets[section])
     return Planned(trial.trial_id(resolved), dict(variation), resolved, trial.describe(resolved))
+
+
+def share_trunks(trials: Iterable[Planned]) -> list[Planned]:
+    """The trials; those that ask for it branch from the longest fitted one that is the same so far.
+
+    That one is a trial like any other, which also keeps a checkpoint wherever another leaves it. A
+    held-out trial that is longer than every fitted one starts where that one begins to decay.
+    """
+    trials = list(trials)
+    groups: dict[str, list[Planned]] = {}
+    for planned in trials:
+        if planned.config.checkpoint.share_trunks:
+            common = json.dumps(trunk.stem(trial.identity(planned.config)), sort_keys=True)
+            groups.setdefault(common, []).append(planned)
+    changed = {}
+    for group in groups.values():
+        last = {planned.id: trunk.branch_step(planned.config) for planned in group}
+        fitted = [planned for planned in group if not planned.holdout]
+        longest = max(fitted, key=lambda planned: (last[planned.id], planned.id), default=None)
+        for planned in group:
+            step = min(last[planned.id], last[longest.id]) if longest else 0
+            if planned is not longest and step > 0:
+                changed[planned.id] = replace(planned, trunk=longest.id, branched_at=step)
+        if steps := {changed[planned.id].branched_at for planned in group if planned.id in changed}:
+            config = longest.config.copy_and_resolve_references()
+            config.checkpoint.keep_at += tuple(f"{step} steps" for step in sorted(steps))
+            changed[longest.id] = replace(longest, config=config)
+    return [changed.get(planned.id, planned) for planned in trials]
+
+
+def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
+    """What shared trunks spare, in a line, given the first step of each trial; '' if nothing."""
+    spared = sum(planned.flops_until(branched_at[planned.id]) for planned in plan.trials)
+    if not spared:
+        return ""
+    whole = sum(planned.flops for planned in plan.trials)
+    count = sum(step > 0 for step in branched_at.values())
+    return (
+        f"{count} trials branch from longer ones: {whole - spared:.3g} FLOPs in place of "
+        f"{whole:.3g}, {spared / whole:.0%} saved"
+    )
 
 
 def record(plan: Plan, workdir: Path) -> None:
@@ -146,5 +209,5 @@ def makespan(trials: Iterable[Planned], slots: list[Slot], rate: float) -> float
     free = [(0.0, index) for index in range(len(slots))]
     for planned in trials:
         time, index = heapq.heappop(free)
-        heapq.heappush(free, (time + seconds(planned.flops, slots[index], rate), index))
+        heapq.heappush(free, (time + seconds(planned.cost, slots[index], rate), index))
     return max((time for time, _ in free), default=0.0)

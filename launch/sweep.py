@@ -12,6 +12,7 @@ from pathlib import Path
 
 import rich.console
 from absl import flags as absl_flags
+from ml_collections import ConfigDict
 
 from launch import display, flags, workers
 from launch import plan as plans
@@ -64,15 +65,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]]) -> int:
-    """Both stages: the trials that are fitted, then those that are predicted from them."""
+    """All stages: the trials that are fitted, trunks first, then those predicted from them."""
     with bad_input():
         states = _states(plan.trials, workdir)
     with Interrupt() as interrupt, display.Live(workdir, plan.trials, states) as live:
         if states:
             live.say(f"{len(states)} of {len(plan.trials)} trials are finished already")
-        for holdout in (False, True):
-            todo = [planned for planned in plan.stage(holdout) if planned.id not in states]
-            if todo and holdout:
+        for stage in plan.stages:
+            todo = [planned for planned in stage if planned.id not in states]
+            if todo and todo[0].holdout:
                 _predict(todo, workdir, live)
             if todo and not interrupt.count:
                 slots = workers.slots(len(todo), count, devices)
@@ -80,6 +81,8 @@ def _run(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str
             if interrupt.count:
                 live.say("Stopped. The same command goes on from here.")
                 return PREEMPTED
+    if spared := plans.savings(plan, _branched(plan, workdir)):
+        print(spared)
     failed = [key for key, state in live.states.items() if state == "failed"]
     for key in failed:
         print(f"{key} failed; its last words are in {workdir / key / 'log.txt'}", file=sys.stderr)
@@ -95,7 +98,7 @@ def _stage(
 ) -> None:
     trials = {planned.id: planned for planned in todo}
     tasks = [
-        Task(key, (planned.config, home, planned.overrides), home / "log.txt")
+        Task(key, (_config(planned, workdir, live), home, planned.overrides), home / "log.txt")
         for key, planned in trials.items()
         for home in [workdir / key]
     ]
@@ -110,6 +113,24 @@ def _stage(
             if state == "failed":
                 _record_failure(trials[event.key], event, workdir)
         live.tick()
+
+
+def _config(planned: Planned, workdir: Path, live: display.Live) -> ConfigDict:
+    """The trial's config, told where its trunk is. A trunk that did not end well is none: the trial
+    starts from step 0, which costs more and changes nothing else."""
+    if planned.trunk and live.states[planned.trunk] != "done":
+        live.say(f"{planned.id} starts from step 0: {planned.trunk} {live.states[planned.trunk]}")
+    elif planned.trunk:
+        config = planned.config.copy_and_resolve_references()
+        config.checkpoint.trunk = str(workdir / planned.trunk)
+        return config
+    return planned.config
+
+
+def _branched(plan: Plan, workdir: Path) -> dict[str, int]:
+    """The step that each trial started from; of one that has not ended, as planned."""
+    results = {p.id: read_json(workdir / p.id / "result.json") or {} for p in plan.trials}
+    return {p.id: results[p.id].get("branched_at", p.branched_at) for p in plan.trials}
 
 
 def _states(trials: Sequence[Planned], workdir: Path) -> dict[str, str]:
@@ -185,10 +206,10 @@ def _print_plan(plan: Plan, workdir: Path, count: int, devices: tuple[str, Seque
     measured = plans.measured_flops(results)
     rate = measured or plans.ASSUMED_FLOPS[devices[0]]
     total, times = 0.0, {}
-    for holdout in (False, True):
-        todo = [planned for planned in plan.stage(holdout) if planned.id not in states]
+    for stage in plan.stages:
+        todo = [planned for planned in stage if planned.id not in states]
         slots = workers.slots(len(todo), count, devices) if todo else []
-        times |= {planned.id: plans.seconds(planned.flops, slots[0], rate) for planned in todo}
+        times |= {planned.id: plans.seconds(planned.cost, slots[0], rate) for planned in todo}
         total += plans.makespan(todo, slots, rate)
     # A line a trial, however long, for a file or a pager as for a terminal.
     console = rich.console.Console(width=max(rich.console.Console().width, 250))
@@ -200,14 +221,17 @@ def _print_plan(plan: Plan, workdir: Path, count: int, devices: tuple[str, Seque
         f"{len(plan.trials)} trials ({counts}); "
         f"about {display.clock(total)} at {rate / 1e9:.0f} GFLOP/s a {unit} ({basis})"
     )
+    if spared := plans.savings(plan, _branched(plan, workdir)):
+        print(spared)
 
 
 def _summary(plan: Plan, workdir: Path, code: int) -> dict:
     """What --json writes."""
-    trials = []
+    trials, branched_at = [], _branched(plan, workdir)
     for planned in plan.trials:
         result = read_json(workdir / planned.id / "result.json") or {}
         about = dict(planned.about) | {"holdout": planned.holdout, "overrides": planned.overrides}
+        about["branched_at"] = branched_at[planned.id]
         trials.append(
             about | {"status": result.get("status"), "eval_loss": result.get("eval_loss")}
         )

@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data import loader, store
+from launch import trunk
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
 from launch.files import read_json, write_json
 from model import count
@@ -57,6 +58,7 @@ def resolve(config: ConfigDict, dataset: store.Dataset, devices: int = 1) -> Con
     config = config.copy_and_resolve_references()
     config.lock()
     _check_names(config)
+    trunk.check_schedule(config)
     if config.data.hash not in ("", dataset.hash):
         raise ValueError(
             f"data.hash={config.data.hash!r}, but this text has hash {dataset.hash!r}; "
@@ -164,6 +166,13 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
                 'steps; use less, such as "2 %"'
             )
         config[section][key] = f"{steps} steps"
+    keep_at = config.checkpoint.keep_at
+    steps = [duration.to_steps("checkpoint.keep_at", text, units) for text in keep_at]
+    if steps and not 1 <= min(steps) <= max(steps) <= total:
+        raise ValueError(
+            f"checkpoint.keep_at={keep_at!r} is steps {steps}, outside the run of {total} steps"
+        )
+    config.checkpoint.keep_at = tuple(f"{step} steps" for step in steps)
     for section in ("log", "eval", "checkpoint"):
         text = config[section].every
         never = duration.parse(f"{section}.every", text)[0] == 0
@@ -185,12 +194,12 @@ def chunk_steps(resolved: ConfigDict) -> int:
 
 def trial_id(resolved: ConfigDict) -> str:
     """The config's name and 8 hex digits of the hash of everything that can change its numbers."""
-    text = json.dumps(_identity(resolved), sort_keys=True)
+    text = json.dumps(identity(resolved), sort_keys=True)
     return f"{resolved.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """The dotted keys that make the id, with their values."""
+def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The dotted keys that make the id, with their values, as JSON has them."""
     flat = {}
     for section, value in resolved.items():
         if section in NOT_IN_ID and NOT_IN_ID[section] is None:
@@ -200,7 +209,7 @@ def _identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
             continue
         left_out = NOT_IN_ID.get(section, ())
         flat |= {f"{section}.{key}": v for key, v in value.items() if key not in left_out}
-    return flat
+    return json.loads(json.dumps(flat))
 
 
 def describe(resolved: ConfigDict) -> dict[str, Any]:
@@ -243,7 +252,8 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
 def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     import jax
 
-    from train.checkpoint import Damaged  # slow imports, which planning a sweep does without
+    # Slow imports, which planning a sweep does without.
+    from train.checkpoint import Damaged, finished
     from train.loop import Run
     from train.sharding import Misfit
 
@@ -256,8 +266,10 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
             print(f"{workdir} holds the result already: {result['status']}")
             return EXIT_CODES[result["status"]]
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
+        fresh = resolved.checkpoint.trunk and not finished(workdir / "checkpoints")
+        branch_until = trunk.branch_until(resolved, identity) if fresh else 0
     try:
-        training = Run(resolved, dataset, workdir)
+        training = Run(resolved, dataset, workdir, branch_until=branch_until)
     except (Misfit, Damaged) as error:
         raise BadInput(error) from error
     write_json(workdir / "config.json", json.loads(resolved.to_json()))
@@ -273,13 +285,10 @@ def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None
     """ValueError, naming the first key that differs, if the config there is another trial's."""
     if there is None:
         return
-    old, new = _identity(there), json.loads(json.dumps(_identity(resolved)))
-    for key in [*new, *old]:
-        if old.get(key) != new.get(key):
-            raise ValueError(
-                f"workdir={workdir} holds another config's run: config.{key} is "
-                f"{old.get(key)!r} there and {new.get(key)!r} here; choose another --workdir"
-            )
+    if differs := trunk.difference(identity(there), identity(resolved)):
+        raise ValueError(
+            f"workdir={workdir} holds another config's run: {differs}; choose another --workdir"
+        )
 
 
 def summarise(resolved: ConfigDict, dataset: store.Dataset, training: Any) -> dict[str, Any]:
@@ -305,6 +314,7 @@ def summarise(resolved: ConfigDict, dataset: store.Dataset, training: Any) -> di
     }
     return about | {
         "holdout": resolved.holdout,
+        **training.origin,
         "epochs_of_data": loader.epochs_of_data(dataset, about["steps"], batch, length),
         "train_loss": last.get("loss"),
         "eval_loss": last.get("eval_loss"),

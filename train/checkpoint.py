@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ class Damaged(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep_last`, and the `keep_best` by eval loss.
+    """The checkpoints of one run: the last `keep_last`, the `keep_best` by eval loss, and those
+    of the steps `keep_at`.
 
     `say` receives one line for everything a person should know.
     """
@@ -39,9 +40,11 @@ class Checkpoints:
         keep_last: int,
         keep_best: int,
         say: Callable[[str], None] = print,
+        keep_at: Collection[int] = (),
     ):
         self.folder = Path(folder).absolute()
         self.keep_last, self.keep_best, self.say = keep_last, keep_best, say
+        self.keep_at = keep_at
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._finisher: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -83,22 +86,18 @@ class Checkpoints:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes will
         do), or None if there is none yet. Damaged ones before it are set aside. Damaged if all
         are."""
-        damaged = []
-        for path in self.finished():
-            fault = damage(path)
-            if fault is None:
-                for bad in damaged:
-                    os.rename(bad, bad.with_name(f"{bad.name}.damaged"))
-                state = self._writer.restore(path, args=ocp.args.StandardRestore(like))
-                return state, read_meta(path)
-            self.say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
-            damaged.append(path)
-        if damaged:
+        paths = self.finished()
+        good = newest_good(paths, self.say)
+        if good is None and paths:
             raise Damaged(
                 f"every checkpoint in {self.folder} is damaged; "
                 "restore one from a backup, or delete the folder to start over"
             )
-        return None
+        if good is None:
+            return None
+        for bad in paths[: paths.index(good)]:
+            os.rename(bad, bad.with_name(f"{bad.name}.damaged"))
+        return self._writer.restore(good, args=ocp.args.StandardRestore(like)), read_meta(good)
 
     def finished(self) -> list[Path]:
         """Folders of the finished checkpoints, the newest first."""
@@ -118,6 +117,7 @@ class Checkpoints:
         losses = {p: read_meta(p).get("eval_loss") for p in paths}
         scored = [p for p in paths if losses[p] is not None]
         kept = paths[: self.keep_last] + sorted(scored, key=losses.get)[: self.keep_best]
+        kept += [p for p in paths if int(p.name) in self.keep_at]
         for path in paths:
             if path not in kept:
                 os.remove(path / MANIFEST)  # from here on it counts as unfinished
@@ -133,6 +133,16 @@ def finished(folder: Path) -> list[Path]:
     """Folders of the finished checkpoints of a run, the newest first."""
     paths = [p for p in Path(folder).glob("*") if p.name.isdigit() and (p / MANIFEST).exists()]
     return sorted(paths, key=lambda p: -int(p.name))
+
+
+def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Path | None:
+    """The first of `paths`, the newest first, that is not damaged; None if none is."""
+    for path in paths:
+        fault = damage(path)
+        if fault is None:
+            return path
+        say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
+    return None
 
 
 def read_meta(path: Path) -> dict:
@@ -185,15 +195,25 @@ def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[di
     """
     if not finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished checkpoint; train the run first")
+    path = newest_good(finished(folder), say)
+    if path is None:
+        raise Damaged(f"every checkpoint in {folder} is damaged; train the run again")
     reader = ocp.StandardCheckpointer()
-    for path in finished(folder):
-        fault = damage(path)
-        if fault is None:
-            shapes = reader.metadata(path.absolute()).item_metadata
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-            return reader.restore(path.absolute(), like)["params"], read_meta(path)
-        say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
-    raise Damaged(f"every checkpoint in {folder} is damaged; train the run again")
+    shapes = reader.metadata(path.absolute()).item_metadata
+    like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+    return reader.restore(path.absolute(), like)["params"], read_meta(path)
+
+
+def restore_until(
+    folder: Path, like: Any, until: int, say: Callable[[str], None] = print
+) -> tuple[Any, dict]:
+    """(state, meta) of another run's newest good checkpoint of at most `until` steps, on the
+    shardings of `like`. Its folder stays as it is. Damaged if there is none."""
+    paths = [path for path in finished(folder) if int(path.name) <= until]
+    path = newest_good(paths, say)
+    if path is None:
+        raise Damaged(f"{folder} has no good checkpoint up to step {until}; train that run again")
+    return ocp.StandardCheckpointer().restore(path.absolute(), like), read_meta(path)
 
 
 def _hashes(path: Path) -> dict[str, str]:

@@ -20,9 +20,9 @@ from data.store import Dataset
 from model.config import ModelConfig
 from model.count import flops_per_token
 from train import duration, sharding
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoints, restore_until
 from train.evaluate import Evaluator
-from train.metrics import MetricsLog, peak_flops
+from train.metrics import MetricsLog, copy, peak_flops
 from train.progress import Progress
 from train.step import StepConfig, TrainState, init_state, train_chunk
 from train.watch import MEDIAN_OF, Stop, divergence
@@ -37,11 +37,13 @@ class Plan:
     eval_every: int
     checkpoint_every: int
     chunk: int
+    keep_at: tuple[int, ...] = ()  # steps whose checkpoints are kept
 
     def next_event(self, step: int) -> int:
         """The first step after `step` at which something other than training happens."""
         every = (self.log_every, self.eval_every, self.checkpoint_every)
-        return min(self.total, *[(step // e + 1) * e for e in every if e], self.total)
+        kept = [s for s in self.keep_at if s > step]
+        return min(self.total, *[(step // e + 1) * e for e in every if e], *kept, self.total)
 
     def due(self, step: int, every: int) -> bool:
         return step == self.total or (every > 0 and step % every == 0)
@@ -79,6 +81,7 @@ def plan(config: Any) -> Plan:
         eval_every=duration.steps(config.eval.every),
         checkpoint_every=duration.steps(config.checkpoint.every),
         chunk=config.train.chunk,
+        keep_at=tuple(duration.steps(text) for text in config.checkpoint.keep_at),
     )
 
 
@@ -104,21 +107,32 @@ class Run:
     """
 
     def __init__(
-        self, config: Any, dataset: Dataset, workdir: Path, say: Callable[[str], None] = print
+        self,
+        config: Any,
+        dataset: Dataset,
+        workdir: Path,
+        say: Callable[[str], None] = print,
+        branch_until: int = 0,
     ):
-        """`config` is resolved."""
+        """`config` is resolved. A fresh run starts from the newest checkpoint of at most
+        `branch_until` steps in the folder `checkpoint.trunk`; from step 0 where that is 0."""
         self.config, self.dataset, self.workdir, self.say = config, dataset, Path(workdir), say
         self.cfg, self.plan = step_config(config), plan(config)
         self.mesh = sharding.make_mesh(dict(config.mesh))
         keep = config.checkpoint
         folder = self.workdir / "checkpoints"
-        self.checkpoints = Checkpoints(folder, keep.keep_last, keep.keep_best, say)
+        self.checkpoints = Checkpoints(
+            folder, keep.keep_last, keep.keep_best, say, self.plan.keep_at
+        )
         self.evaluate = Evaluator(
             self.cfg, dataset, config.eval.sequences, config.eval.batch_size, self.mesh
         )
         like, make = initial_state(self.cfg, hyperparameters(config), config.seed, self.mesh)
         restored = self.checkpoints.restore(like)
+        if not restored and branch_until:
+            restored = self._branch(like, branch_until)
         self.state, meta = restored or (make(), {})
+        self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})
         self.step, self.seconds = meta.get("step", 0), meta.get("seconds", 0.0)
         self.unlogged = meta.get("unlogged", 0)  # steps since the last row
         self.recent = deque(meta.get("recent", ()), maxlen=max(MEDIAN_OF, self.plan.log_every))
@@ -127,6 +141,21 @@ class Run:
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
         self.row, self.evaluated, self.compile_seconds = {}, {}, 0.0
+
+    def _branch(self, like: TrainState, until: int) -> tuple[TrainState, dict]:
+        """The trunk's state with this run's own schedule; its rows begin this run's metrics."""
+        trunk = Path(self.config.checkpoint.trunk)
+        state, meta = restore_until(trunk / "checkpoints", like, until, self.say)
+        own = {k: jnp.float32(v) for k, v in hyperparameters(self.config).items()}
+        hyper = {k: jax.device_put(v, like.hyper[k].sharding) for k, v in own.items()}
+        step, recent = meta["step"], meta["recent"]
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        copy(trunk / "metrics.jsonl", self.workdir / "metrics.jsonl", step)
+        # So that the next row covers the steps that it covers in a run of its own.
+        unlogged = min(step % self.plan.log_every if self.plan.log_every else step, len(recent))
+        origin = {"branched_from": trunk.name, "branched_at": step}
+        self.say(f"{self.config.name}: branching from {trunk} at step {step}")
+        return state.replace(hyper=hyper), meta | {"unlogged": unlogged, "origin": origin}
 
     def train(self, stop: Stop) -> str:
         """Trains to the end: 'done'; or 'preempted', saved when asked to stop; or 'diverged'."""
@@ -203,14 +232,14 @@ class Run:
             self._keep_evidence(fault)
             log.write({"step": self.step, "diverged": fault})
             return "diverged"
-        if self.plan.due(self.step, self.plan.checkpoint_every):
+        if self.plan.due(self.step, self.plan.checkpoint_every) or self.step in self.plan.keep_at:
             self._save()
         self.clock = time.perf_counter()  # what happens between chunks is not training time
         return "done"
 
     def _save(self) -> None:
         meta = {"seconds": self.seconds, "recent": list(self.recent), "unlogged": self.unlogged}
-        meta["eval_loss"] = self.evaluated.get(self.step)
+        meta |= {"eval_loss": self.evaluated.get(self.step), "origin": self.origin}
         self.checkpoints.save(self.step, self.state, meta)
 
     def _training_row(self) -> dict:

@@ -36,10 +36,7 @@ class MetricsLog:
 
     def rewind(self, step: int) -> None:
         """Begins after `step`: drops the rows beyond it, and a last row that was cut off."""
-        rows = [row for row in read(self.path) if row["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, self.path)
+        copy(self.path, self.path, step)
         if self._tensorboard:
             from tensorboardX import SummaryWriter  # slow to import
 
@@ -71,3 +68,11 @@ def read(path: Path) -> list[dict]:
         except ValueError:
             continue  # cut off by a kill
     return rows
+
+
+def copy(source: Path, target: Path, until: int) -> None:
+    """Writes the whole rows of `source` up to step `until` in place of `target`."""
+    rows = [row for row in read(source) if row["step"] <= until]
+    temporary = Path(target).with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.replace(temporary, target)

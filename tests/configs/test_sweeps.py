@@ -5,11 +5,17 @@ import itertools
 
 import pytest
 
-from configs import base, isoflop, kaplan, lr_grid, quickstart
+from configs import base, isoflop, kaplan, lr_grid, quickstart, wsd
 from model import count
 from model.config import derive
 
-SWEEPS = {"isoflop": isoflop, "kaplan": kaplan, "lr_grid": lr_grid, "quickstart": quickstart}
+SWEEPS = {
+    "isoflop": isoflop,
+    "kaplan": kaplan,
+    "lr_grid": lr_grid,
+    "quickstart": quickstart,
+    "wsd": wsd,
+}
 
 
 def trials(module, *arg):
@@ -85,3 +91,24 @@ def test_quickstart_brackets_three_budgets_and_holds_one_run_out():
     (held_out,) = [o for o in found if o["holdout"]]
     largest = max(float(duration.split()[0]) for duration in budgets)
     assert float(held_out["train.duration"].split()[0]) == pytest.approx(3 * largest)
+
+
+def test_wsd_has_more_trials_than_the_quickstart_for_its_compute():
+    """As its first lines and docs/efficient-ladders.md say."""
+    config = wsd.get_config()
+    assert config.schedule.name == "wsd" and config.checkpoint.share_trunks
+    decay = float(config.schedule.decay.removesuffix(" %")) / 100
+    found = [overrides for overrides, _ in trials(wsd)]
+    budgets = collections.defaultdict(list)
+    for overrides in (o for o in found if not o["holdout"]):
+        budgets[overrides["model.d_model"]].append(float(overrides["train.duration"].split()[0]))
+    largest = {width: max(spent) for width, spent in budgets.items()}
+    fitted = sum((1 - decay) * largest[w] + decay * sum(spent) for w, spent in budgets.items())
+    theirs = [o for o, _ in trials(quickstart) if not o["holdout"]]
+    assert fitted < sum(float(o["train.duration"].split()[0]) for o in theirs)
+    assert sum(map(len, budgets.values())) == 27 and len(theirs) == 15
+    (held_out,) = [o for o in found if o["holdout"]]
+    length = float(held_out["train.duration"].split()[0])
+    cost = fitted + length - (1 - decay) * largest[held_out["model.d_model"]]
+    whole = length + sum(map(sum, budgets.values()))
+    assert 1 - cost / whole == pytest.approx(0.38, abs=0.005)

@@ -86,7 +86,7 @@ def test_rows_that_devices_cannot_share_are_refused_with_the_nearest_that_can(ho
 
 
 def test_a_bug_is_not_called_bad_input(home, tmp_path, monkeypatch):
-    def buggy(*args):
+    def buggy(*args, **keywords):
         raise ValueError("a bug in the model")
 
     monkeypatch.setattr("train.loop.Run", buggy)
