@@ -15,6 +15,7 @@ VERBS = {
     "predict": ("launch.predict", "write down a run's loss before it starts"),
     "compare": ("launch.compare", "the compute that one ladder saves against another"),
     "plan": ("launch.spend", "the best run that a budget of compute, data or time can buy"),
+    "pilot": ("launch.pilot", "place a ladder by a few cheap runs, foretell its precision"),
     "sample": ("launch.sample", "continue a prompt with a trained model"),
     "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }

@@ -28,6 +28,7 @@ from scaling.values import finite
 LADDERS = 1000  # simulated of the likeliest law
 OTHER_LAWS = 16  # of the draws that the law's data allow as well
 LADDERS_EACH = 200
+REFIT_STEPS = 100  # enough for widths within half a percent, few for draws that have no minimum
 LAW = LAWS["parametric"]
 # What is estimated, and how a reader calls it. A prediction's error is log(outcome / predicted).
 MEASURED = {
@@ -104,7 +105,8 @@ def estimates(
     log_loss = true + noise * random.standard_normal((ladders, len(design)))
     problem = Problem(LAW, LAW.log_inputs(design.columns()))
     start = np.tile(theta, (ladders, 1))
-    found, _ = bfgs(problem, start, Sample(log_loss, np.ones(len(design))))
+    sample = Sample(log_loss, np.ones(len(design)))
+    found, _ = bfgs(problem, start, sample, REFIT_STEPS)
     table = LAW.constants(found)
     table = {name: table[name] for name in ("alpha", "beta", "E")}
     exponents = np.stack([table["alpha"], table["beta"]])
@@ -159,7 +161,7 @@ def precision(
 
     `theta` [1 + S, 5] is a law and draws of what it might be as well; `noise` the spread of a run's
     log-loss, known from `dof` degrees of freedom. `value` is of the law itself, lo and hi are the
-    least and the most of OTHER_LAWS draws, each with a noise of its own.
+    least and the most of OTHER_LAWS draws, each with a noise of its own; null without draws.
     """
     found = estimates(theta[0], noise, design, LADDERS, seed)
     random = np.random.default_rng(seed)
@@ -187,8 +189,9 @@ def precision(
 def compared(
     theta: np.ndarray, noise: float, dof: int, designs: Mapping[str, Design], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """The precision of several designs, in their order, each with its name."""
+    """The precision of several designs, each with its name; of the first under other laws too."""
+    laws = [theta, *[theta[:1]] * (len(designs) - 1)]
     return [
-        {"design": name} | precision(theta, noise, dof, design, seed)
-        for name, design in designs.items()
+        {"design": name} | precision(law, noise, dof, design, seed)
+        for law, (name, design) in zip(laws, designs.items(), strict=True)
     ]

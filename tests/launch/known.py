@@ -1,0 +1,46 @@
+"""This file is a trial without training: a known law's loss, with a best rate and some noise."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+from launch.files import write_json
+from launch.trial import describe
+
+LAW = {"E": 1.1, "A": 60.0, "B": 3000.0, "alpha": 0.45, "beta": 0.65}
+BEST_RATE = 0.03
+NOISE = 0.003  # of log-loss: its standard deviation
+
+
+def loss(params: float, tokens: float) -> float:
+    """At the best rate, without noise."""
+    of_n, of_d = LAW["A"] * params ** -LAW["alpha"], LAW["B"] * tokens ** -LAW["beta"]
+    return LAW["E"] + of_n + of_d
+
+
+def best_params(flops: float) -> float:
+    """N* where C = 6 N D."""
+    a, b = LAW["alpha"], LAW["beta"]
+    return (a * LAW["A"] / (b * LAW["B"])) ** (1 / (a + b)) * (flops / 6) ** (b / (a + b))
+
+
+def noise(name: str) -> float:
+    """A standard normal number that the name determines (Box–Muller)."""
+    digest = hashlib.sha256(name.encode()).digest()
+    one, two = (1 + int.from_bytes(digest[i : i + 6], "big") for i in (0, 6))
+    scale = 1 + 2**48
+    return math.sqrt(-2 * math.log(one / scale)) * math.cos(2 * math.pi * two / scale)
+
+
+def run(config, workdir: Path, overrides: dict) -> int:
+    """Stands in for launch.trial.run; a rate ten times the best diverges."""
+    about = describe(config)
+    rate = config.optimizer.learning_rate
+    status = "diverged" if rate > 10 * BEST_RATE else "done"
+    off = 0.02 * math.log(rate / BEST_RATE) ** 2 + NOISE * noise(workdir.name)
+    value = loss(sum(about["params"].values()), about["tokens"]) * math.exp(off)
+    told = {"status": status, "holdout": config.holdout, "overrides": overrides, "seconds": 1.0}
+    told |= {"eval_loss": value, "hyperparameters": json.loads(config.optimizer.to_json())}
+    write_json(workdir / "result.json", about | told)
+    return 43 if status == "diverged" else 0
