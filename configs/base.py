@@ -53,6 +53,12 @@ def model() -> dict:
         init="gpt2",  # gpt2: N(0, init_std), residual outputs / sqrt(2L) | normal | fan_in
         init_std=0.02,
         dtype="float32",  # float32 | bfloat16: of the computation; parameters are always float32
+        # standard | mup | completep: how initial values, multipliers, learning rates, decay and eps
+        # follow the width (completep: and the depth) from a base shape, where all three are one.
+        parametrization="standard",
+        base_width=0,  # d_model of the base shape; ignored by standard
+        base_head_dim=0,  # head_dim of the base shape; ignored by standard
+        base_depth=0,  # n_layers of the base shape; ignored by all but completep
     )
 
 

@@ -21,7 +21,7 @@ from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_in
 from launch.files import read_json, write_json
 from model import count
 from model.config import ModelConfig, derive
-from train import duration
+from train import duration, parametrization
 from train.optimizer import OPTIMIZERS
 from train.schedule import SCHEDULES
 from train.watch import Stop, stop_signals
@@ -42,6 +42,14 @@ NOT_IN_ID = {
     "checkpoint": None,
     "log": None,
     "mesh": None,
+}
+# Keys younger than the first trials, with the values at which they change nothing: left out of the
+# id there, so that older trials keep theirs.
+NOT_IN_ID_AT = {
+    "model.parametrization": "standard",
+    "model.base_width": 0,
+    "model.base_head_dim": 0,
+    "model.base_depth": 0,
 }
 CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
 ACCELERATOR_CHUNK_FLOPS = 1.5e13
@@ -66,6 +74,7 @@ def resolve(config: ConfigDict, dataset: store.Dataset, devices: int = 1) -> Con
         )
     config.data.hash = dataset.hash
     cfg = _model(config, dataset)
+    parametrization.require(cfg.parametrization, config.optimizer.name)
     config.model.update(vars(cfg))
     _resolve_batch(config, devices)
     batch = config.train.batch_size
@@ -209,6 +218,7 @@ def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
             continue
         left_out = NOT_IN_ID.get(section, ())
         flat |= {f"{section}.{key}": v for key, v in value.items() if key not in left_out}
+    flat = {k: v for k, v in flat.items() if k not in NOT_IN_ID_AT or v != NOT_IN_ID_AT[k]}
     return json.loads(json.dumps(flat))
 
 

@@ -5,7 +5,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from model import masks
+from model import masks, parametrization
 from model.config import ModelConfig
 from model.layers import Linear
 from model.positions import rotary
@@ -73,15 +73,15 @@ attend.defvjp(_attend_forward, _attend_backward)
 
 
 def dot_product_attention(
-    q_BTHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, mask_BTS: jax.Array
+    q_BTHC: jax.Array, k_BSKC: jax.Array, v_BSKC: jax.Array, mask_BTS: jax.Array, scale: float
 ) -> jax.Array:
-    """softmax(q k / sqrt(C)) v per head [B, T, H, C]; a group of G = H/K query heads shares keys.
+    """softmax(scale q k) v per head [B, T, H, C]; a group of G = H/K query heads shares keys.
 
     The queries of a group are R = G*T rows of one product with their keys.
     """
     B, T, H, C = q_BTHC.shape
     K, G = k_BSKC.shape[2], H // k_BSKC.shape[2]
-    q_BKGTC = (q_BTHC * C**-0.5).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
+    q_BKGTC = (q_BTHC * scale).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
     k_BKSC, v_BKSC = k_BSKC.swapaxes(1, 2), v_BSKC.swapaxes(1, 2)
     mask_BRS = jnp.tile(mask_BTS, (1, G, 1))
     o_BKRC = attend(q_BKGTC.reshape(B, K, G * T, C), k_BKSC, v_BKSC, mask_BRS)
@@ -122,6 +122,7 @@ class Attention(nn.Module):
         mask_BTS = masks.causal(positions_BT, key_positions_BS)
         if segments_BT is not None:
             mask_BTS &= masks.same_segment(segments_BT, segments_BT)
-        o_BTHC = dot_product_attention(q_BTHC, k_BSKC, v_BSKC, mask_BTS)
+        scale = parametrization.scores(cfg)
+        o_BTHC = dot_product_attention(q_BTHC, k_BSKC, v_BSKC, mask_BTS, scale)
         out = Linear(cfg, cfg.d_model, bias, residual=True, name="out")
         return out(o_BTHC.reshape(B, T, -1)), cache

@@ -8,6 +8,13 @@ CHOICES = {
     "activation": ("gelu", "gelu_tanh", "silu", "relu"),
     "init": ("gpt2", "normal", "fan_in"),
     "dtype": ("float32", "bfloat16"),
+    "parametrization": ("standard", "mup", "completep"),
+}
+# The sizes of the base shape that each parametrisation scales from; it ignores the others.
+BASE_SIZES = {
+    "standard": (),
+    "mup": ("base_width", "base_head_dim"),
+    "completep": ("base_width", "base_head_dim", "base_depth"),
 }
 
 
@@ -40,6 +47,10 @@ class ModelConfig:
     init: str = "gpt2"
     init_std: float = 0.02
     dtype: str = "float32"
+    parametrization: str = "standard"
+    base_width: int = 0
+    base_head_dim: int = 0
+    base_depth: int = 0
 
     def __post_init__(self):
         for key, known in CHOICES.items():
@@ -65,14 +76,31 @@ class ModelConfig:
             raise ValueError(
                 f"model.dropout={self.dropout} is no probability below 1; use 0 to 0.9"
             )
+        for key in BASE_SIZES["completep"]:
+            self._check_base(key)
         for key in ("norm_eps", "rope_theta", "init_std"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"model.{key}={getattr(self, key)} must be positive")
 
+    def _check_base(self, key: str) -> None:
+        name, value = f"model.parametrization={self.parametrization!r}", getattr(self, key)
+        if key not in BASE_SIZES[self.parametrization] and value:
+            raise ValueError(f"model.{key}={value} means nothing to {name}; use 0")
+        if key in BASE_SIZES[self.parametrization] and value < 1:
+            raise ValueError(
+                f"model.{key}={value}, but {name} scales from a base shape; give the "
+                f"{key.removeprefix('base_')} of the model whose hyperparameters were tuned"
+            )
+
 
 def derive(keys: dict) -> ModelConfig:
-    """A ModelConfig from the `model` section of a config, its zeros replaced by what they mean."""
+    """A ModelConfig from the `model` section of a config, its zeros replaced by what they mean.
+
+    Base sizes that the parametrisation ignores become 0, so that they make no two models of one.
+    """
     keys = dict(keys)
+    used = BASE_SIZES.get(keys.get("parametrization"), ())
+    keys |= {key: 0 for key in BASE_SIZES["completep"] if key not in used}
     d_model, n_heads = keys["d_model"], keys["n_heads"]
     _at_least_one("d_model", d_model)
     _at_least_one("n_heads", n_heads)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from model import parametrization
 from model.config import ModelConfig
 
 ACTIVATIONS = {
@@ -24,19 +25,21 @@ ACTIVATIONS = {
 }
 
 
-def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool) -> float:
+def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> float:
     """Standard deviation of a kernel's initial values.
 
     gpt2: `init_std`, and init_std / sqrt(2L) where a branch writes to the residual stream (Radford
-    et al. 2019, section 2.3). normal: `init_std` everywhere. fan_in: 1 / sqrt(fan_in).
+    et al. 2019, section 2.3). normal: `init_std` everywhere. fan_in: 1 / sqrt(fan_in). These are
+    what it has in a model of the base shape; `cfg.parametrization` goes on from there.
     """
+    base_fan_in = fan_in / parametrization.width_ratio(cfg)
+    base_layers = cfg.n_layers / parametrization.depth_ratio(cfg)
+    factor = 1 if logits else parametrization.kernels(cfg)
     if cfg.init == "fan_in":
-        return 1 / math.sqrt(fan_in)
-    return (
-        cfg.init_std / math.sqrt(2 * cfg.n_layers)
-        if cfg.init == "gpt2" and residual
-        else cfg.init_std
-    )
+        return factor / math.sqrt(base_fan_in)
+    if cfg.init == "gpt2" and residual:
+        return factor * cfg.init_std / math.sqrt(2 * base_layers)
+    return factor * cfg.init_std
 
 
 def constrain(x: jax.Array, *axes: str) -> jax.Array:
@@ -78,7 +81,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         fan_in, dtype = x.shape[-1], jnp.dtype(self.cfg.dtype)
-        init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual))
+        init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual, self.logits))
         kernel = self.param("kernel", init, (fan_in, self.features))
         out = jnp.dtype(jnp.float32) if self.logits else dtype
         y = product(x.reshape(-1, fan_in).astype(dtype), kernel.astype(dtype), out)

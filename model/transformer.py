@@ -8,13 +8,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from model import parametrization
 from model.attention import Attention, Cache, empty_cache
 from model.config import ModelConfig
 from model.layers import MLP, Embed, Linear, Norm, constrain
 
 
 class Block(nn.Module):
-    """x + Attention(Norm(x)), then x + MLP(Norm(x)): a pre-norm residual block."""
+    """x + r Attention(Norm(x)), then x + r MLP(Norm(x)): a pre-norm residual block.
+
+    r is 1 where `cfg.parametrization` knows no depth.
+    """
 
     cfg: ModelConfig
     train: bool = False
@@ -29,12 +33,12 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, Cache | None]:
         cfg = self.cfg
         dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
-        attention = Attention(cfg, name="attention")
+        attention, scale = Attention(cfg, name="attention"), parametrization.branches(cfg)
         h_BTD = Norm(cfg, name="attention_norm")(x_BTD)
         h_BTD, cache = attention(h_BTD, positions_BT, segments_BT, cache)
-        x_BTD += dropout(h_BTD)
+        x_BTD += scale * dropout(h_BTD)
         h_BTD = MLP(cfg, name="mlp")(Norm(cfg, name="mlp_norm")(x_BTD))
-        return x_BTD + dropout(h_BTD), cache
+        return x_BTD + scale * dropout(h_BTD), cache
 
 
 class Decoder(nn.Module):
@@ -98,6 +102,7 @@ class Decoder(nn.Module):
         return self.final_norm(x_BTD), new_caches
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
+        x_BTD *= parametrization.logits(self.cfg)
         return self.head(x_BTD) if not self.cfg.tie_embeddings else self.embed.score(x_BTD)
 
     def _dropout_keys(self) -> list[dict[str, jax.Array]]:

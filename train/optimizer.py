@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from train.rules import map_with_rules, path_name
+from train.parametrization import Factors
+from train.rules import Rules, map_with_rules, path_name
 
 # Which parameters weight decay pulls towards zero: matrices and tables, not scales and biases.
 DECAY_RULES = (
@@ -73,17 +74,42 @@ OPTIMIZERS = {
 }
 
 
-def build(name: str, h: dict[str, jax.Array]) -> optax.GradientTransformation:
+ALIKE: Rules = ((r"", Factors(rate=1, decay=1, eps=1)),)
+
+
+def build(
+    name: str, h: dict[str, jax.Array], factors: Rules = ALIKE
+) -> optax.GradientTransformation:
     """Gradients to directions: preconditioned, plus decoupled weight decay by DECAY_RULES.
 
-    The step multiplies directions by minus the learning rate. `h` holds b1, b2, eps, weight_decay.
+    The step multiplies directions by minus the learning rate. `h` holds b1, b2, eps, weight_decay;
+    `factors` says, by path, what multiplies each and the learning rate for one parameter.
     """
     decay = lambda params: map_with_rules(  # noqa: E731
         lambda name, leaf, value: value, DECAY_RULES, params, "DECAY_RULES"
     )
-    return optax.chain(
+    alike = optax.chain(
         OPTIMIZERS[name](h), optax.add_decayed_weights(h["weight_decay"], mask=decay)
     )
+    return rescaled(alike, factors)
+
+
+def rescaled(inner: optax.GradientTransformation, factors: Rules) -> optax.GradientTransformation:
+    """`inner` with a learning rate, a decay and an epsilon of its own for each parameter.
+
+    Adam with epsilon s ε for gradients g is Adam with ε for g / s, and decay reads nothing but the
+    parameter: what `inner` is given is scaled, rather than what it holds.
+    """
+
+    def times(tree, factor):
+        return map_with_rules(lambda name, leaf, f: leaf * factor(f), factors, tree, "RULES")
+
+    def update(grads, state, params):
+        grads, decayed = times(grads, lambda f: 1 / f.eps), times(params, lambda f: f.decay)
+        directions, state = inner.update(grads, state, decayed)
+        return times(directions, lambda f: f.rate), state
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def clip(grads: dict, max_norm: jax.Array) -> tuple[dict, jax.Array]:

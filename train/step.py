@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import flax.struct
 import jax
 import jax.numpy as jnp
+import optax
 
 from model.config import ModelConfig
 from model.transformer import Decoder, init
-from train import optimizer
+from train import optimizer, parametrization
 from train.loss import cross_entropy, training_loss
 from train.schedule import learning_rate
 
@@ -47,8 +48,13 @@ class TrainState:
 def init_state(cfg: StepConfig, hyper: dict[str, jax.Array], seed: jax.Array) -> TrainState:
     """The state before the first step; pure, so that it can be jitted, sharded and vmapped."""
     params = init(cfg.model, jax.random.key(seed))
-    opt_state = optimizer.build(cfg.optimizer, hyper).init(params)
+    opt_state = _optimizer(cfg, hyper).init(params)
     return TrainState(jnp.int32(0), params, opt_state, hyper, seed)
+
+
+def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTransformation:
+    factors = parametrization.factors(cfg.model, cfg.optimizer)
+    return optimizer.build(cfg.optimizer, hyper, factors)
 
 
 def loss_sums(
@@ -98,8 +104,8 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     grads, loss = gradients(state.params, cfg, batch, key)
     grads, grad_norm = optimizer.clip(grads, state.hyper["clip_norm"])
-    build = optimizer.build(cfg.optimizer, state.hyper)
-    directions, opt_state = build.update(grads, state.opt_state, state.params)
+    update = _optimizer(cfg, state.hyper).update
+    directions, opt_state = update(grads, state.opt_state, state.params)
     rate = learning_rate(cfg.schedule, state.step, state.hyper)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
     metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": rate}

@@ -136,7 +136,17 @@ def test_the_id_follows_the_numbers_and_nothing_else(home, dataset, tmp_path):
     assert trial.trial_id(trial.resolve(moved, store.prepare(moved.data, progress=False))) == plain
 
 
+def test_younger_keys_leave_older_ids_alone_at_their_defaults(home, dataset):
+    plain = trial.resolve(config(home), dataset)
+    assert not set(trial.NOT_IN_ID_AT) & set(trial.identity(plain))
+    unused = trial.resolve(config(home, **{"model.base_width": 8}), dataset)
+    assert trial.trial_id(unused) == trial.trial_id(plain)
+    used = {"model.parametrization": "mup", "model.base_width": 8, "model.base_head_dim": 8}
+    assert trial.trial_id(trial.resolve(config(home, **used), dataset)) != trial.trial_id(plain)
+
+
 BAD_KEYS = {
+    "--config.model.parametrization=mup": "model.base_width=0, but model.parametrization='mup'",
     "--config.model.n_heads=3": "model.n_heads=3 does not divide model.d_model=16; use 1, 2",
     "--config.modle.d_model=3": "config.modle.d_model",
     "--config.model.d_modle=3": "did you mean config.model.d_model",
