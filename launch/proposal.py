@@ -15,6 +15,7 @@ from model.config import ModelConfig, derive
 from scaling.pilot import UNCERTAIN
 
 NARROWEST, WIDEST = 8, 16384
+MOST_STEP = 2.25  # between sizes: a parabola through sparser ones is biased
 FINEST, STEPS_AN_OCTAVE = 8, 16  # widths are multiples of 8, and of more from 256 on
 SWEEP = '''"""{doc}"""
 
@@ -132,6 +133,11 @@ def bracketing(shapes: Sequence[Shape], log_n: float, half: float, sizes: int) -
 def half_range(span: float, sd: float) -> float:
     """In log N, to either side of N*: a factor `span`, and what is not known of N*, to 90 %."""
     return math.log(span) + UNCERTAIN * sd
+
+
+def enough(half: float, sizes: int) -> int:
+    """So many sizes, or more where they would lie further apart than MOST_STEP."""
+    return max(sizes, 1 + math.ceil(2 * half / math.log(MOST_STEP)))
 
 
 def trial(

@@ -198,7 +198,8 @@ def proposed(study: Study, found: Pilot) -> dict[str, Any]:
         for budget in budgets:
             log_n, sd = found.line.at(budget)
             half = proposal.half_range(values.span, sd)
-            chosen[budget, sizes] = proposal.bracketing(study.shapes, log_n, half, sizes)
+            wanted = proposal.enough(half, values.sizes) + sizes - values.sizes
+            chosen[budget, sizes] = proposal.bracketing(study.shapes, log_n, half, wanted)
             for shape in chosen[budget, sizes]:
                 rows.append((budget, shape.params, shape.tokens(budget, study.convention)))
         return Design(

@@ -166,9 +166,10 @@ def precision(
     found = estimates(theta[0], noise, design, LADDERS, seed)
     random = np.random.default_rng(seed)
     others = []
-    for i in random.permutation(len(theta) - 1)[:OTHER_LAWS]:
+    known = 1 + np.flatnonzero(np.isfinite(theta[1:]).all(axis=1))
+    for i in random.permutation(known)[:OTHER_LAWS]:
         scale = noise * np.sqrt(dof / random.chisquare(dof))
-        others.append(estimates(theta[1 + i], scale, design, LADDERS_EACH, seed + 1 + int(i)))
+        others.append(estimates(theta[i], scale, design, LADDERS_EACH, seed + int(i)))
     widths = {}
     for name in MEASURED:
         again = [w for other in others if np.isfinite(w := width(other[name]))]

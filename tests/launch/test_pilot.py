@@ -68,12 +68,11 @@ def test_the_proposed_ladder_brackets_the_known_minima_and_a_sweep_takes_it(pilo
     shown = capsys.readouterr().out
     assert "proposed ladder" in shown and "as proposed" in shown and "width of the 90 %" in shown
     planned = plan.plan(str(folder / "proposed.py"), {})
-    assert len(planned.trials) == 16
+    assert len(planned.trials) >= 16
     (held_out,) = [trial for trial in planned.trials if trial.holdout]
     assert held_out.about["flops"]["6nd"] == pytest.approx(8.1e12, rel=0.02)
-    assert {t.config.optimizer.learning_rate for t in planned.trials} == {
-        float(f"{rate['middle']:.2g}")
-    }
+    rates = {trial.config.optimizer.learning_rate for trial in planned.trials}
+    assert rates == {float(f"{rate['middle']:.2g}")}
     assert planned.base.data.corpora[0].endswith("text.txt")  # the command line's change is kept
     sizes = {rung["flops"]: {s["params"] for s in rung["sizes"]} for rung in told["ladder"]}
     for trial in planned.trials:
@@ -111,7 +110,9 @@ def test_seeds_and_sizes_are_proposed_as_asked_and_more_of_them_are_more_precise
     told = read_json(Path("p/pilot.json"))
     assert [rung["flops"] for rung in told["ladder"]] == [2e11, 1e12, 5e12]
     assert told["held_out"]["flops"] == pytest.approx(8.1e12)
-    assert len(plan.plan("p/proposed.py", {}).trials) == 2 * 6 * 3 + 1
+    sizes = [len(rung["sizes"]) for rung in told["ladder"]]
+    assert min(sizes) >= 6 and sizes == sorted(sizes)  # the less is known of N*, the more sizes
+    assert len(plan.plan("p/proposed.py", {}).trials) == 2 * sum(sizes) + 1
     rows = {row["design"]: row for row in told["precision"]}
     a = {name: row["widths"]["a"]["value"] for name, row in rows.items()}
     assert a["twice the seeds"] < 0.8 * a["as proposed"]
@@ -187,6 +188,6 @@ def test_a_real_pilot_of_seconds(text, tmp_path, monkeypatch, capsys):
     code = main(["pilot", f"--config={CONFIG}", "--workdir=p", *text, *flags])
     assert len(list(tmp_path.glob("p/trials/*/result.json"))) >= 15
     if code == 0:
-        assert len(plan.plan("p/proposed.py", {}).trials) == 16
+        assert len(plan.plan("p/proposed.py", {}).trials) >= 16
     else:
         assert code == 2 and capsys.readouterr().err.splitlines()[-1].startswith("isoflop pilot: ")
