@@ -100,27 +100,33 @@ def beyond(held_out: float | None, budgets: Sequence[float]) -> float:
     return held_out or HELD_OUT * budgets[-1]
 
 
-def variations(budgets: Sequence[float], sizes: int) -> dict[str, tuple[list[float], int, int]]:
-    """What else a ladder might be: its budgets, sizes, and how many times as many seeds."""
+def variations(
+    budgets: Sequence[float], sizes: int
+) -> dict[str, tuple[list[float], int, float, int]]:
+    """What else a ladder might be: budgets, sizes, times the span, times the seeds."""
     ratio = (budgets[-1] / budgets[0]) ** (1 / (len(budgets) - 1))
     same = list(budgets)
     return {
-        "as proposed": (same, sizes, 1),
-        "two more sizes": (same, sizes + 2, 1),
-        "twice the seeds": (same, sizes, 2),
-        "a budget below": ([budgets[0] / ratio, *same], sizes, 1),
-        "a budget above": ([*same, budgets[-1] * ratio], sizes, 1),
+        "as proposed": (same, sizes, 1.0, 1),
+        "two more sizes": (same, sizes + 2, 1.0, 1),
+        "twice the span": (same, sizes, 2.0, 1),
+        "twice the seeds": (same, sizes, 1.0, 2),
+        "a budget below": ([budgets[0] / ratio, *same], sizes, 1.0, 1),
+        "a budget above": ([*same, budgets[-1] * ratio], sizes, 1.0, 1),
     }
 
 
 def designs(
-    make: Callable[[list[float], int], Any], budgets: Sequence[float], sizes: int, seeds: int
+    make: Callable[[list[float], int, float], Any],
+    budgets: Sequence[float],
+    sizes: int,
+    seeds: int,
 ) -> dict[str, Any]:
-    """The Design of every variation that can be made."""
+    """The Design of every variation for which there are shapes, `make(budgets, sizes, wider)`."""
     found = {}
-    for name, (own, count, times) in variations(budgets, sizes).items():
+    for name, (own, count, wider, times) in variations(budgets, sizes).items():
         try:
-            found[name] = make(own, count).repeated(seeds * times)
+            found[name] = make(own, count, wider).repeated(seeds * times)
         except ValueError:
             if name == "as proposed":
                 raise
@@ -131,14 +137,17 @@ def precision_of_law(values: flags.FlagValues) -> int:
     """The precision of a ladder around the optima of a law.json."""
     from scaling.files import write
     from scaling.planning import read_law
-    from scaling.precision import compared, ladder
+    from scaling.precision import Design, compared, ladder
 
     with bad_input():
         law = read_law(values.law)
         budgets = numbers("budgets", values.budgets, FEWEST_BUDGETS)
         held_out = beyond(values.held_out, budgets)
         noise = law.spread if values.noise is None else values.noise
-        make = lambda own, sizes: ladder(law.theta[0], own, sizes, values.span, held_out)  # noqa: E731
+
+        def make(own: list[float], sizes: int, wider: float) -> Design:
+            return ladder(law.theta[0], own, sizes, wider * values.span, held_out)
+
         wanted = designs(make, budgets, values.sizes, values.seeds)
         rows = compared(law.theta, noise, law.dof, wanted, values.seed)
     told = {"law": law.about, "budgets": budgets, "held_out": held_out, "span": values.span}

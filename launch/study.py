@@ -191,17 +191,19 @@ def further(
 def proposed(study: Study, found: Pilot) -> dict[str, Any]:
     """The ladder with its precision, as --json has it; `trials` are the rows of proposed.py."""
     values, last = study.values, study.held_out
-    chosen: dict[tuple[float, int], list[Shape]] = {}
 
-    def make(budgets: list[float], sizes: int) -> Design:
-        rows = []
-        for budget in budgets:
-            log_n, sd = found.line.at(budget)
-            half = proposal.half_range(values.span, sd)
-            wanted = proposal.enough(half, values.sizes) + sizes - values.sizes
-            chosen[budget, sizes] = proposal.bracketing(study.shapes, log_n, half, wanted)
-            for shape in chosen[budget, sizes]:
-                rows.append((budget, shape.params, shape.tokens(budget, study.convention)))
+    def chosen(budget: float, sizes: int, wider: float = 1.0) -> list[Shape]:
+        log_n, sd = found.line.at(budget)
+        enough = proposal.enough(proposal.half_range(values.span, sd), values.sizes)
+        half = proposal.half_range(wider * values.span, sd)
+        return proposal.bracketing(study.shapes, log_n, half, enough + sizes - values.sizes)
+
+    def make(budgets: list[float], sizes: int, wider: float) -> Design:
+        rows = [
+            (budget, shape.params, shape.tokens(budget, study.convention))
+            for budget in budgets
+            for shape in chosen(budget, sizes, wider)
+        ]
         return Design(
             *np.array(rows).T, held_out=(best.params, best.tokens(last, study.convention))
         )
@@ -210,10 +212,10 @@ def proposed(study: Study, found: Pilot) -> dict[str, Any]:
     wanted = designs(make, study.budgets, values.sizes, values.seeds)
     noise = found.noise if values.noise is None else values.noise
     rows = compared(found.laws, noise, found.dof, wanted, values.seed)
-    seeds = range(values.seeds) if values.seeds > 1 else (None,)
+    seeds = [study.base.seed + i for i in range(values.seeds)]
     rungs, trials = [], []
     for budget in study.budgets:
-        shapes = chosen[budget, values.sizes]
+        shapes = chosen(budget, values.sizes)
         rungs.append(rung(budget, shapes, found))
         trials += [
             proposal.trial(budget, shape, found.rule.rate(shape.width), False, seed)
