@@ -51,14 +51,19 @@ def rate_line(rule: Mapping[str, Any]) -> str:
     low, high = rule["widths"]
     over = f"widths {low:g} to {high:g}"
     if rule["moves"]:
-        return (
+        told = (
             f"  learning rate {rule['middle']:.2g} (width/{rule['width']:.3g})^{rule['slope']:.2f}:"
             f" the best moves over {over}"
         )
-    return (
-        f"  learning rate {rule['middle']:.2g} at every width (the best over {over} goes as "
-        f"width^{rule['measured']:.2f} ± {rule['error']:.2f})"
-    )
+    else:
+        told = (
+            f"  learning rate {rule['middle']:.2g} at every width (the best over {over} goes as "
+            f"width^{rule['measured']:.2f} ± {rule['error']:.2f})"
+        )
+    if len(rule["by_budget"]) < 2:
+        return told
+    means = ", ".join(f"{rate:.2g} at {budget:.3g} FLOPs" for budget, rate in rule["by_budget"])
+    return f"{told}\n    best on average: {means}; where it falls, longer runs want less still"
 
 
 def rung_lines(rung: Mapping[str, Any], note: str = "") -> list[str]:

@@ -122,6 +122,7 @@ class RateRule:
     measured: float  # the slope as found
     error: float  # its standard error
     widths: tuple[float, float]  # of the pilot
+    by_budget: tuple[tuple[float, float], ...]  # budget, geometric mean of its best rates
 
     def rate(self, width: float) -> float:
         """To two digits."""
@@ -133,19 +134,27 @@ class RateRule:
 
 
 def rate_rule(found: list[Cell]) -> RateRule:
-    """One rate for all widths, or a power of the width where the best rates clearly follow one."""
+    """One rate for all widths, or a power of the width where the best rates clearly follow one.
+
+    The slope is that within the budgets; the level is the largest budget's, which is the nearest
+    to the ladder: longer runs tend to want lower rates.
+    """
+    budget, which = np.unique([cell.budget for cell in found], return_inverse=True)
     log_width = np.log([cell.width for cell in found])
     log_rate = np.log([cell.rate for cell in found])
-    x, y = log_width - log_width.mean(), log_rate - log_rate.mean()
+    counts = np.bincount(which)
+    middles = [np.bincount(which, values) / counts for values in (log_width, log_rate)]
+    x, y = log_width - middles[0][which], log_rate - middles[1][which]
     squares = float((x**2).sum())
     slope = float((x * y).sum() / squares) if squares else 0.0
-    dof = len(found) - 2
+    dof = len(found) - len(budget) - 1
     error = np.sqrt(((y - slope * x) ** 2).sum() / dof / squares) if dof > 0 and squares else np.inf
     widths = (float(np.exp(log_width.min())), float(np.exp(log_width.max())))
     change = abs(slope) * np.log(widths[1] / widths[0])
     moves = abs(slope) > MOVES_SES * error and change > np.log(MOVES_FACTOR)
-    centre = (float(np.exp(log_rate.mean())), float(np.exp(log_width.mean())))
-    return RateRule(*centre, slope if moves else 0.0, slope, float(error), widths)
+    width, rate = (float(np.exp(middle[-1])) for middle in middles)
+    by_budget = tuple(zip(map(float, budget), map(float, np.exp(middles[1])), strict=True))
+    return RateRule(rate, width, slope if moves else 0.0, slope, float(error), widths, by_budget)
 
 
 def tuned_points(found: list[Cell]) -> Points:
@@ -287,7 +296,7 @@ class Pilot:
             | {"prior": EXPONENT, "prior_sd": EXPONENT_SD},
             "learning_rate": {"middle": rule.middle, "width": rule.width, "slope": rule.slope}
             | {"measured": rule.measured, "error": finite(rule.error), "moves": rule.moves}
-            | {"widths": list(rule.widths)},
+            | {"widths": list(rule.widths), "by_budget": [list(row) for row in rule.by_budget]},
             "noise": self.noise,
             "dof": self.found.dof,
             "law": {name: float(value[0]) for name, value in law.items()},

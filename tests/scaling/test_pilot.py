@@ -85,6 +85,15 @@ def test_the_rule_follows_the_width_only_where_the_best_rate_does(slope):
         assert rule.rate(width) == pytest.approx(0.02 * (width / 30) ** slope, rel=0.2)
 
 
+def test_the_level_of_the_rate_is_the_largest_budgets_and_both_are_told():
+    low, high = pilot(budgets=PILOT[:1], best=0.03), pilot(budgets=PILOT[1:], best=0.015)
+    names = vars(low)
+    both = Trials(**{name: np.concatenate([vars(low)[name], vars(high)[name]]) for name in names})
+    rule = rate_rule(cells(both))
+    assert rule.middle == pytest.approx(0.015, rel=0.01) and not rule.moves
+    assert [rate for _, rate in rule.by_budget] == pytest.approx([0.03, 0.015], rel=0.01)
+
+
 def test_the_vertex_in_log_rate_is_the_best_and_its_loss_the_cells():
     rates = np.array([0.01, 0.03, 0.09])
     losses = 2 * np.exp(0.05 * np.log(rates / 0.04) ** 2)
