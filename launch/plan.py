@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import base as defaults
 from data import store
 from launch import flags, trial, trunk
 from launch.files import read_json, write_json
@@ -168,7 +169,7 @@ def record(plan: Plan, workdir: Path) -> None:
         for planned in plan.trials
     }
     if before := read_json(file):
-        differs = _difference(before["base"], base)
+        differs = difference(before["base"], base, json.loads(defaults.get_config().to_json()))
         if differs:
             raise ValueError(
                 f"workdir={workdir} holds another sweep: {differs}; use another folder"
@@ -177,12 +178,15 @@ def record(plan: Plan, workdir: Path) -> None:
     write_json(file, {"config": plan.spec, "base": base, "trials": trials})
 
 
-def _difference(there: Mapping, here: Mapping, prefix: str = "") -> str:
-    """The first key in which two nested dicts differ, with both values; '' if none does."""
+def difference(there: Mapping, here: Mapping, default: Mapping, prefix: str = "") -> str:
+    """The first key in which two nested dicts differ, with both values; '' if none does. A key that
+    is younger than what is there counts as there with its default."""
     for key in sorted(set(there) | set(here)):
-        a, b = there.get(key), here.get(key)
+        usual = default.get(key)
+        a, b = there.get(key, usual), here.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            if inner := _difference(a, b, f"{prefix}{key}."):
+            known = usual if isinstance(usual, dict) else {}
+            if inner := difference(a, b, known, f"{prefix}{key}."):
                 return inner
         elif a != b:
             return f"config.{prefix}{key} is {a!r} there and {b!r} here"

@@ -217,6 +217,18 @@ def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):
     assert len(listed(tmp_path)) == 17 == len(results(tmp_path))
 
 
+def test_a_key_younger_than_the_folder_had_its_default_there():
+    default = {"checkpoint": {"keep_at": [], "every": "20 %"}, "seed": 0}
+    old, same = {"checkpoint": {"every": "9 %"}}, {"checkpoint": {"every": "9 %", "keep_at": []}}
+    assert plan.difference(old, same | {"seed": 0}, default) == ""
+    assert "config.seed is 0 there and 1 here" in plan.difference(old, same | {"seed": 1}, default)
+    other = {"checkpoint": {"every": "9 %", "keep_at": ["1 steps"]}}
+    assert "config.checkpoint.keep_at is [] there" in plan.difference(old, other, default)
+    # A key that was there and is no more, or that no default is known of, is a difference.
+    assert "config.every is 1 there and None here" in plan.difference({"every": 1}, {}, default)
+    assert "config.lr is None there and 1 here" in plan.difference({}, {"lr": 1}, default)
+
+
 def test_makespan_packs_the_largest_first():
     from launch.workers import Slot
 
