@@ -120,13 +120,13 @@ def dry_run(study: Study) -> int:
 def run(study: Study) -> int:
     """Rounds of trials until no best lies at an edge, then the proposal."""
     workdir = Path(study.values.workdir)
-    for _ in range(ROUNDS):
+    for last in (*[False] * (ROUNDS - 1), True):
         code, trials = train(study, workdir)
         if code != DONE:
             return code
         with bad_input():
             more = further(study, *extensions(cells(trials)))
-        if not more:
+        if last or not more:
             break
         print(f"the best lies at an edge: {len(more)} trials more")
         study.trials += more
