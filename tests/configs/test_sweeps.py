@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from configs import base, isoflop, kaplan, lr_grid, quickstart, wsd
+from configs import base, isoflop, kaplan, lr_grid, mup, quickstart, wsd
 from model import count
 from model.config import derive
 
@@ -13,6 +13,7 @@ SWEEPS = {
     "isoflop": isoflop,
     "kaplan": kaplan,
     "lr_grid": lr_grid,
+    "mup": mup,
     "quickstart": quickstart,
     "wsd": wsd,
 }
@@ -81,6 +82,17 @@ def test_lr_grid_gives_every_width_the_same_rates():
     assert list(rates.values()) == [list(lr_grid.RATES)] * 3
     best = lr_grid.get_config().optimizer.learning_rate
     assert min(lr_grid.RATES) < best < max(lr_grid.RATES)  # the rate in use lies inside the grid
+
+
+@pytest.mark.parametrize("name", ["mup", "completep", "standard"])
+def test_mup_starts_from_its_narrowest_width_and_gives_every_width_the_same_rates(name):
+    found = list(trials(mup, name))
+    assert {cfg.parametrization for _, cfg in found} == {name}
+    assert [o["optimizer.learning_rate"] for o, _ in found] == list(mup.RATES) * len(mup.WIDTHS)
+    narrow = found[0][1]
+    assert narrow.d_model == min(mup.WIDTHS) == max(mup.WIDTHS) / 4
+    if name != "standard":
+        assert (narrow.base_width, narrow.base_head_dim) == (narrow.d_model, narrow.head_dim)
 
 
 def test_quickstart_brackets_three_budgets_and_holds_one_run_out():
