@@ -3,9 +3,9 @@
     isoflop sweep --config=configs/mup.py:mup --workdir=runs/mup
     isoflop sweep --config=configs/mup.py:standard --workdir=runs/mup_standard
 
-1 busy CPU core, 2 min each (2026-11): best rates at widths 32, 64, 128 are .0066, .0066, .0061 under
-μP (three seeds) and .0071, .0030, .0017 under the standard one (two). docs/hyperparameter-transfer.md
-has the losses, and what this does not show.
+1 busy CPU core, 2 min each (2026-11): best rates at widths 32, 64, 128 are .0066, .0066, .0061
+under μP (three seeds) and .0071, .0030, .0017 under the standard parametrisation (two seeds). The
+losses, and what this does not show: docs/hyperparameter-transfer.md.
 
 Widths 32, 64 and 128 see the same tokens in the same steps, at rates a factor 2 apart. Under μP and
 CompleteP the base shape is the narrowest model, tuned as it is; the others inherit its rate.
