@@ -116,7 +116,8 @@ def estimates(
     if design.held_out:
         n, d = design.held_out
         column = {"params": np.array([n]), "tokens": np.array([d])}
-        predicted = np.log(LAW.loss(found, column)[:, 0])
+        with np.errstate(over="ignore", invalid="ignore"):  # a fit that is no law may predict any
+            predicted = np.log(LAW.loss(found, column)[:, 0])
         outcome = np.log(LAW.loss(theta, column)[0]) + noise * random.standard_normal(ladders)
         table["prediction"] = outcome - predicted
     table = {name: np.where(lawful, values, np.nan) for name, values in table.items()}
