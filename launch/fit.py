@@ -66,7 +66,7 @@ def flag_values() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     values = flag_values()
-    overrides = parse(values, argv, DOC)
+    parse(values, argv, DOC)
     # The room loads when there is work: --help answers at once.
     from scaling.analysis import Settings, analyse
     from scaling.files import write
@@ -74,8 +74,6 @@ def main(argv: list[str]) -> int:
     from scaling.report import require_drawing, write_report
 
     with bad_input():
-        if overrides:
-            raise ValueError(f"config.{next(iter(overrides))}: fit reads no config; drop it")
         if values.out:
             require_drawing()
         points = hold_out(read_points(values, values.loss_unit), values.holdout)

@@ -33,6 +33,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
         key, equals, value = arg.lstrip("-").removeprefix("config.").partition("=")
         if not equals:
             raise BadInput(f"--config.{key} has no value; write --config.{key}=VALUE")
+        if "config" not in values:
+            raise BadInput(f"--config.{key}: this verb reads no config; drop it")
         overrides[key] = value
     try:
         left = values(["isoflop", *own])[1:]

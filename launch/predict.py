@@ -47,13 +47,11 @@ def flag_values() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     values = flag_values()
-    overrides = parse(values, argv, DOC)
+    parse(values, argv, DOC)
     from scaling.analysis import Settings
     from scaling.prediction import default_path, refuse_finished, sized, write_prediction
 
     with bad_input():
-        if overrides:
-            raise ValueError(f"config.{next(iter(overrides))}: predict reads no config; drop it")
         if values.draws < 1:
             raise ValueError(f"draws={values.draws}: a prediction needs an interval; use 1000")
         target = sized(**{name: values[name].value for name in NUMBERS}) | {"run": values.run}

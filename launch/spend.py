@@ -53,15 +53,13 @@ def flag_values() -> flags.FlagValues:
 def main(argv: list[str]) -> int:
     """Runs the verb; returns the exit code."""
     values = flag_values()
-    overrides = parse(values, argv, DOC)
+    parse(values, argv, DOC)
     from launch.shapes import shaped
     from scaling.files import write
     from scaling.planning import plan, read_law
     from scaling.refuse import Unsupported
 
     with bad_input():
-        if overrides:
-            raise ValueError(f"config.{next(iter(overrides))}: plan reads no config; drop it")
         if not values.law:
             raise ValueError("law is not given; isoflop fit --json=law.json writes one: --law=FILE")
         chips = accelerators(values)

@@ -101,7 +101,7 @@ def test_other_points_make_another_file(tmp_path, ladder):
         (["--params=1e5", "--tokens=1e8", "--holdout=x"], "matches no point"),
         (["--params=1e5", "--tokens=1e8", "--runs=x"], "either --runs=FOLDER or --table"),
         (["--params=1e5", "--tokens=1e8", "--run=sim-003"], "a prediction comes before its run"),
-        (["--params=1e5", "--tokens=1e8", "--config.seed=1"], "predict reads no config"),
+        (["--params=1e5", "--tokens=1e8", "--config.seed=1"], "reads no config"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, flags, message):
