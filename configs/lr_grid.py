@@ -15,9 +15,9 @@ from configs.space import grid, product, zip_
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 
 
-def get_config(arg: str | None = None) -> ConfigDict:
-    """The quickstart's recipe, a little above its smallest budget."""
-    config = quickstart.get_config()
+def get_config(arg: str = "llama") -> ConfigDict:
+    """The quickstart's recipe for a style of block, a little above its smallest budget."""
+    config = quickstart.get_config(arg)
     config.name = "lr"
     config.train.duration = "4e11 flops"
     return config
