@@ -1,0 +1,58 @@
+"""This file builds tiny hard models of transformers and computes their logits and gradients."""
+
+import copy
+import zlib
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+SCALE = 0.2  # of all weights; scores and activations then leave the linear range of every function
+EMBEDDINGS = ("wte", "wpe", "embed", ".w.")
+
+
+def build(keys: dict, weights: dict | None = None, dtype: str = "float32"):
+    """The model of these weights (none: its own), in eval mode and with eager attention."""
+    config = AutoConfig.for_model(**copy.deepcopy(keys))  # the class edits nested dicts in place
+    config._attn_implementation = "eager"
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
+    if weights is not None:
+        model.load_state_dict(weights)
+        model.tie_weights()
+    return model
+
+
+def harden(model, name: str, embedding: float) -> None:
+    """Draws all parameters anew: large weights, and scales and biases that are nowhere 1 or 0.
+
+    The head that is tied to small embeddings gets its logits back from a large final norm.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    norms = [path for path, p in model.named_parameters() if p.ndim == 1 and "bias" not in path]
+    for path, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if path in norms:
+            gain = SCALE / embedding if tied and path == norms[-1] else 1
+            offset = 1 - parameter.data.mean()  # Gemma and Nemotron multiply by 1 + weight
+            value = gain * (1 + 0.3 * noise) - offset
+        else:
+            small = any(part in path for part in EMBEDDINGS)
+            value = (embedding if small else SCALE) * noise
+        parameter.data.copy_(value)
+
+
+@torch.no_grad()
+def logits(model, tokens: torch.Tensor) -> torch.Tensor:
+    """[B, T, V], with no cache."""
+    return model(tokens, use_cache=False).logits
+
+
+def gradients(model, tokens: torch.Tensor) -> dict[str, np.ndarray]:
+    """The mean next-token cross-entropy in nats, `loss`, and its derivatives by parameter."""
+    model.zero_grad()
+    predicted = model(tokens, use_cache=False).logits[:, :-1]
+    loss = torch.nn.functional.cross_entropy(predicted.flatten(0, 1), tokens[:, 1:].flatten())
+    loss.backward()
+    found = {f"gradient/{path}": p.grad.numpy() for path, p in model.named_parameters()}
+    return {"loss": np.float32(loss.item())} | found
