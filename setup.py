@@ -36,6 +36,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10"],
         "gpu": ["jax[cuda13]>=0.10"],
+        "compile": ["libtpu>=0.0.42"],  # the TPU compiler, for isoflop compile without a TPU
         "report": REPORT,
         "parquet": PARQUET,
         "hf": ["datasets>=3"],

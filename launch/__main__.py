@@ -17,6 +17,7 @@ VERBS = {
     "plan": ("launch.spend", "the best run that a budget of compute, data or time can buy"),
     "pilot": ("launch.pilot", "place a ladder by a few cheap runs, foretell its precision"),
     "sample": ("launch.sample", "continue a prompt with a trained model"),
+    "compile": ("launch.compile", "compile a config for a TPU slice that is not here, measure it"),
     "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data import loader, store
+from data import loader, store, tokenizer
 from launch import trunk
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
 from launch.files import read_json, write_json
@@ -90,6 +90,31 @@ def resolve(config: ConfigDict, dataset: store.Dataset, devices: int = 1) -> Con
             flops=batch * cfg.context_length * flops,
         ),
     )
+    return config
+
+
+def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
+    """The config of a program that is compiled and never run: every size explicit, no text read.
+
+    Durations change no shape; here the run is one long chunk. Raises ValueError as `resolve` does.
+    """
+    config = config.copy_and_resolve_references()
+    config.lock()
+    _check_names(config)
+    if not config.model.vocab_size and config.data.tokenizer in tokenizer.TRAINED:
+        raise ValueError(
+            "model.vocab_size=0 means that of a tokenizer that is trained first, which a program "
+            "without text cannot know; give --config.model.vocab_size=N"
+        )
+    known = config.model.vocab_size or tokenizer.given(config.data.tokenizer).vocab_size
+    cfg = derive(dict(config.model) | {"vocab_size": known})
+    parametrization.require(cfg.parametrization, config.optimizer.name)
+    config.model.update(vars(cfg))
+    config.eval.batch_size = devices  # evaluations are another program
+    _resolve_batch(config, devices)
+    config.train.duration = f"{LARGEST_CHUNK} steps"
+    config.schedule.warmup = config.schedule.decay = "0 steps"
+    config.train.chunk = config.train.chunk or chunk_steps(config, cpu=False)
     return config
 
 
@@ -189,11 +214,14 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
         config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
 
 
-def chunk_steps(resolved: ConfigDict) -> int:
-    """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work."""
+def chunk_steps(resolved: ConfigDict, cpu: bool | None = None) -> int:
+    """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work.
+
+    `cpu` says whether that is on CPUs; None: on the devices of this process.
+    """
     import jax  # the parent of a sweep needs no devices
 
-    cpu = jax.default_backend() == "cpu"
+    cpu = jax.default_backend() == "cpu" if cpu is None else cpu
     cfg = ModelConfig(**resolved.model)
     step = resolved.train.batch_size * cfg.context_length * count.flops_per_token(cfg, "palm")
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
