@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from train.metrics import PEAK_FLOPS
 
+# Those of TPUs were checked against quotations of Google's page of 2025 and 2026; for GPUs such
+# quotations differ by 3 %, and no page of the maker was at hand.
 PRICED = (
-    "Google Cloud's list price on demand, cheapest US region, as of 2025; it changes, and reserved "
-    "or spot capacity costs less: --price=USD gives your own"
+    "an ASSUMPTION: Google Cloud's list price on demand, cheapest US region, as of 2025; it "
+    "changes, and reserved or spot capacity costs less: --price=USD gives your own"
 )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from absl import flags
 
-from launch.errors import bad_input
-from launch.fit import interval
+from launch.errors import bad_input, writing
+from launch.fit import LOSS_UNIT, interval
 from launch.flags import parse
 
 DOC = """isoflop compare runs/a runs/b [points.csv …] [--out=comparison/] [--json=comparison.json]
@@ -32,6 +32,7 @@ def flag_values() -> flags.FlagValues:
     flags.DEFINE_string("measure", "loss", "loss (nats per token) | bits_per_byte", **own)
     flags.DEFINE_string("params", "total", "count N as total | non_embedding | with_head", **own)
     flags.DEFINE_string("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm", **own)
+    flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **own)
     flags.DEFINE_integer("draws", 1000, "bootstrap draws; 0: no intervals", **own)
     flags.DEFINE_integer("seed", 0, "of the bootstrap", **own)
     return values
@@ -50,22 +51,26 @@ def main(argv: list[str]) -> int:
     with bad_input():
         if values.out:
             require_drawing()
-        ladders = read_ladders(paths, values.names)
+        ladders = read_ladders(paths, values.names, values.loss_unit)
         settings = Settings(
             draws=values.draws, seed=values.seed, params=values.params, flops=values.flops
         )
         compared = compare(ladders, settings, values.method, values.measure)
     if values.json:
-        write(Path(values.json), json.dumps(compared, indent=1) + "\n")
+        with writing("json", values.json):
+            write(Path(values.json), json.dumps(compared, indent=1) + "\n")
     print(summary(compared))
     if values.out:
         from scaling.comparison_page import write_page
 
-        print(f"page: {write_page(values.out, ladders, compared)}")
+        with writing("out", values.out):
+            print(f"page: {write_page(values.out, ladders, compared)}")
     return 0
 
 
-def read_ladders(paths: Sequence[str], names: Sequence[str] | None) -> list[Any]:
+def read_ladders(
+    paths: Sequence[str], names: Sequence[str] | None, loss_unit: str = "auto"
+) -> list[Any]:
     """The ladders at the paths, each under its own name."""
     from scaling.comparison import Ladder
     from scaling.table import read_csv, read_runs
@@ -74,9 +79,14 @@ def read_ladders(paths: Sequence[str], names: Sequence[str] | None) -> list[Any]
         raise ValueError(
             f"names={','.join(names)}: {len(paths)} ladders take {len(paths)} different names"
         )
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{missing[0]} does not exist; give folders of runs, or CSV files of points"
+        )
     names = names or named(paths)
     return [
-        Ladder(name, read_runs(path) if Path(path).is_dir() else read_csv(path))
+        Ladder(name, read_runs(path) if Path(path).is_dir() else read_csv(path, loss_unit))
         for name, path in zip(names, paths, strict=True)
     ]
 

@@ -30,6 +30,21 @@ def bad_input() -> Iterator[None]:
         raise BadInput(error) from error
 
 
+@contextlib.contextmanager
+def writing(flag: str, path: object) -> Iterator[None]:
+    """Turns the OSError of a path that cannot be written into BadInput that names its flag; a full
+    disk stays what it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if disk_full(error):
+            raise
+        raise BadInput(
+            f"{flag}={path} cannot be written ({error.strerror or error}); name another place"
+        ) from error
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether `error` says that nothing more can be written: bad input wherever it is raised."""
     return isinstance(error, OSError) and error.errno in _DISK_FULL

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from launch.errors import bad_input
+from launch.errors import bad_input, writing
 from launch.flags import ROOT, parse
 
 DOC = """isoflop fit --runs=runs/quickstart | --table=points.csv [--holdout=…] [--out=report/]
@@ -21,6 +21,7 @@ token) and optionally flops, loss_se, run, holdout. Prints a summary; --out adds
 its figures, law.json and points.csv."""
 
 
+LOSS_UNIT = "of a CSV: nats | bits | auto, nats unless they look like bits"
 DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 # The fields of scaling.settings.Settings: name, default, meaning.
 SETTINGS = (
@@ -51,12 +52,7 @@ def flag_values() -> flags.FlagValues:
     flags.DEFINE_string("out", None, "folder of the report; none is written without", **text)
     flags.DEFINE_string("json", None, "file for law.json", **text)
     flags.DEFINE_integer("drop_worst", 0, "leave out so many runs of highest loss", **text)
-    flags.DEFINE_string(
-        "loss_unit",
-        "auto",
-        "of --table: nats | bits | auto, nats unless they look like bits",
-        **text,
-    )
+    flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **text)
     for name, default, meaning in SETTINGS:
         define = DEFINE[type(default)]
         define(name, default, meaning, **text)
@@ -86,10 +82,12 @@ def main(argv: list[str]) -> int:
         law = analyse(points, settings, registered, progress_line if values.draws else None)
     law["made"] = made(argv)
     if values.json:
-        write(Path(values.json), json.dumps(law, indent=1) + "\n")
+        with writing("json", values.json):
+            write(Path(values.json), json.dumps(law, indent=1) + "\n")
     print(summary(law))
     if values.out:
-        print(f"report: {write_report(Path(values.out), points, law)}")
+        with writing("out", values.out):
+            print(f"report: {write_report(Path(values.out), points, law)}")
     with bad_input():
         refuse_no_law(law, asked=values["law"].present > 0)
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from launch.errors import DONE, bad_input
+from launch.errors import DONE, bad_input, writing
 from launch.flags import parse
 
 DOC = """isoflop pilot --config=configs/quickstart.py --workdir=runs/pilot [--dry_run]
@@ -153,7 +153,8 @@ def precision_of_law(values: flags.FlagValues) -> int:
     told = {"law": law.about, "budgets": budgets, "held_out": held_out, "span": values.span}
     told |= {"sizes": values.sizes, "seeds": values.seeds, "precision": rows}
     if values.json:
-        write(Path(values.json), json.dumps(told, indent=1) + "\n")
+        with writing("json", values.json):
+            write(Path(values.json), json.dumps(told, indent=1) + "\n")
     print(law_summary(told))
     return DONE
 

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 from launch.errors import bad_input
-from launch.fit import hold_out, interval, read_points
+from launch.fit import LOSS_UNIT, hold_out, interval, read_points
 from launch.flags import parse
 
 DOC = """isoflop predict --runs=runs/quickstart | --table=points.csv --params=7e9 --tokens=1.4e11
@@ -37,6 +37,7 @@ def flag_values() -> flags.FlagValues:
     )
     flags.DEFINE_string("out", None, "file of the prediction", **own)
     flags.DEFINE_string("holdout", None, "points to leave out of the fit, as in isoflop fit", **own)
+    flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **own)
     flags.DEFINE_integer("draws", 1000, "bootstrap draws", **own)
     flags.DEFINE_integer("seed", 42, "of the bootstrap", **own)
     flags.DEFINE_string("objective", "huber", "huber | squares | absolute", **own)
@@ -55,7 +56,9 @@ def main(argv: list[str]) -> int:
         if values.draws < 1:
             raise ValueError(f"draws={values.draws}: a prediction needs an interval; use 1000")
         target = sized(**{name: values[name].value for name in NUMBERS}) | {"run": values.run}
-        points = hold_out(read_points(values), values.holdout)
+        if values.out and Path(values.out).is_dir():
+            raise ValueError(f"out={values.out} is a folder; name a file: {values.out}/a.json")
+        points = hold_out(read_points(values, values.loss_unit), values.holdout)
         refuse_finished(points, target)
         settings = Settings(
             draws=values.draws,

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from launch.chips import CHIPS, PRICED, Slice, parse_slice
-from launch.errors import bad_input
+from launch.errors import bad_input, writing
 from launch.fit import interval
 from launch.flags import parse
 
@@ -76,7 +76,8 @@ def main(argv: list[str]) -> int:
         except Unsupported as error:
             planned["config"] = {"reason": str(error)}
     if values.json:
-        write(Path(values.json), json.dumps(planned, indent=1) + "\n")
+        with writing("json", values.json):
+            write(Path(values.json), json.dumps(planned, indent=1) + "\n")
     print(summary(planned))
     return 0
 

@@ -20,6 +20,7 @@ from scaling.files import create
 from scaling.isoflop import isoflop
 from scaling.table import Points, sha256
 
+MOST_OFF = 20.0  # of flops from 6·params·tokens, whatever is counted
 SAME_SIZE = 0.02  # a run within this of the target's N and D is the one that was predicted
 
 
@@ -36,7 +37,11 @@ def sized(
         raise ValueError(f"a run has params, tokens and flops: give two of them (given: {known})")
     n = params if params is not None else flops / (6 * tokens)
     d = tokens if tokens is not None else flops / (6 * params)
-    return {"params": n, "tokens": d, "flops": flops if flops is not None else 6 * n * d}
+    c = flops if flops is not None else 6 * n * d
+    off = c / (6 * n * d)
+    if not 1 / MOST_OFF < off < MOST_OFF:
+        raise ValueError(f"flops={c:g} is {off:.3g} times 6·params·tokens; leave one of them out")
+    return {"params": n, "tokens": d, "flops": c}
 
 
 def default_path(runs: str | None, table: str | None) -> Path:

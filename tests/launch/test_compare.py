@@ -58,7 +58,7 @@ def test_names_come_from_paths():
     [
         ([], "give two or more ladders"),
         (["RUNS"], "give two or more ladders"),
-        (["RUNS", "none.csv"], "table=none.csv does not exist"),
+        (["RUNS", "none.csv"], "none.csv does not exist; give folders of runs"),
         (["RUNS", "TABLE", "--names=a"], "2 ladders take 2 different names"),
         (["RUNS", "TABLE", "--names=a,a"], "2 ladders take 2 different names"),
         (["RUNS", "TABLE", "--method=eye"], "method=eye is unknown"),
@@ -76,6 +76,16 @@ def test_bad_input_is_one_line(tmp_path, paths, capsys, argv, message):
     assert main(["compare", *(places.get(arg, arg) for arg in argv)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_places_that_cannot_be_written_are_one_line(tmp_path, paths, capsys):
+    (tmp_path / "file").write_text("")
+    for flag in ("json", "out"):
+        argv = ["compare", *paths, "--draws=0", f"--{flag}={tmp_path / 'file' / 'x'}"]
+        assert main(argv) == 2
+        error = capsys.readouterr().err
+        assert f"{flag}={tmp_path / 'file' / 'x'} cannot be written" in error
+        assert error.count("\n") == 1
 
 
 def test_eight_ladders_cannot_be_told_apart(paths, capsys):

@@ -142,6 +142,7 @@ def test_a_law_of_tiny_models_still_has_a_plan(tmp_path, law, capsys):
         (["--flops=1e21", "--law=none.json"], "law=none.json does not exist"),
         (["--flops=1e21", "--law="], "law is not given"),
         (["--flops=1e21", "--config.seed=1"], "reads no config"),
+        (["--flops=1e21", "--json=/dev/null/x"], "json=/dev/null/x cannot be written"),
     ],
 )
 def test_bad_input_is_one_line(law, capsys, flags, message):
