@@ -18,7 +18,8 @@ CLOUD = 300  # bootstrap draws kept in law.json for the figures
 RUNS_TO_RESAMPLE = 60
 MOST_EPOCHS = 4.0
 # Published exponents lie below 1. A steeper term matters at the edge of the table alone.
-STEEPEST = 2.0
+STEEPEST, FLATTEST = 2.0, 1e-3
+SAME_LOSS = 1e-6  # losses that differ by less show nothing
 EXPONENTS = {
     "alpha": "size",
     "beta": "length",
@@ -131,7 +132,7 @@ def fit_parametric(
     )
     refuse_narrow(fitted_to, fitted.law)
     for name, value in fitted.constants().items():
-        if name in EXPONENTS and not 0 < value < STEEPEST:
+        if name in EXPONENTS and not FLATTEST < value < STEEPEST:
             raise Unsupported(
                 f"the best fit has {name} = {value:.3g}: these runs show no power law in "
                 f"{EXPONENTS[name]}; vary it more widely on both sides of the optimum"
@@ -144,9 +145,13 @@ def fit_parametric(
 
 
 def refuse_narrow(points: Points, law: Law) -> None:
-    """Unsupported where an input takes too few values to tell its exponent: every exponent would
-    fit, and the answer would be the start of the search.
+    """Unsupported where losses are all alike, or an input takes too few values to tell its
+    exponent: every exponent would fit, and the answer would be the start of the search.
     """
+    if np.ptp(np.log(points.loss)) < SAME_LOSS:
+        raise Unsupported(
+            f"all {len(points)} losses are {points.loss[0]:.4g}: they show no law; check the column"
+        )
     needed = 3 if "log_E" in law.coordinates else 2
     columns = points.columns()
     for name in law.inputs:

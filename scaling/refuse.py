@@ -26,6 +26,33 @@ def positive(values: np.ndarray, name: str, where: list[str], source: str) -> No
         )
 
 
+def misshapen(found: list[str], rows: list[dict], source: str) -> None:
+    """Refuses columns of one name, and rows of csv.DictReader that are longer than the header."""
+    twice = [name for name in found if name and found.count(name) > 1]
+    if twice:
+        raise ValueError(f"{source} has two columns {twice[0]}; keep one, or rename the other")
+    longer = [i for i, row in enumerate(rows, start=2) if None in row]
+    if longer:
+        raise ValueError(
+            f"{source}: row {longer[0]} has more cells than the header has columns; write numbers "
+            "without thousands separators"
+        )
+
+
+def not_negative(values: np.ndarray, name: str, where: list[str], source: str) -> None:
+    """Refuses negatives and infinities where gaps are allowed, naming their rows."""
+    wrong = np.flatnonzero((values < 0) | np.isinf(values))
+    if len(wrong):
+        raise ValueError(
+            f"{source}: {name} must not be negative or infinite, but is {values[wrong[0]]:g} in "
+            f"{listed(where, wrong)}; correct these rows, or leave the cell empty"
+        )
+
+
+# Kaplan et al. 2020 went down to .01 tokens a parameter, languages of few words up to 1e5.
+TOKENS_PER_PARAM = (1e-4, 1e6)
+
+
 def wrong_units(
     params: np.ndarray, tokens: np.ndarray, flops: np.ndarray, loss: np.ndarray, source: str
 ) -> None:
@@ -37,6 +64,13 @@ def wrong_units(
                 "millions or billions; "
                 f"write plain counts such as 7e9"
             )
+    ratio = np.median(tokens / params)
+    if not TOKENS_PER_PARAM[0] < ratio < TOKENS_PER_PARAM[1]:
+        name = "tokens" if ratio < 1 else "params"
+        raise ValueError(
+            f"{source}: there are {ratio:.3g} tokens a parameter in the median row: {name} looks "
+            "like thousands, millions or billions; write plain counts such as 7e9"
+        )
     ratio = np.median(flops / (6 * params * tokens))
     if not 0.05 < ratio < 20:
         raise ValueError(

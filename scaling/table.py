@@ -1,6 +1,4 @@
-"""This file reads points — parameters, tokens, FLOPs, loss — from finished runs or from anyone's
-CSV.
-"""
+"""This file reads points (parameters, tokens, FLOPs, loss) from finished runs or anyone's CSV."""
 
 import csv
 import hashlib
@@ -17,6 +15,8 @@ from scaling.refuse import (
     duplicates,
     listed,
     loss_in_bits,
+    misshapen,
+    not_negative,
     positive,
     same_as_bits,
     wrong_units,
@@ -58,9 +58,7 @@ TRUTHS = {"": False, "0": False, "false": False, "no": False, "1": True, "true":
 
 @dataclass(frozen=True)
 class Points:
-    """One row a run (or an evaluation of one): arrays of length n, losses in nats per token, FLOPs
-    of training.
-    """
+    """One row a run (or an evaluation of one): arrays of length n, losses in nats per token."""
 
     run: np.ndarray
     params: np.ndarray
@@ -121,8 +119,7 @@ def read_runs(folder: str | Path) -> Points:
     paths = [p / "result.json" for p in trials if (p / "result.json").is_file()]
     if not paths:
         raise FileNotFoundError(
-            f"runs={root} holds no */result.json; name the folder of a sweep, such as "
-            "runs/quickstart"
+            f"runs={root} holds no */result.json; name the folder of a sweep: runs/quickstart"
         )
     results, status = [], Counter()
     for path in paths:
@@ -184,8 +181,9 @@ def read_csv(path: str | Path, loss_unit: str = "auto") -> Points:
     """
     path = Path(path)
     if not path.is_file():
+        wrong = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(
-            f"table={path} does not exist; name a CSV with columns {', '.join(REQUIRED)}"
+            f"table={path} {wrong}; name a CSV with columns {', '.join(REQUIRED)}"
         )
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
@@ -199,11 +197,11 @@ def read_csv(path: str | Path, loss_unit: str = "auto") -> Points:
     if missing:
         raise ValueError(
             f"table={path} lacks the columns {', '.join(missing)}: found "
-            f"{', '.join(found) or 'none'}; "
-            f"needed {', '.join(REQUIRED)} (loss in nats per token)"
+            f"{', '.join(found) or 'none'}; needed {', '.join(REQUIRED)} (loss in nats per token)"
         )
     if not rows:
         raise ValueError(f"table={path} has a header and no rows; add one row a run")
+    misshapen(found, rows, f"table={path}")
     clean = [{(k or "").strip(): v for k, v in row.items()} for row in rows]
     # The header is line 1 of the file, so that row numbers are what an editor shows.
     points = from_rows(clean, str(path), where=[f"row {i}" for i in range(2, len(clean) + 2)])
@@ -249,6 +247,8 @@ def from_rows(rows: list[dict[str, Any]], source: str, where: list[str]) -> Poin
     }
     for name in (*REQUIRED, *({"flops"} & present)):
         positive(read[name], name, where, source)
+    for name in ("loss_se", *COMPONENTS):
+        not_negative(read.get(name, np.zeros(0)), name, where, source)
     flops = read.get("flops", 6 * read["params"] * read["tokens"])
     wrong_units(read["params"], read["tokens"], flops, read["loss"], source)
     named = "run" in present
@@ -262,6 +262,8 @@ def from_rows(rows: list[dict[str, Any]], source: str, where: list[str]) -> Poin
         for name in FLOP_CONVENTIONS
         if f"flops_{name}" in present
     }
+    for name, values in counted.items():
+        positive(np.where(np.isnan(values), 1, values), f"flops_{name}", where, source)
     return Points(
         run=run,
         params=read["params"],
@@ -271,7 +273,8 @@ def from_rows(rows: list[dict[str, Any]], source: str, where: list[str]) -> Poin
         loss_se=read.get("loss_se", np.full(len(rows), np.nan)),
         holdout=truths(rows, where, source),
         components={name: read[name] for name in COMPONENTS if name in read},
-        counted=counted,
+        # A count that some runs lack is none.
+        counted={name: v for name, v in counted.items() if np.isfinite(v).all()},
         facts=tuple(facts_of(row, at, source) for row, at in zip(rows, where, strict=True)),
         source=source,
     )
@@ -306,7 +309,6 @@ def truths(rows: list[dict[str, Any]], where: list[str], source: str) -> np.ndar
 
 def count(points: Points, params: str = "total", flops: str = "6nd") -> Points:
     """The same runs with N and C counted by other conventions; '6nd' is 6 N D with that very N.
-
     ValueError where the table does not hold the counts that this takes.
     """
     for name, value, known in (
@@ -338,7 +340,6 @@ def tuned(points: Points) -> Points:
     """Of runs of one size and length that differ in their learning rate, the best alone.
 
     A law is of what a model can reach. Runs that differ in their seed alone all stay.
-
     """
     rates = points.fact("learning_rate")
     cells: dict[tuple[float, float], list[int]] = {}

@@ -11,7 +11,8 @@ def number(value: float | None, draws: np.ndarray | None = None) -> dict[str, fl
     """A value with its percentile interval; what is not finite becomes null."""
     low = high = None
     if draws is not None and len(draws):
-        low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+        with np.errstate(invalid="ignore"):  # draws of a hopeless fit may be infinite
+            low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return {"value": finite(value), "lo": finite(low), "hi": finite(high)}
 
 

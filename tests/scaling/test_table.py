@@ -96,6 +96,15 @@ def test_conventions_without_components_are_refused(chinchilla):
             r"loss equals bits_per_byte, so it looks like bits; .* --loss_unit=bits",
         ),
         ("params,tokens,loss,holdout\n1e6,2e7,3,maybe\n", "holdout='maybe' in row 2"),
+        ("params,tokens,loss\n70,2e9,3\n160,2e9,2.9\n", "params .*billions"),
+        ("params,tokens,loss\n700,2e10,3\n1600,4e10,2.9\n", "tokens a parameter .* params looks"),
+        ("params,tokens,loss\n7e9,2e4,3\n7e9,4e4,2.9\n", "tokens a parameter .* tokens looks"),
+        ("params,tokens,loss,loss_se\n1e6,2e7,3,-0.1\n", "loss_se must not be negative .* row 2"),
+        ("params,tokens,loss,loss_se\n1e6,2e7,3,inf\n", "loss_se must not be negative or infin"),
+        ("params,tokens,loss,mlp\n1e6,2e7,3,-5\n", "mlp must not be negative .* in row 2"),
+        ("params,tokens,loss,flops_palm\n1e6,2e7,3,0\n", "flops_palm must be positive .* row 2"),
+        ("params,tokens,loss,loss\n1e6,2e7,3,9\n", "has two columns loss"),
+        ("params,tokens,loss\n1,000,000,2e7,3\n", "row 2 has more cells than the header"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
