@@ -8,7 +8,7 @@ import numpy as np
 
 from scaling.cautions import FAR, cautions, extrapolation
 from scaling.envelope import Envelope, decaying, envelope, mid_run_excess
-from scaling.isoflop import IsoFlop, bias, curve, exponents, frontier, isoflop
+from scaling.isoflop import NO_FLOOR, IsoFlop, bias, curve, exponents, frontier, isoflop
 from scaling.parametric import (
     CLOUD,
     Parametric,
@@ -127,6 +127,9 @@ def describe_frontier(
     except Unsupported as error:
         return {**nothing(("E", "K", "gamma"), str(error)), "implied": implied, "band": []}
     drawn = fitted.law.constants(draws)
+    # A draw that bends no more than a straight line in log-log tells E no lower bound.
+    lowest = np.exp(found.array("log_loss").min())
+    drawn["E"] = np.where(drawn["E"] < NO_FLOOR * lowest, 0.0, drawn["E"])
     flops = np.geomspace(found.array("flops").min(), reach, 60)
     lines = fitted.law.loss(draws, {"flops": flops}) if len(draws) else None
     band = [
@@ -194,11 +197,14 @@ def outcome(points: Points, row: int, predicted: dict[str, Any]) -> dict[str, An
 
 def judged(points: Points, record: dict[str, Any]) -> dict[str, Any]:
     """A prediction that was written before its run, with the outcome where there is one by now."""
-    target = record["target"].get("run")
-    rows = np.flatnonzero(points.run == target) if target else np.array([], int)
-    return record | (
-        outcome(points, int(rows[0]), record["loss"]) if len(rows) else {"outcome": None}
-    )
+    target = record["target"]
+    rows = np.flatnonzero(points.run == target["run"]) if target.get("run") else np.array([], int)
+    told = record | {"extrapolated": record.get("extrapolation", 0) > FAR}
+    if not len(rows):
+        return told | {"outcome": None}
+    # Of several evaluations of the run, the one at the length that was predicted.
+    off = np.abs(np.log(points.tokens[rows] / target["tokens"]))
+    return told | outcome(points, int(rows[off.argmin()]), record["loss"])
 
 
 def analyse(

@@ -94,8 +94,8 @@ def few_budgets(points: Points, law: Law) -> Found:
 
 
 def unbracketed_minima(points: Points, law: Law) -> Found:
-    """A minimum at the edge of the grid is not one."""
-    edges = [m for m in law["isoflop"]["minima"] if m["bracket"]]
+    """A minimum at the edge of the grid, or among too few sizes, is not one."""
+    edges = [m for m in law["isoflop"]["minima"] if m.get("reason") and m["sizes"] >= 3]
     if not edges or law["isoflop"].get("reason"):
         return None
     told = "; ".join(f"C = {m['flops']:.2g}: {m['reason']}" for m in edges[:3])
@@ -255,6 +255,17 @@ def no_floor(points: Points, law: Law) -> Found:
     return (text, wide) if wide > 0.5 or e["lo"] < 0.01 * lowest else None
 
 
+def frontier_floor(points: Points, law: Law) -> Found:
+    """Few minima over little compute do not tell where the frontier levels off."""
+    e = law["frontier"]["E"]
+    if e["value"] is None or e["lo"] is None:
+        return None
+    wide = (e["hi"] - e["lo"]) / float(points.loss.min())
+    text = f"the frontier's irreducible loss is hardly determined: E in [{e['lo']:.3g}, "
+    text += f"{e['hi']:.3g}], and with it K and gamma; add budgets over a wider range"
+    return (text, wide) if wide > 0.5 or e["lo"] == 0 else None
+
+
 def hard_fit(points: Points, law: Law) -> Found:
     """Few starts that agree on the minimum mean that a better one may exist."""
     starts, reached = law["parametric"].get("starts"), law["parametric"].get("reached")
@@ -265,13 +276,14 @@ def hard_fit(points: Points, law: Law) -> Found:
 
 def spent_freedom(points: Points, law: Law) -> Found:
     """As many constants as points always fit."""
-    n, minima = law["points"]["n"], law["isoflop"]["minima"]
+    n, minima, part = law["points"]["n"], law["isoflop"]["minima"], law["parametric"]
     known = sum(m["loss"]["value"] is not None for m in minima)
-    if law["parametric"].get("objective") is not None and n < 10:
-        return f"{n} runs for the 5 constants of the parametric law", float(n)
+    found = []
+    if part.get("objective") is not None and n < 10:
+        found.append(f"{n} runs for the {len(part['coordinates'])} constants of {part['law']}")
     if known == 3 and law["frontier"]["E"]["value"] is not None:
-        return "3 minima for the 3 constants of the frontier: it passes through them all", 3.0
-    return None
+        found.append("3 minima for the 3 constants of the frontier: it passes through them all")
+    return ("; ".join(found), float(n)) if found else None
 
 
 def untuned_runs(points: Points, law: Law) -> Found:
@@ -300,12 +312,21 @@ CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
     "logits": (heavy_logits, "logits > 10 % of the FLOPs", PEARCE),
     "collinear": (collinear, "correlation of log N and log D > 0.98", BESIROGLU),
     "few_budgets": (few_budgets, "< 3 bracketed budgets or < 4 sizes a budget", HOFFMANN),
-    "edge": (unbracketed_minima, "lowest loss at the smallest or largest size", HOFFMANN),
+    "edge": (
+        unbracketed_minima,
+        "a budget of < 4 sizes, or whose lowest loss is at the smallest or largest",
+        HOFFMANN,
+    ),
     "uneven_budgets": (uneven_budgets, "compute within a budget differs by > 3 %", HOFFMANN),
     "epochs": (repeated_data, "more than one epoch", MUENNIGHOFF),
     "evaluation_noise": (noisy_evaluation, "standard error > 30 % of the parabola's depth", PORIAN),
     "extrapolation": (far_extrapolation, "> 10 times the largest fitted compute", BESIROGLU),
     "floor": (no_floor, "E's interval reaches 0 or is wider than half the lowest loss", BESIROGLU),
+    "frontier_floor": (
+        frontier_floor,
+        "the interval of the frontier's E reaches 0 or is wider than half the lowest loss",
+        BESIROGLU,
+    ),
     "starts": (hard_fit, "< 3 starts at the best minimum", BESIROGLU),
     "freedom": (spent_freedom, "< 10 runs, or exactly 3 minima", BESIROGLU),
     "critical_batch": (large_batch, "batch > 2e8 L^(-1/0.21) tokens", MCCANDLISH),

@@ -16,6 +16,7 @@ SAME_BUDGET = 0.1
 FEWEST_BUDGETS = 3
 FEWEST_SIZES = 4
 WINDOW = 5
+NO_FLOOR = 1e-2  # E below this share of the lowest loss cannot be told from 0
 MARGIN = 3.0  # how far beyond the sizes tried, in log N, a true optimum is looked for
 
 
@@ -154,24 +155,29 @@ def isoflop(
 ) -> IsoFlop:
     """The minima of all budgets of at least two sizes, with noise drawn again `draws` times.
 
-    The noise of a run is the spread of the points about the parabolas (with their degrees of
-    freedom taken off), or the recorded standard error of the evaluations where that is larger.
+    The noise of a run is the spread of the points about the parabolas, with their degrees of
+    freedom taken off; all budgets share it, and in every draw its uncertainty, sqrt(dof /
+    chi2_dof), as in Student's t. Without freedom it is the median recorded standard error, and
+    without that either there are no draws. The standard error of an evaluation is no floor of the
+    spread: runs that are evaluated on one text share most of it, and it cancels in differences.
     """
     points = tuned(points)
     groups = [rows for rows in budgets(points.flops) if len(np.unique(points.params[rows])) > 1]
     minima = tuple(minimum(points, rows, window, interpolation) for rows in groups)
     accepted = [m for m in minima if not m.reason]
-    squares, dof, noise = 0.0, 0, 0.0
+    squares, dof = 0.0, 0
     for m in accepted:
         rows = m.rows[neighbourhood(np.log(points.params[m.rows]), lowest_row(points, m), window)]
         bend = np.polyval(m.coefficients, np.log(points.params[rows]) - m.centre)
         residual = np.log(points.loss[rows]) - bend
         squares, dof = squares + float((residual**2).sum()), dof + len(residual) - 3
     errors = points.loss_se / points.loss
-    if np.isfinite(errors).any():
-        noise = float(np.nanmedian(errors))
-    spread = max(np.sqrt(squares / dof) if dof else 0.0, noise)
-    drawn = [redraw(points, m, spread, dof, draws, seed + i) for i, m in enumerate(accepted)]
+    errors = errors[np.isfinite(errors)]
+    spread = np.sqrt(squares / dof) if dof else np.median(errors) if len(errors) else 0.0
+    draws = draws if dof or len(errors) else 0
+    random = np.random.default_rng(seed)
+    scale = spread * (np.sqrt(dof / random.chisquare(dof, draws)) if dof else np.ones(draws))
+    drawn = [redraw(points, m, scale, random) for m in accepted]
     names = ("log_params", "log_tokens", "log_loss")
     stacked = {n: np.stack([d[i] for d in drawn], axis=1) for i, n in enumerate(names) if drawn}
     return IsoFlop(minima, float(spread), dof, stacked)
@@ -193,13 +199,13 @@ def curve(points: Points, m: Minimum, log_params: np.ndarray) -> np.ndarray:
 
 
 def redraw(
-    points: Points, m: Minimum, spread: float, dof: int, draws: int, seed: int
+    points: Points, m: Minimum, scale: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws of one minimum's log N, log D and log-loss under new noise of its runs."""
-    random = np.random.default_rng(seed)
+    """Draws of one minimum's log N, log D and log-loss under new noise of its runs, of standard
+    deviation `scale` [S].
+    """
     log_n = np.log(points.params[m.window])
-    scale = spread * np.sqrt(dof / random.chisquare(dof, draws)) if dof else np.full(draws, spread)
-    noise = (random.standard_normal((draws, len(log_n))) * scale[:, None]).T
+    noise = random.standard_normal((len(log_n), len(scale))) * scale
     redrawn = curve(points, m, log_n)[:, None] + noise
     if m.interpolation == "akima":
         at, level = lowest_of_splines(log_n, redrawn)
@@ -268,7 +274,7 @@ def frontier(found: IsoFlop) -> tuple[Fit, np.ndarray]:
     fitted = fit("frontier", columns, np.exp(found.array("log_loss")), objective="squares")
     constants = fitted.constants()
     if not (
-        constants["E"] > 1e-2 * np.exp(found.array("log_loss").min()) and constants["gamma"] > 0
+        constants["E"] > NO_FLOOR * np.exp(found.array("log_loss").min()) and constants["gamma"] > 0
     ):
         raise Unsupported(
             "the lowest losses fall as a straight line in log-log, or faster: E cannot be told "

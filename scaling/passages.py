@@ -4,6 +4,7 @@ import html
 from typing import Any
 
 from scaling.isoflop import INTERPOLATIONS
+from scaling.sensitivity import FEW_DRAWS
 
 LOSSES = {"huber": "Huber losses (δ = {delta:g})", "squares": "squares"}
 COUNTS = {
@@ -120,7 +121,10 @@ def sensitivity(law: dict[str, Any]) -> str:
     curves = law["envelope"]
     if curves["a"]["value"] is None:
         parts.append(f"<p class=reason>Approach 1: {escape(curves['reason'])}</p>")
-    note = "What a conclusion should survive. Intervals hold 90 % where they were computed."
+    note = (
+        "What a conclusion should survive. Intervals hold 90 %; those of other losses and of fewer "
+        f"runs come from {FEW_DRAWS} draws, and are left out for very long tables."
+    )
     return panel("Sensitivity", note, "".join(parts))
 
 

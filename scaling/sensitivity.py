@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scaling.envelope import Envelope
-from scaling.fit import fit
+from scaling.fit import bootstrap, fit
 from scaling.isoflop import INTERPOLATIONS, exponents, isoflop
 from scaling.parametric import (
     Parametric,
@@ -32,7 +32,9 @@ OTHER_FITS = (
     ("least squares", "squares", 1e-3),
 )
 WORST = 0.02  # share of the runs left out as outliers; at least one
-MOST_DRAWS = 300
+MOST_DRAWS = 1000  # of a count of N
+FEW_DRAWS, FEWEST_DRAWS = 200, 50  # of every other fit; below the fewest there is no interval
+DRAWN_POINTS = 400_000  # draws times points of every other fit, so that long tables take no hours
 CONSTANTS = ("E", "alpha", "beta", "a", "b")
 Row = dict[str, Any]
 
@@ -44,7 +46,9 @@ def row(group: str, label: str, n: int, values: dict[str, Any]) -> Row:
 
 
 def refitted(points: Points, found: Parametric, settings: Settings, start: np.ndarray) -> Row:
-    """Constants of the same law under other settings, started at the fit that is known."""
+    """Constants of the same law under other settings, started at the fit that is known, with
+    intervals from few draws.
+    """
     again = fit(
         found.fitted.law,
         points.columns(),
@@ -54,8 +58,17 @@ def refitted(points: Points, found: Parametric, settings: Settings, start: np.nd
         weights_of(points, settings),
         start[None],
     )
-    values = found.constants(again.theta[None])
-    return {name: number(float(v[0])) for name, v in values.items()}
+    draws = min(settings.draws, FEW_DRAWS, DRAWN_POINTS // len(points))
+    draws = draws if draws >= FEWEST_DRAWS else 0
+    refits = bootstrap(again, points.run, draws, settings.seed, found.resampling)
+    return constants(found, again.theta, refits)
+
+
+def constants(found: Parametric, theta: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+    """The constants of coordinates theta [P], with intervals from draws [S, P]."""
+    drawn = found.constants(draws) if len(draws) else {}
+    values = found.constants(theta[None])
+    return {name: number(float(v[0]), drawn.get(name)) for name, v in values.items()}
 
 
 def other_fits(points: Points, found: Parametric, settings: Settings) -> list[Row]:
@@ -63,7 +76,11 @@ def other_fits(points: Points, found: Parametric, settings: Settings) -> list[Ro
     rows, theta = [], found.fitted.theta
     for label, objective, delta in OTHER_FITS:
         other = replace(settings, objective=objective, delta=delta)
-        rows.append(row("objective", label, len(points), refitted(points, found, other, theta)))
+        if other == settings:
+            values = constants(found, theta, found.draws)
+        else:
+            values = refitted(points, found, other, theta)
+        rows.append(row("objective", label, len(points), values))
     fewer = max(1, round(WORST * len(points)))
     if len(points) - fewer > len(theta):
         for label, size in (
@@ -92,9 +109,7 @@ def approaches(
         values = {letter: number(slope, drawn) for letter, (slope, _, drawn, _) in grown.items()}
         rows.append(row("approach", f"2: iso-FLOP, {interpolation}", len(points), values))
     if found is not None and found.splits_compute:
-        drawn = found.constants(found.draws) if len(found.draws) else {}
-        value = found.constants(found.fitted.theta[None])
-        values = {k: number(float(value[k][0]), drawn.get(k)) for k in CONSTANTS}
+        values = constants(found, found.fitted.theta, found.draws)
         rows.append(row("approach", "3: parametric law", len(points), values))
     return rows
 

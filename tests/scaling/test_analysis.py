@@ -201,6 +201,67 @@ def test_the_critical_batch_is_kaplans_and_converts_by_bytes():
     assert critical_batch(bytes_) == pytest.approx(expected)
 
 
+def codes(points, settings=QUICK):
+    return {w["code"]: w["message"] for w in analyse(points, settings)["warnings"]}
+
+
+def tied(points):
+    """A table of components: half of every model is a tied embedding."""
+    half = {"embedding": points.params / 2, "mlp": points.params / 2}
+    return replace(points, components=half)
+
+
+SPREAD = np.tile([1.0, 1.06], 12)
+WARNED = {
+    "logits": tied,
+    "edge": lambda p: p.select((np.arange(len(p)) % 6 > 1) | (p.flops < 5e13)),
+    "uneven_budgets": lambda p: replace(p, tokens=p.tokens * SPREAD, flops=p.flops * SPREAD),
+    "evaluation_noise": lambda p: replace(p, loss_se=0.3 * p.loss),
+    "left_out": lambda p: replace(p, left_out={"failed": 2}),
+    "extrapolation": lambda p: replace(p, holdout=p.flops > 2e12),
+    "floor": lambda p: replace(p, loss=p.loss - TRUTH["E"]),
+}
+
+
+@pytest.mark.parametrize("code", WARNED)
+def test_warnings_follow_the_points(code):
+    points = simulate(0.002, held_out=0, budgets=(1e11, 1e12, 1e13, 1e14))
+    assert code not in codes(points) and code in codes(WARNED[code](points))
+
+
+def test_too_few_sizes_in_a_budget_are_told_beside_good_budgets():
+    points = simulate(0.002, held_out=0, budgets=(1e11, 1e12, 1e13, 1e14))
+    thin = points.select((points.flops < 5e13) | (np.arange(len(points)) % 2 == 0))
+    told = codes(thin)["edge"]
+    assert told.startswith("1 budgets left out: C = 1e+14: 3 sizes, and a minimum takes at least 4")
+
+
+def test_a_frontier_through_three_minima_is_doubted_and_its_floor_has_no_absurd_bound():
+    law = analyse(simulate(seed=1, held_out=0), Settings(draws=300))
+    told = {w["code"]: w["message"] for w in law["warnings"]}
+    assert "passes through them all" in told["freedom"]
+    e = law["frontier"]["E"]
+    assert e["lo"] == 0 and "E in [0, " in told["frontier_floor"]
+    wide = simulate(0.001, budgets=tuple(np.geomspace(1e11, 1e16, 7)), held_out=0)
+    assert not codes(wide).keys() & {"freedom", "frontier_floor"}
+
+
+def test_every_other_analysis_has_an_interval_that_holds_its_value():
+    law = analyse(simulate(held_out=0), QUICK)
+    rows = [row for row in law["sensitivity"] if row["group"] in ("objective", "outliers")]
+    assert len(rows) == 8
+    for row in rows:
+        assert all(row[k]["lo"] < row[k]["value"] < row[k]["hi"] for k in ("E", "alpha", "a"))
+    chosen = next(row for row in rows if row["label"] == "Huber, δ = 1e-3")
+    assert chosen["a"] == law["parametric"]["a"]
+
+
+def test_equal_losses_are_no_law():
+    points = simulate(held_out=0)
+    part = analyse(replace(points, loss=np.full(len(points), 3.0)), QUICK)["parametric"]
+    assert "all 18 losses are 3: they show no law" in part["reason"]
+
+
 @pytest.mark.parametrize(
     ("rates", "warned"), [((1e-3, 2e-3, 4e-3), True), ((4e-3, 1e-3, 2e-3), False)]
 )
@@ -297,6 +358,23 @@ def test_other_points_make_another_prediction(tmp_path):
     assert path.read_bytes() == before
     assert [r["path"] for r in read_predictions(tmp_path)] == [str(path), record["path"]]
     assert write_prediction(path, fewer, TARGET, QUICK)["path"] == record["path"]
+
+
+def test_a_prediction_is_judged_at_the_length_that_it_was_made_for(tmp_path):
+    """The run was evaluated on its way too, and those rows come first."""
+    points = simulate(held_out=20.0)
+    held = np.flatnonzero(points.holdout)
+    target = {"run": str(points.run[held[0]])}
+    target |= {name: float(getattr(points, name)[held[0]]) for name in ("params", "tokens")}
+    record = write_prediction(tmp_path / "p.json", points, target, QUICK)
+    rows = np.concatenate([held, held, np.arange(len(points))])
+    early = replace(points, **{name: getattr(points, name)[rows] for name in ARRAYS})
+    for row, share in enumerate((0.2, 0.5)):
+        early.tokens[row] *= share
+        early.loss[row] *= 2
+    judged = analyse(early, QUICK, [record])["holdout"]["registered"][0]
+    assert judged["outcome"] == points.loss[held[0]]
+    assert judged["extrapolated"] and judged["extrapolation"] > 10
 
 
 def test_the_outcome_joins_law_json_and_leaves_the_prediction(tmp_path):

@@ -51,6 +51,15 @@ def test_intervals_hold_the_truth_and_grow_with_noise():
     assert width[0.008] > 2 * width[0.002]
 
 
+def test_noise_is_the_spread_not_an_error_that_all_runs_share():
+    points = simulate(0.004, 1, held_out=0)
+    none, large = (replace(points, loss_se=np.full(len(points), se)) for se in (np.nan, 0.5))
+    assert isoflop(large).spread == isoflop(none).spread < 0.01
+    # Parabolas through three points have no spread: then the recorded error is what there is.
+    assert isoflop(large, window=3).spread > 0.1
+    assert not len(isoflop(none, window=3).draws["log_params"])
+
+
 @pytest.mark.parametrize(("kept", "side"), [((5, 6, 7, 8), "smallest"), ((0, 1, 2, 3), "largest")])
 def test_a_minimum_at_the_edge_is_refused_with_the_sizes_that_would_help(kept, side):
     points = simulate(noise=0, sizes=9, held_out=0)
