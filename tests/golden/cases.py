@@ -8,19 +8,20 @@ A case is a dict of
     embedding  standard deviation of the embeddings, small enough for the first epsilon to count
     dtype      of the weights on disk, where it isn't float32
     prompts    lengths of the prompts of greedy search, padded on the left to one
-and of what else is written: shards, grads, beams, tokenizer; `short`, a length within the original
-context of scaled positions. Head widths are no powers of two and differ from width / heads wherever
-the class allows; no width is a square.
+    published  the tensors are named as in the first GPT-2 on the hub
+    short      a length within the original context, where positions are scaled beyond it
+and of what else is written: shards, grads, beams, tokenizer. Head widths are no powers of two and
+differ from width / heads wherever the class allows.
 """
 
 WINDOW = 7
 COMMON = dict(vocab_size=97, bos_token_id=None, eos_token_id=None, pad_token_id=None)
 SMALL = COMMON | dict(
-    hidden_size=36, intermediate_size=52, num_hidden_layers=2, num_attention_heads=6,
+    hidden_size=36, intermediate_size=44, num_hidden_layers=2, num_attention_heads=6,
     num_key_value_heads=2, max_position_embeddings=64,
 )  # fmt: skip
 GPT2 = COMMON | dict(
-    model_type="gpt2", n_embd=40, n_head=4, n_inner=88, n_layer=2, n_positions=48,
+    model_type="gpt2", n_embd=40, n_head=4, n_inner=56, n_layer=2, n_positions=48,
     resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, layer_norm_epsilon=1e-5,
 )  # fmt: skip
 LLAMA = SMALL | dict(
@@ -32,7 +33,14 @@ LLAMA3_SCALING = dict(
     original_max_position_embeddings=16,
 )  # fmt: skip
 LLAMA3 = LLAMA | dict(rope_parameters=LLAMA3_SCALING | dict(rope_theta=500.0))
+LLAMA_LINEAR = LLAMA | dict(
+    num_hidden_layers=1, rope_parameters=dict(rope_type="linear", rope_theta=500.0, factor=4.0)
+)
 GEMMA = SMALL | dict(hidden_size=30, head_dim=10, rms_norm_eps=1e-5)
+GEMMA1 = GEMMA | dict(
+    model_type="gemma", num_key_value_heads=1,
+    rope_parameters=dict(rope_type="default", rope_theta=500.0),
+)  # fmt: skip
 GEMMA2 = GEMMA | dict(
     model_type="gemma2", num_hidden_layers=3, sliding_window=WINDOW, query_pre_attn_scalar=7,
     attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
@@ -60,9 +68,13 @@ PHI3_LONG = PHI3 | dict(
         original_max_position_embeddings=12,
     ),
 )  # fmt: skip
-QWEN = SMALL | dict(
+QWEN2 = SMALL | dict(
     model_type="qwen2", hidden_size=40, num_attention_heads=4, rms_norm_eps=1e-5,
     tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=500.0),
+)  # fmt: skip
+QWEN_WINDOW = dict(
+    hidden_size=24, intermediate_size=36, num_hidden_layers=3, use_sliding_window=True,
+    sliding_window=WINDOW, max_window_layers=1,
 )  # fmt: skip
 COHERE = SMALL | dict(
     model_type="cohere", hidden_size=42, head_dim=10, num_key_value_heads=1, layer_norm_eps=1e-5,
@@ -100,12 +112,17 @@ CASES = {
         embedding=0.04, grads=True, beams=True,
     ),
     "gpt2_exact_gelu": dict(
-        config=GPT2 | dict(activation_function="gelu"),
+        config=GPT2 | dict(activation_function="gelu", n_layer=1),
         flips={
             "exact gelu → tanh gelu": dict(activation_function="gelu_new"),
             "eps 1e-5 → 1e-6": dict(layer_norm_epsilon=1e-6),
         },
         embedding=0.04,
+    ),
+    "gpt2_published": dict(
+        config=GPT2 | dict(n_layer=1), flips={}, older=dict(n_ctx=48),
+        embedding=0.04,
+        published=True,
     ),
     "llama": dict(
         config=LLAMA | dict(num_key_value_heads=6),
@@ -200,5 +217,76 @@ CASES = {
             original_max_position_embeddings=12, rope_scaling=LONGROPE | dict(type="longrope")
         ),
         prompts=(17, 14), short=10,
+    ),
+    "llama_linear": dict(
+        config=LLAMA_LINEAR,
+        flips={
+            "linear → default rope": rope(LLAMA, rope_type="default"),
+            "factor 4 → 3.5": rope(LLAMA_LINEAR, factor=3.5),
+        },
+        older=plain_rope(rope_scaling=dict(type="linear", factor=4.0)),
+    ),
+    "llama_bias": dict(
+        config=LLAMA | dict(
+            attention_bias=True, mlp_bias=True, tie_word_embeddings=True, num_hidden_layers=1
+        ),
+        flips=flips_of(LLAMA),
+        older=plain_rope(),
+    ),
+    "gemma": dict(
+        config=GEMMA1,
+        flips={
+            "eps 1e-5 → 1e-6": dict(rms_norm_eps=1e-6),
+            "theta 500 → 600": rope(GEMMA1, rope_theta=600.0),
+            "tanh gelu → exact gelu": dict(hidden_act="gelu_python"),
+        },
+        # Gemma 1 was published with this name and meant tanh.
+        older=plain_rope(hidden_act="gelu", hidden_activation=None),
+        embedding=0.01,
+    ),
+    "phi3": dict(
+        config=PHI3,
+        flips=flips_of(PHI3) | {
+            "window 7 → 8": dict(sliding_window=8),
+            "window 7 → none": dict(sliding_window=None),
+            "rotary 0.6 → 0.4 of the width": rope(PHI3, partial_rotary_factor=0.4),
+            "rotary 0.6 → all of the width": rope(PHI3, partial_rotary_factor=1.0),
+        },
+        older=plain_rope(partial_rotary_factor=0.6),
+    ),
+    "qwen2": dict(config=QWEN2, flips=flips_of(QWEN2), older=plain_rope(layer_types=None)),
+    "qwen2_window": dict(
+        config=QWEN2 | QWEN_WINDOW | dict(tie_word_embeddings=False),
+        flips={
+            "window 7 → 8": dict(sliding_window=8),
+            "window 7 → none": dict(use_sliding_window=False),
+            "windows from layer 1 → 0": dict(max_window_layers=0),
+            "windows from layer 1 → 2": dict(max_window_layers=2),
+        },
+        older=plain_rope(layer_types=None),
+    ),
+    "qwen3": dict(
+        config=QWEN2 | dict(model_type="qwen3", head_dim=6, tie_word_embeddings=False),
+        flips=flips_of(QWEN2),
+        older=plain_rope(layer_types=None),
+    ),
+    "qwen3_window": dict(
+        config=QWEN2 | QWEN_WINDOW | dict(model_type="qwen3", head_dim=6, attention_bias=True),
+        flips={
+            "window 7 → 8": dict(sliding_window=8),
+            "windows from layer 1 → 2": dict(max_window_layers=2),
+        },
+        older=plain_rope(layer_types=None),
+    ),
+    "cohere": dict(
+        config=COHERE,
+        flips={
+            "eps 1e-5 → 1e-6": dict(layer_norm_eps=1e-6),
+            "theta 500 → 600": rope(COHERE, rope_theta=600.0),
+            "silu → exact gelu": dict(hidden_act="gelu"),
+            "logit scale 42^-½ → 40^-½": dict(logit_scale=40**-0.5),
+        },
+        older=plain_rope(),
+        embedding=0.06,
     ),
 }  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 SCALE = 0.2  # of all weights; scores and activations then leave the linear range of every function
+UNIT_OFFSET = ("gemma", "gemma2", "gemma3_text", "nemotron")  # norms multiply by 1 + weight
 EMBEDDINGS = ("wte", "wpe", "embed", ".w.")
 
 
@@ -25,17 +26,21 @@ def build(keys: dict, weights: dict | None = None, dtype: str = "float32"):
 def harden(model, name: str, embedding: float) -> None:
     """Draws all parameters anew: large weights, and scales and biases that are nowhere 1 or 0.
 
-    The head that is tied to small embeddings gets its logits back from a large final norm.
+    A head that is tied to small embeddings gets its logits back from a large final norm, and so
+    does one whose logits are scaled down. Norms are told from biases by name, the final norm by the
+    lack of a layer's number.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    norms = [path for path, p in model.named_parameters() if p.ndim == 1 and "bias" not in path]
+    gain = (SCALE / embedding if tied else 1) / (getattr(model.config, "logit_scale", None) or 1)
+    offset = 1 if model.config.model_type in UNIT_OFFSET else 0
     for path, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if path in norms:
-            gain = SCALE / embedding if tied and path == norms[-1] else 1
-            offset = 1 - parameter.data.mean()  # Gemma and Nemotron multiply by 1 + weight
-            value = gain * (1 + 0.3 * noise) - offset
+        if parameter.ndim == 1 and "bias" not in path:
+            final = not any(part.isdigit() for part in path.split("."))
+            value = (gain if final else 1) * (1 + 0.3 * noise) - offset
+        elif path == "lm_head.bias":  # which ours has none of
+            value = 0 * noise
         else:
             small = any(part in path for part in EMBEDDINGS)
             value = (embedding if small else SCALE) * noise
