@@ -3,9 +3,10 @@
     isoflop sweep --config=configs/vocabulary.py --workdir=runs/vocabulary
     isoflop fit --runs=runs/vocabulary --out=report
 
-With 256 bytes the embedding is a tenth of a small model; with 4,096 tokens it is most of it. Counting
-parameters and FLOPs with or without it then gives exponents far apart (Pearce & Song 2024), which
-the report's table of conventions shows. The text is the quickstart's; a token is about 3 bytes of it.
+With 256 bytes the embedding is a tenth of a small model; with 4,096 tokens it is most of it.
+Counting parameters and FLOPs with or without it then gives exponents far apart (Pearce & Song
+2024), which the report's table of conventions shows. The text is the quickstart's; a token is about
+3 bytes of it.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import quickstart
 from configs.space import chain
 
-# Budget in FLOPs (6 N D, N all parameters): the (layers, width) that share it; 71k to 836k parameters.
+# Budget in FLOPs (6 N D, N all parameters): the (layers, width) that share it; 71k to 836k.
 LADDER = {
     6e11: ((2, 16), (2, 24), (2, 32), (2, 40), (3, 48)),
     1.8e12: ((2, 24), (2, 32), (2, 40), (3, 48), (3, 64)),

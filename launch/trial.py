@@ -20,7 +20,7 @@ from launch import trunk
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
 from launch.files import read_json, write_json
 from model import count
-from model.config import ModelConfig, derive
+from model.config import DEFAULTS, ModelConfig, derive
 from train import duration, parametrization
 from train.optimizer import OPTIMIZERS
 from train.schedule import SCHEDULES
@@ -43,14 +43,17 @@ NOT_IN_ID = {
     "log": None,
     "mesh": None,
 }
-# Keys younger than the first trials, with the values at which they change nothing: left out of the
-# id there, so that older trials keep theirs.
-NOT_IN_ID_AT = {
-    "model.parametrization": "standard",
-    "model.base_width": 0,
-    "model.base_head_dim": 0,
-    "model.base_depth": 0,
-}
+# Switches of the model younger than the first trials: left out of the id at their defaults, where
+# they change nothing, so that older trials keep theirs.
+YOUNGER = (
+    *("parametrization", "base_width", "base_head_dim", "base_depth"),
+    *("norm_offset", "norm_position", "qk_norm", "rope_theta_local", "rope_layout"),
+    *("rope_fraction", "rope_scaling", "rope_factor", "rope_original_context"),
+    *("rope_low_frequency", "rope_high_frequency", "rope_short_factors", "rope_long_factors"),
+    *("window", "window_pattern", "query_scale", "attention_softcap", "logit_softcap"),
+    *("logit_scale", "out_bias", "embedding_scale", "embedding_std"),
+)
+NOT_IN_ID_AT = {f"model.{key}": json.loads(json.dumps(DEFAULTS[key])) for key in YOUNGER}
 CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
 ACCELERATOR_CHUNK_FLOPS = 1.5e13
 LARGEST_CHUNK = 64  # steps
@@ -246,8 +249,8 @@ def identity(resolved: Mapping[str, Any]) -> dict[str, Any]:
             continue
         left_out = NOT_IN_ID.get(section, ())
         flat |= {f"{section}.{key}": v for key, v in value.items() if key not in left_out}
-    flat = {k: v for k, v in flat.items() if k not in NOT_IN_ID_AT or v != NOT_IN_ID_AT[k]}
-    return json.loads(json.dumps(flat))
+    flat = json.loads(json.dumps(flat))  # tuples are lists in config.json
+    return {k: v for k, v in flat.items() if k not in NOT_IN_ID_AT or v != NOT_IN_ID_AT[k]}
 
 
 def describe(resolved: ConfigDict) -> dict[str, Any]:

@@ -6,21 +6,24 @@ Arithmetic only, so that a 540B-parameter model costs as little to count as a ti
 from model.config import ModelConfig
 
 COMPONENTS = ("embedding", "position", "attention", "mlp", "norm", "head")
+NORMS = {"pre": 2, "post": 2, "both": 4, "parallel": 1}  # of a block, by cfg.norm_position
 
 
 def parameters(cfg: ModelConfig) -> dict[str, int]:
     """Parameters of each of COMPONENTS; they sum to all there are. A tied head counts 0."""
     D, L, F = cfg.d_model, cfg.n_layers, cfg.d_ff
     heads = cfg.n_heads + 2 * cfg.n_kv_heads
-    attention_bias = (heads * cfg.head_dim + D) * cfg.attention_bias
+    attention_bias = (heads * cfg.head_dim + D * cfg.out_bias) * cfg.attention_bias
     mlp_bias = ((1 + cfg.gated) * F + D) * cfg.mlp_bias
-    norm = D * (1 + (cfg.norm == "layernorm" and cfg.norm_bias))
+    norm = 1 + (cfg.norm == "layernorm" and cfg.norm_bias)  # of each dimension
+    block_norms = NORMS[cfg.norm_position] * D + 2 * cfg.head_dim * cfg.qk_norm
+    final_norm = D * (cfg.norm_position != "post")
     return dict(
         embedding=cfg.vocab_size * D,
         position=cfg.context_length * D * (cfg.positions == "learned"),
         attention=L * (_attention_kernels(cfg) + attention_bias),
         mlp=L * (_mlp_kernels(cfg) + mlp_bias),
-        norm=(2 * L + 1) * norm,
+        norm=(L * block_norms + final_norm) * norm,
         head=D * cfg.vocab_size * (not cfg.tie_embeddings),
     )
 

@@ -22,6 +22,7 @@ ACTIVATIONS = {
     "gelu_tanh": jax.nn.gelu,
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
+    "relu2": lambda x: jnp.square(jax.nn.relu(x)),  # So et al. 2021
 }
 
 
@@ -113,7 +114,10 @@ class Embed(nn.Module):
 
 
 class Norm(nn.Module):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), in float32."""
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, in float32.
+
+    With `norm_offset` the parameter is what the scale has above 1, as in Gemma.
+    """
 
     cfg: ModelConfig
 
@@ -124,7 +128,10 @@ class Norm(nn.Module):
         if cfg.norm == "layernorm":
             x -= x.mean(-1, keepdims=True)
         x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + cfg.norm_eps)
-        x *= self.param("scale", nn.initializers.ones, (width,))
+        if cfg.norm_offset:
+            x *= 1 + self.param("scale", nn.initializers.zeros, (width,)).astype(jnp.float32)
+        else:
+            x *= self.param("scale", nn.initializers.ones, (width,)).astype(jnp.float32)
         if cfg.norm == "layernorm" and cfg.norm_bias:
             x += self.param("bias", nn.initializers.zeros, (width,))
         return x.astype(dtype)

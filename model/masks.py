@@ -12,3 +12,8 @@ def causal(query_BT: jax.Array, key_BS: jax.Array) -> jax.Array:
 def same_segment(query_BT: jax.Array, key_BS: jax.Array) -> jax.Array:
     """A query sees the keys of its own document in a packed row."""
     return query_BT[:, :, None] == key_BS[:, None, :]
+
+
+def within(query_BT: jax.Array, key_BS: jax.Array, window: int) -> jax.Array:
+    """A query at position t sees no key before t - window + 1. Beltagy et al. 2020, section 3.1."""
+    return key_BS[:, None, :] > query_BT[:, :, None] - window

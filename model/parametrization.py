@@ -46,14 +46,16 @@ def kernels(cfg: ModelConfig) -> float:
 
 
 def scores(cfg: ModelConfig) -> float:
-    """What q·k is multiplied by: 1 / sqrt(C), or sqrt(base_head_dim) / C."""
+    """What q·k is multiplied by: `query_scale`, or 1 / sqrt(C), or sqrt(base_head_dim) / C."""
+    if cfg.query_scale:
+        return cfg.query_scale
     base = cfg.base_head_dim or cfg.head_dim
     return base**-0.5 * (cfg.head_dim / base) ** PARAMETRIZATIONS[cfg.parametrization].scores
 
 
 def logits(cfg: ModelConfig) -> float:
-    """What the logits are multiplied by."""
-    return width_ratio(cfg) ** PARAMETRIZATIONS[cfg.parametrization].logits
+    """What the logits are multiplied by, before any softcap."""
+    return cfg.logit_scale * width_ratio(cfg) ** PARAMETRIZATIONS[cfg.parametrization].logits
 
 
 def branches(cfg: ModelConfig) -> float:

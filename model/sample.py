@@ -90,15 +90,14 @@ def prefill(
 ) -> tuple[jax.Array, list[Cache]]:
     """Logits [P, V] after each prompt, and caches of `slots` tokens that hold the prompts.
 
-    Padding stands at position -1, which no query sees; it falls into the last slot, which stays
-    free where there is padding.
+    Padding stands at position -1, which no query sees and no cache keeps.
     """
     P, T = prompts_PT.shape
     time_T = jnp.arange(T)
     positions_PT = jnp.where(time_T < lengths_P[:, None], time_T, -1)
     x_PTD, caches = Decoder(cfg).apply(
-        {"params": params}, prompts_PT, positions_PT, None, empty_caches(cfg, P, slots),
-        method="hidden",
+        {"params": params}, prompts_PT, positions_PT, empty_caches(cfg, P, slots),
+        method="prefill",
     )  # fmt: skip
     last_P1D = jnp.take_along_axis(x_PTD, lengths_P[:, None, None] - 1, axis=1)
     logits_P1V = Decoder(cfg).apply({"params": params}, last_P1D, method="logits")

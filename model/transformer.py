@@ -4,6 +4,8 @@ The parameters of all blocks are stacked along a leading layer axis, so that one
 unrolled loop (faster on CPU), a scan over layers, and every checkpoint.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,16 +14,23 @@ from model import parametrization
 from model.attention import Attention, Cache, empty_cache
 from model.config import ModelConfig
 from model.layers import MLP, Embed, Linear, Norm, constrain
+from model.positions import sinusoidal
 
 
 class Block(nn.Module):
-    """x + r Attention(Norm(x)), then x + r MLP(Norm(x)): a pre-norm residual block.
+    """Attention and MLP around a residual stream x, by `cfg.norm_position`:
 
-    r is 1 where `cfg.parametrization` knows no depth.
+        pre       x + r A(norm(x)), then x + r M(norm(x))               GPT-2, LLaMA
+        post      norm(x + r A(x)), then norm(x + r M(x))               Vaswani et al. 2017
+        both      x + r norm(A(norm(x))), then x + r norm(M(norm(x)))   Gemma 2
+        parallel  x + r (A(norm(x)) + M(norm(x))), one norm for both    PaLM
+
+    r is 1 where `cfg.parametrization` knows no depth. `local`: attention is limited to the window.
     """
 
     cfg: ModelConfig
     train: bool = False
+    local: bool = False
 
     @nn.compact
     def __call__(
@@ -30,15 +39,28 @@ class Block(nn.Module):
         positions_BT: jax.Array,
         segments_BT: jax.Array | None = None,
         cache: Cache | None = None,
+        prefill: bool = False,
     ) -> tuple[jax.Array, Cache | None]:
-        cfg = self.cfg
+        cfg, order = self.cfg, self.cfg.norm_position
+        before = order != "post"
         dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
-        attention, scale = Attention(cfg, name="attention"), parametrization.branches(cfg)
-        h_BTD = Norm(cfg, name="attention_norm")(x_BTD)
-        h_BTD, cache = attention(h_BTD, positions_BT, segments_BT, cache)
-        x_BTD += scale * dropout(h_BTD)
-        h_BTD = MLP(cfg, name="mlp")(Norm(cfg, name="mlp_norm")(x_BTD))
-        return x_BTD + scale * dropout(h_BTD), cache
+        attention, mlp = Attention(cfg, self.local, name="attention"), MLP(cfg, name="mlp")
+        scale = parametrization.branches(cfg)
+
+        def norm(name, x_BTD, wanted):
+            return Norm(cfg, name=name)(x_BTD) if wanted else x_BTD
+
+        def add(name, x_BTD, h_BTD):
+            h_BTD = norm(name, h_BTD, order == "both")
+            return norm(name, x_BTD + scale * dropout(h_BTD), order == "post")
+
+        n_BTD = norm("attention_norm", x_BTD, before)
+        h_BTD, cache = attention(n_BTD, positions_BT, segments_BT, cache, prefill)
+        if order == "parallel":
+            return add("", x_BTD, h_BTD + mlp(n_BTD)), cache
+        x_BTD = add("attention_post_norm", x_BTD, h_BTD)
+        h_BTD = mlp(norm("mlp_norm", x_BTD, before))
+        return add("mlp_post_norm", x_BTD, h_BTD), cache
 
 
 class Decoder(nn.Module):
@@ -52,14 +74,15 @@ class Decoder(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        self.embed = Embed(cfg, cfg.vocab_size, cfg.init_std)
+        self.embed = Embed(cfg, cfg.vocab_size, cfg.embedding_std or cfg.init_std)
         if cfg.positions == "learned":
             # GPT-2's published code starts positions at half the standard deviation of tokens.
             std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
             self.position = Embed(cfg, cfg.context_length, std)
-        self.block = Block(cfg, self.train, parent=None)
+        self.block = {local: Block(cfg, self.train, local, parent=None) for local in (False, True)}
         self.blocks = self.param("blocks", init_blocks, cfg)
-        self.final_norm = Norm(cfg)
+        if cfg.norm_position != "post":
+            self.final_norm = Norm(cfg)
         if not cfg.tie_embeddings:
             self.head = Linear(cfg, cfg.vocab_size, logits=True)
         self.dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
@@ -74,6 +97,13 @@ class Decoder(nn.Module):
         x_BTD, _ = self.hidden(tokens_BT, positions_BT, segments_BT)
         return self.logits(x_BTD)
 
+    def prefill(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
+    ) -> tuple[jax.Array, list[Cache]]:
+        """The last hidden state [B, T, D] of tokens that begin a context, and the caches with them
+        in. Rows shorter than T are padded with tokens at position -1."""
+        return self.hidden(tokens_BT, positions_BT, caches=caches, prefill=True)
+
     def decode(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
     ) -> tuple[jax.Array, list[Cache]]:
@@ -81,29 +111,45 @@ class Decoder(nn.Module):
         x_BTD, caches = self.hidden(tokens_BT, positions_BT, caches=caches)
         return self.logits(x_BTD), caches
 
-    def hidden(self, tokens_BT, positions_BT=None, segments_BT=None, caches=None):
+    def hidden(
+        self, tokens_BT, positions_BT=None, segments_BT=None, caches=None, prefill=False
+    ) -> tuple[jax.Array, list[Cache]]:
         """The residual stream after the last norm [B, T, D], and the caches if there were any."""
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTD = self.embed(tokens_BT)
-        if self.cfg.positions == "learned":
-            x_BTD += self.position(positions_BT)
-        x_BTD = self.dropout(x_BTD)
+        x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
         keys = self._dropout_keys()
         new_caches = []
         for layer in range(self.cfg.n_layers):
             params = jax.tree.map(lambda stacked: stacked[layer], self.blocks)  # noqa: B023
             cache = None if caches is None else caches[layer]
             x_BTD = constrain(x_BTD, "batch", "seq", "activation")
-            x_BTD, cache = self.block.apply(
-                {"params": params}, x_BTD, positions_BT, segments_BT, cache, rngs=keys[layer]
-            )
+            x_BTD, cache = self.block[self.cfg.is_local(layer)].apply(
+                {"params": params}, x_BTD, positions_BT, segments_BT, cache, prefill,
+                rngs=keys[layer],
+            )  # fmt: skip
             new_caches.append(cache)
-        return self.final_norm(x_BTD), new_caches
+        return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD, new_caches
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
-        x_BTD *= parametrization.logits(self.cfg)
-        return self.head(x_BTD) if not self.cfg.tie_embeddings else self.embed.score(x_BTD)
+        """Next-token logits [B, T, V], float32."""
+        cfg = self.cfg
+        x_BTD *= parametrization.logits(cfg)
+        logits_BTV = self.embed.score(x_BTD) if cfg.tie_embeddings else self.head(x_BTD)
+        if cfg.logit_softcap:
+            logits_BTV = cfg.logit_softcap * jnp.tanh(logits_BTV / cfg.logit_softcap)
+        return logits_BTV
+
+    def _embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        cfg = self.cfg
+        x_BTD = self.embed(tokens_BT)
+        if cfg.embedding_scale:  # rounded as Gemma's is: √3072 is 55.5 in bfloat16
+            x_BTD *= jnp.asarray(math.sqrt(cfg.d_model), x_BTD.dtype)
+        if cfg.positions == "learned":
+            x_BTD += self.position(positions_BT)
+        if cfg.positions == "sinusoidal":
+            x_BTD += sinusoidal(positions_BT, cfg.d_model).astype(x_BTD.dtype)
+        return x_BTD
 
     def _dropout_keys(self) -> list[dict[str, jax.Array]]:
         if not (self.train and self.cfg.dropout):
@@ -126,5 +172,6 @@ def init(cfg: ModelConfig, key: jax.Array) -> dict:
     return Decoder(cfg).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
-def empty_caches(cfg: ModelConfig, batch: int, length: int) -> list[Cache]:
-    return [empty_cache(cfg, batch, length) for _ in range(cfg.n_layers)]
+def empty_caches(cfg: ModelConfig, batch: int, length: int, at_once: int = 1) -> list[Cache]:
+    """A cache a layer for contexts of `length` tokens, later read `at_once` at a time."""
+    return [empty_cache(cfg, layer, batch, length, at_once) for layer in range(cfg.n_layers)]

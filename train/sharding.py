@@ -28,7 +28,8 @@ PARAMETER_RULES = (
     (r"^blocks/mlp/(up|gate)/bias$", ("layer", "mlp")),
     (r"^blocks/mlp/down/kernel$", ("layer", "mlp", "embed")),
     (r"^blocks/(attention/out|mlp/down)/bias$", ("layer", "vector")),
-    (r"^blocks/(attention_norm|mlp_norm)/(scale|bias)$", ("layer", "vector")),
+    (r"^blocks/(attention|mlp)_(post_)?norm/(scale|bias)$", ("layer", "vector")),
+    (r"^blocks/attention/(query|key)_norm/(scale|bias)$", ("layer", "vector")),
     (r"^final_norm/(scale|bias)$", ("vector",)),
     (r"^head/kernel$", ("embed", "vocab")),
 )

@@ -10,7 +10,7 @@ import pytest
 
 from model import masks
 from model.config import ModelConfig
-from model.positions import rotary
+from model.positions import angles, rotary
 from model.transformer import Decoder, init
 
 LEARNED = ModelConfig(
@@ -140,12 +140,18 @@ def test_shifting_all_positions(cfg):
     assert moved < 1e-4 if cfg.positions == "rotary" else moved > 1e-2
 
 
-def test_rotary_scores_depend_on_the_distance():
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_rotary_scores_depend_on_the_distance(layout):
     q, k = np.random.default_rng(1).normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
 
-    def score(m, n, theta=100.0):
-        at = lambda position: jnp.array([[position]])  # noqa: E731
-        return float((rotary(q, at(m), theta) * rotary(k, at(n), theta)).sum())
+    cfg = dataclasses.replace(ROTARY, head_dim=8, rope_theta=100.0, rope_layout=layout)
+
+    def turned(x, position):
+        angle, factor = angles(cfg, jnp.array([[position]]), local=False, length=1)
+        return rotary(x, angle, factor, layout)
+
+    def score(m, n):
+        return float((turned(q, m) * turned(k, n)).sum())
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-4)
     assert abs(score(9, 4) - score(9, 5)) > 1e-2
