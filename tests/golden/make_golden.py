@@ -1,6 +1,6 @@
 """This file writes the golden files: tiny models of transformers with their logits and more.
 
-    python tests/golden/make_golden.py [CASE …]     (torch 2.13, transformers 5.23; minutes)
+    python tests/golden/make_golden.py [CASE …]     (torch 2.13, transformers 5.23; 20 s)
 
 Writes hf/CASE/ for each case of cases.py, switches/CASE.npz for each of switches.py, samplers.npz,
 and prints how far a flip of each feature moves the logits (README.md describes the arrays). torch
