@@ -105,6 +105,30 @@ def kaplan_joint(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
     return alpha_d * inner, np.stack(gradient, axis=1)
 
 
+Evaluate = Callable[[np.ndarray, Inputs], tuple[np.ndarray, np.ndarray]]
+
+
+def without_floor(evaluate: Evaluate, at: int = 2) -> Evaluate:
+    """The law whose coordinate `at` is log E, without it: E = 0."""
+
+    def bare(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        log_loss, slopes = evaluate(np.insert(theta, at, -np.inf, axis=1), x)
+        return log_loss, np.delete(slopes, at, axis=1)
+
+    return bare
+
+
+def with_floor(evaluate: Evaluate) -> Evaluate:
+    """The law plus E, whose logarithm is the last coordinate."""
+
+    def raised(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        above, slopes = evaluate(theta[:, :-1], x)
+        log_loss, (of_law, of_e) = log_sum(above, theta[:, -1:] + 0 * above)
+        return log_loss, np.concatenate([slopes * of_law[:, None], of_e[:, None]], axis=1)
+
+    return raised
+
+
 def data_constrained(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """L(N, D, U) = E + A N^-α + B D'^-β with D' = U + U R* (1 - e^(-R/R*)), R = D/U - 1 repeats of
     U unique tokens.
@@ -200,6 +224,16 @@ def kaplan_joint_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
     )
 
 
+def joint_floor_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
+    """The starts of `kaplan_joint` for a third or two thirds of the loss, the rest being E."""
+    rows = []
+    for share in (1 / 3, 2 / 3):
+        above = kaplan_joint_starts(x, log_loss + np.log(share))
+        floor = np.median(log_loss) + np.log1p(-share)
+        rows.append(np.hstack([above, np.full((len(above), 1), floor)]))
+    return np.concatenate(rows)
+
+
 def additive_constants(theta: np.ndarray) -> dict[str, np.ndarray]:
     """A, B, E, alpha, beta and what follows: N* ∝ C^a, D* ∝ C^b, L* - E ∝ C^-gamma (Hoffmann et
     al. 2022, eq. 4).
@@ -283,6 +317,47 @@ _ALL = (
             "alpha_D": t[:, 3],
         },
         kaplan_joint_starts,
+    ),
+    Law(
+        "kaplan_joint_with_floor",
+        "L(N, D) = E + [(Nc/N)^(alpha_N/alpha_D) + Dc/D]^alpha_D",
+        KAPLAN + ", eq. 1.5, with an irreducible loss",
+        ("params", "tokens"),
+        ("log_Nc", "log_Dc", "alpha_N", "alpha_D", "log_E"),
+        with_floor(kaplan_joint),
+        lambda t: {
+            "Nc": np.exp(t[:, 0]),
+            "Dc": np.exp(t[:, 1]),
+            "alpha_N": t[:, 2],
+            "alpha_D": t[:, 3],
+            "E": np.exp(t[:, 4]),
+        },
+        joint_floor_starts,
+    ),
+    Law(
+        "parametric_without_floor",
+        "L(N, D) = A N^-alpha + B D^-beta",
+        "Hoffmann et al. 2022, arXiv:2203.15556, approach 3, with E = 0",
+        ("params", "tokens"),
+        ("log_A", "log_B", "alpha", "beta"),
+        without_floor(parametric),
+        lambda t: {
+            "A": np.exp(t[:, 0]),
+            "B": np.exp(t[:, 1]),
+            "alpha": t[:, 2],
+            "beta": t[:, 3],
+        },
+        lambda x, log_loss: np.delete(additive_starts(x, log_loss), 2, axis=1),
+    ),
+    Law(
+        "over_training_without_floor",
+        "L(C, M) = (a_M M^eta + b_M M^-eta) C^-eta, M = D/N",
+        "Gadre et al. 2024, arXiv:2403.08540, with E = 0",
+        ("params", "tokens", "flops"),
+        ("log_a", "log_b", "eta"),
+        without_floor(over_training),
+        lambda t: {"a_M": np.exp(t[:, 0]), "b_M": np.exp(t[:, 1]), "eta": t[:, 2]},
+        lambda x, log_loss: np.delete(over_training_starts(x, log_loss), 2, axis=1),
     ),
     Law(
         "over_training",

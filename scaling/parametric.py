@@ -44,8 +44,8 @@ class Parametric:
 
     @property
     def splits_compute(self) -> bool:
-        """Whether the law has a term in N and one in D, hence an optimum at every C."""
-        return {"A", "B"} <= self.fitted.constants().keys()
+        """Whether the law is E, a term in N and one in D: its optimum at every C is known here."""
+        return {"A", "B", "E"} <= self.fitted.constants().keys()
 
     def constants(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """The law's constants [S], with exponents that follow from how C is counted."""

@@ -136,7 +136,9 @@ def test_the_published_study_in_one_command(chinchilla_all, tmp_path):
     assert law["made"]["command"].startswith("isoflop fit --table=")
 
 
-@pytest.mark.parametrize("name", ["kaplan_joint", "over_training", "frontier"])
+@pytest.mark.parametrize(
+    "name", ["kaplan_joint", "over_training", "frontier", "parametric_without_floor"]
+)
 def test_every_law_can_be_asked_for(name, tmp_path):
     (tmp_path / "p.csv").write_text(to_csv(simulate()))
     out, report = tmp_path / "law.json", tmp_path / "report"
@@ -145,7 +147,7 @@ def test_every_law_can_be_asked_for(name, tmp_path):
     law = json.loads(out.read_text())
     assert law["parametric"]["name"] == name and law["optimum"] == []
     codes = {w["code"] for w in law["warnings"]}
-    assert ("no_floor_law" in codes) == (name == "kaplan_joint")
+    assert ("no_floor_law" in codes) == (name in ("kaplan_joint", "parametric_without_floor"))
     assert (report / "figures/residuals.png").is_file() == (name == "kaplan_joint")
 
 
