@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from launch.errors import bad_input, writing
-from launch.fit import LOSS_UNIT, interval
+from launch.fit import LOSS_UNIT, interval, made
 from launch.flags import parse
 
 DOC = """isoflop compare runs/a runs/b [points.csv …] [--out=comparison/] [--json=comparison.json]
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
             draws=values.draws, seed=values.seed, params=values.params, flops=values.flops
         )
         compared = compare(ladders, settings, values.method, values.measure)
+    compared["made"] = made("compare", argv)
     if values.json:
         with writing("json", values.json):
             write(Path(values.json), json.dumps(compared, indent=1) + "\n")

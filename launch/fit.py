@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         path = Path(values.prediction or default_path(values.runs, values.table))
         registered = recognised(points, read_predictions(path.parent, path.stem))
         law = analyse(points, settings, registered, progress_line if values.draws else None)
-    law["made"] = made(argv)
+    law["made"] = made("fit", argv)
     if values.json:
         with writing("json", values.json):
             write(Path(values.json), json.dumps(law, indent=1) + "\n")
@@ -100,13 +100,13 @@ def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
         raise ValueError(f"no law: {parts[0]}")
 
 
-def made(argv: list[str]) -> dict[str, Any]:
+def made(verb: str, argv: list[str]) -> dict[str, Any]:
     """How these numbers came to be: the command, the commit of this checkout, the versions."""
     from importlib import metadata
 
     packages = ("numpy", "scipy")
     return {
-        "command": " ".join(["isoflop fit", *map(shlex.quote, argv)]),
+        "command": " ".join(["isoflop", verb, *map(shlex.quote, argv)]),
         "commit": commit(),
         "versions": {name: metadata.version(name) for name in packages},
     }

@@ -111,7 +111,7 @@ def multipliers(compared: Comparison) -> Figure | None:
     x = loss_axis(np.array([row["Loss"] for row in rows]), f"Loss ({compared['unit']})")
     x["scale"].reverse = True
     heights = [row[key] for row in rows for key in ("Multiplier", "lo", "hi") if row[key]]
-    title = f"Compute of {names[0]} over compute at equal loss"
+    title = f"Times less compute than {names[0]}"
     y = ratio_axis(np.array([*heights, 1.0]), title)
     color = colour(names, names[1:], "right")
     at = {"x": alt.X("Loss:Q", **x), "color": color}
@@ -179,8 +179,10 @@ def page(compared: Comparison, drawn: list[Figure], specs: dict[str, dict], scri
             '<div class="figures">'
             + "\n".join(figure_block(figure) for figure in drawn)
             + "</div>",
+            pairs(compared),
             table(compared),
             method(compared),
+            cited(compared),
         ]
     )
     fluid = {name: fluid_spec(spec) for name, spec in specs.items()}
@@ -232,11 +234,54 @@ def table(compared: Comparison) -> str:
             f"<code>{part['sha256'][:16]}</code>",
         ]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    names = ("ladder", "points", "compute", "frontier's losses", "data", "SHA-256 of the points")
-    head = "".join(f"<th>{name}</th>" for name in names)
+    names = (
+        "ladder", "points", "compute (FLOPs)", f"frontier's losses ({compared['unit']})", "data",
+        "SHA-256 of the points",
+    )  # fmt: skip
+    return section("Ladders", names, rows)
+
+
+def pairs(compared: Comparison) -> str:
+    """One row a pair: the multiplier by either method, and whether it grows."""
+    rows = []
+    for pair in compared["pairs"]:
+        if "reason" in pair:
+            continue
+        other = pair.get("second_opinion") or {"method": "", "value": None}
+        losses = " to ".join(f"{loss:.4f}" for loss in pair["losses"])
+        known = "" if pair["trend_p"] is None else f"p = {pair['trend_p']:.2g}"
+        cells = [
+            escape(f"{pair['other']} against {pair['baseline']}"), losses,
+            spoken(pair["multiplier"], ".3f"),
+            spoken(other, ".3f") + f" <small>{other['method']}</small>",
+            spoken(pair["trend"], ".3f") + f" <small>{known}</small>",
+        ]  # fmt: skip
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    names = (
+        "pair", f"losses compared ({compared['unit']})", f"multiplier, {compared['method']}",
+        "by the other method", "multiplier at the lowest loss over at the highest",
+    )  # fmt: skip
+    return section("Pairs", names, rows) if rows else ""
+
+
+def section(title: str, names: Sequence[str], rows: Sequence[str]) -> str:
+    """A table in its panel."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
     return (
-        '<section class="panel"><h2>Ladders</h2>'
+        f'<section class="panel"><h2>{title}</h2>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></section>"
+    )
+
+
+def cited(compared: Comparison) -> str:
+    """What a reader needs to make these numbers again."""
+    made = compared.get("made") or {}
+    lines = [("command", made.get("command")), ("commit", made.get("commit"))]
+    lines += [(f"points, {part['name']}", part["sha256"]) for part in compared["ladders"]]
+    text = "\n".join(f"{name:<16} {value}" for name, value in lines if value)
+    return (
+        '<section class="panel"><h2>How to cite these numbers</h2>'
+        f"<pre>{escape(text)}</pre></section>"
     )
 
 

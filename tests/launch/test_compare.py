@@ -45,7 +45,11 @@ def test_the_page_lies_where_out_says(tmp_path, paths, capsys):
     names = "--names=old,new"
     assert main(["compare", *paths, QUICK, names, f"--out={tmp_path / 'page'}"]) == 0
     assert "new needs 1/" in capsys.readouterr().out
-    assert "new against old" in (tmp_path / "page" / "index.html").read_text()
+    page = (tmp_path / "page" / "index.html").read_text()
+    told = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    assert "new against old" in page and told["made"]["command"] in page
+    second = told["pairs"][0]["second_opinion"]
+    assert f"{second['value']:.3f} <small>[{second['lo']:.3f}" in page
 
 
 def test_names_come_from_paths():
