@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from data import store
 from launch import proposal, sweep
-from launch.errors import DONE, bad_input
+from launch.errors import DONE, bad_input, writing
 from launch.files import read_json, write_json
 from launch.flags import load_config, load_module
 from launch.pilot import FEWEST_BUDGETS, beyond, designs, numbers
@@ -142,7 +142,8 @@ def run(study: Study) -> int:
     )
     told["proposed"] = str(path)
     for target in (workdir / "pilot.json", *filter(None, [study.values.json])):
-        write_json(Path(target), told)
+        with writing("json", target):
+            write_json(Path(target), told)
     print(summary(told))
     return DONE
 

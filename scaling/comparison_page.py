@@ -258,8 +258,8 @@ def pairs(compared: Comparison) -> str:
         ]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     names = (
-        "pair", f"losses compared ({compared['unit']})", f"multiplier, {compared['method']}",
-        "by the other method", "multiplier at the lowest loss over at the highest",
+        "pair", "losses compared", f"multiplier, {compared['method']}",
+        "by the other method", "at the lowest loss over at the highest",
     )  # fmt: skip
     return section("Pairs", names, rows) if rows else ""
 
