@@ -1,6 +1,8 @@
 """Learning rates at three widths.  isoflop sweep --config=configs/lr_grid.py --workdir=runs/lr_grid
 2 CPU cores, 4 min (2026-11): best rates .02, .04, .02 at widths 32, 64, 96 with losses of 1.629,
-1.727, 2.015 nats; at width 64 the rate .02 costs .005 nats more. So 0.02 at every width.
+1.727, 2.015 nats; at width 64 the rate .02 costs .005 nats more. So 0.02 at every width. With
+`:gpt`, on the text of docs/study.md: best .02, .04, .02 with 1.887, 2.041, 2.410; at width 64 the
+rate .02 costs .098, at the others .04 costs .002 and .012. So 0.04.
 
 Does the quickstart's recipe want another learning rate at another width? Each of three shapes
 spends one small budget at five rates. The curves of loss over rate should have one common minimum;

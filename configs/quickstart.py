@@ -8,7 +8,8 @@ three minima bracketed, N* ∝ C^0.66 [0.55, 0.94].
 Decoders in LLaMA's style learn the bytes of this Python's standard library with Muon: three compute
 budgets a factor 3 apart, each spent on five sizes around its optimum, and a held-out run at 3 times
 the largest budget. Depth grows with width. A budget is 6 N D, N all parameters. The text is large
-enough that no trial sees it twice. `configs/lr_grid.py` measured the learning rate.
+enough that no trial sees it twice. `:gpt` has blocks in GPT-2's style instead; docs/study.md
+compares the two.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,8 @@ LADDER = {
 }
 HELD_OUT = {8.1e12: ((3, 80),)}
 
-
+# At every width: measured by lr_grid.py.
+LEARNING_RATES = {"llama": 0.02, "gpt": 0.04}
 STYLES = {
     "llama": dict(
         norm="rmsnorm",
@@ -46,7 +48,7 @@ def get_config(arg: str = "llama") -> ConfigDict:
     config = base.get_config()
     config.model.update(STYLES[arg], context_length=128, n_heads=4)
     config.train.batch_size = 8
-    config.optimizer.update(name="muon", learning_rate=0.02)  # at every width: see lr_grid.py
+    config.optimizer.update(name="muon", learning_rate=LEARNING_RATES[arg])
     config.schedule.update(name="cosine", warmup="0.5 %", final=0.1)
     config.eval.update(every="25 %", sequences=512, batch_size=64)
     config.checkpoint.update(every="50 %", keep_last=1, keep_best=0)
