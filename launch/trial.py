@@ -82,7 +82,7 @@ def resolve(config: ConfigDict, dataset: store.Dataset, devices: int = 1) -> Con
     _resolve_batch(config, devices)
     batch = config.train.batch_size
     loader.require_windows(dataset, batch, cfg.context_length)
-    next(loader.eval_batches(dataset, 1, 1, cfg.context_length))
+    next(loader.eval_batches(dataset, config.eval.sequences, 1, cfg.context_length))
     flops = count.flops_per_token(cfg, config.train.flops_convention)
     _resolve_durations(
         config,

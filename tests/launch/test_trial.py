@@ -171,6 +171,18 @@ BAD_KEYS = {
 }
 
 
+def test_a_corpus_of_a_mixture_without_validation_text_is_refused(home):
+    """One file of a folder is one document, which is here no validation document."""
+    folder = home / "folder"
+    folder.mkdir()
+    (folder / "one.txt").write_text("no line of this is held out. " * 400)
+    corpora = (f"{home}/text.txt", str(folder))
+    mixed = config(home, **{"data.corpora": corpora, "data.weights": (1.0, 1.0)})
+    mixture = store.prepare(mixed.data, progress=False)
+    with pytest.raises(ValueError, match="folder.* has 0 validation tokens"):
+        trial.resolve(mixed, mixture)
+
+
 @pytest.mark.parametrize("flag, message", BAD_KEYS.items())
 def test_bad_input_is_one_line_and_exit_2(home, tmp_path, capsys, flag, message):
     code, error = run(home, capsys, tmp_path / "run", flag)
