@@ -278,7 +278,8 @@ def cited(compared: Comparison) -> str:
     made = compared.get("made") or {}
     lines = [("command", made.get("command")), ("commit", made.get("commit"))]
     lines += [(f"points, {part['name']}", part["sha256"]) for part in compared["ladders"]]
-    text = "\n".join(f"{name:<16} {value}" for name, value in lines if value)
+    width = max(len(name) for name, _ in lines)
+    text = "\n".join(f"{name:<{width}}  {value}" for name, value in lines if value)
     return (
         '<section class="panel"><h2>How to cite these numbers</h2>'
         f"<pre>{escape(text)}</pre></section>"

@@ -191,8 +191,9 @@ def methods(law: dict[str, Any]) -> str:
         )
     how_found = INTERPOLATIONS[chosen["interpolation"]].format(window=chosen["window"])
     text.append(
-        f"Iso-FLOP minima are {how_found}. N counts {COUNTS[chosen['params']]}; C is "
-        f"{SPENT[chosen['flops']]}."
+        f"Iso-FLOP minima are {how_found}; their intervals redraw the runs' noise, of the size of "
+        "the spread about these curves with its degrees of freedom taken off (Student's t). N "
+        f"counts {COUNTS[chosen['params']]}; C is {SPENT[chosen['flops']]}."
     )
     return "".join(f"<p>{escape(t)}</p>" for t in text) + (
         f"<p><small>Data: {escape(points['source'])}, SHA-256 of the fitted points "

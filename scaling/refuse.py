@@ -49,8 +49,10 @@ def not_negative(values: np.ndarray, name: str, where: list[str], source: str) -
         )
 
 
-# Kaplan et al. 2020 went down to .01 tokens a parameter, languages of few words up to 1e5.
+# Kaplan et al. 2020 went down to .01 tokens a parameter. Beyond these in every row, with counts
+# that are small themselves: a table may hold one of them as good as infinite.
 TOKENS_PER_PARAM = (1e-4, 1e6)
+FEW_TOKENS, FEW_PARAMS = 1e7, 1e5
 
 
 def wrong_units(
@@ -64,12 +66,14 @@ def wrong_units(
                 "millions or billions; "
                 f"write plain counts such as 7e9"
             )
-    ratio = np.median(tokens / params)
-    if not TOKENS_PER_PARAM[0] < ratio < TOKENS_PER_PARAM[1]:
-        name = "tokens" if ratio < 1 else "params"
+    ratio = tokens / params
+    few_tokens = ratio.max() < TOKENS_PER_PARAM[0] and np.median(tokens) < FEW_TOKENS
+    few_params = ratio.min() > TOKENS_PER_PARAM[1] and np.median(params) < FEW_PARAMS
+    if few_tokens or few_params:
         raise ValueError(
-            f"{source}: there are {ratio:.3g} tokens a parameter in the median row: {name} looks "
-            "like thousands, millions or billions; write plain counts such as 7e9"
+            f"{source}: there are {np.median(ratio):.3g} tokens a parameter in the median row: "
+            f"{'tokens' if few_tokens else 'params'} looks like thousands, millions or billions; "
+            "write plain counts such as 7e9"
         )
     ratio = np.median(flops / (6 * params * tokens))
     if not 0.05 < ratio < 20:

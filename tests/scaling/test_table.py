@@ -115,6 +115,12 @@ def test_bad_tables_are_refused(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_count_that_is_as_good_as_infinite_is_no_wrong_unit(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("params,tokens,loss\n1e5,1e20,3\n1e6,1e20,2.9\n1e7,1e20,2.8\n")
+    assert len(read_csv(path)) == 3
+
+
 def test_a_good_table_is_read(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text(GOOD)
