@@ -5,7 +5,7 @@ from typing import Any
 
 from absl import flags
 
-from launch.errors import bad_input
+from launch.errors import bad_input, writing
 from launch.fit import LOSS_UNIT, hold_out, interval, read_points
 from launch.flags import parse
 
@@ -67,7 +67,8 @@ def main(argv: list[str]) -> int:
             delta=values.delta,
         )
         path = Path(values.out) if values.out else default_path(values.runs, values.table)
-        record = write_prediction(path, points, target, settings)
+        with writing("out", path):
+            record = write_prediction(path, points, target, settings)
     print(summary(record))
     return 0
 

@@ -39,20 +39,21 @@ def misshapen(found: list[str], rows: list[dict], source: str) -> None:
         )
 
 
-def not_negative(values: np.ndarray, name: str, where: list[str], source: str) -> None:
-    """Refuses negatives and infinities where gaps are allowed, naming their rows."""
-    wrong = np.flatnonzero((values < 0) | np.isinf(values))
+def not_negative(values: np.ndarray, name: str, where: list[str], source: str, gaps: bool) -> None:
+    """Refuses negatives, infinities and, unless they are allowed, gaps, naming their rows."""
+    wrong = np.flatnonzero((values < 0) | np.isinf(values) | (np.isnan(values) & (not gaps)))
     if len(wrong):
+        remedy = "leave the cell empty" if gaps else "write 0 where there is none"
         raise ValueError(
             f"{source}: {name} must not be negative or infinite, but is {values[wrong[0]]:g} in "
-            f"{listed(where, wrong)}; correct these rows, or leave the cell empty"
+            f"{listed(where, wrong)}; correct these rows, or {remedy}"
         )
 
 
-# Kaplan et al. 2020 went down to .01 tokens a parameter. Beyond these in every row, with counts
-# that are small themselves: a table may hold one of them as good as infinite.
+# Kaplan et al. 2020 went down to .01 tokens a parameter. What the median row must lie between; a
+# table may hold one of the two counts as good as infinite.
 TOKENS_PER_PARAM = (1e-4, 1e6)
-FEW_TOKENS, FEW_PARAMS = 1e7, 1e5
+INFINITE = 1e16
 
 
 def wrong_units(
@@ -67,11 +68,12 @@ def wrong_units(
                 f"write plain counts such as 7e9"
             )
     ratio = tokens / params
-    few_tokens = ratio.max() < TOKENS_PER_PARAM[0] and np.median(tokens) < FEW_TOKENS
-    few_params = ratio.min() > TOKENS_PER_PARAM[1] and np.median(params) < FEW_PARAMS
+    middle, (least, most) = np.median(ratio), TOKENS_PER_PARAM
+    few_tokens = middle < least and ratio.max() < 100 * least and np.median(params) < INFINITE
+    few_params = middle > most and ratio.min() > most / 100 and np.median(tokens) < INFINITE
     if few_tokens or few_params:
         raise ValueError(
-            f"{source}: there are {np.median(ratio):.3g} tokens a parameter in the median row: "
+            f"{source}: there are {middle:.3g} tokens a parameter in the median row: "
             f"{'tokens' if few_tokens else 'params'} looks like thousands, millions or billions; "
             "write plain counts such as 7e9"
         )

@@ -248,7 +248,8 @@ def from_rows(rows: list[dict[str, Any]], source: str, where: list[str]) -> Poin
     for name in (*REQUIRED, *({"flops"} & present)):
         positive(read[name], name, where, source)
     for name in ("loss_se", *COMPONENTS):
-        not_negative(read.get(name, np.zeros(0)), name, where, source)
+        gaps = name == "loss_se"
+        not_negative(read.get(name, np.zeros(0)), name, where, source, gaps)
     flops = read.get("flops", 6 * read["params"] * read["tokens"])
     wrong_units(read["params"], read["tokens"], flops, read["loss"], source)
     named = "run" in present

@@ -101,6 +101,7 @@ def test_conventions_without_components_are_refused(chinchilla):
         ("params,tokens,loss\n7e9,2e4,3\n7e9,4e4,2.9\n", "tokens a parameter .* tokens looks"),
         ("params,tokens,loss,loss_se\n1e6,2e7,3,-0.1\n", "loss_se must not be negative .* row 2"),
         ("params,tokens,loss,loss_se\n1e6,2e7,3,inf\n", "loss_se must not be negative or infin"),
+        ("params,tokens,loss,mlp\n1e6,2e7,3,\n", "mlp .* is nan in row 2; .* write 0 where"),
         ("params,tokens,loss,mlp\n1e6,2e7,3,-5\n", "mlp must not be negative .* in row 2"),
         ("params,tokens,loss,flops_palm\n1e6,2e7,3,0\n", "flops_palm must be positive .* row 2"),
         ("params,tokens,loss,loss\n1e6,2e7,3,9\n", "has two columns loss"),
