@@ -26,23 +26,22 @@ ERROR_BAND = 0.2
 
 _BATCH = {"tokens": np.int32, "targets": np.int32, "weights": np.float32}
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# How the compiler says what the program needs; the first that is there is the one that counts.
-_NEEDED = (
-    r"Used ([\d.]+)([BKMGT])B? of [\d.]+[BKMGT]B? hbm",
-    r"total memory required[^(]*\(([\d.]+)([BKMGT])\)",
-    r"([\d.]+)([BKMGT])",
-)
+# How the compiler says what a program needs: in all, or beside its arguments.
+_IN_ALL = re.compile(r"Used ([\d.]+)([BKMGT]) of [\d.]+[BKMGT] hbm")
+_BESIDE = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\)")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled training chunk; or, with `text` None, one that needs `peak` bytes: too many."""
+    """A compiled training chunk. Where it needs more memory than there is, the compiler gives none:
+    `text` is None and `peak` is what it says is needed."""
 
     text: str | None  # optimised HLO
     argument: int
     temporary: int
     peak: int  # bytes alive at once, which is what has to fit: arguments are reused
     seconds: float  # that compiling took
+    counted: float = 0.0  # FLOPs by the compiler's count: loops once, kernels not at all
 
 
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
@@ -66,9 +65,9 @@ def compile_chunk(config: Any, mesh: Mesh) -> Program:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            size = _argument_bytes(arguments)
-            seconds = time.perf_counter() - begun
-            return Program(None, size, 0, max(size, needed(str(error))), seconds)
+            argument = argument_bytes(arguments)
+            peak = needed(str(error), argument)
+            return Program(None, argument, peak - argument, peak, time.perf_counter() - begun)
     seconds = time.perf_counter() - begun
     memory = compiled.memory_analysis()
     return Program(
@@ -77,22 +76,23 @@ def compile_chunk(config: Any, mesh: Mesh) -> Program:
         memory.temp_size_in_bytes,
         memory.peak_memory_in_bytes,
         seconds,
+        compiled.cost_analysis()["flops"],
     )
 
 
-def _argument_bytes(arguments: tuple) -> int:
+def argument_bytes(arguments: tuple) -> int:
     """Of one device."""
     leaves = jax.tree.leaves(arguments[1:])
     local = (np.prod(x.sharding.shard_shape(x.shape), dtype=int) * x.dtype.itemsize for x in leaves)
     return int(sum(local))
 
 
-def needed(message: str) -> int:
-    """Bytes that a program needs, from the compiler's refusal; 0 where it does not say."""
-    for pattern in _NEEDED:
-        if match := re.search(pattern, message):
-            return int(float(match[1]) * _UNITS[match[2]])
-    return 0
+def needed(message: str, argument: int) -> int:
+    """Bytes that a program needs, from the compiler's refusal and the size of its arguments."""
+    for pattern, beside in ((_IN_ALL, 0), (_BESIDE, argument)):
+        if match := pattern.search(message):
+            return beside + int(float(match[1]) * _UNITS[match[2]])
+    raise ValueError(f"the compiler's refusal names no size: {message}")
 
 
 def products_per_token(cfg: ModelConfig) -> int:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from train import trips
+
 # Bits of an element; other names (token, opaque) hold nothing.
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32}
 BITS |= {"s64": 64, "u64": 64, "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128}
@@ -18,11 +20,10 @@ BITS |= {"s2": 2, "u2": 2, "f4e2m1fn": 4, "f8e5m2": 8, "f8e4m3": 8, "f8e4m3fn": 
 BITS |= {"f8e4m3b11fnuz": 8, "f8e4m3fnuz": 8, "f8e5m2fnuz": 8, "f8e8m0fnu": 8}
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"\s*([\w\-]+)\(")
 _ARRAY = re.compile(r"(\w+)\[([\d,<= ]*)\]")
 _NAME = re.compile(r"%([\w.\-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _BRANCHES = re.compile(
     r"(?:branch_computations=\{([^}]*)\}|(?:true|false)_computation=(%[\w.\-]+))"
 )
@@ -63,6 +64,7 @@ class Instruction:
     opcode: str
     operands: tuple[str, ...]
     attributes: str
+    inside: str = ""  # the text between the parentheses: operands, or a constant's value
 
     @cached_property
     def results(self) -> tuple[Array, ...]:
@@ -85,6 +87,7 @@ class Computation:
 
     name: str
     instructions: list[Instruction] = field(default_factory=list)
+    root: str = ""  # name of the instruction whose result is the computation's
 
     @cached_property
     def by_name(self) -> dict[str, Instruction]:
@@ -116,7 +119,8 @@ def parse(text: str) -> Module:
             current = computations.setdefault(header[2], Computation(header[2]))
             entry = header[2] if header[1] else entry
         elif current is not None and (named := _INSTRUCTION.match(line)):
-            current.instructions.append(_instruction(named[1], line[named.end() :]))
+            current.instructions.append(_instruction(named[2], line[named.end() :]))
+            current.root = named[2] if named[1] else current.root
     if not entry:
         raise ValueError("this text holds no HLO entry computation")
     return Module(computations, entry, math.prod(int(n) for n in counts))
@@ -144,7 +148,7 @@ def _instruction(name: str, text: str) -> Instruction:
     inside = text[opcode.end() : close - 1]
     # Either '%a, %b' or, in older texts, 'f32[2]{0} %a, …'; a constant holds neither.
     operands = tuple(_NAME.findall(inside))
-    return Instruction(name, shape, opcode[1], operands, text[close:])
+    return Instruction(name, shape, opcode[1], operands, text[close:], inside)
 
 
 def _closing(text: str, start: int) -> int:
@@ -182,31 +186,29 @@ def walk(
     of a conditional the one with most instructions is visited.
     """
 
-    def visit(name: str, times: int, path: tuple[Instruction, ...]) -> Iterator[Visit]:
-        computation = module.computations[name]
-        for one in computation.instructions:
-            yield Visit(one, computation, times, path)
+    def visit(
+        name: str, times: int, path: tuple[Instruction, ...], arguments: list
+    ) -> Iterator[Visit]:
+        here = module.computations[name]
+        for one in here.instructions:
+            yield Visit(one, here, times, path)
             if one.opcode == "while":
-                trips = trip_count(one)
-                if trips is None:
+                found = trips.count(one, here, module, arguments)
+                if found is None:
                     unknown(one)
-                yield from visit(one.called("body"), times * (trips or 1), path)
+                carried = trips.invariants(one, here, module, arguments)
+                runs = times * (1 if found is None else found)
+                yield from visit(one.called("body"), runs, path, [carried])
             elif one.opcode == "conditional":
                 branches = [b.strip(" %") for b in _branches(one)]
                 size = lambda b: len(module.computations[b].instructions)  # noqa: E731
-                yield from visit(max(branches, key=size), times, path)
+                yield from visit(max(branches, key=size), times, path, [])
             elif one.opcode in _INSIDE:
                 inner = one.called(_INSIDE[one.opcode]) or one.called("calls")
                 deeper = (*path, one) if one.opcode == "fusion" else path
-                yield from visit(inner, times, deeper)
+                yield from visit(inner, times, deeper, [])
 
-    return visit(module.entry, 1, ())
-
-
-def trip_count(loop: Instruction) -> int | None:
-    """How often the body of a while loop runs, None where the compiler does not know."""
-    match = _TRIPS.search(loop.attributes)
-    return int(match[1]) if match else None
+    return visit(module.entry, 1, (), [])
 
 
 def _branches(conditional: Instruction) -> list[str]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from train import costs, hlo
+from train import costs, hlo, trips
 
 N, LAYERS = 64, 7
 PRODUCT = 2 * N**3
@@ -41,9 +41,12 @@ def test_a_scan_costs_what_its_loop_costs(grad, products):
     assert not scanned.loops
 
 
-def test_control_without_trip_counts_a_scan_costs_one_layer():
-    once = text(True, False).replace("known_trip_count", "unknown")
-    found = costs.measure(once)
+def test_control_without_trip_counts_a_scan_costs_one_layer(monkeypatch):
+    """The count that the compiler wrote down is one source, its loop's condition the other."""
+    unwritten = text(True, False).replace("known_trip_count", "unknown")
+    assert costs.measure(unwritten).products == LAYERS * PRODUCT
+    monkeypatch.setattr(trips, "count", lambda *loop: None)
+    found = costs.measure(unwritten)
     assert found.products == PRODUCT
     assert len(found.loops) == 1
 
@@ -274,6 +277,48 @@ def test_the_larger_branch_of_a_conditional_counts():
     )
     line = "%c = f32[8,4] conditional(%i, %p, %p), branch_computations={%small, %large}"
     assert dict(costs.measure(module(line, before=before)).calls) == {"all-reduce": 3}
+
+
+COUNTED = """%below (t: (s32[], f32[8,4])) -> pred[] {
+  %t = (s32[], f32[8,4]) parameter(0)
+  %limit = s32[] constant(LIMIT)
+  %i = s32[] get-tuple-element(%t), index=0
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+%plus (a: s32[], b: s32[]) -> s32[] {
+  %a = s32[] parameter(0)
+  %b = s32[] parameter(1)
+  ROOT %sum = s32[] add(%a, %b)
+}
+
+%body (t: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %t = (s32[], f32[8,4]) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %two = s32[] constant(2)
+  %next = s32[] fusion(%i, %two), kind=kLoop, calls=%plus
+  %x = f32[8,4] get-tuple-element(%t), index=1
+  %y = f32[8,4] all-reduce(%x), replica_groups={}
+  ROOT %out = (s32[], f32[8,4]) tuple(%next, %y)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "limit", "runs"),
+    [("constant(0)", "constant(6)", 3), ("constant(1)", "constant(6)", 3),
+     ("constant(9)", "constant(6)", 0), ("add(%k, %k)", "constant(6)", 1),
+     ("constant(0)", "parameter(1)", 1)],
+)  # fmt: skip
+def test_loops_are_counted_where_the_compiler_does_not_say(start, limit, runs):
+    """As on TPUs: from a constant start, by steps of two, to a constant; else once, and named."""
+    lines = (f"%k = s32[] parameter(1)\n  %s = s32[] {start}", "%z = s32[] copy(%s)")
+    lines += ("%in = (s32[], f32[8,4]) tuple(%z, %p)",)
+    lines += ("%w = (s32[], f32[8,4]) while(%in), condition=%below, body=%body",)
+    before = COUNTED.replace("constant(LIMIT)", limit)
+    found = costs.measure(module(*lines, before=before))
+    assert found.calls["all-reduce"] == runs
+    assert found.loops == (["w"] if "%k" in start or "param" in limit else [])
 
 
 def test_text_that_is_no_program_is_refused():

@@ -1,0 +1,300 @@
+"""This file tests `isoflop compile`: report, verdict, errors, search, and its two recipes."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from launch import compile as verb
+from launch import compile_search, compile_text, flags, trial
+from launch.__main__ import main as isoflop
+from launch.compile_search import Variant
+from launch.errors import BAD_INPUT, DONE, BadInput
+from train import compiled, costs, sharding, topology
+
+needs_libtpu = pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
+CONFIG = "--config=configs/pretrain.py:tiny"
+SMALL = {"model.n_layers": "1", "model.context_length": "64", "model.n_heads": "1"}
+
+
+def compile_verb(*arguments: str) -> int:
+    return isoflop(["compile", *arguments])
+
+
+def overrides(changes: dict) -> list[str]:
+    return [f"--config.{key}={value}" for key, value in changes.items()]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> dict:
+    """What the verb writes for a small model on four chips."""
+    file = tmp_path_factory.mktemp("compile") / "report.json"
+    assert compile_verb(CONFIG, "--topology=v5e:2x2", f"--json={file}", *overrides(SMALL)) == DONE
+    return json.loads(file.read_text())
+
+
+@needs_libtpu
+def test_the_report_keeps_the_contract(report):
+    assert set(report) == {
+        *("topology", "devices", "memory", "flops", "collectives", "estimated_cycles"),
+        *("estimated_step_seconds", "estimated_mfu", "fits", "detail"),
+    }
+    assert set(report["memory"]) == {"argument", "temporary", "peak", "hbm"}
+    assert set(report["flops"]) == {"model", "matmul"}
+    assert all(set(moved) == {"payload", "wire"} for moved in report["collectives"].values())
+    assert (report["topology"], report["devices"], report["fits"]) == ("v5e:2x2", 4, True)
+    assert report["memory"]["peak"] < report["memory"]["hbm"] == 15.75 * 2**30
+
+
+@needs_libtpu
+def test_the_products_are_those_of_the_model_and_no_more(report):
+    """One layer, every product by hand: three for each of the forward pass."""
+    tokens, width, context, vocabulary = 32 * 64 // 4, 128, 64, 256
+    forward = 12 * width**2 + 2 * context * width + vocabulary * width
+    assert report["flops"]["matmul"] == 3 * 2 * tokens * forward
+    assert report["detail"]["recompute"] == 1
+
+
+@needs_libtpu
+def test_the_estimate_is_the_cycles_at_the_clock(report):
+    seconds = report["estimated_cycles"] / 1.503e9
+    assert report["estimated_step_seconds"] == pytest.approx(seconds, rel=1e-3)
+    mfu = report["flops"]["model"] / (report["estimated_step_seconds"] * 197e12)
+    assert report["estimated_mfu"] == pytest.approx(mfu)
+    assert report["detail"]["loops_counted_once"] != []  # the loop over the steps of a chunk
+
+
+@needs_libtpu
+def test_the_table_labels_its_estimates(report, capsys):
+    import rich.console
+
+    rich.console.Console(width=120).print(compile_text.table(report))
+    text = capsys.readouterr().out
+    assert text.count("ESTIMATE, ±20%") == 4
+    assert "reduce-scatter" in text and "1.000 x what the model needs" in text
+
+
+@needs_libtpu
+def test_what_does_not_fit_is_bad_input_with_a_verdict(tmp_path, capsys):
+    file = tmp_path / "report.json"
+    large = SMALL | {"train.batch_per_device": 16384, "model.vocab_size": 32000}
+    code = compile_verb(CONFIG, "--topology=v5e:2x2", f"--json={file}", *overrides(large))
+    told = capsys.readouterr()
+    wrote = json.loads(file.read_text())
+    over = (wrote["memory"]["peak"] - wrote["memory"]["hbm"]) / 2**30
+    assert (code, wrote["fits"], wrote["flops"]["matmul"]) == (BAD_INPUT, False, None)
+    assert over > 0
+    assert f"{over:.2f} GiB too much" in told.err and len(told.err.splitlines()) == 1
+    assert "DOES NOT FIT" in told.out and "train.accumulation" in told.out
+
+
+@needs_libtpu
+def test_the_state_of_a_large_model_is_never_made():
+    """7B on 256 devices: 12 bytes a parameter, split over them, are only described."""
+    config = flags.load_config(
+        "configs/pretrain.py:llama2-7b", {"train.batch_per_device": 1, "model.n_layers": 2}
+    )
+    there = topology.parse("v5e:16x16")
+    resolved = trial.resolve_sizes(config, there.devices)
+    mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
+    arguments = compiled.abstract_chunk(resolved, mesh)
+    parameters = sum(np.prod(leaf.shape) for leaf in _leaves(arguments[1].params))
+    assert compiled.argument_bytes(arguments) == pytest.approx(12 * parameters / 256, rel=0.01)
+
+
+def _leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+@pytest.mark.parametrize(
+    ("message", "size"),
+    [
+        ("Ran out of memory in memory space hbm. Used 25.50G of 15.75G hbm. Exceeded", 25.5),
+        ("the total memory required for HLO temporaries (16.00G) exceeds available HBM", 17),
+    ],
+)
+def test_the_compilers_refusal_says_what_is_needed(message, size):
+    assert compiled.needed(message, argument=2**30) == size * 2**30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--topology=v9:2x2"], "topology=v9:2x2 is unknown"),
+        (["--topology=v5e"], "such as v4:8x8x16, v5e:16x16"),
+        (["--topology=v5e:2x2x2"], "a v5e slice has 2 axes"),
+        ([], "--topology is missing"),
+        (["--topology=v5e:2x2", "--config.train.batch_size=30"], "train.batch_size=30"),
+        (["--topology=v5e:2x2", "--config.data.tokenizer=bpe"], "--config.model.vocab_size=N"),
+        (["--topology=v5e:2x2", "--search", "--workers=0"], "workers=0"),
+        pytest.param(
+            ["--topology=v5e:2x2", "--config.mesh.fsdp=3"], "does not multiply to the 4 devices",
+            marks=needs_libtpu,
+        ),
+        pytest.param(
+            ["--topology=v5e:3x3", "--config.train.batch_size=36"], "use one of v5e:1x1, v5e:2x2",
+            marks=needs_libtpu,
+        ),
+        pytest.param(
+            ["--topology=v5e:2x2", "--config.model.d_model=130", "--config.model.n_heads=1"],
+            "not divisible by mesh.fsdp=4",
+            marks=needs_libtpu,
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(arguments, expected, capsys):
+    assert compile_verb(CONFIG, *arguments) == BAD_INPUT
+    err = capsys.readouterr().err
+    assert expected in err and len(err.splitlines()) == 1
+
+
+def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(topology, "installed", lambda: False)
+    with pytest.raises(BadInput, match="pip install"):
+        verb.one(flags.load_config("configs/pretrain.py:tiny"), topology.parse("v5e:2x2"))
+
+
+@pytest.mark.parametrize("kind", topology.CHIPS)
+def test_chips(kind):
+    """The clocks of v4, v5e and v5p are published; the compiler knows every slice on the list."""
+    published = {"v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9}
+    chip = topology.CHIPS[kind]
+    assert chip.clock == pytest.approx(published.get(kind, chip.clock), rel=0.005)
+    if topology.installed():
+        for name in (chip.slices[0], chip.slices[-1]):
+            there = topology.parse(f"{kind}:{name}")
+            assert len(topology.devices(there)) == there.devices
+    two = topology.parse(f"2*{kind}:{chip.slices[1]}")
+    assert two.devices == 2 * math.prod(two.shape) * chip.per_chip
+
+
+def test_the_list_of_topologies(capsys):
+    assert compile_verb("--topologies") == DONE
+    told = capsys.readouterr().out
+    assert all(kind in told for kind in topology.CHIPS) and "16x16" in told
+
+
+def test_meshes_of_a_search_use_every_device():
+    config = flags.load_config("configs/pretrain.py:tiny")
+    for devices in (1, 8, 24):
+        found = compile_search.meshes(config, devices)
+        assert {math.prod(mesh.values()) for mesh in found} == {devices}
+        assert len({tuple(mesh.items()) for mesh in found}) == len(found)
+    # The axes that there are today, and any that come later.
+    assert {"mesh.data": 2, "mesh.fsdp": 4}.items() <= compile_search.meshes(config, 8)[1].items()
+
+
+def fake(peak: float, speed: float = 1.0) -> dict:
+    return {
+        "fits": peak <= 16, "memory": {"peak": peak * 2**30, "hbm": 16 * 2**30},
+        "collectives": {}, "estimated_step_seconds": 1.0, "estimated_mfu": 0.5,
+        "detail": {"tokens_per_second": speed, "recompute": 1.0},
+    }  # fmt: skip
+
+
+def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsys):
+    def compile(variant: Variant, command: list[str]) -> None:
+        rows, fsdp = (variant.overrides[k] for k in ("train.batch_per_device", "mesh.fsdp"))
+        if fsdp == 1:
+            variant.error = "Segmentation fault"
+        else:
+            variant.report = fake(peak=rows * 8 / fsdp, speed=rows * fsdp)
+
+    monkeypatch.setattr(compile_search, "_compile", compile)
+    file = tmp_path / "ranking.json"
+    code = compile_verb(CONFIG, "--topology=v5e:2x2", "--search", f"--json={file}")
+    ranking = json.loads(file.read_text())["ranking"]
+    told = capsys.readouterr()
+    fits = [row for row in ranking if row["report"] and row["report"]["fits"]]
+    assert code == DONE
+    assert ranking[: len(fits)] == fits
+    speeds = [row["report"]["detail"]["tokens_per_second"] for row in fits]
+    assert speeds == sorted(speeds, reverse=True) and speeds[0] == 8 * 4
+    tried = [(row["overrides"]["mesh.fsdp"], row["overrides"]["train.batch_per_device"])
+             for row in ranking]  # fmt: skip
+    assert (2, 8) in tried and (2, 16) not in tried  # 8 did not fit
+    assert sum(row["error"] == "Segmentation fault" for row in ranking) >= 5
+    assert "--config.mesh.fsdp=4" in told.out and "train.batch_per_device=8" in told.out
+    assert "Segmentation fault" in told.err
+
+
+def test_a_search_in_which_nothing_fits_is_bad_input(monkeypatch, capsys):
+    monkeypatch.setattr(
+        compile_search, "_compile", lambda variant, _: setattr(variant, "report", fake(peak=17))
+    )
+    assert compile_verb(CONFIG, "--topology=v5e:2x2", "--search") == BAD_INPUT
+    assert "in none of" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_real_search_compiles_in_processes_of_their_own(tmp_path):
+    file = tmp_path / "ranking.json"
+    arguments = (CONFIG, "--topology=v5e:2x2", "--search", "--limit=2", f"--json={file}")
+    assert compile_verb(*arguments, *overrides(SMALL)) == DONE
+    ranking = json.loads(file.read_text())["ranking"]
+    assert [row["report"]["fits"] for row in ranking] == [True, True]
+    assert ranking[0]["overrides"]["train.batch_per_device"] == 2  # fuller products, faster
+
+
+def layered(layers: int, scan: bool) -> costs.Costs:
+    """What FSDP over four chips costs: weights gathered in every layer, gradients scattered."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(np.asarray(topology.devices(topology.parse("v5e:2x2"))), ("fsdp",))
+    whole, rows = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("fsdp",)))
+    stack = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+
+    def layer(x, w):
+        w = jax.lax.with_sharding_constraint(w.astype(jnp.bfloat16), whole)
+        return jnp.tanh(x @ w), None
+
+    def loss(w, x):
+        if scan:
+            return jax.lax.scan(layer, x, w)[0].astype(jnp.float32).mean()
+        for i in range(layers):
+            x, _ = layer(x, w[i])
+        return x.astype(jnp.float32).mean()
+
+    w = jax.ShapeDtypeStruct((layers, 256, 256), jnp.float32, sharding=stack)
+    x = jax.ShapeDtypeStruct((512, 256), jnp.bfloat16, sharding=rows)
+    step = jax.jit(jax.grad(loss, (0, 1)), out_shardings=(stack, rows))
+    return costs.measure(step.lower(w, x).compile().as_text())
+
+
+@needs_libtpu
+def test_a_scan_on_tpus_costs_its_layers_times_the_difference_of_unrolled_programs():
+    one, two, scanned = layered(1, False), layered(2, False), layered(6, True)
+    assert not scanned.loops  # its count is not written beside it: it was found
+    assert scanned.products == one.products + 5 * (two.products - one.products)
+    for kind in ("all-gather", "reduce-scatter"):
+        assert scanned.wire[kind] == 6 * (two.wire[kind] - one.wire[kind]) > 0
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_two_recipes_agree_on_the_real_program():
+    """A walk with trip counts of five layers, against differences of one, two and three layers as
+    the compiler counts them; its count has elementwise work too, some per mille of it here."""
+    walked, counted = {}, {}
+    for layers in (1, 2, 3, 5):
+        changes = {"model.n_layers": layers, "model.d_model": 1024, "model.n_heads": 8}
+        changes |= {"model.vocab_size": 1024, "train.batch_size": 16, "model.context_length": 512}
+        changes |= {"model.dtype": "bfloat16", "model.positions": "rotary"}
+        there = topology.parse("v5e:2x2")
+        config = flags.load_config("configs/pretrain.py:tiny", changes)
+        resolved = trial.resolve_sizes(config, there.devices)
+        mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
+        program = compiled.compile_chunk(resolved, mesh)
+        walked[layers], counted[layers] = costs.measure(program.text), program.counted
+    kernels = {n: sum(costs.kernels.values()) for n, costs in walked.items()}
+    difference = counted[2] - counted[1] + kernels[2] - kernels[1]
+    assert counted[3] - counted[2] + kernels[3] - kernels[2] == pytest.approx(difference, rel=0.02)
+    extrapolated = counted[1] + kernels[1] + 4 * difference
+    assert walked[5].matmul == pytest.approx(extrapolated, rel=0.02)
+    assert walked[5].matmul != pytest.approx(extrapolated - difference, rel=0.02)  # control
