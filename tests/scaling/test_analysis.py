@@ -12,7 +12,7 @@ from scaling.prediction import read_predictions, write_prediction
 from scaling.table import ARRAYS, read_runs
 from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss, write_runs
 
-QUICK = Settings(draws=100)
+QUICK = Settings(draws=40)  # too few for the intervals of the sensitivity table, which take time
 TARGET = {"run": "sim-018", "params": 127e3, "tokens": 4e7, "flops": 3e13}
 
 
@@ -201,8 +201,16 @@ def test_the_critical_batch_is_kaplans_and_converts_by_bytes():
     assert critical_batch(bytes_) == pytest.approx(expected)
 
 
-def codes(points, settings=QUICK):
-    return {w["code"]: w["message"] for w in analyse(points, settings)["warnings"]}
+GOOD = simulate(0.002, held_out=0, budgets=(1e11, 1e12, 1e13, 1e14))
+
+
+def codes(points):
+    return {w["code"]: w["message"] for w in analyse(points, QUICK)["warnings"]}
+
+
+@pytest.fixture(scope="module")
+def unwarned():
+    return codes(GOOD)
 
 
 def tied(points):
@@ -224,20 +232,18 @@ WARNED = {
 
 
 @pytest.mark.parametrize("code", WARNED)
-def test_warnings_follow_the_points(code):
-    points = simulate(0.002, held_out=0, budgets=(1e11, 1e12, 1e13, 1e14))
-    assert code not in codes(points) and code in codes(WARNED[code](points))
+def test_warnings_follow_the_points(code, unwarned):
+    assert code not in unwarned and code in codes(WARNED[code](GOOD))
 
 
 def test_too_few_sizes_in_a_budget_are_told_beside_good_budgets():
-    points = simulate(0.002, held_out=0, budgets=(1e11, 1e12, 1e13, 1e14))
-    thin = points.select((points.flops < 5e13) | (np.arange(len(points)) % 2 == 0))
+    thin = GOOD.select((GOOD.flops < 5e13) | (np.arange(len(GOOD)) % 2 == 0))
     told = codes(thin)["edge"]
     assert told.startswith("1 budgets left out: C = 1e+14: 3 sizes, and a minimum takes at least 4")
 
 
 def test_a_frontier_through_three_minima_is_doubted_and_its_floor_has_no_absurd_bound():
-    law = analyse(simulate(seed=1, held_out=0), Settings(draws=300))
+    law = analyse(simulate(seed=1, held_out=0), QUICK)
     told = {w["code"]: w["message"] for w in law["warnings"]}
     assert "passes through them all" in told["freedom"]
     e = law["frontier"]["E"]
@@ -247,7 +253,7 @@ def test_a_frontier_through_three_minima_is_doubted_and_its_floor_has_no_absurd_
 
 
 def test_every_other_analysis_has_an_interval_that_holds_its_value():
-    law = analyse(simulate(held_out=0), QUICK)
+    law = analyse(simulate(held_out=0), Settings(draws=100))
     rows = [row for row in law["sensitivity"] if row["group"] in ("objective", "outliers")]
     assert len(rows) == 8
     for row in rows:
