@@ -17,11 +17,13 @@ from model.positions import alibi, angles, rotary
 class Cache:
     """Keys and values seen so far: slot s of row b holds position positions_BS[b, s], or -1.
 
+    Heads come first, as the product with the queries reads them: else each step turns the cache.
+
     `length` is how many tokens the whole context may have; a layer with a window needs fewer slots.
     """
 
-    k_BSKC: jax.Array
-    v_BSKC: jax.Array
+    k_BKSC: jax.Array
+    v_BKSC: jax.Array
     positions_BS: jax.Array
     length: int = flax.struct.field(pytree_node=False)
 
@@ -33,8 +35,8 @@ def empty_cache(cfg: ModelConfig, layer: int, batch: int, length: int, at_once: 
     window + at_once - 1 slots.
     """
     slots = min(length, cfg.window + at_once - 1) if cfg.is_local(layer) else length
-    k_BSKC = jnp.zeros((batch, slots, cfg.n_kv_heads, cfg.head_dim), cfg.dtype)
-    return Cache(k_BSKC, k_BSKC, jnp.full((batch, slots), -1, jnp.int32), length)
+    k_BKSC = jnp.zeros((batch, cfg.n_kv_heads, slots, cfg.head_dim), cfg.dtype)
+    return Cache(k_BKSC, k_BKSC, jnp.full((batch, slots), -1, jnp.int32), length)
 
 
 def write(cache: Cache, k_BTKC: jax.Array, v_BTKC: jax.Array, positions_BT: jax.Array) -> Cache:
@@ -47,8 +49,8 @@ def write(cache: Cache, k_BTKC: jax.Array, v_BTKC: jax.Array, positions_BT: jax.
     stays_BT = (positions_BT >= 0) & (positions_BT > positions_BT.max(1, keepdims=True) - S)
     slot_BT = jnp.where(stays_BT, positions_BT % S, S)
     return cache.replace(
-        k_BSKC=cache.k_BSKC.at[row_B1, slot_BT].set(k_BTKC, mode="drop"),
-        v_BSKC=cache.v_BSKC.at[row_B1, slot_BT].set(v_BTKC, mode="drop"),
+        k_BKSC=cache.k_BKSC.at[row_B1, :, slot_BT].set(k_BTKC, mode="drop"),
+        v_BKSC=cache.v_BKSC.at[row_B1, :, slot_BT].set(v_BTKC, mode="drop"),
         positions_BS=cache.positions_BS.at[row_B1, slot_BT].set(positions_BT, mode="drop"),
     )
 
@@ -158,7 +160,8 @@ class Attention(nn.Module):
         if cache is not None:
             cache = write(cache, k_BTKC, v_BTKC, positions_BT)
             if not prefill:
-                k_BSKC, v_BSKC, key_positions_BS = cache.k_BSKC, cache.v_BSKC, cache.positions_BS
+                k_BSKC, v_BSKC = cache.k_BKSC.swapaxes(1, 2), cache.v_BKSC.swapaxes(1, 2)
+                key_positions_BS = cache.positions_BS
         mask_BTS = masks.causal(positions_BT, key_positions_BS)
         if self.local:
             mask_BTS &= masks.within(positions_BT, key_positions_BS, cfg.window)

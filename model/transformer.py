@@ -80,7 +80,10 @@ class Decoder(nn.Module):
             std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
             self.position = Embed(cfg, cfg.context_length, std)
         self.block = {local: Block(cfg, self.train, local, parent=None) for local in (False, True)}
-        self.blocks = self.param("blocks", init_blocks, cfg)
+        # Decoding hands the layers over one by one (`unstack`), which flax would not recognise.
+        given = self.get_variable("params", "blocks")
+        one_by_one = isinstance(given, tuple)
+        self.blocks = given if one_by_one else self.param("blocks", init_blocks, cfg)
         if cfg.norm_position != "post":
             self.final_norm = Norm(cfg)
         if not cfg.tie_embeddings:
@@ -119,9 +122,9 @@ class Decoder(nn.Module):
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
         keys = self._dropout_keys()
-        new_caches = []
+        unstacked, new_caches = isinstance(self.blocks, tuple), []
         for layer in range(self.cfg.n_layers):
-            params = jax.tree.map(lambda stacked: stacked[layer], self.blocks)  # noqa: B023
+            params = self.blocks[layer] if unstacked else layer_of(self.blocks, layer)
             cache = None if caches is None else caches[layer]
             x_BTD = constrain(x_BTD, "batch", "seq", "activation")
             x_BTD, cache = self.block[self.cfg.is_local(layer)].apply(
@@ -165,6 +168,18 @@ def init_blocks(key: jax.Array, cfg: ModelConfig) -> dict:
     x_BTD, positions_BT = jnp.zeros((1, 1, cfg.d_model)), jnp.zeros((1, 1), jnp.int32)
     init = lambda key: Block(cfg, parent=None).init(key, x_BTD, positions_BT)["params"]  # noqa: E731
     return jax.vmap(init)(jax.random.split(key, cfg.n_layers))
+
+
+def layer_of(blocks: dict, layer: int) -> dict:
+    """The parameters of one block."""
+    return jax.tree.map(lambda stacked: stacked[layer], blocks)
+
+
+def unstack(params: dict, cfg: ModelConfig) -> dict:
+    """The parameters with each layer's in arrays of their own, as a program reads them fastest that
+    runs many times: else it cuts every layer out of the stack each time."""
+    blocks = tuple(layer_of(params["blocks"], layer) for layer in range(cfg.n_layers))
+    return params | {"blocks": blocks}
 
 
 def init(cfg: ModelConfig, key: jax.Array) -> dict:

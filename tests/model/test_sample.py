@@ -130,7 +130,7 @@ def test_cached_decoding_control(model):
     """One stale cache slot must show."""
 
     def spoil(caches: list[Cache]):
-        return [c.replace(v_BSKC=c.v_BSKC.at[:, 2].set(0)) for c in caches]
+        return [c.replace(v_BKSC=c.v_BKSC.at[:, :, 2].set(0)) for c in caches]
 
     tokens = np.random.default_rng(3).integers(0, 37, 30)
     expected = full(*model, tokens)[10:]
