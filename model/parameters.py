@@ -1,0 +1,46 @@
+"""This file knows the parameters that a ModelConfig asks for, and checks those that are given."""
+
+from typing import Any
+
+import jax
+
+from model import transformer
+from model.config import ModelConfig
+
+
+def shapes(cfg: ModelConfig) -> dict:
+    """The tree of parameters with shapes in place of arrays; nothing is computed."""
+    return jax.eval_shape(lambda: transformer.init(cfg, jax.random.key(0)))
+
+
+def flat(params: Any) -> dict[str, Any]:
+    """{"blocks/mlp/up/kernel": leaf, …}."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def nested(leaves: dict[str, Any]) -> dict:
+    """The tree that `flat` made flat."""
+    tree: dict = {}
+    for path, leaf in leaves.items():
+        *folders, name = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = leaf
+    return tree
+
+
+def check(cfg: ModelConfig, params: Any) -> None:
+    """ValueError names a parameter that is missing, one too many, or of another shape."""
+    wanted, found = flat(shapes(cfg)), flat(params)
+    for name, leaf in wanted.items():
+        if name not in found:
+            raise ValueError(f"parameter {name} {leaf.shape} is missing")
+        if found[name].shape != leaf.shape:
+            raise ValueError(
+                f"parameter {name} has shape {found[name].shape}; the model needs {leaf.shape}"
+            )
+    for name in found:
+        if name not in wanted:
+            raise ValueError(f"parameter {name} {found[name].shape} is one that the model has not")

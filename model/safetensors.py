@@ -1,0 +1,164 @@
+"""This file reads and writes safetensors: eight bytes of length, a JSON header, then the arrays.
+
+Tensors are read by blocks of rows into the array that wants them, so that a checkpoint is never in
+memory twice, nor mapped into it. Format: github.com/huggingface/safetensors.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+BLOCK = 1 << 20  # bytes; small enough that a block is turned round within the processor's cache
+LARGEST_HEADER = 100_000_000  # bytes, as in the reference implementation
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies: the first byte of its rows in `file`."""
+
+    name: str
+    file: Path
+    dtype: str  # a key of DTYPES, or one that we do not read
+    shape: tuple[int, ...]
+    start: int
+
+    def read(self, rows: slice, columns: slice, out: np.ndarray) -> None:
+        """Copies tensor[rows, columns] into `out`, of the same shape; of a vector, tensor[rows]."""
+        width = self.shape[1] if len(self.shape) == 2 else 1
+        first, last, _ = rows.indices(self.shape[0])
+        row_bytes = width * out.itemsize
+        step = max(1, BLOCK // row_bytes)
+        block = np.empty((min(step, last - first), width), out.dtype)
+        with open(self.file, "rb", buffering=0) as file:
+            file.seek(self.start + first * row_bytes)
+            for row in range(first, last, step):
+                part = block[: min(step, last - row)]
+                _fill(file, part, self)
+                part = part[:, columns] if len(self.shape) == 2 else part[:, 0]
+                out[row - first : row - first + len(part)] = part
+
+
+def _fill(file, array: np.ndarray, tensor: Tensor) -> None:
+    """Reads as many bytes as `array` holds; one read may return fewer."""
+    view = memoryview(array.reshape(-1).view(np.uint8))
+    while view:
+        count = file.readinto(view)
+        if not count:
+            raise ValueError(f"{tensor.file} ends within {tensor.name}; fetch it again")
+        view = view[count:]
+
+
+def tensors(directory: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint's shards by name; only headers are read.
+
+    FileNotFoundError or ValueError name the file that is missing, damaged or of the wrong kind.
+    """
+    directory = Path(directory)
+    found, stated = {}, {}
+    if (directory / INDEX).is_file():
+        stated = _weight_map(directory / INDEX)
+        files = [directory / name for name in sorted(set(stated.values()))]
+    elif (directory / SINGLE).is_file():
+        files = [directory / SINGLE]
+    else:
+        files = []
+    if not files:
+        pickles = sorted(p.name for p in directory.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
+        if pickles:
+            raise ValueError(
+                f"{directory} holds a pickle checkpoint, {pickles[0]}, which can run any program "
+                "when it is read; get the model as safetensors"
+            )
+        raise FileNotFoundError(f"{directory} holds neither {SINGLE} nor {INDEX}")
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing, which {INDEX} names; fetch it too")
+        found |= read_header(file)
+    for name, file in stated.items():
+        if name not in found or found[name].file.name != file:
+            raise ValueError(f"{directory / INDEX} says that {name} is in {file}; it is not there")
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        stated = json.loads(index.read_text())["weight_map"]
+        stated = {str(name): str(file) for name, file in stated.items()}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ValueError(f"{index} is damaged: it has no weight_map; fetch it again") from None
+    for file in stated.values():
+        if Path(file).name != file:
+            raise ValueError(f"{index} names {file!r}, which is not a file beside it")
+    return stated
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file; ValueError if its header or its length is not right."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LARGEST_HEADER):
+            raise ValueError(f"{path} is truncated, or no safetensors file; fetch it again")
+        try:
+            header = json.loads(file.read(length))
+            header.pop("__metadata__", None)
+            found, ends = {}, []
+            for name, about in header.items():
+                first, last = about["data_offsets"]
+                shape = tuple(int(n) for n in about["shape"])
+                found[name] = Tensor(name, path, about["dtype"], shape, 8 + length + first)
+                ends.append(last)
+                dtype = DTYPES.get(about["dtype"])
+                if dtype and last - first != dtype.itemsize * np.prod(shape, dtype=np.int64):
+                    raise ValueError(f"{name} has {last - first} bytes")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path} has a damaged header ({error}); fetch it again") from None
+    if size != 8 + length + max(ends, default=0):
+        raise ValueError(
+            f"{path} has {size} bytes instead of {8 + length + max(ends, default=0)}: "
+            "it is truncated; fetch it again"
+        )
+    return found
+
+
+def write(
+    path: Path,
+    layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
+    array: Callable[[str], Iterable[np.ndarray]],
+) -> None:
+    """Writes one file: `layout` gives each tensor's type and shape, `array(name)` its parts.
+
+    The parts of a tensor are blocks of rows, in order; one is in memory at a time.
+    """
+    header, end = {"__metadata__": {"format": "pt"}}, 0  # transformers asks for this format
+    for name, (dtype, shape) in layout.items():
+        count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        header[name] = {
+            "dtype": NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [end, end + count],
+        }
+        end += count
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in layout:
+            for part in array(name):
+                file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+        file.flush()
+        os.fsync(file.fileno())
