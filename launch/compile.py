@@ -66,8 +66,9 @@ def main(argv: Sequence[str]) -> int:
     if values.json:
         with bad_input():
             write_json(Path(values.json), report)
+    console.print(compile_text.heading(report), soft_wrap=True)
     console.print(compile_text.table(report))
-    console.print(compile_text.verdict(report, config))
+    console.print(compile_text.verdict(report, config), soft_wrap=True)
     if not report["fits"]:
         print(f"isoflop compile: {compile_text.shortage(report)}", file=sys.stderr)
     return DONE if report["fits"] else BAD_INPUT

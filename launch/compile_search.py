@@ -31,7 +31,7 @@ from train.topology import Topology
 # The most devices worth putting along an axis; the others take what remains.
 LARGEST_AXIS = {"tensor": 8, "sequence": 8, "expert": 1}
 LONG_CONTEXT = 32_768  # tokens from which on a sequence is worth splitting
-ROWS = (1, 2, 4, 8, 16)  # sequences of one device
+ROWS = (1, 2, 4, 8, 16)  # sequences of the devices that share them
 
 
 def meshes(config: Any, devices: int) -> list[dict[str, int]]:
@@ -149,7 +149,7 @@ def _tell(
         print(f"isoflop compile: {none}", file=sys.stderr)
         return
     flags = " ".join(f"--config.{key}={value}" for key, value in ranking[0].overrides.items())
-    console.print(f"best by the compiler's estimate: {flags}")
+    console.print(f"best by the compiler's estimate: {flags}", soft_wrap=True)
 
 
 def _try(

@@ -38,8 +38,9 @@ def _helps(key: str, helps: Callable[[Any, dict], bool], config: Any, report: di
 
 
 def _rows(report: dict[str, Any]) -> float:
-    """Sequences of one device."""
-    return report["detail"]["batch_size"] / report["devices"]
+    """Sequences of the devices that share them."""
+    mesh = report["detail"]["mesh"]
+    return report["detail"]["batch_size"] / (mesh.get("data", 1) * mesh.get("fsdp", 1))
 
 
 def _mostly_state(report: dict[str, Any]) -> bool:
@@ -59,6 +60,8 @@ KNOBS = (
         "a larger train.accumulation, or a smaller train.batch_size",
     ),
     ("model.remat", lambda value, report: value != "full", "model.remat=full"),
+    ("train.loss_chunk", lambda value, report: not value, "train.loss_chunk=512"),
+    ("optimizer.moments", lambda value, report: value != "bfloat16", "optimizer.moments=bfloat16"),
     ("mesh.sequence", lambda value, report: _rows(report) <= 1, "mesh.sequence=2 or more"),
     ("mesh.tensor", lambda value, report: _rows(report) <= 1, "mesh.tensor=2 or more"),
     (
@@ -70,16 +73,20 @@ KNOBS = (
 )
 
 
-def table(report: dict[str, Any]) -> rich.table.Table:
-    """The report, for people."""
-    memory, flops, detail = report["memory"], report["flops"], report["detail"]
+def heading(report: dict[str, Any]) -> str:
+    """What was compiled, for what."""
+    detail = report["detail"]
     mesh = " ".join(f"{axis}={size}" for axis, size in detail["mesh"].items())
-    out = rich.table.Table(box=None, pad_edge=False, show_header=False)
-    out.title = (
+    return (
         f"{detail['name']}: {si(detail['parameters'])} parameters on {report['topology']}, "
         f"{report['devices']} devices, {mesh}"
     )
-    out.title_justify = "left"
+
+
+def table(report: dict[str, Any]) -> rich.table.Table:
+    """The report, for people."""
+    memory, flops, detail = report["memory"], report["flops"], report["detail"]
+    out = rich.table.Table(box=None, pad_edge=False, show_header=False)
     out.add_row(
         "of one device, one step",
         f"batch {detail['batch_size']} x {detail['context_length']} tokens over all devices",
@@ -89,6 +96,8 @@ def table(report: dict[str, Any]) -> rich.table.Table:
     out.add_row("memory: peak", f"{gib(memory['peak'])} of {gib(memory['hbm'])}")
     if flops["matmul"] is not None:
         _measured(out, report)
+    for loop in detail["loops_counted_once"][1:]:  # the first is the loop over steps
+        out.add_row("WARNING", f"loop {loop} counted once: how often it runs is not known")
     out.add_row("compiled in", f"{detail['compile_seconds']:.1f} s")
     return out
 

@@ -131,7 +131,7 @@ def test_the_compilers_refusal_says_what_is_needed(message, size):
         (["--topology=v5e:2x2", "--config.data.tokenizer=bpe"], "--config.model.vocab_size=N"),
         (["--topology=v5e:2x2", "--search", "--workers=0"], "workers=0"),
         pytest.param(
-            ["--topology=v5e:2x2", "--config.mesh.fsdp=3"], "does not multiply to the 4 devices",
+            ["--topology=v5e:2x2", "--config.mesh.fsdp=8"], "does not multiply to the 4 devices",
             marks=needs_libtpu,
         ),
         pytest.param(
@@ -183,8 +183,9 @@ def test_meshes_of_a_search_use_every_device():
         found = compile_search.meshes(config, devices)
         assert {math.prod(mesh.values()) for mesh in found} == {devices}
         assert len({tuple(mesh.items()) for mesh in found}) == len(found)
-    # The axes that there are today, and any that come later.
-    assert {"mesh.data": 2, "mesh.fsdp": 4}.items() <= compile_search.meshes(config, 8)[1].items()
+    assert any(
+        m["mesh.data"] == 2 and m["mesh.fsdp"] == 4 for m in compile_search.meshes(config, 8)
+    )
 
 
 def fake(peak: float, speed: float = 1.0) -> dict:
@@ -279,22 +280,23 @@ def test_a_scan_on_tpus_costs_its_layers_times_the_difference_of_unrolled_progra
 @pytest.mark.slow
 @needs_libtpu
 def test_two_recipes_agree_on_the_real_program():
-    """A walk with trip counts of five layers, against differences of one, two and three layers as
-    the compiler counts them; its count has elementwise work too, some per mille of it here."""
+    """A walk of the program, against differences of one and two layers as the compiler counts them.
+    Its count has elementwise work too: 1.6 % at this width."""
     walked, counted = {}, {}
-    for layers in (1, 2, 3, 5):
-        changes = {"model.n_layers": layers, "model.d_model": 1024, "model.n_heads": 8}
-        changes |= {"model.vocab_size": 1024, "train.batch_size": 16, "model.context_length": 512}
+    for layers in (1, 2, 3):
+        changes = {"model.n_layers": layers, "model.d_model": 512, "model.n_heads": 4}
+        changes |= {"model.vocab_size": 512, "train.batch_size": 4, "model.context_length": 512}
         changes |= {"model.dtype": "bfloat16", "model.positions": "rotary"}
         there = topology.parse("v5e:2x2")
         config = flags.load_config("configs/pretrain.py:tiny", changes)
         resolved = trial.resolve_sizes(config, there.devices)
         mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
         program = compiled.compile_chunk(resolved, mesh)
-        walked[layers], counted[layers] = costs.measure(program.text), program.counted
-    kernels = {n: sum(costs.kernels.values()) for n, costs in walked.items()}
-    difference = counted[2] - counted[1] + kernels[2] - kernels[1]
-    assert counted[3] - counted[2] + kernels[3] - kernels[2] == pytest.approx(difference, rel=0.02)
-    extrapolated = counted[1] + kernels[1] + 4 * difference
-    assert walked[5].matmul == pytest.approx(extrapolated, rel=0.02)
-    assert walked[5].matmul != pytest.approx(extrapolated - difference, rel=0.02)  # control
+        found = costs.measure(program.text)
+        walked[layers] = found.matmul
+        counted[layers] = program.counted + sum(found.kernels.values())
+    assert walked[3] - walked[2] == walked[2] - walked[1]
+    extrapolated = counted[1] + 2 * (counted[2] - counted[1])
+    assert extrapolated == pytest.approx(counted[3], rel=1e-3)
+    assert walked[3] == pytest.approx(extrapolated, rel=0.02)
+    assert walked[2] != pytest.approx(extrapolated, rel=0.02)  # control: a layer too few
