@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from train.metrics import PEAK_FLOPS
 
-# Those of TPUs were checked against quotations of Google's page of 2025 and 2026; for GPUs such
-# quotations differ by 3 %, and no page of the maker was at hand.
+# Taken from quotations of Google's page by others: several agree for v4, v5p and v6e, one alone for
+# v5e; for GPUs most agree within 3 %.
 PRICED = (
     "an ASSUMPTION: Google Cloud's list price on demand, cheapest US region, as of 2025; it "
     "changes, and reserved or spot capacity costs less: --price=USD gives your own"

@@ -125,7 +125,7 @@ def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:
     if "reason" in pair:
         return [f"  {pair['other']} against {pair['baseline']}: none; {pair['reason']}"]
     settings, count = compared["settings"], len(compared["pairs"])
-    told = f"{pair['other']} needs 1/{interval(pair['multiplier'], '.3f')} of the compute"
+    told = f"{pair['other']} needs {interval(inverse(pair['multiplier']), '.3g')} times the compute"
     low, high = pair["losses"]
     lines = [f"  {told} of {pair['baseline']} for losses of {low:.4g} to {high:.4g}"]
     if pair["p"] is None:
@@ -138,5 +138,11 @@ def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:
     lines.append(f"    {grows} (p = {pair['trend_p']:.2g})")
     if "second_opinion" in pair and pair["second_opinion"]["value"] is not None:
         other = pair["second_opinion"]
-        lines.append(f"    by the {other['method']} method 1/{interval(other, '.3f')}")
+        lines.append(f"    by the {other['method']} method {interval(inverse(other), '.3g')} times")
     return lines
+
+
+def inverse(multiplier: dict[str, Any]) -> dict[str, Any]:
+    """What one ladder needs for each FLOP of the other, from what it saves."""
+    turned = {"value": "value", "lo": "hi", "hi": "lo"}
+    return {key: multiplier[other] and 1 / multiplier[other] for key, other in turned.items()}

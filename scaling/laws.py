@@ -265,6 +265,13 @@ def optimal_params(theta: np.ndarray, flops: np.ndarray) -> np.ndarray:
 
 def power_law(name: str, column: str, floor: bool, formula: str, paper: str) -> Law:
     """A law of one column."""
+
+    def constants(t: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(over="ignore"):  # as above
+            scales = np.exp(t[:, :-1])
+        named = dict(zip(("K", "E"), scales.T, strict=False))
+        return named | {"gamma": t[:, -1]}
+
     return Law(
         name,
         formula,
@@ -272,9 +279,7 @@ def power_law(name: str, column: str, floor: bool, formula: str, paper: str) -> 
         (column,),
         ("log_K", "log_E", "gamma") if floor else ("log_K", "gamma"),
         power(column, floor),
-        (lambda t: {"K": np.exp(t[:, 0]), "E": np.exp(t[:, 1]), "gamma": t[:, 2]})
-        if floor
-        else (lambda t: {"K": np.exp(t[:, 0]), "gamma": t[:, 1]}),
+        constants,
         power_starts(column, floor),
     )
 

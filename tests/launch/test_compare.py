@@ -25,7 +25,7 @@ def test_a_folder_against_a_table(tmp_path, paths, capsys):
     out = tmp_path / "c.json"
     assert main(["compare", *paths, QUICK, f"--json={out}"]) == 0
     shown = capsys.readouterr().out
-    assert "better needs 1/" in shown and "of the compute of runs" in shown
+    assert "better needs 0." in shown and "times the compute of runs" in shown
     assert "significant (two-sided p" in shown and "nats per token" in shown
     pair = json.loads(out.read_text())["pairs"][0]
     assert pair["multiplier"]["lo"] < 2 < pair["multiplier"]["hi"]
@@ -44,7 +44,7 @@ def test_the_page_lies_where_out_says(tmp_path, paths, capsys):
     pytest.importorskip("vl_convert")
     names = "--names=old,new"
     assert main(["compare", *paths, QUICK, names, f"--out={tmp_path / 'page'}"]) == 0
-    assert "new needs 1/" in capsys.readouterr().out
+    assert "new needs" in capsys.readouterr().out
     page = (tmp_path / "page" / "index.html").read_text()
     told = json.loads((tmp_path / "page" / "comparison.json").read_text())
     assert "new against old" in page and told["made"]["command"] in page
