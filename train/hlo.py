@@ -173,7 +173,8 @@ class Visit:
 
 
 # Where an instruction's work is done by another computation, and the attribute that names it.
-_INSIDE = {"fusion": "calls", "call": "to_apply", "async-start": "calls"}
+# Generation 7 hands collectives to its sparse cores, by call-start.
+_INSIDE = {"fusion": "calls", "call": "to_apply", "async-start": "calls", "call-start": "to_apply"}
 
 
 def walk(

@@ -102,14 +102,15 @@ def test_payload_and_wire_bytes(kind, asynchronous):
     assert dict(found.calls) == {kind: 1}
 
 
-def test_a_collective_in_an_asynchronous_computation_counts_once():
+@pytest.mark.parametrize(("form", "names"), [("async", "calls"), ("call", "to_apply")])
+def test_a_collective_in_an_asynchronous_computation_counts_once(form, names):
     before = (
         "%inner (q: f32[8,4]) -> f32[2,4] {\n  %q = f32[8,4] parameter(0)\n"
         f"  ROOT %r = f32[2,4] reduce-scatter(%q), {GROUPS}, dimensions={{0}}\n}}\n"
     )
     text = module(
-        "%s = ((f32[8,4]), f32[2,4]) async-start(%p), calls=%inner",
-        "%d = f32[2,4] async-done(%s), calls=%inner",
+        f"%s = ((f32[8,4]), f32[2,4]) {form}-start(%p), {names}=%inner",
+        f"%d = f32[2,4] {form}-done(%s), {names}=%inner",
         before=before,
     )
     assert dict(costs.measure(text).wire) == {"reduce-scatter": 96}
