@@ -174,12 +174,13 @@ def _shuffled(turn: np.ndarray, n: int, seed: int, component: int) -> np.ndarray
     return window
 
 
-def _validation_windows(dataset: Dataset, n_sequences: int, context_length: int) -> np.ndarray:
+def validation_starts(dataset: Dataset, n_sequences: int, context_length: int) -> list[np.ndarray]:
+    """The first token of each window of the fixed validation set, by component [n] each."""
     if n_sequences < 1:
         raise ValueError(f"eval.sequences={n_sequences} must be at least 1")
     component, _ = _deal(np.arange(n_sequences), dataset.weights)
     wanted = np.bincount(component, minlength=len(dataset.components))
-    found = []
+    starts = []
     for part, sequences in zip(dataset.components, wanted, strict=True):
         split = part.splits["validation"]
         there = n_windows(split, context_length)
@@ -188,9 +189,18 @@ def _validation_windows(dataset: Dataset, n_sequences: int, context_length: int)
             raise ValueError(f"{small}, more documents or a larger data.validation")
         n = min(int(sequences), there)
         # The middles of n equal stretches of the split.
-        window = (2 * np.arange(n) + 1) * there // (2 * max(n, 1))
-        found.append(split.read(window * context_length, context_length + 1))
-    return np.concatenate(found)
+        starts.append((2 * np.arange(n) + 1) * there // (2 * max(n, 1)) * context_length)
+    return starts
+
+
+def _validation_windows(dataset: Dataset, n_sequences: int, context_length: int) -> np.ndarray:
+    starts = validation_starts(dataset, n_sequences, context_length)
+    return np.concatenate(
+        [
+            part.splits["validation"].read(of_part, context_length + 1)
+            for part, of_part in zip(dataset.components, starts, strict=True)
+        ]
+    )
 
 
 def _batch(windows: np.ndarray) -> Batch:

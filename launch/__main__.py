@@ -18,6 +18,7 @@ VERBS = {
     "pilot": ("launch.pilot", "place a ladder by a few cheap runs, foretell its precision"),
     "sample": ("launch.sample", "continue a prompt with a trained model"),
     "compile": ("launch.compile", "compile a config for a TPU slice that is not here, measure it"),
+    "ngram": ("launch.ngram", "the loss of an n-gram model on the validation text of a config"),
     "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }
 
