@@ -13,7 +13,10 @@ from model.config import ModelConfig
 from model.hf_families import FAMILIES, INERT, Family
 
 # Keys of ours that change no logits of a trained model in float32.
-UNSEEN = ("init", "init_std", "embedding_std", "dropout", "dtype")
+UNSEEN = (
+    *("init", "init_std", "embedding_std", "dropout", "dtype"),
+    *("scan_layers", "remat"),
+)
 
 
 def read_json(directory: Path) -> dict[str, Any]:

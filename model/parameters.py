@@ -1,5 +1,6 @@
 """This file knows the parameters that a ModelConfig asks for, and checks those that are given."""
 
+import functools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from model import transformer
 from model.config import ModelConfig
 
 
+@functools.lru_cache(maxsize=64)
 def shapes(cfg: ModelConfig) -> dict:
     """The tree of parameters with shapes in place of arrays; nothing is computed."""
     return jax.eval_shape(lambda: transformer.init(cfg, jax.random.key(0)))
@@ -43,4 +45,4 @@ def check(cfg: ModelConfig, params: Any) -> None:
             )
     for name in found:
         if name not in wanted:
-            raise ValueError(f"parameter {name} {found[name].shape} is one that the model has not")
+            raise ValueError(f"parameter {name} {found[name].shape} is unknown to the model")

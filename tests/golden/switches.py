@@ -57,6 +57,13 @@ SWITCHES = {
             "relu → relu²": dict(activation_function="relu2"),
         },
     ),
+    # Norms after each branch and none at the end; ReLU; learned positions; tied.
+    "post_opt": dict(
+        config=SMALL | dict(
+            model_type="opt", ffn_dim=56, dropout=0.0, do_layer_norm_before=False
+        ),
+        flips={"relu → silu": dict(activation_function="silu")},
+    ),
     # Squared ReLU; LayerNorm that multiplies by 1 + weight and has a bias; partial rotary; grouped
     # keys.
     "relu2_nemotron": dict(

@@ -1,0 +1,218 @@
+"""This file reads the golden files of tests/golden and measures our distance from them."""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from model import huggingface, parameters
+from model.config import ModelConfig
+from model.transformer import Decoder
+
+FOLDER = Path(__file__).parent.parent / "golden"
+TOLERANCE = 5e-5  # logits are about 4; float32 alone leaves 7e-6
+HF = sorted(path.name for path in (FOLDER / "hf").iterdir())
+
+# Compiling is what takes these tests their time.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def checkpoint(case: str) -> tuple[ModelConfig, dict]:
+    """A case of hf/, computed in float32 whatever its weights are."""
+    cfg, params = huggingface.load(FOLDER / "hf" / case)
+    return dataclasses.replace(cfg, dtype="float32"), params
+
+
+@functools.cache
+def expected(case: str) -> dict[str, np.ndarray]:
+    """The arrays of expected.npz of a case of hf/, or of an npz of switches/."""
+    path = FOLDER / "hf" / case / "expected.npz"
+    path = path if path.exists() else FOLDER / "switches" / f"{case}.npz"
+    with np.load(path) as file:
+        return dict(file)
+
+
+def logits(cfg: ModelConfig, params: dict, tokens_BT: np.ndarray) -> np.ndarray:
+    """[B, T, V]; parameters that `cfg` has no use for are left out."""
+    found = parameters.flat(params)
+    used = {path: found[path] for path in parameters.flat(parameters.shapes(cfg))}
+    with jax.default_matmul_precision("highest"):
+        apply = jit(lambda params, tokens_BT: Decoder(cfg).apply({"params": params}, tokens_BT))
+        return np.asarray(apply(parameters.nested(used), tokens_BT))
+
+
+def distance(case: str, cfg: ModelConfig, params: dict) -> float:
+    """max |Δ logits| from the golden ones."""
+    arrays = expected(case)
+    return float(np.abs(logits(cfg, params, arrays["tokens"]) - arrays["logits"]).max())
+
+
+# How the model types of switches/ name ours; tuples are side by side, as in model/hf_families.py.
+QKV = ("attention/query", "attention/key", "attention/value")
+SWITCHES = {
+    "alibi_mpt": {
+        "transformer.wte": "embed", "transformer.blocks.0.norm_1": "attention_norm",
+        "transformer.blocks.0.attn.Wqkv": QKV,
+        "transformer.blocks.0.attn.out_proj": "attention/out",
+        "transformer.blocks.0.norm_2": "mlp_norm", "transformer.blocks.0.ffn.up_proj": "mlp/up",
+        "transformer.blocks.0.ffn.down_proj": "mlp/down", "transformer.norm_f": "final_norm",
+    },
+    "parallel_interleaved_gptj": {
+        "transformer.wte": "embed", "transformer.h.0.ln_1": "attention_norm",
+        "transformer.h.0.attn.q_proj": QKV[0], "transformer.h.0.attn.k_proj": QKV[1],
+        "transformer.h.0.attn.v_proj": QKV[2], "transformer.h.0.attn.out_proj": "attention/out",
+        "transformer.h.0.mlp.fc_in": "mlp/up", "transformer.h.0.mlp.fc_out": "mlp/down",
+        "transformer.ln_f": "final_norm", "lm_head": "head",
+    },
+    "parallel_partial_phi": {
+        "model.embed_tokens": "embed", "model.layers.0.input_layernorm": "attention_norm",
+        "model.layers.0.self_attn.q_proj": QKV[0], "model.layers.0.self_attn.k_proj": QKV[1],
+        "model.layers.0.self_attn.v_proj": QKV[2],
+        "model.layers.0.self_attn.dense": "attention/out",
+        "model.layers.0.mlp.fc1": "mlp/up", "model.layers.0.mlp.fc2": "mlp/down",
+        "model.final_layernorm": "final_norm", "lm_head": "head",
+    },
+    "relu_opt": {
+        "model.decoder.embed_tokens": "embed", "model.decoder.embed_positions": "position",
+        "model.decoder.layers.0.self_attn_layer_norm": "attention_norm",
+        "model.decoder.layers.0.self_attn.q_proj": QKV[0],
+        "model.decoder.layers.0.self_attn.k_proj": QKV[1],
+        "model.decoder.layers.0.self_attn.v_proj": QKV[2],
+        "model.decoder.layers.0.self_attn.out_proj": "attention/out",
+        "model.decoder.layers.0.final_layer_norm": "mlp_norm",
+        "model.decoder.layers.0.fc1": "mlp/up", "model.decoder.layers.0.fc2": "mlp/down",
+        "model.decoder.final_layer_norm": "final_norm",
+    },
+    "relu2_nemotron": {
+        "model.embed_tokens": "embed", "model.layers.0.input_layernorm": "attention_norm",
+        "model.layers.0.self_attn.q_proj": QKV[0], "model.layers.0.self_attn.k_proj": QKV[1],
+        "model.layers.0.self_attn.v_proj": QKV[2],
+        "model.layers.0.self_attn.o_proj": "attention/out",
+        "model.layers.0.post_attention_layernorm": "mlp_norm",
+        "model.layers.0.mlp.up_proj": "mlp/up",
+        "model.layers.0.mlp.down_proj": "mlp/down", "model.norm": "final_norm", "lm_head": "head",
+    },
+    "sinusoidal_ctrl": {
+        "transformer.w": "embed", "transformer.h.0.layernorm1": "attention_norm",
+        "transformer.h.0.multi_head_attention.Wq": QKV[0],
+        "transformer.h.0.multi_head_attention.Wk": QKV[1],
+        "transformer.h.0.multi_head_attention.Wv": QKV[2],
+        "transformer.h.0.multi_head_attention.dense": "attention/out",
+        "transformer.h.0.layernorm2": "mlp_norm", "transformer.h.0.ffn.0": "mlp/up",
+        "transformer.h.0.ffn.2": "mlp/down", "transformer.layernorm": "final_norm",
+    },
+}  # fmt: skip
+SWITCHES["post_opt"] = {
+    theirs: {"attention_norm": "attention_post_norm", "mlp_norm": "mlp_post_norm"}.get(ours, ours)
+    for theirs, ours in SWITCHES["relu_opt"].items()
+    if ours != "final_norm"
+}
+
+_BASE = ModelConfig(
+    vocab_size=97, context_length=48, n_layers=1, d_model=40, n_heads=4, n_kv_heads=4, head_dim=10,
+    d_ff=56,
+)  # fmt: skip
+_PHI = dict(positions="rotary", rope_theta=500.0, rope_fraction=0.6, n_kv_heads=2)
+CONFIGS = {
+    "alibi_mpt": dict(
+        d_model=36, n_heads=6, n_kv_heads=6, head_dim=6, d_ff=144, positions="alibi",
+        norm_bias=False, activation="gelu", attention_bias=False, mlp_bias=False,
+    ),
+    "parallel_interleaved_gptj": dict(
+        norm_position="parallel", positions="rotary", rope_layout="interleaved", rope_fraction=0.4,
+        attention_bias=False, tie_embeddings=False,
+    ),
+    "parallel_partial_phi": dict(norm_position="parallel", tie_embeddings=False, **_PHI),
+    "relu_opt": dict(activation="relu"),
+    "post_opt": dict(activation="relu", norm_position="post"),
+    "relu2_nemotron": dict(
+        d_ff=52, activation="relu2", attention_bias=False, mlp_bias=False, tie_embeddings=False,
+        **_PHI,
+    ),
+    "sinusoidal_ctrl": dict(
+        activation="relu", positions="sinusoidal", embedding_scale=True, norm_eps=1e-6
+    ),
+}  # fmt: skip
+
+
+def _outputs(path: str, cfg: ModelConfig) -> int:
+    """How many outputs a projection of queries, keys or values has."""
+    return (cfg.n_heads if path == QKV[0] else cfg.n_kv_heads) * cfg.head_dim
+
+
+@functools.cache
+def switch(case: str) -> tuple[ModelConfig, dict]:
+    """A case of switches/ as ours."""
+    cfg = dataclasses.replace(_BASE, **CONFIGS[case])
+    arrays, leaves = expected(case), {}
+    for theirs, ours in SWITCHES[case].items():
+        paths = (ours,) if isinstance(ours, str) else ours
+        for name in ("weight", "bias"):
+            array = arrays.get(f"weight/{theirs}.{name}")
+            if array is None or (ours, name) == ("head", "bias"):  # which is zero
+                continue
+            kind = "bias" if name == "bias" else _kind(paths[0])
+            ends = np.cumsum([_outputs(path, cfg) for path in paths])[:-1]
+            parts = np.split(array, ends) if len(paths) > 1 else [array]
+            for path, part in zip(paths, parts, strict=True):
+                part = part.T if kind == "kernel" else part
+                outside = path in ("embed", "position", "head", "final_norm")
+                leaves[path if outside else f"blocks/{path}", kind] = (
+                    part if outside else part[None]
+                )
+    leaves = {f"{path}/{kind}": array for (path, kind), array in leaves.items()}
+    return cfg, parameters.nested(PECULIAR.get(case, lambda leaves: leaves)(leaves))
+
+
+def _kind(path: str) -> str:
+    """The leaf of ours that a `weight` of theirs is."""
+    if path in ("embed", "position"):
+        return "embedding"
+    return "scale" if path.endswith("norm") else "kernel"
+
+
+def _offset_norms(leaves: dict) -> dict:
+    """Nemotron's LayerNorm multiplies by 1 + weight."""
+    return {p: 1 + leaf if p.endswith("scale") else leaf for p, leaf in leaves.items()}
+
+
+def _used_rows(leaves: dict) -> dict:
+    """OPT leaves the first two rows of its table of positions unused."""
+    return leaves | {"position/embedding": leaves["position/embedding"][2:]}
+
+
+def _alternating(leaves: dict) -> dict:
+    """CTRL has all sines before all cosines; ours take turns, so the width is put in that order.
+
+    d_model is the axis of each array that the residual stream meets.
+    """
+    width = leaves["embed/embedding"].shape[1]
+    order = np.arange(width).reshape(2, -1).T.reshape(-1)
+    inner = ("out/kernel", "down/kernel")
+    turned = {}
+    for path, leaf in leaves.items():
+        if path.endswith(inner) or path.startswith(("embed", "final_norm")) or "_norm/" in path:
+            turned[path] = leaf[..., order]
+        elif path.endswith("kernel"):
+            turned[path] = leaf[:, order]
+        else:
+            turned[path] = leaf[..., order] if path.endswith(("out/bias", "down/bias")) else leaf
+    return turned
+
+
+PECULIAR = {
+    "relu2_nemotron": _offset_norms,
+    "relu_opt": _used_rows,
+    "post_opt": _used_rows,
+    "sinusoidal_ctrl": _alternating,
+}
+
+
+def config_json(case: str, older: bool = False) -> dict:
+    """config.json of a case of hf/, or older_config.json."""
+    name = "older_config.json" if older else "config.json"
+    return json.loads((FOLDER / "hf" / case / name).read_text())
