@@ -318,7 +318,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     status = training.train(stop)
     if status != "preempted":
         about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
-        write_json(workdir / "result.json", summarise(resolved, dataset, training) | about)
+        write_json(workdir / "result.json", summarise(resolved, dataset, training.record) | about)
     return EXIT_CODES[status]
 
 
@@ -332,18 +332,18 @@ def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None
         )
 
 
-def summarise(resolved: ConfigDict, dataset: store.Dataset, training: Any) -> dict[str, Any]:
+def summarise(resolved: ConfigDict, dataset: store.Dataset, record: Any) -> dict[str, Any]:
     """result.json of a run that has ended, from its metrics."""
     import jax
 
     from train import metrics
 
-    rows = metrics.read(training.workdir / "metrics.jsonl")
+    rows = metrics.read(record.workdir / "metrics.jsonl")
     about = describe(resolved)
     evaluations = [row for row in rows if "eval_loss" in row]
     last = {key: value for row in rows for key, value in row.items()}
-    tokens_per_second = training.step * about["batch"] / max(training.seconds, 1e-9)
-    flops = tokens_per_second * count.flops_per_token(training.cfg.model, "palm")
+    tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
+    flops = tokens_per_second * count.flops_per_token(record.cfg.model, "palm")
     batch, length = resolved.train.batch_size, resolved.model.context_length
     hyper = {k: v for k, v in resolved.optimizer.items() if k != "name"} | {
         "optimizer": resolved.optimizer.name,
@@ -355,16 +355,16 @@ def summarise(resolved: ConfigDict, dataset: store.Dataset, training: Any) -> di
     }
     return about | {
         "holdout": resolved.holdout,
-        **training.origin,
+        **record.origin,
         "epochs_of_data": loader.epochs_of_data(dataset, about["steps"], batch, length),
         "train_loss": last.get("loss"),
         "eval_loss": last.get("eval_loss"),
         "eval_loss_se": last.get("eval_loss_se"),
         "bits_per_byte": last.get("bits_per_byte"),
-        "seconds": training.seconds,
-        "compile_seconds": training.compile_seconds,
+        "seconds": record.seconds,
+        "compile_seconds": record.compile_seconds,
         "tokens_per_second": tokens_per_second,
-        "mfu": flops / training.peak if training.peak else None,
+        "mfu": flops / record.peak if record.peak else None,
         "hyperparameters": hyper,
         "seed": resolved.seed,
         "dataset": dataset.hash,

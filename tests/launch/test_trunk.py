@@ -16,7 +16,7 @@ from launch import plan, sweep, trial, trunk
 from launch.errors import DIVERGED, BadInput
 from launch.files import read_json
 from launch.workers import Event
-from train import checkpoint, loop, metrics
+from train import checkpoint, metrics, record
 
 # Dropout, clipping and an optimiser with a count of its own: whatever could depend on the step.
 TINY = {
@@ -169,7 +169,7 @@ class Killed(Exception):
 
 
 def stop_at(monkeypatch, step: int) -> None:
-    after = loop.Run._after_chunk
+    after = record.Record.after_chunk
 
     def killed(self, *args):
         if self.step >= step:
@@ -177,7 +177,7 @@ def stop_at(monkeypatch, step: int) -> None:
             raise Killed
         return after(self, *args)
 
-    monkeypatch.setattr(loop.Run, "_after_chunk", killed)
+    monkeypatch.setattr(record.Record, "after_chunk", killed)
 
 
 def test_a_killed_trunk_resumes_and_keeps_what_it_keeps(home, whole, direct, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 
 from train import metrics
 from train.checkpoint import damage, finished, read_meta, restore_params
-from train.loop import Plan
+from train.record import Plan
 from train.watch import divergence
 
 ROOT = Path(__file__).resolve().parents[2]
