@@ -4,6 +4,7 @@
 `save` writes what transformers loads. Types are kept, so that weights come back bit by bit.
 """
 
+import concurrent.futures
 import functools
 import json
 import os
@@ -22,6 +23,7 @@ from model.config import ModelConfig
 from model.hf_families import DERIVED, Family
 
 ALIGNMENT = 64  # bytes; JAX takes an array on the CPU as it is if it begins at a multiple
+THREADS = 4  # that read the layers of a parameter
 SHARD = 5_000_000_000  # bytes of one file
 LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 """What a leaf of ours is called there."""
@@ -185,13 +187,18 @@ def _read(
     out = _aligned(tuple(map(len, ranges)), safetensors.DTYPES[first.dtype])
     slices = [slice(r.start, r.stop) for r in ranges[layered:]]
     slices[-1] = slice(slices[-1].start + source.offset, slices[-1].stop + source.offset)
-    for number, layer in enumerate(ranges[0] if layered else [0]):
+
+    def read(number: int, layer: int) -> None:
         target = out[number] if layered else out
         tensor = found[source.template.format(layer)]
         if source.turned:
             tensor.read(slices[1], slices[0], target.T)
         else:
             tensor.read(slices[0], slices[-1], target)
+
+    layers = ranges[0] if layered else [0]
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(read, range(len(layers)), layers))
     return out
 
 
@@ -228,6 +235,8 @@ def save(
         raise FileExistsError(f"{directory} is there already and is not empty; name a new folder")
     config |= {
         "architectures": [family.architecture],
+        # The class's defaults are tokens of another vocabulary.
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": str(np.dtype(leaves["embed/embedding"].dtype)),
     } | dict(extra or {})
     temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
