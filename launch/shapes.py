@@ -27,7 +27,8 @@ ASPECT_WEIGHT, HALVING_WEIGHT = 0.1, 0.03
 OFF_SIZE = 0.1  # a config further from N than this is refused; a published end reaches as far
 RULES = {
     "aspect ratio": "d_model/n_layers: the family's, interpolated in log N, held beyond its ends",
-    "heads": "head width, query heads a key/value head and d_ff/d_model of the nearest size; "
+    "heads": "head width, d_model/n_heads, query heads a key/value head and d_ff/d_model of the "
+    "nearest size; "
     "narrower heads below the smallest size; from 16 heads on in fours, to divide over devices",
     "batch": f"the family's, interpolated in log N; beyond its ends 0.2920 C^0.3271 tokens "
     f"({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
@@ -39,12 +40,13 @@ RULES = {
 
 @dataclass(frozen=True)
 class Member:
-    """One published size of a family. `batch` is in tokens; None where it was not published."""
+    """One published size of a family. `batch` is in tokens; it and `learning_rate` are None where
+    they were not published."""
 
     name: str
     params: float
     model: ModelConfig
-    batch: float
+    batch: float | None
     learning_rate: float | None
 
     @property
@@ -68,7 +70,8 @@ def members(family: str, convention: str, **changes: int) -> list[Member]:
         if name.split("-")[0] != family:
             continue
         config = get_config(name)
-        batch = config.train.batch_size * config.model.context_length
+        sequences = sections.get("train", {}).get("batch_size")
+        batch = sequences and sequences * config.model.context_length
         config.model.update(changes)
         model = derive(config.model.to_dict())
         rate = sections.get("optimizer", {}).get("learning_rate")
@@ -116,7 +119,8 @@ def shaped(
             f"{', '.join(FAMILY_NAMES)}"
         )
     run = trained(published, n, tokens, model.context_length)
-    overrides = {f"model.{key}": value for key, value in (changes | shape).items()} | run
+    keys = changes | shape | following(nearest.model, shape)
+    overrides = {f"model.{key}": value for key, value in keys.items()} | run
     return {
         "family": family,
         "config": f"configs/pretrain.py:{nearest.name}",
@@ -160,16 +164,20 @@ def near_heads(
     nearest: Member, layers: int, head_dim: int, params: float, convention: str
 ) -> list[dict[str, int]]:
     """The shapes with the most heads that stay below N, and with the next more."""
-    group = nearest.model.n_heads // nearest.model.n_kv_heads
-    ratio = nearest.model.d_ff / nearest.model.d_model
+    model = nearest.model
+    one = model.n_kv_heads == 1  # and stays one, whatever the number of query heads
+    group = 1 if one else model.n_heads // model.n_kv_heads
+    # Heads side by side are as wide as the model, or narrower or wider where they are so published.
+    whole = model.d_model % model.n_heads == 0
+    per_head = model.d_model // model.n_heads * head_dim // model.head_dim if whole else head_dim
+    ratio = model.d_ff / model.d_model * per_head / head_dim
 
     def keys(groups: int) -> dict[str, int]:
         heads = groups * group
         # Ratios such as LLaMA's 2.69 make whole multiples of a head's width.
         ff = head_dim * max(1, round(ratio * heads))
-        grouped = {"n_kv_heads": groups} if group > 1 else {}
-        width = {"d_model": heads * head_dim, "n_heads": heads, "head_dim": head_dim, "d_ff": ff}
-        return {"n_layers": layers} | width | grouped
+        width = {"d_model": heads * per_head, "n_heads": heads, "head_dim": head_dim, "d_ff": ff}
+        return {"n_layers": layers, "n_kv_heads": 1 if one else groups} | width
 
     low, high = 0, 1
     while counted(changed(nearest.model, keys(high)), convention) < params:
@@ -179,14 +187,21 @@ def near_heads(
         below = counted(changed(nearest.model, keys(middle)), convention) < params
         low, high = (middle, high) if below else (low, middle)
     if low * group >= MANY_HEADS:
-        low, high = low // 4 * 4, low // 4 * 4 + 4
+        step = 4 // math.gcd(4, group)
+        low, high = low // step * step, low // step * step + step
     return [keys(groups) for groups in (low, high) if groups]
 
 
 def changed(model: ModelConfig, keys: dict[str, int]) -> ModelConfig:
     """The model with other sizes."""
-    grouped = {"n_kv_heads": keys["n_heads"]} | keys
-    return ModelConfig(**(vars(model) | grouped))
+    return ModelConfig(**(vars(model) | keys))
+
+
+def following(model: ModelConfig, keys: dict[str, int]) -> dict[str, float]:
+    """What is published as a function of the width, at the width of `keys`."""
+    if model.logit_scale == model.d_model**-0.5:  # PaLM
+        return {"logit_scale": keys["d_model"] ** -0.5}
+    return {}
 
 
 def trained(
@@ -197,8 +212,9 @@ def trained(
     sizes = [member.params for member in published]
     inside = sizes[0] / (1 + OFF_SIZE) <= params <= sizes[-1] * (1 + OFF_SIZE)
     batch, rate = 0.2920 * flops**0.3271, 0.3118 * flops**-0.1250
-    if inside:
-        batch = interpolated(sizes, [member.batch for member in published], params)
+    batches = [member.batch for member in published]
+    if inside and None not in batches:
+        batch = interpolated(sizes, batches, params)
     rates = [member.learning_rate for member in published]
     if inside and None not in rates:
         rate = interpolated(sizes, rates, params)
