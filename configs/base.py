@@ -104,7 +104,7 @@ def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
         batch_size=32,  # sequences of one optimiser step, over all devices
-        batch_per_device=0,  # sequences; > 0: batch_size is this times the number of devices
+        batch_per_device=0,  # sequences; > 0: batch_size is this times mesh.data times mesh.fsdp
         accumulation=1,  # micro-batches of one step, their gradients averaged
         duration="5e6 tokens",
         flops_convention="6nd",  # 6nd | kaplan | chinchilla | palm: what a duration in flops means
@@ -169,5 +169,5 @@ def log() -> dict:
 
 
 def mesh() -> dict:
-    """Devices along each axis; one may be -1 (what remains). All local devices are used."""
-    return dict(data=1, fsdp=-1)
+    """Devices along each axis, which `train/mesh.py` describes; one may be -1 (what remains)."""
+    return dict(data=1, fsdp=-1, tensor=1, sequence=1)

@@ -22,6 +22,7 @@ from launch.files import read_json, write_json
 from model import count
 from model.config import DEFAULTS, ModelConfig, derive
 from train import duration, parametrization
+from train.mesh import row_parts
 from train.optimizer import OPTIMIZERS
 from train.schedule import SCHEDULES
 from train.watch import Stop, stop_signals
@@ -163,6 +164,7 @@ def _model(config: ConfigDict, dataset: store.Dataset) -> ModelConfig:
 
 
 def _resolve_batch(config: ConfigDict, devices: int) -> None:
+    devices = row_parts(dict(config.mesh), devices)  # those of tensor and sequence share rows
     if config.train.batch_per_device:
         config.train.batch_size = config.train.batch_per_device * devices
         config.train.batch_per_device = 0

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from model import masks, parametrization
 from model.config import ModelConfig
 from model.layers import Linear, Norm
+from model.partitioning import constrain, ways
 from model.positions import alibi, angles, rotary
 
 
@@ -180,11 +181,12 @@ class Attention(nn.Module):
 
     def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [B, T, H, C], keys and values [B, T, K, C] before they are rotated."""
-        cfg = self.cfg
+        cfg, tensor = self.cfg, ways("heads")
 
         def project(name, heads):
             x = Linear(cfg, heads * cfg.head_dim, cfg.attention_bias, name=name)(x_BTD)
-            return x.reshape(*x_BTD.shape[:2], heads, cfg.head_dim)
+            x = x.reshape(*x_BTD.shape[:2], heads, cfg.head_dim)
+            return constrain(x, "batch", "seq", "heads", None) if heads % tensor == 0 else x
 
         q_BTHC, k_BTKC = project("query", cfg.n_heads), project("key", cfg.n_kv_heads)
         if cfg.qk_norm:

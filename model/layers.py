@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from model import parametrization
 from model.config import ModelConfig
+from model.partitioning import constrain, ways
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -43,11 +44,6 @@ def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> f
     return factor * cfg.init_std
 
 
-def constrain(x: jax.Array, *axes: str) -> jax.Array:
-    """Asks for `x` to be sharded by these logical axes; no-op where no rules are in force."""
-    return nn.with_logical_constraint(x, axes)
-
-
 @jax.custom_vjp
 def layout_kept(kernel: jax.Array) -> jax.Array:
     """The same array; its gradient is computed in its layout, which XLA would else turn round."""
@@ -57,20 +53,27 @@ def layout_kept(kernel: jax.Array) -> jax.Array:
 layout_kept.defvjp(lambda kernel: (kernel, None), lambda _, g: (jax.lax.optimization_barrier(g),))
 
 
+def merged(x_BTI: jax.Array) -> jax.Array:
+    """The 2-D view [M, I] that products contract; x itself where T is sharded, as M cannot be.
+
+    XLA:CPU materialises transposed copies in the weight gradient of a 3-D contraction; the view
+    avoids them and costs nothing elsewhere.
+    """
+    return x_BTI if ways("seq") > 1 else x_BTI.reshape(-1, x_BTI.shape[-1])
+
+
 def product(x_MI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """x W [M, O] as `dtype`. W's gradient is computed longer side last: up to 2× faster on CPU."""
     if kernel_IO.shape[0] > kernel_IO.shape[1]:
         kernel_OI = layout_kept(kernel_IO.T)
-        return jnp.einsum("mi,oi->mo", x_MI, kernel_OI, preferred_element_type=dtype)
+        return jnp.einsum("...i,oi->...o", x_MI, kernel_OI, preferred_element_type=dtype)
     return jnp.matmul(x_MI, layout_kept(kernel_IO), preferred_element_type=dtype)
 
 
 class Linear(nn.Module):
-    """y = x W + b over the last axis, contracted as a 2-D [tokens, features] view.
+    """y = x W + b over the last axis.
 
-    XLA:CPU materialises transposed copies in the weight gradient of a 3-D contraction; the view
-    avoids them and costs nothing elsewhere. `residual` marks outputs added to the residual stream,
-    `logits` those that stay float32.
+    `residual` marks outputs added to the residual stream, `logits` those that stay float32.
     """
 
     cfg: ModelConfig
@@ -85,7 +88,7 @@ class Linear(nn.Module):
         init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual, self.logits))
         kernel = self.param("kernel", init, (fan_in, self.features))
         out = jnp.dtype(jnp.float32) if self.logits else dtype
-        y = product(x.reshape(-1, fan_in).astype(dtype), kernel.astype(dtype), out)
+        y = product(merged(x).astype(dtype), kernel.astype(dtype), out)
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(out)
         return y.reshape(*x.shape[:-1], self.features)
@@ -107,9 +110,8 @@ class Embed(nn.Module):
 
     def score(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, rows], float32."""
-        x_MD = x_BTD.reshape(-1, self.cfg.d_model)
         kernel_DV = self.embedding.astype(self.cfg.dtype).T
-        logits_MV = product(x_MD, kernel_DV, jnp.dtype(jnp.float32))
+        logits_MV = product(merged(x_BTD), kernel_DV, jnp.dtype(jnp.float32))
         return logits_MV.reshape(*x_BTD.shape[:-1], -1)
 
 
@@ -151,4 +153,5 @@ class MLP(nn.Module):
             h_BTF = act(Linear(cfg, cfg.d_ff, bias, name="gate")(x_BTD)) * h_BTF
         else:
             h_BTF = act(h_BTF)
+        h_BTF = constrain(h_BTF, "batch", "seq", "mlp")
         return Linear(cfg, cfg.d_model, bias, residual=True, name="down")(h_BTF)

@@ -1,9 +1,8 @@
 """This file spreads arrays over devices: which dimension of which array goes along which mesh axis.
 
 Two tables. PARAMETER_RULES gives every parameter, by path, the logical axes of its dimensions;
-MESH_AXES maps logical axes to mesh axes. Optimiser moments follow their parameter. With the default
-mesh all devices lie along `fsdp`: batches are split, and parameters and moments too (Rajbhandari et
-al. 2020, ZeRO stage 3); along `data` parameters are replicated.
+MESH_AXES, in train/mesh.py, maps logical axes to mesh axes. Optimiser moments follow their
+parameter.
 """
 
 import contextlib
@@ -13,9 +12,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from model.config import ModelConfig
+from train.mesh import MESH_AXES, Misfit
+from train.mesh import make_mesh as make_mesh
 from train.rules import lookup, path_name
 
 PARAMETER_RULES = (
@@ -34,84 +35,60 @@ PARAMETER_RULES = (
     (r"^head/kernel$", ("embed", "vocab")),
 )
 
-MESH_AXES = {
-    "batch": ("data", "fsdp"),
-    "embed": "fsdp",
-    # Replicated:
-    "layer": None,
-    "vocab": None,
-    "position": None,
-    "heads": None,
-    "mlp": None,
-    "vector": None,
-    "seq": None,
-    "activation": None,
-}
+AnyMesh = Mesh | AbstractMesh  # the second where a program is traced, or in a test without devices
 
 
-class Misfit(ValueError):
-    """A mesh, or sizes on it, that cannot be."""
-
-
-def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
-    """A mesh over all local devices; one size may be -1. ValueError if the product is not their
-    number, or if an axis is no value of MESH_AXES."""
-    devices = jax.local_devices() if devices is None else devices
-    sizes, used = dict(sizes), _mesh_axes_in_use()
-    for axis, size in sizes.items():
-        if axis not in used:
+def require(cfg: ModelConfig, mesh: AnyMesh) -> None:
+    """Misfit where the model's heads or context cannot be divided along the mesh."""
+    ways = {axis: mesh.shape.get(axis, 1) for axis in ("tensor", "sequence")}
+    for key, axis in (("n_heads", "tensor"), ("context_length", "sequence")):
+        size, parts = getattr(cfg, key), ways[axis]
+        if size % parts:
             raise Misfit(
-                f"mesh.{axis}={size}: no entry of MESH_AXES uses this axis; use {', '.join(used)}"
+                f"model.{key}={size} is not divisible by mesh.{axis}={parts}; "
+                f"use model.{key}={_nearest(size, parts)}, or mesh.{axis}={math.gcd(size, parts)}"
             )
-        if size != -1 and size < 1:
-            raise Misfit(f"mesh.{axis}={size} must be a positive number, or -1 for the rest")
-    inferred = [axis for axis, size in sizes.items() if size == -1]
-    known = math.prod(size for size in sizes.values() if size != -1)
-    text = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
-    if len(inferred) > 1:
-        raise Misfit(f"{text}: only one axis can be -1")
-    if inferred:
-        sizes[inferred[0]] = len(devices) // known
-    if math.prod(sizes.values()) != len(devices):
+    kv, parts = cfg.n_kv_heads, ways["tensor"]
+    if kv % parts and parts % kv:  # fewer heads than parts are repeated
         raise Misfit(
-            f"{text} does not multiply to the {len(devices)} devices there are; "
-            f"set mesh.{inferred[0] if inferred else 'fsdp'} so that it does, or to -1"
+            f"model.n_kv_heads={kv} neither divides mesh.tensor={parts} nor is divisible by it; "
+            f"use mesh.tensor={math.gcd(kv, parts)}"
         )
-    shape = tuple(sizes.values())
-    return Mesh(np.asarray(devices).reshape(shape), tuple(sizes))
 
 
-def _mesh_axes_in_use() -> list[str]:
-    values = [v if isinstance(v, tuple) else (v,) for v in MESH_AXES.values() if v]
-    return sorted({axis for value in values for axis in value})
+def _nearest(size: int, parts: int) -> str:
+    """The multiples of `parts` next to `size`."""
+    below, above = size // parts * parts, (size // parts + 1) * parts
+    return f"{below} or {above}" if below else str(above)
 
 
-def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: Mesh) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; ValueError naming the array for a
-    wrong rank, a mesh axis used twice, or a dimension that its mesh axis does not divide."""
+def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: AnyMesh) -> PartitionSpec:
+    """The PartitionSpec of an array with these logical axes; Misfit naming the array for a
+    wrong rank, a mesh axis used twice, or a dimension that its mesh axes do not divide."""
     if len(axes) != len(shape):
         raise Misfit(f"{name}: its rule names {len(axes)} axes {axes}, its shape is {shape}")
     parts, taken = [], {}
     for dimension, axis in zip(shape, axes, strict=True):
-        target = MESH_AXES[axis]
-        for mesh_axis in (target,) if isinstance(target, str) else target or ():
-            if mesh_axis in taken:
+        targets = tuple(target for target in MESH_AXES[axis] if target in mesh.shape)
+        for target in targets:
+            if target in taken:
                 raise Misfit(
-                    f"{name}: logical axes {taken[mesh_axis]!r} and {axis!r} collide on mesh axis "
-                    f"{mesh_axis!r}; map one of them elsewhere in MESH_AXES"
+                    f"{name}: logical axes {taken[target]!r} and {axis!r} collide on mesh axis "
+                    f"{target!r}; map one of them elsewhere in MESH_AXES"
                 )
-            taken[mesh_axis] = axis
-            if dimension % mesh.shape[mesh_axis]:
-                raise Misfit(
-                    f"{name}: dimension {axis!r} = {dimension} of {shape} is not divisible by "
-                    f"mesh.{mesh_axis}={mesh.shape[mesh_axis]}; change the size, "
-                    "or set mesh.fsdp=1 mesh.data=-1"
-                )
-        parts.append(target)
+            taken[target] = axis
+        ways = math.prod(mesh.shape[target] for target in targets)
+        if dimension % ways:
+            text = " × ".join(f"mesh.{target}={mesh.shape[target]}" for target in targets)
+            raise Misfit(
+                f"{name}: dimension {axis!r} = {dimension} of {shape} is not divisible by "
+                f"{text}; use {_nearest(dimension, ways)}, or a smaller mesh.{targets[0]}"
+            )
+        parts.append(targets or None)
     return PartitionSpec(*parts)
 
 
-def parameter_shardings(params: Any, mesh: Mesh) -> Any:
+def parameter_shardings(params: Any, mesh: AnyMesh) -> Any:
     """A NamedSharding for every parameter (arrays or shapes)."""
 
     def one(path, leaf):
@@ -122,7 +99,7 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
+def state_shardings(state: Any, mesh: AnyMesh) -> Any:
     """Shardings of a TrainState (arrays or shapes). Optimiser leaves whose path ends in a
     parameter's path and that have its shape follow it; counters and factored moments, which are
     small, are replicated."""
@@ -143,9 +120,31 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     )
 
 
+def constrain_parameters(tree: Any) -> Any:
+    """Asks for parameters, or what has their shapes, to lie as the rules say on the mesh in force.
+
+    Of gradients: so that each device is sent the sum of its own part (reduce-scatter) and not all
+    of it (all-reduce).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
+
+
+def constrain_state(state: Any) -> Any:
+    """Asks for a TrainState to lie as `state_shardings` says, so that what comes out of a program
+    can go in again."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return state
+    return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
+
+
 def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:
-    """Rows of a batch over all devices; `leading` dimensions (steps) stand before the rows."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * leading, MESH_AXES["batch"]))
+    """Of a batch [B, T]; `leading` dimensions (steps) stand before its rows."""
+    axes = [tuple(t for t in MESH_AXES[axis] if t in mesh.shape) for axis in ("batch", "seq")]
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, *[a or None for a in axes]))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from model.transformer import Decoder, init
 from train import optimizer, parametrization
 from train.loss import cross_entropy, training_loss
 from train.schedule import learning_rate
+from train.sharding import constrain_parameters, constrain_state
 
 Batch = dict[str, jax.Array]  # tokens, targets, weights; where packed: segments, positions [B, T]
 
@@ -84,14 +85,18 @@ def gradients(
     grad = jax.grad(loss_sums, has_aux=True)
     if cfg.accumulation == 1:
         grads, (nll, weight) = grad(params, cfg, batch, key)
+        grads = constrain_parameters(grads)
     else:
         micro = jax.tree.map(lambda x: x.reshape(cfg.accumulation, -1, *x.shape[1:]), batch)
         keys = jax.random.split(key, cfg.accumulation)
 
         def add(sums, xs):
-            return jax.tree.map(jnp.add, sums, grad(params, cfg, *xs)), None
+            grads, counts = grad(params, cfg, *xs)
+            parts = constrain_parameters(grads), counts
+            return jax.tree.map(jnp.add, sums, parts), None
 
-        zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0), jnp.float32(0)))
+        zeros = constrain_parameters(jax.tree.map(jnp.zeros_like, params))
+        zeros = zeros, (jnp.float32(0), jnp.float32(0))
         (grads, (nll, weight)), _ = jax.lax.scan(add, zeros, (micro, keys))
     weight = jnp.maximum(weight, 1e-8)
     return jax.tree.map(lambda g: g / weight, grads), nll / weight
@@ -126,7 +131,7 @@ def train_chunk(
     def body(i, carry):
         state, metrics = carry
         state, row = train_step(cfg, state, jax.tree.map(lambda x: x[i], batches))
-        return state, {k: metrics[k].at[i].set(row[k]) for k in metrics}
+        return constrain_state(state), {k: metrics[k].at[i].set(row[k]) for k in metrics}
 
     return jax.lax.fori_loop(0, steps, body, (state, metrics))
 

@@ -1,6 +1,14 @@
-"""This file trains 20 steps on 1 and on 8 virtual devices and prints losses and bytes as JSON."""
+"""This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
+
+Arguments: names of MESHES to train on beside one device; `restore:NAME`, to go on there from what
+`fsdp` saved after 5 steps; `made:NAME`. Of each: losses, how far the first step's gradient is from
+one device's, bytes of the state on each device.
+"""
 
 import json
+import sys
+import tempfile
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +16,10 @@ import numpy as np
 
 from model.config import ModelConfig
 from train import sharding
+from train.checkpoint import Checkpoints
 from train.loop import initial_state
-from train.step import StepConfig, train_chunk
+from train.mesh import make_mesh
+from train.step import StepConfig, TrainState, train_chunk
 
 MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
 CFG = StepConfig(MODEL)
@@ -17,34 +27,115 @@ HYPER = dict(
     learning_rate=1e-2, warmup=2, decay=2, total=20, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
     weight_decay=0.1, clip_norm=1.0,
 )  # fmt: skip
-CHUNK = 10  # blocking between chunks: collectives in flight deadlock on few cores
+STEPS, SAVED = 10, 5
+CHUNK = 5  # blocking between chunks: many collectives in flight deadlock on few cores
+ALONE = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
 MESHES = {
-    "one": ({"data": 1, "fsdp": 1}, 1),
-    "fsdp": ({"data": 1, "fsdp": -1}, 8),
-    "both": ({"data": 2, "fsdp": 4}, 8),
-}
+    "one": ALONE,
+    "other seed": ALONE,
+    "data": ALONE | {"data": 8},
+    "fsdp": ALONE | {"fsdp": -1},
+    "tensor": ALONE | {"tensor": 4},
+    "sequence": ALONE | {"sequence": 8},
+    "data fsdp": ALONE | {"data": 2, "fsdp": 4},
+    "data fsdp 4x2": ALONE | {"data": 4, "fsdp": 2},
+    "data tensor": ALONE | {"data": 4, "tensor": 2},
+    "data sequence": ALONE | {"data": 2, "sequence": 4},
+    "fsdp tensor": ALONE | {"fsdp": 2, "tensor": 4},
+    "fsdp sequence": ALONE | {"fsdp": 2, "sequence": 4},
+    "tensor sequence": ALONE | {"tensor": 2, "sequence": 4},
+}  # fmt: skip
 
 
-def train(sizes: dict[str, int], devices: int, seed: int) -> dict:
-    """The losses of 20 steps, and the bytes of the state that each device holds."""
-    tokens = np.random.default_rng(0).integers(0, 64, (20, 8, 17)).astype(np.int32)
+def batches() -> dict[str, np.ndarray]:
+    tokens = np.random.default_rng(0).integers(0, 64, (STEPS, 8, 17)).astype(np.int32)
     data = {"tokens": tokens[..., :-1], "targets": tokens[..., 1:]}
-    data["weights"] = np.ones(data["tokens"].shape, np.float32)
-    mesh = sharding.make_mesh(sizes, jax.devices()[:devices])
+    return data | {"weights": np.ones(data["tokens"].shape, np.float32)}
+
+
+def mesh_of(name: str) -> jax.sharding.Mesh:
+    sizes = MESHES[name]
+    devices = abs(int(np.prod(list(sizes.values()))))
+    return make_mesh(sizes, jax.devices()[: 8 if -1 in sizes.values() else devices])
+
+
+def steps(state: TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> tuple:
+    """(state, losses) after steps first..last, chunk by chunk; all chunks are of one shape."""
+    losses, where = [], sharding.batch_sharding(mesh, 1)
+    while first < last:
+        count = min(CHUNK, last - first)
+        part = {k: np.resize(v[first : first + count], (CHUNK, 8, 16)) for k, v in DATA.items()}
+        state, metrics = train_chunk(CFG, state, jax.device_put(part, where), jnp.int32(count))
+        losses += np.asarray(metrics["loss"])[:count].tolist()
+        first += count
+    return state, losses
+
+
+def gradient(state: TrainState) -> dict:
+    """The gradient that the first step left in the first moment, for each parameter."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in named.items() if ".mu" in name}
+
+
+def distance(found: dict, expected: dict) -> float:
+    """The largest difference, each parameter's relative to its norm."""
+    return max(
+        float(np.linalg.norm(found[name] - g) / np.linalg.norm(g)) for name, g in expected.items()
+    )
+
+
+def train(name: str, folder: str) -> dict:
+    mesh = mesh_of(name)
     with sharding.activation_rules(mesh):
-        _, make = initial_state(CFG, HYPER, seed, mesh)
-        state, losses = make(), []
+        like, make = initial_state(CFG, HYPER, int(name == "other seed"), mesh)
+        state = make()
         shards = [s for leaf in jax.tree.leaves(state) for s in leaf.addressable_shards]
         held = [sum(s.data.nbytes for s in shards if s.device == d) for d in mesh.devices.ravel()]
-        for first in range(0, 20, CHUNK):
-            part = {k: v[first : first + CHUNK] for k, v in data.items()}
-            part = jax.device_put(part, sharding.batch_sharding(mesh, 1))
-            state, metrics = train_chunk(CFG, state, part, jnp.int32(CHUNK))
-            losses += np.asarray(metrics["loss"]).tolist()
-    return {"losses": losses, "bytes": held}
+        state, losses = steps(state, mesh, 0, 1)
+        first = gradient(state)
+        GRADIENTS.setdefault("one", first)
+        state, more = steps(state, mesh, 1, SAVED)
+        for expected, leaf in zip(jax.tree.leaves(like), jax.tree.leaves(state), strict=True):
+            assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim), name
+        if name == "fsdp":
+            saver = Checkpoints(folder, 1, 0)
+            saver.save(SAVED, state, {})
+            saver.close()
+        losses += more + steps(state, mesh, SAVED, STEPS)[1]
+    return {"losses": losses, "gradient": distance(first, GRADIENTS["one"]), "bytes": held}
 
+
+def restore(name: str, folder: str) -> dict:
+    """The losses of the later steps, from what another mesh saved."""
+    mesh = mesh_of(name)
+    with sharding.activation_rules(mesh):
+        like, _ = initial_state(CFG, HYPER, 0, mesh)
+        state, _ = Checkpoints(folder, 1, 0).restore(like)
+        return {"losses": steps(state, mesh, SAVED, STEPS)[1]}
+
+
+def made(name: str, folder: str) -> dict[str, int]:
+    """Bytes that one device needs while the initial state of a larger model is made; `control`: on
+    one device; and those of the state."""
+    mesh, cfg = mesh_of(name), StepConfig(ModelConfig(512, 64, 1, 128, 4, 4, 32, 512))
+    like, make = initial_state(cfg, HYPER, 0, mesh)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    alone = jax.jit(initial_state(cfg, HYPER, 0, mesh_of("one"))[1])
+    return {"peak": peak(jax.jit(make)), "control": peak(alone), "whole": whole}
+
+
+def peak(f: Callable) -> int:
+    return f.lower().compile().memory_analysis().peak_memory_in_bytes
+
+
+DATA, GRADIENTS = batches(), {}
+VERBS = {"": train, "restore": restore, "made": made}
 
 if __name__ == "__main__":
-    results = {name: train(*mesh, seed=0) for name, mesh in MESHES.items()}
-    results["other seed"] = train(*MESHES["one"], seed=1)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ["one", *sys.argv[1:]]:
+            verb, _, mesh = name.rpartition(":")
+            results[name] = VERBS[verb](mesh, folder)
     print(json.dumps(results))

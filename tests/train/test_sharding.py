@@ -1,9 +1,10 @@
-"""This file tests sharding: the rule tables and their errors, and FSDP on 8 virtual devices."""
+"""This file tests sharding: the rule tables with their errors, meshes on 8 virtual devices."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -11,20 +12,48 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from model.config import derive
+from model.config import ModelConfig, derive
 from model.transformer import init
 from train import sharding
+from train.mesh import make_mesh, row_parts
 from train.rules import lookup, path_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def eight() -> dict:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Meshes of eight_devices.py, and into how many parts they cut the state.
+QUICK = {"fsdp": 8, "tensor": 4, "sequence": 8, "data fsdp": 4}
+SLOW = {
+    "data": 1, "data fsdp 4x2": 2, "data tensor": 2, "data sequence": 4, "fsdp tensor": 8,
+    "fsdp sequence": 8, "tensor sequence": 8,
+}  # fmt: skip
+MESHES = [*QUICK, *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW]]
+RESTORED = ["one", "data fsdp", pytest.param("data fsdp 4x2", marks=pytest.mark.slow)]
+
+
+class Eight:
+    """Results of eight_devices.py, run once for all quick tests and once for all slow ones."""
+
+    def __init__(self):
+        self._found = {}
+
+    def __getitem__(self, name: str) -> dict:
+        if name not in self._found:
+            self._found |= run(QUICK_RUN if name in ("one", *QUICK_RUN) else SLOW_RUN)
+        return self._found[name]
+
+
+QUICK_RUN = ["other seed", *QUICK, "restore:one", "restore:data fsdp", "made:fsdp"]
+SLOW_RUN = ["fsdp", *SLOW, "restore:data fsdp 4x2"]
+
+
+def run(names: list[str]) -> dict:
+    # Unoptimised code is compiled in half the time; what is tested is how programs are divided.
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = os.environ.get("XLA_FLAGS", "") + " " + flags
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("eight_devices.py")],
+        [sys.executable, Path(__file__).with_name("eight_devices.py"), *names],
         env=environment,
         capture_output=True,
         text=True,
@@ -34,22 +63,42 @@ def eight() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mesh", ["fsdp", "both"])
-def test_sharded_losses_are_those_of_one_device(eight, mesh):
+@pytest.fixture(scope="module")
+def eight() -> Eight:
+    return Eight()
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_sharded_losses_and_gradients_are_those_of_one_device(eight, mesh):
     np.testing.assert_allclose(eight[mesh]["losses"], eight["one"]["losses"], rtol=1e-5)
+    assert eight[mesh]["gradient"] < 1e-5
 
 
-def test_control_another_seed_has_other_losses(eight):
+def test_control_another_seed_has_other_losses_and_gradients(eight):
     one, other = eight["one"]["losses"], eight["other seed"]["losses"]
     assert np.abs(np.subtract(one, other)).max() > 1e-3
+    assert eight["other seed"]["gradient"] > 0.1
 
 
-def test_bytes_per_device_are_what_the_rules_say(eight):
-    whole = eight["one"]["bytes"][0]
+@pytest.mark.parametrize("mesh", MESHES)
+def test_bytes_per_device_are_what_the_rules_say(eight, mesh):
+    whole, parts = eight["one"]["bytes"][0], (QUICK | SLOW)[mesh]
     small = 0.03  # of the bytes: scales and counters, which are replicated
-    for mesh, parts in (("fsdp", 8), ("both", 4)):
-        for held in eight[mesh]["bytes"]:
-            assert whole / parts <= held <= whole * (1 / parts + small), mesh
+    for held in eight[mesh]["bytes"]:
+        assert whole / parts <= held <= whole * (1 / parts + small)
+
+
+@pytest.mark.parametrize("mesh", RESTORED)
+def test_a_checkpoint_of_eight_devices_trains_on_on_another_mesh(eight, mesh):
+    expected = eight["one"]["losses"][5:]
+    np.testing.assert_allclose(eight[f"restore:{mesh}"]["losses"], expected, rtol=1e-5)
+    earlier = np.subtract(eight["one"]["losses"][:5], expected)
+    assert np.abs(earlier).max() > 1e-3  # control: other steps have other losses
+
+
+def test_no_device_ever_holds_the_whole_initial_state(eight):
+    found = eight["made:fsdp"]
+    assert found["peak"] < 0.2 * found["whole"] <= 0.2 * found["control"]
 
 
 def shapes(**changes) -> dict:
@@ -70,10 +119,11 @@ def shapes(**changes) -> dict:
     ],
 )
 def test_every_parameter_has_a_rule_of_its_rank(changes):
-    mesh = sharding.make_mesh({"data": 1, "fsdp": -1}, jax.devices()[:1])
-    specs = sharding.parameter_shardings(shapes(**changes), mesh)
-    assert specs["embed"]["embedding"].spec == PartitionSpec(None, "fsdp")
-    assert specs["blocks"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, None, "fsdp")
+    mesh = make_mesh({"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1}, jax.devices()[:1])
+    found = sharding.parameter_shardings(shapes(**changes), mesh)
+    split = ("fsdp", "sequence")
+    assert found["embed"]["embedding"].spec == PartitionSpec("tensor", split)
+    assert found["blocks"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", split)
 
 
 def fake_mesh(**sizes) -> jax.sharding.AbstractMesh:
@@ -87,7 +137,11 @@ def test_errors_name_what_is_wrong(monkeypatch):
         sharding.spec("embed/embedding", (256, 12), ("vocab", "embed"), fake_mesh(data=1, fsdp=8))
     with pytest.raises(ValueError, match=r"names 2 axes .* shape is \(3,\)"):
         sharding.spec("x", (3,), ("vocab", "embed"), fake_mesh(data=1, fsdp=1))
-    monkeypatch.setitem(sharding.MESH_AXES, "mlp", "fsdp")
+    with pytest.raises(
+        ValueError, match=r"'embed' = 20 .* mesh.fsdp=2 × mesh.sequence=4; use 16 or 24"
+    ):
+        sharding.spec("x", (20,), ("embed",), fake_mesh(fsdp=2, sequence=4))
+    monkeypatch.setitem(sharding.MESH_AXES, "mlp", ("fsdp",))
     with pytest.raises(ValueError, match=r"'embed' and 'mlp' collide on mesh axis 'fsdp'"):
         sharding.spec("x", (8, 8), ("embed", "mlp"), fake_mesh(data=1, fsdp=8))
 
@@ -95,7 +149,7 @@ def test_errors_name_what_is_wrong(monkeypatch):
 @pytest.mark.parametrize(
     "sizes, message",
     [
-        ({"data": 1, "tensor": 1}, r"mesh.tensor=1: no entry of MESH_AXES uses this axis"),
+        ({"data": 1, "expert": 1}, r"mesh.expert=1: no entry of MESH_AXES uses this axis"),
         ({"data": -1, "fsdp": -1}, "only one axis can be -1"),
         ({"data": 3, "fsdp": 1}, "does not multiply to the 1 devices"),
         ({"data": 0, "fsdp": -1}, r"mesh.data=0 must be a positive number"),
@@ -103,7 +157,50 @@ def test_errors_name_what_is_wrong(monkeypatch):
 )
 def test_meshes_that_cannot_be(sizes, message):
     with pytest.raises(ValueError, match=message):
-        sharding.make_mesh(sizes, jax.devices()[:1])
+        make_mesh(sizes, jax.devices()[:1])
+
+
+def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
+    cfg = ModelConfig(64, 20, 1, 24, 6, 3, 4, 64)
+    for sizes, message in (
+        (
+            {"tensor": 4},
+            r"model.n_heads=6 .* mesh.tensor=4; use model.n_heads=4 or 8, or mesh.tensor=2",
+        ),
+        ({"tensor": 2}, r"model.n_kv_heads=3 neither divides mesh.tensor=2 .* use mesh.tensor=1"),
+        ({"sequence": 8}, r"model.context_length=20 .* use model.context_length=16 or 24, or .*=4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sharding.require(cfg, fake_mesh(**sizes))
+    sharding.require(cfg, fake_mesh(tensor=6, sequence=4))  # control; keys are repeated
+
+
+@dataclass(frozen=True)
+class Described:
+    """A device of one of several slices."""
+
+    id: int
+    slice_index: int
+    platform: str = "cpu"
+
+
+def test_only_data_spans_slices():
+    devices = [Described(n, n // 4) for n in range(8)]
+    with pytest.raises(ValueError, match=r"mesh.data=1 .* 2 slices .* use mesh.data=2"):
+        make_mesh({"data": 1, "fsdp": -1}, devices)
+
+
+@pytest.mark.parametrize(
+    "sizes, parts",
+    [
+        (dict(data=2, fsdp=-1, tensor=1, sequence=1), 8),
+        (dict(data=1, fsdp=-1, tensor=2, sequence=2), 2),
+        (dict(data=2, fsdp=1, tensor=-1, sequence=1), 2),
+        (dict(data=3, fsdp=1, tensor=2, sequence=1), 8),  # no mesh: refused elsewhere
+    ],
+)
+def test_devices_of_tensor_and_sequence_share_their_rows(sizes, parts):
+    assert row_parts(sizes, 8) == parts
 
 
 def test_first_matching_rule_wins_and_paths_read_like_files():
