@@ -15,7 +15,7 @@ from model.hf_families import FAMILIES, INERT, Family
 # Keys of ours that change no logits of a trained model in float32.
 UNSEEN = (
     *("init", "init_std", "embedding_std", "dropout", "dtype"),
-    *("scan_layers", "remat"),
+    *("scan_layers", "remat", "attention"),
 )
 
 

@@ -166,6 +166,14 @@ def _check(
                 f"{tensor.file}: {name} is {tensor.dtype}; only {', '.join(safetensors.DTYPES)} "
                 "are read, so fetch a checkpoint that is not quantised"
             )
+    for path, source in sources.items():
+        types = {name: found[name].dtype for name in _names(source, path, cfg)}
+        for name, dtype in types.items():
+            if dtype != types[source.template.format(0)]:
+                raise ValueError(
+                    f"{found[name].file}: {name} is {dtype}, unlike the same tensor of layer 0; "
+                    "store all layers in one type"
+                )
     for name in sorted(found):
         if name not in expected:
             raise ValueError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from model import huggingface, parameters
+from model import huggingface, parameters, safetensors
 from model.config import ModelConfig
 from model.transformer import Decoder
 
@@ -216,3 +216,14 @@ def config_json(case: str, older: bool = False) -> dict:
     """config.json of a case of hf/, or older_config.json."""
     name = "older_config.json" if older else "config.json"
     return json.loads((FOLDER / "hf" / case / name).read_text())
+
+
+def read_all(directory: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a checkpoint by name, but the causal masks of the first GPT-2."""
+    arrays = {}
+    for name, tensor in safetensors.tensors(directory).items():
+        if name.endswith(".attn.bias"):
+            continue
+        arrays[name] = np.empty(tensor.shape, safetensors.DTYPES[tensor.dtype])
+        tensor.read(slice(None), slice(None), arrays[name])
+    return arrays
