@@ -250,7 +250,10 @@ def phi3(n_layers, d_model, n_heads, n_kv_heads, d_ff, tokens, **changes) -> dic
 
 
 def qwen25(n_layers, d_model, n_heads, n_kv_heads, d_ff, **changes) -> dict:
-    """LLaMA's block with biases on queries, keys and values; heads tied up to 3B."""
+    """LLaMA's block with biases on queries, keys and values; heads tied up to 3B.
+
+    These are the base models; the epsilon of those for instructions is 1e-6 in all sizes.
+    """
     model = _BLOCK | dict(
         vocab_size=152_064,
         context_length=131_072,
