@@ -75,6 +75,7 @@ def model() -> dict:
         init_std=0.02,
         embedding_std=0.0,  # of the token embedding; 0: init_std
         dtype="float32",  # float32 | bfloat16: of the computation; parameters are always float32
+        attention="auto",  # auto | xla | splash (TPU) | cudnn (GPU) | ring: see model/backends.py
         # standard | mup | completep: how initial values, multipliers, learning rates, decay and eps
         # follow the width (completep: and the depth) from a base shape, where all three are one.
         parametrization="standard",

@@ -38,6 +38,7 @@ NOT_IN_ID = {
         *("corpora", "weights", "text_key", "tokenizer", "vocab_size"),
         *("validation", "cache", "max_bytes"),
     ),
+    "model": ("attention",),
     "train": ("chunk", "flops_convention", "batch_per_device"),
     "eval": ("batch_size",),
     "checkpoint": None,

@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from model import masks, parametrization
+from model import backends, masks, parametrization
 from model.config import ModelConfig
 from model.layers import Linear, Norm
 from model.partitioning import constrain, ways
@@ -150,13 +150,20 @@ class Attention(nn.Module):
         `prefill`: the cache is empty, so that the tokens see one another alone.
         """
         cfg = self.cfg
-        B, T, _ = x_BTD.shape
+        T = x_BTD.shape[1]
         q_BTHC, k_BTKC, v_BTKC = self._project(x_BTD)
         if cfg.positions == "rotary":
             length = T if cache is None else cache.length
             angle_BTR, factor = angles(cfg, positions_BT, self.local, length)
             q_BTHC = rotary(q_BTHC, angle_BTR, factor, cfg.rope_layout)
             k_BTKC = rotary(k_BTKC, angle_BTR, factor, cfg.rope_layout)
+        scale = parametrization.scores(cfg)
+        alone = cache is None and not self.is_initializing()
+        if alone and (backend := backends.choose(cfg, T)) != "xla":
+            window = cfg.window if self.local else 0
+            sight = backends.Sight(scale, window, cfg.attention_softcap)
+            rows = q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT
+            return self._out(backends.attend_rows(backend, *rows, sight)), None
         k_BSKC, v_BSKC, key_positions_BS = k_BTKC, v_BTKC, positions_BT
         if cache is not None:
             cache = write(cache, k_BTKC, v_BTKC, positions_BT)
@@ -171,13 +178,16 @@ class Attention(nn.Module):
         bias_BHTS = None
         if cfg.positions == "alibi":
             bias_BHTS = alibi(positions_BT, key_positions_BS, cfg.n_heads)
-        scale = parametrization.scores(cfg)
         o_BTHC = dot_product_attention(
             q_BTHC, k_BSKC, v_BSKC, mask_BTS, scale, cfg.attention_softcap, bias_BHTS
         )
-        bias = cfg.attention_bias and cfg.out_bias
-        out = Linear(cfg, cfg.d_model, bias, residual=True, name="out")
-        return out(o_BTHC.reshape(B, T, -1)), cache
+        return self._out(o_BTHC), cache
+
+    def _out(self, o_BTHC: jax.Array) -> jax.Array:
+        """The heads' outputs, mixed [B, T, D]."""
+        bias = self.cfg.attention_bias and self.cfg.out_bias
+        out = Linear(self.cfg, self.cfg.d_model, bias, residual=True, name="out")
+        return out(o_BTHC.reshape(*o_BTHC.shape[:2], -1))
 
     def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [B, T, H, C], keys and values [B, T, K, C] before they are rotated."""

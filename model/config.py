@@ -11,6 +11,7 @@ CHOICES = {
     "activation": ("gelu", "gelu_tanh", "silu", "relu", "relu2"),
     "init": ("gpt2", "normal", "fan_in"),
     "dtype": ("float32", "bfloat16"),
+    "attention": ("auto", "xla", "splash", "cudnn", "ring"),
     "parametrization": ("standard", "mup", "completep"),
 }
 # The sizes of the base shape that each parametrisation scales from; it ignores the others.
@@ -72,6 +73,7 @@ class ModelConfig:
     init_std: float = 0.02
     embedding_std: float = 0.0
     dtype: str = "float32"
+    attention: str = "auto"
     parametrization: str = "standard"
     base_width: int = 0
     base_head_dim: int = 0

@@ -1,20 +1,24 @@
 """This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
 
 Arguments: names of MESHES to train on beside one device; `restore:NAME`, to go on there from what
-`fsdp` saved after 5 steps; `made:NAME`. Of each: losses, how far the first step's gradient is from
-one device's, bytes of the state on each device.
+`fsdp` saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention. Of training:
+losses, how far the first step's gradient is from one device's, bytes of the state on each device.
 """
 
+import functools
 import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.backends import Sight, attend_rows
 from model.config import ModelConfig
+from tests.model import test_backends as cases
 from train import sharding
 from train.checkpoint import Checkpoints
 from train.loop import initial_state
@@ -129,8 +133,35 @@ def peak(f: Callable) -> int:
     return f.lower().compile().memory_analysis().peak_memory_in_bytes
 
 
+def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
+    """How far attention on a mesh, with its gradients, is from xla's on one device, and from that
+    of a window one wider. Keys of one head, so that parts along `tensor` share them."""
+    found = []
+    for sight in (Sight(0.25, softcap=5.0), Sight(0.25, window=100), Sight(0.25, window=20)):
+        q, k, v, positions, segments, w = cases.arrays(packed=not sight.window)
+        q, k, v, w = (np.concatenate([x, -x]) for x in (q, k[:, :, :1], v[:, :, :1], w))
+        rows = [x if x is None else np.concatenate([x, x]) for x in (positions, segments)]
+
+        def run(attend, q, k, v, rows=rows, w=w):
+            f = lambda *qkv: (attend(*qkv, *rows) * w).sum()  # noqa: E731
+            return attend(q, k, v, *rows), *jax.grad(f, (0, 1, 2))(q, k, v)
+
+        xla = [
+            jax.jit(functools.partial(run, functools.partial(cases.xla, sight=other)))(q, k, v)
+            for other in (sight, replace(sight, window=(sight.window or cases.T // 2) + 1))
+        ]
+        mesh = mesh_of(name)
+        with sharding.activation_rules(mesh):
+            here = functools.partial(attend_rows, backend, sight=sight)
+            on_mesh = jax.jit(functools.partial(run, here))(q, k, v)
+        near, control = (cases.distance(on_mesh, expected) for expected in xla)
+        found.append({"distance": float(near), "control": float(control)})
+    return found
+
+
 DATA, GRADIENTS = batches(), {}
 VERBS = {"": train, "restore": restore, "made": made}
+VERBS |= {name: functools.partial(attend, backend=name) for name in ("ring", "splash")}
 
 if __name__ == "__main__":
     results = {}

@@ -44,7 +44,8 @@ class Eight:
 
 
 QUICK_RUN = ["other seed", *QUICK, "restore:one", "restore:data fsdp", "made:fsdp"]
-SLOW_RUN = ["fsdp", *SLOW, "restore:data fsdp 4x2"]
+QUICK_RUN += ["ring:tensor sequence"]
+SLOW_RUN = ["fsdp", *SLOW, "restore:data fsdp 4x2", "splash:data tensor", "ring:data sequence"]
 
 
 def run(names: list[str]) -> dict:
@@ -94,6 +95,19 @@ def test_a_checkpoint_of_eight_devices_trains_on_on_another_mesh(eight, mesh):
     np.testing.assert_allclose(eight[f"restore:{mesh}"]["losses"], expected, rtol=1e-5)
     earlier = np.subtract(eight["one"]["losses"][:5], expected)
     assert np.abs(earlier).max() > 1e-3  # control: other steps have other losses
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ring:tensor sequence",
+        pytest.param("ring:data sequence", marks=pytest.mark.slow),
+        pytest.param("splash:data tensor", marks=pytest.mark.slow),
+    ],
+)
+def test_attention_on_a_mesh_is_that_of_one_device(eight, name):
+    for found in eight[name]:
+        assert found["distance"] < 1e-5 and found["control"] > 1e-3
 
 
 def test_no_device_ever_holds_the_whole_initial_state(eight):
@@ -177,17 +191,34 @@ def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
 
 @dataclass(frozen=True)
 class Described:
-    """A device of one of several slices."""
+    """A device of a 2 × 2 slice, of which there are several."""
 
     id: int
-    slice_index: int
-    platform: str = "cpu"
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+    core_on_chip: int = 0
+
+    @property
+    def slice_index(self) -> int:
+        return self.id // 4
+
+    @property
+    def coords(self) -> tuple[int, int, int]:
+        return self.id % 2, self.id // 2 % 2, 0
+
+    @property
+    def process_index(self) -> int:
+        return self.slice_index
 
 
 def test_only_data_spans_slices():
-    devices = [Described(n, n // 4) for n in range(8)]
+    devices = [Described(n) for n in (0, 4, 1, 5, 2, 6, 3, 7)]
     with pytest.raises(ValueError, match=r"mesh.data=1 .* 2 slices .* use mesh.data=2"):
         make_mesh({"data": 1, "fsdp": -1}, devices)
+    for sizes in ({"data": 2, "fsdp": 4}, {"data": 4, "fsdp": 2}, {"fsdp": 4, "data": -1}):
+        mesh = make_mesh(sizes, devices)
+        halves = np.split(mesh.devices, 2, axis=list(sizes).index("data"))
+        assert [{d.slice_index for d in half.ravel()} for half in halves] == [{0}, {1}]
 
 
 @pytest.mark.parametrize(
