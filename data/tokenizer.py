@@ -68,6 +68,8 @@ class Tokenizer:
 def load(folder: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into `folder`; refuses one whose model has changed since."""
     folder = Path(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no tokenizer that isoflop reads")
     about = json.loads((folder / "tokenizer.json").read_text())
     model = folder / "tokenizer.model"
     tokenizer = Tokenizer(

@@ -17,6 +17,7 @@ VERBS = {
     "plan": ("launch.spend", "the best run that a budget of compute, data or time can buy"),
     "pilot": ("launch.pilot", "place a ladder by a few cheap runs, foretell its precision"),
     "sample": ("launch.sample", "continue a prompt with a trained model"),
+    "convert": ("launch.convert", "weights from Hugging Face's format, and into it"),
     "compile": ("launch.compile", "compile a config for a TPU slice that is not here, measure it"),
     "ngram": ("launch.ngram", "the loss of an n-gram model on the validation text of a config"),
     "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
