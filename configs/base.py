@@ -82,6 +82,10 @@ def model() -> dict:
         base_width=0,  # d_model of the base shape; ignored by standard
         base_head_dim=0,  # head_dim of the base shape; ignored by standard
         base_depth=0,  # n_layers of the base shape; ignored by all but completep
+        scan_layers=False,  # True: one compiled block in a loop; compiles faster, slower on CPU
+        # What a block keeps for its backward pass; the rest is computed again: none (all is kept) |
+        # dots | projections | attention | full (its input alone) | offload (to host memory)
+        remat="none",
     )
 
 
@@ -112,6 +116,7 @@ def train() -> dict:
         chunk=0,  # steps of one jitted call; 0: chosen so that a call takes about a quarter second
         z_loss=0.0,  # weight of log(Z)^2, PaLM section 5
         label_smoothing=0.0,  # probability mass spread over the vocabulary
+        loss_chunk=0,  # tokens of each sequence whose logits are held at a time; 0: all
         max_loss_ratio=3.0,  # stop as diverged when the loss exceeds this times its running median
     )
 
@@ -126,6 +131,7 @@ def optimizer() -> dict:
         eps=1e-8,  # of adamw and muon
         weight_decay=0.1,  # times the learning rate, on the parameters train/optimizer.py lists
         clip_norm=1.0,  # global norm of the gradient; 0: no clipping
+        moments="float32",  # float32 | bfloat16: how they are stored between steps
     )
 
 

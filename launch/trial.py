@@ -21,8 +21,9 @@ from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_in
 from launch.files import read_json, write_json
 from model import count
 from model.config import DEFAULTS, ModelConfig, derive
-from train import duration, parametrization
+from train import duration, loss_in_chunks, parametrization
 from train.mesh import row_parts
+from train.moments import MOMENTS
 from train.optimizer import OPTIMIZERS
 from train.schedule import SCHEDULES
 from train.watch import Stop, stop_signals
@@ -38,8 +39,8 @@ NOT_IN_ID = {
         *("corpora", "weights", "text_key", "tokenizer", "vocab_size"),
         *("validation", "cache", "max_bytes"),
     ),
-    "model": ("attention",),
-    "train": ("chunk", "flops_convention", "batch_per_device"),
+    "model": ("attention", "scan_layers", "remat"),
+    "train": ("chunk", "flops_convention", "batch_per_device", "loss_chunk"),
     "eval": ("batch_size",),
     "checkpoint": None,
     "log": None,
@@ -55,7 +56,9 @@ YOUNGER = (
     *("window", "window_pattern", "query_scale", "attention_softcap", "logit_softcap"),
     *("logit_scale", "out_bias", "embedding_scale", "embedding_std"),
 )
-NOT_IN_ID_AT = {f"model.{key}": json.loads(json.dumps(DEFAULTS[key])) for key in YOUNGER}
+NOT_IN_ID_AT = {f"model.{key}": json.loads(json.dumps(DEFAULTS[key])) for key in YOUNGER} | {
+    "optimizer.moments": "float32"
+}
 CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
 ACCELERATOR_CHUNK_FLOPS = 1.5e13
 LARGEST_CHUNK = 64  # steps
@@ -80,6 +83,7 @@ def resolve(config: ConfigDict, dataset: store.Dataset, devices: int = 1) -> Con
     config.data.hash = dataset.hash
     cfg = _model(config, dataset)
     parametrization.require(cfg.parametrization, config.optimizer.name)
+    loss_in_chunks.require(config.train.loss_chunk, cfg.context_length)
     config.model.update(vars(cfg))
     _resolve_batch(config, devices)
     batch = config.train.batch_size
@@ -114,6 +118,7 @@ def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
     known = config.model.vocab_size or tokenizer.given(config.data.tokenizer).vocab_size
     cfg = derive(dict(config.model) | {"vocab_size": known})
     parametrization.require(cfg.parametrization, config.optimizer.name)
+    loss_in_chunks.require(config.train.loss_chunk, cfg.context_length)
     config.model.update(vars(cfg))
     config.eval.batch_size = devices  # evaluations are another program
     _resolve_batch(config, devices)
@@ -127,6 +132,7 @@ def _check_names(config: ConfigDict) -> None:
     known = {
         "optimizer.name": (config.optimizer.name, OPTIMIZERS),
         "schedule.name": (config.schedule.name, SCHEDULES),
+        "optimizer.moments": (config.optimizer.moments, MOMENTS),
         "train.flops_convention": (config.train.flops_convention, CONVENTIONS),
     }
     for key, (value, choices) in known.items():
@@ -135,6 +141,7 @@ def _check_names(config: ConfigDict) -> None:
     at_least = {"train.accumulation": 1, "eval.sequences": 2, "eval.batch_size": 1}
     at_least |= {"checkpoint.keep_last": 1, "checkpoint.keep_best": 0, "seed": 0}
     at_least |= {"train.batch_size": 1, "train.batch_per_device": 0, "train.chunk": 0}
+    at_least |= {"train.loss_chunk": 0}
     at_least |= {"optimizer.learning_rate": 0, "optimizer.weight_decay": 0}
     at_least |= {"optimizer.clip_norm": 0, "optimizer.b1": 0, "optimizer.b2": 0}
     at_least |= {"schedule.final": 0, "train.z_loss": 0, "train.label_smoothing": 0}
@@ -348,7 +355,7 @@ def summarise(resolved: ConfigDict, dataset: store.Dataset, record: Any) -> dict
     tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
     flops = tokens_per_second * count.flops_per_token(record.cfg.model, "palm")
     batch, length = resolved.train.batch_size, resolved.model.context_length
-    hyper = {k: v for k, v in resolved.optimizer.items() if k != "name"} | {
+    hyper = {k: v for k, v in resolved.optimizer.items() if k not in ("name", "moments")} | {
         "optimizer": resolved.optimizer.name,
         "schedule": resolved.schedule.name,
         "warmup_steps": duration.steps(resolved.schedule.warmup),

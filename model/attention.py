@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from model import backends, masks, parametrization
 from model.config import ModelConfig
@@ -81,7 +82,7 @@ def _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap):
     s_BKRS = s_BKRS if bias_BKRS is None else s_BKRS + bias_BKRS
     s_BKRS = jnp.where(mask_BRS[:, None], s_BKRS, jnp.finfo(jnp.float32).min)
     w_BKRS = jax.nn.softmax(s_BKRS, axis=-1).astype(v_BKSC.dtype)
-    o_BKRC = jnp.einsum("bkrs,bksc->bkrc", w_BKRS, v_BKSC)
+    o_BKRC = checkpoint_name(jnp.einsum("bkrs,bksc->bkrc", w_BKRS, v_BKSC), "attention")
     return o_BKRC, (q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS)
 
 

@@ -13,6 +13,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "attention": ("auto", "xla", "splash", "cudnn", "ring"),
     "parametrization": ("standard", "mup", "completep"),
+    "remat": ("none", "full", "attention", "projections", "dots", "offload"),
 }
 # The sizes of the base shape that each parametrisation scales from; it ignores the others.
 BASE_SIZES = {
@@ -78,6 +79,8 @@ class ModelConfig:
     base_width: int = 0
     base_head_dim: int = 0
     base_depth: int = 0
+    scan_layers: bool = False
+    remat: str = "none"
 
     def __post_init__(self):
         for key, known in CHOICES.items():
@@ -138,6 +141,12 @@ class ModelConfig:
         """Whether this layer sees no further back than `window`."""
         pattern = self.window_pattern
         return self.window > 0 and pattern[layer % len(pattern)] == "L"
+
+    @property
+    def period(self) -> int:
+        """After how many layers the kinds of layers repeat."""
+        pattern = self.window_pattern
+        return len(pattern) if self.window and len(set(pattern)) > 1 else 1
 
     def _check_rotary(self) -> None:
         if self.positions != "rotary":

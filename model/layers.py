@@ -13,6 +13,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from model import parametrization
 from model.config import ModelConfig
@@ -74,6 +75,7 @@ class Linear(nn.Module):
     """y = x W + b over the last axis.
 
     `residual` marks outputs added to the residual stream, `logits` those that stay float32.
+    The output has the module's name for `model/remat.py`.
     """
 
     cfg: ModelConfig
@@ -91,7 +93,22 @@ class Linear(nn.Module):
         y = product(merged(x).astype(dtype), kernel.astype(dtype), out)
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(out)
-        return y.reshape(*x.shape[:-1], self.features)
+        return checkpoint_name(y.reshape(*x.shape[:-1], self.features), self.name or "linear")
+
+
+@jax.custom_vjp
+def rows(table_ID: jax.Array, index: jax.Array) -> jax.Array:
+    """The table's rows at `index`; a row's gradient is summed in float32, whatever its type."""
+    return table_ID[index]
+
+
+def _rows_backward(saved, g):
+    table_ID, index = saved
+    sums_ID = jnp.zeros(table_ID.shape, jnp.float32).at[index].add(g.astype(jnp.float32))
+    return sums_ID.astype(table_ID.dtype), None
+
+
+rows.defvjp(lambda table_ID, index: (table_ID[index], (table_ID, index)), _rows_backward)
 
 
 class Embed(nn.Module):
@@ -106,7 +123,7 @@ class Embed(nn.Module):
         self.embedding = self.param("embedding", init, (self.rows, self.cfg.d_model))
 
     def __call__(self, index: jax.Array) -> jax.Array:
-        return self.embedding[index].astype(self.cfg.dtype)
+        return rows(self.embedding, index).astype(self.cfg.dtype)
 
     def score(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, rows], float32."""

@@ -1,7 +1,7 @@
 """This file assembles the Transformer: a Block, and the Decoder that stacks L of them.
 
 The parameters of all blocks are stacked along a leading layer axis, so that one layout serves the
-unrolled loop (faster on CPU), a scan over layers, and every checkpoint.
+unrolled loop (faster on CPU), a scan over layers (compiled once), and every checkpoint.
 """
 
 import math
@@ -15,6 +15,7 @@ from model.attention import Attention, Cache, empty_cache
 from model.config import ModelConfig
 from model.layers import MLP, Embed, Linear, Norm, constrain
 from model.positions import sinusoidal
+from model.remat import rematerialised
 
 
 class Block(nn.Module):
@@ -121,18 +122,57 @@ class Decoder(nn.Module):
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
-        keys = self._dropout_keys()
+        if caches is None:
+            x_BTD, new_caches = self._through(x_BTD, positions_BT, segments_BT), []
+        else:
+            x_BTD, new_caches = self._with_caches(x_BTD, positions_BT, caches, prefill)
+        return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD, new_caches
+
+    def _with_caches(self, x_BTD, positions_BT, caches, prefill) -> tuple[jax.Array, list[Cache]]:
+        """x after all blocks, and the caches with these tokens in."""
         unstacked, new_caches = isinstance(self.blocks, tuple), []
-        for layer in range(self.cfg.n_layers):
+        for layer, cache in enumerate(caches):
             params = self.blocks[layer] if unstacked else layer_of(self.blocks, layer)
-            cache = None if caches is None else caches[layer]
             x_BTD = constrain(x_BTD, "batch", "seq", "activation")
             x_BTD, cache = self.block[self.cfg.is_local(layer)].apply(
-                {"params": params}, x_BTD, positions_BT, segments_BT, cache, prefill,
-                rngs=keys[layer],
-            )  # fmt: skip
+                {"params": params}, x_BTD, positions_BT, None, cache, prefill
+            )
             new_caches.append(cache)
-        return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD, new_caches
+        return x_BTD, new_caches
+
+    def _through(self, x_BTD, positions_BT, segments_BT) -> jax.Array:
+        """x after all blocks; with `scan_layers` a scan goes over the repetitions of the window
+        pattern, and what is left of the layers follows it."""
+        cfg, block = self.cfg, {local: self._checkpointed(local) for local in (False, True)}
+        blocks, keys, left = self.blocks, self._dropout_keys(), cfg.n_layers
+
+        def apply(x_BTD, blocks, keys, count):
+            for layer in range(count):
+                params, key = layer_of(blocks, layer), None if keys is None else keys[layer]
+                x_BTD = constrain(x_BTD, "batch", "seq", "activation")
+                x_BTD = block[cfg.is_local(layer)](x_BTD, params, key, positions_BT, segments_BT)
+            return x_BTD
+
+        period = cfg.period
+        if cfg.scan_layers and cfg.n_layers >= period:
+            left = cfg.n_layers % period
+            groups = jax.tree.map(
+                lambda x: x[: len(x) - left].reshape(-1, period, *x.shape[1:]), (blocks, keys)
+            )
+            step = lambda x_BTD, group: (apply(x_BTD, *group, period), None)  # noqa: E731
+            x_BTD, _ = jax.lax.scan(step, x_BTD, groups)
+            blocks, keys = jax.tree.map(lambda x: x[len(x) - left :], (blocks, keys))
+        return apply(x_BTD, blocks, keys, left)
+
+    def _checkpointed(self, local: bool):
+        """A block as a function of (x, parameters, dropout key or None, positions, segments)."""
+        block = self.block[local]
+
+        def apply(x_BTD, params, key, positions_BT, segments_BT):
+            rngs = {} if key is None else {"dropout": key}
+            return block.apply({"params": params}, x_BTD, positions_BT, segments_BT, rngs=rngs)[0]
+
+        return rematerialised(apply, self.cfg.remat, self.cfg.scan_layers)
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Next-token logits [B, T, V], float32."""
@@ -154,13 +194,11 @@ class Decoder(nn.Module):
             x_BTD += sinusoidal(positions_BT, cfg.d_model).astype(x_BTD.dtype)
         return x_BTD
 
-    def _dropout_keys(self) -> list[dict[str, jax.Array]]:
+    def _dropout_keys(self) -> jax.Array | None:
+        """A key a layer [L]."""
         if not (self.train and self.cfg.dropout):
-            return [{}] * self.cfg.n_layers
-        return [
-            {"dropout": key}
-            for key in jax.random.split(self.make_rng("dropout"), self.cfg.n_layers)
-        ]
+            return None
+        return jax.random.split(self.make_rng("dropout"), self.cfg.n_layers)
 
 
 def init_blocks(key: jax.Array, cfg: ModelConfig) -> dict:
@@ -185,6 +223,17 @@ def unstack(params: dict, cfg: ModelConfig) -> dict:
 def init(cfg: ModelConfig, key: jax.Array) -> dict:
     """Fresh parameters, float32, as published for `cfg.init`."""
     return Decoder(cfg).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def head_of(cfg: ModelConfig, params: dict) -> dict:
+    """The parameters that logits are made with."""
+    name = "embed" if cfg.tie_embeddings else "head"
+    return {name: params[name]}
+
+
+def logits(cfg: ModelConfig, head: dict, x_BTD: jax.Array) -> jax.Array:
+    """`Decoder.logits` of hidden states, from the parameters of `head_of` alone."""
+    return Decoder(cfg).apply({"params": head | {"blocks": ()}}, x_BTD, method="logits")
 
 
 def empty_caches(cfg: ModelConfig, batch: int, length: int, at_once: int = 1) -> list[Cache]:

@@ -32,12 +32,14 @@ def step_config(config: Any) -> StepConfig:
         accumulation=config.train.accumulation,
         z_loss=config.train.z_loss,
         label_smoothing=config.train.label_smoothing,
+        loss_chunk=config.train.loss_chunk,
+        moments=config.optimizer.moments,
     )
 
 
 def hyperparameters(config: Any) -> dict[str, float]:
     """The traced part of a resolved config; TrainState documents it."""
-    optimizer = {k: v for k, v in config.optimizer.items() if k != "name"}
+    optimizer = {k: v for k, v in config.optimizer.items() if k not in ("name", "moments")}
     optimizer["clip_norm"] = optimizer["clip_norm"] or math.inf
     return optimizer | dict(
         warmup=duration.steps(config.schedule.warmup),

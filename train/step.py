@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import optax
 
 from model.config import ModelConfig
-from model.transformer import Decoder, init
-from train import optimizer, parametrization
+from model.transformer import Decoder, head_of, init, logits
+from train import loss_in_chunks, optimizer, parametrization
 from train.loss import cross_entropy, training_loss
+from train.moments import stored
+from train.precision import as_computed
 from train.schedule import learning_rate
 from train.sharding import constrain_parameters, constrain_state
 
@@ -32,6 +34,11 @@ class StepConfig:
     accumulation: int = 1  # micro-batches of a step
     z_loss: float = 0.0
     label_smoothing: float = 0.0
+    loss_chunk: int = 0  # tokens of each sequence whose logits are held at a time; 0: all
+    moments: str = "float32"
+
+    def __post_init__(self):
+        loss_in_chunks.require(self.loss_chunk, self.model.context_length)
 
 
 @flax.struct.dataclass
@@ -55,23 +62,29 @@ def init_state(cfg: StepConfig, hyper: dict[str, jax.Array], seed: jax.Array) ->
 
 def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTransformation:
     factors = parametrization.factors(cfg.model, cfg.optimizer)
-    return optimizer.build(cfg.optimizer, hyper, factors)
+    return stored(optimizer.build(cfg.optimizer, hyper, factors), cfg.moments)
 
 
 def loss_sums(
     params: dict, cfg: StepConfig, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """(weighted sum of the training loss, (weighted sum of nats, sum of weights)) of a batch."""
-    logits_BTV = Decoder(cfg.model, train=True).apply(
-        {"params": params},
-        batch["tokens"],
-        batch.get("positions"),
-        batch.get("segments"),
-        rngs={"dropout": key},
-    )
-    loss_BT, nll_BT = training_loss(logits_BTV, batch["targets"], cfg.z_loss, cfg.label_smoothing)
-    w_BT = batch["weights"]
-    return (loss_BT * w_BT).sum(), ((nll_BT * w_BT).sum(), w_BT.sum())
+    params = as_computed(params, cfg.model)
+    model = Decoder(cfg.model, train=True)
+    inputs = batch["tokens"], batch.get("positions"), batch.get("segments")
+    x_BTD, _ = model.apply({"params": params}, *inputs, rngs={"dropout": key}, method="hidden")
+
+    def score(head, x_BTD, targets_BT, w_BT):
+        logits_BTV = logits(cfg.model, head, x_BTD)
+        loss_BT, nll_BT = training_loss(logits_BTV, targets_BT, cfg.z_loss, cfg.label_smoothing)
+        return (loss_BT * w_BT).sum(), (nll_BT * w_BT).sum()
+
+    scored = head_of(cfg.model, params), x_BTD, batch["targets"], batch["weights"]
+    if cfg.loss_chunk:
+        loss, nll = loss_in_chunks.sums(score, cfg.loss_chunk, *scored)
+    else:
+        loss, nll = score(*scored)
+    return loss, (nll, batch["weights"].sum())
 
 
 def gradients(
@@ -140,9 +153,14 @@ def train_chunk(
 def eval_sums(cfg: StepConfig, params: dict, batches: Batch) -> tuple[jax.Array, jax.Array]:
     """(nats, weights) summed over each sequence [E, B] of E evaluation batches [E, B, T]."""
 
+    params = as_computed(params, cfg.model)
+    score = lambda x_BTD, targets_BT: cross_entropy(  # noqa: E731
+        logits(cfg.model, head_of(cfg.model, params), x_BTD), targets_BT
+    )[0]
+
     def one(_, batch):
-        logits_BTV = Decoder(cfg.model).apply({"params": params}, batch["tokens"])
-        nll_BT, _ = cross_entropy(logits_BTV, batch["targets"])
+        x_BTD, _ = Decoder(cfg.model).apply({"params": params}, batch["tokens"], method="hidden")
+        nll_BT = loss_in_chunks.each(score, cfg.loss_chunk, x_BTD, batch["targets"])
         return None, ((nll_BT * batch["weights"]).sum(-1), batch["weights"].sum(-1))
 
     return jax.lax.scan(one, None, batches)[1]

@@ -229,7 +229,7 @@ def test_dropout_is_for_training():
 def test_every_layer_drops_its_own():
     class Keys(Decoder):
         def __call__(self, tokens):
-            return [jax.random.key_data(rngs["dropout"]) for rngs in self._dropout_keys()]
+            return jax.random.key_data(self._dropout_keys())
 
     cfg = dataclasses.replace(LEARNED, dropout=0.3)
     first, second = Keys(cfg, train=True).apply(
