@@ -2,18 +2,26 @@
 
 isoflop sample --run=runs/tiny --prompt="def " --n=3 --temperature=0.8
 isoflop sample --run=runs/tiny --prompt="import " --tokens=20 --show_probabilities
+isoflop sample --run=runs/large --draft=runs/tiny --prompt="def " --stop="\\n\\n"
+isoflop sample --run=runs/tiny --prompt="def " --beams=4 --tokens=30
 
 Without --prompt a new document begins. --temperature=0 takes the most likely token every time.
+Logits pass the repetition penalty, temperature, top-k, top-p, min-p and typical, in this order;
+log-probabilities that are shown or written are the model's own, before all that. A single sample
+appears on a terminal as it is drawn; Ctrl-C ends it, and what was drawn stays (exit code 130).
+
+--stop may be given more than once; \\n is a newline. The text ends before it, the tokens with it.
+--draft names the run of a smaller model with the same tokenizer, which guesses --ahead tokens for
+the large one to check at once: the distribution of samples is exactly the large model's.
+--beams searches for the likeliest continuations and prints them all, best first; it draws nothing.
 """
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import rich.console
-import rich.table
 import rich.text
 from absl import flags as absl_flags
 
@@ -22,11 +30,23 @@ from data.tokenizer import Tokenizer
 from launch import flags
 from launch.errors import DONE, bad_input
 from launch.files import read_json, write_json
+from launch.sample_text import Continuation, describe, describe_beam, show, visible
+from model import beam, sample, speculative
 from model.config import ModelConfig
-from model.sample import Sampler, Samples, check, sample
+from model.samplers import Sampler
 from train.checkpoint import restore_params
 
 TOP = 5  # tokens that --show_probabilities shows at each step
+AT_ONCE = 4  # tokens between two looks at the text, where it is streamed or may hold a stop string
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+# What says how to draw means nothing to a search, and a draft shows no probabilities.
+NOT_WITH = {
+    "beams": (
+        *("temperature", "top_k", "top_p", "min_p", "typical", "repetition_penalty"),
+        *("n", "seed", "stop", "draft", "stream", "show_probabilities"),
+    ),
+    "draft": ("show_probabilities",),
+}
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -41,6 +61,18 @@ def make_flags() -> absl_flags.FlagValues:
     real("temperature", 1.0, "divides the logits; 0: the most likely token", flag_values=values)
     whole("top_k", 0, "draw among this many most likely tokens; 0: all", flag_values=values)
     real("top_p", 1.0, "draw among the fewest tokens of this probability", flag_values=values)
+    real(
+        "min_p", 0.0, "draw among tokens this times as likely as the likeliest", flag_values=values
+    )
+    real("typical", 1.0, "draw among tokens of usual surprise, to this probability", flag_values=values)  # fmt: skip  # noqa: E501
+    real("repetition_penalty", 1.0, "divides logits of tokens that occurred", flag_values=values)
+    absl_flags.DEFINE_multi_string("stop", [], "text that ends a sample", flag_values=values)
+    whole("beams", 0, "beams of a search for the likeliest continuations", flag_values=values)
+    real("length_penalty", 1.0, "beams: score over tokens to this power", flag_values=values)
+    boolean("early_stopping", False, "beams: as soon as so many have ended", values)
+    text("draft", None, "folder of a smaller model's run that drafts", values)
+    whole("ahead", 4, "draft: tokens guessed at a time", flag_values=values)
+    boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)
     boolean("show_probabilities", False, f"print the {TOP} likeliest tokens of each step", values)
     text("json", None, "write the samples, with log-probabilities, to this file", values)
     absl_flags.mark_flags_as_required(["run"], values)
@@ -53,109 +85,162 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__)
     run = Path(values.run)
     with bad_input():
+        refuse(values)
         cfg, tokenizer = open_run(run)
-        sampler = Sampler(
-            values.temperature, values.top_k, values.top_p, tokenizer.vocab_size, tokenizer.eod
-        )
         prompt = tokenizer.encode(values.prompt).tolist() or [tokenizer.eod]
         n_tokens = values.tokens or max(1, cfg.context_length - len(prompt))
-        top = min(TOP, tokenizer.vocab_size) if values.show_probabilities else 0
-        check(cfg, [prompt], n_tokens, sampler, values.n, top)
-        params, meta = restore_params(
-            run / "checkpoints", lambda line: print(line, file=sys.stderr)
-        )
-    drawn = sample(params, cfg, [prompt], n_tokens, sampler, n=values.n, seed=values.seed, top=top)
-    samples = [describe(tokenizer, drawn, row) for row in range(values.n)]
-    show(values.prompt, samples)
+        sampler = make_sampler(values, tokenizer)
+        sample.check(cfg, [prompt], n_tokens, sampler, values.n)
+        model, step = restored(run, cfg)
+        draft = open_draft(values, cfg, tokenizer, prompt, n_tokens) if values.draft else None
+        if values.beams:
+            beam.check_beams(cfg, sampler, values.beams)
+    context = prompt if values.prompt else []
+    code = DONE
+    if values.beams:
+        found = beam.search(
+            *model, [prompt], n_tokens, values.beams, length_penalty=values.length_penalty,
+            early_stopping=values.early_stopping, stop=sampler.stop, vocab_size=sampler.vocab_size,
+        )  # fmt: skip
+        samples = [
+            describe_beam(tokenizer, context, found, place, values.length_penalty)
+            for place in range(values.beams)
+        ]
+        show(values.prompt, samples)
+    else:
+        rows = [Continuation(tokenizer, context, stops(values)) for _ in range(values.n)]
+        drawn, code = draw(values, model, draft, [prompt], n_tokens, sampler, rows)
+        if drawn is None:
+            return code
+        samples = [describe(tokenizer, row, drawn, number) for number, row in enumerate(rows)]
+        if not streams(values):
+            show(values.prompt, samples)
     if values.json:
         about = {name: values[name].value for name in values if name not in ("json", "help")}
-        write_json(Path(values.json), about | {"step": meta["step"], "samples": samples})
-    return DONE
+        write_json(Path(values.json), about | {"step": step, "samples": samples})
+    return code
 
 
-def open_run(run: Path) -> tuple[ModelConfig, Tokenizer]:
-    """The model and the tokenizer of a run's folder."""
-    config = read_json(run / "config.json")
-    if config is None:
-        raise FileNotFoundError(f"run={run} holds no config.json; give it the folder of a run")
-    return ModelConfig(**config["model"]), tokenizers.load(run / "tokenizer")
+def refuse(values: absl_flags.FlagValues) -> None:
+    """ValueError for flags that contradict one another."""
+    for flag, others in NOT_WITH.items():
+        for other in others if values[flag].value else ():
+            if values[other].value != values[other].default:
+                raise ValueError(f"--{other} means nothing with --{flag}; drop one of them")
+    if values.stream and (values.n > 1 or values.show_probabilities):
+        raise ValueError("--stream shows one sample and no probabilities; drop it, or use --n=1")
+    if "" in values.stop:
+        raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
 
 
-def describe(tokenizer: Tokenizer, drawn: Samples, row: int) -> dict:
-    """One sample as `--json` writes it; log-probabilities in nats."""
-    count = int(drawn.lengths_B[row])
-    tokens = drawn.tokens_BN[row, :count].tolist()
-    logprobs = drawn.logprobs_BN[row, :count].astype(float).tolist()
-    about = {
-        "text": tokenizer.decode(tokens),
-        "tokens": tokens,
-        "pieces": [spell(tokenizer, token) for token in tokens],
-        "logprobs": logprobs,
-        "nats_per_token": -sum(logprobs) / count,
-        "ended": tokens[-1] == tokenizer.eod,
-    }
-    if drawn.top_tokens_BNM.shape[-1]:
-        about["top"] = [
-            [
-                {"token": int(token), "piece": spell(tokenizer, token), "logprob": float(logprob)}
-                for token, logprob in zip(*step, strict=True)
-                if np.isfinite(logprob)
-            ]
-            for step in zip(
-                drawn.top_tokens_BNM[row, :count], drawn.top_logprobs_BNM[row, :count], strict=True
-            )
-        ]
-    return about
-
-
-def spell(tokenizer: Tokenizer, token: int) -> str:
-    """A token so that it can be seen, spaces and newlines included."""
-    if token == tokenizer.eod:
-        return "<end>"
-    return repr(tokenizer.pieces[int(token)].decode("utf-8", "backslashreplace"))[1:-1].replace(
-        " ", "␣"
+def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer) -> Sampler:
+    return Sampler(
+        temperature=values.temperature,
+        top_k=values.top_k,
+        top_p=values.top_p,
+        min_p=values.min_p,
+        typical=values.typical,
+        repetition_penalty=values.repetition_penalty,
+        vocab_size=tokenizer.vocab_size,
+        stop=(tokenizer.eod,),
     )
 
 
-def show(prompt: str, samples: Sequence[dict]) -> None:
-    """The prompt dimmed, its continuation, and the table of probabilities if there is one."""
-    console = rich.console.Console(highlight=False)
-    for number, about in enumerate(samples, 1):
-        if len(samples) > 1 or "top" in about:
-            title = f"sample {number} of {len(samples)}, {about['nats_per_token']:.3f} nats/token"
-            console.print(title, style="bold", soft_wrap=True)
-        line = rich.text.Text(visible(prompt), style="dim")
-        line.append(visible(about["text"]), style="not dim")
-        if about["ended"]:
-            line.append(" <end>", style="dim")
-        console.print(line, soft_wrap=True)
-        if "top" in about:
-            console.print(probabilities(about))
-        if number < len(samples):
-            console.print()
+def stops(values: absl_flags.FlagValues) -> list[str]:
+    return [stop.replace("\\n", "\n") for stop in values.stop]
 
 
-def visible(text: str) -> str:
-    """Text without what would move the terminal's cursor or change its colours."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+def streams(values: absl_flags.FlagValues) -> bool:
+    """Whether the text is printed while it is drawn."""
+    if values.stream is not None:
+        return values.stream
+    return sys.stdout.isatty() and values.n == 1 and not values.show_probabilities
 
 
-def probabilities(about: dict) -> rich.table.Table:
-    """A row a step: the token drawn, its probability, and the likeliest tokens with theirs."""
-    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
-    for column, justify in (("step", "right"), ("drawn", "left"), ("p", "right")):
-        table.add_column(column, justify=justify, no_wrap=True)
-    for _ in range(max(len(step) for step in about["top"])):
-        table.add_column("likeliest" if len(table.columns) == 3 else "", no_wrap=True)
-    rows = zip(about["tokens"], about["pieces"], about["logprobs"], about["top"], strict=True)
-    for number, (token, piece, logprob, top) in enumerate(rows, 1):
-        cells = [str(number), piece, f"{math.exp(logprob):.1%}"]
-        cells += [f"{one['piece']} {math.exp(one['logprob']):.1%}" for one in top]
-        drawn = [False] * 3 + [one["token"] == token for one in top]
-        table.add_row(
-            *(
-                rich.text.Text(cell, style="bold" if bold else "")
-                for cell, bold in zip(cells, drawn, strict=True)
-            )
+Model = tuple[dict, ModelConfig]
+
+
+def draw(
+    values: absl_flags.FlagValues,
+    model: Model,
+    draft: Model | None,
+    prompts: list[list[int]],
+    n_tokens: int,
+    sampler: Sampler,
+    rows: Sequence[Continuation],
+) -> tuple[sample.Samples | None, int]:
+    """What was drawn until the end or Ctrl-C, None if nothing was, and the exit code."""
+    console, streaming, pieces = rich.console.Console(highlight=False), streams(values), []
+
+    def read(drawn: sample.Samples) -> None:
+        counts = zip(rows, drawn.tokens_BN, drawn.lengths_B, strict=True)
+        for row, tokens, count in counts:
+            row.add(tokens[:count])
+        if streaming:
+            console.print(rich.text.Text(visible(rows[0].news())), end="", soft_wrap=True)
+
+    def goes_on(drawn: sample.Samples) -> np.ndarray:
+        return np.array([not row.stopped for row in rows])
+
+    how = dict(n=values.n, seed=values.seed, goes_on=goes_on)
+    if draft:
+        found = speculative.stream(
+            *model, *draft, prompts, n_tokens, sampler, ahead=values.ahead, **how
         )
-    return table
+    else:
+        top = min(TOP, sampler.vocab_size) if values.show_probabilities else 0
+        chunk = AT_ONCE if streaming or values.stop else sample.CHUNK
+        found = sample.stream(*model, prompts, n_tokens, sampler, top=top, chunk=chunk, **how)
+    if streaming:
+        console.print(rich.text.Text(visible(values.prompt), style="dim"), end="", soft_wrap=True)
+    code = DONE
+    try:
+        for piece in found:
+            pieces.append(piece)
+            read(piece.samples if draft else piece)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if streaming:
+        ended = not code and (rows[0].stopped or rows[0].tokens[-1] in sampler.stop)
+        console.print(rich.text.Text(visible(rows[0].news(last=True))), end="", soft_wrap=True)
+        console.print(rich.text.Text(" <end>" if ended else "", style="dim"))
+    if not pieces:
+        return None, code
+    if draft:
+        share = f"{speculative.acceptance(pieces):.0%} of what {values.draft} drafted was accepted"
+        print(share, file=sys.stderr)
+        pieces = [piece.samples for piece in pieces]
+    return sample.join(pieces, n_tokens), code
+
+
+def open_run(run: Path, flag: str = "run") -> tuple[ModelConfig, Tokenizer]:
+    """The model and the tokenizer of a run's folder."""
+    config = read_json(run / "config.json")
+    if config is None:
+        raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
+    return ModelConfig(**config["model"]), tokenizers.load(run / "tokenizer")
+
+
+def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:
+    """The model of a run's last good checkpoint, and its step."""
+    params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
+    return (sample.prepare(params, cfg), cfg), meta["step"]
+
+
+def open_draft(
+    values: absl_flags.FlagValues,
+    cfg: ModelConfig,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    n_tokens: int,
+) -> Model:
+    """The model that drafts; ValueError for one that can't."""
+    folder = Path(values.draft)
+    draft_cfg, draft_tokenizer = open_run(folder, "draft")
+    if draft_tokenizer.fingerprint != tokenizer.fingerprint:
+        raise ValueError(
+            f"draft={folder} has another tokenizer ({draft_tokenizer.name}) than run={values.run} "
+            f"({tokenizer.name}); draft with a run on the same data"
+        )
+    speculative.check_draft(cfg, draft_cfg, [prompt], n_tokens, values.ahead)
+    return restored(folder, draft_cfg)[0]

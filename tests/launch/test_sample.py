@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from data import tokenizer
+from launch import sample as verb
 from launch.__main__ import main
+from launch.sample_text import Continuation
 from model.config import ModelConfig
 from model.transformer import init
 from train.checkpoint import Checkpoints
@@ -17,6 +20,13 @@ MODEL = dict(
     vocab_size=300, context_length=24, n_layers=1, d_model=8, n_heads=2, n_kv_heads=1, head_dim=4,
     d_ff=16, init_std=0.5,
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +77,108 @@ def test_what_is_drawn_cannot_steer_the_terminal(run, tmp_path, capsys):
     assert "\x1b" not in capsys.readouterr().out
 
 
+def shown(continuation, pieces):
+    """What is printed after each piece of tokens."""
+    texts = []
+    for piece in pieces:
+        continuation.add(piece)
+        texts.append(continuation.news())
+    return [*texts, continuation.news(last=True)]
+
+
+def test_streamed_text_has_whole_characters():
+    text = "naïve 中文 🙂!"
+    pieces = [[byte] for byte in text.encode()]
+    texts = shown(Continuation(tokenizer.given("bytes"), []), pieces)
+    assert "".join(texts) == text and not any("\ufffd" in t for t in texts)
+    cut = shown(Continuation(tokenizer.given("bytes"), []), pieces[:-2])  # in the midst of 🙂
+    assert "".join(cut) == "naïve 中文 \ufffd"
+
+
+def test_text_ends_before_a_stop_string_and_no_part_of_it_is_shown():
+    pieces = [list(b"some text\n"), list(b"\nd"), list(b"ef f(x)"), list(b"never")]
+    row = Continuation(tokenizer.given("bytes"), [], ["\n\ndef", "zzz"])
+    assert shown(row, pieces) == ["some text", "", "", "", ""]
+    assert row.text == "some text" and bytes(row.tokens) == b"some text\n\ndef" and row.stopped
+    row = Continuation(tokenizer.given("bytes"), [], ["\n\ndeF"])
+    assert "".join(shown(row, pieces)) == row.text == "some text\n\ndef f(x)never"
+
+
+def test_stop_strings_end_samples(run, tmp_path):
+    free = sampled(run, tmp_path, "--prompt=ab", "--n=3", "--tokens=12")["samples"]
+    stop = next(c for c in free[0]["text"][3:] if c.isascii() and c.isprintable())
+    found = sampled(run, tmp_path, "--prompt=ab", "--n=3", "--tokens=12", f"--stop={stop}")
+    for before, after in zip(free, found["samples"], strict=True):
+        assert after["text"] == before["text"].partition(stop)[0]
+        assert after["tokens"] == before["tokens"][: len(after["tokens"])]
+        assert len(after["logprobs"]) == len(after["tokens"])
+        assert after["ended"] == (before["ended"] or stop in before["text"])
+
+
+def test_streaming_prints_what_is_written(run, tmp_path, capsys):
+    about = sampled(run, tmp_path, "--prompt=ab", "--tokens=12", "--stream")["samples"][0]
+    plain = sampled(run, tmp_path, "--prompt=ab", "--tokens=12", "--nostream")["samples"][0]
+    assert about == plain
+    first, second = capsys.readouterr().out.rstrip("\n").split("\nab")
+    assert first.removeprefix("ab").strip() == second.strip()
+
+
+def test_ctrl_c_keeps_what_was_drawn(run, tmp_path, capsys, monkeypatch):
+    real = verb.sample.stream
+
+    def interrupted(*args, **how):
+        yield next(real(*args, **how))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb.sample, "stream", interrupted)
+    file = tmp_path / "s.json"
+    flags = [f"--run={run}", f"--json={file}", "--prompt=ab", "--tokens=12", "--stream"]
+    assert main(["sample", *flags]) == 130
+    assert len(json.loads(file.read_text())["samples"][0]["tokens"]) == 1
+    assert capsys.readouterr().out.startswith("ab")
+
+
+def test_streaming_is_for_terminals(monkeypatch):
+    def streams(*argv):
+        values = verb.make_flags()
+        values(["isoflop", "--run=a", *argv])
+        return verb.streams(values)
+
+    assert not streams() and streams("--stream")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert streams() and not streams("--n=2") and not streams("--nostream")
+
+
+def test_a_model_that_drafts_for_itself_is_always_accepted(run, tmp_path, capsys):
+    greedy = ("--prompt=ab", "--tokens=12", "--temperature=0")
+    plain = sampled(run, tmp_path, *greedy)["samples"][0]
+    drafted = sampled(run, tmp_path, *greedy, f"--draft={run}", "--ahead=3")["samples"][0]
+    assert drafted["tokens"] == plain["tokens"]
+    assert drafted["logprobs"] == pytest.approx(plain["logprobs"], abs=1e-5)
+    assert f"100% of what {run} drafted was accepted" in capsys.readouterr().err
+
+
+def test_beams(run, tmp_path, capsys):
+    found = sampled(run, tmp_path, "--prompt=ab", "--tokens=6", "--beams=3")["samples"]
+    scores = [one["score"] for one in found]
+    assert scores == sorted(scores)[::-1] and len(scores) == 3
+    assert found[0]["nats_per_token"] == pytest.approx(-scores[0])
+    assert "beam 3 of 3" in capsys.readouterr().out
+
+
 BAD = {
     "prompt has 24 tokens and model.context_length=24 no room": ["--prompt=" + "x" * 24],
     "tokens=23 and a prompt of 2 in model.context_length=24; use 1 to 22": ["--tokens=23"],
     "temperature=-1.0 is out of range": ["--temperature=-1"],
     "n=0 is out of range": ["--n=0"],
     "top_p=2.0 is out of range": ["--top_p=2"],
+    "min_p=2.0 is out of range": ["--min_p=2"],
+    "beams=999 is out of range; use 1 to 128": ["--beams=999"],
+    "--top_k means nothing with --beams": ["--beams=2", "--top_k=3"],
+    "--show_probabilities means nothing with --draft": ["--draft=x", "--show_probabilities"],
+    "--stream shows one sample": ["--stream", "--n=2"],
+    "--stop= is empty": ["--stop="],
+    "draft=nowhere holds no config.json": ["--draft=nowhere"],
 }
 
 
@@ -80,6 +186,14 @@ BAD = {
 def test_bad_requests(run, message, capsys):
     assert main(["sample", f"--run={run}", "--prompt=ab", *BAD[message]]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_draft_with_another_tokenizer(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "b")
+    tokenizer.train("chars", ["abc"]).save(tmp_path / "b" / "tokenizer")
+    flags = [f"--run={run}", f"--draft={tmp_path / 'b'}", "--prompt=ab", "--tokens=4"]
+    assert main(["sample", *flags]) == 2
+    assert "has another tokenizer (chars) than" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run(tmp_path, run, capsys):

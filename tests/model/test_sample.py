@@ -1,18 +1,15 @@
-"""This file checks sampling: processors by their definitions, decoding by the full forward."""
+"""This file checks what is drawn: by the full forward, by its statistics, by what it ignores."""
 
 import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.attention import Cache
 from model.config import ModelConfig
-from model.sample import Sampler, decode, generate, prefill, process, sample, temperature
-from model.sample import top_k as keep_top_k
-from model.sample import top_p as keep_top_p
+from model.sample import advance, begin, join, prepare, sample, stream
+from model.samplers import Sampler
 from model.transformer import Decoder, init
 
 LEARNED = ModelConfig(
@@ -25,6 +22,13 @@ ROTARY = dataclasses.replace(
 # Compiling is what takes these tests their time.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROMPT = [5, 1, 20, 36, 0, 7, 7]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def fresh(cfg):
@@ -56,85 +60,6 @@ def draw(params, cfg, *, prompts=(PROMPT,), N=12, sampler=Sampler(), n=4, seed=0
 def softmax(x):
     e = np.exp(x - x.max())
     return e / e.sum()
-
-
-LOGITS = np.random.default_rng(0).normal(0, 3, (40, 23)).astype(np.float32)
-
-
-@pytest.mark.parametrize("k", [0, 1, 5, 22, 23, 99])
-def test_top_k_keeps_the_k_largest(k):
-    kept = np.isfinite(keep_top_k(LOGITS, k))
-    for row, kept_row in zip(LOGITS, kept, strict=True):
-        assert set(np.flatnonzero(kept_row)) == set(np.argsort(-row)[: k or 23])
-
-
-@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999])
-def test_top_p_keeps_the_fewest_that_reach_p(p):
-    kept = np.isfinite(keep_top_p(LOGITS, p))
-    for row, kept_row in zip(LOGITS.astype(np.float64), kept, strict=True):
-        order, probability = np.argsort(-row), softmax(row)
-        count = next(n for n in range(1, 24) if probability[order[:n]].sum() >= p)
-        assert set(np.flatnonzero(kept_row)) == set(order[:count])
-
-
-def test_what_is_kept_keeps_its_logits():
-    for kept in (keep_top_k(LOGITS, 4), keep_top_p(LOGITS, 0.7)):
-        kept = np.asarray(kept)
-        assert (kept[np.isfinite(kept)] == LOGITS[np.isfinite(kept)]).all()
-        assert np.isneginf(kept).any()
-
-
-def test_top_p_1_and_top_k_0_change_nothing():
-    assert (keep_top_p(LOGITS, 1.0) == LOGITS).all() and (keep_top_k(LOGITS, 0) == LOGITS).all()
-    assert (process(jnp.asarray(LOGITS), Sampler()) == LOGITS).all()
-
-
-def test_temperature_divides_and_0_leaves_the_largest():
-    np.testing.assert_allclose(temperature(LOGITS, 2.5), LOGITS / 2.5, rtol=1e-6)
-    cold = np.asarray(temperature(LOGITS, 0.0))
-    assert (np.isfinite(cold).sum(1) == 1).all() and (cold.argmax(1) == LOGITS.argmax(1)).all()
-
-
-def test_processors_follow_one_another():
-    """Temperature first: it changes how many tokens top-p keeps."""
-    sampler = Sampler(temperature=3.0, top_k=9, top_p=0.6)
-    kept = keep_top_p(keep_top_k(LOGITS / 3, 9), 0.6)
-    np.testing.assert_allclose(process(jnp.asarray(LOGITS), sampler), kept, rtol=1e-6)
-    other = keep_top_p(keep_top_k(LOGITS, 9), 0.6) / 3
-    assert (np.isfinite(kept) != np.isfinite(other)).any()
-
-
-def decoded(params, cfg, tokens, after, spoil=lambda caches: caches):
-    """Logits of tokens[after - 1:] by prefill and decoding one at a time."""
-    prompt = np.zeros((1, after + 3), np.int32)  # with padding
-    prompt[0, :after] = tokens[:after]
-    jitted = jit(decode, static_argnames="cfg")
-    logits, caches = jit(prefill, static_argnames=("cfg", "slots"))(
-        params, cfg, prompt, np.array([after]), len(tokens) + 3
-    )
-    rows = [logits[0]]
-    for position in range(after, len(tokens)):
-        token, at = np.array([tokens[position]]), np.array([position])
-        logits, caches = jitted(params, cfg, token, at, spoil(caches))
-        rows.append(logits[0])
-    return np.stack(rows)
-
-
-def test_cached_decoding_is_the_full_forward(model):
-    tokens = np.random.default_rng(3).integers(0, 37, 30)
-    expected = full(*model, tokens)[10:]
-    np.testing.assert_allclose(decoded(*model, tokens, 11), expected, atol=1e-5)
-
-
-def test_cached_decoding_control(model):
-    """One stale cache slot must show."""
-
-    def spoil(caches: list[Cache]):
-        return [c.replace(v_BKSC=c.v_BKSC.at[:, :, 2].set(0)) for c in caches]
-
-    tokens = np.random.default_rng(3).integers(0, 37, 30)
-    expected = full(*model, tokens)[10:]
-    assert np.abs(decoded(*model, tokens, 11, spoil) - expected).max() > 1e-3
 
 
 def test_greedy_follows_the_full_forward(model):
@@ -186,11 +111,12 @@ def test_seeds_and_rows(learned):
 def test_draws_have_the_models_distribution_and_changing_it_compiles_nothing(learned):
     """Chi-squared of 4000 first tokens; the control draws them at another temperature."""
     expected = 4000 * softmax(full(*learned, PROMPT)[-1].astype(np.float64))
-    programs, statistic = [generate._cache_size()], {}
+    compiled = lambda: begin._cache_size() + advance._cache_size()  # noqa: E731
+    programs, statistic = [compiled()], {}
     for t in (1.0, 1.3):
-        sampler = Sampler(t, top_k=round(37 * t), top_p=1, stop=-round(t))
+        sampler = Sampler(temperature=t, top_k=round(37 * t), top_p=1, stop=(-2,) * round(2 * t))
         drawn = draw(*learned, N=1, n=4000, top=0, sampler=sampler)
-        programs.append(generate._cache_size())
+        programs.append(compiled())
         counts, common = np.bincount(drawn.tokens_BN[:, 0], minlength=37), expected > 5
         statistic[t] = ((counts - expected)[common] ** 2 / expected[common]).sum()
     assert statistic[1.0] < 70 < statistic[1.3]  # 36 degrees of freedom: P(> 70) = 6e-4
@@ -200,7 +126,7 @@ def test_draws_have_the_models_distribution_and_changing_it_compiles_nothing(lea
 def test_a_row_ends_with_its_stop_token(learned):
     free = draw(*learned)
     stop = int(free.tokens_BN[0, 4])
-    drawn = draw(*learned, sampler=Sampler(stop=stop))
+    drawn = draw(*learned, sampler=Sampler(stop=(99, stop)))
     for row, whole, length in zip(drawn.tokens_BN, free.tokens_BN, drawn.lengths_B, strict=True):
         at = np.flatnonzero(whole == stop)
         assert length == (at[0] + 1 if at.size else 12)
@@ -208,11 +134,39 @@ def test_a_row_ends_with_its_stop_token(learned):
     assert drawn.lengths_B[0] <= 5 and (free.lengths_B == 12).all()
 
 
+def test_stream_is_sample_in_pieces_and_the_caller_can_end_rows(learned):
+    whole = draw(*learned)
+    pieces = list(stream(*learned, [PROMPT], 12, Sampler(), n=4, top=3, chunk=5))
+    assert [piece.tokens_BN.shape[1] for piece in pieces] == [1, 5, 5, 1]
+    jax.tree.map(np.testing.assert_array_equal, join(pieces, 12), whole)
+
+    ends = lambda drawn: np.array([True, False, True, True])  # noqa: E731
+    pieces = list(stream(*learned, [PROMPT], 12, Sampler(), n=4, top=3, chunk=5, goes_on=ends))
+    ended = join(pieces, 12)
+    assert ended.lengths_B.tolist() == [12, 1, 12, 12]
+    assert (ended.tokens_BN[[0, 2, 3]] == whole.tokens_BN[[0, 2, 3]]).all()
+
+
+def test_prepared_parameters_give_the_same(learned):
+    params, cfg = learned
+    whole = draw(params, cfg)
+    jax.tree.map(np.testing.assert_array_equal, draw(prepare(params, cfg), cfg), whole)
+
+
+def test_repetition_is_penalised(learned):
+    """With a huge penalty greedy sampling repeats nothing of the prompt and nothing of its own."""
+    repeats = lambda row: len(row) - len(set(row) - set(PROMPT))  # noqa: E731
+    free = draw(*learned, sampler=Sampler(temperature=0.0)).tokens_BN[0]
+    sampler = Sampler(temperature=0.0, repetition_penalty=1e9)
+    assert repeats(free) > 0 == repeats(draw(*learned, sampler=sampler).tokens_BN[0])
+
+
 def test_tokens_without_meaning_are_not_drawn(learned):
     assert draw(*learned).tokens_BN.max() >= 9
     assert draw(*learned, sampler=Sampler(vocab_size=9)).tokens_BN.max() < 9
 
 
+@pytest.mark.slow
 def test_prompts_of_unequal_length_are_as_if_alone(learned):
     prompts = [PROMPT, [3], list(range(32))]
     greedy = Sampler(temperature=0.0)
@@ -236,6 +190,9 @@ BAD = {
     "top_k=-1": dict(sampler=Sampler(top_k=-1)),
     "top_p=0": dict(sampler=Sampler(top_p=0)),
     "top_p=1.5": dict(sampler=Sampler(top_p=1.5)),
+    "min_p=1.5 is out of range": dict(sampler=Sampler(min_p=1.5)),
+    "typical=0": dict(sampler=Sampler(typical=0.0)),
+    "repetition_penalty=0": dict(sampler=Sampler(repetition_penalty=0.0)),
     "n=0": dict(n=0),
     "top=38 is out of range; use 0 to 37": dict(top=38),
 }

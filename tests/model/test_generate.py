@@ -1,0 +1,106 @@
+"""This file compares greedy and beam search with transformers' `generate` (tests/golden/hf)."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from model import beam, huggingface
+from model.sample import sample
+from model.samplers import Sampler
+
+FOLDER = Path(__file__).parent.parent / "golden" / "hf"
+NEW_TOKENS, BEAMS = 24, 4
+# All of them in `make test-all`; these between them have windows, grouped keys and both factors.
+QUICK = ("gemma3",)
+CASES = [
+    pytest.param(path.name, marks=[] if path.name in QUICK else [pytest.mark.slow])
+    for path in sorted(FOLDER.iterdir())
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def load(case):
+    """(params, cfg, arrays); in float32 whatever the weights are stored as."""
+    cfg, params = huggingface.load(FOLDER / case)
+    with np.load(FOLDER / case / "expected.npz") as file:
+        return params, dataclasses.replace(cfg, dtype="float32"), dict(file)
+
+
+def unpadded(arrays, name):
+    rows = zip(arrays[name], arrays[f"{name.removesuffix('s')}_mask"], strict=True)
+    return [row[mask > 0].tolist() for row, mask in rows]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_greedy_is_that_of_generate(case):
+    """Log-probabilities too: another function may well agree about the likeliest."""
+    params, cfg, arrays = load(case)
+    drawn = sample(params, cfg, unpadded(arrays, "prompts"), NEW_TOKENS, Sampler(temperature=0.0))
+    assert (drawn.tokens_BN == arrays["greedy"]).all()
+    np.testing.assert_allclose(drawn.logprobs_BN, arrays["greedy_logprobs"], atol=5e-5)
+
+
+@pytest.mark.slow
+def test_longrope_generated_past_the_original_context():
+    """As transformers, one changes the factors when the context grows: by two calls."""
+    params, cfg, arrays = load("phi3_longrope")
+    (prompt,), greedy = unpadded(arrays, "crossing_prompts"), Sampler(temperature=0.0)
+    before = cfg.rope_original_context - len(prompt) + 1
+    first = sample(params, cfg, [prompt], before - 1, greedy).tokens_BN[0].tolist()
+    one = sample(params, cfg, [prompt + first], NEW_TOKENS - before + 1, greedy)
+    found = first + one.tokens_BN[0].tolist()
+    assert found[: before - 1] == arrays["crossing_greedy"][0][: before - 1].tolist()
+
+
+@pytest.mark.parametrize("case", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
+def test_beams_are_those_of_generate(case):
+    params, cfg, arrays = load(case)
+    prompts = unpadded(arrays, "beam_prompts")
+    found = beam.search(params, cfg, prompts, NEW_TOKENS, BEAMS)
+    assert (found.tokens_PWN == arrays["beam_tokens"]).all()
+    np.testing.assert_allclose(found.scores_PW, arrays["beam_scores"], atol=1e-5)
+
+    # With an end token, and as many candidates, so that one program serves both.
+    found = beam.search(params, cfg, prompts, NEW_TOKENS, BEAMS, stop=[int(arrays["beam_eos"])])
+    places = np.arange(NEW_TOKENS) < found.lengths_PW[..., None]
+    expected = np.where(places, arrays["beam_with_eos_tokens"], 0)
+    assert (found.tokens_PWN == expected).all() and found.lengths_PW.min() < NEW_TOKENS
+    np.testing.assert_allclose(found.scores_PW, arrays["beam_with_eos_scores"], atol=1e-5)
+
+    other = beam.search(
+        params, cfg, prompts, NEW_TOKENS, BEAMS, stop=[int(arrays["beam_eos"])], length_penalty=0.0
+    )
+    assert (other.tokens_PWN != found.tokens_PWN).any()
+
+
+def test_too_many_beams_are_refused():
+    params, cfg, arrays = load("gpt2")
+    with pytest.raises(ValueError, match="beams=49 is out of range; use 1 to 48"):
+        beam.search(params, cfg, unpadded(arrays, "prompts"), 3, 49)
+
+
+@pytest.mark.slow
+def test_one_beam_is_greedy():
+    params, cfg, arrays = load("gpt2")
+    found = beam.search(params, cfg, unpadded(arrays, "prompts"), NEW_TOKENS, 1)
+    assert (found.tokens_PWN[:, 0] == arrays["greedy"]).all()
+
+
+@pytest.mark.slow
+def test_early_stopping_takes_the_first_that_end():
+    """It may only lose: what it returns scores no better."""
+    params, cfg, arrays = load("llama")
+    prompts, stop = unpadded(arrays, "beam_prompts"), [int(arrays["beam_eos"])]
+    patient = beam.search(params, cfg, prompts, NEW_TOKENS, BEAMS, stop=stop)
+    hasty = beam.search(params, cfg, prompts, NEW_TOKENS, BEAMS, stop=stop, early_stopping=True)
+    assert (hasty.scores_PW <= patient.scores_PW + 1e-6).all()
+    assert hasty.lengths_PW.sum() < patient.lengths_PW.sum()
