@@ -30,10 +30,10 @@ RULES = {
     "heads": "head width, d_model/n_heads, query heads a key/value head and d_ff/d_model of the "
     "nearest size; "
     "narrower heads below the smallest size; from 16 heads on in fours, to divide over devices",
-    "batch": f"the family's, interpolated in log N; beyond its ends 0.2920 C^0.3271 tokens "
-    f"({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
-    "learning rate": f"the family's, interpolated in log N; beyond its ends 0.3118 C^-0.1250 "
-    f"({DEEPSEEK})",
+    "batch": f"the family's, interpolated in log N; beyond its ends, or unpublished, 0.2920 "
+    f"C^0.3271 tokens ({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
+    "learning rate": f"the family's, interpolated in log N; beyond its ends, or unpublished, "
+    f"0.3118 C^-0.1250 ({DEEPSEEK})",
     "warmup": "1 % of the run, as LLaMA's 0.8 %",
 }
 

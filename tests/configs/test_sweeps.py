@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from configs import base, isoflop, kaplan, lr_grid, mup, quickstart, wsd
+from configs import base, isoflop, kaplan, lr_grid, mup, quickstart, tiny_families, wsd
 from model import count
 from model.config import derive
 
@@ -15,6 +15,7 @@ SWEEPS = {
     "lr_grid": lr_grid,
     "mup": mup,
     "quickstart": quickstart,
+    "tiny_families": tiny_families,
     "wsd": wsd,
 }
 

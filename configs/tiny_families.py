@@ -1,0 +1,84 @@
+"""Every family in miniature.  isoflop sweep --config=configs/tiny_families.py --workdir=runs/tiny
+unmeasured
+
+One trial a family, on the same text, at the same depth, width, batch, steps and learning rate: what
+differs is the block. Each keeps the switches of its published model; sizes shrink, and with them
+what counts tokens: windows, original contexts. GPT-3 is GPT-2's block and LLaMA 2 is LLaMA's but
+for its epsilon, so one trial stands for both. `isoflop ngram --config=configs/tiny_families.py` is
+the 5-gram that each has to beat; `isoflop train --config=configs/tiny_families.py:gemma2` is one.
+"""
+
+import difflib
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.families import FAMILIES
+
+# The published model whose switches a family's trial keeps, and what shrinks beside the sizes.
+TINY = {
+    "gpt2": ("gpt2", {}),
+    "palm": ("palm-8b", dict(n_kv_heads=1)),
+    "llama": ("llama-7b", {}),
+    "llama3": ("llama3.2-1b", dict(n_kv_heads=2, rope_original_context=32, rope_factor=4.0)),
+    "mistral": ("mistral-7b", dict(n_kv_heads=2, window=32)),
+    "gemma": ("gemma-2b", dict(n_kv_heads=1)),
+    "gemma2": ("gemma2-2b", dict(n_kv_heads=2, window=32)),
+    "gemma3": ("gemma3-4b", dict(n_kv_heads=2, window=32, window_pattern="LLLG")),
+    "phi3": ("phi3-mini-128k", dict(rope_original_context=32)),
+    "qwen2.5": ("qwen2.5-0.5b", dict(n_kv_heads=2)),
+    "qwen3": ("qwen3-0.6b", dict(n_kv_heads=2)),
+}
+SIZES = dict(vocab_size=0, context_length=128, n_layers=4, d_model=256, n_heads=4, d_ff=0)
+# Derived from the sizes where they stay at the defaults of base.py.
+DERIVED = ("n_kv_heads", "head_dim", "query_scale")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """What all trials share, or the trial of the family `arg`."""
+    config = base.get_config()
+    config.model.update(SIZES)
+    if arg:
+        if arg not in TINY:
+            near = difflib.get_close_matches(arg, TINY, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(
+                f"configs/tiny_families.py:{arg} is unknown; {hint}known: {', '.join(TINY)}"
+            )
+        config.name = arg
+        config.model.update(tiny(arg, config))
+    config.data.corpora = tuple(
+        f"../shared/text/{name}.txt"
+        for name in ("tinyshakespeare", "wikitext2-test", "wikitext2-valid")
+    )
+    config.data.weights = (1.0, 1.0, 1.0)
+    config.train.update(batch_size=128, duration="300 steps")
+    config.optimizer.update(name="muon", learning_rate=0.02)
+    config.schedule.update(name="linear", warmup="10 steps", final=0.0)
+    config.eval.update(every="50 %", sequences=512, batch_size=64)
+    config.checkpoint.update(every="50 %", keep_last=1, keep_best=0)
+    return config
+
+
+def get_sweep(config: ConfigDict) -> list[dict]:
+    """A trial a family; one alone of a config that is one family's."""
+    names = [config.name] if config.name in TINY else TINY
+    return [
+        {"name": name} | {f"model.{key}": value for key, value in tiny(name, config).items()}
+        for name in names
+    ]
+
+
+def tiny(name: str, config: ConfigDict) -> dict:
+    """The model keys of a family's trial, beside those of SIZES."""
+    published, changes = TINY[name]
+    keys = dict(FAMILIES[published]["model"])
+    model = {k: v for k, v in keys.items() if k not in SIZES and k not in DERIVED} | changes
+    width, head_dim = config.model.d_model, config.model.d_model // config.model.n_heads
+    if "logit_scale" in model:
+        model["logit_scale"] = width**-0.5
+    for key in ("rope_short_factors", "rope_long_factors"):
+        if key in model:  # a divisor for each pair: as many as there are, evenly taken
+            pairs = head_dim // 2
+            model[key] = tuple(model[key][i * len(model[key]) // pairs] for i in range(pairs))
+    return model
