@@ -35,6 +35,11 @@ def read_json(directory: Path) -> dict[str, Any]:
 def family(config: dict[str, Any]) -> Family:
     """The tables of its model_type; ValueError lists those that are supported."""
     model_type = config.get("model_type")
+    if "text_config" in config:
+        raise ValueError(
+            f"model_type={model_type!r} is of a model that sees images too; give its text model "
+            "alone, saved by transformers from its language_model"
+        )
     if model_type not in FAMILIES:
         raise ValueError(
             f"model_type={model_type!r} is not supported; supported are {', '.join(FAMILIES)}"

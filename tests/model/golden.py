@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -227,3 +228,12 @@ def read_all(directory: Path) -> dict[str, np.ndarray]:
         arrays[name] = np.empty(tensor.shape, safetensors.DTYPES[tensor.dtype])
         tensor.read(slice(None), slice(None), arrays[name])
     return arrays
+
+
+def copy(case: str, folder: Path, **changes) -> Path:
+    """A case with other keys in config.json; None takes a key away."""
+    shutil.copytree(FOLDER / "hf" / case, folder / "model")
+    keys = config_json(case) | changes
+    keys = {key: value for key, value in keys.items() if value is not None}
+    (folder / "model" / "config.json").write_text(json.dumps(keys))
+    return folder / "model"

@@ -13,7 +13,14 @@ from model.config import ModelConfig
 from model.transformer import Decoder
 from tests.model import golden
 
-CASES = [*golden.HF, *golden.CONFIGS]
+VARIANTS = (  # of families that are there anyway
+    *("gpt2_exact_gelu", "gpt2_published", "llama_linear", "llama_bias", "qwen2_window"),
+    "qwen3_window",
+)
+CASES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name
+    for name in (*golden.HF, *golden.CONFIGS)
+]
 UNSCALED = dict(
     rope_scaling="none", rope_factor=1.0, rope_original_context=0, rope_low_frequency=1.0,
     rope_high_frequency=4.0,
