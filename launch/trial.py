@@ -16,12 +16,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data import loader, store, tokenizer
-from launch import trunk
+from launch import distributed, trunk
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
 from launch.files import read_json, write_json
 from model import count
 from model.config import DEFAULTS, ModelConfig, derive
-from train import duration, loss_in_chunks, parametrization
+from train import duration, loss_in_chunks, parametrization, processes
 from train.mesh import row_parts
 from train.moments import MOMENTS
 from train.optimizer import OPTIMIZERS
@@ -238,7 +238,7 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None) -> int:
     cfg = ModelConfig(**resolved.model)
     step = resolved.train.batch_size * cfg.context_length * count.flops_per_token(cfg, "palm")
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
-    most = LARGEST_CPU_MESH_CHUNK if cpu and jax.local_device_count() > 1 else LARGEST_CHUNK
+    most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
     return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
 
 
@@ -285,7 +285,7 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
     stderr.
     """
     try:
-        with stop_signals() as stop:
+        with stop_signals(joint=processes.count() > 1) as stop:
             return _run(config, Path(workdir), dict(overrides or {}), stop)
     except BadInput as error:
         print(f"isoflop: {error}", file=sys.stderr)
@@ -308,25 +308,32 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     from train.loop import Run
     from train.sharding import Misfit
 
-    with bad_input():
-        dataset = store.prepare(config.data)
-        resolved = resolve(config, dataset, jax.local_device_count())
+    with distributed.together() as alike, bad_input():
+        dataset = store.prepare(config.data, progress=processes.is_first())
+        resolved = resolve(config, dataset, jax.device_count())
         _check_same(resolved, read_json(workdir / "config.json"), workdir)
         result = read_json(workdir / "result.json")
-        if result and result["status"] in ("done", "diverged"):
-            print(f"{workdir} holds the result already: {result['status']}")
-            return EXIT_CODES[result["status"]]
+        ended = result["status"] if result else ""
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
-        fresh = resolved.checkpoint.trunk and not finished(workdir / "checkpoints")
+        kept = [path.name for path in finished(workdir / "checkpoints")]
+        fresh = resolved.checkpoint.trunk and not kept and not ended
         branch_until = trunk.branch_until(resolved, identity) if fresh else 0
+        alike |= distributed.alike(json.loads(resolved.to_json()))
+        alike |= {"--workdir": str(workdir), "its checkpoints": kept, "its status": ended}
+    if ended in ("done", "diverged"):
+        print(f"{workdir} holds the result already: {ended}")
+        return EXIT_CODES[ended]
     try:
         training = Run(resolved, dataset, workdir, branch_until=branch_until)
     except (Misfit, Damaged) as error:
         raise BadInput(error) from error
-    write_json(workdir / "config.json", json.loads(resolved.to_json()))
-    dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
+    if processes.is_first():
+        write_json(workdir / "config.json", json.loads(resolved.to_json()))
+        dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
+    with distributed.together(), bad_input():
+        distributed.require_shared(workdir / "config.json")
     status = training.train(stop)
-    if status != "preempted":
+    if status != "preempted" and processes.is_first():
         about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
         write_json(workdir / "result.json", summarise(resolved, dataset, training.record) | about)
     return EXIT_CODES[status]
@@ -380,7 +387,7 @@ def summarise(resolved: ConfigDict, dataset: store.Dataset, record: Any) -> dict
         "dataset": dataset.hash,
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
-        "devices": jax.local_device_count(),
+        "devices": jax.device_count(),
         "curve": [[row["step"], row["tokens"], row["eval_loss"]] for row in evaluations],
     }
 

@@ -3,6 +3,11 @@
 Layout: FOLDER/STEP/ holds Orbax's files and `manifest.json`, which is written last and lists the
 SHA-256 of every other file. A checkpoint without manifest was never finished; one whose files do
 not match is damaged: the previous good one is used, and the damaged one is set aside.
+
+Several processes of one run write a checkpoint together, each the parts on its devices, into a
+folder that all of them see, and each hashes its share of the files. The first does what is done
+once: it makes and removes folders and writes the manifest. A checkpoint fits any other mesh and
+number of processes.
 """
 
 import errno
@@ -18,6 +23,8 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from train import processes
 
 MANIFEST = "manifest.json"
 _DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
@@ -56,10 +63,8 @@ class Checkpoints:
         """
         self.wait()
         path = self.folder / str(step)
-        if (path / MANIFEST).exists():
+        if processes.from_first("there", lambda: self._make_room(path)):
             return
-        shutil.rmtree(path, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._writer.save(path, args=ocp.args.StandardSave(state))
         except Exception as error:
@@ -86,7 +91,8 @@ class Checkpoints:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes will
         do), or None if there is none yet. Damaged ones before it are set aside. Damaged if all
         are."""
-        paths = self.finished()
+        names = processes.from_first("checkpoints", lambda: [p.name for p in self.finished()])
+        paths = [self.folder / name for name in names]
         good = newest_good(paths, self.say)
         if good is None and paths:
             raise Damaged(
@@ -95,19 +101,27 @@ class Checkpoints:
             )
         if good is None:
             return None
-        for bad in paths[: paths.index(good)]:
-            os.rename(bad, bad.with_name(f"{bad.name}.damaged"))
+        processes.from_first("aside", lambda: _set_aside(paths[: paths.index(good)]))
         return self._writer.restore(good, args=ocp.args.StandardRestore(like)), read_meta(good)
 
     def finished(self) -> list[Path]:
         """Folders of the finished checkpoints, the newest first."""
         return finished(self.folder)
 
+    def _make_room(self, path: Path) -> bool:
+        """Whether this step is there already; if not, nothing is in its place from now on."""
+        if (path / MANIFEST).exists():
+            return True
+        shutil.rmtree(path, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return False
+
     def _finish(self, path: Path, meta: dict) -> None:
         try:
             self._writer.wait_until_finished()
             write_manifest(path, meta)
-            self._prune()
+            if processes.is_first():
+                self._prune()
         except Exception as error:  # raised in the thread that trains
             self._error = as_os_error(error, path)
             self._remove_unfinished(path)
@@ -145,6 +159,11 @@ def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Pa
     return None
 
 
+def _set_aside(paths: Sequence[Path]) -> None:
+    for path in paths:
+        os.rename(path, path.with_name(f"{path.name}.damaged"))
+
+
 def read_meta(path: Path) -> dict:
     """What was saved beside the state of a good checkpoint."""
     return json.loads((path / MANIFEST).read_text())["meta"]
@@ -159,7 +178,11 @@ def as_os_error(error: Exception, path: Path) -> Exception:
 
 def write_manifest(path: Path, meta: dict) -> None:
     """Hashes every file of a checkpoint into its manifest, written atomically."""
-    body = {"files": _hashes(path), "meta": meta}
+    names = processes.from_first("files", lambda: _names(path))
+    hashes = processes.exchange("hashes", _hashes(path, processes.share(names)))
+    if not processes.is_first():
+        return
+    body = {"files": {n: h for part in hashes for n, h in sorted(part.items())}, "meta": meta}
     body["sha256"] = _sha256(json.dumps(body, sort_keys=True).encode())
     temporary = path / f"{MANIFEST}.tmp"
     with open(temporary, "w") as file:
@@ -171,15 +194,20 @@ def write_manifest(path: Path, meta: dict) -> None:
 
 def damage(path: Path) -> str | None:
     """What is wrong with a finished checkpoint, in words, or None."""
+    faults = processes.exchange("damage", _damage_of_share(path))
+    return next((fault for fault in faults if fault), None)
+
+
+def _damage_of_share(path: Path) -> str | None:
     try:
         body = json.loads((path / MANIFEST).read_text())
         stated = body.pop("sha256")
         if stated != _sha256(json.dumps(body, sort_keys=True).encode()):
             return f"{MANIFEST} does not match its own hash"
-        expected = body["files"]
+        expected = {name: body["files"][name] for name in processes.share(sorted(body["files"]))}
     except (ValueError, KeyError, AttributeError, TypeError):
         return f"{MANIFEST} cannot be read"
-    found = _hashes(path)
+    found = _hashes(path, [name for name in expected if (path / name).is_file()])
     for name, sha256 in expected.items():
         if name not in found:
             return f"{name} is missing"
@@ -216,9 +244,13 @@ def restore_until(
     return ocp.StandardCheckpointer().restore(path.absolute(), like), read_meta(path)
 
 
-def _hashes(path: Path) -> dict[str, str]:
+def _names(path: Path) -> list[str]:
     files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(MANIFEST)]
-    return {p.relative_to(path).as_posix(): _file_sha256(p) for p in files}
+    return [p.relative_to(path).as_posix() for p in files]
+
+
+def _hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: _file_sha256(path / name) for name in names}
 
 
 def _file_sha256(path: Path) -> str:

@@ -3,13 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from data.loader import eval_batches
 from data.store import Dataset
-from train import sharding
+from train import processes, sharding
 from train.step import StepConfig, eval_sums
 
 
@@ -29,15 +28,19 @@ class Evaluator:
         """`rows` sequences make one forward pass; ValueError if the split is too small for one."""
         batches = list(eval_batches(dataset, sequences, rows, cfg.model.context_length))
         stacked = {k: np.stack([b[k] for b in batches]) for k in batches[0]}
-        self._bytes = float((dataset.token_bytes[stacked["targets"]] * stacked["weights"]).sum())
-        self._batches = jax.device_put(stacked, sharding.batch_sharding(mesh, leading=1))
+        bytes_of = dataset.token_bytes[stacked["targets"]] * stacked["weights"]
+        self.text_bytes = float(bytes_of.sum())
+        # Every process has read every row, for their bytes; its devices get their own.
+        where = sharding.batch_sharding(mesh, leading=1)
+        self.batches = processes.placed(stacked, np.arange(rows), rows, where)
         self._cfg = cfg
 
     def __call__(self, params: dict) -> Evaluation:
-        return summarise(*eval_sums(self._cfg, params, self._batches), self._bytes)
+        sums = eval_sums(self._cfg, params, self.batches)
+        return summarise(*processes.on_host(sums), self.text_bytes)
 
 
-def summarise(nats_EB: jax.Array, weights_EB: jax.Array, text_bytes: float) -> Evaluation:
+def summarise(nats_EB: np.ndarray, weights_EB: np.ndarray, text_bytes: float) -> Evaluation:
     """Loss over all tokens; the standard error takes sequences as the independent units."""
     nats, weights = (np.asarray(x, np.float64).ravel() for x in (nats_EB, weights_EB))
     nats, weights = nats[weights > 0], weights[weights > 0]

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.loader import prefetch
+from data.loader import Batch, prefetch
 from data.loader import train_chunk as read_chunk
 from data.store import Dataset
 from model.config import ModelConfig
-from train import duration, sharding
+from train import duration, processes, sharding
 from train.evaluate import Evaluation, Evaluator
 from train.progress import Progress
 from train.record import Record
@@ -64,8 +64,22 @@ def initial_state(
     return like, lambda: make(cfg, *arguments)
 
 
+def read_steps(
+    config: Any, dataset: Dataset, step: int, count: int, rows: np.ndarray | None = None
+) -> Batch:
+    """Batches [K, B, T] of a resolved config, of which the first `count` are those from `step` on
+    and the others empty; of `rows` alone if they are given."""
+    size, shape = config.train.chunk, (config.train.batch_size, config.model.context_length)
+    batches = read_chunk(dataset, config.seed, step, count, *shape, rows)
+    if count == size:
+        return batches
+    filling = ((0, size - count), (0, 0), (0, 0))
+    return {name: np.pad(array, filling) for name, array in batches.items()}
+
+
 class Run:
     """One run in a folder: made fresh or restored, then trained. Its numbers are in metrics.jsonl.
+    Where several processes train it, each makes one of these; the first writes the files.
 
     Making it raises ValueError for what cannot be trained (a mesh that does not fit, too little
     text, every checkpoint damaged); training raises OSError when nothing can be written.
@@ -82,7 +96,8 @@ class Run:
         """`config` is resolved. A fresh run starts from the newest checkpoint of at most
         `branch_until` steps in the folder `checkpoint.trunk`; from step 0 where that is 0."""
         self.config, self.dataset = config, dataset
-        self.cfg, self.mesh = step_config(config), sharding.make_mesh(dict(config.mesh))
+        self.cfg = step_config(config)
+        self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say)
         self.evaluate = Evaluator(
             self.cfg, dataset, config.eval.sequences, config.eval.batch_size, self.mesh
@@ -97,15 +112,19 @@ class Run:
         if stop.requested:
             return "preempted"  # before the first step: there is nothing new to save
         with contextlib.closing(record.open()), sharding.activation_rules(self.mesh):
-            bar = Progress(self.config.name, record.plan.total)
+            bar = contextlib.nullcontext()
+            if processes.is_first():
+                bar = Progress(self.config.name, record.plan.total)
             with prefetch(self._chunks()) as ready, bar as progress:
                 compiled, status = None, "done"
-                for count, batches in ready:
+                for chunk, (count, batches) in enumerate(ready, start=1):
                     compiled = compiled or self._compile(batches)
                     self._advance(compiled, batches, count)
                     status = record.after_chunk(self._current, self._evaluation)
-                    progress.update(record.step, record.row)
-                    if status == "done" and stop.requested and record.step < record.plan.total:
+                    if progress:
+                        progress.update(record.step, record.row)
+                    asked = stop.after(chunk)  # by all processes, whatever their status
+                    if status == "done" and asked and record.step < record.plan.total:
                         record.save(self.state)
                         status = "preempted"
                     if status != "done":
@@ -127,15 +146,12 @@ class Run:
         """
         where = sharding.batch_sharding(self.mesh, leading=1)
         plan, step = self.record.plan, self.record.step
-        size = plan.chunk
-        shape = self.config.train.batch_size, self.cfg.model.context_length
+        shape = plan.chunk, self.config.train.batch_size, self.cfg.model.context_length
+        rows = processes.own_rows(where, shape)
         while step < plan.total:
-            count = min(size, plan.next_event(step) - step)
-            batches = read_chunk(self.dataset, self.config.seed, step, count, *shape)
-            if count < size:
-                filling = ((0, size - count), (0, 0), (0, 0))
-                batches = {name: np.pad(array, filling) for name, array in batches.items()}
-            yield count, jax.device_put(batches, where)
+            count = min(plan.chunk, plan.next_event(step) - step)
+            batches = read_steps(self.config, self.dataset, step, count, rows)
+            yield count, processes.placed(batches, rows, shape[1], where)
             step += count
 
     def _compile(self, batches: dict[str, jax.Array]) -> Callable:

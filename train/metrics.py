@@ -27,15 +27,18 @@ def peak_flops(device_kind: str) -> float | None:
 
 class MetricsLog:
     """One JSON object a row, appended and flushed. Every row has "step"; a resumed run first drops
-    the rows after the step it resumes from, so that no step is there twice."""
+    the rows after the step it resumes from, so that no step is there twice. A `silent` one, of a
+    process that is not the first, writes nothing."""
 
-    def __init__(self, workdir: Path, tensorboard: bool = False):
+    def __init__(self, workdir: Path, tensorboard: bool = False, silent: bool = False):
         self.path = Path(workdir) / "metrics.jsonl"
         self._board = None
-        self._tensorboard = tensorboard
+        self._tensorboard, self._silent = tensorboard, silent
 
     def rewind(self, step: int) -> None:
         """Begins after `step`: drops the rows beyond it, and a last row that was cut off."""
+        if self._silent:
+            return
         copy(self.path, self.path, step)
         if self._tensorboard:
             from tensorboardX import SummaryWriter  # slow to import
@@ -44,6 +47,8 @@ class MetricsLog:
             self._board = SummaryWriter(folder, purge_step=step + 1)
 
     def write(self, row: dict) -> None:
+        if self._silent:
+            return
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
         if self._board is not None:

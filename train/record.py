@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from model.count import flops_per_token
-from train import duration
+from train import duration, processes
 from train.checkpoint import Checkpoints, restore_until
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog, copy, peak_flops
@@ -58,7 +58,8 @@ def plan(config: Any) -> Plan:
 
 
 class Record:
-    """One trial in its folder: where it is, and what it has written down."""
+    """One trial in its folder: where it is, and what it has written down. Of several processes that
+    train it, the first writes, and all keep the checkpoints together."""
 
     def __init__(
         self,
@@ -69,7 +70,8 @@ class Record:
         say: Callable[[str], None] = print,
     ):
         """`config` is resolved, `cfg` its static part; `devices` are those that train the trial."""
-        self.config, self.cfg, self.workdir, self.say = config, cfg, Path(workdir), say
+        self.config, self.cfg, self.workdir = config, cfg, Path(workdir)
+        self.say = say = say if processes.is_first() else lambda line: None
         self.plan, keep = plan(config), config.checkpoint
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", keep.keep_last, keep.keep_best, say, self.plan.keep_at
@@ -111,8 +113,9 @@ class Record:
         state, meta = restore_until(trunk / "checkpoints", like, until, self.say)
         own = {k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()}
         step, recent = meta["step"], meta["recent"]
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        copy(trunk / "metrics.jsonl", self.workdir / "metrics.jsonl", step)
+        if processes.is_first():
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            copy(trunk / "metrics.jsonl", self.workdir / "metrics.jsonl", step)
         # So that the next row covers the steps that it covers in a run of its own.
         unlogged = min(step % self.plan.log_every if self.plan.log_every else step, len(recent))
         origin = {"branched_from": trunk.name, "branched_at": step}
@@ -124,7 +127,8 @@ class Record:
         at the end."""
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.plan.total}")
-        self.log = MetricsLog(self.workdir, self.config.log.tensorboard)
+        silent = not processes.is_first()
+        self.log = MetricsLog(self.workdir, self.config.log.tensorboard, silent)
         self.log.rewind(self.step)
         self.timed, self.timed_from = 0, self.seconds
         return self.log
@@ -202,6 +206,8 @@ class Record:
         keeper = Checkpoints(folder, 1, 0, self.say)
         keeper.save(self.step, state, {"fault": fault})
         keeper.close()
+        if not processes.is_first():
+            return
         first = self.step - len(self.metrics["loss"])
         about = {"fault": fault, "first_step": first, "seed": self.config.seed, **self.metrics}
         (folder / "diverged.json").write_text(json.dumps(about, indent=1) + "\n")

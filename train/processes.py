@@ -1,0 +1,99 @@
+"""This file lets the processes that train one model agree: values exchanged, waits that end.
+
+Where there is one process, everything here returns at once. Values travel through the coordination
+service of `jax.distributed`, not through the devices: a thread may exchange while a step runs.
+"""
+
+import collections
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import distributed  # its client has no public name
+from jax.sharding import NamedSharding
+
+PATIENCE = 600  # seconds that a process waits for another that lives, before it gives up
+
+_turns = collections.Counter()
+
+
+def count() -> int:
+    """Processes of this run. Starts no device, as `jax.process_count` would."""
+    return distributed.global_state.num_processes
+
+
+def index() -> int:
+    return distributed.global_state.process_id
+
+
+def is_first() -> bool:
+    """Whether this process writes the files of the run."""
+    return index() == 0
+
+
+def exchange(topic: str, value: Any, patience: float = PATIENCE) -> list:
+    """The JSON values of all processes, by process, in each of them; nobody leaves before all came.
+
+    All must exchange on a topic equally often; topics do not wait for each other. TimeoutError
+    after `patience` seconds.
+    """
+    if count() == 1:
+        return [value]
+    client = distributed.global_state.client
+    _turns[topic] += 1
+    folder, before = (f"isoflop/{topic}/{turn}" for turn in (_turns[topic], _turns[topic] - 1))
+    client.key_value_set(f"{folder}/{index()}", json.dumps(value))
+    try:
+        client.wait_at_barrier(folder, int(1000 * patience))
+    except jax.errors.JaxRuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+            raise
+        raise TimeoutError(f"waited {patience} s for the other processes ({topic})") from error
+    said = {int(key.rpartition("/")[2]): v for key, v in client.key_value_dir_get(f"{folder}/")}
+    if before[-2:] != "/0":  # all have read it, else they would not be here
+        client.key_value_delete(f"{before}/{index()}")
+    return [json.loads(said[process]) for process in range(count())]
+
+
+def from_first(topic: str, make: Callable[[], Any]) -> Any:
+    """What `make()` returned in the first process, the only one that calls it."""
+    return exchange(topic, make() if is_first() else None)[0]
+
+
+def share(items: list) -> list:
+    """This process's part of work that is divided among all."""
+    return items[index() :: count()]
+
+
+def own_rows(where: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray:
+    """The rows, along the middle dimension, that devices of this process hold a part of."""
+    held = where.addressable_devices_indices_map(shape).values()
+    return np.unique(np.concatenate([np.arange(shape[1])[rows] for _, rows, _ in held]))
+
+
+def placed(own: dict, rows: np.ndarray, n_rows: int, where: NamedSharding) -> dict[str, jax.Array]:
+    """Arrays [K, `n_rows`, T] on the devices of all processes; `own` [K, len(rows), T] has those of
+    this one."""
+    if where.is_fully_addressable:
+        return jax.device_put(own, where)
+
+    def one(array: np.ndarray) -> jax.Array:
+        def shard(place: tuple[slice, slice, slice]) -> np.ndarray:
+            wanted = np.arange(n_rows)[place[1]]
+            return array[:, np.searchsorted(rows, wanted)][place[0], :, place[2]]
+
+        shape = (array.shape[0], n_rows, *array.shape[2:])
+        return jax.make_array_from_callback(shape, where, shard)
+
+    return {name: one(array) for name, array in own.items()}
+
+
+def on_host(arrays: Any) -> Any:
+    """Whole numpy arrays, also of those whose parts lie on devices of several processes."""
+    if count() == 1:
+        return jax.device_get(arrays)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(arrays, tiled=True)
