@@ -23,6 +23,7 @@ setup(
         "flax>=0.12",
         "jax>=0.10",
         "ml_collections>=1",
+        "ml_dtypes>=0.5",
         "numpy>=2",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11",

@@ -8,11 +8,9 @@ it to `isoflop sample --run=…`. The tokenizer's files travel along in either d
 isoflop itself reads a SentencePiece tokenizer.model alone.
 """
 
-import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -67,10 +65,10 @@ def main(argv: Sequence[str]) -> int:
 def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input():
-        refuse_full(run)
+        huggingface.refuse_full(run)
         cfg, params = huggingface.load(source, shardings if jax.device_count() > 1 else None)
         tokenizer = sentencepiece(source / "tokenizer.model", cfg)
-    with whole_folder(run) as folder:
+    with huggingface.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
             if (source / name).is_file():
@@ -120,7 +118,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         config = read_json(run / "config.json")
         if config is None:
             raise FileNotFoundError(f"from={run} holds no config.json; give it the folder of a run")
-        refuse_full(target)
+        huggingface.refuse_full(target)
         cfg = ModelConfig(**config["model"])
         came = read_json(run / KEPT / "config.json") or {}
         origin = came.get("model_type", "")
@@ -148,27 +146,6 @@ def own_tokenizer(run: Path) -> tuple[dict, dict[str, Path]]:
     extra = {"eos_token_id": about["end_of_document"]}
     model = run / "tokenizer" / "tokenizer.model"
     return extra, {model.name: model} if about["kind"] == "sentencepiece" else {}
-
-
-def refuse_full(folder: Path) -> None:
-    """FileExistsError for a file, or a folder with anything in it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and is not empty; name a new folder")
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of `folder` at the end, or leaves nothing."""
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if folder.exists():
-            folder.rmdir()
-        os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def tell(folder: Path, model_type: str, cfg: ModelConfig) -> None:

@@ -5,6 +5,7 @@
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import json
 import os
@@ -239,24 +240,36 @@ def save(
     config = hf_config.write(cfg, model_type)
     family = hf_config.family(config)
     leaves, sources = parameters.flat(params), plan(cfg, family)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise FileExistsError(f"{directory} is there already and is not empty; name a new folder")
+    refuse_full(directory)
     config |= {
         "architectures": [family.architecture],
         # The class's defaults are tokens of another vocabulary.
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": str(np.dtype(leaves["embed/embedding"].dtype)),
     } | dict(extra or {})
-    temporary = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
+    with whole_folder(directory) as folder:
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for name, path in (files or {}).items():
+            shutil.copyfile(path, folder / name)
+        _write_tensors(folder, cfg, sources, leaves, shard)
+
+
+def refuse_full(folder: Path) -> None:
+    """FileExistsError for a file, or a folder with anything in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and is not empty; name a new folder")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `folder` at the end, or leaves nothing."""
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for name, path in (files or {}).items():
-            shutil.copyfile(path, temporary / name)
-        _write_tensors(temporary, cfg, sources, leaves, shard)
-        if directory.exists():
-            directory.rmdir()
-        os.replace(temporary, directory)
+        yield temporary
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
