@@ -18,7 +18,7 @@ from data.loader import validation_starts
 from data.shards import Split
 from data.store import Dataset, prepare
 from launch import flags
-from launch.errors import DONE, bad_input
+from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from model import ngram
 from train.evaluate import Evaluation, summarise
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         f"({about['seconds']:.1f} s)"
     )
     if values.json:
-        with bad_input():
+        with writing("json", values.json):
             write_json(Path(values.json), about)
     return DONE
 

@@ -82,7 +82,7 @@ def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
         ("--order=five", "order"),
         ("--config.eval.sequences=0", "eval.sequences=0"),
         ("--config.data.corpora=/no/such,x", "does not exist"),
-        ("--json=/dev/null/x", "/dev/null"),
+        ("--json=/dev/null/x", "json=/dev/null/x cannot be written"),
     ],
 )
 def test_bad_input_is_one_line(keys, capsys, argument, message):
