@@ -5,6 +5,7 @@ refused. What is written is read back, so that no switch of ours is lost on the 
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def meaning(cfg: ModelConfig) -> dict[str, Any]:
     keys = {key: value for key, value in vars(cfg).items() if key not in UNSEEN}
     local = tuple(cfg.is_local(layer) for layer in range(cfg.n_layers))
     keys["window"], keys["window_pattern"] = cfg.window * any(local), local
-    keys["query_scale"] = parametrization.scores(cfg)
+    keys["query_scale"] = parametrization.scores(cfg) * math.sqrt(cfg.head_dim)
     keys["out_bias"] = cfg.attention_bias and cfg.out_bias
     keys["norm_bias"] = cfg.norm == "layernorm" and cfg.norm_bias
     if cfg.positions == "rotary":
