@@ -172,9 +172,10 @@ def _model(config: ConfigDict, dataset: store.Dataset) -> ModelConfig:
 
 
 def _resolve_batch(config: ConfigDict, devices: int) -> None:
-    devices = row_parts(dict(config.mesh), devices)  # those of tensor and sequence share rows
+    shares = row_parts(dict(config.mesh), devices)
+    who = f"{devices} devices" if shares == devices else f"mesh.data times mesh.fsdp, {shares},"
     if config.train.batch_per_device:
-        config.train.batch_size = config.train.batch_per_device * devices
+        config.train.batch_size = config.train.batch_per_device * shares
         config.train.batch_per_device = 0
     batch, parts = config.train.batch_size, config.train.accumulation
     if batch % parts:
@@ -183,14 +184,14 @@ def _resolve_batch(config: ConfigDict, devices: int) -> None:
             f"train.accumulation={parts} does not divide train.batch_size={batch}; use {valid}"
         )
     for key, rows, unit in (
-        ("train.batch_size", batch, parts * devices),
-        ("eval.batch_size", config.eval.batch_size, devices),
+        ("train.batch_size", batch, parts * shares),
+        ("eval.batch_size", config.eval.batch_size, shares),
     ):
         if rows % unit:
             valid = sorted({max(1, rows // unit) * unit, (rows // unit + 1) * unit})
             raise ValueError(
-                f"{key}={rows} is no multiple of {unit}, which {devices} devices"
-                f"{f' times train.accumulation={parts}' if unit > devices else ''} need; "
+                f"{key}={rows} is no multiple of {unit}, which {who}"
+                f"{f' times train.accumulation={parts}' if unit > shares else ''} need; "
                 f"use {' or '.join(map(str, valid))}"
             )
 

@@ -159,8 +159,7 @@ class Attention(nn.Module):
             q_BTHC = rotary(q_BTHC, angle_BTR, factor, cfg.rope_layout)
             k_BTKC = rotary(k_BTKC, angle_BTR, factor, cfg.rope_layout)
         scale = parametrization.scores(cfg)
-        alone = cache is None and not self.is_initializing()
-        if alone and (backend := backends.choose(cfg, T)) != "xla":
+        if cache is None and (backend := backends.choose(cfg, T)) != "xla":
             window = cfg.window if self.local else 0
             sight = backends.Sight(scale, window, cfg.attention_softcap)
             rows = q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT

@@ -117,6 +117,8 @@ BEST = {"tpu": "splash", "gpu": "cudnn"}
 
 def choose(cfg: ModelConfig, length: int) -> str:
     """The backend for rows of `length` tokens; ValueError where the one asked for cannot."""
+    if length == 1:
+        return "xla"  # parameters are initialised with one token, which no kernel takes
     wanted = cfg.attention
     if wanted == "auto":
         wanted = "ring" if ways("seq") > 1 else BEST.get(platform(), "xla")

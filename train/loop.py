@@ -53,9 +53,9 @@ def initial_state(
     cfg: StepConfig, hyper: dict[str, float], seed: int, mesh: jax.sharding.Mesh
 ) -> tuple[Any, Callable[[], TrainState]]:
     """(shapes and shardings of the state, a function that makes it sharded from the start)."""
+    sharding.require(cfg.model, mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     shapes = jax.eval_shape(lambda *a: init_state(cfg, *a), *arguments)
-    sharding.require(cfg.model, mesh)
     shardings = sharding.state_shardings(shapes, mesh)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings

@@ -33,21 +33,25 @@ MESH_AXES = {
 }
 
 
+ORDER = ("data", "fsdp", "sequence", "tensor")  # the last has the nearest neighbours
+
+
 class Misfit(ValueError):
     """A mesh, or sizes on it, that cannot be."""
 
 
 def mesh_sizes(sizes: dict[str, int], devices: int) -> dict[str, int]:
-    """The sizes with the one -1 replaced. Misfit if their product is not the number of devices, or
-    if an axis is no value of MESH_AXES."""
-    sizes, used = dict(sizes), sorted({a for axes in MESH_AXES.values() for a in axes})
+    """The sizes in ORDER, the one -1 replaced. Misfit if their product is not the number of
+    devices, or if an axis is no value of MESH_AXES."""
+    used = {axis for axes in MESH_AXES.values() for axis in axes}
     for axis, size in sizes.items():
         if axis not in used:
             raise Misfit(
-                f"mesh.{axis}={size}: no entry of MESH_AXES uses this axis; use {', '.join(used)}"
+                f"mesh.{axis}={size}: no entry of MESH_AXES uses this axis; use {', '.join(ORDER)}"
             )
         if size != -1 and size < 1:
             raise Misfit(f"mesh.{axis}={size} must be a positive number, or -1 for the rest")
+    sizes = {axis: sizes[axis] for axis in ORDER if axis in sizes}
     inferred = [axis for axis, size in sizes.items() if size == -1]
     known = math.prod(size for size in sizes.values() if size != -1)
     text = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())

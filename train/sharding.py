@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from model import backends
 from model.config import ModelConfig
 from train.mesh import MESH_AXES, Misfit
 from train.mesh import make_mesh as make_mesh
@@ -39,7 +40,8 @@ AnyMesh = Mesh | AbstractMesh  # the second where a program is traced, or in a t
 
 
 def require(cfg: ModelConfig, mesh: AnyMesh) -> None:
-    """Misfit where the model's heads or context cannot be divided along the mesh."""
+    """Misfit where the model's heads or context cannot be divided along the mesh, or where the
+    attention that the model asks for cannot be computed on it."""
     ways = {axis: mesh.shape.get(axis, 1) for axis in ("tensor", "sequence")}
     for key, axis in (("n_heads", "tensor"), ("context_length", "sequence")):
         size, parts = getattr(cfg, key), ways[axis]
@@ -54,6 +56,11 @@ def require(cfg: ModelConfig, mesh: AnyMesh) -> None:
             f"model.n_kv_heads={kv} neither divides mesh.tensor={parts} nor is divisible by it; "
             f"use mesh.tensor={math.gcd(kv, parts)}"
         )
+    with activation_rules(mesh):
+        try:
+            backends.choose(cfg, cfg.context_length)
+        except ValueError as error:
+            raise Misfit(error) from error
 
 
 def _nearest(size: int, parts: int) -> str:
@@ -120,6 +127,12 @@ def state_shardings(state: Any, mesh: AnyMesh) -> Any:
     )
 
 
+def _rules_apply(mesh: AnyMesh) -> bool:
+    """Whether an axis of this mesh splits something; not that of stacked trials, which are spread
+    over devices as they are."""
+    return any(mesh.shape.get(target, 1) > 1 for axes in MESH_AXES.values() for target in axes)
+
+
 def constrain_parameters(tree: Any) -> Any:
     """Asks for parameters, or what has their shapes, to lie as the rules say on the mesh in force.
 
@@ -127,7 +140,7 @@ def constrain_parameters(tree: Any) -> Any:
     of it (all-reduce).
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size <= 1:
+    if not _rules_apply(mesh):
         return tree
     return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
 
@@ -136,7 +149,7 @@ def constrain_state(state: Any) -> Any:
     """Asks for a TrainState to lie as `state_shardings` says, so that what comes out of a program
     can go in again."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size <= 1:
+    if not _rules_apply(mesh):
         return state
     return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
 
@@ -148,7 +161,8 @@ def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:
 
 
 @contextlib.contextmanager
-def activation_rules(mesh: Mesh) -> Iterator[None]:
+def activation_rules(mesh: AnyMesh) -> Iterator[None]:
     """A context in which the model's `constrain` calls take effect while it is traced."""
-    with jax.set_mesh(mesh), nn.logical_axis_rules(list(MESH_AXES.items())):
+    enter = jax.set_mesh if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh
+    with enter(mesh), nn.logical_axis_rules(list(MESH_AXES.items())):
         yield

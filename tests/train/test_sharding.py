@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from model.config import ModelConfig, derive
 from model.transformer import init
 from train import sharding
-from train.mesh import make_mesh, row_parts
+from train.mesh import MESH_AXES, ORDER, make_mesh, mesh_sizes, row_parts
 from train.rules import lookup, path_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,6 +187,9 @@ def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
         with pytest.raises(ValueError, match=message):
             sharding.require(cfg, fake_mesh(**sizes))
     sharding.require(cfg, fake_mesh(tensor=6, sequence=4))  # control; keys are repeated
+    splash = replace(cfg, attention="splash")
+    with pytest.raises(sharding.Misfit, match=r"'splash' cannot: 20 tokens are no multiple of 128"):
+        sharding.require(splash, fake_mesh(tensor=1))
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ def test_only_data_spans_slices():
         make_mesh({"data": 1, "fsdp": -1}, devices)
     for sizes in ({"data": 2, "fsdp": 4}, {"data": 4, "fsdp": 2}, {"fsdp": 4, "data": -1}):
         mesh = make_mesh(sizes, devices)
-        halves = np.split(mesh.devices, 2, axis=list(sizes).index("data"))
+        halves = np.split(mesh.devices, 2, axis=list(mesh.shape).index("data"))
         assert [{d.slice_index for d in half.ravel()} for half in halves] == [{0}, {1}]
 
 
@@ -232,6 +235,11 @@ def test_only_data_spans_slices():
 )
 def test_devices_of_tensor_and_sequence_share_their_rows(sizes, parts):
     assert row_parts(sizes, 8) == parts
+
+
+def test_the_axes_of_a_mesh_are_ordered_and_every_one_is_used():
+    assert list(mesh_sizes({"tensor": 1, "fsdp": -1, "data": 2}, 8)) == ["data", "fsdp", "tensor"]
+    assert set(ORDER) == {axis for axes in MESH_AXES.values() for axis in axes}
 
 
 def test_first_matching_rule_wins_and_paths_read_like_files():
