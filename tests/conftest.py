@@ -1,6 +1,33 @@
-"""This file keeps the tests on the CPU, whatever accelerator the machine has."""
+"""This file keeps the tests on the CPU, whatever accelerator the machine has.
+
+It also holds what the tests of several rooms share.
+"""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 # Before anything imports jax. A test that needs more devices starts its own process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory) -> Iterator[Path]:
+    """A folder where programs that a module's tests compile are found again."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    caching = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in caching}
+    for values in (caching, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is caching:
+            yield Path(caching["jax_compilation_cache_dir"])

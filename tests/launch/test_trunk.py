@@ -3,13 +3,11 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
 from launch import plan, sweep, trial, trunk
@@ -35,23 +33,12 @@ SHORT = {"train.duration": "100 steps"}  # decays from step 80 on
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Iterator[Path]:
-    """A folder with a little text in it, where programs compiled once are found again."""
+def home(tmp_path_factory, compiled_once) -> Path:
+    """A folder with a little text in it."""
     folder = tmp_path_factory.mktemp("trunks")
     words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
     (folder / "text.txt").write_text(" ".join(words))
-    caching = {
-        "jax_compilation_cache_dir": str(folder / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in caching}
-    for values in (caching, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is caching:
-            yield folder
+    return folder
 
 
 def config(home: Path, **changes):
