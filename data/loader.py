@@ -24,6 +24,7 @@ from data.shards import Split
 from data.store import Dataset
 
 Batch = dict[str, np.ndarray]
+Rows = slice | range | np.ndarray  # which of a batch
 
 
 def train_batch(
@@ -32,7 +33,7 @@ def train_batch(
     step: int,
     batch_size: int,
     context_length: int,
-    rows: slice | range | None = None,
+    rows: Rows | None = None,
 ) -> Batch:
     """tokens, targets int32 [B, T] and weights float32 [B, T] of one step, or the `rows` of it."""
     chunk = train_chunk(dataset, seed, step, 1, batch_size, context_length, rows)
@@ -46,7 +47,7 @@ def train_chunk(
     steps: int,
     batch_size: int,
     context_length: int,
-    rows: slice | range | None = None,
+    rows: Rows | None = None,
 ) -> Batch:
     """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
     require_windows(dataset, batch_size, context_length)
@@ -61,7 +62,7 @@ def eval_batches(
     n_sequences: int,
     batch_size: int,
     context_length: int,
-    rows: slice | range | None = None,
+    rows: Rows | None = None,
 ) -> Iterator[Batch]:
     """The fixed validation set: the same windows each time, evenly spread over the split.
 
@@ -117,7 +118,7 @@ def _too_small(name: str, split: Split, kind: str, context_length: int) -> str:
     )
 
 
-def _rows(batch_size: int, rows: slice | range | None) -> np.ndarray:
+def _rows(batch_size: int, rows: Rows | None) -> np.ndarray:
     if rows is None:
         return np.arange(batch_size)
     if isinstance(rows, slice):
