@@ -188,6 +188,39 @@ def test_two_processes_train_as_one_does(home, alone):
     assert codes == [0] and apart > 1e-4  # control: losses can differ
 
 
+ROWS = """
+import sys, jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
+from train import processes, sharding
+for sizes in (dict(data=1, fsdp=4), dict(data=2, fsdp=1, tensor=2), dict(data=1, sequence=4)):
+    where = sharding.batch_sharding(sharding.make_mesh(sizes, jax.devices()), 1)
+    print("rows", *processes.own_rows(where, (4, 8, 16)))
+print("said", processes.exchange("x", 0), processes.exchange("x", processes.index()))
+jax.distributed.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_own_rows_and_hears_all():
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
+    where = f"127.0.0.1:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ROWS, where, str(i)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process, own in zip(processes, ("0 1 2 3", "4 5 6 7"), strict=True):
+        lines = process.communicate(timeout=120)[0].splitlines()
+        found = [line for line in lines if line.startswith(("rows", "said"))]
+        every = "rows 0 1 2 3 4 5 6 7"  # along sequence, rows are cut across, not shared out
+        assert found == [f"rows {own}", f"rows {own}", every, "said [0, 0] [0, 1]"], lines
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "before, after", [("2x2", "1x1"), ("1x1", "2x2"), ("1x4", "2x2"), ("2x2", "2x2")]
