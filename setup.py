@@ -6,7 +6,8 @@ ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
 
 REPORT = ["altair>=5.5", "vl-convert-python>=1.7"]
 PARQUET = ["pyarrow>=16"]
-TEST = ["pytest>=8", "hypothesis>=6.100", *PARQUET]
+TOKENIZERS = ["tokenizers>=0.20"]
+TEST = ["pytest>=8", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
     name="isoflop",
@@ -40,7 +41,7 @@ setup(
         "compile": ["libtpu>=0.0.42"],  # the TPU compiler, for isoflop compile without a TPU
         "report": REPORT,
         "parquet": PARQUET,
-        "hf": ["datasets>=3"],
+        "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,
         "dev": [*TEST, *REPORT, "ruff>=0.12"],
     },

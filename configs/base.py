@@ -96,7 +96,8 @@ def data() -> dict:
         corpora=("stdlib",),
         weights=(1.0,),  # share of the tokens drawn from each corpus
         text_key="text",  # field of a jsonl or parquet row that holds the text
-        tokenizer="bytes",  # bytes | chars | bpe | unigram | a SentencePiece .model file
+        # bytes | chars | bpe | unigram | a SentencePiece .model file | a tokenizer.json
+        tokenizer="bytes",
         vocab_size=0,  # tokens to train bpe or unigram with
         validation=0.05,  # share of the documents, chosen by a hash of their content
         cache="cache",  # folder of the token shards

@@ -1,9 +1,10 @@
-"""This file maps text to tokens and back, exactly: bytes, characters, or SentencePiece.
+"""This file maps text to tokens and back: bytes, characters, SentencePiece, Hugging Face's.
 
     'bytes'              256 tokens; the end of a document is byte 0xFF, which UTF-8 never contains
     'chars'              the characters of the training documents, end-of-document, unknown
     'bpe', 'unigram'     SentencePiece, trained here on training documents to data.vocab_size tokens
     'path/to/x.model'    a SentencePiece model from elsewhere, with its own rules of normalisation
+    'path/to/x.json'     a tokenizer.json of Hugging Face's, read by the library tokenizers
 
 A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. The rest
 follows from the table of the text that each token stands for.
@@ -14,7 +15,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,16 @@ from data.shards import write_atomic
 
 TRAINED = ("chars", "bpe", "unigram")
 SPACE = "\u2581"  # what SentencePiece writes for a space
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # how published models end documents
 LINE_CHARACTERS = 1000  # SentencePiece leaves out training lines above 4192 bytes
 
 
 class Tokenizer:
     """Text to int32 ids and back. Equal fingerprints mean equal tokens for every text."""
 
-    def __init__(self, kind: str, name: str, model: bytes = b""):
-        self.kind, self.name, self.model = kind, name, model
+    def __init__(self, kind: str, name: str, model: bytes = b"", prefix: Sequence[int] = ()):
+        """`prefix`: tokens that the model expects before every prompt, such as <s>."""
+        self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
         self._encode, self.pieces, self.eod = KINDS[kind](model)
         self.vocab_size = len(self.pieces)
         self.fingerprint = hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
@@ -59,7 +62,7 @@ class Tokenizer:
             "vocab_size": self.vocab_size,
             "end_of_document": self.eod,
             "fingerprint": self.fingerprint,
-        }
+        } | ({"prefix": self.prefix} if self.prefix else {})
         if self.model:
             write_atomic(folder / "tokenizer.model", self.model)
         write_atomic(folder / "tokenizer.json", json.dumps(about, indent=1).encode())
@@ -72,9 +75,8 @@ def load(folder: str | Path) -> Tokenizer:
         raise FileNotFoundError(f"{folder} holds no tokenizer that isoflop reads")
     about = json.loads((folder / "tokenizer.json").read_text())
     model = folder / "tokenizer.model"
-    tokenizer = Tokenizer(
-        about["kind"], about["name"], model.read_bytes() if model.exists() else b""
-    )
+    content = model.read_bytes() if model.exists() else b""
+    tokenizer = Tokenizer(about["kind"], about["name"], content, about.get("prefix", ()))
     if tokenizer.fingerprint != about["fingerprint"]:
         raise ValueError(f"{model} does not match tokenizer.json; delete {folder} to rebuild it")
     return tokenizer
@@ -89,19 +91,24 @@ def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
 
 
 def given(spec: str) -> Tokenizer:
-    """The tokenizer of a spec that needs no training: 'bytes' or the path of a .model file."""
+    """The tokenizer of a spec that needs no training: 'bytes', or the path of a .model or .json."""
     if spec == "bytes":
         return Tokenizer("bytes", "bytes")
-    if not spec.endswith(".model"):
+    kind = {".model": "sentencepiece", ".json": "huggingface"}.get(Path(spec).suffix)
+    if kind is None:
         known = ", ".join(("bytes", *TRAINED))
-        raise ValueError(f"data.tokenizer={spec!r} is unknown; use {known} or the path of a .model")
+        raise ValueError(
+            f"data.tokenizer={spec!r} is unknown; use {known} or the path of a .model or .json"
+        )
     path = Path(spec).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"data.tokenizer={spec!r} does not exist")
+    model = path.read_bytes()
     try:
-        return Tokenizer("sentencepiece", path.stem, path.read_bytes())
+        made = Tokenizer(kind, path.stem, model)
     except RuntimeError as error:
         raise ValueError(f"data.tokenizer={spec!r} is not a SentencePiece model") from error
+    return made if kind == "sentencepiece" else Tokenizer(kind, path.stem, model, _prefix(model))
 
 
 Encode = Callable[[str], np.ndarray]
@@ -164,6 +171,67 @@ def _piece_bytes(processor, i: int) -> bytes:
     return processor.id_to_piece(i).replace(SPACE, " ").encode()
 
 
+def _library(model: bytes):
+    """The tokenizer of Hugging Face's library that a tokenizer.json describes."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ValueError(
+            "data.tokenizer: a tokenizer.json needs the library tokenizers; "
+            "pip install -e '.[hf]'"
+        ) from error
+    try:
+        return tokenizers.Tokenizer.from_str(model.decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"data.tokenizer: this is no tokenizer.json: {error}") from error
+
+
+def _prefix(model: bytes) -> list[int]:
+    """The tokens that a tokenizer.json puts before every text, such as <s>."""
+    fast = _library(model)
+    whole, plain = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
+    return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
+
+
+def _huggingface(model: bytes) -> tuple[Encode, list[bytes], int]:
+    fast = _library(model)
+    special = {i for i, token in fast.get_added_tokens_decoder().items() if token.special}
+    eod = next((i for end in ENDS if (i := fast.token_to_id(end)) is not None), None)
+    if eod is None:
+        raise ValueError(
+            f"data.tokenizer: the tokenizer.json ends documents with none of {', '.join(ENDS)}"
+        )
+    spelled = _spelled_bytes if '"ByteLevel"' in model.decode() else _marked_bytes
+    names = [fast.id_to_token(i) for i in range(fast.get_vocab_size())]
+    pieces = [b"" if i in special or not name else spelled(name) for i, name in enumerate(names)]
+
+    def encode(text: str) -> np.ndarray:
+        return np.array(fast.encode(text, add_special_tokens=False).ids, np.int32)
+
+    return encode, pieces, eod
+
+
+def _marked_bytes(piece: str) -> bytes:
+    """What a piece of SentencePiece's kind stands for, in a tokenizer.json."""
+    if re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace(SPACE, " ").encode()
+
+
+# GPT-2 spells bytes as characters: printable ones as themselves, the rest by the next free ones.
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE}
+_BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}
+
+
+def _spelled_bytes(piece: str) -> bytes:
+    """What a piece of a byte-level tokenizer stands for; tokens added by hand are plain text."""
+    if all(character in _BYTE_OF for character in piece):
+        return bytes(_BYTE_OF[character] for character in piece)
+    return piece.encode()
+
+
 def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> bytes:
     import sentencepiece
 
@@ -214,4 +282,5 @@ KINDS: dict[str, Callable[[bytes], tuple[Encode, list[bytes], int]]] = {
     "bytes": _bytes,
     "chars": _characters,
     "sentencepiece": _sentencepiece,
+    "huggingface": _huggingface,
 }

@@ -4,10 +4,11 @@ isoflop convert --from_hf=Llama-3.2-1B --to=runs/llama
 isoflop convert --from=runs/llama --to_hf=llama-tuned
 
 Both are folders on this machine; nothing is fetched. A run made so has no training behind it: give
-it to `isoflop sample --run=…`. The tokenizer's files travel along in either direction; of those,
-isoflop itself reads a SentencePiece tokenizer.model alone.
+it to `isoflop sample --run=…`. The tokenizer's files travel along in either direction; isoflop
+itself reads a SentencePiece tokenizer.model or, with the library tokenizers, a tokenizer.json.
 """
 
+import importlib.util
 import shutil
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ FILES = (
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
+# Classes of tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
+BEGINNING = ("LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -67,7 +70,7 @@ def from_hf(source: Path, run: Path) -> int:
     with bad_input():
         huggingface.refuse_full(run)
         cfg, params = huggingface.load(source, shardings if jax.device_count() > 1 else None)
-        tokenizer = sentencepiece(source / "tokenizer.model", cfg)
+        tokenizer = own(source, cfg)
     with huggingface.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
@@ -82,8 +85,8 @@ def from_hf(source: Path, run: Path) -> int:
     tell(run, hf_config.read_json(source)["model_type"], cfg)
     if not tokenizer:
         print(
-            f"{source} has no SentencePiece tokenizer.model for these tokens, the one kind of "
-            "tokenizer from elsewhere that isoflop reads: `isoflop sample` cannot spell its text",
+            f"{source} has no tokenizer.model, and no tokenizer.json that could be read (it needs "
+            "pip install -e '.[hf]'): `isoflop sample` cannot spell its text",
             file=sys.stderr,
         )
     return DONE
@@ -94,12 +97,26 @@ def shardings(shapes: dict) -> dict:
     return parameter_shardings(shapes, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def sentencepiece(path: Path, cfg: ModelConfig) -> Tokenizer | None:
-    """The tokenizer at `path`; None if there is none, or if it has more tokens than the model."""
-    if not path.is_file():
-        return None
-    tokenizer = tokenizers.given(str(path))
-    return tokenizer if tokenizer.vocab_size <= cfg.vocab_size else None
+def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:
+    """The checkpoint's tokenizer, with the tokens that its prompts begin with; None if there is
+    none that can be read, or if it has more tokens than the model."""
+    paths = [source / name for name in ("tokenizer.model", "tokenizer.json")]
+    if importlib.util.find_spec("tokenizers") is None:
+        paths.pop()
+    for path in paths:
+        found = tokenizers.given(str(path)) if path.is_file() else None
+        if found and found.vocab_size <= cfg.vocab_size:
+            start = found.prefix or beginning(source)
+            return Tokenizer(found.kind, found.name, found.model, start)
+    return None
+
+
+def beginning(source: Path) -> list[int]:
+    """<s>, where the checkpoint's tokenizer.model is used with one before every text."""
+    about = read_json(source / "tokenizer_config.json") or {}
+    first = hf_config.read_json(source).get("bos_token_id")
+    begins = about.get("add_bos_token", about.get("tokenizer_class") in BEGINNING)
+    return [first] if begins and first is not None else []
 
 
 def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:

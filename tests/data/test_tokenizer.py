@@ -168,3 +168,42 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     path.write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"bad\.model' is not a SentencePiece model"):
         tokenizers.given(str(path))
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory):
+    """A tokenizer.json in GPT-2's style, trained by the library, that begins texts with a token."""
+    library = pytest.importorskip("tokenizers")
+    fast = library.Tokenizer(library.models.BPE())
+    fast.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = library.decoders.ByteLevel()
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    names = ["<|begin|>", "<|endoftext|>"]
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=400, special_tokens=names, initial_alphabet=alphabet, show_progress=False
+    )
+    fast.train_from_iterator(TEXTS, trainer)
+    fast.post_processor = library.processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", 0)]
+    )
+    path = tmp_path_factory.mktemp("byte_level") / "tokenizer.json"
+    fast.save(str(path))
+    return path
+
+
+def test_a_byte_level_tokenizer_json(byte_level, tmp_path):
+    tokenizer = tokenizers.given(str(byte_level))
+    assert (tokenizer.eod, tokenizer.prefix) == (1, (0,))
+    for text in ["", "two  spaces\n\ttab", "漢字 👩‍👩‍👧 é\0", TEXTS[0]]:
+        check_round_trip(tokenizer, text)
+    half = tokenizer.encode("é")[:1]
+    assert tokenizer.decode(half) == "\ufffd"
+    tokenizer.save(tmp_path)
+    again = tokenizers.load(tmp_path)
+    assert (again.fingerprint, again.prefix) == (tokenizer.fingerprint, (0,))
+
+
+def test_a_json_that_is_no_tokenizer(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ValueError, match="this is no tokenizer"):
+        tokenizers.given(str(tmp_path / "x.json"))
