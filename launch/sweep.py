@@ -6,6 +6,7 @@
 The same command again goes on where it was: finished trials are kept, the others resume.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,14 @@ import rich.console
 from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
-from launch import display, flags, workers
+from launch import display, flags, group, workers
 from launch import plan as plans
 from launch.errors import BUG, DIVERGED, DONE, PREEMPTED, BadInput, bad_input
 from launch.files import read_json, write_json
 from launch.plan import Plan, Planned
 from launch.workers import Event, Interrupt, Slot, Task
 
-TRIAL = "launch.trial:run"
+TRIAL, GROUP = "launch.trial:run", "launch.group:run"
 STATES = {DONE: "done", DIVERGED: "diverged"}
 """The state of a trial that ended with an exit code; any other code is 'failed'."""
 LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
@@ -36,6 +37,13 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_integer(
         "workers", 0, "trials at a time; 0: one a core or device", lower_bound=0, flag_values=values
     )
+    text(
+        "population",
+        "auto",
+        "trials that differ in numbers alone are trained stacked: auto (on accelerators), off, or "
+        "at most so many in a group, on CPUs too, where that is slower",
+        values,
+    )
     boolean("dry_run", False, "print the trials with their cost and stop", values)
     boolean("fit", True, "fit the scaling law and write the report at the end", values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
@@ -47,16 +55,17 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     overrides = flags.parse(values, argv, __doc__)
     workdir = Path(values.workdir)
+    devices = workers.accelerators()
     with bad_input():
+        most = group.most(values.population, devices[0])
         plan = plans.plan(values.config, overrides)
         if not values.dry_run:
             plans.record(plan, workdir)
-    devices = workers.accelerators()
     if values.dry_run:
-        _print_plan(plan, workdir, values.workers, devices)
+        _print_plan(plan, workdir, values.workers, devices, most)
         code = DONE
     else:
-        code = _run(plan, workdir, values.workers, devices)
+        code = _run(plan, workdir, values.workers, devices, most)
     if code != PREEMPTED and values.fit and not values.dry_run:
         _fit(workdir)
     if values.json:
@@ -64,7 +73,9 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _run(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]]) -> int:
+def _run(
+    plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]], most: int
+) -> int:
     """All stages: the trials that are fitted, trunks first, then those predicted from them."""
     with bad_input():
         states = _states(plan.trials, workdir)
@@ -76,8 +87,14 @@ def _run(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str
             if todo and todo[0].holdout:
                 _predict(todo, workdir, live)
             if todo and not interrupt.count:
-                slots = workers.slots(len(todo), count, devices)
-                _stage(todo, slots, workdir, interrupt, live)
+                together = group.groups(todo, most, len(workers.slots(len(todo), count, devices)))
+                slots = workers.slots(len(together), count, devices)
+                _stage(together, slots, workdir, interrupt, live)
+            left = [planned for planned in todo if live.states[planned.id] == "waiting"]
+            if left and not interrupt.count:
+                live.say(f"{len(left)} trials that could not be trained together are so apart")
+                slots = workers.slots(len(left), count, devices)
+                _stage([[planned] for planned in left], slots, workdir, interrupt, live)
             if interrupt.count:
                 live.say("Stopped. The same command goes on from here.")
                 return PREEMPTED
@@ -90,29 +107,42 @@ def _run(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str
 
 
 def _stage(
-    todo: Sequence[Planned],
+    groups: Sequence[Sequence[Planned]],
     slots: Sequence[Slot],
     workdir: Path,
     interrupt: Interrupt,
     live: display.Live,
 ) -> None:
-    trials = {planned.id: planned for planned in todo}
-    tasks = [
-        Task(key, (_config(planned, workdir, live), home, planned.overrides), home / "log.txt")
-        for key, planned in trials.items()
-        for home in [workdir / key]
-    ]
+    """Trains groups of trials, most of them of one. Trials that their group could not train to an
+    end are waiting afterwards."""
+    stacked = any(len(trials) > 1 for trials in groups)
+    members, tasks = {}, []
+    for trials in groups:
+        first = trials[0].id
+        members[first] = trials
+        args = [(_config(p, workdir, live), workdir / p.id, p.overrides) for p in trials]
+        tasks.append(Task(first, (args,) if stacked else args[0], workdir / first / "log.txt"))
     told = False
-    for event in workers.run(TRIAL, tasks, slots, interrupt):
+    for event in workers.run(GROUP if stacked else TRIAL, tasks, slots, interrupt):
         if interrupt.count and not told:
             told = True
             live.say("Stopping: trials save a checkpoint. Ctrl-C again stops them at once.")
-        if event is not None:
-            state = STATES.get(event.code, "failed") if event.kind == "finished" else "running"
-            live.event(event, state)
-            if state == "failed":
-                _record_failure(trials[event.key], event, workdir)
+        for planned in members[event.key] if event is not None else ():
+            _note(planned, event, len(members[event.key]) > 1, workdir, live)
         live.tick()
+
+
+def _note(planned: Planned, event: Event, stacked: bool, workdir: Path, live: display.Live) -> None:
+    """Tells what an event of its task means for a trial."""
+    event = dataclasses.replace(event, key=planned.id)
+    state = STATES.get(event.code, "failed") if event.kind == "finished" else "running"
+    if stacked and event.kind == "finished":
+        state = _states([planned], workdir).get(planned.id, "waiting")
+        if state == "waiting":
+            event = dataclasses.replace(event, kind="retried")
+    live.event(event, state)
+    if state == "failed":
+        _record_failure(planned, event, workdir)
 
 
 def _config(planned: Planned, workdir: Path, live: display.Live) -> ConfigDict:
@@ -198,19 +228,22 @@ def _fit(workdir: Path) -> None:
         print(f"No scaling law from these trials: {error}", file=sys.stderr)
 
 
-def _print_plan(plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]]) -> None:
+def _print_plan(
+    plan: Plan, workdir: Path, count: int, devices: tuple[str, Sequence[str]], most: int
+) -> None:
     """The table of --dry_run, and what its times assume."""
     with bad_input():
         states = _states(plan.trials, workdir)
     results = [read_json(workdir / key / "result.json") for key in states]
     measured = plans.measured_flops(results)
     rate = measured or plans.ASSUMED_FLOPS[devices[0]]
-    total, times = 0.0, {}
+    total, times, together = 0.0, {}, []
     for stage in plan.stages:
         todo = [planned for planned in stage if planned.id not in states]
         slots = workers.slots(len(todo), count, devices) if todo else []
         times |= {planned.id: plans.seconds(planned.cost, slots[0], rate) for planned in todo}
         total += plans.makespan(todo, slots, rate)
+        together += [g for g in group.groups(todo, most, len(slots)) if len(g) > 1]
     # A line a trial, however long, for a file or a pager as for a terminal.
     console = rich.console.Console(width=max(rich.console.Console().width, 250))
     console.print(display.dry_run(plan.trials, states, times))
@@ -221,6 +254,9 @@ def _print_plan(plan: Plan, workdir: Path, count: int, devices: tuple[str, Seque
         f"{len(plan.trials)} trials ({counts}); "
         f"about {display.clock(total)} at {rate / 1e9:.0f} GFLOP/s a {unit} ({basis})"
     )
+    if together:
+        sizes = [len(trials) for trials in together]
+        print(f"{sum(sizes)} trials in {len(sizes)} groups of up to {max(sizes)}, trained stacked")
     if spared := plans.savings(plan, _branched(plan, workdir)):
         print(spared)
 

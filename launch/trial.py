@@ -4,12 +4,11 @@ RUNS/SWEEP/TRIAL/ holds config.json (resolved), metrics.jsonl, checkpoints/ and,
 result.json. A trial whose result says "done" is not run again; any other trial resumes.
 """
 
+import functools
 import hashlib
 import json
-import subprocess
 import sys
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from data import loader, store, tokenizer
 from launch import distributed, trunk
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
 from launch.files import read_json, write_json
+from launch.result import summarise
 from model import count
 from model.config import DEFAULTS, ModelConfig, derive
 from train import duration, loss_in_chunks, parametrization, processes
@@ -228,16 +228,18 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
         config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
 
 
-def chunk_steps(resolved: ConfigDict, cpu: bool | None = None) -> int:
+def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -> int:
     """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work.
 
-    `cpu` says whether that is on CPUs; None: on the devices of this process.
+    `cpu` says whether that is on CPUs; None: on the devices of this process. `lanes` trials share a
+    device.
     """
     import jax  # the parent of a sweep needs no devices
 
     cpu = jax.default_backend() == "cpu" if cpu is None else cpu
     cfg = ModelConfig(**resolved.model)
-    step = resolved.train.batch_size * cfg.context_length * count.flops_per_token(cfg, "palm")
+    tokens = lanes * resolved.train.batch_size * cfg.context_length
+    step = tokens * count.flops_per_token(cfg, "palm")
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
     most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
     return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
@@ -285,9 +287,15 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
     `overrides` is what a sweep changed; it is copied into result.json. Bad input is one line on
     stderr.
     """
+    act = functools.partial(_run, config, Path(workdir), dict(overrides or {}))
+    return guarded(act, Path(workdir))
+
+
+def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
+    """The exit code of `act`, which learns when to stop; what a user can mend is one line."""
     try:
         with stop_signals(joint=processes.count() > 1) as stop:
-            return _run(config, Path(workdir), dict(overrides or {}), stop)
+            return act(stop)
     except BadInput as error:
         print(f"isoflop: {error}", file=sys.stderr)
     except OSError as error:
@@ -311,33 +319,59 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
 
     with distributed.together() as alike, bad_input():
         dataset = store.prepare(config.data, progress=processes.is_first())
-        resolved = resolve(config, dataset, jax.device_count())
-        _check_same(resolved, read_json(workdir / "config.json"), workdir)
-        result = read_json(workdir / "result.json")
-        ended = result["status"] if result else ""
+        resolved, ended, branch = opened(config, workdir, dataset, jax.device_count())
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
         kept = [path.name for path in finished(workdir / "checkpoints")]
-        fresh = resolved.checkpoint.trunk and not kept and not ended
-        branch_until = trunk.branch_until(resolved, identity) if fresh else 0
         alike |= distributed.alike(json.loads(resolved.to_json()))
         alike |= {"--workdir": str(workdir), "its checkpoints": kept, "its status": ended}
-    if ended in ("done", "diverged"):
+    if ended:
         print(f"{workdir} holds the result already: {ended}")
         return EXIT_CODES[ended]
     try:
-        training = Run(resolved, dataset, workdir, branch_until=branch_until)
+        training = Run(resolved, dataset, workdir, branch_until=branch)
     except (Misfit, Damaged) as error:
         raise BadInput(error) from error
-    if processes.is_first():
-        write_json(workdir / "config.json", json.loads(resolved.to_json()))
-        dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
+    begin(resolved, workdir, dataset)
     with distributed.together(), bad_input():
         distributed.require_shared(workdir / "config.json")
     status = training.train(stop)
-    if status != "preempted" and processes.is_first():
-        about = {"sweep": workdir.parent.name, "overrides": overrides, "status": status}
-        write_json(workdir / "result.json", summarise(resolved, dataset, training.record) | about)
+    end(resolved, dataset, training.record, overrides, status)
     return EXIT_CODES[status]
+
+
+def opened(
+    config: ConfigDict, workdir: Path, dataset: store.Dataset, devices: int
+) -> tuple[ConfigDict, str, int]:
+    """(the resolved config, its status if it has ended in `workdir`, the step until which it may
+    branch from its trunk). ValueError where it cannot be trained there."""
+    from train.checkpoint import finished
+
+    resolved = resolve(config, dataset, devices)
+    _check_same(resolved, read_json(workdir / "config.json"), workdir)
+    result = read_json(workdir / "result.json")
+    if result and result["status"] in ("done", "diverged"):
+        return resolved, result["status"], 0
+    fresh = resolved.checkpoint.trunk and not finished(workdir / "checkpoints")
+    return resolved, "", trunk.branch_until(resolved, identity) if fresh else 0
+
+
+def begin(resolved: ConfigDict, workdir: Path, dataset: store.Dataset) -> None:
+    """Writes what a run is, before it trains."""
+    if not processes.is_first():
+        return
+    write_json(workdir / "config.json", json.loads(resolved.to_json()))
+    dataset.tokenizer.save(workdir / "tokenizer")  # a run samples without its text
+
+
+def end(
+    resolved: ConfigDict, dataset: store.Dataset, record: Any, overrides: dict, status: str
+) -> None:
+    """Writes result.json, unless the run was preempted and goes on later."""
+    if status == "preempted" or not processes.is_first():
+        return
+    about = {"sweep": record.workdir.parent.name, "overrides": overrides, "status": status}
+    told = summarise(describe(resolved), resolved, dataset, record)
+    write_json(record.workdir / "result.json", told | about)
 
 
 def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None:
@@ -348,58 +382,3 @@ def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None
         raise ValueError(
             f"workdir={workdir} holds another config's run: {differs}; choose another --workdir"
         )
-
-
-def summarise(resolved: ConfigDict, dataset: store.Dataset, record: Any) -> dict[str, Any]:
-    """result.json of a run that has ended, from its metrics."""
-    import jax
-
-    from train import metrics
-
-    rows = metrics.read(record.workdir / "metrics.jsonl")
-    about = describe(resolved)
-    evaluations = [row for row in rows if "eval_loss" in row]
-    last = {key: value for row in rows for key, value in row.items()}
-    tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
-    flops = tokens_per_second * count.flops_per_token(record.cfg.model, "palm")
-    batch, length = resolved.train.batch_size, resolved.model.context_length
-    hyper = {k: v for k, v in resolved.optimizer.items() if k not in ("name", "moments")} | {
-        "optimizer": resolved.optimizer.name,
-        "schedule": resolved.schedule.name,
-        "warmup_steps": duration.steps(resolved.schedule.warmup),
-        "decay_steps": duration.steps(resolved.schedule.decay),
-        "final": resolved.schedule.final,
-        "total_steps": about["steps"],
-    }
-    return about | {
-        "holdout": resolved.holdout,
-        **record.origin,
-        "epochs_of_data": loader.epochs_of_data(dataset, about["steps"], batch, length),
-        "train_loss": last.get("loss"),
-        "eval_loss": last.get("eval_loss"),
-        "eval_loss_se": last.get("eval_loss_se"),
-        "bits_per_byte": last.get("bits_per_byte"),
-        "seconds": record.seconds,
-        "compile_seconds": record.compile_seconds,
-        "tokens_per_second": tokens_per_second,
-        "mfu": flops / record.peak if record.peak else None,
-        "hyperparameters": hyper,
-        "seed": resolved.seed,
-        "dataset": dataset.hash,
-        "versions": versions(),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "curve": [[row["step"], row["tokens"], row["eval_loss"]] for row in evaluations],
-    }
-
-
-def versions() -> dict[str, str]:
-    """The versions that can change a number, and the commit of this checkout where there is one."""
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    found = {"python": sys.version.split()[0]} | {p: metadata.version(p) for p in packages}
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        answer = subprocess.run(git, capture_output=True, text=True)
-    except FileNotFoundError:
-        return found
-    return found | ({"isoflop": answer.stdout.strip()} if answer.returncode == 0 else {})
