@@ -177,8 +177,7 @@ def _library(model: bytes):
         import tokenizers
     except ImportError as error:
         raise ValueError(
-            "data.tokenizer: a tokenizer.json needs the library tokenizers; "
-            "pip install -e '.[hf]'"
+            "data.tokenizer: a tokenizer.json needs the library tokenizers; pip install -e '.[hf]'"
         ) from error
     try:
         return tokenizers.Tokenizer.from_str(model.decode())

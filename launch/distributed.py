@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput
+from launch.errors import BAD_INPUT, BUG, DONE, PREEMPTED, BadInput
 
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as lost
 PREPARATION = 3600  # seconds that one process may read and tokenize text longer than another
@@ -154,7 +154,7 @@ def _one_process(cluster: Cluster, work: Callable[[], int], wait: int, notes: IO
 
     try:
         _join(cluster, wait, notes)
-        code = work()
+        code = _refused(cluster) or work()
         _part()
         return code
     except BadInput as error:
@@ -171,8 +171,6 @@ def _one_process(cluster: Cluster, work: Callable[[], int], wait: int, notes: IO
 def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
     """Meets the others. What jax logs goes to `notes`, which are empty once that is done."""
     import jax
-
-    from train import processes
 
     several = (
         {}
@@ -198,6 +196,23 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
                 raise BadInput(f"{cluster} cannot take part: {error}") from error
             return  # a TPU of one host
     notes.truncate(0)
+
+
+def _refused(cluster: Cluster) -> int:
+    """2, and one line in every process, where they cannot make one mesh; else 0."""
+    try:
+        _require_one_mesh(cluster)
+    except BadInput as error:
+        print(f"isoflop train: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return DONE
+
+
+def _require_one_mesh(cluster: Cluster) -> None:
+    import jax
+
+    from train import processes
+
     if cluster.processes is not None:
         _require_equal("--processes", processes.exchange("processes", cluster.processes))
     here = [jax.local_device_count(), jax.devices()[0].device_kind, jax.__version__]

@@ -54,7 +54,7 @@ def exchange(topic: str, value: Any, patience: float = PATIENCE) -> list:
     said = {int(key.rpartition("/")[2]): v for key, v in client.key_value_dir_get(f"{folder}/")}
     if before[-2:] != "/0":  # all have read it, else they would not be here
         client.key_value_delete(f"{before}/{index()}")
-    return [json.loads(said[process]) for process in range(count())]
+    return [json.loads(said[process]) for process in sorted(said)]
 
 
 def from_first(topic: str, make: Callable[[], Any]) -> Any:

@@ -272,6 +272,11 @@ def test_what_is_not_alike_is_refused_by_all(home, tmp_path):
     assert codes == [2, 2] and all("config.seed is 0 in process 0 and 9" in o for o in outputs)
     codes, outputs = end(
         start(home, "unlike", 2, (*where, "--process=0")),
+        start(home, "unlike", 2, (where[0], "--processes=3", "--process=1")),
+    )
+    assert codes == [2, 2] and all("--processes is 2 in process 0 and 3" in o for o in outputs)
+    codes, outputs = end(
+        start(home, "unlike", 2, (*where, "--process=0")),
         start(home, "unlike", 1, (*where, "--process=1")),
     )
     assert codes == [2, 2] and all("number of devices is 2 in process 0" in o for o in outputs)
