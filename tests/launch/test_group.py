@@ -146,21 +146,18 @@ def without_clock(row: dict) -> dict:
     return {k: v for k, v in row.items() if k not in clock}
 
 
-def assert_alike(one, other) -> None:
+def assert_alike(one, other, rel: float = 1e-6) -> None:
     """Equal, numbers to 1e-6; the standard error of the loss, a sum of cancellations, to 1e-3."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one:
-            if key == "eval_loss_se":
-                assert one[key] == pytest.approx(other[key], rel=1e-3)
-            else:
-                assert_alike(one[key], other[key])
+            assert_alike(one[key], other[key], 1e-3 if key == "eval_loss_se" else rel)
     elif isinstance(one, list):
         assert len(one) == len(other)
         for a, b in zip(one, other, strict=True):
-            assert_alike(a, b)
+            assert_alike(a, b, rel)
     else:
-        assert one == (pytest.approx(other, rel=1e-6) if isinstance(one, float) else other)
+        assert one == (pytest.approx(other, rel=rel) if isinstance(one, float) else other)
 
 
 @pytest.mark.slow
@@ -178,7 +175,6 @@ def test_a_stacked_sweep_writes_what_a_sweep_of_processes_writes(home_of_a_sweep
             assert_alike(without_clock(result), without_clock(ended[0][key]))
             rows = [metrics.read(home / f"runs/{f}/{key}/metrics.jsonl") for f in (name, "apart")]
             assert_alike(*[[without_clock(row) for row in r] for r in rows])
-            assert result["seconds"] > 0
             assert {p.name for p in (home / f"runs/{name}/{key}").iterdir()} == {
                 p.name for p in (home / f"runs/apart/{key}").iterdir()
             }
