@@ -72,7 +72,10 @@ def load(folder: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into `folder`; refuses one whose model has changed since."""
     folder = Path(folder)
     if not (folder / "tokenizer.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no tokenizer that isoflop reads")
+        raise FileNotFoundError(
+            f"{folder} holds no tokenizer that isoflop reads; a converted model has one if its "
+            "tokenizer.model or tokenizer.json came with it"
+        )
     about = json.loads((folder / "tokenizer.json").read_text())
     model = folder / "tokenizer.model"
     content = model.read_bytes() if model.exists() else b""

@@ -22,7 +22,7 @@ from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch import flags
 from launch.errors import DONE, BadInput, bad_input
-from launch.files import read_json, write_json
+from launch.files import read_json, read_model, write_json
 from model import count, hf_config, huggingface
 from model.config import ModelConfig
 from train.checkpoint import Checkpoints, restore_params
@@ -132,11 +132,8 @@ def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer |
 def to_hf(run: Path, target: Path, model_type: str) -> int:
     """Writes the newest checkpoint of a run for transformers."""
     with bad_input():
-        config = read_json(run / "config.json")
-        if config is None:
-            raise FileNotFoundError(f"from={run} holds no config.json; give it the folder of a run")
+        cfg = read_model(run, "from")
         huggingface.refuse_full(target)
-        cfg = ModelConfig(**config["model"])
         came = read_json(run / KEPT / "config.json") or {}
         origin = came.get("model_type", "")
         if not model_type and origin and not hf_config.misfit(cfg, origin):

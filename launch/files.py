@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.shards import write_atomic
+from model.config import ModelConfig
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -21,3 +22,22 @@ def read_json(file: Path) -> dict | None:
         return None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); delete it and run again") from None
+
+
+def read_model(run: Path, flag: str) -> ModelConfig:
+    """The model of the run that `flag` names; FileNotFoundError or ValueError if it is no run."""
+    config = read_json(run / "config.json")
+    if config is None:
+        raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
+    if "model_type" in config:
+        raise ValueError(
+            f"{flag}={run} holds a model of Hugging Face's; make a run of it first: "
+            f"isoflop convert --from_hf={run} --to=RUN"
+        )
+    try:
+        return ModelConfig(**config["model"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
+            "folder of a run"
+        ) from None

@@ -28,10 +28,10 @@ from absl import flags as absl_flags
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch import flags
-from launch.errors import DONE, bad_input
-from launch.files import read_json, write_json
+from launch.errors import DONE, bad_input, writing
+from launch.files import read_model, write_json
 from launch.sample_text import Continuation, describe, describe_beam, show, visible
-from model import beam, sample, speculative
+from model import beam, parameters, sample, speculative
 from model.config import ModelConfig
 from model.samplers import Sampler
 from train.checkpoint import restore_params
@@ -117,7 +117,8 @@ def main(argv: Sequence[str]) -> int:
             show(values.prompt, samples)
     if values.json:
         about = {name: values[name].value for name in values if name not in ("json", "help")}
-        write_json(Path(values.json), about | {"step": step, "samples": samples})
+        with writing("json", values.json):
+            write_json(Path(values.json), about | {"step": step, "samples": samples})
     return code
 
 
@@ -215,15 +216,18 @@ def draw(
 
 def open_run(run: Path, flag: str = "run") -> tuple[ModelConfig, Tokenizer]:
     """The model and the tokenizer of a run's folder."""
-    config = read_json(run / "config.json")
-    if config is None:
-        raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
-    return ModelConfig(**config["model"]), tokenizers.load(run / "tokenizer")
+    return read_model(run, flag), tokenizers.load(run / "tokenizer")
 
 
 def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:
     """The model of a run's last good checkpoint, and its step."""
     params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
+    try:
+        parameters.check(cfg, params)
+    except ValueError as error:
+        raise ValueError(
+            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
+        ) from None
     return (sample.prepare(params, cfg), cfg), meta["step"]
 
 

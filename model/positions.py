@@ -76,6 +76,10 @@ def longrope(cfg: ModelConfig, length: int) -> tuple[np.ndarray, float]:
 
     Ding et al. 2024 (arXiv:2402.13753); the factor sqrt(1 + ln(max/original) / ln(original)) makes
     up for the entropy that a longer context adds.
+
+    `length` is fixed for a whole call: prompt and sample together, the longest of a batch. Keys in
+    a cache so never change. transformers goes by the tokens so far: where a text outgrows the
+    original context it computes all keys again, with the long list, and goes on with those.
     """
     original = cfg.rope_original_context
     long = length > original

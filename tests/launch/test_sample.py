@@ -196,6 +196,27 @@ def test_a_draft_with_another_tokenizer(run, tmp_path, capsys):
     assert "has another tokenizer (chars) than" in capsys.readouterr().err
 
 
+def refused(run, capsys):
+    """The one line that says why."""
+    assert main(["sample", f"--run={run}", "--prompt=ab", "--tokens=1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_a_config_that_is_not_that_of_the_weights(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "b")
+    config = tmp_path / "b" / "config.json"
+    config.write_text(json.dumps({"model": MODEL | {"d_ff": 24}}))
+    line = refused(tmp_path / "b", capsys)
+    assert "blocks/mlp/down/kernel has shape (1, 16, 8); the model needs (1, 24, 8)" in line
+    config.write_text(json.dumps({"model": MODEL | {"depth": 2}}))
+    assert "describes no model" in refused(tmp_path / "b", capsys)
+    config.write_text(json.dumps({"name": "a"}))
+    assert "describes no model ('model')" in refused(tmp_path / "b", capsys)
+    config.write_text(json.dumps({"model_type": "llama"}))
+    assert f"isoflop convert --from_hf={tmp_path / 'b'} --to=RUN" in refused(tmp_path / "b", capsys)
+
+
 def test_a_folder_that_is_no_run(tmp_path, run, capsys):
     assert main(["sample", f"--run={tmp_path}"]) == 2
     assert f"run={tmp_path} holds no config.json" in capsys.readouterr().err

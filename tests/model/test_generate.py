@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model import beam, huggingface
-from model.sample import sample
+from model.sample import prefill, sample
 from model.samplers import Sampler
 
 FOLDER = Path(__file__).parent.parent / "golden" / "hf"
@@ -51,14 +51,28 @@ def test_greedy_is_that_of_generate(case):
 
 @pytest.mark.slow
 def test_longrope_generated_past_the_original_context():
-    """As transformers, one changes the factors when the context grows: by two calls."""
+    """transformers changes all factors when the context has outgrown the original one; ours go by
+    the length of a call's contexts, so three calls do the same. Control: one call."""
     params, cfg, arrays = load("phi3_longrope")
-    (prompt,), greedy = unpadded(arrays, "crossing_prompts"), Sampler(temperature=0.0)
-    before = cfg.rope_original_context - len(prompt) + 1
-    first = sample(params, cfg, [prompt], before - 1, greedy).tokens_BN[0].tolist()
-    one = sample(params, cfg, [prompt + first], NEW_TOKENS - before + 1, greedy)
-    found = first + one.tokens_BN[0].tolist()
-    assert found[: before - 1] == arrays["crossing_greedy"][0][: before - 1].tolist()
+    (prompt,), original = unpadded(arrays, "crossing_prompts"), cfg.rope_original_context
+    greedy, logprobs = arrays["crossing_greedy"][0], arrays["crossing_greedy_logprobs"][0]
+    at = original - len(prompt)  # the token drawn after exactly `original` others
+
+    def drawn(done, count):
+        found = sample(params, cfg, [[*prompt, *done]], count, Sampler(temperature=0.0))
+        return found.tokens_BN[0].tolist(), found.logprobs_BN[0].tolist()
+
+    tokens, nats = drawn([], at)
+    row_1T = np.array([[*prompt, *tokens]], np.int32)
+    last_1V, _ = jax.jit(prefill, static_argnames=("cfg", "length"))(
+        params, cfg, row_1T, np.arange(original, dtype=np.int32)[None], original
+    )
+    tokens.append(int(last_1V.argmax()))
+    nats.append(float(jax.nn.log_softmax(last_1V).max()))
+    more = drawn(tokens, NEW_TOKENS - len(tokens))
+    assert [*tokens, *more[0]] == greedy.tolist()
+    np.testing.assert_allclose([*nats, *more[1]], logprobs, atol=5e-5)
+    assert drawn([], NEW_TOKENS)[0] != greedy.tolist()
 
 
 @pytest.mark.parametrize("case", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
