@@ -14,6 +14,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
 @pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """For modules whose time is that of compiling."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory) -> Iterator[Path]:
     """A folder where programs that a module's tests compile are found again."""
     import jax

@@ -1,6 +1,7 @@
 """This file checks published architectures against their published parameter counts."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 from configs import base, pretrain
 from configs.families import FAMILIES
-from model import count
+from model import count, parameters, transformer
 from model.config import derive
 from model.transformer import Decoder
 
@@ -144,6 +145,8 @@ def test_a_whole_forward_pass_makes_the_same_parameters():
         shallow = dataclasses.replace(family(name), n_layers=2)
         assert built(shallow, method=None) == built(shallow)
         assert built(shallow) != built(family(name))
+        init = functools.partial(transformer.init, shallow)
+        assert parameters.shapes(shallow) == jax.eval_shape(init, jax.random.key(0))
 
 
 def test_longrope_has_a_divisor_for_each_pair():

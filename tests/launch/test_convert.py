@@ -15,6 +15,7 @@ from tests.model import golden
 from train.checkpoint import restore_params
 
 HF = golden.FOLDER / "hf"
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def run(*argv: str) -> int:
@@ -48,7 +49,7 @@ def test_a_tokenizer_json_spells_samples(tmp_path, capsys):
     assert (tokenizer.kind, tokenizer.eod, tokenizer.prefix) == ("huggingface", 96, ())
     text = "Any ASCII, spelled: {x}~"
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    command = [f"--run={tmp_path / 'run'}", "--prompt=Ab", "--tokens=4", "--nostream"]
+    command = [f"--run={tmp_path / 'run'}", "--prompt=Ab", "--tokens=1", "--nostream"]
     assert main(["sample", *command]) == 0
     assert "Ab" in capsys.readouterr().out
 
@@ -81,7 +82,7 @@ def test_a_converted_model_can_be_sampled(model, tmp_path, capsys):
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert ModelConfig(**config["model"]) == huggingface.load(source)[0]
     assert tokenizers.load(tmp_path / "run" / "tokenizer").fingerprint == tokenizer.fingerprint
-    argv = [f"--run={tmp_path / 'run'}", "--prompt=the cat", "--tokens=3"]
+    argv = [f"--run={tmp_path / 'run'}", "--prompt=the cat", "--tokens=1"]
     assert main(["sample", *argv, f"--json={tmp_path / 'sample.json'}"]) == 0
     assert len(json.loads((tmp_path / "sample.json").read_text())["samples"][0]["tokens"]) > 0
     assert run(f"--from={tmp_path / 'run'}", f"--to_hf={tmp_path / 'back'}") == 0

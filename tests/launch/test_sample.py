@@ -20,13 +20,9 @@ MODEL = dict(
     vocab_size=300, context_length=24, n_layers=1, d_model=8, n_heads=2, n_kv_heads=1, head_dim=4,
     d_ff=16, init_std=0.5,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+# Tests that draw as many samples, with probabilities or without, share a program.
+THREE = ("--prompt=ab", "--n=3", "--show_probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +46,7 @@ def sampled(run, tmp_path, *flags):
 
 
 def test_prints_and_writes_what_was_drawn(run, tmp_path, capsys):
-    about = sampled(run, tmp_path, "--prompt=ab", "--n=3", "--tokens=5", "--show_probabilities")
+    about = sampled(run, tmp_path, *THREE, "--tokens=5")
     printed = capsys.readouterr().out
     assert about["step"] == 7 and len(about["samples"]) == 3
     for number, drawn in enumerate(about["samples"], 1):
@@ -73,7 +69,7 @@ def test_seed_decides_and_zero_tokens_fill_the_context(run, tmp_path):
 
 
 def test_what_is_drawn_cannot_steer_the_terminal(run, tmp_path, capsys):
-    sampled(run, tmp_path, "--prompt=\x1b[31mred", "--tokens=5", "--n=3")
+    sampled(run, tmp_path, *THREE, "--prompt=\x1b[31mred", "--tokens=5")
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -105,9 +101,9 @@ def test_text_ends_before_a_stop_string_and_no_part_of_it_is_shown():
 
 
 def test_stop_strings_end_samples(run, tmp_path):
-    free = sampled(run, tmp_path, "--prompt=ab", "--n=3", "--tokens=12")["samples"]
+    free = sampled(run, tmp_path, *THREE, "--tokens=12")["samples"]
     stop = next(c for c in free[0]["text"][3:] if c.isascii() and c.isprintable())
-    found = sampled(run, tmp_path, "--prompt=ab", "--n=3", "--tokens=12", f"--stop={stop}")
+    found = sampled(run, tmp_path, *THREE, "--tokens=12", f"--stop={stop}")
     for before, after in zip(free, found["samples"], strict=True):
         assert after["text"] == before["text"].partition(stop)[0]
         assert after["tokens"] == before["tokens"][: len(after["tokens"])]

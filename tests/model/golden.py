@@ -42,8 +42,12 @@ def logits(cfg: ModelConfig, params: dict, tokens_BT: np.ndarray) -> np.ndarray:
     found = parameters.flat(params)
     used = {path: found[path] for path in parameters.flat(parameters.shapes(cfg))}
     with jax.default_matmul_precision("highest"):
-        apply = jit(lambda params, tokens_BT: Decoder(cfg).apply({"params": params}, tokens_BT))
-        return np.asarray(apply(parameters.nested(used), tokens_BT))
+        return np.asarray(_logits(parameters.nested(used), cfg, tokens_BT))
+
+
+@functools.partial(jit, static_argnames="cfg")
+def _logits(params: dict, cfg: ModelConfig, tokens_BT: np.ndarray) -> jax.Array:
+    return Decoder(cfg).apply({"params": params}, tokens_BT)
 
 
 def distance(case: str, cfg: ModelConfig, params: dict) -> float:

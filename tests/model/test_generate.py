@@ -12,20 +12,13 @@ from model.sample import prefill, sample
 from model.samplers import Sampler
 
 FOLDER = Path(__file__).parent.parent / "golden" / "hf"
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 NEW_TOKENS, BEAMS = 24, 4
-# All of them in `make test-all`; these between them have windows, grouped keys and both factors.
-QUICK = ("gemma3",)
+QUICK = ("gemma2",)  # windows, grouped keys, softcaps; all cases in `make test-all`
 CASES = [
     pytest.param(path.name, marks=[] if path.name in QUICK else [pytest.mark.slow])
     for path in sorted(FOLDER.iterdir())
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def load(case):

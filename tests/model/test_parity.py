@@ -13,9 +13,9 @@ from model.config import ModelConfig
 from model.transformer import Decoder
 from tests.model import golden
 
-VARIANTS = (  # of families that are there anyway
+VARIANTS = (  # of families and switches that are there anyway
     *("gpt2_exact_gelu", "gpt2_published", "llama_linear", "llama_bias", "qwen2_window"),
-    "qwen3_window",
+    *("qwen3_window", "relu_opt", "parallel_interleaved_gptj"),
 )
 CASES = [
     pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name

@@ -1,18 +1,17 @@
 """This file checks speculative decoding: the large model's distribution, whatever drafts."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import sample as plain
-from model import speculative
+from model import parameters, speculative
 from model.config import ModelConfig
 from model.samplers import Sampler
-from model.transformer import Decoder, init
+from model.transformer import Decoder
 
 LARGE = ModelConfig(
     vocab_size=7, context_length=40, n_layers=2, d_model=16, n_heads=4, n_kv_heads=2, head_dim=6,
@@ -23,13 +22,8 @@ SMALL = dataclasses.replace(LARGE, n_layers=1, d_model=8, n_heads=2, vocab_size=
 TOKENS = 5  # that have a meaning
 PROMPTS = [[1, 3, 2, 0, 4, 4, 1], [2]]
 GREEDY = Sampler(temperature=0.0, vocab_size=TOKENS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+ROWS, N = 1500, 14  # of each prompt, everywhere: compiling is what takes these tests their time
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +31,9 @@ def models():
     """(params, cfg) of the large model, then of the small one."""
     found = []
     for seed, cfg in enumerate((LARGE, SMALL)):
-        shapes = jax.eval_shape(lambda key: init(cfg, key), jax.random.key(0))  # noqa: B023
         rng = np.random.default_rng(seed)
         draw = lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32)  # noqa: B023, E731
-        found += [jax.tree.map(draw, shapes), cfg]
+        found += [jax.tree.map(draw, parameters.shapes(cfg)), cfg]
     return found
 
 
@@ -68,44 +61,84 @@ def test_the_rule_gives_p_whatever_q():
     assert count.mean() == pytest.approx(np.minimum(p_V, q_V).sum(), abs=0.02)
 
 
-def joint(params, cfg, prompt, sampler, length):
-    """The probability of every continuation [TOKENS**length], by full forward passes."""
-    tails = np.array(list(itertools.product(range(TOKENS), repeat=length)), np.int32)
-    tokens = np.concatenate([np.tile(prompt, (len(tails), 1)), tails], axis=1).astype(np.int32)
-    logits = jax.jit(lambda p, t: Decoder(cfg).apply({"params": p}, t))(params, tokens)
-    logits = logits[:, len(prompt) - 1 : -1, :TOKENS] / sampler.temperature
-    logprobs = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)), np.float64)
+@functools.partial(jax.jit, static_argnames="cfg")
+def _logits(params, cfg, tokens_BT):
+    return Decoder(cfg).apply({"params": params}, tokens_BT)
+
+
+def full(params, cfg, tokens):
+    """Logits [B, T, TOKENS] of whole sequences [B, T], padded: what follows reaches none."""
+    padded = np.zeros((len(tokens), 24), np.int32)
+    padded[:, : len(tokens[0])] = tokens
+    return np.asarray(_logits(params, cfg, padded), np.float64)[:, : len(tokens[0]), :TOKENS]
+
+
+def log_softmax(x):
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def joint(params, cfg, prompt, sampler):
+    """The probability of every continuation by four tokens [TOKENS**4], by full forward passes."""
+    tails = np.array(list(itertools.product(range(TOKENS), repeat=4)))
+    tokens = np.concatenate([np.tile(prompt, (len(tails), 1)), tails], axis=1)
+    logprobs = log_softmax(full(params, cfg, tokens)[:, len(prompt) - 1 : -1] / sampler.temperature)
     return np.exp(np.take_along_axis(logprobs, tails[..., None], 2)[..., 0].sum(1))
+
+
+def greedy(params, cfg, prompt, count, penalty=1.0):
+    """(tokens, log-probabilities) of greedy sampling by a full forward pass a token."""
+    sequence, logprobs = list(prompt), []
+    for _ in range(count):
+        logits = full(params, cfg, [sequence])[0, -1]
+        seen = np.isin(np.arange(TOKENS), sequence)
+        punished = np.where(logits < 0, logits * penalty, logits / penalty)
+        token = int(np.where(seen, punished, logits).argmax())
+        sequence.append(token)
+        logprobs.append(log_softmax(logits)[token])
+    return sequence[len(prompt) :], logprobs
+
+
+def drafted(models, tokens, sampler):
+    return speculative.sample(*models, PROMPTS, tokens, sampler, n=ROWS, seed=1, ahead=3)
 
 
 def test_samples_have_the_large_models_distribution(models):
     """All continuations of four tokens; the control is the small model's own distribution."""
-    sampler, n = Sampler(temperature=1.3, vocab_size=TOKENS), 6000
-    prompt = PROMPTS[0]
-    drawn, share = speculative.sample(*models, [prompt], 4, sampler, n=n, seed=1, ahead=2)
-    counts = np.bincount(drawn.tokens_BN @ TOKENS ** np.arange(4)[::-1], minlength=TOKENS**4)
-    assert counts.sum() == n and (drawn.lengths_B == 4).all()
-    large, small = (joint(*m, prompt, sampler, 4) for m in (models[:2], models[2:]))
-    assert statistic(counts, n * large) < 1.4 < 3 < statistic(counts, n * small)
+    sampler = Sampler(temperature=1.3, vocab_size=TOKENS)
+    drawn, share = drafted(models, 4, sampler)
+    index = (drawn.tokens_BN @ TOKENS ** np.arange(4)[::-1]).reshape(2, ROWS)
+    counts = np.concatenate([np.bincount(row, minlength=TOKENS**4) for row in index])
+    assert counts.sum() == 2 * ROWS and (drawn.lengths_B == 4).all()
+    large, small = (
+        ROWS * np.concatenate([joint(*model, prompt, sampler) for prompt in PROMPTS])
+        for model in (models[:2], models[2:])
+    )
+    assert statistic(counts, large) < 1.4 < 3 < statistic(counts, small)
     assert 0.1 < share < 0.95
 
 
-def test_greedy_is_plain_greedy_past_the_window(models):
+def test_greedy_is_that_of_full_forwards_past_the_window(models):
     """With rejections in between, prompts of unequal length, rows that run ahead of others."""
-    expected = plain.sample(*models[:2], PROMPTS, 20, GREEDY)
-    drawn, share = speculative.sample(*models, PROMPTS, 20, GREEDY, ahead=3)
-    assert (drawn.tokens_BN == expected.tokens_BN).all() and (drawn.lengths_B == 20).all()
-    np.testing.assert_allclose(drawn.logprobs_BN, expected.logprobs_BN, atol=1e-5)
-    assert 0 < share < 1
+    drawn, share = drafted(models, N, GREEDY)
+    assert (drawn.lengths_B == N).all() and 0 < share < 1
+    for prompt, row in zip(PROMPTS, (0, ROWS), strict=True):
+        tokens, logprobs = greedy(*models[:2], prompt, N)
+        assert (drawn.tokens_BN[row : row + ROWS] == tokens).all()
+        np.testing.assert_allclose(drawn.logprobs_BN[row], logprobs, atol=1e-5)
 
 
 def test_stop_tokens_and_the_penalty_hold_within_a_draft(models):
-    free = plain.sample(*models[:2], PROMPTS, 20, GREEDY)
-    stop = dataclasses.replace(GREEDY, stop=(int(free.tokens_BN[0, 5]),), repetition_penalty=1.5)
-    expected = plain.sample(*models[:2], PROMPTS, 20, stop)
-    drawn, _ = speculative.sample(*models, PROMPTS, 20, stop, ahead=3)
-    assert (drawn.tokens_BN == expected.tokens_BN).all()
-    assert (drawn.lengths_B == expected.lengths_B).all() and drawn.lengths_B.min() < 20
+    """Control: without the penalty other tokens come."""
+    expected = [greedy(*models[:2], prompt, N, penalty=9.0)[0] for prompt in PROMPTS]
+    assert expected != [greedy(*models[:2], prompt, N)[0] for prompt in PROMPTS]
+    end = expected[0][5]
+    drawn, _ = drafted(models, N, dataclasses.replace(GREEDY, stop=(end,), repetition_penalty=9.0))
+    for tokens, row in zip(expected, (0, ROWS), strict=True):
+        count = tokens.index(end) + 1 if end in tokens else N
+        assert drawn.lengths_B[row] == count
+        assert drawn.tokens_BN[row].tolist() == tokens[:count] + [0] * (N - count)
+    assert drawn.lengths_B.min() < N
 
 
 def test_bad_requests(models):
