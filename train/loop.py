@@ -99,11 +99,11 @@ class Run:
         self.cfg = step_config(config)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say)
+        hyper = hyperparameters(config)
+        like, make = initial_state(self.cfg, hyper, config.seed, self.mesh)
         self.evaluate = Evaluator(
             self.cfg, dataset, config.eval.sequences, config.eval.batch_size, self.mesh
         )
-        hyper = hyperparameters(config)
-        like, make = initial_state(self.cfg, hyper, config.seed, self.mesh)
         self.state = self.record.restore(like, hyper, branch_until) or make()
 
     def train(self, stop: Stop) -> str:

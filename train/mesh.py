@@ -53,17 +53,24 @@ def mesh_sizes(sizes: dict[str, int], devices: int) -> dict[str, int]:
             raise Misfit(f"mesh.{axis}={size} must be a positive number, or -1 for the rest")
     sizes = {axis: sizes[axis] for axis in ORDER if axis in sizes}
     inferred = [axis for axis, size in sizes.items() if size == -1]
-    known = math.prod(size for size in sizes.values() if size != -1)
     text = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     if len(inferred) > 1:
         raise Misfit(f"{text}: only one axis can be -1")
+    free = inferred[0] if inferred else "fsdp"
+    others = math.prod(size for axis, size in sizes.items() if axis != free)
     if inferred:
-        sizes[inferred[0]] = devices // known
+        sizes[free] = devices // others
     if math.prod(sizes.values()) != devices:
-        raise Misfit(
-            f"{text} does not multiply to the {devices} devices there are; "
-            f"set mesh.{inferred[0] if inferred else 'fsdp'} so that it does, or to -1"
-        )
+        remedy = f"use mesh.{free}={devices // others}, or -1"
+        if devices % others:
+            divisors = [n for n in range(1, devices + 1) if devices % n == 0]
+            near = [
+                max(n for n in divisors if n < others),
+                *[n for n in divisors if n > others][:1],
+            ]
+            near = " or ".join(map(str, near))
+            remedy = f"without mesh.{free} it makes {others}, which should be {near}"
+        raise Misfit(f"{text} does not multiply to the {devices} devices there are; {remedy}")
     return sizes
 
 

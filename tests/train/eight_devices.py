@@ -1,8 +1,9 @@
 """This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
 
-Arguments: names of MESHES to train on beside one device; `restore:NAME`, to go on there from what
-`fsdp` saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention. Of training:
-losses, how far the first step's gradient is from one device's, bytes of the state on each device.
+Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
+saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `refused:NAME`. Of
+training: losses, how far the first step's gradient is from one device's, bytes of the state on each
+device.
 """
 
 import functools
@@ -11,17 +12,21 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs.base import get_config
+from data import store
+from launch import trial
 from model.backends import Sight, attend_rows
 from model.config import ModelConfig
 from tests.model import test_backends as cases
 from train import sharding
 from train.checkpoint import Checkpoints
-from train.loop import initial_state
+from train.loop import Run, initial_state
 from train.mesh import make_mesh
 from train.step import StepConfig, TrainState, train_chunk
 
@@ -32,6 +37,7 @@ HYPER = dict(
     weight_decay=0.1, clip_norm=1.0,
 )  # fmt: skip
 STEPS, SAVED = 10, 5
+SAVING = ("fsdp", "data fsdp")  # meshes
 CHUNK = 5  # blocking between chunks: many collectives in flight deadlock on few cores
 ALONE = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
 MESHES = {
@@ -102,20 +108,21 @@ def train(name: str, folder: str) -> dict:
         state, more = steps(state, mesh, 1, SAVED)
         for expected, leaf in zip(jax.tree.leaves(like), jax.tree.leaves(state), strict=True):
             assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim), name
-        if name == "fsdp":
-            saver = Checkpoints(folder, 1, 0)
+        if name in SAVING:
+            saver = Checkpoints(f"{folder}/{name}", 1, 0)
             saver.save(SAVED, state, {})
             saver.close()
         losses += more + steps(state, mesh, SAVED, STEPS)[1]
     return {"losses": losses, "gradient": distance(first, GRADIENTS["one"]), "bytes": held}
 
 
-def restore(name: str, folder: str) -> dict:
+def restore(pair: str, folder: str) -> dict:
     """The losses of the later steps, from what another mesh saved."""
+    saved, _, name = pair.partition(">")
     mesh = mesh_of(name)
     with sharding.activation_rules(mesh):
         like, _ = initial_state(CFG, HYPER, 0, mesh)
-        state, _ = Checkpoints(folder, 1, 0).restore(like)
+        state, _ = Checkpoints(f"{folder}/{saved}", 1, 0).restore(like)
         return {"losses": steps(state, mesh, SAVED, STEPS)[1]}
 
 
@@ -159,8 +166,23 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
     return found
 
 
+def refused(name: str, folder: str) -> str:
+    """What a run on a mesh says of a context that does not divide."""
+    text = Path(folder) / "text.jsonl"
+    text.write_text("".join(f'{{"text": "to be or not to be {n}"}}\n' for n in range(1000)))
+    config = get_config()
+    config.update(data=dict(corpora=(str(text),), cache=folder), mesh=MESHES[name])
+    config.model.context_length = 12
+    dataset = store.prepare(config.data)
+    try:
+        Run(trial.resolve(config, dataset, 8), dataset, Path(folder) / "refused")
+    except sharding.Misfit as error:
+        return str(error)
+    return "not refused"
+
+
 DATA, GRADIENTS = batches(), {}
-VERBS = {"": train, "restore": restore, "made": made}
+VERBS = {"": train, "restore": restore, "made": made, "refused": refused}
 VERBS |= {name: functools.partial(attend, backend=name) for name in ("ring", "splash")}
 
 if __name__ == "__main__":
