@@ -4,6 +4,7 @@ What the tables of `model/hf_families.py` do not know, and might change what a m
 refused. What is written is read back, so that no switch of ours is lost on the way out.
 """
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -13,6 +14,7 @@ from model import parametrization
 from model.config import ModelConfig
 from model.hf_families import FAMILIES, INERT, Family
 
+KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # Keys of ours that change no logits of a trained model in float32.
 UNSEEN = (
     *("init", "init_std", "embedding_std", "dropout", "dtype"),
@@ -41,7 +43,7 @@ def family(config: dict[str, Any]) -> Family:
             f"model_type={model_type!r} is of a model that sees images too; give its text model "
             "alone, saved by transformers from its language_model"
         )
-    if model_type not in FAMILIES:
+    if model_type not in list(FAMILIES):  # which a JSON list can be looked for in
         raise ValueError(
             f"model_type={model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
         )
@@ -60,6 +62,7 @@ def read(config: dict[str, Any]) -> ModelConfig:
         value = table.defaults.get(theirs) if value is None else value
         if value is None and theirs not in table.defaults:
             raise ValueError(f"config.json lacks {theirs}; add it")
+        _check_kind(theirs, value, key)
         ours[key] = value
     if ours.get("n_kv_heads") is None:
         ours["n_kv_heads"] = ours["n_heads"]
@@ -67,10 +70,22 @@ def read(config: dict[str, Any]) -> ModelConfig:
         ours["d_ff"] = 4 * ours["d_model"]
     for key in ("attention_softcap", "logit_softcap"):
         ours[key] = ours.get(key) or 0.0
-    for part in table.parts:
-        ours |= part.read(keys, ours)
-    _refuse_unknown(keys, table, config["model_type"])
-    return ModelConfig(**ours)
+    try:
+        for part in table.parts:
+            ours |= part.read(keys, ours)
+        _refuse_unknown(keys, table, config["model_type"])
+        return ModelConfig(**ours)
+    except (TypeError, AttributeError) as error:  # a list where a number belongs, say
+        raise ValueError(f"a value is of the wrong kind ({error}); fetch it again") from error
+
+
+def _check_kind(theirs: str, value: Any, ours: str) -> None:
+    kind = KINDS[ours]
+    numbers = (int, float) if kind is float else kind
+    if value is not None and (
+        not isinstance(value, numbers) or isinstance(value, bool) != (kind is bool)
+    ):
+        raise ValueError(f"{theirs}={value!r} is of the wrong kind; it must be {kind.__name__}")
 
 
 def _refuse_unknown(keys: dict[str, Any], table: Family, model_type: str) -> None:

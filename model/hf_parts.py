@@ -68,7 +68,8 @@ GEMMA_ACTIVATION = Part(
 
 def _read_heads(keys: Keys, ours: Keys) -> Keys:
     """Head width where it is given; the class derives it otherwise."""
-    return {"head_dim": keys.pop("head_dim", None) or ours["d_model"] // ours["n_heads"]}
+    derived = ours["d_model"] // max(1, ours["n_heads"])  # 0 heads are refused with all the rest
+    return {"head_dim": keys.pop("head_dim", None) or derived}
 
 
 HEADS = Part(_read_heads, lambda cfg: {"head_dim": cfg.head_dim})

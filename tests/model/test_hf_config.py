@@ -57,6 +57,13 @@ BAD_KEYS = {
     "use_bidirectional_attention=True": ("gemma2", dict(use_bidirectional_attention=True)),
     "use_qk_norm=True": ("cohere", dict(use_qk_norm=True)),
     "layer_types=": ("qwen2", dict(layer_types=["chunked_attention", "full_attention"])),
+    "hidden_size='36' is of the wrong kind; it must be int": ("llama", dict(hidden_size="36")),
+    "vocab_size=True is of the wrong kind": ("llama", dict(vocab_size=True)),
+    "rms_norm_eps=.0.5. is of the wrong kind; it must be float": (
+        "llama", dict(rms_norm_eps=[0.5]),
+    ),
+    "a value is of the wrong kind": ("llama", dict(rope_parameters=[500.0])),
+    "model.n_heads=0 must be": ("gpt2", dict(n_head=0)),
     "lacks hidden_size": ("llama", dict(hidden_size=None)),
     "model.n_kv_heads=4 does not divide": ("llama", dict(num_key_value_heads=4)),
 }  # fmt: skip
