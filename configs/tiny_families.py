@@ -1,5 +1,6 @@
 """Every family in miniature.  isoflop sweep --config=configs/tiny_families.py --workdir=runs/tiny
-unmeasured
+unmeasured as a whole; LLaMA's alone at width 192 (1.9M parameters, 2.8e13 FLOPs, 12 min of one busy
+CPU core, 2026-11): 1.391 nats/token against the 5-gram's 1.393.
 
 One trial a family, on the same text, at the same depth, width, batch, steps and learning rate: what
 differs is the block. Each keeps the switches of its published model; sizes shrink, and with them
@@ -29,7 +30,7 @@ TINY = {
     "qwen2.5": ("qwen2.5-0.5b", dict(n_kv_heads=2)),
     "qwen3": ("qwen3-0.6b", dict(n_kv_heads=2)),
 }
-SIZES = dict(vocab_size=0, context_length=128, n_layers=4, d_model=256, n_heads=4, d_ff=0)
+SIZES = dict(vocab_size=0, context_length=256, n_layers=4, d_model=256, n_heads=4, d_ff=0)
 # Derived from the sizes where they stay at the defaults of base.py.
 DERIVED = ("n_kv_heads", "head_dim", "query_scale")
 
@@ -52,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
         for name in ("tinyshakespeare", "wikitext2-test", "wikitext2-valid")
     )
     config.data.weights = (1.0, 1.0, 1.0)
-    config.train.update(batch_size=128, duration="300 steps")
+    config.train.update(batch_size=32, duration="300 steps")
     config.optimizer.update(name="muon", learning_rate=0.02)
     config.schedule.update(name="linear", warmup="10 steps", final=0.0)
     config.eval.update(every="50 %", sequences=512, batch_size=64)

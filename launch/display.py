@@ -17,6 +17,7 @@ from launch.workers import Event
 PLAIN_EVERY = 30.0  # seconds between summary lines where there is no terminal
 LIVE_EVERY = 0.5
 _TAIL = 4096  # bytes of metrics.jsonl that hold at least its last row
+MOST_LISTED = 5  # overrides of a trial in the table of a dry run
 _SHOWN = 8  # finished trials under the running ones
 
 
@@ -36,9 +37,16 @@ def dry_run(trials: Sequence[Planned], states: Mapping[str, str], times: Mapping
             f"{about['flops'][CONVENTION]:.2e}",
             states.get(planned.id) or clock(times[planned.id]),
             ", ".join(notes),
-            ", ".join(f"{key}={value}" for key, value in planned.overrides.items()),
+            listed(planned.overrides),
         )
     return table
+
+
+def listed(overrides: Mapping[str, object]) -> str:
+    """The first overrides of a trial, and how many more there are: all are in its config.json."""
+    texts = [f"{key}={value}" for key, value in overrides.items()]
+    left = len(texts) - MOST_LISTED
+    return ", ".join(texts[:MOST_LISTED]) + (f" and {left} more" if left > 0 else "")
 
 
 class Live:

@@ -13,7 +13,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not TEXT.is_dir(), reason="needs the text of ../shared/text"),
 ]
-SMALLER = ("--config.model.d_model=64", "--config.train.batch_size=16")
+SMALLER = (
+    "--config.model.d_model=64",
+    "--config.model.context_length=128",
+    "--config.train.batch_size=16",
+)
 
 
 def test_every_family_learns_more_than_bigrams(tmp_path):
