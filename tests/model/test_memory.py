@@ -51,6 +51,7 @@ def difference(a, b):
     return max(jax.tree.leaves(each))
 
 
+@functools.cache
 def kept(cfg):
     """Bytes kept for the backward pass in (the device's memory, the host's)."""
     backward = lambda params: jax.vjp(lambda p: loss(p, cfg, jax.random.key(0)), params)[1]  # noqa: E731
@@ -62,7 +63,7 @@ def kept(cfg):
 
 
 FORMS = [(scan, remat) for scan in (False, True) for remat in MEMORY][1:]
-QUICK = [(True, "none"), (True, "offload"), (False, "projections")]  # one of each kind
+QUICK = [(True, "offload")]  # a scan, a layer beside it, recomputation
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_no_form_changes_a_number(scan, remat):
     """Dropout included."""
     cfg = dataclasses.replace(CFG, scan_layers=scan, remat=remat)
     assert difference(plain(), loss_and_gradients(fresh(), cfg)) < 2e-6
-    if scan and remat == "none":  # controls: other layers, another dropout
+    if (scan, remat) == QUICK[0]:  # controls: other layers, another dropout
         turned = fresh() | {"blocks": jax.tree.map(lambda x: x[::-1], fresh()["blocks"])}
         assert difference(plain()[0], loss_and_gradients(turned, cfg)[0]) > 1e-3
         assert difference(plain()[0], loss_and_gradients(fresh(), cfg, seed=1)[0]) > 1e-3

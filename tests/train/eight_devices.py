@@ -31,7 +31,7 @@ from train.mesh import make_mesh
 from train.step import StepConfig, TrainState, train_chunk
 
 MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
-CFG = StepConfig(MODEL)
+CFG = StepConfig(MODEL, loss_chunk=8)
 HYPER = dict(
     learning_rate=1e-2, warmup=2, decay=2, total=20, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
     weight_decay=0.1, clip_norm=1.0,
@@ -150,8 +150,8 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
         rows = [x if x is None else np.concatenate([x, x]) for x in (positions, segments)]
 
         def run(attend, q, k, v, rows=rows, w=w):
-            f = lambda *qkv: (attend(*qkv, *rows) * w).sum()  # noqa: E731
-            return attend(q, k, v, *rows), *jax.grad(f, (0, 1, 2))(q, k, v)
+            out, back = jax.vjp(lambda *qkv: attend(*qkv, *rows), q, k, v)
+            return out, *back(w)
 
         xla = [
             jax.jit(functools.partial(run, functools.partial(cases.xla, sight=other)))(q, k, v)
