@@ -7,10 +7,10 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help ladder test test-all lint format bench clean
+.PHONY: help ladder test test-all lint format bench scaling-table clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its scaling-law report
 	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (about 10 minutes on 2 cores)"
@@ -36,6 +36,11 @@ format: $(VENV)/installed-dev  ## let ruff rewrite what `make lint` would refuse
 bench: $(VENV)/installed-dev  ## measure training speed against the peers
 	@echo "==> Measuring training speed"
 	@$(BIN)/python -m tests.bench
+
+scaling-table: $(VENV)/installed-dev  ## compile what docs/scaling-up.md has in its table, anew
+	@echo "==> Compiling the configurations of configs/compiled.py for TPUs (a minute or two each)"
+	@rm -f docs/scaling-up/*.json
+	@$(BIN)/isoflop compile --table=docs/scaling-up.md
 
 clean:  ## remove the .venv; runs/ and cache/ stay
 	rm -rf $(VENV)

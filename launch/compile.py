@@ -3,12 +3,14 @@
 isoflop compile --config=configs/pretrain.py:llama2-7b --topology=v5e:16x16
 isoflop compile --config=configs/pretrain.py:tiny --topology=v5e:4x4 --search
 isoflop compile --topologies
+isoflop compile --table=docs/scaling-up.md
 
 No TPU is needed, nor any text where the vocabulary is known: the TPU compiler runs here, ahead of
 time, and what it made is measured. All numbers are of one device and one optimiser step. A config
 that does not fit is bad input: the report is printed and written, and the exit code is 2.
 --search compiles meshes, rematerialisation policies and batch sizes, each in a process of its own,
-and ranks them by estimated tokens a second.
+and ranks them by estimated tokens a second. --table compiles what configs/compiled.py lists and
+writes the table of it into a page.
 """
 
 import sys
@@ -36,6 +38,7 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_string("json", None, "file of the report, or of the ranking", **own)
     absl_flags.DEFINE_string("hlo", None, "file for the optimised program's text", **own)
     absl_flags.DEFINE_boolean("topologies", False, "list the chips and slices, then end", **own)
+    absl_flags.DEFINE_string("table", None, "page to write the table of compiled configs in", **own)
     absl_flags.DEFINE_boolean("search", False, "compile variants of the config, rank them", **own)
     absl_flags.DEFINE_integer("limit", 0, "variants that a search tries at most; 0: all", **own)
     absl_flags.DEFINE_integer("workers", 1, "compilations of a search side by side", **own)
@@ -54,6 +57,10 @@ def main(argv: Sequence[str]) -> int:
     if values.topologies:
         console.print(compile_text.listing())
         return DONE
+    if values.table:
+        from launch import compile_table
+
+        return compile_table.run(Path(values.table))
     for name in ("config", "topology"):
         if not values[name].value:
             raise BadInput(f"--{name} is missing; isoflop compile --help shows an example")

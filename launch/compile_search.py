@@ -160,7 +160,7 @@ def _try(
         if progress.stopped:
             return
         begun = time.monotonic()
-        _compile(variant, command)
+        compile_apart(variant, command)
         variant.seconds = time.monotonic() - begun
         tried.append(variant)
         if variant.report and not variant.fits:
@@ -170,8 +170,8 @@ def _try(
         progress.done(variant)
 
 
-def _compile(variant: Variant, command: list[str]) -> None:
-    """Fills in the variant from a process of its own."""
+def compile_apart(variant: Variant, command: list[str]) -> None:
+    """Compiles a variant in a process of its own and fills in what came of it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
         own = [f"--config.{key}={value}" for key, value in variant.overrides.items()]

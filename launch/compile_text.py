@@ -120,6 +120,8 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
             f"{detail['calls'][kind]:,} calls",
         )
     out.add_row("wire time, if nothing hides it", f"{detail['wire_seconds']:.4g} s")
+    if "*" in report["topology"]:
+        out.add_row("WARNING", "what slices send each other over their slow network is not counted")
     band = f"ESTIMATE, ±{detail['error_band']:.0%}"
     out.add_row("cycles", f"{report['estimated_cycles']:.4g} ({band})")
     out.add_row("step", f"{report['estimated_step_seconds']:.4g} s ({band})")

@@ -8,6 +8,7 @@ M = B*T, the tokens of a batch.
 Parameters are float32; the computation runs in `cfg.dtype`, norms and softmax in float32.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from model import parametrization
 from model.config import ModelConfig
-from model.partitioning import constrain, ways
+from model.partitioning import constrain, mesh_axes, spec, summed, ways
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -26,6 +27,8 @@ ACTIVATIONS = {
     "relu": jax.nn.relu,
     "relu2": lambda x: jnp.square(jax.nn.relu(x)),  # So et al. 2021
 }
+
+HEADS = ("query", "key", "value", "out")  # the Linears whose wide side is heads, not the MLP
 
 
 def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> float:
@@ -71,6 +74,53 @@ def product(x_MI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Arra
     return jnp.matmul(x_MI, layout_kept(kernel_IO), preferred_element_type=dtype)
 
 
+def spreads(x: jax.Array, kernel_IO: jax.Array, along: int) -> bool:
+    """Whether the mesh in force cuts a kernel, and with it every array of the product, evenly."""
+    rows = x.ndim == 3 and x.shape[0] % ways("batch") == 0 and x.shape[1] % ways("seq") == 0
+    return ways("embed") > 1 and rows and kernel_IO.shape[along] % ways("embed") == 0
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def spread_product(
+    x_BTI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype, wide: str, along: int
+) -> jax.Array:
+    """`product` with a kernel that is spread over devices by its dimension `along`, and lies by the
+    logical axis `wide` along the other.
+
+    It is gathered for the product, once if `model/remat.py` keeps nothing else; each device's part
+    of its gradient is summed where it lies.
+    """
+    return _spread_forward(x_BTI, kernel_IO, dtype, wide, along)[0]
+
+
+def _spread_forward(x_BTI, kernel_IO, dtype, wide, along):
+    whole_IO = constrain(kernel_IO, None, wide) if along == 0 else constrain(kernel_IO, wide, None)
+    whole_IO = checkpoint_name(whole_IO, "gathered")
+    y_MO = jnp.matmul(merged(x_BTI), whole_IO, preferred_element_type=dtype)
+    return y_MO.reshape(*x_BTI.shape[:-1], -1), (x_BTI, whole_IO)
+
+
+def _spread_backward(dtype, wide, along, saved, g_BTO):
+    x_BTI, whole_IO = saved
+    if wide == "mlp":
+        # Made once: two products read it, and would each make it again for every block of theirs.
+        g_BTO = jax.lax.optimization_barrier(g_BTO)
+    dx_BTI = jnp.einsum("bto,io->bti", g_BTO, whole_IO, preferred_element_type=x_BTI.dtype)
+    sides = ("embed", wide) if along == 0 else (wide, "embed")
+    of_kernel, over = spec(*sides), mesh_axes("batch") + mesh_axes("seq")
+
+    def part(x_BTI, g_BTO):
+        dw_IO = jnp.einsum("bti,bto->io", x_BTI, g_BTO, preferred_element_type=whole_IO.dtype)
+        return summed(dw_IO, of_kernel, over)
+
+    of_x, of_g = (spec("batch", "seq", None if side == "embed" else wide) for side in sides)
+    sum_parts = jax.shard_map(part, in_specs=(of_x, of_g), out_specs=of_kernel, check_vma=False)
+    return dx_BTI, sum_parts(x_BTI, g_BTO)
+
+
+spread_product.defvjp(_spread_forward, _spread_backward)
+
+
 class Linear(nn.Module):
     """y = x W + b over the last axis.
 
@@ -90,10 +140,17 @@ class Linear(nn.Module):
         init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual, self.logits))
         kernel = self.param("kernel", init, (fan_in, self.features))
         out = jnp.dtype(jnp.float32) if self.logits else dtype
-        y = product(merged(x).astype(dtype), kernel.astype(dtype), out)
+        y = self._product(x.astype(dtype), kernel.astype(dtype), out)
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(out)
         return checkpoint_name(y.reshape(*x.shape[:-1], self.features), self.name or "linear")
+
+    def _product(self, x: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        along = 1 if self.residual else 0
+        if not spreads(x, kernel_IO, along):
+            return product(merged(x), kernel_IO, dtype)
+        wide = "vocab" if self.logits else "heads" if self.name in HEADS else "mlp"
+        return spread_product(x, kernel_IO, dtype, wide, along)
 
 
 @jax.custom_vjp

@@ -6,6 +6,7 @@ is sharded and everything here does nothing.
 """
 
 import math
+from contextlib import AbstractContextManager
 
 import flax.linen as nn
 import jax
@@ -41,3 +42,41 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if jax.sharding.get_abstract_mesh().size <= 1 or not nn.get_logical_axis_rules():
         return x
     return jax.lax.with_sharding_constraint(x, spec(*axes))
+
+
+def whole_along(axes: tuple[str, ...]) -> AbstractContextManager:
+    """A context in which nothing lies along these mesh axes: inside a `shard_map` over them, where
+    an array is what one device has of it."""
+    rules = nn.get_logical_axis_rules()
+    left = [(axis, tuple(name for name in of if name not in axes)) for axis, of in rules]
+    return nn.logical_axis_rules(left)
+
+
+def summed(x: jax.Array, scattered: PartitionSpec, axes: tuple[str, ...]) -> jax.Array:
+    """Inside a `shard_map`: x summed over mesh axes, of which each device is left with its part
+    along those that `scattered` names.
+
+    Along more than a few devices in two stages, as TPUs' compiler reduces to parts only among
+    devices on one ring of a slice; else it sends everything to every device, twice the bytes.
+    """
+    sizes = jax.sharding.get_abstract_mesh().shape
+    over = [name for name in axes if sizes[name] > 1]
+    for dimension, names in enumerate(scattered):
+        for name in (names,) if isinstance(names, str) else names or ():
+            if name in over:
+                over.remove(name)
+                for groups in stages(sizes[name]):
+                    x = jax.lax.psum_scatter(
+                        x, name, scatter_dimension=dimension, axis_index_groups=groups, tiled=True
+                    )
+    return jax.lax.psum(x, tuple(over)) if over else x
+
+
+def stages(devices: int) -> list[list[list[int]]]:
+    """Groups of the devices of an axis, for a reduction among distant ones and one among
+    neighbours: the numbers of rows and columns of the most nearly square table of them."""
+    columns = next(n for n in range(math.isqrt(devices), 0, -1) if devices % n == 0)
+    rows = devices // columns
+    distant = [[row * columns + column for row in range(rows)] for column in range(columns)]
+    near = [[row * columns + column for column in range(columns)] for row in range(rows)]
+    return [distant, near] if columns > 1 else [distant]

@@ -2,13 +2,16 @@
 
 What can be kept has a name, given by `checkpoint_name` where it is made: "input", the block's own;
 "attention", the heads' outputs; and the output of every Linear, which has the Linear's name. With
-every policy a block keeps its input and nothing else but what is listed here.
+every policy a block keeps its input and nothing else but what is listed here. "gathered", a kernel
+that a mesh spreads, whole again for one product, is never kept.
 """
 
 from collections.abc import Callable
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
+
+from model.partitioning import ways
 
 PROJECTIONS = ("query", "key", "value")
 DOTS = (*PROJECTIONS, "attention", "out", "gate", "up", "down")
@@ -33,6 +36,9 @@ def rematerialised(block: Callable, policy: str, scanned: bool) -> Callable:
     A scan's body cannot be merged with its own recomputation, which elsewhere must be prevented.
     """
     if policy == "none":
-        return block
+        if ways("embed") == 1:
+            return block
+        all_but = jax.checkpoint_policies.save_anything_except_these_names("gathered")
+        return jax.checkpoint(block, policy=all_but, prevent_cse=not scanned)
     named = lambda x_BTD, *rest: block(checkpoint_name(x_BTD, "input"), *rest)  # noqa: E731
     return jax.checkpoint(named, policy=POLICIES[policy], prevent_cse=not scanned)

@@ -13,6 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from model.partitioning import mesh_axes, spec, summed, ways, whole_along
+from train.sharding import parameter_specs
 
 Sums = tuple[jax.Array, jax.Array]  # of the training loss, of nats
 
@@ -63,6 +67,40 @@ def sums(
 
 
 def _forward(score, chunk, head, x_BTD, *batch_BT):
+    """On a mesh that cuts the tokens evenly the head is gathered once, and its gradient summed over
+    devices once, after the last chunk."""
+    along, over = ways("seq"), mesh_axes("batch") + mesh_axes("seq")
+    B, T = x_BTD.shape[:2]
+    if ways("embed") == 1 or B % ways("batch") or T % along or chunk % along:
+        return _gradients(score, chunk, head, x_BTD, *batch_BT)
+    of_head, of_row = parameter_specs(head), spec("batch", "seq")
+    mine = jax.tree.map(lambda axes: _only(axes, over), of_head)
+
+    def of_device(head, x_BTD, *batch_BT):
+        with whole_along(over):
+            sums, (d_head, d_x, _) = _gradients(score, chunk // along, head, x_BTD, *batch_BT)
+        d_head = jax.tree.map(lambda d, axes: summed(d, axes, over), d_head, mine)
+        return jax.lax.psum(sums, over), d_head, d_x
+
+    whole = jax.tree.map(lambda axes: PartitionSpec(), of_head)
+    on_mesh = jax.shard_map(
+        of_device,
+        in_specs=(whole, of_row, *[of_row for _ in batch_BT]),
+        out_specs=((PartitionSpec(), PartitionSpec()), mine, of_row),
+        axis_names=set(over),
+        check_vma=False,
+    )
+    total, d_head, d_x = on_mesh(head, x_BTD, *batch_BT)
+    return total, (d_head, d_x, len(batch_BT))
+
+
+def _only(axes: PartitionSpec, names: tuple[str, ...]) -> PartitionSpec:
+    """Without other mesh axes than these."""
+    kept = [(of,) if isinstance(of, str) else of or () for of in axes]
+    return PartitionSpec(*[tuple(name for name in of if name in names) or None for of in kept])
+
+
+def _gradients(score, chunk, head, x_BTD, *batch_BT):
     def add(carry, chunks):
         total, summed = carry
         x, *batch = chunks

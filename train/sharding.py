@@ -97,11 +97,16 @@ def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: AnyMesh
 
 def parameter_shardings(params: Any, mesh: AnyMesh) -> Any:
     """A NamedSharding for every parameter (arrays or shapes)."""
+    return jax.tree.map(lambda axes: NamedSharding(mesh, axes), parameter_specs(params, mesh))
+
+
+def parameter_specs(params: Any, mesh: AnyMesh | None = None) -> Any:
+    """A PartitionSpec for every parameter (arrays or shapes); None: on the mesh in force."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
 
     def one(path, leaf):
         name = path_name(path)
-        axes = lookup(PARAMETER_RULES, name, "PARAMETER_RULES")
-        return NamedSharding(mesh, spec(name, leaf.shape, axes, mesh))
+        return spec(name, leaf.shape, lookup(PARAMETER_RULES, name, "PARAMETER_RULES"), mesh)
 
     return jax.tree_util.tree_map_with_path(one, params)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from launch import compile as verb
-from launch import compile_search, compile_text, flags, trial
+from launch import compile_search, compile_table, compile_text, flags, trial
 from launch.__main__ import main as isoflop
 from launch.compile_search import Variant
 from launch.errors import BAD_INPUT, DONE, BadInput
@@ -204,7 +204,7 @@ def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsy
         else:
             variant.report = fake(peak=rows * 8 / fsdp, speed=rows * fsdp)
 
-    monkeypatch.setattr(compile_search, "_compile", compile)
+    monkeypatch.setattr(compile_search, "compile_apart", compile)
     file = tmp_path / "ranking.json"
     code = compile_verb(CONFIG, "--topology=v5e:2x2", "--search", f"--json={file}")
     ranking = json.loads(file.read_text())["ranking"]
@@ -224,7 +224,9 @@ def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsy
 
 def test_a_search_in_which_nothing_fits_is_bad_input(monkeypatch, capsys):
     monkeypatch.setattr(
-        compile_search, "_compile", lambda variant, _: setattr(variant, "report", fake(peak=17))
+        compile_search,
+        "compile_apart",
+        lambda variant, _: setattr(variant, "report", fake(peak=17)),
     )
     assert compile_verb(CONFIG, "--topology=v5e:2x2", "--search") == BAD_INPUT
     assert "in none of" in capsys.readouterr().err
@@ -300,3 +302,72 @@ def test_two_recipes_agree_on_the_real_program():
     assert extrapolated == pytest.approx(counted[3], rel=1e-3)
     assert walked[3] == pytest.approx(extrapolated, rel=0.02)
     assert walked[2] != pytest.approx(extrapolated, rel=0.02)  # control: a layer too few
+
+
+def reported(**changes) -> dict:
+    """A report as a row of the table reads it."""
+    detail = {
+        "parameters": 7e9,
+        "mesh": {"data": 1, "fsdp": 256},
+        "batch_size": 256,
+        "context_length": 4096,
+        "recompute": 1.25,
+        "error_band": 0.2,
+    }
+    return fake(peak=2.5) | {
+        "topology": "v5e:16x16",
+        "devices": 256,
+        "detail": detail,
+        "collectives": {
+            "all-gather": {"payload": 26e9, "wire": 25e9},
+            "reduce-scatter": {"payload": 14e9, "wire": 13e9},
+        },
+        "estimated_cycles": 2e9,
+        "estimated_step_seconds": 1.4,
+        **changes,
+    }
+
+
+def test_the_table_stands_between_its_marks_and_only_what_is_missing_is_compiled(
+    monkeypatch, tmp_path, capsys
+):
+    row = ("llama2-7b", "v5e:16x16", {"model.remat": "full"})
+    monkeypatch.setattr(compile_table, "COMPILED", {"there": row, "new": row, "fails": row})
+    page, asked = tmp_path / "page.md", []
+    page.write_text(f"before\n{compile_table.BEGIN}\nold\n{compile_table.END}\nafter\n")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "there.json").write_text(json.dumps(reported()))
+
+    def compile(variant: Variant, command: list[str]) -> None:
+        asked.append(command)
+        variant.report = reported(estimated_cycles=3e9) if len(asked) == 1 else None
+        variant.error = "" if variant.report else "Segmentation fault"
+
+    monkeypatch.setattr(compile_search, "compile_apart", compile)
+    assert compile_verb(f"--table={page}") == BAD_INPUT
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[1], lines[-2], lines[-1]) == (
+        *("before", compile_table.BEGIN, compile_table.END, "after"),
+    )
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:-2]]
+    assert len(cells) == 4 and {len(row) for row in cells} == {13}
+    assert cells[2][5:11] == ["2.50 of 16.00", "1.25", "26.0", "14.0", "38.0", "2e+09"]
+    assert cells[3][10] == "3e+09" and len(asked) == 2
+    assert "fails: Segmentation fault" in capsys.readouterr().err
+
+
+def test_a_page_without_marks_is_bad_input(tmp_path, capsys):
+    (tmp_path / "page.md").write_text("text")
+    assert compile_verb(f"--table={tmp_path / 'page.md'}") == BAD_INPUT
+    assert compile_verb(f"--table={tmp_path / 'none.md'}") == BAD_INPUT
+    assert compile_table.BEGIN in capsys.readouterr().err
+    assert (tmp_path / "page.md").read_text() == "text"
+
+
+def test_the_documents_rows_are_of_known_families_and_topologies():
+    for family, slice_of, overrides in compile_table.COMPILED.values():
+        config = flags.load_config(f"configs/pretrain.py:{family}", {})
+        assert topology.parse(slice_of).devices
+        for key in overrides:
+            section, leaf = key.split(".")
+            assert leaf in config[section]

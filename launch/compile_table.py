@@ -1,0 +1,106 @@
+"""This file compiles the configurations of configs/compiled.py and writes their table into a page.
+
+Every report is a file beside the page: docs/scaling-up/NAME.json for docs/scaling-up.md. One that
+is there is not compiled again, so that what was interrupted goes on where it was.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from configs.compiled import COMPILED
+from data.shards import write_atomic
+from launch import compile_search, compile_text
+from launch.compile_search import Variant
+from launch.display import si
+from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
+from launch.files import read_json, write_json
+
+BEGIN, END = "<!-- compiled: begin -->", "<!-- compiled: end -->"
+HEADER = (
+    "| model | topology | mesh | batch × tokens | remat | peak, GiB | recompute | gathered, GB | "
+    "reduced, GB | on the wire, GB | est. cycles | est. step, s | est. MFU |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+REDUCING = ("all-reduce", "reduce-scatter")
+
+
+def run(page: Path) -> int:
+    """Exit code 0: every row has its report; 2: some have none, which the table leaves out."""
+    with bad_input():
+        before, after = around(page)
+    folder, failed = page.with_suffix(""), []
+    for name in COMPILED:
+        if read_json(folder / f"{name}.json") is None and (error := compile_row(name, folder)):
+            failed.append(f"{name}: {error}")
+    with bad_input():
+        write_atomic(page, (before + table(folder) + after).encode())
+    for line in failed:
+        print(f"isoflop compile: {line}", file=sys.stderr)
+    return BAD_INPUT if failed else DONE
+
+
+def around(page: Path) -> tuple[str, str]:
+    """The page up to and from the table; BadInput where there is no place for one."""
+    text = page.read_text()
+    begin, end = text.find(BEGIN), text.find(END)
+    if begin < 0 or end < begin:
+        raise BadInput(
+            f"table={page} has no lines '{BEGIN}' and '{END}' to write between; add them"
+        )
+    return text[: begin + len(BEGIN)] + "\n", text[end:]
+
+
+def compile_row(name: str, folder: Path) -> str:
+    """Compiles a row in a process of its own and writes its report, or says why there is none."""
+    family, topology, overrides = COMPILED[name]
+    print(f"compiling {name}: {family} on {topology}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "launch", "compile", f"--config=configs/pretrain.py:{family}"]
+    variant = Variant(overrides)
+    compile_search.compile_apart(variant, [*command, f"--topology={topology}"])
+    if variant.report:
+        write_json(folder / f"{name}.json", variant.report)
+    return variant.error
+
+
+def table(folder: Path) -> str:
+    """The rows that have a report, as Markdown."""
+    rows = [(name, read_json(folder / f"{name}.json")) for name in COMPILED]
+    lines = [row(name, report) for name, report in rows if report]
+    return "\n".join([HEADER, *lines]) + "\n"
+
+
+def row(name: str, report: dict[str, Any]) -> str:
+    """One line of the table."""
+    family, topology, overrides = COMPILED[name]
+    memory, detail, moved = report["memory"], report["detail"], report["collectives"]
+    mesh = " ".join(f"{axis} {size}" for axis, size in detail["mesh"].items() if size > 1)
+    batch = f"{detail['batch_size']:,} × {detail['context_length']:,}"
+    cells = [
+        f"{family}, {si(detail['parameters'])}",
+        f"{topology}, {report['devices']}",
+        mesh,
+        batch,
+        overrides["model.remat"],
+        f"{memory['peak'] / 2**30:.2f} of {memory['hbm'] / 2**30:.2f}",
+    ]
+    if not report["fits"]:
+        return (
+            f"| {' | '.join(cells)} | does not fit: {compile_text.gib(memory['peak'])} |" + "|" * 6
+        )
+    band = f"± {detail['error_band']:.0%}"
+    cells += [
+        f"{detail['recompute']:.2f}",
+        f"{_sent(moved, ('all-gather',), 'payload'):.1f}",
+        f"{_sent(moved, REDUCING, 'payload'):.1f}",
+        f"{_sent(moved, tuple(moved), 'wire'):.1f}",
+        f"{report['estimated_cycles']:.3g}",
+        f"{report['estimated_step_seconds']:.3g} {band}",
+        f"{report['estimated_mfu']:.0%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _sent(moved: dict[str, Any], kinds: tuple[str, ...], bytes_of: str) -> float:
+    """GB of these collectives."""
+    return sum(moved[kind][bytes_of] for kind in kinds if kind in moved) / 1e9
