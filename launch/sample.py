@@ -28,8 +28,9 @@ from absl import flags as absl_flags
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch import flags
+from launch.convert import KEPT
 from launch.errors import DONE, bad_input, writing
-from launch.files import read_model, write_json
+from launch.files import read_json, read_model, write_json
 from launch.sample_text import Continuation, describe, describe_beam, show, visible
 from model import beam, parameters, sample, speculative
 from model.config import ModelConfig
@@ -89,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         cfg, tokenizer = open_run(run)
         prompt = [*tokenizer.prefix, *tokenizer.encode(values.prompt).tolist()] or [tokenizer.eod]
         n_tokens = values.tokens or max(1, cfg.context_length - len(prompt))
-        sampler = make_sampler(values, tokenizer)
+        sampler = make_sampler(values, tokenizer, ends(run))
         sample.check(cfg, [prompt], n_tokens, sampler, values.n)
         model, step = restored(run, cfg)
         draft = open_draft(values, cfg, tokenizer, prompt, n_tokens) if values.draft else None
@@ -134,7 +135,15 @@ def refuse(values: absl_flags.FlagValues) -> None:
         raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
 
 
-def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer) -> Sampler:
+def ends(run: Path) -> set[int]:
+    """Tokens that end a text by the files that came with converted weights: a turn's end, say."""
+    files = [run / KEPT / name for name in ("config.json", "generation_config.json")]
+    named = [(read_json(file) or {}).get("eos_token_id") for file in files]
+    lists = [ids if isinstance(ids, list) else [ids] for ids in named if ids is not None]
+    return {token for ids in lists for token in ids}
+
+
+def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer, ends: set[int]) -> Sampler:
     return Sampler(
         temperature=values.temperature,
         top_k=values.top_k,
@@ -143,7 +152,7 @@ def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer) -> Sampler
         typical=values.typical,
         repetition_penalty=values.repetition_penalty,
         vocab_size=tokenizer.vocab_size,
-        stop=(tokenizer.eod,),
+        stop=tuple(sorted({tokenizer.eod, *ends})),
     )
 
 

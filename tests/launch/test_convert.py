@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data import tokenizer as tokenizers
+from launch import sample
 from launch.__main__ import main
 from model import huggingface, parameters
 from model.config import ModelConfig
@@ -52,6 +53,15 @@ def test_a_tokenizer_json_spells_samples(tmp_path, capsys):
     command = [f"--run={tmp_path / 'run'}", "--prompt=Ab", "--tokens=1", "--nostream"]
     assert main(["sample", *command]) == 0
     assert "Ab" in capsys.readouterr().out
+
+
+def test_samples_end_where_the_checkpoint_says(tmp_path):
+    """generation_config.json may name more ends than config.json, such as a turn's."""
+    shutil.copytree(HF / "llama_gqa", tmp_path / "hf")
+    (tmp_path / "hf" / "generation_config.json").write_text('{"eos_token_id": [96, 7]}')
+    assert run(f"--from_hf={tmp_path / 'hf'}", f"--to={tmp_path / 'run'}") == 0
+    assert sample.ends(tmp_path / "run") == {96, 7}
+    assert sample.ends(tmp_path / "no_run") == set()
 
 
 @pytest.fixture(scope="module")
