@@ -143,10 +143,10 @@ class Decoder(nn.Module):
     def _through(self, x_BTD, positions_BT, segments_BT) -> jax.Array:
         """x after all blocks; with `scan_layers` a scan goes over the repetitions of the window
         pattern, and what is left of the layers follows it."""
-        cfg, block = self.cfg, {local: self._checkpointed(local) for local in (False, True)}
-        blocks, keys, left = self.blocks, self._dropout_keys(), cfg.n_layers
+        cfg, blocks, keys, left = self.cfg, self.blocks, self._dropout_keys(), self.cfg.n_layers
 
-        def apply(x_BTD, blocks, keys, count):
+        def apply(x_BTD, blocks, keys, count, scanned=False):
+            block = {local: self._checkpointed(local, scanned) for local in (False, True)}
             for layer in range(count):
                 params, key = layer_of(blocks, layer), None if keys is None else keys[layer]
                 x_BTD = constrain(x_BTD, "batch", "seq", "activation")
@@ -159,12 +159,12 @@ class Decoder(nn.Module):
             groups = jax.tree.map(
                 lambda x: x[: len(x) - left].reshape(-1, period, *x.shape[1:]), (blocks, keys)
             )
-            step = lambda x_BTD, group: (apply(x_BTD, *group, period), None)  # noqa: E731
+            step = lambda x_BTD, group: (apply(x_BTD, *group, period, scanned=True), None)  # noqa: E731
             x_BTD, _ = jax.lax.scan(step, x_BTD, groups)
             blocks, keys = jax.tree.map(lambda x: x[len(x) - left :], (blocks, keys))
         return apply(x_BTD, blocks, keys, left)
 
-    def _checkpointed(self, local: bool):
+    def _checkpointed(self, local: bool, scanned: bool):
         """A block as a function of (x, parameters, dropout key or None, positions, segments)."""
         block = self.block[local]
 
@@ -172,7 +172,7 @@ class Decoder(nn.Module):
             rngs = {} if key is None else {"dropout": key}
             return block.apply({"params": params}, x_BTD, positions_BT, segments_BT, rngs=rngs)[0]
 
-        return rematerialised(apply, self.cfg.remat, self.cfg.scan_layers)
+        return rematerialised(apply, self.cfg.remat, scanned)
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
         """Next-token logits [B, T, V], float32."""

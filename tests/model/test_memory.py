@@ -116,3 +116,11 @@ def test_a_scan_traces_each_layer_of_the_pattern_once():
     assert scanned(CFG) == (1, 3 * one + 1)
     # A pattern longer than the model leaves nothing to scan over.
     assert scanned(dataclasses.replace(CFG, window_pattern="LLLLLG"))[1] == 5 * one + 1
+
+
+@pytest.mark.parametrize("pattern, beside", [("LG", 1), ("LLLLLG", 5)])
+def test_what_is_not_scanned_is_kept_from_being_merged_with_its_recomputation(pattern, beside):
+    cfg = dataclasses.replace(CFG, scan_layers=True, remat="full", window_pattern=pattern)
+    text = str(jax.make_jaxpr(lambda params: loss(params, cfg, jax.random.key(0)))(fresh()))
+    assert text.count("prevent_cse=True") == beside
+    assert text.count("prevent_cse=False") == (len(pattern) if beside == 1 else 0)
