@@ -52,11 +52,9 @@ def meshes(config: Any, devices: int) -> list[dict[str, int]]:
     return sorted(found, key=lambda mesh: -mesh["mesh.fsdp"])
 
 
-def policies(config: Any, devices: int) -> list[dict[str, str]]:
-    """The rematerialisation policies, where the model has them."""
-    if "remat" not in config.model:
-        return [{}]
-    return [{"model.remat": name} for name in CHOICES["remat"]]
+def policies(config: Any, devices: int) -> list[dict[str, Any]]:
+    """The rematerialisation policies, of layers in a scan: else every layer is compiled anew."""
+    return [{"model.remat": name, "model.scan_layers": True} for name in CHOICES["remat"]]
 
 
 def batches(config: Any, devices: int) -> list[dict[str, int]]:

@@ -155,17 +155,42 @@ class Linear(nn.Module):
 
 @jax.custom_vjp
 def rows(table_ID: jax.Array, index: jax.Array) -> jax.Array:
-    """The table's rows at `index`; a row's gradient is summed in float32, whatever its type."""
-    return table_ID[index]
+    """The table's rows at `index`; a row's gradient is summed in float32, whatever its type.
+
+    Where the tokens of a row are spread over devices, the table is gathered for them: XLA would
+    gather the tokens' rows instead, of all devices on each.
+    """
+    return _rows_forward(table_ID, index)[0]
+
+
+def _rows_forward(table_ID, index):
+    whole_ID = constrain(table_ID, "vocab", None) if ways("seq") > 1 else table_ID
+    return whole_ID[index], (table_ID, index)
 
 
 def _rows_backward(saved, g):
     table_ID, index = saved
-    sums_ID = jnp.zeros(table_ID.shape, jnp.float32).at[index].add(g.astype(jnp.float32))
-    return sums_ID.astype(table_ID.dtype), None
+
+    def sums(index, g):
+        sums_ID = jnp.zeros(table_ID.shape, jnp.float32).at[index].add(g.astype(jnp.float32))
+        return sums_ID.astype(table_ID.dtype)
+
+    over = mesh_axes("batch") + mesh_axes("seq")
+    even = index.shape[0] % ways("batch") == 0 and index.shape[-1] % ways("seq") == 0
+    if ways("seq") == 1 or not even or table_ID.shape[1] % ways("embed"):
+        return sums(index, g), None
+    of_table, of_row = spec(None, "embed"), spec("batch", "seq")
+    sum_parts = jax.shard_map(
+        lambda index, g: summed(sums(index, g), of_table, over),
+        in_specs=(of_row, of_row),
+        out_specs=of_table,
+        axis_names=set(over),
+        check_vma=False,
+    )
+    return sum_parts(index, g), None
 
 
-rows.defvjp(lambda table_ID, index: (table_ID[index], (table_ID, index)), _rows_backward)
+rows.defvjp(_rows_forward, _rows_backward)
 
 
 class Embed(nn.Module):

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec
 
+RING = 16  # TPUs along an axis of the largest slices: among about so many they reduce to parts
+
 
 def mesh_axes(axis: str | None) -> tuple[str, ...]:
     """The mesh axes along which a logical axis lies: those of its rule that the mesh has."""
@@ -56,7 +58,7 @@ def summed(x: jax.Array, scattered: PartitionSpec, axes: tuple[str, ...]) -> jax
     """Inside a `shard_map`: x summed over mesh axes, of which each device is left with its part
     along those that `scattered` names.
 
-    Along more than a few devices in two stages, as TPUs' compiler reduces to parts only among
+    Along more than a few devices in stages, as TPUs' compiler reduces to parts only among
     devices on one ring of a slice; else it sends everything to every device, twice the bytes.
     """
     sizes = jax.sharding.get_abstract_mesh().shape
@@ -73,10 +75,26 @@ def summed(x: jax.Array, scattered: PartitionSpec, axes: tuple[str, ...]) -> jax
 
 
 def stages(devices: int) -> list[list[list[int]]]:
-    """Groups of the devices of an axis, for a reduction among distant ones and one among
-    neighbours: the numbers of rows and columns of the most nearly square table of them."""
-    columns = next(n for n in range(math.isqrt(devices), 0, -1) if devices % n == 0)
-    rows = devices // columns
-    distant = [[row * columns + column for row in range(rows)] for column in range(columns)]
-    near = [[row * columns + column for column in range(columns)] for row in range(rows)]
-    return [distant, near] if columns > 1 else [distant]
+    """Groups of the devices of an axis for the stages of a reduction, the most distant ones first:
+    they are numbered as by digits, and a group differs in one digit."""
+    found, inner = [], devices
+    for size in _digits(devices):
+        inner //= size
+        starts = range(0, devices, inner * size)
+        found.append(
+            [
+                list(range(start + i, start + inner * size, inner))
+                for start in starts
+                for i in range(inner)
+            ]
+        )
+    return found
+
+
+def _digits(devices: int) -> list[int]:
+    """Sizes of the stages: two, as nearly the same as can be; more where one would be too large."""
+    last = next(n for n in range(min(math.isqrt(devices), RING), 0, -1) if devices % n == 0)
+    rest = devices // last
+    if last == 1:
+        return [devices]
+    return [*(_digits(rest) if rest > 2 * RING else [rest]), last]

@@ -3,7 +3,8 @@
 Each device keeps its queries; keys and values go round, and what a device has seen of a softmax is
 carried along (Milakov & Gimelshein 2018). The backward pass goes round once more, the gradients of
 keys and values travelling with them, and computes the weights again (Dao et al. 2022, appendix
-B.2): nothing of size [T, S] is ever kept.
+B.2): nothing of size [T, S] is ever kept. Barriers tie the positions to what is differentiated,
+or the masks of all pieces, which depend on nothing else, are made and kept beforehand.
 """
 
 import functools
@@ -58,7 +59,7 @@ def ring_attention(
 
 
 def _forward(q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, ring):
-    mine = positions_BT, segments_BT
+    q_BKGTC, mine = jax.lax.optimization_barrier((q_BKGTC, (positions_BT, segments_BT)))
 
     def see(seen, block):
         o_BKGTC, top_BKGT, sum_BKGT = seen
@@ -89,7 +90,7 @@ def _forward(q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, ring):
 
 def _backward(ring, saved, do_BKGTC):
     q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, o_BKGTC, log_z_BKGT = saved
-    mine = positions_BT, segments_BT
+    do_BKGTC, mine = jax.lax.optimization_barrier((do_BKGTC, (positions_BT, segments_BT)))
     # The mean of dw under the weights, which the softmax subtracts, is do · o.
     mean_BKGT = (do_BKGTC.astype(jnp.float32) * o_BKGTC).sum(-1)
 

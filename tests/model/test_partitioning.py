@@ -1,4 +1,4 @@
-"""This file tests how gradients are summed over devices: in two stages, each left with its part."""
+"""This file tests how gradients are summed over devices: in stages, each left with its part."""
 
 import functools
 
@@ -26,11 +26,11 @@ def scattered(x_NI: np.ndarray, stages: list[list[list[int]]]) -> list[np.ndarra
     return held
 
 
-@pytest.mark.parametrize("devices", [2, 3, 8, 12, 16, 256])
+@pytest.mark.parametrize("devices", [2, 3, 8, 12, 16, 256, 1024])
 def test_after_all_stages_each_device_has_its_part_of_the_sum(devices):
     x_NI = np.random.default_rng(0).integers(0, 99, (devices, 2 * devices))
     stages = partitioning.stages(devices)
-    assert max(len(groups[0]) for groups in stages) <= max(16, devices // 2)  # but for primes
+    assert max(len(groups[0]) for groups in stages) <= max(16, devices // 16) or devices < 4
     assert np.array_equal(np.concatenate(scattered(x_NI, stages)), x_NI.sum(0))
 
 
