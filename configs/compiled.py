@@ -21,7 +21,8 @@ _LONG = {
 
 COMPILED: dict[str, tuple[str, str, dict]] = {
     "125m-v5e4": ("gpt3-125m", "v5e:2x2", _DOTS | {"train.batch_per_device": 8}),
-    "1b-v5e16": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B | {"train.loss_chunk": 256}),
+    "1b-v5e16": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B),
+    "1b-v5e16-short": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B | {"optimizer.moments": "bfloat16"}),
     "1b-v5e16-dots": ("llama2-7b", "v5e:4x4", _DOTS | _ONE_B),
     "1.3b-v5e16": ("gpt3-1.3b", "v5e:4x4", _FULL | {"train.batch_per_device": 4}),
     "7b-v5e256": ("llama2-7b", "v5e:16x16", _FULL),

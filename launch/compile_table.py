@@ -22,6 +22,7 @@ HEADER = (
     "reduced, GB | on the wire, GB | est. cycles | est. step, s | est. MFU |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
+MEASURED = ("v5e", "v5p")  # chips with published step times to hold the estimate against
 REDUCING = ("all-reduce", "reduce-scatter")
 
 
@@ -77,7 +78,7 @@ def row(name: str, report: dict[str, Any]) -> str:
     mesh = " ".join(f"{axis} {size}" for axis, size in detail["mesh"].items() if size > 1)
     batch = f"{detail['batch_size']:,} × {detail['context_length']:,}"
     cells = [
-        f"{family}, {si(detail['parameters'])}",
+        f"{family}{_beside(overrides)}, {si(detail['parameters'])}",
         f"{topology}, {report['devices']}",
         mesh,
         batch,
@@ -88,7 +89,8 @@ def row(name: str, report: dict[str, Any]) -> str:
         return (
             f"| {' | '.join(cells)} | does not fit: {compile_text.gib(memory['peak'])} |" + "|" * 6
         )
-    band = f"± {detail['error_band']:.0%}"
+    known = topology.startswith(MEASURED)
+    band = f"± {detail['error_band']:.0%}" if known else "± ?"
     cells += [
         f"{detail['recompute']:.2f}",
         f"{_sent(moved, ('all-gather',), 'payload'):.1f}",
@@ -99,6 +101,14 @@ def row(name: str, report: dict[str, Any]) -> str:
         f"{report['estimated_mfu']:.0%}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _beside(overrides: dict[str, Any]) -> str:
+    """What a row sets of the model and its optimiser that no other column says."""
+    said = ("model.remat", "model.scan_layers", "model.context_length")
+    sections = ("model.", "optimizer.")
+    beside = {k: v for k, v in overrides.items() if k.startswith(sections) and k not in said}
+    return "".join(f" {key.split('.')[1]}={value}" for key, value in beside.items())
 
 
 def _sent(moved: dict[str, Any], kinds: tuple[str, ...], bytes_of: str) -> float:
