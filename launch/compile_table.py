@@ -22,7 +22,6 @@ HEADER = (
     "reduced, GB | on the wire, GB | est. cycles | est. step, s | est. MFU |\n"
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
-MEASURED = ("v5e", "v5p")  # chips with published step times to hold the estimate against
 REDUCING = ("all-reduce", "reduce-scatter")
 
 
@@ -89,8 +88,7 @@ def row(name: str, report: dict[str, Any]) -> str:
         return (
             f"| {' | '.join(cells)} | does not fit: {compile_text.gib(memory['peak'])} |" + "|" * 6
         )
-    known = topology.startswith(MEASURED)
-    band = f"± {detail['error_band']:.0%}" if known else "± ?"
+    band = f"± {detail['error_band']:.0%}" if detail["error_band"] else "± ?"
     cells += [
         f"{detail['recompute']:.2f}",
         f"{_sent(moved, ('all-gather',), 'payload'):.1f}",

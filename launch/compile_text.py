@@ -122,11 +122,17 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     out.add_row("wire time, if nothing hides it", f"{detail['wire_seconds']:.4g} s")
     if "*" in report["topology"]:
         out.add_row("WARNING", "what slices send each other over their slow network is not counted")
-    band = f"ESTIMATE, ±{detail['error_band']:.0%}"
+    band = f"ESTIMATE, {error_band(detail)}"
     out.add_row("cycles", f"{report['estimated_cycles']:.4g} ({band})")
     out.add_row("step", f"{report['estimated_step_seconds']:.4g} s ({band})")
     out.add_row("MFU", f"{report['estimated_mfu']:.1%} ({band})")
     out.add_row("tokens/s", f"{detail['tokens_per_second']:,.0f} of all devices ({band})")
+
+
+def error_band(detail: dict[str, Any]) -> str:
+    """How far the estimate may lie from a measured step."""
+    band = detail["error_band"]
+    return f"±{band:.0%}" if band else "error unknown on this chip"
 
 
 def listing() -> rich.table.Table:

@@ -371,3 +371,8 @@ def test_the_documents_rows_are_of_known_families_and_topologies():
         for key in overrides:
             section, leaf = key.split(".")
             assert leaf in config[section]
+
+
+def test_the_band_of_an_estimate_is_stated_where_it_was_compared():
+    assert compile_text.error_band({"error_band": compiled.ERROR_BANDS["v5p"]}) == "±20%"
+    assert "unknown" in compile_text.error_band({"error_band": compiled.ERROR_BANDS.get("v6e")})
