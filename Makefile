@@ -18,7 +18,7 @@ ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its s
 
 test: $(VENV)/installed-dev  ## the fast tests (under 8 minutes on 2 cores)
 	@echo "==> Running the fast tests"
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-all: $(VENV)/installed-dev  ## every test, the slow ones too
 	@echo "==> Running every test"

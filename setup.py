@@ -7,7 +7,7 @@ ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
 REPORT = ["altair>=5.5", "vl-convert-python>=1.7"]
 PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
-TEST = ["pytest>=8", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
     name="isoflop",
