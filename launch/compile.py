@@ -87,9 +87,8 @@ def one(config: Any, topology: topologies.Topology, hlo: str | None = None) -> d
     from train import compiled, sharding
 
     with bad_input():
-        devices = topologies.devices(topology)  # first: an unknown slice has no batch that fits
         resolved = resolve_sizes(config, topology.devices)
-        mesh = sharding.make_mesh(dict(resolved.mesh), devices)
+        mesh = sharding.make_mesh(dict(resolved.mesh), topologies.devices(topology))
     try:
         program = compiled.compile_chunk(resolved, mesh)
     except sharding.Misfit as error:
