@@ -29,7 +29,7 @@ from model.config import CHOICES
 from train.topology import Topology
 
 # The most devices worth putting along an axis; the others take what remains.
-LARGEST_AXIS = {"tensor": 8, "sequence": 8, "expert": 1}
+LARGEST_AXIS = {"tensor": 8, "sequence": 8}
 LONG_CONTEXT = 32_768  # tokens from which on a sequence is worth splitting
 ROWS = (1, 2, 4, 8, 16)  # sequences of the devices that share them
 

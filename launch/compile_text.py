@@ -34,7 +34,7 @@ def verdict(report: dict[str, Any], config: Any) -> str:
 
 def _helps(key: str, helps: Callable[[Any, dict], bool], config: Any, report: dict) -> bool:
     section, _, leaf = key.partition(".")
-    return leaf in config[section] and helps(config[section][leaf], report)
+    return helps(config[section][leaf], report)
 
 
 def _rows(report: dict[str, Any]) -> float:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # Before anything imports jax. A test that needs more devices starts its own process.
@@ -21,6 +22,15 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory) -> Path:
+    """A folder with text.txt: 20,000 words of a language that is quickly learned."""
+    folder = tmp_path_factory.mktemp("text")
+    words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
+    (folder / "text.txt").write_text(" ".join(words))
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 
 from launch import distributed
 from launch.__main__ import main as isoflop
+from tests import spawn
 from train import metrics
 from train.checkpoint import finished
 
@@ -31,12 +32,9 @@ LONG = {"train.duration": "8000 steps", "schedule.name": "constant"}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A folder with a little text in it; runs of this module share its caches."""
-    folder = tmp_path_factory.mktemp("runs")
-    words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
-    (folder / "text.txt").write_text(" ".join(words))
-    return folder
+def home(text_folder) -> Path:
+    """Runs of this module share its caches."""
+    return text_folder
 
 
 def free_port() -> int:
@@ -47,26 +45,9 @@ def free_port() -> int:
 
 def start(home: Path, name: str, devices: int, flags=(), **overrides) -> subprocess.Popen:
     """One process of a run in the folder `name`, on so many virtual devices."""
-    keys = TINY | {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | overrides
     # Unoptimised code is compiled in half the time.
     virtual = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
-    environment = {
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {virtual}",
-        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "launch", "train", "--config=configs/base.py"),
-            *(f"--workdir={home}/{name}", *flags),
-            *(f"--config.{key}={value}" for key, value in keys.items()),
-        ],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return spawn.train(home, name, TINY | overrides, *flags, xla_flags=virtual)
 
 
 def start_all(home: Path, name: str, count: int = 2, **overrides) -> list[subprocess.Popen]:

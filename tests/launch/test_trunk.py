@@ -33,12 +33,8 @@ SHORT = {"train.duration": "100 steps"}  # decays from step 80 on
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, compiled_once) -> Path:
-    """A folder with a little text in it."""
-    folder = tmp_path_factory.mktemp("trunks")
-    words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
-    (folder / "text.txt").write_text(" ".join(words))
-    return folder
+def home(text_folder, compiled_once) -> Path:
+    return text_folder
 
 
 def config(home: Path, **changes):

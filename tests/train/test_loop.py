@@ -1,24 +1,22 @@
 """This file tests whole runs: killed and resumed, diverged, and what they write down."""
 
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import spawn
 from train import metrics
 from train.checkpoint import damage, finished, read_meta, restore_params
 from train.record import Plan
 from train.watch import divergence
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "4000 steps", "train.chunk": 16,
@@ -28,32 +26,13 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A folder with a little text in it; runs of this module share its caches."""
-    folder = tmp_path_factory.mktemp("runs")
-    words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
-    (folder / "text.txt").write_text(" ".join(words))
-    return folder
+def home(text_folder) -> Path:
+    """Runs of this module share its caches."""
+    return text_folder
 
 
 def command(home: Path, name: str, **overrides) -> subprocess.Popen:
-    keys = TINY | {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | overrides
-    flags = [f"--config.{key}={value}" for key, value in keys.items()]
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "launch", "train", "--config=configs/base.py"),
-            *(f"--workdir={home}/{name}", *flags),
-        ],
-        cwd=ROOT,
-        env=os.environ | cache,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return spawn.train(home, name, TINY | overrides)
 
 
 def finish(home: Path, name: str, **overrides) -> tuple[int, str]:

@@ -48,11 +48,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory, compiled_once) -> Path:
-    folder = tmp_path_factory.mktemp("population")
-    words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
-    (folder / "text.txt").write_text(" ".join(words))
-    return folder
+def home(text_folder, compiled_once) -> Path:
+    return text_folder
 
 
 def resolved(home: Path, **changes):
