@@ -84,7 +84,8 @@ def model() -> dict:
         base_depth=0,  # n_layers of the base shape; ignored by all but completep
         scan_layers=False,  # True: one compiled block in a loop; compiles faster, slower on CPU
         # What a block keeps for its backward pass; the rest is computed again: none (all is kept) |
-        # dots | projections | attention | full (its input alone) | offload (to host memory)
+        # dots_attention | dots (the products' outputs) | projections (queries, keys, values) |
+        # attention (its output) | full (the block's input alone) | offload (to host memory)
         remat="none",
     )
 

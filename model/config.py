@@ -13,7 +13,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "attention": ("auto", "xla", "splash", "cudnn", "ring"),
     "parametrization": ("standard", "mup", "completep"),
-    "remat": ("none", "full", "attention", "projections", "dots", "offload"),
+    "remat": ("none", "full", "attention", "projections", "dots", "dots_attention", "offload"),
 }
 # The sizes of the base shape that each parametrisation scales from; it ignores the others.
 BASE_SIZES = {

@@ -106,6 +106,12 @@ def _spread_backward(dtype, wide, along, saved, g_BTO):
         # Made once: two products read it, and would each make it again for every block of theirs.
         g_BTO = jax.lax.optimization_barrier(g_BTO)
     dx_BTI = jnp.einsum("bto,io->bti", g_BTO, whole_IO, preferred_element_type=x_BTI.dtype)
+    if wide == "mlp":
+        # By itself: activations and norms cost more at the end of each of its blocks than after it.
+        dx_BTI = jax.lax.optimization_barrier(dx_BTI)
+    if wide == "vocab":
+        # First: the whole kernel is let go before the gradient of its size is made.
+        x_BTI, dx_BTI = jax.lax.optimization_barrier((x_BTI, dx_BTI))
     sides = ("embed", wide) if along == 0 else (wide, "embed")
     of_kernel, over = spec(*sides), mesh_axes("batch") + mesh_axes("seq")
 

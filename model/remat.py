@@ -14,13 +14,14 @@ from jax.ad_checkpoint import checkpoint_name
 from model.partitioning import ways
 
 PROJECTIONS = ("query", "key", "value")
-DOTS = (*PROJECTIONS, "attention", "out", "gate", "up", "down")
+DOTS = (*PROJECTIONS, "out", "gate", "up", "down")
 POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "projections": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS),
     # By name rather than by primitive, so that products under vmap are among them.
     "dots": jax.checkpoint_policies.save_only_these_names(*DOTS),
+    "dots_attention": jax.checkpoint_policies.save_only_these_names(*DOTS, "attention"),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=["input", *PROJECTIONS],

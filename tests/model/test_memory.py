@@ -20,7 +20,8 @@ CFG = ModelConfig(
     window_pattern="LG", attention_softcap=20.0,
 )  # fmt: skip
 TOKENS = np.random.default_rng(0).integers(0, 31, (2, 12))
-MEMORY = ("none", "dots", "projections", "attention", "full", "offload")  # from most to least
+# From most to least.
+MEMORY = ("none", "dots_attention", "dots", "projections", "attention", "full", "offload")
 # Compiling is what takes these tests their time.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
