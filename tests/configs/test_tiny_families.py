@@ -26,7 +26,8 @@ def trials() -> dict[str, ModelConfig]:
     found = {}
     for overrides in tiny_families.get_sweep(config):
         model = config.model.to_dict() | {"vocab_size": 257}
-        model |= {k.removeprefix("model."): v for k, v in overrides.items() if k != "name"}
+        changes = {k: v for k, v in overrides.items() if k.startswith("model.")}
+        model |= {k.removeprefix("model."): v for k, v in changes.items()}
         assert model.keys() == base.model().keys()
         found[overrides["name"]] = derive(model)
     return found
@@ -73,8 +74,7 @@ def test_what_is_there_is_at_work(name):
 
 def test_one_family_alone():
     config = tiny_families.get_config("gemma2")
-    (overrides,) = tiny_families.get_sweep(config)
-    assert overrides["name"] == config.name == "gemma2"
+    assert tiny_families.get_sweep(config) == [{"name": "gemma2"}] and config.name == "gemma2"
     assert derive(config.model.to_dict() | {"vocab_size": 257}) == trials()["gemma2"]
     with pytest.raises(ValueError, match="did you mean gemma2"):
         tiny_families.get_config("gema2")
