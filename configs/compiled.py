@@ -9,6 +9,7 @@ _SCAN = {"model.scan_layers": True, "train.batch_per_device": 1}
 _FULL = _SCAN | {"model.remat": "full"}
 _PROJECTIONS = _SCAN | {"model.remat": "projections"}
 _DOTS = _SCAN | {"model.remat": "dots"}
+_DOTS_ATTENTION = _SCAN | {"model.remat": "dots_attention"}
 _ONE_B = {"model.d_model": 2048, "model.n_layers": 16, "model.n_heads": 16, "model.d_ff": 5632}
 # Vocabularies of 32,000 and one row of 4,096 tokens a device: all logits take no more than the sum
 # of the head's gradients over chunks would, so that chunks pay only for longer rows and more rows.
@@ -20,18 +21,19 @@ _LONG = {
 }
 
 COMPILED: dict[str, tuple[str, str, dict]] = {
-    "125m-v5e4": ("gpt3-125m", "v5e:2x2", _DOTS | {"train.batch_per_device": 8}),
+    "125m-v5e4": ("gpt3-125m", "v5e:2x2", _DOTS_ATTENTION | {"train.batch_per_device": 8}),
     "1b-v5e16": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B),
     "1b-v5e16-short": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B | {"optimizer.moments": "bfloat16"}),
-    "1b-v5e16-dots": ("llama2-7b", "v5e:4x4", _DOTS | _ONE_B),
+    "1b-v5e16-dots": ("llama2-7b", "v5e:4x4", _DOTS_ATTENTION | _ONE_B),
     "1.3b-v5e16": ("gpt3-1.3b", "v5e:4x4", _FULL | {"train.batch_per_device": 4}),
     "7b-v5e256": ("llama2-7b", "v5e:16x16", _FULL),
     "7b-v5e256-projections": ("llama2-7b", "v5e:16x16", _PROJECTIONS),
     "7b-v5e256-dots": ("llama2-7b", "v5e:16x16", _DOTS),
+    "7b-v5e256-dots-attention": ("llama2-7b", "v5e:16x16", _DOTS_ATTENTION),
     "7b-v5e256-long": ("llama2-7b", "v5e:16x16", _FULL | _LONG),
     "13b-v6e64": ("llama2-13b", "v6e:8x8", _FULL),
     "70b-v5p256": ("llama2-70b", "v5p:4x8x8", _FULL),
-    "70b-v5p256-dots": ("llama2-70b", "v5p:4x8x8", _DOTS),
+    "70b-v5p256-dots": ("llama2-70b", "v5p:4x8x8", _DOTS_ATTENTION),
     "70b-v5p512": ("llama2-70b", "v5p:8x8x8", _FULL),
     "175b-v5p1024": ("gpt3-175b", "v5p:8x8x16", _FULL | {"train.batch_per_device": 2}),
 }

@@ -127,6 +127,15 @@ def _spread_backward(dtype, wide, along, saved, g_BTO):
 spread_product.defvjp(_spread_forward, _spread_backward)
 
 
+def multiplied(
+    x: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype, wide: str, along: int
+) -> jax.Array:
+    """x W [..., O] as `dtype`, by `spread_product` where the mesh in force spreads W evenly."""
+    if spreads(x, kernel_IO, along):
+        return spread_product(x, kernel_IO, dtype, wide, along)
+    return product(merged(x), kernel_IO, dtype).reshape(*x.shape[:-1], -1)
+
+
 class Linear(nn.Module):
     """y = x W + b over the last axis.
 
@@ -146,17 +155,12 @@ class Linear(nn.Module):
         init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual, self.logits))
         kernel = self.param("kernel", init, (fan_in, self.features))
         out = jnp.dtype(jnp.float32) if self.logits else dtype
-        y = self._product(x.astype(dtype), kernel.astype(dtype), out)
+        wide = "vocab" if self.logits else "heads" if self.name in HEADS else "mlp"
+        along = 1 if self.residual else 0
+        y = multiplied(x.astype(dtype), kernel.astype(dtype), out, wide, along)
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(out)
-        return checkpoint_name(y.reshape(*x.shape[:-1], self.features), self.name or "linear")
-
-    def _product(self, x: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        along = 1 if self.residual else 0
-        if not spreads(x, kernel_IO, along):
-            return product(merged(x), kernel_IO, dtype)
-        wide = "vocab" if self.logits else "heads" if self.name in HEADS else "mlp"
-        return spread_product(x, kernel_IO, dtype, wide, along)
+        return checkpoint_name(y, self.name or "linear")
 
 
 @jax.custom_vjp
@@ -216,8 +220,7 @@ class Embed(nn.Module):
     def score(self, x_BTD: jax.Array) -> jax.Array:
         """Logits [B, T, rows], float32."""
         kernel_DV = self.embedding.astype(self.cfg.dtype).T
-        logits_MV = product(merged(x_BTD), kernel_DV, jnp.dtype(jnp.float32))
-        return logits_MV.reshape(*x_BTD.shape[:-1], -1)
+        return multiplied(x_BTD, kernel_DV, jnp.dtype(jnp.float32), "vocab", 0)
 
 
 class Norm(nn.Module):

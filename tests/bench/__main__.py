@@ -1,4 +1,5 @@
-"""This file is `make bench`: training speed as ratios to the peers, the loop's cost, the loader.
+"""This file is `make bench`: training speed as ratios to the peers and to what the cores reach in
+products alone (MFU), compile times, the loop's cost, the loader, a checkpoint's stall.
 
     python -m tests.bench [--quick] [--shapes=S1,S3] [--json=FILE] [--torch_python=PATH]
 
@@ -25,7 +26,7 @@ QUICK = flags.DEFINE_bool("quick", False, "Fewer and shorter rounds; no S4, no l
 NAMES = flags.DEFINE_list("shapes", [], "Shapes to measure; all if empty.")
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "A Python that has PyTorch.")
 
-LOOP_SHAPE = "S2"
+LOOP_SHAPE, CHECKPOINT_SHAPE = "S2", "S4"
 
 
 def main(_: list[str]) -> None:
@@ -51,6 +52,8 @@ def main(_: list[str]) -> None:
         )
     status.print("[dim]loader")
     found["loader"] = alone("loader", seconds)
+    status.print("[dim]checkpoint")
+    found["checkpoint"] = alone("checkpoint", CHECKPOINT_SHAPE)
     if not QUICK.value:
         status.print("[dim]loop")
         found["loop"] = alone("loop", LOOP_SHAPE)
@@ -93,6 +96,16 @@ def report(found: dict, console: Console) -> None:
             table.add_row(name, contestant, *rates, compiled, *(against(ratio) if ratio else ()))
         table.add_section()
     console.print(table)
+    console.print(
+        f"{referee.PRODUCTS}: square float32 matrix products on the same cores; what ours is of it "
+        "is its MFU"
+    )
+    saved = found["checkpoint"]
+    console.print(
+        f"Checkpoint of {saved['bytes'] / 1e6:.0f} MB ({saved['shape']}), one core: training "
+        f"stands still for {1e3 * saved['stall_seconds']:.0f} ms; on disk and hashed after "
+        f"{saved['write_seconds']:.2f} s; verified in {saved['verify_seconds']:.2f} s"
+    )
     rate, load = found["loader"], found["loader"]["target"]
     console.print(
         f"Loader alone, one core: {rate['batches']:.0f} Mtok/s by the batch "

@@ -13,15 +13,16 @@ from tests.bench.shapes import SHAPES, Shape
 Advance = Callable[[], None]  # takes shape.steps steps and waits for their result
 
 
-def main(prepare: Callable[[Shape], tuple[Advance, int]]) -> None:
-    """Runs `MODULE SHAPE [SECONDS]`; `prepare` returns (advance, parameters of the model).
+def main(prepare: Callable[[Shape], tuple[Advance, int | None]]) -> None:
+    """Runs `MODULE SHAPE [SECONDS]`; `prepare` returns (advance, parameters of the model, if it is
+    one).
 
     With SECONDS, trains once for so long. Without, for as many seconds as each line of stdin says.
     """
     shape = SHAPES[sys.argv[1]]
     advance, parameters = prepare(shape)
     expected = shape.parameters + shape.context * shape.d_model
-    if parameters != expected:
+    if parameters not in (None, expected):
         raise ValueError(f"{sys.argv[0]} has {parameters} parameters, {shape.name} has {expected}")
     first, steady = _seconds(advance), _seconds(advance)
     _say({"compile_seconds": max(0.0, first - steady)})

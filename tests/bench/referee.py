@@ -20,6 +20,7 @@ from tests.bench.shapes import Shape
 
 REPOSITORY = Path(__file__).parents[2]
 CORES = 2
+PRODUCTS = "products"  # not a model: the peak of these cores
 TARGETS = {
     "flax": {"S1": 2.0, "S2": 2.0, "S3": 2.0, "S4": 1.5},
     "torch": {"S1": 1.0, "S2": 1.0, "S3": 1.0},
@@ -38,11 +39,13 @@ class Contestant:
 
 
 def contestants(shape: Shape, torch_python: str | None) -> list[Contestant]:
-    """Ours, the Flax peer with two threads, and the PyTorch peer if a Python has it."""
+    """Ours, the Flax peer with two threads, the PyTorch peer if a Python has it, and what the cores
+    reach in products alone, as many processes as ours."""
     processes = CORES if shape.together else 1
     found = [
         Contestant("ours", "tests.bench.ours", processes),
         Contestant("flax", "tests.bench.peer_flax", 1),
+        Contestant(PRODUCTS, "tests.bench.products", processes),
     ]
     if torch_python:
         found.append(Contestant("torch", "tests.bench.peer_torch", processes, torch_python))
@@ -77,7 +80,7 @@ def compete(
         "gflops": {name: summary(values) for name, values in gflops.items()},
         "compile_seconds": compiled,
         "ratios": {
-            name: summary(values) | {"target": TARGETS[name].get(shape.name)}
+            name: summary(values) | {"target": TARGETS.get(name, {}).get(shape.name)}
             for name, values in ratios.items()
         },
     }

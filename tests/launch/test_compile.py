@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from launch import compile_search, compile_table, compile_text, flags, trial
 from launch.__main__ import main as isoflop
 from launch.compile_search import Variant
 from launch.errors import BAD_INPUT, DONE, BadInput
-from train import compiled, costs, sharding, topology
+from train import compiled, costs, hlo, sharding, topology
 
 needs_libtpu = pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
 CONFIG = "--config=configs/pretrain.py:tiny"
@@ -268,6 +269,28 @@ def layered(layers: int, scan: bool) -> costs.Costs:
     x = jax.ShapeDtypeStruct((512, 256), jnp.bfloat16, sharding=rows)
     step = jax.jit(jax.grad(loss, (0, 1)), out_shardings=(stack, rows))
     return costs.measure(step.lower(w, x).compile().as_text())
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "bf16"), ("float32", "f32")])
+def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
+    """Cast before they are gathered, and their gradients before they are summed to parts."""
+    file = tmp_path / "hlo.txt"
+    changes = SMALL | {"model.dtype": dtype}
+    arguments = (CONFIG, "--topology=v5e:2x2", f"--hlo={file}", *overrides(changes))
+    assert compile_verb(*arguments) == DONE
+    found = {"all-gather": set(), "reduce-scatter": set()}
+    for visit in hlo.walk(hlo.parse(file.read_text())):
+        kind = visit.instruction.opcode.removesuffix("-start")
+        place = re.search(r"Decoder\._through|embed\.score", visit.instruction.attributes)
+        if kind in found and place:
+            arrays = visit.computation.operands(visit.instruction)
+            found[kind] |= {(place[0], array.dtype) for array in arrays}
+    assert ("Decoder._through", short) in found["all-gather"]
+    assert found["reduce-scatter"] == {("Decoder._through", short), ("embed.score", short)}
+    # In float32 too, the compiler rounds the head before it gathers it: its products are bfloat16.
+    wide = found["all-gather"] - {("embed.score", "bf16")}
+    assert {kind for _, kind in wide} == {short}
 
 
 @needs_libtpu
