@@ -5,8 +5,9 @@ CPU core, 2026-11): 1.391 nats/token against the 5-gram's 1.393.
 One trial a family, on the same text, at the same depth, width, steps and learning rate: what
 differs is the block, and that two of them take twice the sequences a step. Each keeps the switches
 of its published model; sizes shrink, and with them what counts tokens: windows, original contexts.
-GPT-3 is GPT-2's block and LLaMA 2 is LLaMA's but for its epsilon, so one trial stands for both. `isoflop ngram --config=configs/tiny_families.py` is
-the 5-gram that each has to beat; `isoflop train --config=configs/tiny_families.py:gemma2` is one.
+GPT-3 is GPT-2's block and LLaMA 2 is LLaMA's but for its epsilon, so one trial stands for both.
+`isoflop ngram --config=configs/tiny_families.py` is the 5-gram that each has to beat;
+`isoflop train --config=configs/tiny_families.py:gemma2` is one.
 """
 
 import difflib
