@@ -80,10 +80,17 @@ class Variant:
         return bool(self.report and self.report["fits"])
 
     @property
+    def throughput(self) -> float:
+        """Tokens a second where the kernels run at the chip's peak beside the estimated step: else
+        a policy that runs attention once more would seem to do it for nothing."""
+        step, detail = self.report["estimated_step_seconds"], self.report["detail"]
+        return detail["tokens_per_second"] * step / (step + detail["kernel_seconds"])
+
+    @property
     def rank(self) -> tuple:
         """What fits, fastest first; what does not, nearest first; what failed."""
         if self.fits:
-            return 0, -self.report["detail"]["tokens_per_second"]
+            return 0, -self.throughput
         return (1, self.report["memory"]["peak"]) if self.report else (2, 0)
 
     def __str__(self) -> str:

@@ -113,6 +113,8 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     for name, kernel in detail["kernel_flops"].items():
         note = "UNKNOWN, counted as 0" if name in detail["unknown_kernels"] else "by formula"
         out.add_row(f"  of them {name}", f"{kernel / 1e12:.4g} T ({note})")
+    if detail["kernel_flops"]:
+        out.add_row("kernels, not in the step below", f"{detail['kernel_seconds']:.4g} s at peak")
     for kind, moved in report["collectives"].items():
         out.add_row(
             kind,
@@ -167,7 +169,7 @@ def outcome(variant: Any) -> str:
     if not variant.fits:
         return f"{held}: does not fit"
     return (
-        f"{held}, est. {variant.report['detail']['tokens_per_second']:,.0f} tokens/s, "
+        f"{held}, est. {variant.throughput:,.0f} tokens/s, "
         f"MFU {variant.report['estimated_mfu']:.1%}"
     )
 
@@ -193,7 +195,7 @@ def ranking(variants: list) -> rich.table.Table:
             f"{report['detail']['recompute']:.3f}",
             f"{si(wire)}B",
             f"{report['estimated_step_seconds']:.4g} s",
-            f"{report['detail']['tokens_per_second']:,.0f}",
+            f"{variant.throughput:,.0f}",
             f"{report['estimated_mfu']:.1%}",
         )
     return out

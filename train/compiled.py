@@ -140,6 +140,8 @@ def describe(config: Any, topology: Topology, mesh: Mesh, program: Program) -> d
             "compile_seconds": program.seconds,
             "recompute": found.matmul / (tokens * products_per_token(cfg)) if found else None,
             "kernel_flops": dict(found.kernels) if found else {},
+            # At the chip's peak rate: kernels have no cycles, and are not in the estimate.
+            "kernel_seconds": sum(found.kernels.values()) / chip.peak if found else None,
             "unknown_kernels": sorted(found.unknown_kernels) if found else [],
             "calls": {k: found.calls[k] for k in kinds},
             "loops_counted_once": found.loops if found else [],

@@ -189,12 +189,17 @@ def test_meshes_of_a_search_use_every_device():
     )
 
 
-def fake(peak: float, speed: float = 1.0) -> dict:
+def fake(peak: float = 1, speed: float = 1.0, kernels: float = 0.0) -> dict:
     return {
         "fits": peak <= 16, "memory": {"peak": peak * 2**30, "hbm": 16 * 2**30},
         "collectives": {}, "estimated_step_seconds": 1.0, "estimated_mfu": 0.5,
-        "detail": {"tokens_per_second": speed, "recompute": 1.0},
+        "detail": {"tokens_per_second": speed, "recompute": 1.0, "kernel_seconds": kernels},
     }  # fmt: skip
+
+
+def test_time_in_kernels_counts_in_the_ranking():
+    once, twice = Variant({}, fake(kernels=0.5)), Variant({}, fake(speed=1.1, kernels=1.0))
+    assert once.throughput == pytest.approx(1 / 1.5) and once.rank < twice.rank
 
 
 def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsys):
