@@ -1,9 +1,9 @@
 """This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
 
 Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
-saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `refused:NAME`. Of
-training: losses, how far the first step's gradient is from one device's, bytes of the state on each
-device.
+saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`, with
+all logits at once; `refused:NAME`. Of training: losses, how far the first step's gradient is from
+one device's, bytes of the state on each device.
 """
 
 import functools
@@ -69,13 +69,15 @@ def mesh_of(name: str) -> jax.sharding.Mesh:
     return make_mesh(sizes, jax.devices()[: 8 if -1 in sizes.values() else devices])
 
 
-def steps(state: TrainState, mesh: jax.sharding.Mesh, first: int, last: int) -> tuple:
+def steps(
+    state: TrainState, mesh: jax.sharding.Mesh, first: int, last: int, cfg: StepConfig = CFG
+) -> tuple:
     """(state, losses) after steps first..last, chunk by chunk; all chunks are of one shape."""
     losses, where = [], sharding.batch_sharding(mesh, 1)
     while first < last:
         count = min(CHUNK, last - first)
         part = {k: np.resize(v[first : first + count], (CHUNK, 8, 16)) for k, v in DATA.items()}
-        state, metrics = train_chunk(CFG, state, jax.device_put(part, where), jnp.int32(count))
+        state, metrics = train_chunk(cfg, state, jax.device_put(part, where), jnp.int32(count))
         losses += np.asarray(metrics["loss"])[:count].tolist()
         first += count
     return state, losses
@@ -114,6 +116,23 @@ def train(name: str, folder: str) -> dict:
             saver.close()
         losses += more + steps(state, mesh, SAVED, STEPS)[1]
     return {"losses": losses, "gradient": distance(first, GRADIENTS["one"]), "bytes": held}
+
+
+def at_once(name: str, folder: str) -> list[dict[str, float]]:
+    """How far the first gradient on a mesh is from one device's where all logits are made at once,
+    of a tied head and a free one; `control`: how far another seed's is."""
+    found = []
+    for tied in (True, False):
+        cfg = replace(CFG, loss_chunk=0, model=replace(MODEL, tie_embeddings=tied))
+        firsts = {}
+        for where in ("one", "other seed", name):
+            mesh = mesh_of(where)
+            with sharding.activation_rules(mesh):
+                _, make = initial_state(cfg, HYPER, int(where == "other seed"), mesh)
+                firsts[where] = gradient(steps(make(), mesh, 0, 1, cfg)[0])
+        near, control = (distance(firsts[w], firsts["one"]) for w in (name, "other seed"))
+        found.append({"distance": near, "control": control})
+    return found
 
 
 def restore(pair: str, folder: str) -> dict:
@@ -182,7 +201,7 @@ def refused(name: str, folder: str) -> str:
 
 
 DATA, GRADIENTS = batches(), {}
-VERBS = {"": train, "restore": restore, "made": made, "refused": refused}
+VERBS = {"": train, "restore": restore, "made": made, "refused": refused, "at_once": at_once}
 VERBS |= {name: functools.partial(attend, backend=name) for name in ("ring", "splash")}
 
 if __name__ == "__main__":

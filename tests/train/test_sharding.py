@@ -46,9 +46,10 @@ class Eight:
 
 
 QUICK_RUN = ["other seed", *QUICK, *[f"restore:{pair}" for pair in RESTORED], "made:fsdp"]
-QUICK_RUN += ["ring:tensor sequence", "refused:sequence"]
+QUICK_RUN += ["ring:tensor sequence", "refused:sequence", "at_once:data fsdp"]
 SLOW_RUN = [*SLOW, *[f"restore:{pair}" for pair in RESTORED_SLOWLY]]
 SLOW_RUN += ["splash:data tensor", "ring:data sequence"]
+SLOW_RUN += ["at_once:fsdp tensor", "at_once:fsdp sequence"]
 
 
 def run(names: list[str]) -> dict:
@@ -113,6 +114,19 @@ def test_a_checkpoint_of_eight_devices_trains_on_on_another_mesh(eight, pair):
 def test_attention_on_a_mesh_is_that_of_one_device(eight, name):
     for found in eight[name]:
         assert found["distance"] < 1e-5 and found["control"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data fsdp",
+        pytest.param("fsdp tensor", marks=pytest.mark.slow),
+        pytest.param("fsdp sequence", marks=pytest.mark.slow),
+    ],
+)
+def test_heads_tied_and_free_are_those_of_one_device_without_chunks_of_the_loss(eight, name):
+    for found in eight[f"at_once:{name}"]:
+        assert found["distance"] < 1e-5 and found["control"] > 0.1
 
 
 def test_no_device_ever_holds_the_whole_initial_state(eight):
