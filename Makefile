@@ -33,7 +33,7 @@ format: $(VENV)/installed-dev  ## let ruff rewrite what `make lint` would refuse
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev  ## measure training speed against the peers
+bench: $(VENV)/installed-dev  ## measure training speed against peers, the loader, checkpoints
 	@echo "==> Measuring training speed"
 	@$(BIN)/python -m tests.bench
 

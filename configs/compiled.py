@@ -24,7 +24,7 @@ COMPILED: dict[str, tuple[str, str, dict]] = {
     "125m-v5e4": ("gpt3-125m", "v5e:2x2", _DOTS_ATTENTION | {"train.batch_per_device": 8}),
     "1b-v5e16": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B),
     "1b-v5e16-short": ("llama2-7b", "v5e:4x4", _FULL | _ONE_B | {"optimizer.moments": "bfloat16"}),
-    "1b-v5e16-dots": ("llama2-7b", "v5e:4x4", _DOTS_ATTENTION | _ONE_B),
+    "1b-v5e16-dots-attention": ("llama2-7b", "v5e:4x4", _DOTS_ATTENTION | _ONE_B),
     "1.3b-v5e16": ("gpt3-1.3b", "v5e:4x4", _FULL | {"train.batch_per_device": 4}),
     "7b-v5e256": ("llama2-7b", "v5e:16x16", _FULL),
     "7b-v5e256-projections": ("llama2-7b", "v5e:16x16", _PROJECTIONS),
@@ -33,7 +33,7 @@ COMPILED: dict[str, tuple[str, str, dict]] = {
     "7b-v5e256-long": ("llama2-7b", "v5e:16x16", _FULL | _LONG),
     "13b-v6e64": ("llama2-13b", "v6e:8x8", _FULL),
     "70b-v5p256": ("llama2-70b", "v5p:4x8x8", _FULL),
-    "70b-v5p256-dots": ("llama2-70b", "v5p:4x8x8", _DOTS_ATTENTION),
+    "70b-v5p256-dots-attention": ("llama2-70b", "v5p:4x8x8", _DOTS_ATTENTION),
     "70b-v5p512": ("llama2-70b", "v5p:8x8x8", _FULL),
     "175b-v5p1024": ("gpt3-175b", "v5p:8x8x16", _FULL | {"train.batch_per_device": 2}),
 }

@@ -42,13 +42,12 @@ def get_config(arg: str = "") -> ConfigDict:
     """What all trials share, or the trial of the family `arg`."""
     config = base.get_config()
     config.model.update(SIZES)
-    if arg:
-        if arg not in TINY:
-            near = difflib.get_close_matches(arg, TINY, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(
-                f"configs/tiny_families.py:{arg} is unknown; {hint}known: {', '.join(TINY)}"
-            )
+    if arg and arg not in TINY:
+        near = difflib.get_close_matches(arg, TINY, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"configs/tiny_families.py:{arg} is unknown; {hint}known: {', '.join(TINY)}"
+        )
     config.data.corpora = tuple(
         f"../shared/text/{name}.txt"
         for name in ("tinyshakespeare", "wikitext2-test", "wikitext2-valid")
@@ -66,21 +65,25 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> list[dict]:
-    """A trial a family; one alone of a config that is one family's."""
+    """A trial a family; one alone of a config that is one family's, which has its sequences."""
     if config.name in TINY:
-        return [{"name": config.name}]
+        return [switches(config.name, config)]
     return [trial(name, config) for name in TINY]
 
 
 def trial(name: str, config: ConfigDict) -> dict:
     """What a family's trial changes in the config that all share."""
-    changes = {"name": name}
-    changes |= {f"model.{key}": value for key, value in tiny(name, config).items()}
-    if name in TWICE:
-        sizes = config.train
-        changes["train.batch_size"] = 2 * sizes.batch_size
-        changes["train.accumulation"] = 2 * sizes.accumulation
-    return changes
+    sizes = config.train
+    twice = {
+        "train.batch_size": 2 * sizes.batch_size,
+        "train.accumulation": 2 * sizes.accumulation,
+    }
+    return switches(name, config) | (twice if name in TWICE else {})
+
+
+def switches(name: str, config: ConfigDict) -> dict:
+    """A family's name and model keys, as a sweep writes them."""
+    return {"name": name} | {f"model.{key}": v for key, v in tiny(name, config).items()}
 
 
 def tiny(name: str, config: ConfigDict) -> dict:

@@ -168,16 +168,14 @@ def outcome(variant: Any) -> str:
     held = f"{gib(memory['peak'])} of {gib(memory['hbm'])}"
     if not variant.fits:
         return f"{held}: does not fit"
-    return (
-        f"{held}, est. {variant.throughput:,.0f} tokens/s, "
-        f"MFU {variant.report['estimated_mfu']:.1%}"
-    )
+    return f"{held}, est. {variant.throughput:,.0f} tokens/s with kernels at peak"
 
 
 def ranking(variants: list) -> rich.table.Table:
     """The variants of a search in their order."""
     out = rich.table.Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "variant", "peak", "recompute", "wire", "est. step", "est. tokens/s", "MFU"):
+    columns = ("", "variant", "peak", "recompute", "wire", "est. step", "kernels", "est. tokens/s")
+    for column in columns:
         wide = column == "variant"
         out.add_column(column, justify="left" if wide else "right", no_wrap=not wide)
     for place, variant in enumerate(variants, 1):
@@ -195,7 +193,7 @@ def ranking(variants: list) -> rich.table.Table:
             f"{report['detail']['recompute']:.3f}",
             f"{si(wire)}B",
             f"{report['estimated_step_seconds']:.4g} s",
+            f"{report['detail']['kernel_seconds']:.4g} s",
             f"{variant.throughput:,.0f}",
-            f"{report['estimated_mfu']:.1%}",
         )
     return out

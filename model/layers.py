@@ -107,7 +107,8 @@ def _spread_backward(dtype, wide, along, saved, g_BTO):
         g_BTO = jax.lax.optimization_barrier(g_BTO)
     dx_BTI = jnp.einsum("bto,io->bti", g_BTO, whole_IO, preferred_element_type=x_BTI.dtype)
     if wide == "mlp":
-        # By itself: activations and norms cost more at the end of each of its blocks than after it.
+        # By itself: TPUs' compiler would add activations and norms to each of its blocks, which
+        # costs more than after it.
         dx_BTI = jax.lax.optimization_barrier(dx_BTI)
     if wide == "vocab":
         # First: the whole kernel is let go before the gradient of its size is made.
@@ -133,7 +134,7 @@ def multiplied(
     """x W [..., O] as `dtype`, by `spread_product` where the mesh in force spreads W evenly."""
     if spreads(x, kernel_IO, along):
         return spread_product(x, kernel_IO, dtype, wide, along)
-    return product(merged(x), kernel_IO, dtype).reshape(*x.shape[:-1], -1)
+    return product(merged(x), kernel_IO, dtype).reshape(*x.shape[:-1], kernel_IO.shape[1])
 
 
 class Linear(nn.Module):

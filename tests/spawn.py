@@ -5,17 +5,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def train(
-    home: Path, name: str, keys: Mapping[str, str], *flags: str, xla_flags: str = ""
+    home: Path, name: str, keys: Mapping[str, Any], *flags: str, xla_flags: str = ""
 ) -> subprocess.Popen:
     """A run in `home`/NAME on the text of the fixture `text_folder`; its output is one pipe."""
     keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | dict(keys)
     environment = {
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}",
+        # Stripped: XLA takes a blank for the name of a file.
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip(),
         "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }

@@ -3,8 +3,9 @@ products alone (MFU), compile times, the loop's cost, the loader, a checkpoint's
 
     python -m tests.bench [--quick] [--shapes=S1,S3] [--json=FILE] [--torch_python=PATH]
 
-Takes about 5 minutes on two idle cores, a minute with --quick (fewer rounds, no S4, no loop). Uses
-two cores whatever the machine has. PyTorch is measured if this Python has it, or the one at PATH.
+Takes about 6 minutes on two idle cores, a minute with --quick: fewer rounds, no training of S4, no
+loop. Uses two cores whatever the machine has. PyTorch is measured if this Python has it, or the one
+at PATH.
 """
 
 import json
@@ -22,7 +23,7 @@ from tests.bench import machine, referee
 from tests.bench.shapes import SHAPES
 
 JSON = flags.DEFINE_string("json", "", "File to write all measurements to.")
-QUICK = flags.DEFINE_bool("quick", False, "Fewer and shorter rounds; no S4, no loop.")
+QUICK = flags.DEFINE_bool("quick", False, "Fewer and shorter rounds; no training of S4, no loop.")
 NAMES = flags.DEFINE_list("shapes", [], "Shapes to measure; all if empty.")
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "A Python that has PyTorch.")
 
@@ -85,7 +86,7 @@ def report(found: dict, console: Console) -> None:
     console.print(
         f"Python {about['python']}, {versions}, XLA_FLAGS={about['XLA_FLAGS'] or 'unset'}"
     )
-    table = Table("shape", "contestant", title="Training, model GFLOP/s on two cores")
+    table = Table("shape", "contestant", title="Training and bare products, GFLOP/s on two cores")
     for column in ("min", "median", "max", "compile s", "ours is", "(min–max)", "target"):
         table.add_column(column, justify="right")
     for name, shape in found["shapes"].items():
@@ -104,7 +105,8 @@ def report(found: dict, console: Console) -> None:
     console.print(
         f"Checkpoint of {saved['bytes'] / 1e6:.0f} MB ({saved['shape']}), one core: training "
         f"stands still for {1e3 * saved['stall_seconds']:.0f} ms; on disk and hashed after "
-        f"{saved['write_seconds']:.2f} s; verified in {saved['verify_seconds']:.2f} s"
+        f"{saved['write_seconds']:.2f} s; read from memory and verified in "
+        f"{saved['verify_seconds']:.2f} s"
     )
     rate, load = found["loader"], found["loader"]["target"]
     console.print(

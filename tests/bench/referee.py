@@ -30,7 +30,8 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Contestant:
-    """A module that trains, and how many processes of it share the two cores."""
+    """A module that trains or, to compare with, multiplies, and how many processes of it share the
+    two cores."""
 
     name: str
     module: str

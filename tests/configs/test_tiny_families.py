@@ -72,10 +72,28 @@ def test_what_is_there_is_at_work(name):
     assert cfg.rope_original_context < cfg.context_length
 
 
-def test_one_family_alone():
-    config = tiny_families.get_config("gemma2")
-    assert tiny_families.get_sweep(config) == [{"name": "gemma2"}] and config.name == "gemma2"
-    assert derive(config.model.to_dict() | {"vocab_size": 257}) == trials()["gemma2"]
+@pytest.mark.parametrize("name", tiny_families.TINY)
+def test_one_family_alone_is_its_trial_among_all(name):
+    """At another width too: what follows from it is worked out anew."""
+    for width in (tiny_families.SIZES["d_model"], 64):
+        alone, shared = tiny_families.get_config(name), tiny_families.get_config()
+        alone.model.d_model = shared.model.d_model = width
+        trials = {overrides["name"]: overrides for overrides in tiny_families.get_sweep(shared)}
+        (overrides,) = tiny_families.get_sweep(alone)
+        alone.update_from_flattened_dict(overrides)
+        shared.update_from_flattened_dict(trials[name])
+        assert alone.to_dict() == shared.to_dict()
+
+
+def test_two_families_take_twice_the_sequences_in_the_same_micro_batches():
+    shared = tiny_families.get_config()
+    for name in tiny_families.TINY:
+        sizes, times = tiny_families.get_config(name).train, 1 + (name in tiny_families.TWICE)
+        assert sizes.batch_size == times * shared.train.batch_size
+        assert sizes.batch_size / sizes.accumulation == 8
+
+
+def test_a_family_that_is_none():
     with pytest.raises(ValueError, match="did you mean gemma2"):
         tiny_families.get_config("gema2")
 

@@ -15,8 +15,8 @@ pytestmark = [
 ]
 SMALLER = (
     "--config.model.d_model=64",
-    "--config.model.context_length=128",
     "--config.train.batch_size=16",
+    "--config.train.accumulation=1",
 )
 
 

@@ -1,0 +1,100 @@
+"""This file tests what the TPUs' compiler makes of the training program: what travels and in what
+type, and that loops are counted as often as they run.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+from launch import flags, trial
+from launch.__main__ import main as isoflop
+from launch.errors import DONE
+from tests.launch.test_compile import CONFIG, SMALL, needs_libtpu, overrides
+from train import compiled, costs, hlo, sharding, topology
+
+
+def layered(layers: int, scan: bool) -> costs.Costs:
+    """What FSDP over four chips costs: weights gathered in every layer, gradients scattered."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    mesh = Mesh(np.asarray(topology.devices(topology.parse("v5e:2x2"))), ("fsdp",))
+    whole, rows = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("fsdp",)))
+    stack = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+
+    def layer(x, w):
+        w = jax.lax.with_sharding_constraint(w.astype(jnp.bfloat16), whole)
+        return jnp.tanh(x @ w), None
+
+    def loss(w, x):
+        if scan:
+            return jax.lax.scan(layer, x, w)[0].astype(jnp.float32).mean()
+        for i in range(layers):
+            x, _ = layer(x, w[i])
+        return x.astype(jnp.float32).mean()
+
+    w = jax.ShapeDtypeStruct((layers, 256, 256), jnp.float32, sharding=stack)
+    x = jax.ShapeDtypeStruct((512, 256), jnp.bfloat16, sharding=rows)
+    step = jax.jit(jax.grad(loss, (0, 1)), out_shardings=(stack, rows))
+    return costs.measure(step.lower(w, x).compile().as_text())
+
+
+@needs_libtpu
+@pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "bf16"), ("float32", "f32")])
+def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
+    """Cast before they are gathered, and their gradients before they are summed to parts."""
+    file = tmp_path / "hlo.txt"
+    changes = SMALL | {"model.dtype": dtype}
+    arguments = (CONFIG, "--topology=v5e:2x2", f"--hlo={file}", *overrides(changes))
+    assert isoflop(["compile", *arguments]) == DONE
+    found = {"all-gather": set(), "reduce-scatter": set()}
+    for visit in hlo.walk(hlo.parse(file.read_text())):
+        kind, about = visit.instruction.opcode.removesuffix("-start"), visit.instruction.attributes
+        place = re.search(r"Decoder\._through|embed\.score", about)
+        if kind in found and place:
+            backward = "transpose(" in about
+            arrays = visit.computation.operands(visit.instruction)
+            found[kind] |= {(place[0], backward, array.dtype) for array in arrays}
+    # Gathered in the forward pass alone: the head's kernel, too, is kept for the backward pass. In
+    # float32 the compiler rounds it all the same, for products of bfloat16.
+    layers = ("Decoder._through", False, short)
+    assert found["all-gather"] == {layers, ("embed.score", False, "bf16")}
+    assert found["reduce-scatter"] == {
+        (place, True, short) for place in ("Decoder._through", "embed.score")
+    }
+
+
+@needs_libtpu
+def test_a_scan_on_tpus_costs_its_layers_times_the_difference_of_unrolled_programs():
+    one, two, scanned = layered(1, False), layered(2, False), layered(6, True)
+    assert not scanned.loops  # its count is not written beside it: it was found
+    assert scanned.products == one.products + 5 * (two.products - one.products)
+    for kind in ("all-gather", "reduce-scatter"):
+        assert scanned.wire[kind] == 6 * (two.wire[kind] - one.wire[kind]) > 0
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_two_recipes_agree_on_the_real_program():
+    """A walk of the program, against differences of one and two layers as the compiler counts them.
+    Its count has elementwise work too: 1.6 % at this width."""
+    walked, counted = {}, {}
+    for layers in (1, 2, 3):
+        changes = {"model.n_layers": layers, "model.d_model": 512, "model.n_heads": 4}
+        changes |= {"model.vocab_size": 512, "train.batch_size": 4, "model.context_length": 512}
+        changes |= {"model.dtype": "bfloat16", "model.positions": "rotary"}
+        there = topology.parse("v5e:2x2")
+        config = flags.load_config("configs/pretrain.py:tiny", changes)
+        resolved = trial.resolve_sizes(config, there.devices)
+        mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
+        program = compiled.compile_chunk(resolved, mesh)
+        found = costs.measure(program.text)
+        walked[layers] = found.matmul
+        counted[layers] = program.counted + sum(found.kernels.values())
+    assert walked[3] - walked[2] == walked[2] - walked[1]
+    extrapolated = counted[1] + 2 * (counted[2] - counted[1])
+    assert extrapolated == pytest.approx(counted[3], rel=1e-3)
+    assert walked[3] == pytest.approx(extrapolated, rel=0.02)
+    assert walked[2] != pytest.approx(extrapolated, rel=0.02)  # control: a layer too few
