@@ -29,6 +29,9 @@ ACTIVATIONS = {
 }
 
 HEADS = ("query", "key", "value", "out")  # the Linears whose wide side is heads, not the MLP
+# Bytes of an MLP's kernel. With a larger one, TPUs' compiler fits what is done with the product's
+# input gradient into the product so badly that it costs less after it: docs/scaling-up.md.
+LARGE = 64 << 20
 
 
 def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> float:
@@ -106,9 +109,7 @@ def _spread_backward(dtype, wide, along, saved, g_BTO):
         # Made once: two products read it, and would each make it again for every block of theirs.
         g_BTO = jax.lax.optimization_barrier(g_BTO)
     dx_BTI = jnp.einsum("bto,io->bti", g_BTO, whole_IO, preferred_element_type=x_BTI.dtype)
-    if wide == "mlp":
-        # By itself: TPUs' compiler would add activations and norms to each of its blocks, which
-        # costs more than after it.
+    if wide == "mlp" and whole_IO.nbytes > LARGE:
         dx_BTI = jax.lax.optimization_barrier(dx_BTI)
     if wide == "vocab":
         # First: the whole kernel is let go before the gradient of its size is made.
