@@ -11,7 +11,10 @@ from pathlib import Path
 
 
 def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> int:
-    """Counts up to 10 steps, resuming where it was; every finished run adds a line to 'runs'."""
+    """Counts up to 10 steps, resuming where it was; every finished run adds a line to 'runs'.
+
+    That line ends the run: a kill after it, before the result, leaves only the result to write.
+    """
     home = Path(folder) / name
     home.mkdir(parents=True, exist_ok=True)
     print(f"trial {name} starts", flush=True)
@@ -26,6 +29,8 @@ def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> in
     checkpoint = home / "step"
     step = int(checkpoint.read_text()) if checkpoint.exists() else 0
     FAILURES.get(behaviour, lambda: None)()
+    runs = Path(folder) / "runs"
+    ended = step == 10 and runs.exists() and name in runs.read_text().split()
     while step < 10:
         if preempted:
             return 42
@@ -33,8 +38,9 @@ def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> in
         step += 1
         (home / "step.tmp").write_text(str(step))
         os.replace(home / "step.tmp", checkpoint)
-    with open(Path(folder) / "runs", "a") as file:
-        file.write(f"{name}\n")
+    if not ended:
+        with open(runs, "a") as file:
+            file.write(f"{name}\n")
     (home / "result.tmp").write_text(json.dumps({"status": "done"}))
     os.replace(home / "result.tmp", home / "result.json")
     return {"diverge": 43, "bad": 2}.get(behaviour, 0)
