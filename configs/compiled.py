@@ -1,12 +1,13 @@
-"""This file lists the configurations that docs/scaling-up.md has in its table, as data.
+"""This file lists the configurations that docs/scaling-up.md has in its tables, as data.
 
 Each row: a name of configs/families.py, a topology, and what is set beside it, as in
 `isoflop compile --config=configs/pretrain.py:NAME --topology=… --config.KEY=…`. `make
-scaling-table` compiles them all and writes the table. Batches are one optimiser step's.
+scaling-table` compiles them all and writes the tables. Batches are one optimiser step's.
 """
 
 _SCAN = {"model.scan_layers": True, "train.batch_per_device": 1}
 _FULL = _SCAN | {"model.remat": "full"}
+_ATTENTION = _SCAN | {"model.remat": "attention"}
 _PROJECTIONS = _SCAN | {"model.remat": "projections"}
 _DOTS = _SCAN | {"model.remat": "dots"}
 _DOTS_ATTENTION = _SCAN | {"model.remat": "dots_attention"}
@@ -30,10 +31,41 @@ COMPILED: dict[str, tuple[str, str, dict]] = {
     "7b-v5e256-projections": ("llama2-7b", "v5e:16x16", _PROJECTIONS),
     "7b-v5e256-dots": ("llama2-7b", "v5e:16x16", _DOTS),
     "7b-v5e256-dots-attention": ("llama2-7b", "v5e:16x16", _DOTS_ATTENTION),
-    "7b-v5e256-long": ("llama2-7b", "v5e:16x16", _FULL | _LONG),
+    "7b-v5e256-long": ("llama2-7b", "v5e:16x16", _ATTENTION | _LONG),
     "13b-v6e64": ("llama2-13b", "v6e:8x8", _FULL),
     "70b-v5p256": ("llama2-70b", "v5p:4x8x8", _FULL),
     "70b-v5p256-dots-attention": ("llama2-70b", "v5p:4x8x8", _DOTS_ATTENTION),
     "70b-v5p512": ("llama2-70b", "v5p:8x8x8", _FULL),
     "175b-v5p1024": ("gpt3-175b", "v5p:8x8x16", _FULL | {"train.batch_per_device": 2}),
+}
+
+_MAXTEXT = _SCAN | {"model.context_length": 2048, "model.head_dim": 128, "model.d_ff": 28_672}
+_16B = _MAXTEXT | {"model.d_model": 4096, "model.n_heads": 64, "model.n_layers": 32}
+_32B = _16B | {"model.d_model": 8192}
+_64B = _32B | {"model.n_layers": 64}
+_128B = _64B | {"model.n_heads": 128, "model.d_ff": 57_344}
+_256B = _128B | {"model.d_model": 16_384}
+_512B = _256B | {"model.n_layers": 128}
+
+
+def _fsdp(rows: int) -> dict:
+    return {"train.batch_per_device": rows, "model.remat": "full"}
+
+
+def _tensor(rows: int, policy: str) -> dict:
+    """`rows` of the eight devices that share them."""
+    sizes = {"mesh.fsdp": -1, "mesh.tensor": 8}
+    return sizes | {"train.batch_per_device": rows, "model.remat": policy}
+
+
+# Runs of MaxText on TPUs, with what its authors measured: TFLOP/s a chip of the products that the
+# model needs. From MaxText/configs/v5e/README.md and v5p/README.md and the scripts beside them; of
+# v5p's those that fit with the same mesh and policy here.
+PUBLISHED: dict[str, tuple[str, str, dict, float]] = {
+    "maxtext-16b-v5e256": ("llama2-7b", "v5e:16x16", _16B | _fsdp(6), 120),
+    "maxtext-32b-v5e256": ("llama2-7b", "v5e:16x16", _32B | _fsdp(4), 132),
+    "maxtext-64b-v5e256": ("llama2-7b", "v5e:16x16", _64B | _fsdp(2), 118),
+    "maxtext-128b-v5p128": ("llama2-7b", "v5p:4x4x8", _128B | _tensor(8, "dots"), 315),
+    "maxtext-256b-v5p512": ("llama2-7b", "v5p:8x8x8", _256B | _tensor(8, "dots"), 308),
+    "maxtext-512b-v5p512": ("llama2-7b", "v5p:8x8x8", _512B | _tensor(16, "full"), 294),
 }

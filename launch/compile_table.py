@@ -1,4 +1,4 @@
-"""This file compiles the configurations of configs/compiled.py and writes their table into a page.
+"""This file compiles the configurations of configs/compiled.py and writes their tables into a page.
 
 Every report is a file beside the page: docs/scaling-up/NAME.json for docs/scaling-up.md. One that
 is there is not compiled again, so that what was interrupted goes on where it was.
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from configs.compiled import COMPILED
+from configs.compiled import COMPILED, PUBLISHED
 from data.shards import write_atomic
 from launch import compile_search, compile_text
 from launch.compile_search import Variant
@@ -19,8 +19,13 @@ from launch.files import read_json, write_json
 BEGIN, END = "<!-- compiled: begin -->", "<!-- compiled: end -->"
 HEADER = (
     "| model | topology | mesh | batch × tokens | remat | peak, GiB | recompute | gathered, GB | "
-    "reduced, GB | on the wire, GB | est. cycles | est. step, s | est. MFU |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "reduced, GB | on the wire, GB | est. cycles | kernels, s | est. step, s | est. MFU |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+)
+PUBLISHED_HEADER = (
+    "| run | topology | mesh | batch × tokens | remat | measured TFLOP/s | measured step, s | "
+    "est. step, s | of it kernels, s | est. / measured |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 REDUCING = ("all-reduce", "reduce-scatter")
 
@@ -30,7 +35,7 @@ def run(page: Path) -> int:
     with bad_input():
         before, after = around(page)
     folder, failed = page.with_suffix(""), []
-    for name in COMPILED:
+    for name in (*COMPILED, *PUBLISHED):
         if read_json(folder / f"{name}.json") is None and (error := compile_row(name, folder)):
             failed.append(f"{name}: {error}")
     with bad_input():
@@ -53,7 +58,7 @@ def around(page: Path) -> tuple[str, str]:
 
 def compile_row(name: str, folder: Path) -> str:
     """Compiles a row in a process of its own and writes its report, or says why there is none."""
-    family, topology, overrides = COMPILED[name]
+    family, topology, overrides = (COMPILED.get(name) or PUBLISHED[name])[:3]
     print(f"compiling {name}: {family} on {topology}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "launch", "compile", f"--config=configs/pretrain.py:{family}"]
     variant = Variant(overrides)
@@ -64,29 +69,26 @@ def compile_row(name: str, folder: Path) -> str:
 
 
 def table(folder: Path) -> str:
-    """The rows that have a report, as Markdown."""
-    rows = [(name, read_json(folder / f"{name}.json")) for name in COMPILED]
-    lines = [row(name, report) for name, report in rows if report]
-    return "\n".join([HEADER, *lines]) + "\n"
+    """The rows that have a report, as two tables of Markdown."""
+    found = {name: read_json(folder / f"{name}.json") for name in (*COMPILED, *PUBLISHED)}
+    lines = [HEADER, *[row(name, found[name]) for name in COMPILED if found[name]], ""]
+    lines += [PUBLISHED_HEADER]
+    lines += [compared(name, found[name]) for name in PUBLISHED if found[name]]
+    return "\n".join(lines) + "\n"
 
 
 def row(name: str, report: dict[str, Any]) -> str:
-    """One line of the table."""
-    family, topology, overrides = COMPILED[name]
+    """One line of the table of what was compiled."""
+    family, _, overrides = COMPILED[name]
     memory, detail, moved = report["memory"], report["detail"], report["collectives"]
-    mesh = " ".join(f"{axis} {size}" for axis, size in detail["mesh"].items() if size > 1)
-    batch = f"{detail['batch_size']:,} × {detail['context_length']:,}"
     cells = [
         f"{family}{_beside(overrides)}, {si(detail['parameters'])}",
-        f"{topology}, {report['devices']}",
-        mesh,
-        batch,
-        overrides["model.remat"],
+        *_where(report, overrides),
         f"{memory['peak'] / 2**30:.2f} of {memory['hbm'] / 2**30:.2f}",
     ]
     if not report["fits"]:
         return (
-            f"| {' | '.join(cells)} | does not fit: {compile_text.gib(memory['peak'])} |" + "|" * 6
+            f"| {' | '.join(cells)} | does not fit: {compile_text.gib(memory['peak'])} |" + "|" * 7
         )
     band = f"± {detail['error_band']:.0%}" if detail["error_band"] else "± ?"
     cells += [
@@ -95,10 +97,39 @@ def row(name: str, report: dict[str, Any]) -> str:
         f"{_sent(moved, REDUCING, 'payload'):.1f}",
         f"{_sent(moved, tuple(moved), 'wire'):.1f}",
         f"{report['estimated_cycles']:.3g}",
+        f"{detail['kernel_seconds']:.3g}",
         f"{report['estimated_step_seconds']:.3g} {band}",
         f"{report['estimated_mfu']:.0%}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def compared(name: str, report: dict[str, Any]) -> str:
+    """One line of the table of estimates against published measurements."""
+    _, _, overrides, rate = PUBLISHED[name]
+    detail, estimate = report["detail"], report["estimated_step_seconds"]
+    measured = report["flops"]["matmul"] / detail["recompute"] / (rate * 1e12)
+    cells = [
+        f"{name.split('-')[0]} {si(detail['parameters'])}",
+        *_where(report, overrides),
+        f"{rate}",
+        f"{measured:.3g}",
+        f"{estimate:.3g}",
+        f"{detail['kernel_seconds']:.3g}",
+        f"{estimate / measured:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _where(report: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
+    """Topology, mesh, batch and policy of a row."""
+    detail = report["detail"]
+    return [
+        f"{report['topology']}, {report['devices']}",
+        " ".join(f"{axis} {size}" for axis, size in detail["mesh"].items() if size > 1),
+        f"{detail['batch_size']:,} × {detail['context_length']:,}",
+        overrides["model.remat"],
+    ]
 
 
 def _beside(overrides: dict[str, Any]) -> str:

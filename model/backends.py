@@ -1,13 +1,14 @@
 """This file computes the attention of whole rows, as in training: one function, four backends.
 
     xla     products of everything with everything; any platform, every variant of attention
-    splash  a Pallas kernel for TPUs; blocks that the mask leaves empty are skipped, and nothing of
-            size [T, S] is written to memory (Dao et al. 2022)
+    splash  a Pallas kernel for TPUs, which skips what the mask hides: model/splash.py. Of rows
+            whose tokens lie on several devices, each gathers the keys and values of all
     cudnn   cuDNN's kernel for GPUs, the same idea
-    ring    for rows whose tokens lie on several devices: model/ring.py
+    ring    for rows whose tokens lie on several devices, on any platform, and on TPUs for rows
+            whose keys and values no device can hold: model/ring.py
 
-`auto` takes the ring where tokens are spread, else the platform's kernel, else xla, whichever can
-do what the model asks for.
+`auto` takes the platform's kernel, else the ring where tokens are spread, else xla: the first that
+can do what the model asks for.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from model.partitioning import mesh_axes, platform, spec, ways
 from model.ring import Ring, ring_attention
 
 LANES = 128  # of a TPU's vector unit: splash's blocks are whole numbers of them
-SPLASH_BLOCKS = (512, 384, 256, 128)  # tokens; the largest that divides a row is used
 
 
 @dataclass(frozen=True)
@@ -36,29 +36,17 @@ class Sight:
     softcap: float = 0.0
 
 
-def splash(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
-    """Elsewhere than on a TPU the kernel is interpreted: for tests."""
-    from jax.experimental.pallas.ops.tpu import splash_attention  # a slow import
+def _along() -> tuple[str | None, int]:
+    """The mesh axis along which the tokens of a row lie, and its devices; (None, 1) without."""
+    return (mesh_axes("seq")[0], ways("seq")) if ways("seq") > 1 else (None, 1)
 
-    T, H = q_BTHC.shape[1:3]
-    one = splash_attention.CausalMask((T, T))
-    if sight.window:
-        one = splash_attention.LocalMask((T, T), (sight.window - 1, 0), 0)
-    size = next(n for n in SPLASH_BLOCKS if T % n == 0)
-    names = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
-    kernel = splash_attention.make_splash_mha(
-        mask=splash_attention.MultiHeadMask([one] * H),
-        block_sizes=splash_attention.BlockSizes(**dict.fromkeys(names, size)),
-        attn_logits_soft_cap=sight.softcap or None,
-        head_shards=1,
-        q_seq_shards=1,
-        residual_checkpoint_name="attention",
-        interpret=platform() != "tpu",
-    )
-    ids = None if segments_BT is None else splash_attention.SegmentIds(segments_BT, segments_BT)
-    q_BHTC = (q_BTHC * sight.scale).swapaxes(1, 2)
-    k_BKTC, v_BKTC = k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2)
-    return jax.vmap(kernel)(q_BHTC, k_BKTC, v_BKTC, ids).swapaxes(1, 2)
+
+def splash(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
+    from model.splash import Spread, attention  # a slow import
+
+    spread = Spread(*_along())
+    rows = q_BTHC * sight.scale, k_BTKC, v_BTKC, segments_BT
+    return attention(*rows, sight.window, sight.softcap, spread)
 
 
 def cudnn(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
@@ -80,8 +68,7 @@ def cudnn(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> ja
 def ring(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
     B, T, H, C = q_BTHC.shape
     K = k_BTKC.shape[2]
-    axis = (*mesh_axes("seq"), None)[0]
-    around = Ring(axis, ways("seq"), sight.window, sight.softcap)
+    around = Ring(*_along(), sight.window, sight.softcap)
     q_BKGTC = (q_BTHC * sight.scale).reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     k_BKTC, v_BKTC = k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2)
     o_BKGTC = ring_attention(q_BKGTC, k_BKTC, v_BKTC, positions_BT, segments_BT, around)
@@ -97,8 +84,7 @@ UNFIT: dict[str, Callable[[ModelConfig, int], dict[str, bool]]] = {
     },
     "splash": lambda cfg, length: {
         "model.positions='alibi' adds a bias": cfg.positions == "alibi",
-        f"{length} tokens are no multiple of {LANES}": length % LANES > 0,
-        f"mesh.sequence={ways('seq')} spreads the tokens": ways("seq") > 1,
+        f"{length} tokens are no multiple of {_multiple()}": length % _multiple() > 0,
     },
     "cudnn": lambda cfg, length: {
         "model.positions='alibi' adds a bias": cfg.positions == "alibi",
@@ -112,21 +98,28 @@ UNFIT: dict[str, Callable[[ModelConfig, int], dict[str, bool]]] = {
         f"mesh.sequence={ways('seq')} spreads the tokens": ways("seq") > 1,
     },
 }
-BEST = {"tpu": "splash", "gpu": "cudnn"}
+BEST = {"tpu": ["splash"], "gpu": ["cudnn"]}
+
+
+def _multiple() -> int:
+    """What splash needs the tokens of a row to be a multiple of: each device computes two parts."""
+    return LANES * (2 * ways("seq") if ways("seq") > 1 else 1)
 
 
 def choose(cfg: ModelConfig, length: int) -> str:
     """The backend for rows of `length` tokens; ValueError where the one asked for cannot."""
     if length == 1:
         return "xla"  # parameters are initialised with one token, which no kernel takes
-    wanted = cfg.attention
-    if wanted == "auto":
-        wanted = "ring" if ways("seq") > 1 else BEST.get(platform(), "xla")
-    reasons = UNFIT[wanted](cfg, length) if wanted in UNFIT else {}
-    reason = next((text for text, holds in reasons.items() if holds), None)
-    if reason and cfg.attention != "auto":
-        raise ValueError(f"model.attention={wanted!r} cannot: {reason}; use xla, or auto")
-    return "xla" if reason else wanted
+    ring = ["ring"] * (ways("seq") > 1)
+    asked = [cfg.attention] if cfg.attention != "auto" else [*BEST.get(platform(), []), *ring]
+    for backend in asked:
+        reasons = UNFIT.get(backend, lambda *_: {})(cfg, length)
+        reason = next((text for text, holds in reasons.items() if holds), None)
+        if not reason:
+            return backend
+        if cfg.attention != "auto":
+            raise ValueError(f"model.attention={backend!r} cannot: {reason}; use xla, or auto")
+    return "xla"
 
 
 def attend_rows(

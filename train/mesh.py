@@ -4,8 +4,8 @@
     fsdp      rows of a batch, and one dimension of each parameter with its moments, which are
               gathered where they are used (Rajbhandari et al. 2020, ZeRO stage 3). The default
     tensor    heads, the MLP's width, the vocabulary (Shoeybi et al. 2019): each layer's
-              activations are summed over it
-    sequence  the tokens of a row (Liu et al. 2023, ring attention); parameters as along fsdp
+              activations are summed over it, and between layers cut in parts along it
+    sequence  the tokens of a row (model/splash.py, model/ring.py); parameters as along fsdp
 
 An axis `expert` will belong to the first parameter that has a dimension of that kind: a row of
 MESH_AXES and a size in the config. Until then it would be an axis that nothing uses, an error.
@@ -25,11 +25,11 @@ MESH_AXES = {
     "heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
+    "activation": ("tensor",),  # the residual stream, of which every layer keeps a copy
     # Replicated:
     "layer": (),
     "position": (),
     "vector": (),
-    "activation": (),
 }
 
 

@@ -40,10 +40,11 @@ AnyMesh = Mesh | AbstractMesh  # the second where a program is traced, or in a t
 
 
 def require(cfg: ModelConfig, mesh: AnyMesh) -> None:
-    """Misfit where the model's heads or context cannot be divided along the mesh, or where the
-    attention that the model asks for cannot be computed on it."""
+    """Misfit where the model's heads, width or context cannot be divided along the mesh, or where
+    the attention that the model asks for cannot be computed on it."""
     ways = {axis: mesh.shape.get(axis, 1) for axis in ("tensor", "sequence")}
-    for key, axis in (("n_heads", "tensor"), ("context_length", "sequence")):
+    of_axis = ("n_heads", "tensor"), ("d_model", "tensor"), ("context_length", "sequence")
+    for key, axis in of_axis:
         size, parts = getattr(cfg, key), ways[axis]
         if size % parts:
             raise Misfit(

@@ -146,7 +146,8 @@ def train_chunk(
         state, row = train_step(cfg, state, jax.tree.map(lambda x: x[i], batches))
         return constrain_state(state), {k: metrics[k].at[i].set(row[k]) for k in metrics}
 
-    return jax.lax.fori_loop(0, steps, body, (state, metrics))
+    state, metrics = jax.lax.fori_loop(0, steps, body, (state, metrics))
+    return constrain_state(state), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0)

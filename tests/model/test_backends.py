@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from model import backends, masks
+from model import backends, masks, splash
 from model.attention import dot_product_attention
 from model.backends import Sight
 from model.config import ModelConfig
@@ -28,7 +28,7 @@ OTHERWISE = {"causal": Sight(0.2), "window": Sight(0.25, window=101), "softcap":
 
 
 @functools.cache
-def arrays(packed: bool) -> tuple:
+def arrays(packed: bool, T: int = T) -> tuple:
     """Queries, keys, values, positions, segments, and a weight of each output."""
     rng = np.random.default_rng(0)
     q, k, v, w = (3 * rng.normal(size=(B, T, n, C)).astype(np.float32) for n in (H, K, K, H))
@@ -111,8 +111,35 @@ def test_auto_goes_by_the_devices_of_the_mesh_and_by_what_the_model_asks_for():
         softcap = config(dtype="bfloat16", attention_softcap=5.0)
         assert backends.choose(softcap, 128) == "xla"
     with mesh_of("TPU v5e", sequence=4):
+        assert backends.choose(config(), 1024) == "splash"
         assert backends.choose(config(), 128) == "ring"
         assert backends.choose(config(positions="alibi"), 128) == "xla"
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_devices_that_share_a_row_compute_as_much_of_it_each(devices):
+    spread = splash.Spread("sequence", devices)
+    length = 1024 * devices
+    order = np.arange(length).reshape(2 * devices, -1)[spread.halves().ravel()].ravel()
+    assert sorted(order) == list(range(length))
+    seen = (order.reshape(devices, -1) + 1).sum(1)  # the query at position p sees p + 1 keys
+    assert len(set(seen)) == 1
+    unspread = (np.arange(length).reshape(devices, -1) + 1).sum(1)  # control
+    assert len(set(unspread)) == devices
+
+
+@pytest.mark.parametrize("window", [0, 1, 5, 8, 9, 100])
+def test_blocks_are_seen_wholly_partly_or_not_at_all(window):
+    order = np.concatenate([np.arange(8, 16), np.arange(32, 40)])
+    queries, keys = np.concatenate([order, np.arange(16, 48)])[:, None], np.arange(48)
+    dense = (queries >= keys) & ((queries - keys < window) | (window == 0))
+    mask = splash.Sees(queries.ravel(), window)
+    for i, j in np.ndindex(6, 12):
+        block = slice(8 * i, 8 * i + 8), slice(4 * j, 4 * j + 4)
+        found, expected = mask[block], dense[block]
+        assert (found.any(), found.all()) == (expected.any(), expected.all())
+        if found.any() and not found.all():
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_backends_that_cannot_are_refused_in_one_line():

@@ -162,9 +162,10 @@ def peak(f: Callable) -> int:
 def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
     """How far attention on a mesh, with its gradients, is from xla's on one device, and from that
     of a window one wider. Keys of one head, so that parts along `tensor` share them."""
-    found = []
+    found, sequence = [], MESHES[name]["sequence"]
+    length = 256 * sequence if backend == "splash" and sequence > 1 else cases.T
     for sight in (Sight(0.25, softcap=5.0), Sight(0.25, window=100), Sight(0.25, window=20)):
-        q, k, v, positions, segments, w = cases.arrays(packed=not sight.window)
+        q, k, v, positions, segments, w = cases.arrays(not sight.window, length)
         q, k, v, w = (np.concatenate([x, -x]) for x in (q, k[:, :, :1], v[:, :, :1], w))
         rows = [x if x is None else np.concatenate([x, x]) for x in (positions, segments)]
 
@@ -174,7 +175,7 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
 
         xla = [
             jax.jit(functools.partial(run, functools.partial(cases.xla, sight=other)))(q, k, v)
-            for other in (sight, replace(sight, window=(sight.window or cases.T // 2) + 1))
+            for other in (sight, replace(sight, window=(sight.window or length // 2) + 1))
         ]
         mesh = mesh_of(name)
         with sharding.activation_rules(mesh):

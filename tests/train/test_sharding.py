@@ -46,9 +46,10 @@ class Eight:
 
 
 QUICK_RUN = ["other seed", *QUICK, *[f"restore:{pair}" for pair in RESTORED], "made:fsdp"]
-QUICK_RUN += ["ring:tensor sequence", "refused:sequence", "at_once:data fsdp"]
+QUICK_RUN += ["ring:tensor sequence", "splash:tensor sequence"]
+QUICK_RUN += ["refused:sequence", "at_once:data fsdp"]
 SLOW_RUN = [*SLOW, *[f"restore:{pair}" for pair in RESTORED_SLOWLY]]
-SLOW_RUN += ["splash:data tensor", "ring:data sequence"]
+SLOW_RUN += ["splash:data tensor", "splash:data sequence", "ring:data sequence"]
 SLOW_RUN += ["at_once:fsdp tensor", "at_once:fsdp sequence"]
 
 
@@ -107,7 +108,9 @@ def test_a_checkpoint_of_eight_devices_trains_on_on_another_mesh(eight, pair):
     "name",
     [
         "ring:tensor sequence",
+        "splash:tensor sequence",
         pytest.param("ring:data sequence", marks=pytest.mark.slow),
+        pytest.param("splash:data sequence", marks=pytest.mark.slow),
         pytest.param("splash:data tensor", marks=pytest.mark.slow),
     ],
 )
@@ -215,6 +218,9 @@ def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
         with pytest.raises(ValueError, match=message):
             sharding.require(cfg, fake_mesh(**sizes))
     sharding.require(cfg, fake_mesh(tensor=6, sequence=4))  # control; keys are repeated
+    narrow = replace(cfg, d_model=20)
+    with pytest.raises(sharding.Misfit, match=r"d_model=20 .* use model.d_model=18 or 24, or .*=2"):
+        sharding.require(narrow, fake_mesh(tensor=6))
     splash = replace(cfg, attention="splash")
     with pytest.raises(sharding.Misfit, match=r"'splash' cannot: 20 tokens are no multiple of 128"):
         sharding.require(splash, fake_mesh(tensor=1))
