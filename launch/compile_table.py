@@ -1,7 +1,7 @@
 """This file compiles the configurations of configs/compiled.py and writes their tables into a page.
 
 Every report is a file beside the page: docs/scaling-up/NAME.json for docs/scaling-up.md. One that
-is there is not compiled again, so that what was interrupted goes on where it was.
+is there, of the same row, is not compiled again, so that what was interrupted goes on where it was.
 """
 
 import sys
@@ -23,7 +23,7 @@ HEADER = (
     "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 PUBLISHED_HEADER = (
-    "| run | topology | mesh | batch × tokens | remat | measured TFLOP/s | measured step, s | "
+    "| run | topology | mesh | batch × tokens | remat | measured TFLOP/s | step by that, s | "
     "est. step, s | of it kernels, s | est. / measured |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
 )
@@ -36,7 +36,7 @@ def run(page: Path) -> int:
         before, after = around(page)
     folder, failed = page.with_suffix(""), []
     for name in (*COMPILED, *PUBLISHED):
-        if read_json(folder / f"{name}.json") is None and (error := compile_row(name, folder)):
+        if _report(name, folder) is None and (error := compile_row(name, folder)):
             failed.append(f"{name}: {error}")
     with bad_input():
         write_atomic(page, (before + table(folder) + after).encode())
@@ -58,19 +58,30 @@ def around(page: Path) -> tuple[str, str]:
 
 def compile_row(name: str, folder: Path) -> str:
     """Compiles a row in a process of its own and writes its report, or says why there is none."""
-    family, topology, overrides = (COMPILED.get(name) or PUBLISHED[name])[:3]
+    family, topology, overrides = _row(name)
     print(f"compiling {name}: {family} on {topology}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "launch", "compile", f"--config=configs/pretrain.py:{family}"]
     variant = Variant(overrides)
     compile_search.compile_apart(variant, [*command, f"--topology={topology}"])
     if variant.report:
-        write_json(folder / f"{name}.json", variant.report)
+        write_json(folder / f"{name}.json", variant.report | {"row": _row(name)})
     return variant.error
+
+
+def _row(name: str) -> list:
+    """Family, topology and overrides of a row of either table."""
+    return list((COMPILED | PUBLISHED)[name][:3])
+
+
+def _report(name: str, folder: Path) -> dict[str, Any] | None:
+    """The report that is there of a row as it now is."""
+    found = read_json(folder / f"{name}.json")
+    return found if found and found.get("row") == _row(name) else None
 
 
 def table(folder: Path) -> str:
     """The rows that have a report, as two tables of Markdown."""
-    found = {name: read_json(folder / f"{name}.json") for name in (*COMPILED, *PUBLISHED)}
+    found = {name: _report(name, folder) for name in (*COMPILED, *PUBLISHED)}
     lines = [HEADER, *[row(name, found[name]) for name in COMPILED if found[name]], ""]
     lines += [PUBLISHED_HEADER]
     lines += [compared(name, found[name]) for name in PUBLISHED if found[name]]
@@ -87,9 +98,7 @@ def row(name: str, report: dict[str, Any]) -> str:
         f"{memory['peak'] / 2**30:.2f} of {memory['hbm'] / 2**30:.2f}",
     ]
     if not report["fits"]:
-        return (
-            f"| {' | '.join(cells)} | does not fit: {compile_text.gib(memory['peak'])} |" + "|" * 7
-        )
+        return _too_large(cells, report, HEADER)
     band = f"± {detail['error_band']:.0%}" if detail["error_band"] else "± ?"
     cells += [
         f"{detail['recompute']:.2f}",
@@ -108,17 +117,27 @@ def compared(name: str, report: dict[str, Any]) -> str:
     """One line of the table of estimates against published measurements."""
     _, _, overrides, rate = PUBLISHED[name]
     detail, estimate = report["detail"], report["estimated_step_seconds"]
-    measured = report["flops"]["matmul"] / detail["recompute"] / (rate * 1e12)
     cells = [
         f"{name.split('-')[0]} {si(detail['parameters'])}",
         *_where(report, overrides),
         f"{rate}",
+    ]
+    if not report["fits"]:
+        return _too_large(cells, report, PUBLISHED_HEADER)
+    measured = report["flops"]["matmul"] / detail["recompute"] / (rate * 1e12)
+    cells += [
         f"{measured:.3g}",
         f"{estimate:.3g}",
         f"{detail['kernel_seconds']:.3g}",
         f"{estimate / measured:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _too_large(cells: list[str], report: dict[str, Any], header: str) -> str:
+    """The line of a row that does not fit: the other columns stay empty."""
+    line = f"| {' | '.join(cells)} | does not fit: {compile_text.gib(report['memory']['peak'])} |"
+    return line + "|" * (header.partition("\n")[0].count("|") - line.count("|"))
 
 
 def _where(report: dict[str, Any], overrides: dict[str, Any]) -> list[str]:

@@ -114,7 +114,7 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
         note = "UNKNOWN, counted as 0" if name in detail["unknown_kernels"] else "by formula"
         out.add_row(f"  of them {name}", f"{kernel / 1e12:.4g} T ({note})")
     if detail["kernel_flops"]:
-        out.add_row("kernels, which have no cycles", f"{detail['kernel_seconds']:.4g} s at peak")
+        out.add_row("kernels, at the chip's peak", f"{detail['kernel_seconds']:.4g} s")
     for kind, moved in report["collectives"].items():
         out.add_row(
             kind,
@@ -125,7 +125,7 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     if "*" in report["topology"]:
         out.add_row("WARNING", "what slices send each other over their slow network is not counted")
     band = f"ESTIMATE, {error_band(detail)}"
-    out.add_row("cycles", f"{report['estimated_cycles']:.4g} ({band})")
+    out.add_row("cycles, but for kernels", f"{report['estimated_cycles']:.4g} (the compiler's own)")
     out.add_row("step, kernels too", f"{report['estimated_step_seconds']:.4g} s ({band})")
     out.add_row("MFU", f"{report['estimated_mfu']:.1%} ({band})")
     out.add_row("tokens/s", f"{detail['tokens_per_second']:,.0f} of all devices ({band})")

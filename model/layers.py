@@ -90,21 +90,23 @@ def spread_product(
     """`product` with a kernel that is spread over devices by its dimension `along`, and lies by the
     logical axis `wide` along the other.
 
-    It is gathered for the product, once if `model/remat.py` keeps nothing else; each device's part
-    of its gradient is summed where it lies.
+    It is gathered for the product, and anew for the backward pass; each device's part of its
+    gradient is summed where it lies.
     """
     return _spread_forward(x_BTI, kernel_IO, dtype, wide, along)[0]
 
 
 def _spread_forward(x_BTI, kernel_IO, dtype, wide, along):
-    whole_IO = constrain(kernel_IO, None, wide) if along == 0 else constrain(kernel_IO, wide, None)
-    whole_IO = checkpoint_name(whole_IO, "gathered")
-    y_MO = jnp.matmul(merged(x_BTI), whole_IO, preferred_element_type=dtype)
-    return y_MO.reshape(*x_BTI.shape[:-1], -1), (x_BTI, whole_IO)
+    y_MO = jnp.matmul(merged(x_BTI), _whole(kernel_IO, wide, along), preferred_element_type=dtype)
+    return y_MO.reshape(*x_BTI.shape[:-1], -1), (x_BTI, kernel_IO)
+
+
+def _whole(kernel_IO: jax.Array, wide: str, along: int) -> jax.Array:
+    return constrain(kernel_IO, None, wide) if along == 0 else constrain(kernel_IO, wide, None)
 
 
 def _spread_backward(dtype, wide, along, saved, g_BTO):
-    x_BTI, whole_IO = saved
+    x_BTI, whole_IO = saved[0], _whole(saved[1], wide, along)
     if wide == "mlp":
         # Made once: two products read it, and would each make it again for every block of theirs.
         g_BTO = jax.lax.optimization_barrier(g_BTO)

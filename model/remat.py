@@ -2,16 +2,13 @@
 
 What can be kept has a name, given by `checkpoint_name` where it is made: "input", the block's own;
 "attention", the heads' outputs; and the output of every Linear, which has the Linear's name. With
-every policy a block keeps its input and nothing else but what is listed here. "gathered", a kernel
-that a mesh spreads, whole again for one product, is never kept.
+every policy a block keeps its input and nothing else but what is listed here.
 """
 
 from collections.abc import Callable
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
-
-from model.partitioning import ways
 
 PROJECTIONS = ("query", "key", "value")
 DOTS = (*PROJECTIONS, "out", "gate", "up", "down")
@@ -37,9 +34,6 @@ def rematerialised(block: Callable, policy: str, scanned: bool) -> Callable:
     A scan's body cannot be merged with its own recomputation, which elsewhere must be prevented.
     """
     if policy == "none":
-        if ways("embed") == 1:
-            return block
-        all_but = jax.checkpoint_policies.save_anything_except_these_names("gathered")
-        return jax.checkpoint(block, policy=all_but, prevent_cse=not scanned)
+        return block
     named = lambda x_BTD, *rest: block(checkpoint_name(x_BTD, "input"), *rest)  # noqa: E731
     return jax.checkpoint(named, policy=POLICIES[policy], prevent_cse=not scanned)

@@ -8,12 +8,12 @@ parts as devices, and each computes one part and its mirror image, so that all h
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import PartitionSpec
 
@@ -30,10 +30,8 @@ class Spread:
     devices: int
 
     def gathered(self, x: jax.Array, axis: int = 1) -> jax.Array:
-        """x of all devices, joined along one of its axes; gathered again for the backward pass."""
-        if self.axis is None:
-            return x
-        return checkpoint_name(_gathered(x, self.axis, axis), "gathered")
+        """x of all devices, joined along one of its axes. Kept whole by model.remat=none alone."""
+        return x if self.axis is None else _gathered(x, self.axis, axis)
 
     def halves(self) -> np.ndarray:
         """[devices, 2]: which two of the row's 2 x devices parts a device computes, p and its
@@ -63,8 +61,8 @@ def _gathered(x: jax.Array, along: str, axis: int) -> jax.Array:
 
 
 def _home(along: str, axis: int, _: None, dx: jax.Array) -> tuple[jax.Array]:
-    """Each device's part of the sum over devices. TPUs' compiler sums to parts along a first
-    dimension; along another it sent everything to everyone."""
+    """Each device's part of the sum over devices, in the gradient's own type. TPUs' compiler sums
+    to parts along a first dimension; along another it sent everything to everyone."""
     n = jax.sharding.get_abstract_mesh().shape[along]
     parts = jnp.moveaxis(dx.reshape(*dx.shape[:axis], n, -1, *dx.shape[axis + 1 :]), axis, 0)
     return (summed(parts, PartitionSpec(along), (along,))[0],)
@@ -77,8 +75,9 @@ class Sees(kernels.Mask):
     """Which of a row's keys its queries see: none later, and the last `window` if it is not 0.
 
     `q_sequence` are the queries' positions in the order they are computed in, of which every block
-    is one run; by it and `mask_function` the kernel makes its masks on the fly. Of a block that is
-    seen as a whole, or not at all, nothing of its size is made: rows of 131,072 tokens have 65,536.
+    is one run; by it and `mask_function` the kernel makes its masks on the fly. What is asked of a
+    block is whether any of it is seen, and all: where one bit says so nothing of its size is made,
+    as rows of 131,072 tokens have 65,536. Equal masks are gone through once.
     """
 
     def __init__(self, q_sequence: np.ndarray, window: int):
@@ -124,18 +123,20 @@ def attention(
     Elsewhere than on a TPU the kernel is interpreted: for tests.
     """
     T, H = q_BTHC.shape[1:3]
-    mine = kernel(T * spread.devices, H, window, softcap, spread)
+    kernel = of_device(T * spread.devices, H, window, softcap, spread)
     q_BHTC = spread.exchanged(q_BTHC).swapaxes(1, 2)
     k_BKSC = spread.gathered(k_BTKC.swapaxes(1, 2), axis=2)
     v_BKSC = spread.gathered(v_BTKC.swapaxes(1, 2), axis=2)
     ids = None
     if segments_BT is not None:
         ids = kernels.SegmentIds(spread.exchanged(segments_BT), spread.gathered(segments_BT))
-    o_BHTC = jax.vmap(mine)(q_BHTC, k_BKSC, v_BKSC, ids)
+    o_BHTC = jax.vmap(kernel)(q_BHTC, k_BKSC, v_BKSC, ids)
     return spread.exchanged(o_BHTC.swapaxes(1, 2), back=True)
 
 
-def kernel(length: int, heads: int, window: int, softcap: float, spread: Spread):
+def of_device(
+    length: int, heads: int, window: int, softcap: float, spread: Spread
+) -> Callable[..., jax.Array]:
     """What one device computes of rows of `length` tokens: of the blocks of all, its own."""
     parts = 2 * spread.devices if spread.axis else 1
     positions = np.arange(length).reshape(parts, -1)
@@ -155,9 +156,9 @@ def kernel(length: int, heads: int, window: int, softcap: float, spread: Spread)
     if spread.axis is None:
         return whole
 
-    def part(x: jax.Array) -> jax.Array:
+    def own(x: jax.Array) -> jax.Array:
         axis = 0 if x.ndim == 1 else 1  # q_sequence [T], or blocks [heads, queries, keys]
         each = x.shape[axis] // spread.devices
         return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(spread.axis) * each, each, axis)
 
-    return jax.tree.map(part, whole)
+    return jax.tree.map(own, whole)

@@ -147,6 +147,7 @@ def train_chunk(
         return constrain_state(state), {k: metrics[k].at[i].set(row[k]) for k in metrics}
 
     state, metrics = jax.lax.fori_loop(0, steps, body, (state, metrics))
+    # Once more: what is asked inside the loop does not bind what leaves it.
     return constrain_state(state), metrics
 
 

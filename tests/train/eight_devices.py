@@ -2,8 +2,8 @@
 
 Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
 saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`, with
-all logits at once; `refused:NAME`. Of training: losses, how far the first step's gradient is from
-one device's, bytes of the state on each device.
+all logits at once; `long:NAME`, packed rows by splash; `kept:NAME`; `refused:NAME`. Of training:
+losses, how far the first step's gradient is from one device's, bytes of the state on each device.
 """
 
 import functools
@@ -23,12 +23,13 @@ from data import store
 from launch import trial
 from model.backends import Sight, attend_rows
 from model.config import ModelConfig
+from model.layers import multiplied
 from tests.model import test_backends as cases
 from train import sharding
 from train.checkpoint import Checkpoints
 from train.loop import Run, initial_state
 from train.mesh import make_mesh
-from train.step import StepConfig, TrainState, train_chunk
+from train.step import StepConfig, TrainState, gradients, train_chunk
 
 MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
 CFG = StepConfig(MODEL, loss_chunk=8)
@@ -54,6 +55,7 @@ MESHES = {
     "fsdp tensor": ALONE | {"fsdp": 2, "tensor": 4},
     "fsdp sequence": ALONE | {"fsdp": 2, "sequence": 4},
     "tensor sequence": ALONE | {"tensor": 2, "sequence": 4},
+    "sequence of three": ALONE | {"sequence": 3},
 }  # fmt: skip
 
 
@@ -135,6 +137,48 @@ def at_once(name: str, folder: str) -> list[dict[str, float]]:
     return found
 
 
+def long(name: str, folder: str) -> dict[str, float]:
+    """How far the gradient of packed rows is from one device's where splash attends and layers are
+    scanned and computed again; `control`: how far that of rows packed otherwise is."""
+    length = 256 * MESHES[name]["sequence"]
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 64, (2, length + 1)).astype(np.int32)
+    start = np.array([[length // 3], [length // 2]])
+    found = {}
+    for where, attention, at in (
+        ("one", "xla", start), ("other", "xla", start + 1), (name, "splash", start)
+    ):  # fmt: skip
+        segments = (np.arange(length) >= at).astype(np.int32)
+        batch = {
+            "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segments": segments,
+            "positions": (np.arange(length) - segments * at).astype(np.int32),
+            "weights": np.ones((2, length), np.float32),
+        }  # fmt: skip
+        changes = {"n_layers": 2, "scan_layers": True, "remat": "full"}
+        model = replace(MODEL, context_length=length, attention=attention, **changes)
+        mesh, cfg = mesh_of("one" if where == "other" else where), StepConfig(model, loss_chunk=0)
+        with sharding.activation_rules(mesh):
+            params = initial_state(cfg, HYPER, 0, mesh)[1]().params
+            grads, _ = jax.jit(gradients, static_argnums=1)(params, cfg, batch, jax.random.key(0))
+        found[where] = {str(i): np.asarray(g) for i, g in enumerate(jax.tree.leaves(grads))}
+    near, control = (distance(found[where], found["one"]) for where in (name, "other"))
+    return {"distance": near, "control": control}
+
+
+def kept(name: str, folder: str) -> dict[str, int]:
+    """Bytes on one device of what a product keeps for its backward pass beside its input, and of
+    its whole kernel."""
+    mesh = mesh_of(name)
+    with sharding.activation_rules(mesh):
+        x, kernel = jnp.ones((8, 16, 64)), jnp.ones((64, 512))
+        rows = jax.device_put(x, sharding.batch_sharding(mesh, 0))
+        spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+        multiply = functools.partial(multiplied, dtype=jnp.float32, wide="mlp", along=0)
+        pull = jax.jit(lambda *of: jax.vjp(multiply, *of)[1])(rows, jax.device_put(kernel, spread))
+    held = [a.addressable_shards[0].data.nbytes for a in jax.tree.leaves(pull) if a.ndim == 2]
+    return {"kept": sum(held), "whole": kernel.nbytes}
+
+
 def restore(pair: str, folder: str) -> dict:
     """The losses of the later steps, from what another mesh saved."""
     saved, _, name = pair.partition(">")
@@ -203,6 +247,7 @@ def refused(name: str, folder: str) -> str:
 
 DATA, GRADIENTS = batches(), {}
 VERBS = {"": train, "restore": restore, "made": made, "refused": refused, "at_once": at_once}
+VERBS |= {"long": long, "kept": kept}
 VERBS |= {name: functools.partial(attend, backend=name) for name in ("ring", "splash")}
 
 if __name__ == "__main__":

@@ -47,10 +47,11 @@ class Eight:
 
 QUICK_RUN = ["other seed", *QUICK, *[f"restore:{pair}" for pair in RESTORED], "made:fsdp"]
 QUICK_RUN += ["ring:tensor sequence", "splash:tensor sequence"]
-QUICK_RUN += ["refused:sequence", "at_once:data fsdp"]
+QUICK_RUN += ["refused:sequence", "at_once:data fsdp", "kept:fsdp"]
 SLOW_RUN = [*SLOW, *[f"restore:{pair}" for pair in RESTORED_SLOWLY]]
 SLOW_RUN += ["splash:data tensor", "splash:data sequence", "ring:data sequence"]
 SLOW_RUN += ["at_once:fsdp tensor", "at_once:fsdp sequence"]
+SLOW_RUN += ["splash:sequence of three", "long:tensor sequence", "long:fsdp sequence"]
 
 
 def run(names: list[str]) -> dict:
@@ -111,12 +112,24 @@ def test_a_checkpoint_of_eight_devices_trains_on_on_another_mesh(eight, pair):
         "splash:tensor sequence",
         pytest.param("ring:data sequence", marks=pytest.mark.slow),
         pytest.param("splash:data sequence", marks=pytest.mark.slow),
+        pytest.param("splash:sequence of three", marks=pytest.mark.slow),
         pytest.param("splash:data tensor", marks=pytest.mark.slow),
     ],
 )
 def test_attention_on_a_mesh_is_that_of_one_device(eight, name):
     for found in eight[name]:
         assert found["distance"] < 1e-5 and found["control"] > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["tensor sequence", "fsdp sequence"])
+def test_gradients_of_packed_rows_spread_over_devices_are_those_of_one(eight, mesh):
+    found = eight[f"long:{mesh}"]
+    assert found["distance"] < 1e-5 and found["control"] > 1e-3
+
+
+def test_a_product_keeps_its_part_of_a_kernel_alone(eight):
+    assert eight["kept:fsdp"]["kept"] * 8 == eight["kept:fsdp"]["whole"]
 
 
 @pytest.mark.parametrize(
