@@ -37,7 +37,7 @@ bench: $(VENV)/installed-dev  ## measure training speed against peers, the loade
 	@echo "==> Measuring training speed"
 	@$(BIN)/python -m tests.bench
 
-scaling-table: $(VENV)/installed-dev  ## compile what docs/scaling-up.md has in its table, anew
+scaling-table: $(VENV)/installed-dev  ## compile what docs/scaling-up.md has in its tables, anew
 	@echo "==> Compiling the configurations of configs/compiled.py for TPUs (a minute or two each)"
 	@rm -f docs/scaling-up/*.json
 	@$(BIN)/isoflop compile --table=docs/scaling-up.md
