@@ -84,8 +84,9 @@ UNFIT: dict[str, Callable[[ModelConfig, int], dict[str, bool]]] = {
     },
     "splash": lambda cfg, length: {
         "model.positions='alibi' adds a bias": cfg.positions == "alibi",
-        f"{length} tokens are no multiple of {_multiple()}"
-        + (f" (mesh.sequence={ways('seq')})" if ways("seq") > 1 else ""): length % _multiple() > 0,
+        f"{length} tokens are no multiple of {_multiple()} (mesh.sequence={ways('seq')})": (
+            length % _multiple() > 0
+        ),
     },
     "cudnn": lambda cfg, length: {
         "model.positions='alibi' adds a bias": cfg.positions == "alibi",

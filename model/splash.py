@@ -41,11 +41,12 @@ class Spread:
         even = part % 2 == 0
         return np.stack([np.where(even, part, mirror), np.where(even, mirror, part)], 1)
 
-    def exchanged(self, x: jax.Array | None, back: bool = False) -> jax.Array | None:
+    def exchanged(self, x: jax.Array, back: bool = False) -> jax.Array:
         """This device's halves of x [B, T, …], from the devices that hold them; or `back` there.
 
-        Device i holds parts 2i and 2i + 1: one exchange moves all even parts, another all odd."""
-        if self.axis is None or x is None:
+        Device i holds parts 2i and 2i + 1: one exchange moves all even parts, another all odd.
+        """
+        if self.axis is None:
             return x
         moved = []
         for half, parts in zip(jnp.split(x, 2, axis=1), self.halves().T, strict=True):

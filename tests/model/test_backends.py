@@ -144,7 +144,7 @@ def test_blocks_are_seen_wholly_partly_or_not_at_all(window):
 
 def test_backends_that_cannot_are_refused_in_one_line():
     for changes, length, message in (
-        ({"attention": "splash"}, 100, "'splash' cannot: 100 tokens are no multiple of 128; use"),
+        ({"attention": "splash"}, 100, "'splash' cannot: 100 tokens are no multiple of 128 "),
         ({"attention": "ring", "positions": "alibi"}, 128, "'ring' cannot: model.positions='al"),
         ({"attention": "cudnn", "attention_softcap": 2.0}, 128, "'cudnn' cannot: .*=2.0 is un"),
     ):
