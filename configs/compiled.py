@@ -39,8 +39,8 @@ COMPILED: dict[str, tuple[str, str, dict]] = {
     "175b-v5p1024": ("gpt3-175b", "v5p:8x8x16", _FULL | {"train.batch_per_device": 2}),
 }
 
-_MAXTEXT = _SCAN | {"model.context_length": 2048, "model.head_dim": 128, "model.d_ff": 28_672}
-_16B = _MAXTEXT | {"model.d_model": 4096, "model.n_heads": 64, "model.n_layers": 32}
+_16B = {"model.context_length": 2048, "model.head_dim": 128, "model.d_ff": 28_672}
+_16B |= {"model.d_model": 4096, "model.n_heads": 64, "model.n_layers": 32}
 _32B = _16B | {"model.d_model": 8192}
 _64B = _32B | {"model.n_layers": 64}
 _128B = _64B | {"model.n_heads": 128, "model.d_ff": 57_344}
@@ -48,14 +48,10 @@ _256B = _128B | {"model.d_model": 16_384}
 _512B = _256B | {"model.n_layers": 128}
 
 
-def _fsdp(rows: int) -> dict:
-    return {"train.batch_per_device": rows, "model.remat": "full"}
-
-
-def _tensor(ways: int, rows: int, policy: str) -> dict:
-    """FSDP of `ways` devices that share so many rows."""
-    sizes = {"mesh.fsdp": -1, "mesh.tensor": ways}
-    return sizes | {"train.batch_per_device": rows, "model.remat": policy}
+def _mesh(rows: int, tensor: int = 1) -> dict:
+    """FSDP of `tensor` devices that share so many rows."""
+    sizes = {"mesh.fsdp": -1, "mesh.tensor": tensor} if tensor > 1 else {}
+    return {"train.batch_per_device": rows} | sizes
 
 
 # Runs of MaxText on TPUs, with what its authors measured: TFLOP/s a chip of the products that the
@@ -63,12 +59,12 @@ def _tensor(ways: int, rows: int, policy: str) -> dict:
 # scripts beside them. All of one slice but: 128B on v5e, whose policy there is none of here; 32B on
 # v5p, which needs 104 of 96 GiB here; and 1024B.
 PUBLISHED: dict[str, tuple[str, str, dict, float]] = {
-    "maxtext-16b-v5e256": ("llama2-7b", "v5e:16x16", _16B | _fsdp(6), 120),
-    "maxtext-32b-v5e256": ("llama2-7b", "v5e:16x16", _32B | _fsdp(4), 132),
-    "maxtext-64b-v5e256": ("llama2-7b", "v5e:16x16", _64B | _fsdp(2), 118),
-    "maxtext-64b-v5p64": ("llama2-7b", "v5p:4x4x4", _64B | _tensor(4, 12, "dots"), 323),
-    "maxtext-128b-v5p128": ("llama2-7b", "v5p:4x4x8", _128B | _tensor(8, 8, "dots"), 315),
-    "maxtext-128b-v5p256": ("llama2-7b", "v5p:4x8x8", _128B | _tensor(8, 8, "dots"), 316),
-    "maxtext-256b-v5p512": ("llama2-7b", "v5p:8x8x8", _256B | _tensor(8, 8, "dots"), 308),
-    "maxtext-512b-v5p512": ("llama2-7b", "v5p:8x8x8", _512B | _tensor(8, 16, "full"), 294),
+    "maxtext-16b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _16B | _mesh(6), 120),
+    "maxtext-32b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _32B | _mesh(4), 132),
+    "maxtext-64b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _64B | _mesh(2), 118),
+    "maxtext-64b-v5p64": ("llama2-7b", "v5p:4x4x4", _DOTS | _64B | _mesh(12, 4), 323),
+    "maxtext-128b-v5p128": ("llama2-7b", "v5p:4x4x8", _DOTS | _128B | _mesh(8, 8), 315),
+    "maxtext-128b-v5p256": ("llama2-7b", "v5p:4x8x8", _DOTS | _128B | _mesh(8, 8), 316),
+    "maxtext-256b-v5p512": ("llama2-7b", "v5p:8x8x8", _DOTS | _256B | _mesh(8, 8), 308),
+    "maxtext-512b-v5p512": ("llama2-7b", "v5p:8x8x8", _FULL | _512B | _mesh(16, 8), 294),
 }

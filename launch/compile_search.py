@@ -80,15 +80,10 @@ class Variant:
         return bool(self.report and self.report["fits"])
 
     @property
-    def throughput(self) -> float:
-        """Tokens a second, estimated."""
-        return self.report["detail"]["tokens_per_second"]
-
-    @property
     def rank(self) -> tuple:
         """What fits, fastest first; what does not, nearest first; what failed."""
         if self.fits:
-            return 0, -self.throughput
+            return 0, -self.report["detail"]["tokens_per_second"]
         return (1, self.report["memory"]["peak"]) if self.report else (2, 0)
 
     def __str__(self) -> str:

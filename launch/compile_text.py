@@ -168,14 +168,16 @@ def outcome(variant: Any) -> str:
     held = f"{gib(memory['peak'])} of {gib(memory['hbm'])}"
     if not variant.fits:
         return f"{held}: does not fit"
-    return f"{held}, est. {variant.throughput:,.0f} tokens/s"
+    return (
+        f"{held}, est. {variant.report['detail']['tokens_per_second']:,.0f} tokens/s, "
+        f"MFU {variant.report['estimated_mfu']:.1%}"
+    )
 
 
 def ranking(variants: list) -> rich.table.Table:
     """The variants of a search in their order."""
     out = rich.table.Table(box=None, pad_edge=False, header_style="bold")
-    columns = ("", "variant", "peak", "recompute", "wire", "est. step", "est. tokens/s")
-    for column in columns:
+    for column in ("", "variant", "peak", "recompute", "wire", "est. step", "est. tokens/s", "MFU"):
         wide = column == "variant"
         out.add_column(column, justify="left" if wide else "right", no_wrap=not wide)
     for place, variant in enumerate(variants, 1):
@@ -183,7 +185,7 @@ def ranking(variants: list) -> rich.table.Table:
         if not variant.fits:
             why = "does not fit" if report else variant.error
             peak = gib(report["memory"]["peak"]) if report else ""
-            out.add_row("", f"{variant}: {why}", peak, *[""] * 4)
+            out.add_row("", f"{variant}: {why}", peak, *[""] * 5)
             continue
         wire = sum(moved["wire"] for moved in report["collectives"].values())
         out.add_row(
@@ -193,6 +195,7 @@ def ranking(variants: list) -> rich.table.Table:
             f"{report['detail']['recompute']:.3f}",
             f"{si(wire)}B",
             f"{report['estimated_step_seconds']:.4g} s",
-            f"{variant.throughput:,.0f}",
+            f"{report['detail']['tokens_per_second']:,.0f}",
+            f"{report['estimated_mfu']:.1%}",
         )
     return out

@@ -39,6 +39,15 @@ def layered(layers: int, scan: bool) -> costs.Costs:
     return costs.measure(step.lower(w, x).compile().as_text())
 
 
+def training_program(changes: dict) -> compiled.Program:
+    """The tiny config with these changes, compiled for four chips."""
+    there = topology.parse("v5e:2x2")
+    config = flags.load_config("configs/pretrain.py:tiny", {"model.dtype": "bfloat16"} | changes)
+    resolved = trial.resolve_sizes(config, there.devices)
+    mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
+    return compiled.compile_chunk(resolved, mesh)
+
+
 @needs_libtpu
 @pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "bf16"), ("float32", "f32")])
 def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
@@ -75,15 +84,11 @@ def test_along_tensor_layers_keep_their_part_of_the_residual_stream_alone(monkey
     layers, rows, tokens, width = 24, 128, 256, 256
     changes = {"model.n_layers": layers, "model.d_model": width, "model.n_heads": 8}
     changes |= {"model.context_length": tokens, "train.batch_size": rows, "mesh.tensor": 4}
-    changes |= {"model.scan_layers": True, "model.remat": "full", "model.dtype": "bfloat16"}
-    there = topology.parse("v5e:2x2")
-    config = flags.load_config("configs/pretrain.py:tiny", changes)
-    resolved = trial.resolve_sizes(config, there.devices)
-    mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
-    spread = compiled.compile_chunk(resolved, mesh).peak
+    changes |= {"model.scan_layers": True, "model.remat": "full"}
+    spread = training_program(changes).peak
     monkeypatch.setitem(sharding.MESH_AXES, "activation", ())
     jax.clear_caches()  # the program is traced for the other rules
-    whole = compiled.compile_chunk(resolved, mesh).peak
+    whole = training_program(changes).peak
     jax.clear_caches()
     kept = layers * rows * tokens * width * 2  # bytes
     assert whole - spread > 0.7 * kept  # three quarters, but for what else is alive by then
@@ -98,12 +103,7 @@ def test_two_recipes_agree_on_the_real_program():
     for layers in (1, 2, 3):
         changes = {"model.n_layers": layers, "model.d_model": 512, "model.n_heads": 4}
         changes |= {"model.vocab_size": 512, "train.batch_size": 4, "model.context_length": 512}
-        changes |= {"model.dtype": "bfloat16", "model.positions": "rotary"}
-        there = topology.parse("v5e:2x2")
-        config = flags.load_config("configs/pretrain.py:tiny", changes)
-        resolved = trial.resolve_sizes(config, there.devices)
-        mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
-        program = compiled.compile_chunk(resolved, mesh)
+        program = training_program(changes | {"model.positions": "rotary"})
         found = costs.measure(program.text)
         walked[layers] = found.matmul
         counted[layers] = program.counted + sum(found.kernels.values())
