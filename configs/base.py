@@ -1,7 +1,7 @@
 """This file defines every configuration key: its default, its unit and its meaning. The one place.
 
 A duration is a number and a unit: "300 steps", "2e7 tokens", "1e5 examples", "2 epochs", "5 %" (of
-the whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial.py` turns
+the whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial/run.py` turns
 durations and the zeros that mean "derive it" into numbers, and refuses what makes no sense.
 """
 
@@ -75,7 +75,7 @@ def model() -> dict:
         init_std=0.02,
         embedding_std=0.0,  # of the token embedding; 0: init_std
         dtype="float32",  # float32 | bfloat16: of the computation; parameters are always float32
-        attention="auto",  # auto | xla | splash (TPU) | cudnn (GPU) | ring: see model/backends.py
+        attention="auto",  # auto | xla | splash (TPU) | cudnn (GPU) | ring: see model/kernels/
         # standard | mup | completep: how initial values, multipliers, learning rates, decay and eps
         # follow the width (completep: and the depth) from a base shape, where all three are one.
         parametrization="standard",
@@ -133,7 +133,7 @@ def optimizer() -> dict:
         b1=0.9,  # first moment; momentum of sgd and muon; unused by adafactor
         b2=0.95,  # second moment; unused by adafactor and sgd
         eps=1e-8,  # of adamw and muon
-        weight_decay=0.1,  # times the learning rate, on the parameters train/optimizer.py lists
+        weight_decay=0.1,  # times the learning rate, where DECAY_RULES says
         clip_norm=1.0,  # global norm of the gradient; 0: no clipping
         moments="float32",  # float32 | bfloat16: how they are stored between steps
     )
@@ -180,5 +180,5 @@ def log() -> dict:
 
 
 def mesh() -> dict:
-    """Devices along each axis, which `train/mesh.py` describes; one may be -1 (what remains)."""
+    """Devices along each axis of `train/parallel/mesh.py`; one may be -1 (the rest)."""
     return dict(data=1, fsdp=-1, tensor=1, sequence=1)

@@ -28,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from data import build, corpus
+from data import build
 from data import tokenizer as tokenizers
 from data.shards import SPLITS, Split, open_splits, read_manifest
+from data.sources import corpus
 from data.tokenizer import Tokenizer
 
 FORMAT = 1

@@ -9,18 +9,24 @@ from launch.errors import BAD_INPUT, BUG, BadInput, disk_full
 
 # verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
 VERBS = {
-    "train": ("launch.train", "train one model"),
-    "sweep": ("launch.sweep", "train many, predict the held-out one, fit the scaling law"),
-    "fit": ("launch.fit", "fit a scaling law to runs or to a CSV, write the report"),
-    "predict": ("launch.predict", "write down a run's loss before it starts"),
-    "compare": ("launch.compare", "the compute that one ladder saves against another"),
-    "plan": ("launch.spend", "the best run that a budget of compute, data or time can buy"),
-    "pilot": ("launch.pilot", "place a ladder by a few cheap runs, foretell its precision"),
-    "sample": ("launch.sample", "continue a prompt with a trained model"),
-    "convert": ("launch.convert", "weights from Hugging Face's format, and into it"),
-    "compile": ("launch.compile", "compile a config for a TPU slice that is not here, measure it"),
-    "ngram": ("launch.ngram", "the loss of an n-gram model on the validation text of a config"),
-    "tokenize": ("launch.tokenize", "train a tokenizer, write the token shards of a corpus"),
+    "train": ("launch.verbs.train", "train one model"),
+    "sweep": ("launch.verbs.sweep", "train many, predict the held-out one, fit the scaling law"),
+    "fit": ("launch.verbs.fit", "fit a scaling law to runs or to a CSV, write the report"),
+    "predict": ("launch.verbs.predict", "write down a run's loss before it starts"),
+    "compare": ("launch.verbs.compare", "the compute that one ladder saves against another"),
+    "plan": ("launch.verbs.plan", "the best run that a budget of compute, data or time can buy"),
+    "pilot": ("launch.verbs.pilot", "place a ladder by a few cheap runs, foretell its precision"),
+    "sample": ("launch.verbs.sample", "continue a prompt with a trained model"),
+    "convert": ("launch.verbs.convert", "weights from Hugging Face's format, and into it"),
+    "compile": (
+        "launch.verbs.compile",
+        "compile a config for a TPU slice that is not here, measure it",
+    ),
+    "ngram": (
+        "launch.verbs.ngram",
+        "the loss of an n-gram model on the validation text of a config",
+    ),
+    "tokenize": ("launch.verbs.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.shards import write_atomic
-from model.config import ModelConfig
+from model.transformer.config import ModelConfig
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -10,8 +10,8 @@ import rich.table
 import rich.text
 
 from data.tokenizer import Tokenizer
-from model.beam import Beams
-from model.sample import Samples
+from model.generation.beam import Beams
+from model.generation.sample import Samples
 
 
 class Continuation:

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from scaling.fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, SEED
-from scaling.isoflop import INTERPOLATIONS, WINDOW
-from scaling.laws import LAWS
+from scaling.fits.isoflop import INTERPOLATIONS, WINDOW
+from scaling.fits.robust_fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, SEED
+from scaling.laws.laws import LAWS
 from scaling.table import FLOP_CONVENTIONS, PARAM_CONVENTIONS
 
 LEVEL = 0.9

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.refuse import (
+from scaling.validate import (
     duplicates,
     listed,
     loss_in_bits,

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from train import processes
+from train.parallel import processes
 
 MANIFEST = "manifest.json"
 _DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jax.sharding import Mesh
 
-from data.loader import eval_batches
+from data.kinds.text import eval_batches
 from data.store import Dataset
-from train import processes, sharding
+from train.parallel import processes, sharding
 from train.step import StepConfig, eval_sums
 
 

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.loader import Batch, prefetch
-from data.loader import train_chunk as read_chunk
+from data.kinds.text import Batch, prefetch
+from data.kinds.text import train_chunk as read_chunk
 from data.store import Dataset
-from model.config import ModelConfig
-from train import duration, processes, sharding
+from model.transformer.config import ModelConfig
+from train import duration
 from train.evaluate import Evaluation, Evaluator
+from train.parallel import processes, sharding
 from train.progress import Progress
 from train.record import Record
 from train.step import StepConfig, TrainState, init_state, train_chunk

@@ -1,7 +1,7 @@
 """This file keeps the record of one trial as it trains: its progress, rows, checkpoints, evidence.
 
-Whoever trains it, `train/loop.py` alone or `train/population.py` with others, says after each chunk
-what came of it; what is due at that step is written here, so the files are the same.
+Its trainer, `train/loop.py` for one trial or `train/stacked/population.py` for many, reports each
+chunk here; what is due at that step is written here, so the files are the same.
 """
 
 import json
@@ -15,11 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from model.count import flops_per_token
-from train import duration, processes
+from model.transformer.count import flops_per_token
+from train import duration
 from train.checkpoint import Checkpoints, restore_until
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog, copy, peak_flops
+from train.parallel import processes
 from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
 

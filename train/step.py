@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from model.config import ModelConfig
-from model.transformer import Decoder, head_of, init, logits
-from train import loss_in_chunks, optimizer, parametrization
-from train.loss import cross_entropy, training_loss
-from train.moments import stored
-from train.precision import as_computed
-from train.schedule import learning_rate
-from train.sharding import constrain_parameters, constrain_state
+from model.transformer.config import ModelConfig
+from model.transformer.decoder import Decoder, head_of, init, logits
+from train.objectives import loss_in_chunks
+from train.objectives.cross_entropy import cross_entropy, training_loss
+from train.optimizers import optimizer
+from train.optimizers import update_scales as parametrization
+from train.optimizers.moments import stored
+from train.optimizers.schedule import learning_rate
+from train.parallel.precision import as_computed
+from train.parallel.sharding import constrain_parameters, constrain_state
 
 Batch = dict[str, jax.Array]  # tokens, targets, weights; where packed: segments, positions [B, T]
 

@@ -18,7 +18,7 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from launch import workers
+from launch.runners import local as workers
 from tests.bench import machine, referee
 from tests.bench.shapes import SHAPES
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import pretrain
-from model.config import ModelConfig, derive
-from model.count import flops_per_token
+from model.transformer.config import ModelConfig, derive
+from model.transformer.count import flops_per_token
 from tests.bench import contestant, ours, stacked
 from tests.bench.shapes import SHAPES, Shape
 from train.metrics import peak_flops

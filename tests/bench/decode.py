@@ -28,10 +28,10 @@ Generate = Callable[[list[list[int]], int], None]  # prompts, new tokens
 def ours(vocab: int) -> Generate:
     import jax
 
-    from model.config import ModelConfig
-    from model.sample import prepare, sample
-    from model.samplers import Sampler
-    from model.transformer import init
+    from model.generation.sample import prepare, sample
+    from model.generation.samplers import Sampler
+    from model.transformer.config import ModelConfig
+    from model.transformer.decoder import init
 
     cfg = ModelConfig(
         vocab_size=vocab, context_length=SIZES["context"], n_layers=SIZES["layers"],

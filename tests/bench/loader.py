@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import base
 from data import store
-from data.loader import train_batch, train_chunk
+from data.kinds.text import train_batch, train_chunk
 
 BATCH, CONTEXT, CHUNK = 64, 256, 16
 TARGET = 100  # Mtok/s, one batch at a time

@@ -19,7 +19,7 @@ import jax
 
 from configs import base
 from data.store import Dataset
-from launch import trial
+from launch.trial import run as trial
 from tests.bench import loader, ours
 from tests.bench.shapes import SHAPES, Shape
 from train.loop import Run

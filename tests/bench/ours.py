@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.config import ModelConfig
+from model.transformer.config import ModelConfig
 from tests.bench import contestant
 from tests.bench.shapes import Shape
 from train.step import StepConfig, init_state, train_chunk

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch import workers
+from launch.runners import local as workers
 from tests.bench.shapes import Shape
 
 REPOSITORY = Path(__file__).parents[2]

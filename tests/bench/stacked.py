@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from tests.bench import contestant, ours, referee
 from tests.bench.shapes import SHAPES, Shape
-from train.population import AXIS, stacked_chunk
+from train.stacked.population import AXIS, stacked_chunk
 from train.step import StepConfig, init_state
 
 LANES = 8  # over all processes

@@ -9,9 +9,10 @@ import pytest
 
 from configs import base, pretrain
 from configs.families import FAMILIES
-from model import count, parameters, transformer
-from model.config import derive
-from model.transformer import Decoder
+from model.transformer import count, parameters
+from model.transformer import decoder as transformer
+from model.transformer.config import derive
+from model.transformer.decoder import Decoder
 
 # The sizes of the published weights, tied heads counted once: on huggingface.co the total of the
 # model's safetensors; of LLaMA the shapes that params.json gives.

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from configs import base, isoflop, kaplan, lr_grid, mup, quickstart, tiny_families, wsd
-from model import count
-from model.config import derive
+from model.transformer import count
+from model.transformer.config import derive
 
 SWEEPS = {
     "isoflop": isoflop,

@@ -8,7 +8,7 @@ import pytest
 
 from configs import base, tiny_families
 from configs.families import FAMILIES
-from model.config import ModelConfig, derive
+from model.transformer.config import ModelConfig, derive
 
 DOCS = (Path(__file__).parents[2] / "docs" / "families.md").read_text()
 SIZES = {"vocab_size", "context_length", "n_layers", "d_model", "n_heads", "head_dim", "d_ff"}

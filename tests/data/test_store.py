@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import build, corpus, shards, store
+from data import build, shards, store
 from data import tokenizer as tokenizers
+from data.sources import corpus
 from data.store import prepare
 from tests.data.conftest import sentence
 
@@ -187,7 +188,8 @@ def test_missing_shard_and_edited_manifest_are_refused(config, folder_of_text):
 SLOW_BUILD = """
 import sys, time
 from types import SimpleNamespace
-from data import build, corpus, store
+from data import build, store
+from data.sources import corpus
 
 def slowly(*args):
     for text in documents(*args):

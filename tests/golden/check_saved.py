@@ -16,7 +16,8 @@ HF = Path(__file__).parent / "hf"
 
 
 def write(folder: Path) -> None:
-    from model import hf_config, huggingface
+    from model.huggingface import config_json as hf_config
+    from model.huggingface import weights as huggingface
 
     for case in sorted(HF.iterdir()):
         cfg, params = huggingface.load(case)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from launch.files import write_json
-from launch.trial import describe
+from launch.trial.run import describe
 
 LAW = {"E": 1.1, "A": 60.0, "B": 3000.0, "alpha": 0.45, "beta": 0.65}
 BEST_RATE = 0.03

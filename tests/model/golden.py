@@ -9,9 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from model import huggingface, parameters, safetensors
-from model.config import ModelConfig
-from model.transformer import Decoder
+from model.huggingface import safetensors
+from model.huggingface import weights as huggingface
+from model.transformer import parameters
+from model.transformer.config import ModelConfig
+from model.transformer.decoder import Decoder
 
 FOLDER = Path(__file__).parent.parent / "golden"
 TOLERANCE = 5e-5  # logits are about 4; float32 alone leaves 7e-6
@@ -56,7 +58,7 @@ def distance(case: str, cfg: ModelConfig, params: dict) -> float:
     return float(np.abs(logits(cfg, params, arrays["tokens"]) - arrays["logits"]).max())
 
 
-# How the model types of switches/ name ours; tuples are side by side, as in model/hf_families.py.
+# How the model types of switches/ name ours; tuples are side by side, as in name_tables.py.
 QKV = ("attention/query", "attention/key", "attention/value")
 SWITCHES = {
     "alibi_mpt": {

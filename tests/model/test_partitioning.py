@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from model import partitioning
-from train import costs, topology
+from train.ahead_of_time import costs, topology
 
 needs_libtpu = pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
 

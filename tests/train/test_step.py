@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.config import ModelConfig
+from model.transformer.config import ModelConfig
 from train import step as step_module
-from train.loss import training_loss
+from train.objectives.cross_entropy import training_loss
 from train.step import StepConfig, eval_sums, gradients, init_state, train_chunk, train_step
 
 MODEL = ModelConfig(

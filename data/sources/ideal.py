@@ -1,0 +1,160 @@
+"""This file computes the loss of ideal learners of a synthetic language: a law known beforehand.
+
+An ideal learner (Bayesian, with a uniform prior over h of every word) knows all of a language of
+`data/sources/synthetic.py` but h. It keeps only the N most frequent words, and has seen D tokens of
+them. Before a value it has seen that word's values n times and loses, against the oracle,
+
+    e_n = E[H(value | n values of the same word)] - H(w),    e_0 = ln S - H(w),
+
+which falls about fourfold with each sighting (ε = .1). With q_u = p Π(1-p)p_i, the frequency of
+the word u,
+
+    L(N, D) = H + p [ Σ_{u among N} q_u Σ_n P(n; pD, q_u) e_n  +  e_0 Σ_{other u} q_u ],
+
+P being binomial: D tokens hold pD words on average, and this learner has seen just as many, rounded
+and whole. All sums are exact (to 1e-9 nats): words of one probability are counted, not listed.
+
+N counts words and D tokens, so these are the `params` and `tokens` of a points table. The surface
+is no sum of powers: a word fails for N *or* for D, so the larger lack hides the smaller and L lies
+nearer to H + max(A N^-α_N, B D^-α_D), close to Kaplan's joint law with a floor. The additive law
+finds α_N and α_D where one of the two lacks is small against the other, and false ones elsewhere.
+"""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from data.sources.synthetic import Language, entropy
+
+UNLIMITED = 1e40  # an N or D that lacks nothing
+LARGEST = 1e60  # words of one probability; rarer ones are neither kept nor seen
+NEGLIGIBLE = 1e-10  # nats, and shares of the values
+MOST_CLASSES = 400_000
+MOST_COUNTS = 50_000
+
+
+def ideal_loss(language: Language, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """L(N, D) in nats per token; `params` (words kept) and `tokens` (seen) broadcast, to 1e40."""
+    frequency, words = word_classes(language)
+    loss_after = unlearned(language.n_values, language.noise)
+    before = np.cumsum(words) - words  # words more frequent than those of each class
+    rare = 1 - frequency @ words  # the share of the values after words that are in no class
+    params, tokens = np.broadcast_arrays(np.asarray(params, float), np.asarray(tokens, float))
+    excess = np.empty(params.shape)
+    seen: dict[float, np.ndarray] = {}
+    for place in np.ndindex(params.shape):
+        d = float(tokens[place])
+        if d not in seen:
+            seen = {d: _after(frequency, round(language.p * d), loss_after)}
+        kept = np.clip(params[place] - before, 0, words)
+        unkept = (words - kept) @ frequency + rare
+        excess[place] = (kept * frequency) @ seen[d] + loss_after[0] * unkept
+    return language.entropy + language.p * excess
+
+
+def ideal_points(
+    language: Language, params: Sequence[float], tokens: Sequence[float]
+) -> list[dict[str, float]]:
+    """Rows `params, tokens, loss` of a points table, one for each pair of an N and its D."""
+    rows = zip(params, tokens, ideal_loss(language, params, tokens), strict=True)
+    return [dict(zip(("params", "tokens", "loss"), map(float, row), strict=True)) for row in rows]
+
+
+@functools.lru_cache(maxsize=8)
+def word_classes(language: Language) -> tuple[np.ndarray, np.ndarray]:
+    """Words of equal frequency: q [k], falling, and how many words have it [k].
+
+    A word's length is geometric, so words up to a length where (1-p)^length is negligible do.
+    """
+    letters, times = np.unique(language.letters, return_counts=True)
+    log_letter = np.log1p(-language.p) + np.log(letters)
+    log_q, count = np.array([math.log(language.p)]), np.array([1.0])
+    classes = []
+    total = 0
+    while np.exp(log_q) @ count > NEGLIGIBLE * language.p and count.max() < LARGEST:
+        classes.append((np.exp(log_q), count))
+        total += len(count)
+        if total > MOST_CLASSES:
+            raise ValueError(
+                f"letters: these {len(letters)} make words of more than {MOST_CLASSES} "
+                "different frequencies; use fewer letters or equal ones"
+            )
+        longer = (log_q[:, None] + log_letter).ravel()
+        # Rounded, so that the same letters in another order give the same number.
+        _, first, which = np.unique(longer.round(9), return_index=True, return_inverse=True)
+        count = np.bincount(which.ravel(), np.outer(count, times).ravel())
+        log_q = longer[first]
+    frequency, words = (np.concatenate(parts) for parts in zip(*classes, strict=True))
+    order = np.argsort(-frequency, kind="stable")
+    return frequency[order], words[order]
+
+
+def _after(frequency: np.ndarray, n_words: int, loss_after: np.ndarray) -> np.ndarray:
+    """The expected loss at each frequency [k] after `n_words` words: Σ_n P(n; n_words, q) e_n."""
+    n = np.arange(len(loss_after))
+    with np.errstate(divide="ignore"):
+        choices = np.log(np.maximum(float(n_words) - n[:-1], 0)) - np.log(n[1:])
+    log_choices = np.concatenate([[0.0], np.cumsum(choices)])
+    found = np.zeros(len(frequency))
+    for seen in n[n <= n_words]:
+        others = float(n_words - int(seen)) * np.log1p(-frequency)
+        found += np.exp(log_choices[seen] + seen * np.log(frequency) + others) * loss_after[seen]
+    return found
+
+
+@functools.lru_cache(maxsize=32)
+def unlearned(n_values: int, noise: float) -> np.ndarray:
+    """e_n for n = 0, 1, …, until it is negligible.
+
+    All that n values tell is how often each came, and all that matters of that is the partition of
+    n into these counts: 42 of them for n = 10.
+    """
+    if noise == 0:
+        return np.array([math.log(n_values), 0.0])
+    offsets = np.array([1 - noise] + [noise / (n_values - 1)] * (n_values - 1))
+    found, done = [], 0
+    while not found or found[-1] > NEGLIGIBLE:
+        counts = np.array(list(_partitions(len(found), n_values, len(found))))
+        done += len(counts)
+        if done > MOST_COUNTS:
+            raise ValueError(
+                f"noise={noise} with S={n_values} takes more than {len(found)} sightings of a word "
+                "to learn, too many to sum over; use less noise or fewer values"
+            )
+        found.append(_predicted(counts, noise) - entropy(offsets))
+    return np.maximum(found, 0.0)
+
+
+def _predicted(counts: np.ndarray, noise: float) -> float:
+    """E[entropy of the prediction] over the partitions [k, S] of the values seen."""
+    n, n_values = int(counts[0].sum()), counts.shape[1]
+    hit, miss = 1 - noise, noise / (n_values - 1)
+    # Of the values seen if h(word) were each of the S values, equally likely before.
+    log_likelihood = counts * math.log(hit) + (n - counts) * math.log(miss)
+    top = log_likelihood.max(1, keepdims=True)
+    likelihood = np.exp(log_likelihood - top)
+    evidence = likelihood.sum(1, keepdims=True)
+    log_orders = np.array([_log_orders(row) for row in counts.tolist()])
+    probability = np.exp(log_orders + top[:, 0]) * evidence[:, 0] / n_values
+    prediction = miss + (hit - miss) * likelihood / evidence
+    return float(-(probability @ (prediction * np.log(prediction)).sum(1)))
+
+
+def _log_orders(counts: list[int]) -> float:
+    """Log of the number of value sequences whose counts, sorted, are these."""
+    factorials = sum(math.lgamma(count + 1) for count in counts)
+    same = sum(math.lgamma(times + 1) for times in Counter(counts).values())
+    return math.lgamma(sum(counts) + 1) + math.lgamma(len(counts) + 1) - factorials - same
+
+
+def _partitions(n: int, parts: int, largest: int) -> Iterator[tuple[int, ...]]:
+    """The ways to write n as `parts` falling numbers of at most `largest`, zeros included."""
+    if parts == 0:
+        yield ()
+        return
+    for first in range(min(n, largest), -(-n // parts) - 1, -1):
+        for others in _partitions(n - first, parts - 1, first):
+            yield (first, *others)

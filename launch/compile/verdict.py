@@ -1,0 +1,201 @@
+"""This file puts the report of a compiled program into words: a table, a verdict, a ranking."""
+
+from collections.abc import Callable
+from typing import Any
+
+import rich.table
+
+from launch.sweep.live import si
+from train.ahead_of_time import topology as topologies
+
+
+def shortage(report: dict[str, Any]) -> str:
+    """By how much a program that does not fit is too large."""
+    memory = report["memory"]
+    over = memory["peak"] - memory["hbm"]
+    return (
+        f"{report['detail']['name']} does not fit {report['topology']}: it needs "
+        f"{gib(memory['peak'])} of the {gib(memory['hbm'])} that a device has, {gib(over)} too much"
+    )
+
+
+def verdict(report: dict[str, Any], config: Any) -> str:
+    """Fits or not, by how much, and which knob to turn."""
+    memory = report["memory"]
+    if report["fits"]:
+        free = memory["hbm"] - memory["peak"]
+        return (
+            f"FITS: {gib(memory['peak'])} of {gib(memory['hbm'])}, {gib(free)} free "
+            f"({free / memory['hbm']:.0%})"
+        )
+    turned = [advice for key, helps, advice in KNOBS if _helps(key, helps, config, report)]
+    return f"DOES NOT FIT: {shortage(report)}\nTurn one of: " + "; ".join(turned)
+
+
+def _helps(key: str, helps: Callable[[Any, dict], bool], config: Any, report: dict) -> bool:
+    section, _, leaf = key.partition(".")
+    return helps(config[section][leaf], report)
+
+
+def _rows(report: dict[str, Any]) -> float:
+    """Sequences of the devices that share them."""
+    mesh = report["detail"]["mesh"]
+    return report["detail"]["batch_size"] / (mesh.get("data", 1) * mesh.get("fsdp", 1))
+
+
+def _mostly_state(report: dict[str, Any]) -> bool:
+    return report["memory"]["argument"] > report["memory"]["hbm"] / 2
+
+
+# (config key, whether turning it could help, what to do), the cheapest first.
+KNOBS = (
+    (
+        "mesh.data",
+        lambda value, report: report["detail"]["mesh"].get("data", 1) > 1,
+        "mesh.data=1 mesh.fsdp=-1, which splits parameters and moments over all devices",
+    ),
+    (
+        "train.accumulation",
+        lambda value, report: _rows(report) / value > 1,
+        "a larger train.accumulation, or a smaller train.batch_size",
+    ),
+    ("model.remat", lambda value, report: value != "full", "model.remat=full"),
+    ("train.loss_chunk", lambda value, report: not value, "train.loss_chunk=512"),
+    ("optimizer.moments", lambda value, report: value != "bfloat16", "optimizer.moments=bfloat16"),
+    ("mesh.sequence", lambda value, report: _rows(report) <= 1, "mesh.sequence=2 or more"),
+    ("mesh.tensor", lambda value, report: _rows(report) <= 1, "mesh.tensor=2 or more"),
+    (
+        "mesh.fsdp",
+        lambda value, report: _mostly_state(report),
+        "a larger topology, for the state alone takes more than half of a device",
+    ),
+    ("model.context_length", lambda value, report: True, "a shorter model.context_length"),
+)
+
+
+def heading(report: dict[str, Any]) -> str:
+    """What was compiled, for what."""
+    detail = report["detail"]
+    mesh = " ".join(f"{axis}={size}" for axis, size in detail["mesh"].items())
+    return (
+        f"{detail['name']}: {si(detail['parameters'])} parameters on {report['topology']}, "
+        f"{report['devices']} devices, {mesh}"
+    )
+
+
+def table(report: dict[str, Any]) -> rich.table.Table:
+    """The report, for people."""
+    memory, flops, detail = report["memory"], report["flops"], report["detail"]
+    out = rich.table.Table(box=None, pad_edge=False, show_header=False)
+    out.add_row(
+        "of one device, one step",
+        f"batch {detail['batch_size']} x {detail['context_length']} tokens over all devices",
+    )
+    out.add_row("memory: arguments", gib(memory["argument"]))
+    out.add_row("memory: temporary", gib(memory["temporary"]))
+    out.add_row("memory: peak", f"{gib(memory['peak'])} of {gib(memory['hbm'])}")
+    if flops["matmul"] is not None:
+        _measured(out, report)
+    for loop in detail["loops_counted_once"][1:]:  # the first is the loop over steps
+        out.add_row("WARNING", f"loop {loop} counted once: how often it runs is not known")
+    out.add_row("compiled in", f"{detail['compile_seconds']:.1f} s")
+    return out
+
+
+def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
+    """The rows of a program that fits."""
+    flops, detail = report["flops"], report["detail"]
+    out.add_row("FLOPs of the model", f"{flops['model'] / 1e12:.4g} T (PaLM's count)")
+    out.add_row(
+        "FLOPs of products",
+        f"{flops['matmul'] / 1e12:.4g} T, {detail['recompute']:.3f} x what the model needs",
+    )
+    for name, kernel in detail["kernel_flops"].items():
+        note = "UNKNOWN, counted as 0" if name in detail["unknown_kernels"] else "by formula"
+        out.add_row(f"  of them {name}", f"{kernel / 1e12:.4g} T ({note})")
+    if detail["kernel_flops"]:
+        out.add_row("kernels, at the chip's peak", f"{detail['kernel_seconds']:.4g} s")
+    for kind, moved in report["collectives"].items():
+        out.add_row(
+            kind,
+            f"{si(moved['payload'])}B payload, {si(moved['wire'])}B on the wire, "
+            f"{detail['calls'][kind]:,} calls",
+        )
+    out.add_row("wire time, if nothing hides it", f"{detail['wire_seconds']:.4g} s")
+    if "*" in report["topology"]:
+        out.add_row("WARNING", "what slices send each other over their slow network is not counted")
+    band = f"ESTIMATE, {error_band(detail)}"
+    out.add_row("cycles, but for kernels", f"{report['estimated_cycles']:.4g} (the compiler's own)")
+    out.add_row("step, kernels too", f"{report['estimated_step_seconds']:.4g} s ({band})")
+    out.add_row("MFU", f"{report['estimated_mfu']:.1%} ({band})")
+    out.add_row("tokens/s", f"{detail['tokens_per_second']:,.0f} of all devices ({band})")
+
+
+def error_band(detail: dict[str, Any]) -> str:
+    """How far the estimate may lie from a measured step."""
+    band = detail["error_band"]
+    return f"±{band:.0%}" if band else "error unknown on this chip"
+
+
+def listing() -> rich.table.Table:
+    """What `--topologies` prints."""
+    out = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("chip", "devices", "HBM", "bf16", "clock", "ICI", "slices"):
+        out.add_column(column, no_wrap=column != "slices")
+    for kind, chip in topologies.CHIPS.items():
+        out.add_row(
+            kind,
+            str(chip.per_chip),
+            gib(chip.hbm),
+            f"{chip.peak / 1e12:.0f} TFLOP/s",
+            f"{chip.clock / 1e9:.2f} GHz",
+            f"{chip.ici / 1e9:.0f} GB/s",
+            " ".join(chip.slices),
+        )
+    return out
+
+
+def gib(size: float) -> str:
+    """Bytes as '2.71 GiB'."""
+    return f"{size / topologies.GIB:.2f} GiB"
+
+
+def outcome(variant: Any) -> str:
+    """One variant of a search, in a few words."""
+    if variant.report is None:
+        return f"FAILED: {variant.error}"
+    memory = variant.report["memory"]
+    held = f"{gib(memory['peak'])} of {gib(memory['hbm'])}"
+    if not variant.fits:
+        return f"{held}: does not fit"
+    return (
+        f"{held}, est. {variant.report['detail']['tokens_per_second']:,.0f} tokens/s, "
+        f"MFU {variant.report['estimated_mfu']:.1%}"
+    )
+
+
+def ranking(variants: list) -> rich.table.Table:
+    """The variants of a search in their order."""
+    out = rich.table.Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "variant", "peak", "recompute", "wire", "est. step", "est. tokens/s", "MFU"):
+        wide = column == "variant"
+        out.add_column(column, justify="left" if wide else "right", no_wrap=not wide)
+    for place, variant in enumerate(variants, 1):
+        report = variant.report
+        if not variant.fits:
+            why = "does not fit" if report else variant.error
+            peak = gib(report["memory"]["peak"]) if report else ""
+            out.add_row("", f"{variant}: {why}", peak, *[""] * 5)
+            continue
+        wire = sum(moved["wire"] for moved in report["collectives"].values())
+        out.add_row(
+            str(place),
+            str(variant),
+            gib(report["memory"]["peak"]),
+            f"{report['detail']['recompute']:.3f}",
+            f"{si(wire)}B",
+            f"{report['estimated_step_seconds']:.4g} s",
+            f"{report['detail']['tokens_per_second']:,.0f}",
+            f"{report['estimated_mfu']:.1%}",
+        )
+    return out

@@ -1,0 +1,171 @@
+"""This file turns sizes into trials: real shapes near every N, written as a sweep's config file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from launch.flags import ROOT
+from launch.pilot.shapes import interpolated
+from model.transformer import count
+from model.transformer.config import ModelConfig, derive
+from scaling.design.pilot_trials import UNCERTAIN
+
+NARROWEST, WIDEST = 8, 16384
+MOST_STEP = 2.25  # between sizes: a parabola through sparser ones is biased
+FINEST, STEPS_AN_OCTAVE = 8, 16  # widths are multiples of 8, and of more from 256 on
+SWEEP = '''"""{doc}"""
+
+from launch.flags import load_config
+
+BASE = {base!r}
+CHANGES = {changes!r}  # of the base, as on the command line
+TRIALS = (
+{rows}
+)
+
+
+def get_config(arg=None):
+    """The base of all trials."""
+    return load_config(BASE, CHANGES)
+
+
+def get_sweep(config):
+    """A trial a row."""
+    return [dict(trial) for trial in TRIALS]
+'''
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model of the base config with other layers, width and heads."""
+
+    model: ModelConfig
+    params: int
+
+    @property
+    def width(self) -> int:
+        return self.model.d_model
+
+    @property
+    def text(self) -> str:
+        return f"{self.model.n_layers}x{self.width}"
+
+    def tokens(self, flops: float, convention: str) -> float:
+        return flops / count.flops_per_token(self.model, convention)
+
+    def overrides(self) -> dict[str, Any]:
+        keys = ("n_layers", "d_model", "n_heads")
+        return {f"model.{key}": getattr(self.model, key) for key in keys}
+
+
+def shape_of(base: ConfigDict, vocab_size: int, changes: Mapping[str, Any]) -> Shape:
+    """The base's model with changed keys. ValueError where they make none."""
+    keys = base.model.to_dict() | dict(changes)
+    model = derive(keys | {"vocab_size": keys["vocab_size"] or vocab_size})
+    return Shape(model, sum(count.parameters(model).values()))
+
+
+def sweep_shapes(base: ConfigDict, vocab_size: int, trials: Sequence[Mapping]) -> list[Shape]:
+    """The shape of every trial of a sweep; the base's own where there are none."""
+    changes = [
+        {key.removeprefix("model."): value for key, value in trial.items() if "model." in key}
+        for trial in trials or [{}]
+    ]
+    return [shape_of(base, vocab_size, change) for change in changes]
+
+
+def candidates(base: ConfigDict, vocab_size: int, known: Sequence[Shape]) -> list[Shape]:
+    """The shapes to choose from, by rising N: every width has the depth that the known shapes have
+    there (aspect ratio interpolated in log width, held beyond them) and the nearest one's heads.
+    """
+    aspects: dict[int, list[float]] = {}
+    for shape in known:
+        aspects.setdefault(shape.width, []).append(shape.width / shape.model.n_layers)
+    widths = sorted(aspects)
+    means = [math.prod(aspects[w]) ** (1 / len(aspects[w])) for w in widths]
+    found, width = [], NARROWEST
+    while width <= WIDEST:
+        nearest = min(known, key=lambda shape: abs(math.log(shape.width / width)))
+        layers = max(1, round(width / interpolated(widths, means, width)))
+        change = {"n_layers": layers, "d_model": width, "n_heads": nearest.model.n_heads}
+        try:
+            found.append(shape_of(base, vocab_size, change))
+        except ValueError:
+            pass  # heads that do not divide this width
+        octave = 2 ** int(math.log2(width))
+        width += max(FINEST, octave // STEPS_AN_OCTAVE)
+    if not found:
+        raise ValueError(
+            f"model.n_heads={known[0].model.n_heads} fits no width up to {WIDEST}; use a power of 2"
+        )
+    return sorted(found, key=lambda shape: shape.params)
+
+
+def nearest_to(shapes: Sequence[Shape], params: float) -> Shape:
+    """The shape closest in log N."""
+    return min(shapes, key=lambda shape: abs(math.log(shape.params / params)))
+
+
+def bracketing(shapes: Sequence[Shape], log_n: float, half: float, sizes: int) -> list[Shape]:
+    """So many distinct shapes from log N - half to log N + half. ValueError where fewer than two
+    lie on either side.
+    """
+    chosen: list[Shape] = []
+    for i in range(sizes):
+        target = math.exp(log_n - half + 2 * half * i / (sizes - 1))
+        left = [shape for shape in shapes if shape not in chosen]
+        chosen += [nearest_to(left, target)] if left else []
+    chosen.sort(key=lambda shape: shape.params)
+    below = sum(math.log(shape.params) < log_n for shape in chosen)
+    if not 2 <= below <= len(chosen) - 2:
+        raise ValueError(
+            f"the shapes of this config do not bracket N = {math.exp(log_n):.3g}: they have "
+            f"{shapes[0].params:.3g} to {shapes[-1].params:.3g} parameters; use other --budgets or "
+            "--share"
+        )
+    return chosen
+
+
+def half_range(span: float, sd: float) -> float:
+    """In log N, to either side of N*: a factor `span`, and what is not known of N*, to 90 %."""
+    return math.log(span) + UNCERTAIN * sd
+
+
+def enough(half: float, sizes: int) -> int:
+    """So many sizes, or more where they would lie further apart than MOST_STEP."""
+    return max(sizes, 1 + math.ceil(2 * half / math.log(MOST_STEP)))
+
+
+def trial(
+    budget: float, shape: Shape, rate: float, holdout: bool = False, seed: int | None = None
+) -> dict[str, Any]:
+    """One row of a sweep."""
+    name = f"{budget:.1e}-d{shape.width}".replace("+", "")
+    row = {"name": name, "holdout": holdout, "train.duration": f"{budget:g} flops"}
+    row |= shape.overrides() | {"optimizer.learning_rate": rate}
+    return row if seed is None else row | {"seed": seed}
+
+
+def write_sweep(
+    path: Path, doc: str, base: str, changes: Mapping[str, str], trials: Sequence[Mapping]
+) -> Path:
+    """A config file that `isoflop sweep` takes."""
+    from scaling.drafts import write
+
+    rows = "\n".join(f"    {dict(row)!r}," for row in trials)
+    text = SWEEP.format(doc=doc, base=lasting(base), changes=dict(changes), rows=rows)
+    return write(path, text)
+
+
+def lasting(spec: str) -> str:
+    """'configs/x.py:arg' as it is found from any folder: absolute, unless it is of the checkout."""
+    name, found, arg = spec.partition(".py:")
+    path = Path(name + ".py" if found else name)
+    path = path.resolve() if path.is_file() else ROOT / path
+    if path.is_relative_to(ROOT):
+        path = path.relative_to(ROOT)
+    return f"{path.as_posix()}:{arg}" if found else path.as_posix()

@@ -1,0 +1,219 @@
+"""This file turns a sweep's config file into its trials: resolved, counted, each once."""
+
+import heapq
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base as defaults
+from data import store
+from launch import flags
+from launch.files import read_json, write_json
+from launch.runners.local import Slot
+from launch.trial import run as trial
+from launch.trial import trunk
+
+CONVENTION = "chinchilla"  # counts attention and the head, so that time is in proportion to it
+ASSUMED_FLOPS = {"cpu": 4e10, "gpu": 5e13, "tpu": 5e13}
+"""Model FLOP/s of one core or device where no trial has been measured yet."""
+START_SECONDS = 6.0  # of one trial: data, compilation, final evaluation, checkpoint
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of a sweep before it runs. `about` is what `trial.describe` says of it.
+
+    A trial with a `trunk`, the id of another, starts from its state after `branched_at` steps.
+    """
+
+    id: str
+    overrides: Mapping[str, Any]
+    config: ConfigDict
+    about: Mapping[str, Any]
+    trunk: str = ""
+    branched_at: int = 0
+
+    @property
+    def holdout(self) -> bool:
+        return self.config.holdout
+
+    @property
+    def params(self) -> int:
+        return sum(self.about["params"].values())
+
+    @property
+    def flops(self) -> float:
+        return self.about["flops"][CONVENTION]
+
+    @property
+    def cost(self) -> float:
+        """The FLOPs that its trunk has not spent already."""
+        return self.flops - (self.flops_until(self.branched_at) if self.branched_at else 0.0)
+
+    def flops_until(self, step: int) -> float:
+        return self.flops * step / self.about["steps"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: the config all trials start from, and the trials, the largest first."""
+
+    spec: str
+    base: ConfigDict
+    trials: tuple[Planned, ...]
+    duplicates: int
+
+    @property
+    def stages(self) -> tuple[list[Planned], ...]:
+        """What may run at the same time: trials on their own, those that branch from them, and
+        the held-out ones, which all others predict."""
+        fitted = [planned for planned in self.trials if not planned.holdout]
+        return (
+            [planned for planned in fitted if not planned.trunk],
+            [planned for planned in fitted if planned.trunk],
+            [planned for planned in self.trials if planned.holdout],
+        )
+
+
+def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
+    """The trials of a config file's `get_sweep`, with the command line's overrides on their base.
+
+    Text is tokenized here, once, before any worker starts. Raises ValueError or FileNotFoundError
+    in one line that names the trial.
+    """
+    base = flags.load_config(spec, overrides)
+    module, _ = flags.load_module(spec)
+    if not hasattr(module, "get_sweep"):
+        raise ValueError(f"config={spec} has no get_sweep(config); use isoflop train for one model")
+    variations = module.get_sweep(base)
+    if not variations:
+        raise ValueError(f"config={spec}: get_sweep returns no trials")
+    datasets: dict[str, store.Dataset] = {}
+    trials: dict[str, Planned] = {}
+    for number, variation in enumerate(variations):
+        try:
+            planned = _planned(base, variation, datasets)
+        except ValueError as error:
+            raise ValueError(f"trial {number} of {spec} {dict(variation)}: {error}") from error
+        if trials.setdefault(planned.id, planned).holdout != planned.holdout:
+            raise ValueError(
+                f"trial {number} of {spec} {dict(variation)} is both fitted and held out; drop one"
+            )
+    shared = share_trunks(trials.values())
+    ordered = sorted(shared, key=lambda planned: (-planned.cost, planned.id))
+    return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
+
+
+def _planned(
+    base: ConfigDict, variation: Mapping[str, Any], datasets: dict[str, store.Dataset]
+) -> Planned:
+    config = base.copy_and_resolve_references()
+    config.lock()
+    flags.apply_overrides(config, variation)
+    section = config.data.to_json()
+    if section not in datasets:
+        datasets[section] = store.prepare(config.data)
+    resolved = trial.resolve(config, datasets[section])
+    return Planned(trial.trial_id(resolved), dict(variation), resolved, trial.describe(resolved))
+
+
+def share_trunks(trials: Iterable[Planned]) -> list[Planned]:
+    """The trials; those that ask for it branch from the longest fitted one that is the same so far.
+
+    That one is a trial like any other, which also keeps a checkpoint wherever another leaves it. A
+    held-out trial that is longer than every fitted one starts where that one begins to decay.
+    """
+    trials = list(trials)
+    groups: dict[str, list[Planned]] = {}
+    for planned in trials:
+        if planned.config.checkpoint.share_trunks:
+            common = json.dumps(trunk.stem(trial.identity(planned.config)), sort_keys=True)
+            groups.setdefault(common, []).append(planned)
+    changed = {}
+    for group in groups.values():
+        last = {planned.id: trunk.branch_step(planned.config) for planned in group}
+        fitted = [planned for planned in group if not planned.holdout]
+        longest = max(fitted, key=lambda planned: (last[planned.id], planned.id), default=None)
+        for planned in group:
+            step = min(last[planned.id], last[longest.id]) if longest else 0
+            if planned is not longest and step > 0:
+                changed[planned.id] = replace(planned, trunk=longest.id, branched_at=step)
+        if steps := {changed[planned.id].branched_at for planned in group if planned.id in changed}:
+            config = longest.config.copy_and_resolve_references()
+            config.checkpoint.keep_at += tuple(f"{step} steps" for step in sorted(steps))
+            changed[longest.id] = replace(longest, config=config)
+    return [changed.get(planned.id, planned) for planned in trials]
+
+
+def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
+    """What shared trunks spare, in a line, given the first step of each trial; '' if nothing."""
+    spared = sum(planned.flops_until(branched_at[planned.id]) for planned in plan.trials)
+    if not spared:
+        return ""
+    whole = sum(planned.flops for planned in plan.trials)
+    count = sum(step > 0 for step in branched_at.values())
+    return (
+        f"{count} trials branch from longer ones: {whole - spared:.3g} FLOPs in place of "
+        f"{whole:.3g}, {spared / whole:.0%} saved"
+    )
+
+
+def record(plan: Plan, workdir: Path) -> None:
+    """Writes sweep.json; ValueError if the folder holds a sweep of another base config."""
+    file = workdir / "sweep.json"
+    base = json.loads(plan.base.to_json())
+    trials = {
+        planned.id: {"overrides": planned.overrides, "holdout": planned.holdout}
+        for planned in plan.trials
+    }
+    if before := read_json(file):
+        differs = difference(before["base"], base, json.loads(defaults.get_config().to_json()))
+        if differs:
+            raise ValueError(
+                f"workdir={workdir} holds another sweep: {differs}; use another folder"
+            )
+        trials = before["trials"] | trials
+    write_json(file, {"config": plan.spec, "base": base, "trials": trials})
+
+
+def difference(there: Mapping, here: Mapping, default: Mapping, prefix: str = "") -> str:
+    """The first key in which two nested dicts differ, with both values; '' if none does. A key that
+    is younger than what is there counts as there with its default."""
+    for key in sorted(set(there) | set(here)):
+        usual = default.get(key)
+        a, b = there.get(key, usual), here.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            known = usual if isinstance(usual, dict) else {}
+            if inner := difference(a, b, known, f"{prefix}{key}."):
+                return inner
+        elif a != b:
+            return f"config.{prefix}{key} is {a!r} there and {b!r} here"
+    return ""
+
+
+def measured_flops(results: Iterable[Mapping]) -> float | None:
+    """Model FLOP/s of one core or device, the median of single-core results; None without any."""
+    rates = sorted(
+        result["flops"][CONVENTION] / result["seconds"]
+        for result in results
+        if result.get("status") == "done" and not result["holdout"] and result["seconds"] > 0
+    )
+    return rates[len(rates) // 2] if rates else None
+
+
+def seconds(flops: float, slot: Slot, rate: float) -> float:
+    """Estimated time of one trial on a slot at `rate` FLOP/s a core or device."""
+    return START_SECONDS + flops / (rate * max(1, len(slot.cores)))
+
+
+def makespan(trials: Iterable[Planned], slots: list[Slot], rate: float) -> float:
+    """Estimated time of the trials in this order, each taken by the slot that is free first."""
+    free = [(0.0, index) for index in range(len(slots))]
+    for planned in trials:
+        time, index = heapq.heappop(free)
+        heapq.heappush(free, (time + seconds(planned.cost, slots[index], rate), index))
+    return max((time for time, _ in free), default=0.0)

@@ -1,0 +1,119 @@
+"""This file trains trials of a sweep in groups: stacked in one process, each in its own folder.
+
+Trials that differ in numbers alone make a group. An accelerator trains many small models as fast as
+one; a CPU core does not, so there are no groups on CPUs unless they are asked for.
+"""
+
+import contextlib
+import fcntl
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from data import store
+from launch.errors import DONE, PREEMPTED, BadInput, bad_input
+from launch.trial import run as trial
+from train.stacked import stackable as alike
+from train.watch import Stop
+
+MOST = 128  # trials of a group where none is asked for; memory may allow fewer at a time
+
+Trial = tuple[ConfigDict, Path, Mapping[str, Any]]
+"""The arguments of `trial.run`."""
+
+
+def most(population: str, platform: str) -> int:
+    """Trials of a group by the flag --population: 'auto', 'off' or a number; 1 means no groups."""
+    known = {"auto": 1 if platform == "cpu" else MOST, "off": 1}
+    if population in known:
+        return known[population]
+    if not population.isdecimal() or int(population) < 1:
+        raise ValueError(f"population={population} is no number of trials; use auto, off or 16")
+    return int(population)
+
+
+def groups(trials: Sequence[Any], most: int, slots: int) -> list[list[Any]]:
+    """The planned trials in groups of at most `most`, the costliest group first.
+
+    Groups are as large as they can be without leaving one of `slots` slots idle.
+    """
+    kinds: dict[str, list[Any]] = {}
+    for planned in trials:
+        alone = most == 1 or alike.fills_devices(planned.config)
+        kind = planned.id if alone else json.dumps(alike.common(planned.config), sort_keys=True)
+        kinds.setdefault(kind, []).append(planned)
+    parts = -(-slots // max(1, len(kinds)))  # of each kind
+    found = []
+    for kind in kinds.values():
+        size = min(most, -(-len(kind) // parts))
+        kind = sorted(kind, key=lambda planned: planned.id)  # the order in which logs are locked
+        found += [kind[first : first + size] for first in range(0, len(kind), size)]
+    return sorted(found, key=lambda group: -sum(planned.cost for planned in group))
+
+
+def run(trials: Sequence[Trial]) -> int:
+    """Trains the trials that have not ended, stacked; one by itself is `trial.run`.
+
+    The exit code is 0 when all have ended, well or not: each result.json says which.
+    """
+    if len(trials) == 1:
+        return trial.run(*trials[0])
+    with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]):
+        return trial.guarded(functools.partial(_run, trials), trials[0][1].parent)
+
+
+def _run(trials: Sequence[Trial], stop: Stop) -> int:
+    # Slow imports, which planning a sweep does without.
+    import jax
+
+    from train.checkpoint import Damaged
+    from train.parallel.mesh import MeshError
+    from train.stacked.population import Member, Population
+
+    going, members = [], []
+    with bad_input():
+        dataset = store.prepare(trials[0][0].data)
+        for config, workdir, overrides in trials:
+            resolved, status, branch = trial.opened(config, workdir, dataset, devices=1)
+            if not status:
+                going.append((resolved, overrides))
+                say = functools.partial(_say, workdir / "log.txt")
+                members.append(Member(resolved, workdir, say, branch))
+    lanes = -(-len(going) // jax.local_device_count())
+    for resolved, _ in going:
+        resolved.train.chunk = resolved.train.chunk or trial.chunk_steps(resolved, lanes=lanes)
+    if not members:
+        return DONE
+    try:
+        population = Population(members, dataset)
+    except (MeshError, Damaged) as error:
+        raise BadInput(error) from error
+    for member in members:
+        trial.begin(member.config, member.workdir, dataset)
+        member.say(f"trained with {len(members) - 1} others; {trials[0][1] / 'log.txt'} has more")
+    statuses = population.train(stop)
+    ended = zip(going, population.records, statuses, strict=True)
+    for (resolved, overrides), record, status in ended:
+        trial.end(resolved, dataset, record, dict(overrides), status)
+    return PREEMPTED if "preempted" in statuses else DONE
+
+
+def _say(log: Path, line: str) -> None:
+    """Adds a line to the log of one trial."""
+    with open(log, "a") as file:
+        file.write(f"{line}\n")
+
+
+@contextlib.contextmanager
+def _locked(logs: Sequence[Path]) -> Iterator[None]:
+    """Holds the logs as `workers` holds that of the first trial: no other sweep trains these
+    meanwhile. Sorted, so that two sweeps never wait for each other."""
+    with contextlib.ExitStack() as files:
+        for log in sorted(logs):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(files.enter_context(open(log, "ab")), fcntl.LOCK_EX)
+        yield

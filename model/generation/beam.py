@@ -1,0 +1,165 @@
+"""This file searches with beams for the likeliest continuations (Graves 2012; Freitag & Al-Onaizan
+2017), by the rules of transformers' `generate`.
+
+A beam's score is the sum of its new tokens' log-probabilities over their number to the power of
+`length_penalty`. At every step the best W of all continuations that don't end go on. Of those that
+end, what is among the best W enters the list of the W best finished. A prompt is done when its list
+is full and its best open beam, scored as if it ended here, is no better than the list's last.
+
+    P prompts, W beams of each, N tokens to add, B = P * W rows, J candidates of a step
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.generation import samplers
+from model.generation.sample import check, decode, pad, prefill, prepare
+from model.generation.samplers import Sampler
+from model.transformer.attention import Cache
+from model.transformer.config import ModelConfig
+
+NEVER = -1e9  # a score below all others
+
+
+@flax.struct.dataclass
+class Beams:
+    """The best continuations of each prompt, best first; after a stop token all is 0."""
+
+    tokens_PWN: jax.Array
+    lengths_PW: jax.Array  # tokens added, the stop token among them
+    scores_PW: jax.Array
+
+
+@flax.struct.dataclass
+class Search:
+    """What one step leaves to the next; `sums` are log-probabilities, not yet over a length."""
+
+    step: jax.Array
+    open: Beams  # scores are sums
+    finished: Beams
+    full_PW: jax.Array  # places of the list of finished beams that are taken
+    hopeful_P: jax.Array  # whether an open beam may still enter the list
+    caches: list[Cache]
+
+
+def search(
+    params: dict,
+    cfg: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    n_tokens: int,
+    beams: int,
+    *,
+    length_penalty: float = 1.0,
+    early_stopping: bool = False,
+    stop: Sequence[int] = (),
+    vocab_size: int = 0,
+) -> Beams:
+    """The `beams` best continuations of each prompt by up to `n_tokens` tokens, as numpy arrays.
+
+    A positive `length_penalty` favours long ones. `early_stopping`: a prompt is done as soon as its
+    list is full. Tokens from `vocab_size` on (0: none) mean nothing. Raises ValueError, naming the
+    argument, its value and what would be valid.
+    """
+    sampler = Sampler(vocab_size=vocab_size or cfg.vocab_size, stop=tuple(stop))
+    check(cfg, prompts, n_tokens, sampler)
+    check_beams(cfg, sampler, beams)
+    prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
+    found = _search(
+        prepare(params, cfg), cfg, prompts_PT, positions_PT, samplers.as_arrays(sampler),
+        jnp.float32(length_penalty), jnp.bool_(early_stopping), n_tokens, length, beams,
+        beams * (1 + max(1, len(stop))),
+    )  # fmt: skip
+    return jax.tree.map(np.asarray, found)
+
+
+def check_beams(cfg: ModelConfig, sampler: Sampler, beams: int) -> None:
+    """ValueError for a number of beams that so many tokens can't fill, in one line."""
+    most = min(sampler.vocab_size, cfg.vocab_size) // (1 + max(1, len(sampler.stop)))
+    if not 1 <= beams <= most:
+        raise ValueError(f"beams={beams} is out of range; use 1 to {most}")
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "n_tokens", "length", "beams", "candidates"))
+def _search(
+    params, cfg, prompts_PT, positions_PT, sampler, length_penalty, early_stopping,
+    n_tokens, length, beams, candidates,
+) -> Beams:  # fmt: skip
+    P, W, N = len(prompts_PT), beams, n_tokens
+    logits_PV, caches = prefill(params, cfg, prompts_PT, positions_PT, length)
+    caches = jax.tree.map(lambda x: jnp.repeat(x, W, axis=0), caches)
+    starts_B = jnp.repeat(positions_PT.max(1) + 1, W)
+    none = Beams(
+        jnp.zeros((P, W, N), jnp.int32),
+        jnp.zeros((P, W), jnp.int32),
+        jnp.full((P, W), NEVER, jnp.float32),
+    )
+    # All beams of a prompt begin alike: one alone may be continued.
+    first = none.replace(scores_PW=none.scores_PW.at[:, 0].set(0))
+    no_PW, yes_P = jnp.zeros((P, W), bool), jnp.ones(P, bool)
+    state = Search(jnp.int32(0), first, none, no_PW, yes_P, caches)
+    pick = functools.partial(
+        _pick, sampler=sampler, penalty=length_penalty, early=early_stopping, J=candidates
+    )
+    state = pick(state, jnp.repeat(logits_PV, W, axis=0))
+
+    def more(state):
+        done = early_stopping & state.full_PW.all()
+        return (state.step < N) & state.hopeful_P.any() & ~done
+
+    def body(state):
+        last_B1 = jax.lax.dynamic_slice_in_dim(state.open.tokens_PWN, state.step - 1, 1, axis=2)
+        positions_B1 = (starts_B + state.step - 1)[:, None]
+        logits_B1V, caches = decode(params, cfg, last_B1.reshape(-1, 1), positions_B1, state.caches)
+        return pick(state.replace(caches=caches), logits_B1V[:, 0])
+
+    return jax.lax.while_loop(more, body, state).finished
+
+
+def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
+    """One more token in every open beam, and what ended with it in the list of finished ones."""
+    P, W, N = state.open.tokens_PWN.shape
+    logprobs_BV = jax.nn.log_softmax(samplers.meaningful(logits_BV, sampler))
+    sums_PX = (logprobs_BV.reshape(P, W, -1) + state.open.scores_PW[..., None]).reshape(P, -1)
+    sums_PJ, index_PJ = jax.lax.top_k(sums_PX, J)
+    parent_PJ, token_PJ = jnp.divmod(index_PJ, logits_BV.shape[-1])
+    tokens_PJN = jnp.take_along_axis(state.open.tokens_PWN, parent_PJ[..., None], axis=1)
+    tokens_PJN = tokens_PJN.at[:, :, state.step].set(token_PJ)
+    length = state.step + 1
+    ended_PJ = (token_PJ[..., None] == sampler.stop).any(-1) | (length == N)
+
+    best_PW = jax.lax.top_k(jnp.where(ended_PJ, NEVER + sums_PJ, sums_PJ), W)[1]
+    going = Beams(tokens_PJN, jnp.full((P, J), length), sums_PJ)
+    going = _rows(going, best_PW)
+    going = going.replace(
+        scores_PW=jnp.where(jnp.take_along_axis(ended_PJ, best_PW, 1), NEVER, going.scores_PW)
+    )
+    parent_B = (jnp.arange(P)[:, None] * W + jnp.take_along_axis(parent_PJ, best_PW, 1)).ravel()
+    caches = jax.tree.map(lambda x: x[parent_B], state.caches)
+
+    enters_PJ = ended_PJ & (jnp.arange(J) < W) & state.hopeful_P[:, None]
+    enters_PJ &= ~(early & state.full_PW.all(1, keepdims=True))
+    scores_PJ = jnp.where(enters_PJ, sums_PJ / length.astype(jnp.float32) ** penalty, NEVER)
+    ended = Beams(tokens_PJN, jnp.full((P, J), length), scores_PJ)
+    every = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), state.finished, ended)
+    best_PW = jax.lax.top_k(every.scores_PW, W)[1]
+    full_PW = jnp.take_along_axis(jnp.concatenate([state.full_PW, enters_PJ], 1), best_PW, 1)
+    finished = _rows(every, best_PW)
+
+    hope_P = going.scores_PW[:, 0] / length.astype(jnp.float32) ** penalty
+    worst_P = jnp.where(full_PW.all(1), finished.scores_PW.min(1), NEVER)
+    hopeful_P = state.hopeful_P & (hope_P > worst_P)
+    return Search(length, going, finished, full_PW, hopeful_P, caches)
+
+
+def _rows(beams: Beams, index_PW: jax.Array) -> Beams:
+    """These beams of each prompt."""
+
+    def take(x):
+        return jnp.take_along_axis(x, index_PW.reshape(*index_PW.shape, *[1] * (x.ndim - 2)), 1)
+
+    return jax.tree.map(take, beams)

@@ -1,0 +1,320 @@
+"""This file samples: it reads prompts in one pass, then decodes token by token with the cache.
+
+`sample` is for people: lists of tokens in, numpy out, bad requests refused; `stream` is the same
+bit by bit. Under them, `begin` and `advance` are the jitted programs. A row's randomness follows
+from the key, its number and the step: a larger n adds rows and a larger n_tokens adds tokens,
+neither changes those that were there.
+
+    P prompts, T their padded length, N tokens to add, B = P * n rows, M most likely tokens shown
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.generation import samplers
+from model.generation.samplers import Sampler
+from model.transformer.attention import Cache
+from model.transformer.config import ModelConfig
+from model.transformer.decoder import Decoder, empty_caches, unstack
+
+BUCKET = 32  # lengths are padded to a multiple: those that share one share a compiled program
+CHUNK = 32  # steps of one call
+
+
+@flax.struct.dataclass
+class Samples:
+    """Rows [P * n], those of one prompt together. After a row's stop token all is 0.
+
+    Log-probabilities, in nats, are the model's own: before whatever the sampler does to them.
+    """
+
+    tokens_BN: jax.Array
+    logprobs_BN: jax.Array
+    lengths_B: jax.Array  # tokens drawn, the stop token among them
+    top_tokens_BNM: jax.Array  # most likely first
+    top_logprobs_BNM: jax.Array
+
+
+@flax.struct.dataclass
+class State:
+    """What one step leaves to the next."""
+
+    step: jax.Array  # tokens drawn so far
+    tokens_B: jax.Array  # the last of them, not in the caches yet
+    live_B: jax.Array  # whether each row goes on
+    starts_B: jax.Array  # tokens of its prompt
+    keys_B: jax.Array
+    seen_BV: jax.Array  # tokens that occurred, in the prompt or since
+    caches: list[Cache]
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def _prepared(params: dict, cfg: ModelConfig) -> dict:
+    def cast(path, x):
+        return x.astype(cfg.dtype) if path[-1].key in ("kernel", "embedding") else x
+
+    return unstack(jax.tree_util.tree_map_with_path(cast, params), cfg)
+
+
+def prepare(params: dict, cfg: ModelConfig) -> dict:
+    """Parameters as decoding reads them fastest: layer by layer, in the dtype of the computation.
+
+    What takes parameters here takes either form, and prepares the stored one at every call.
+    """
+    return params if isinstance(params["blocks"], tuple) else _prepared(params, cfg)
+
+
+def prefill(
+    params: dict, cfg: ModelConfig, prompts_PT: jax.Array, positions_PT: jax.Array, length: int,
+    at_once: int = 1,
+) -> tuple[jax.Array, list[Cache]]:  # fmt: skip
+    """Logits [P, V] after each prompt, and caches for contexts of `length` that hold the prompts.
+
+    Padding, on either side, stands at position -1, which no query sees and no cache keeps.
+    """
+    caches = empty_caches(cfg, len(prompts_PT), length, at_once)
+    x_PTD, caches = Decoder(cfg).apply(
+        {"params": params}, prompts_PT, positions_PT, caches, method="prefill"
+    )
+    last_P11 = positions_PT.argmax(1)[:, None, None]
+    last_P1D = jnp.take_along_axis(x_PTD, last_P11, axis=1)
+    logits_P1V = Decoder(cfg).apply({"params": params}, last_P1D, method="logits")
+    return logits_P1V[:, 0].astype(jnp.float32), caches
+
+
+def decode(
+    params: dict, cfg: ModelConfig, tokens_BT: jax.Array, positions_BT: jax.Array,
+    caches: list[Cache],
+) -> tuple[jax.Array, list[Cache]]:  # fmt: skip
+    """Logits [B, T, V] after each of T more tokens a row, and the caches with them in."""
+    logits_BTV, caches = Decoder(cfg).apply(
+        {"params": params}, tokens_BT, positions_BT, caches, method="decode"
+    )
+    return logits_BTV.astype(jnp.float32), caches
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "n", "length", "top", "at_once"))
+def begin(
+    params: dict,
+    cfg: ModelConfig,
+    prompts_PT: jax.Array,
+    positions_PT: jax.Array,
+    key: jax.Array,
+    sampler: Sampler,
+    n: int,
+    length: int,
+    top: int,
+    at_once: int = 1,
+) -> tuple[State, Samples]:
+    """The first token of `n` continuations of every prompt."""
+    logits_PV, caches = prefill(params, cfg, prompts_PT, positions_PT, length, at_once)
+    P, V = logits_PV.shape
+    occurs_PT = jnp.where(positions_PT >= 0, prompts_PT, V)
+    seen_PV = jnp.zeros((P, V), bool).at[jnp.arange(P)[:, None], occurs_PT].set(True, mode="drop")
+    logits_BV, seen_BV, starts_B, caches = jax.tree.map(
+        lambda x: jnp.repeat(x, n, axis=0), (logits_PV, seen_PV, positions_PT.max(1) + 1, caches)
+    )
+    B = P * n
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
+    live_B, none_B = jnp.ones(B, bool), jnp.zeros(B, jnp.int32)
+    state = State(jnp.int32(0), none_B, live_B, starts_B, keys_B, seen_BV, caches)
+    return _draw(state, logits_BV, sampler, top)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "size", "top"), donate_argnames="state")
+def advance(
+    params: dict,
+    cfg: ModelConfig,
+    state: State,
+    sampler: Sampler,
+    count: jax.Array,
+    size: int,
+    top: int,
+) -> tuple[State, Samples]:
+    """`count` more tokens, at most `size`, in every row that goes on."""
+
+    def more(carry):
+        done, state, _ = carry
+        return (done < count) & state.live_B.any()
+
+    def body(carry):
+        done, state, drawn = carry
+        positions_B = state.starts_B + state.step - 1
+        logits_B1V, caches = decode(
+            params, cfg, state.tokens_B[:, None], positions_B[:, None], state.caches
+        )
+        state, one = _draw(state.replace(caches=caches), logits_B1V[:, 0], sampler, top)
+
+        def put(every, x):
+            if x.ndim == 1:  # lengths
+                return every + x
+            return jax.lax.dynamic_update_slice_in_dim(every, x, done, axis=1)
+
+        return done + 1, state, jax.tree.map(put, drawn, one)
+
+    start = (jnp.int32(0), state, _empty(len(state.tokens_B), size, top))
+    _, state, drawn = jax.lax.while_loop(more, body, start)
+    return state, drawn
+
+
+def _empty(B: int, N: int, M: int) -> Samples:
+    zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
+    whole = functools.partial(jnp.zeros, dtype=jnp.int32)
+    return Samples(whole((B, N)), zeros((B, N)), whole(B), whole((B, N, M)), zeros((B, N, M)))
+
+
+def _draw(state: State, logits_BV: jax.Array, sampler: Sampler, top: int) -> tuple[State, Samples]:
+    """One more token in every row that goes on."""
+    logits_BV = samplers.meaningful(logits_BV, sampler)
+    keys_B = jax.vmap(jax.random.fold_in, (0, None))(state.keys_B, state.step)
+    tokens_B = samplers.draw(keys_B, logits_BV, sampler, state.seen_BV)
+    logprobs_BV = jax.nn.log_softmax(logits_BV)
+    logprobs_B1 = jnp.take_along_axis(logprobs_BV, tokens_B[:, None], axis=1)
+    top_BM, top_tokens_BM = jax.lax.top_k(logprobs_BV, top)
+    live_B = state.live_B
+    alive = lambda x: jnp.where(live_B.reshape(-1, *[1] * (x.ndim - 1)), x, 0)  # noqa: E731
+    drawn = Samples(
+        tokens_BN=alive(tokens_B[:, None]),
+        logprobs_BN=alive(logprobs_B1),
+        lengths_B=live_B.astype(jnp.int32),
+        top_tokens_BNM=alive(top_tokens_BM[:, None]),
+        top_logprobs_BNM=alive(top_BM[:, None]),
+    )
+    state = state.replace(
+        step=state.step + 1,
+        tokens_B=tokens_B,
+        live_B=live_B & ~(tokens_B[:, None] == sampler.stop).any(1),
+        seen_BV=samplers.mark(state.seen_BV, tokens_B),
+    )
+    return state, drawn
+
+
+GoesOn = Callable[[Samples], np.ndarray]
+"""Whether each row [B] goes on after these tokens: what only the caller can tell, as from text."""
+
+
+def stream(
+    params: dict,
+    cfg: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    n_tokens: int,
+    sampler: Sampler,
+    *,
+    n: int = 1,
+    seed: int = 0,
+    top: int = 0,
+    chunk: int = CHUNK,
+    goes_on: GoesOn | None = None,
+) -> Iterator[Samples]:
+    """What `sample` returns, in pieces of `chunk` tokens and the first alone, as numpy arrays."""
+    check(cfg, prompts, n_tokens, sampler, n, top)
+    params, sampler = prepare(params, cfg), samplers.as_arrays(sampler)
+    prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
+    key = jax.random.key(seed)
+    state, drawn = begin(params, cfg, prompts_PT, positions_PT, key, sampler, n, length, top)
+    left, taken = n_tokens, 1
+    while True:
+        drawn = jax.tree.map(np.asarray, drawn)
+        yield jax.tree.map(lambda x: x if x.ndim == 1 else x[:, :taken], drawn)  # noqa: B023
+        left -= taken
+        if goes_on is not None:
+            state = state.replace(live_B=state.live_B & goes_on(drawn))
+        if not left or not np.asarray(state.live_B).any():
+            return
+        taken = min(left, chunk)
+        size = -(-chunk // CHUNK) * CHUNK
+        state, drawn = advance(params, cfg, state, sampler, jnp.int32(taken), size, top)
+
+
+def sample(
+    params: dict,
+    cfg: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    n_tokens: int,
+    sampler: Sampler,
+    *,
+    n: int = 1,
+    seed: int = 0,
+    top: int = 0,
+) -> Samples:
+    """`n` continuations of each prompt by up to `n_tokens` tokens, as numpy arrays.
+
+    `top` most likely tokens of every step come along. Raises ValueError, naming the argument, its
+    value and what would be valid.
+    """
+    pieces = stream(params, cfg, prompts, n_tokens, sampler, n=n, seed=seed, top=top)
+    return join(pieces, n_tokens)
+
+
+def join(pieces: Iterable[Samples], n_tokens: int) -> Samples:
+    """The pieces of a stream as one; a row takes from each as many tokens as it drew there."""
+    pieces = list(pieces)
+    whole = jax.tree.map(
+        lambda x: np.zeros_like(x, shape=(x.shape[0], n_tokens, *x.shape[2:])[: max(x.ndim, 1)])
+        if x.ndim > 1 else np.zeros_like(x), pieces[0],
+    )  # fmt: skip
+    for piece in pieces:
+        for row, (at, more) in enumerate(zip(whole.lengths_B, piece.lengths_B, strict=True)):
+            for name in ("tokens_BN", "logprobs_BN", "top_tokens_BNM", "top_logprobs_BNM"):
+                getattr(whole, name)[row, at : at + more] = getattr(piece, name)[row, :more]
+        whole.lengths_B[:] += piece.lengths_B
+    return whole
+
+
+def pad(
+    cfg: ModelConfig, prompts: Sequence[Sequence[int]], n_tokens: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Tokens [P, T] and their positions [P, T], -1 for padding; and the length of the contexts."""
+    # longrope chooses by length, which then is the true one.
+    bucket = 1 if cfg.rope_scaling == "longrope" else BUCKET
+    lengths_P1 = np.array([[len(prompt)] for prompt in prompts])
+    longest = int(lengths_P1.max())
+    T = min(-(-longest // bucket) * bucket, cfg.context_length)
+    prompts_PT = np.zeros((len(prompts), T), np.int32)
+    for row, prompt in zip(prompts_PT, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    time_T = np.arange(T, dtype=np.int32)
+    length = min(-(-(longest + n_tokens) // bucket) * bucket, cfg.context_length)
+    return prompts_PT, np.where(time_T < lengths_P1, time_T, np.int32(-1)), length
+
+
+def check(
+    cfg: ModelConfig,
+    prompts: Sequence[Sequence[int]],
+    n_tokens: int,
+    sampler: Sampler,
+    n: int = 1,
+    top: int = 0,
+) -> None:
+    """ValueError for what `sample` can't do, in one line."""
+    if not len(prompts) or not all(len(prompt) for prompt in prompts):
+        raise ValueError("prompt is empty; give it at least one token")
+    longest = max(len(prompt) for prompt in prompts)
+    size = f"model.context_length={cfg.context_length}"
+    if longest >= cfg.context_length:
+        raise ValueError(f"prompt has {longest} tokens and {size} no room for more; shorten it")
+    room = cfg.context_length - longest
+    if not 1 <= n_tokens <= room:
+        raise ValueError(f"tokens={n_tokens} and a prompt of {longest} in {size}; use 1 to {room}")
+    for token in (min(map(min, prompts)), max(map(max, prompts))):
+        if not 0 <= token < cfg.vocab_size:
+            raise ValueError(f"prompt holds token {token}; model.vocab_size={cfg.vocab_size}")
+    bounds = {
+        "temperature": (sampler.temperature, 0, math.inf),
+        "top_k": (sampler.top_k, 0, math.inf),
+        "top_p": (sampler.top_p, 1e-9, 1),
+        "min_p": (sampler.min_p, 0, 1),
+        "typical": (sampler.typical, 1e-9, 1),
+        "repetition_penalty": (sampler.repetition_penalty, 1e-9, math.inf),
+        "n": (n, 1, math.inf),
+        "top": (top, 0, cfg.vocab_size),
+    }
+    for name, (value, low, high) in bounds.items():
+        if not (math.isfinite(value) and low <= value <= high):
+            raise ValueError(f"{name}={value} is out of range; use {low} to {high}")

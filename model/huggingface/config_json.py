@@ -1,0 +1,164 @@
+"""This file translates config.json of Hugging Face to a ModelConfig and back.
+
+Keys that the tables of `model/huggingface/name_tables.py` do not know and that might change what a
+model computes are refused. What is written is read back, so that no switch is lost
+on the way out.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from model.huggingface.name_tables import FAMILIES, INERT, Family
+from model.transformer import parametrization
+from model.transformer.config import ModelConfig
+
+KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
+# Keys of ours that change no logits of a trained model in float32.
+UNSEEN = (
+    *("init", "init_std", "embedding_std", "dropout", "dtype"),
+    *("scan_layers", "remat", "attention"),
+)
+
+
+def read_json(directory: Path) -> dict[str, Any]:
+    """config.json of a directory; FileNotFoundError or ValueError if there is none to read."""
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{directory} has no config.json; give the folder of a model")
+    try:
+        config = json.loads(path.read_text())
+        config.keys()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON object ({error}); fetch it again") from None
+    return config
+
+
+def family(config: dict[str, Any]) -> Family:
+    """The tables of its model_type; ValueError lists those that are supported."""
+    model_type = config.get("model_type")
+    if "text_config" in config:
+        raise ValueError(
+            f"model_type={model_type!r} is of a model that sees images too; give its text model "
+            "alone, saved by transformers from its language_model"
+        )
+    if model_type not in list(FAMILIES):  # which a JSON list can be looked for in
+        raise ValueError(
+            f"model_type={model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[model_type]
+
+
+def read(config: dict[str, Any]) -> ModelConfig:
+    """The ModelConfig of a config.json; ValueError names a key that we cannot honour."""
+    table = family(config)
+    keys = {key: value for key, value in config.items() if key not in INERT}
+    dtype = keys.pop("dtype", None) or keys.pop("torch_dtype", None)
+    keys.pop("torch_dtype", None)
+    ours = {"dtype": "bfloat16" if dtype == "bfloat16" else "float32"} | table.block
+    for theirs, key in table.keys.items():
+        value = keys.pop(theirs, None)
+        value = table.defaults.get(theirs) if value is None else value
+        if value is None and theirs not in table.defaults:
+            raise ValueError(f"config.json lacks {theirs}; add it")
+        _check_kind(theirs, value, key)
+        ours[key] = value
+    if ours.get("n_kv_heads") is None:
+        ours["n_kv_heads"] = ours["n_heads"]
+    if ours["d_ff"] is None:
+        ours["d_ff"] = 4 * ours["d_model"]
+    for key in ("attention_softcap", "logit_softcap"):
+        ours[key] = ours.get(key) or 0.0
+    try:
+        for part in table.parts:
+            ours |= part.read(keys, ours)
+        _refuse_unknown(keys, table, config["model_type"])
+        return ModelConfig(**ours)
+    except (TypeError, AttributeError) as error:  # a list where a number belongs, say
+        raise ValueError(f"a value is of the wrong kind ({error}); fetch it again") from error
+
+
+def _check_kind(theirs: str, value: Any, ours: str) -> None:
+    kind = KINDS[ours]
+    numbers = (int, float) if kind is float else kind
+    if value is not None and (
+        not isinstance(value, numbers) or isinstance(value, bool) != (kind is bool)
+    ):
+        raise ValueError(f"{theirs}={value!r} is of the wrong kind; it must be {kind.__name__}")
+
+
+def _refuse_unknown(keys: dict[str, Any], table: Family, model_type: str) -> None:
+    for key, value in keys.items():
+        if value is None or (key in table.fixed and value == table.fixed[key]):
+            continue
+        if key in table.fixed:
+            raise ValueError(
+                f"{key}={value!r} is not supported for model_type={model_type!r}, "
+                f"only {table.fixed[key]!r}"
+            )
+        raise ValueError(
+            f"{key}={value!r} is unknown for model_type={model_type!r} and may change what the "
+            "model computes; remove it from config.json if it does not"
+        )
+
+
+def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
+    """config.json of the first family that computes what `cfg` does, or of `model_type`.
+
+    ValueError names the keys that the nearest family cannot express.
+    """
+    if model_type and model_type not in FAMILIES:
+        raise ValueError(
+            f"model_type={model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
+        )
+    missed = {name: misfit(cfg, name) for name in ([model_type] if model_type else FAMILIES)}
+    nearest = min(missed, key=lambda name: len(missed[name]))
+    if missed[nearest]:
+        text = ", ".join(f"model.{key}={getattr(cfg, key)!r}" for key in missed[nearest])
+        raise ValueError(
+            f"{text}: no family of transformers computes this; the nearest, {nearest}, has "
+            f"{'another value' if len(missed[nearest]) == 1 else 'other values'} there"
+            if not model_type
+            else f"{text}: {model_type} computes something else there; use another model_type"
+        )
+    return _keys(cfg, nearest)
+
+
+def misfit(cfg: ModelConfig, model_type: str) -> list[str]:
+    """Keys of `cfg` that change what it computes and that `model_type` cannot express."""
+    try:
+        back = read(_keys(cfg, model_type))
+    except ValueError:
+        return list(vars(cfg))
+    theirs, ours = meaning(back), meaning(cfg)
+    return [key for key in ours if ours[key] != theirs[key]]
+
+
+def _keys(cfg: ModelConfig, model_type: str) -> dict[str, Any]:
+    table = FAMILIES[model_type]
+    keys: dict[str, Any] = {"model_type": model_type}
+    for theirs, ours in table.keys.items():
+        value = getattr(cfg, ours)
+        keys[theirs] = (value or None) if ours.endswith("softcap") else value
+    for part in table.parts:
+        keys |= part.write(cfg)
+    return keys
+
+
+def meaning(cfg: ModelConfig) -> dict[str, Any]:
+    """`cfg` without what changes no logits: equal meanings, equal functions of equal weights."""
+    keys = {key: value for key, value in vars(cfg).items() if key not in UNSEEN}
+    local = tuple(cfg.is_local(layer) for layer in range(cfg.n_layers))
+    keys["window"], keys["window_pattern"] = cfg.window * any(local), local
+    keys["query_scale"] = parametrization.scores(cfg) * math.sqrt(cfg.head_dim)
+    keys["out_bias"] = cfg.attention_bias and cfg.out_bias
+    keys["norm_bias"] = cfg.norm == "layernorm" and cfg.norm_bias
+    if cfg.positions == "rotary":
+        keys["rope_fraction"] = cfg.rotary_dim
+        if not any(local):
+            keys["rope_theta_local"] = 0.0
+        elif cfg.rope_scaling == "none" and not cfg.rope_theta_local:
+            keys["rope_theta_local"] = cfg.rope_theta
+    return keys

@@ -1,0 +1,231 @@
+"""This file lists the families of Hugging Face: how each names its tensors and its config's keys.
+
+A family's `config.json` is read and written by tables, and by pairs of functions where a key has no
+equal among ours: see `model/huggingface/config_json.py`. Defaults are those of the family's class.
+"""
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from model.huggingface import parts as hf_parts
+from model.huggingface.parts import Part
+
+# Modules of theirs and of ours. A tuple: tensors that theirs holds side by side.
+LLAMA = {
+    "model.embed_tokens": "embed",
+    "model.layers.{}.input_layernorm": "blocks/attention_norm",
+    "model.layers.{}.self_attn.q_proj": "blocks/attention/query",
+    "model.layers.{}.self_attn.k_proj": "blocks/attention/key",
+    "model.layers.{}.self_attn.v_proj": "blocks/attention/value",
+    "model.layers.{}.self_attn.o_proj": "blocks/attention/out",
+    "model.layers.{}.post_attention_layernorm": "blocks/mlp_norm",
+    "model.layers.{}.mlp.gate_proj": "blocks/mlp/gate",
+    "model.layers.{}.mlp.up_proj": "blocks/mlp/up",
+    "model.layers.{}.mlp.down_proj": "blocks/mlp/down",
+    "model.norm": "final_norm",
+    "lm_head": "head",
+}
+QK_NORM = {
+    "model.layers.{}.self_attn.q_norm": "blocks/attention/query_norm",
+    "model.layers.{}.self_attn.k_norm": "blocks/attention/key_norm",
+}
+GEMMA2 = LLAMA | {
+    "model.layers.{}.post_attention_layernorm": "blocks/attention_post_norm",
+    "model.layers.{}.pre_feedforward_layernorm": "blocks/mlp_norm",
+    "model.layers.{}.post_feedforward_layernorm": "blocks/mlp_post_norm",
+}
+PHI3 = {
+    "model.embed_tokens": "embed",
+    "model.layers.{}.input_layernorm": "blocks/attention_norm",
+    "model.layers.{}.self_attn.qkv_proj": (
+        "blocks/attention/query",
+        "blocks/attention/key",
+        "blocks/attention/value",
+    ),
+    "model.layers.{}.self_attn.o_proj": "blocks/attention/out",
+    "model.layers.{}.post_attention_layernorm": "blocks/mlp_norm",
+    "model.layers.{}.mlp.gate_up_proj": ("blocks/mlp/gate", "blocks/mlp/up"),
+    "model.layers.{}.mlp.down_proj": "blocks/mlp/down",
+    "model.norm": "final_norm",
+    "lm_head": "head",
+}
+GPT2 = {
+    "transformer.wte": "embed",
+    "transformer.wpe": "position",
+    "transformer.h.{}.ln_1": "blocks/attention_norm",
+    "transformer.h.{}.attn.c_attn": (
+        "blocks/attention/query",
+        "blocks/attention/key",
+        "blocks/attention/value",
+    ),
+    "transformer.h.{}.attn.c_proj": "blocks/attention/out",
+    "transformer.h.{}.ln_2": "blocks/mlp_norm",
+    "transformer.h.{}.mlp.c_fc": "blocks/mlp/up",
+    "transformer.h.{}.mlp.c_proj": "blocks/mlp/down",
+    "transformer.ln_f": "final_norm",
+    "lm_head": "head",
+}
+
+# Keys with an equal among ours.
+SIZES = dict(
+    vocab_size="vocab_size",
+    max_position_embeddings="context_length",
+    hidden_size="d_model",
+    intermediate_size="d_ff",
+    num_hidden_layers="n_layers",
+    num_attention_heads="n_heads",
+    num_key_value_heads="n_kv_heads",
+    tie_word_embeddings="tie_embeddings",
+    initializer_range="init_std",
+)
+RMS = SIZES | dict(rms_norm_eps="norm_eps")
+BIAS = dict(attention_bias="attention_bias")
+SOFTCAPS = dict(attn_logit_softcapping="attention_softcap", final_logit_softcapping="logit_softcap")
+# What a family's block always has, where it is not our default.
+BLOCK = dict(
+    norm="rmsnorm", positions="rotary", gated=True, attention_bias=False, mlp_bias=False,
+    init="normal",
+)  # fmt: skip
+GEMMA_BLOCK = BLOCK | dict(norm_offset=True, embedding_scale=True)
+FREE = dict(tie_word_embeddings=False, initializer_range=0.02, num_key_value_heads=None)
+TIED = FREE | dict(tie_word_embeddings=True)
+NO_BIAS = dict(attention_bias=False, mlp_bias=False)
+ONE_WAY = dict(use_bidirectional_attention=False)
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one `model_type` is written.
+
+    architecture  its class
+    modules   {their module: ours}; see above
+    keys      {their key: ours}, of equal value
+    parts     readers and writers of all other keys
+    block     keys of ours that the family fixes
+    defaults  of their keys, where config.json has none
+    fixed     their keys that must have this value, or be left out
+    conv1d    matrices of blocks are kept [in, out], as ours are
+    """
+
+    architecture: str
+    modules: dict[str, Any]
+    keys: dict[str, str]
+    parts: tuple[Part, ...]
+    block: dict[str, Any]
+    defaults: dict[str, Any]
+    fixed: dict[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    conv1d: bool = False
+
+
+SILU = hf_parts.activation("hidden_act", "silu", "gelu_pytorch_tanh")
+TANH = hf_parts.activation("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+
+# Where several families fit a model of ours, the first is written.
+FAMILIES = {
+    "gpt2": Family(
+        "GPT2LMHeadModel", GPT2,
+        dict(
+            vocab_size="vocab_size", n_positions="context_length", n_embd="d_model",
+            n_layer="n_layers", n_head="n_heads", n_inner="d_ff",
+            layer_norm_epsilon="norm_eps", tie_word_embeddings="tie_embeddings",
+            initializer_range="init_std",
+        ),
+        (
+            hf_parts.activation("activation_function", "gelu_new", "gelu_new"),
+            hf_parts.EVEN_HEADS,
+            hf_parts.DROPOUT,
+        ),
+        {},
+        dict(
+            n_inner=None, layer_norm_epsilon=1e-5, tie_word_embeddings=True,
+            initializer_range=0.02,
+        ),
+        dict(
+            scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
+            add_cross_attention=False,
+        ),
+        conv1d=True,
+    ),
+    "llama": Family(
+        "LlamaForCausalLM", LLAMA, RMS | BIAS | dict(mlp_bias="mlp_bias"),
+        (SILU, hf_parts.HEADS, hf_parts.ROPE), BLOCK, FREE | NO_BIAS | dict(rms_norm_eps=1e-6),
+    ),
+    "mistral": Family(
+        "MistralForCausalLM", LLAMA, RMS,
+        (SILU, hf_parts.HEADS, hf_parts.ROPE, hf_parts.window_everywhere(4096)),
+        BLOCK, FREE | dict(rms_norm_eps=1e-6), NO_BIAS,
+    ),
+    "qwen2": Family(
+        "Qwen2ForCausalLM", LLAMA, RMS,
+        (SILU, hf_parts.EVEN_HEADS, hf_parts.ROPE, hf_parts.WINDOW_ABOVE),
+        BLOCK | dict(attention_bias=True, out_bias=False), FREE | dict(rms_norm_eps=1e-6),
+        dict(mlp_bias=False, use_mrope=False),
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM", LLAMA | QK_NORM, RMS | BIAS,
+        (SILU, hf_parts.HEADS, hf_parts.ROPE, hf_parts.WINDOW_ABOVE),
+        BLOCK | dict(qk_norm=True), FREE | dict(rms_norm_eps=1e-6, attention_bias=False),
+        dict(mlp_bias=False),
+    ),
+    "phi3": Family(
+        "Phi3ForCausalLM", PHI3, RMS,
+        (SILU, hf_parts.EVEN_HEADS, hf_parts.PARTIAL_ROPE, hf_parts.window_everywhere(None)),
+        BLOCK, FREE | dict(rms_norm_eps=1e-5),
+        NO_BIAS | dict(lm_head_bias=False),
+    ),
+    "gemma": Family(
+        "GemmaForCausalLM", LLAMA, RMS | BIAS,
+        (hf_parts.GEMMA_ACTIVATION, hf_parts.HEADS, hf_parts.ROPE),
+        GEMMA_BLOCK, TIED | dict(rms_norm_eps=1e-6, attention_bias=False), ONE_WAY,
+    ),
+    "gemma2": Family(
+        "Gemma2ForCausalLM", GEMMA2, RMS | BIAS | SOFTCAPS,
+        (TANH, hf_parts.HEADS, hf_parts.ROPE, hf_parts.QUERY_SCALE, hf_parts.WINDOW_EVEN),
+        GEMMA_BLOCK | dict(norm_position="both"),
+        TIED | dict(
+            rms_norm_eps=1e-6, attention_bias=False, attn_logit_softcapping=50.0,
+            final_logit_softcapping=30.0,
+        ),
+        ONE_WAY,
+    ),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM", GEMMA2 | QK_NORM, RMS | BIAS | SOFTCAPS,
+        (TANH, hf_parts.HEADS, hf_parts.TWO_ROPES, hf_parts.QUERY_SCALE, hf_parts.WINDOW_PERIOD),
+        GEMMA_BLOCK | dict(norm_position="both", qk_norm=True),
+        TIED | dict(
+            rms_norm_eps=1e-6, attention_bias=False, attn_logit_softcapping=None,
+            final_logit_softcapping=None,
+        ),
+        ONE_WAY,
+    ),
+    "cohere": Family(
+        "CohereForCausalLM", LLAMA,
+        SIZES | BIAS | dict(layer_norm_eps="norm_eps", logit_scale="logit_scale"),
+        (SILU, hf_parts.HEADS, hf_parts.ROPE),
+        BLOCK | dict(
+            norm="layernorm", norm_bias=False, norm_position="parallel", rope_layout="interleaved"
+        ),
+        TIED | dict(layer_norm_eps=1e-5, logit_scale=0.0625, attention_bias=False),
+        dict(mlp_bias=False, use_qk_norm=False),
+    ),
+}  # fmt: skip
+"""By model_type. PaLM has no class of its own: Cohere's block computes the same function."""
+
+# Keys that change nothing in what the model computes, or only in training.
+INERT = frozenset(
+    (
+        *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"),
+        *("use_cache", "cache_implementation", "return_dict", "output_attentions"),
+        *("output_hidden_states", "output_past", "gradient_checkpointing", "pretraining_tp"),
+        *("attention_dropout", "attn_pdrop", "reorder_and_upcast_attn", "is_encoder_decoder"),
+        *("chunk_size_feed_forward", "id2label", "label2id", "_num_labels", "problem_type"),
+        *("task_specific_params", "summary_type", "summary_use_proj", "summary_activation"),
+        *("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "n_special"),
+        *("predict_special_tokens", "max_sequence_length", "model_max_length", "pool_method"),
+        *("_attn_implementation", "full_attn_mod", "interpolate_factor"),
+    )
+)
+# Tensors that older checkpoints hold and nobody needs: causal masks and rotary frequencies.
+DERIVED = (r"h\.\d+\.attn\.(bias|masked_bias)$", r"rotary_emb\.inv_freq$")

@@ -1,0 +1,317 @@
+"""This file carries weights between Hugging Face's checkpoints and ours, without torch.
+
+`load` reads tensor by tensor, straight into the arrays, or the slices of them, that devices hold;
+`save` writes what transformers loads. Types are kept, so that weights come back bit by bit.
+"""
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from model.huggingface import config_json as hf_config
+from model.huggingface import safetensors
+from model.huggingface.name_tables import DERIVED, Family
+from model.transformer import parameters
+from model.transformer.config import ModelConfig
+
+ALIGNMENT = 64  # bytes; JAX takes an array on the CPU as it is if it begins at a multiple
+THREADS = 4  # that read the layers of a parameter
+SHARD = 5_000_000_000  # bytes of one file
+LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
+"""What a leaf of ours is called there."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a parameter of ours comes from: one tensor a layer, or one in all.
+
+    It fills `offset` to `offset + width` of the tensor's outputs; `turned` says that the tensor is
+    [out, in].
+    """
+
+    template: str
+    offset: int
+    turned: bool
+    shape: tuple[int, ...]  # of the whole tensor
+
+
+def load(
+    directory: str | Path, shardings: Callable[[Any], Any] | None = None
+) -> tuple[ModelConfig, dict]:
+    """The model in a folder with config.json and safetensors, as transformers writes it.
+
+    `shardings` makes a tree of shardings from a tree of shapes; each device's slice is then read
+    alone. Without it all goes to the default device. Parameters have the types that they have on
+    disk; `cfg.dtype`, of the computation, is bfloat16 if config.json says so.
+    ValueError or FileNotFoundError name what is missing, damaged or not supported.
+    """
+    directory = Path(directory)
+    config = hf_config.read_json(directory)
+    try:
+        cfg = hf_config.read(config)
+    except ValueError as error:
+        raise ValueError(f"{directory / 'config.json'}: {error}") from None
+    shapes = parameters.shapes(cfg)
+    found = _renamed(safetensors.tensors(directory))
+    sources = plan(cfg, hf_config.family(config))
+    _check(directory, sources, found, cfg)
+    where = parameters.flat(shardings(shapes)) if shardings else {}
+    params = {}
+    for path, leaf in parameters.flat(shapes).items():
+        read = functools.partial(_read, sources[path], found, leaf.shape, path)
+        if path in where:
+            params[path] = jax.make_array_from_callback(leaf.shape, where[path], read)
+        else:
+            params[path] = jax.device_put(read((slice(None),) * leaf.ndim), may_alias=True)
+        params[path].block_until_ready()  # or the next would be read while this is copied
+    return cfg, parameters.nested(params)
+
+
+def _renamed(found: dict[str, safetensors.Tensor]) -> dict[str, safetensors.Tensor]:
+    """Today's names for the first GPT-2's, which lack `transformer.`; no derived tensors."""
+    found = {n: t for n, t in found.items() if not any(re.search(r, n) for r in DERIVED)}
+    if "wte.weight" in found:
+        found = {f"transformer.{n}": t for n, t in found.items()}
+    return found
+
+
+def plan(cfg: ModelConfig, family: Family) -> dict[str, Source]:
+    """Where each parameter of ours comes from, by path."""
+    shapes = {
+        path: leaf.shape[1:] if stacked(path) else leaf.shape
+        for path, leaf in parameters.flat(parameters.shapes(cfg)).items()
+    }
+    sources = {}
+    for theirs, ours in family.modules.items():
+        for leaf, name in LEAVES.items():
+            parts = (ours,) if isinstance(ours, str) else ours
+            paths = [f"{part}/{leaf}" for part in parts if f"{part}/{leaf}" in shapes]
+            turned = leaf == "kernel" and not (family.conv1d and ours != "head")
+            total, offset = sum(shapes[path][-1] for path in paths), 0
+            for path in paths:
+                shape = (*shapes[path][:-1], total)
+                shape = shape[::-1] if turned else shape
+                sources[path] = Source(f"{theirs}.{name}", offset, turned, shape)
+                offset += shapes[path][-1]
+    return sources
+
+
+def stacked(path: str) -> bool:
+    """Whether a parameter's first axis is layers."""
+    return path.startswith("blocks/")
+
+
+def _names(source: Source, path: str, cfg: ModelConfig) -> list[str]:
+    layers = range(cfg.n_layers) if stacked(path) else [0]
+    return [source.template.format(layer) for layer in layers]
+
+
+def _expected(sources: Mapping[str, Source], cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of theirs."""
+    return {
+        name: source.shape for path, source in sources.items() for name in _names(source, path, cfg)
+    }
+
+
+def file_name(number: int, count: int) -> str:
+    """Of the first, second, … of `count` files."""
+    if count == 1:
+        return safetensors.SINGLE
+    return f"model-{number:05d}-of-{count:05d}.safetensors"
+
+
+def _shards(layout: Mapping[str, tuple], limit: int) -> list[list[str]]:
+    """Names, file by file, of at most `limit` bytes each where one tensor is not larger."""
+    files: list[list[str]] = [[]]
+    size = 0
+    for name, (dtype, shape) in layout.items():
+        count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if files[-1] and size + count > limit:
+            files.append([])
+            size = 0
+        files[-1].append(name)
+        size += count
+    return files
+
+
+def _check(
+    directory: Path,
+    sources: Mapping[str, Source],
+    found: dict[str, safetensors.Tensor],
+    cfg: ModelConfig,
+) -> None:
+    """ValueError names a tensor that is missing, too many, or of another shape or type."""
+    expected = _expected(sources, cfg)
+    if cfg.tie_embeddings:
+        found.pop("lm_head.weight", None)  # some write the tied head out; it is the embedding
+    for name, shape in expected.items():
+        if name not in found:
+            raise ValueError(f"{directory} lacks tensor {name} {list(shape)}; fetch it again")
+        tensor = found[name]
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{tensor.file}: {name} has shape {list(tensor.shape)}; config.json asks for "
+                f"{list(shape)}"
+            )
+        if tensor.dtype not in safetensors.DTYPES:
+            raise ValueError(
+                f"{tensor.file}: {name} is {tensor.dtype}; only {', '.join(safetensors.DTYPES)} "
+                "are read, so fetch a checkpoint that is not quantised"
+            )
+    for path, source in sources.items():
+        types = {name: found[name].dtype for name in _names(source, path, cfg)}
+        for name, dtype in types.items():
+            if dtype != types[source.template.format(0)]:
+                raise ValueError(
+                    f"{found[name].file}: {name} is {dtype}, unlike the same tensor of layer 0; "
+                    "store all layers in one type"
+                )
+    for name in sorted(found):
+        if name not in expected:
+            raise ValueError(
+                f"{found[name].file}: tensor {name} is one that config.json does not ask for"
+            )
+
+
+def _read(
+    source: Source,
+    found: Mapping[str, safetensors.Tensor],
+    shape: tuple[int, ...],
+    path: str,
+    index: tuple[slice, ...],
+) -> np.ndarray:
+    """A slice of one parameter, from the rows of its tensors that it needs."""
+    layered = stacked(path)
+    ranges = [range(n)[one] for n, one in zip(shape, index, strict=True)]
+    first = found[source.template.format(0)]
+    out = _aligned(tuple(map(len, ranges)), safetensors.DTYPES[first.dtype])
+    slices = [slice(r.start, r.stop) for r in ranges[layered:]]
+    slices[-1] = slice(slices[-1].start + source.offset, slices[-1].stop + source.offset)
+
+    def read(number: int, layer: int) -> None:
+        target = out[number] if layered else out
+        tensor = found[source.template.format(layer)]
+        if source.turned:
+            tensor.read(slices[1], slices[0], target.T)
+        else:
+            tensor.read(slices[0], slices[-1], target)
+
+    layers = ranges[0] if layered else [0]
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(read, range(len(layers)), layers))
+    return out
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that begins where JAX wants it, so that the CPU's device does not copy it."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def save(
+    directory: str | Path,
+    cfg: ModelConfig,
+    params: Any,
+    model_type: str = "",
+    extra: Mapping[str, Any] | None = None,
+    files: Mapping[str, Path] | None = None,
+    shard: int = SHARD,
+) -> None:
+    """Writes a folder that transformers.AutoModelForCausalLM loads; all of it or nothing.
+
+    `model_type` chooses among the families that fit; `extra` are more keys of config.json, such as
+    eos_token_id; `files` {name: path} are copied beside, such as a tokenizer's.
+    ValueError names keys of `cfg` that no family expresses, or a parameter that does not fit `cfg`;
+    FileExistsError a folder that is not empty.
+    """
+    directory = Path(directory)
+    parameters.check(cfg, params)
+    config = hf_config.write(cfg, model_type)
+    family = hf_config.family(config)
+    leaves, sources = parameters.flat(params), plan(cfg, family)
+    refuse_full(directory)
+    config |= {
+        "architectures": [family.architecture],
+        # The class's defaults are tokens of another vocabulary.
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+        "dtype": str(np.dtype(leaves["embed/embedding"].dtype)),
+    } | dict(extra or {})
+    with whole_folder(directory) as folder:
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for name, path in (files or {}).items():
+            shutil.copyfile(path, folder / name)
+        _write_tensors(folder, cfg, sources, leaves, shard)
+
+
+def refuse_full(folder: Path) -> None:
+    """FileExistsError for a file, or a folder with anything in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already and is not empty; name a new folder")
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `folder` at the end, or leaves nothing."""
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rmdir()
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _write_tensors(
+    directory: Path, cfg: ModelConfig, sources: Mapping[str, Source], leaves: dict, shard: int
+) -> None:
+    parts: dict[str, list[tuple[str, int]]] = {}  # their name: our paths and layers, in order
+    for path, source in sources.items():
+        for layer, name in enumerate(_names(source, path, cfg)):
+            parts.setdefault(name, []).append((path, layer))
+    layout = {
+        name: (np.dtype(leaves[parts[name][0][0]].dtype), shape)
+        for name, shape in _expected(sources, cfg).items()
+    }
+    for name, (dtype, _) in layout.items():
+        types = {np.dtype(leaves[path].dtype) for path, _ in parts[name]}
+        if types - {dtype} or dtype not in safetensors.NAMES:
+            raise ValueError(f"{name} would hold {types}; make them float32 or bfloat16")
+
+    def array(name: str) -> Iterator[np.ndarray]:
+        """The tensor, of our parameters side by side; one after the other if they are its rows."""
+        turned = sources[parts[name][0][0]].turned
+        pieces = (
+            leaves[path][layer] if stacked(path) else leaves[path] for path, layer in parts[name]
+        )
+        if turned or len(layout[name][1]) == 1:
+            yield from (np.asarray(piece).T for piece in pieces)
+        else:
+            yield np.concatenate([np.asarray(piece) for piece in pieces], axis=-1)
+
+    files = _shards(layout, shard)
+    for number, group in enumerate(files, 1):
+        path = directory / file_name(number, len(files))
+        safetensors.write(path, {one: layout[one] for one in group}, array)
+    if len(files) > 1:
+        weight_map = {
+            one: file_name(n, len(files)) for n, group in enumerate(files, 1) for one in group
+        }
+        sizes = (int(np.prod(shape)) * dtype.itemsize for dtype, shape in layout.values())
+        index = {"metadata": {"total_size": sum(sizes)}, "weight_map": weight_map}
+        (directory / safetensors.INDEX).write_text(json.dumps(index, indent=2) + "\n")

@@ -1,0 +1,101 @@
+"""This file counts: a model's parameters by component, its training FLOPs by published convention.
+
+Arithmetic only, so that a 540B-parameter model costs as little to count as a tiny one.
+"""
+
+from model.transformer.config import ModelConfig
+
+COMPONENTS = ("embedding", "position", "attention", "mlp", "norm", "head")
+NORMS = {"pre": 2, "post": 2, "both": 4, "parallel": 1}  # of a block, by cfg.norm_position
+
+
+def parameters(cfg: ModelConfig) -> dict[str, int]:
+    """Parameters of each of COMPONENTS; they sum to all there are. A tied head counts 0."""
+    D, L, F = cfg.d_model, cfg.n_layers, cfg.d_ff
+    heads = cfg.n_heads + 2 * cfg.n_kv_heads
+    attention_bias = (heads * cfg.head_dim + D * cfg.out_bias) * cfg.attention_bias
+    mlp_bias = ((1 + cfg.gated) * F + D) * cfg.mlp_bias
+    norm = 1 + (cfg.norm == "layernorm" and cfg.norm_bias)  # of each dimension
+    block_norms = NORMS[cfg.norm_position] * D + 2 * cfg.head_dim * cfg.qk_norm
+    final_norm = D * (cfg.norm_position != "post")
+    return dict(
+        embedding=cfg.vocab_size * D,
+        position=cfg.context_length * D * (cfg.positions == "learned"),
+        attention=L * (_attention_kernels(cfg) + attention_bias),
+        mlp=L * (_mlp_kernels(cfg) + mlp_bias),
+        norm=(L * block_norms + final_norm) * norm,
+        head=D * cfg.vocab_size * (not cfg.tie_embeddings),
+    )
+
+
+def _attention_kernels(cfg: ModelConfig) -> int:
+    """Weights of one layer's query, key, value and output projections."""
+    return cfg.d_model * cfg.head_dim * (2 * cfg.n_heads + 2 * cfg.n_kv_heads)
+
+
+def _mlp_kernels(cfg: ModelConfig) -> int:
+    """Weights of one layer's up, down and, when gated, gate projections."""
+    return (2 + cfg.gated) * cfg.d_model * cfg.d_ff
+
+
+def kernels(cfg: ModelConfig) -> int:
+    """Weights of all blocks' matrices: N of Kaplan et al. 2020, eq. 2.1.
+
+    No embeddings, positions, head, biases or norms. With multi-head attention and a plain MLP this
+    is the paper's 2 d L (2 kH + f); otherwise the matrices that there are.
+    """
+    return cfg.n_layers * (_attention_kernels(cfg) + _mlp_kernels(cfg))
+
+
+def six_n(cfg: ModelConfig) -> int:
+    """6 N, N all parameters, of every component; attention's T·S products are left out."""
+    return 6 * sum(parameters(cfg).values())
+
+
+def kaplan(cfg: ModelConfig) -> int:
+    """3 (2 N + 2 L S kH), N = `kernels`: Kaplan et al. 2020, table 1.
+
+    2 L S kH is one of attention's two products in full or, just as well, both over the causal half.
+    """
+    return 3 * (2 * kernels(cfg) + 2 * cfg.n_layers * cfg.context_length * _attention_width(cfg))
+
+
+def chinchilla(cfg: ModelConfig) -> int:
+    """3 x the forward pass of `appendix_f`, per token: Hoffmann et al. 2022."""
+    return 3 * appendix_f(cfg) // cfg.context_length  # exact: every term has the factor S
+
+
+def appendix_f(cfg: ModelConfig) -> int:
+    """Forward FLOPs of one sequence of S = context_length tokens, Hoffmann et al. 2022, appendix F.
+
+    Embedding and head as matrix products, projections, scores, softmax, weighted values, MLP; the
+    mask saves nothing. The paper has multi-head attention and a plain MLP. Grouped queries shrink
+    the key and value projections alone, for each query head still meets every key; a gate is one
+    more [D, F] matrix. Norms, biases, activations and the gate's product count nothing, as there.
+    """
+    S, D, L, V = cfg.context_length, cfg.d_model, cfg.n_layers, cfg.vocab_size
+    products = 4 * S * S * _attention_width(cfg)
+    softmax = 3 * cfg.n_heads * S * S
+    projections = 2 * S * (_attention_kernels(cfg) + _mlp_kernels(cfg))
+    return 2 * S * V * D + L * (projections + products + softmax) + 2 * S * D * V
+
+
+def palm(cfg: ModelConfig) -> int:
+    """6 N + 12 L H k S, N all parameters: Chowdhery et al. 2022, appendix B."""
+    return six_n(cfg) + 12 * cfg.n_layers * _attention_width(cfg) * cfg.context_length
+
+
+def _attention_width(cfg: ModelConfig) -> int:
+    return cfg.n_heads * cfg.head_dim
+
+
+FLOPS = {"6nd": six_n, "kaplan": kaplan, "chinchilla": chinchilla, "palm": palm}
+
+
+def flops_per_token(cfg: ModelConfig, convention: str) -> int:
+    """Training FLOPs per token (forward and backward) at `cfg.context_length`."""
+    if convention not in FLOPS:
+        raise ValueError(
+            f"flops convention {convention!r} is unknown; use one of {', '.join(FLOPS)}"
+        )
+    return FLOPS[convention](cfg)

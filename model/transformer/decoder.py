@@ -1,0 +1,241 @@
+"""This file assembles the Transformer: a Block, and the Decoder that stacks L of them.
+
+The parameters of all blocks are stacked along a leading layer axis, so that one layout serves the
+unrolled loop (faster on CPU), a scan over layers (compiled once), and every checkpoint.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from model.transformer import parametrization
+from model.transformer.attention import Attention, Cache, empty_cache
+from model.transformer.config import ModelConfig
+from model.transformer.layers import MLP, Embed, Linear, Norm, constrain
+from model.transformer.positions import sinusoidal
+from model.transformer.remat import rematerialised
+
+
+class Block(nn.Module):
+    """Attention and MLP around a residual stream x, by `cfg.norm_position`:
+
+        pre       x + r A(norm(x)), then x + r M(norm(x))               GPT-2, LLaMA
+        post      norm(x + r A(x)), then norm(x + r M(x))               Vaswani et al. 2017
+        both      x + r norm(A(norm(x))), then x + r norm(M(norm(x)))   Gemma 2
+        parallel  x + r (A(norm(x)) + M(norm(x))), one norm for both    PaLM
+
+    r is 1 where `cfg.parametrization` knows no depth. `local`: attention is limited to the window.
+    """
+
+    cfg: ModelConfig
+    train: bool = False
+    local: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array,
+        segments_BT: jax.Array | None = None,
+        cache: Cache | None = None,
+        prefill: bool = False,
+    ) -> tuple[jax.Array, Cache | None]:
+        cfg, order = self.cfg, self.cfg.norm_position
+        before = order != "post"
+        dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
+        attention, mlp = Attention(cfg, self.local, name="attention"), MLP(cfg, name="mlp")
+        scale = parametrization.branches(cfg)
+
+        def norm(name, x_BTD, wanted):
+            return Norm(cfg, name=name)(x_BTD) if wanted else x_BTD
+
+        def add(name, x_BTD, h_BTD):
+            h_BTD = norm(name, h_BTD, order == "both")
+            return norm(name, x_BTD + scale * dropout(h_BTD), order == "post")
+
+        n_BTD = norm("attention_norm", x_BTD, before)
+        h_BTD, cache = attention(n_BTD, positions_BT, segments_BT, cache, prefill)
+        if order == "parallel":
+            return add("", x_BTD, h_BTD + mlp(n_BTD)), cache
+        x_BTD = add("attention_post_norm", x_BTD, h_BTD)
+        h_BTD = mlp(norm("mlp_norm", x_BTD, before))
+        return add("mlp_post_norm", x_BTD, h_BTD), cache
+
+
+class Decoder(nn.Module):
+    """A decoder-only language model: tokens [B, T] to next-token logits [B, T, V] (float32).
+
+    `train=True` turns dropout on and then needs `rngs={"dropout": key}`.
+    """
+
+    cfg: ModelConfig
+    train: bool = False
+
+    def setup(self):
+        cfg = self.cfg
+        self.embed = Embed(cfg, cfg.vocab_size, cfg.embedding_std or cfg.init_std)
+        if cfg.positions == "learned":
+            # GPT-2's published code starts positions at half the standard deviation of tokens.
+            std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
+            self.position = Embed(cfg, cfg.context_length, std)
+        self.block = {local: Block(cfg, self.train, local, parent=None) for local in (False, True)}
+        # Decoding hands the layers over one by one (`unstack`), which flax would not recognise.
+        given = self.get_variable("params", "blocks")
+        one_by_one = isinstance(given, tuple)
+        self.blocks = given if one_by_one else self.param("blocks", init_blocks, cfg)
+        if cfg.norm_position != "post":
+            self.final_norm = Norm(cfg)
+        if not cfg.tie_embeddings:
+            self.head = Linear(cfg, cfg.vocab_size, logits=True)
+        self.dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
+
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segments_BT: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits; positions default to 0..T-1; segments keep packed documents apart."""
+        x_BTD, _ = self.hidden(tokens_BT, positions_BT, segments_BT)
+        return self.logits(x_BTD)
+
+    def prefill(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
+    ) -> tuple[jax.Array, list[Cache]]:
+        """The last hidden state [B, T, D] of tokens that begin a context, and the caches with them
+        in. Rows shorter than T are padded with tokens at position -1."""
+        return self.hidden(tokens_BT, positions_BT, caches=caches, prefill=True)
+
+    def decode(
+        self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
+    ) -> tuple[jax.Array, list[Cache]]:
+        """Logits of tokens that continue what the caches hold, and the caches with them in."""
+        x_BTD, caches = self.hidden(tokens_BT, positions_BT, caches=caches)
+        return self.logits(x_BTD), caches
+
+    def hidden(
+        self, tokens_BT, positions_BT=None, segments_BT=None, caches=None, prefill=False
+    ) -> tuple[jax.Array, list[Cache]]:
+        """The residual stream after the last norm [B, T, D], and the caches if there were any."""
+        if positions_BT is None:
+            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
+        if caches is None:
+            x_BTD, new_caches = self._through(x_BTD, positions_BT, segments_BT), []
+        else:
+            x_BTD, new_caches = self._with_caches(x_BTD, positions_BT, caches, prefill)
+        return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD, new_caches
+
+    def _with_caches(self, x_BTD, positions_BT, caches, prefill) -> tuple[jax.Array, list[Cache]]:
+        """x after all blocks, and the caches with these tokens in."""
+        unstacked, new_caches = isinstance(self.blocks, tuple), []
+        for layer, cache in enumerate(caches):
+            params = self.blocks[layer] if unstacked else layer_of(self.blocks, layer)
+            x_BTD = constrain(x_BTD, "batch", "seq", "activation")
+            x_BTD, cache = self.block[self.cfg.is_local(layer)].apply(
+                {"params": params}, x_BTD, positions_BT, None, cache, prefill
+            )
+            new_caches.append(cache)
+        return x_BTD, new_caches
+
+    def _through(self, x_BTD, positions_BT, segments_BT) -> jax.Array:
+        """x after all blocks; with `scan_layers` a scan goes over the repetitions of the window
+        pattern, and what is left of the layers follows it."""
+        cfg, blocks, keys, left = self.cfg, self.blocks, self._dropout_keys(), self.cfg.n_layers
+
+        def apply(x_BTD, blocks, keys, count, scanned=False):
+            block = {local: self._checkpointed(local, scanned) for local in (False, True)}
+            for layer in range(count):
+                params, key = layer_of(blocks, layer), None if keys is None else keys[layer]
+                x_BTD = constrain(x_BTD, "batch", "seq", "activation")
+                x_BTD = block[cfg.is_local(layer)](x_BTD, params, key, positions_BT, segments_BT)
+            return x_BTD
+
+        period = cfg.period
+        if cfg.scan_layers and cfg.n_layers >= period:
+            left = cfg.n_layers % period
+            groups = jax.tree.map(
+                lambda x: x[: len(x) - left].reshape(-1, period, *x.shape[1:]), (blocks, keys)
+            )
+            step = lambda x_BTD, group: (apply(x_BTD, *group, period, scanned=True), None)  # noqa: E731
+            x_BTD, _ = jax.lax.scan(step, x_BTD, groups)
+            blocks, keys = jax.tree.map(lambda x: x[len(x) - left :], (blocks, keys))
+        return apply(x_BTD, blocks, keys, left)
+
+    def _checkpointed(self, local: bool, scanned: bool):
+        """A block as a function of (x, parameters, dropout key or None, positions, segments)."""
+        block = self.block[local]
+
+        def apply(x_BTD, params, key, positions_BT, segments_BT):
+            rngs = {} if key is None else {"dropout": key}
+            return block.apply({"params": params}, x_BTD, positions_BT, segments_BT, rngs=rngs)[0]
+
+        return rematerialised(apply, self.cfg.remat, scanned)
+
+    def logits(self, x_BTD: jax.Array) -> jax.Array:
+        """Next-token logits [B, T, V], float32."""
+        cfg = self.cfg
+        x_BTD *= parametrization.logits(cfg)
+        logits_BTV = self.embed.score(x_BTD) if cfg.tie_embeddings else self.head(x_BTD)
+        if cfg.logit_softcap:
+            logits_BTV = cfg.logit_softcap * jnp.tanh(logits_BTV / cfg.logit_softcap)
+        return logits_BTV
+
+    def _embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        cfg = self.cfg
+        x_BTD = self.embed(tokens_BT)
+        if cfg.embedding_scale:  # rounded as Gemma's is: √3072 is 55.5 in bfloat16
+            x_BTD *= jnp.asarray(math.sqrt(cfg.d_model), x_BTD.dtype)
+        if cfg.positions == "learned":
+            x_BTD += self.position(positions_BT)
+        if cfg.positions == "sinusoidal":
+            x_BTD += sinusoidal(positions_BT, cfg.d_model).astype(x_BTD.dtype)
+        return x_BTD
+
+    def _dropout_keys(self) -> jax.Array | None:
+        """A key a layer [L]."""
+        if not (self.train and self.cfg.dropout):
+            return None
+        return jax.random.split(self.make_rng("dropout"), self.cfg.n_layers)
+
+
+def init_blocks(key: jax.Array, cfg: ModelConfig) -> dict:
+    """The parameters of L blocks, each leaf with a leading layer axis."""
+    x_BTD, positions_BT = jnp.zeros((1, 1, cfg.d_model)), jnp.zeros((1, 1), jnp.int32)
+    init = lambda key: Block(cfg, parent=None).init(key, x_BTD, positions_BT)["params"]  # noqa: E731
+    return jax.vmap(init)(jax.random.split(key, cfg.n_layers))
+
+
+def layer_of(blocks: dict, layer: int) -> dict:
+    """The parameters of one block."""
+    return jax.tree.map(lambda stacked: stacked[layer], blocks)
+
+
+def unstack(params: dict, cfg: ModelConfig) -> dict:
+    """The parameters with each layer's in arrays of their own, as a program reads them fastest that
+    runs many times: else it cuts every layer out of the stack each time."""
+    blocks = tuple(layer_of(params["blocks"], layer) for layer in range(cfg.n_layers))
+    return params | {"blocks": blocks}
+
+
+def init(cfg: ModelConfig, key: jax.Array) -> dict:
+    """Fresh parameters, float32, as published for `cfg.init`."""
+    return Decoder(cfg).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def head_of(cfg: ModelConfig, params: dict) -> dict:
+    """The parameters that logits are made with."""
+    name = "embed" if cfg.tie_embeddings else "head"
+    return {name: params[name]}
+
+
+def logits(cfg: ModelConfig, head: dict, x_BTD: jax.Array) -> jax.Array:
+    """`Decoder.logits` of hidden states, from the parameters of `head_of` alone."""
+    return Decoder(cfg).apply({"params": head | {"blocks": ()}}, x_BTD, method="logits")
+
+
+def empty_caches(cfg: ModelConfig, batch: int, length: int, at_once: int = 1) -> list[Cache]:
+    """A cache a layer for contexts of `length` tokens, later read `at_once` at a time."""
+    return [empty_cache(cfg, layer, batch, length, at_once) for layer in range(cfg.n_layers)]

@@ -1,0 +1,199 @@
+"""This file foretells how precise a ladder will be: it runs the ladder many times on a known law.
+
+A law and the noise of one run make as many ladders as wanted, each refitted as `isoflop fit` would
+fit it. The spread of what they find is the precision: 90 % of all ladders of that design find a
+constant within an interval of that width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scaling.fits.isoflop import (
+    FEWEST_BUDGETS,
+    FEWEST_SIZES,
+    WINDOW,
+    lowest_of_parabolas,
+    neighbourhood,
+)
+from scaling.fits.minimise import Sample, bfgs
+from scaling.fits.parametric import STEEPEST
+from scaling.fits.robust_fit import Problem
+from scaling.intervals import finite
+from scaling.laws.laws import LAWS, optimal_params
+from scaling.settings import LEVEL
+
+LADDERS = 1000  # simulated of the likeliest law
+OTHER_LAWS = 16  # of the draws that the law's data allow as well
+LADDERS_EACH = 200
+REFIT_STEPS = 100  # enough for widths within half a percent, few for draws that have no minimum
+LAW = LAWS["parametric"]
+# What is estimated, and how a reader calls it. A prediction's error is log(outcome / predicted).
+MEASURED = {
+    "a": "a",
+    "a_isoflop": "a, parabolas",
+    "alpha": "alpha",
+    "beta": "beta",
+    "E": "E",
+    "prediction": "held-out loss",
+}
+
+
+@dataclass(frozen=True)
+class Design:
+    """The runs of a ladder, one row each, and the one that is held out."""
+
+    budget: np.ndarray  # FLOPs
+    params: np.ndarray
+    tokens: np.ndarray
+    held_out: tuple[float, float] | None = None  # N, D
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    @property
+    def flops(self) -> float:
+        """All compute, the held-out run's too."""
+        held_out = np.prod(self.held_out) if self.held_out else 0.0
+        return float(6 * (self.params * self.tokens).sum() + 6 * held_out)
+
+    def repeated(self, seeds: int) -> "Design":
+        """Every fitted run with so many seeds."""
+        arrays = {name: np.repeat(getattr(self, name), seeds) for name in ARRAYS}
+        return replace(self, **arrays)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        return {"params": self.params, "tokens": self.tokens}
+
+
+ARRAYS = ("budget", "params", "tokens")
+
+
+def ladder(
+    theta: np.ndarray,
+    budgets: Sequence[float],
+    sizes: int,
+    span: float,
+    held_out: float | None = None,
+) -> Design:
+    """Sizes from N*/span to N* span, evenly in log N, at every budget of C = 6 N D; `held_out` is
+    the budget of one more run at its N*.
+    """
+    budgets = np.array(budgets, float)
+    best = optimal_params(theta[None], budgets[:, None])[:, 0]
+    n = (best[:, None] * np.geomspace(1 / span, span, sizes)).ravel()
+    c = np.repeat(budgets, sizes)
+    last = None
+    if held_out:
+        size = float(optimal_params(theta[None], np.array(held_out))[0])
+        last = (size, held_out / (6 * size))
+    return Design(c, n, c / (6 * n), last)
+
+
+def estimates(
+    theta: np.ndarray, noise: float, design: Design, ladders: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """What so many independent ladders find, [ladders] each of MEASURED; nan where the fit is no
+    law that `isoflop fit` would give, or where the design cannot tell.
+
+    `unbracketed` is the share of each ladder's budgets whose lowest loss is at an edge.
+    """
+    random = np.random.default_rng(seed)
+    true = np.log(LAW.loss(theta, design.columns()))
+    log_loss = true + noise * random.standard_normal((ladders, len(design)))
+    problem = Problem(LAW, LAW.log_inputs(design.columns()))
+    start = np.tile(theta, (ladders, 1))
+    sample = Sample(log_loss, np.ones(len(design)))
+    found, _ = bfgs(problem, start, sample, REFIT_STEPS)
+    table = LAW.constants(found)
+    table = {name: table[name] for name in ("alpha", "beta", "E")}
+    exponents = np.stack([table["alpha"], table["beta"]])
+    lawful = ((exponents > 0) & (exponents < STEEPEST)).all(axis=0)
+    table["a"] = table["beta"] / exponents.sum(axis=0)
+    table["prediction"] = np.full(ladders, np.nan)
+    if design.held_out:
+        n, d = design.held_out
+        column = {"params": np.array([n]), "tokens": np.array([d])}
+        with np.errstate(over="ignore", invalid="ignore"):  # a fit that is no law may predict any
+            predicted = np.log(LAW.loss(found, column)[:, 0])
+        outcome = np.log(LAW.loss(theta, column)[0]) + noise * random.standard_normal(ladders)
+        table["prediction"] = outcome - predicted
+    table = {name: np.where(lawful, values, np.nan) for name, values in table.items()}
+    return table | by_parabolas(design, true, log_loss)
+
+
+def by_parabolas(design: Design, true: np.ndarray, log_loss: np.ndarray) -> dict[str, np.ndarray]:
+    """The exponent a through the minima of log-losses [S, n], nan where fewer than 3 budgets have 4
+    sizes; and the share of the budgets that are not bracketed.
+    """
+    log_c, log_n, outside = [], [], []
+    for budget in np.unique(design.budget):
+        rows = np.flatnonzero(design.budget == budget)
+        x = np.log(design.params[rows])
+        if len(np.unique(x)) < FEWEST_SIZES:
+            continue
+        lowest = x[log_loss[:, rows].argmin(axis=1)]
+        outside.append((lowest == x.min()) | (lowest == x.max()))
+        near = neighbourhood(x, int(true[rows].argmin()), WINDOW)
+        log_n.append(lowest_of_parabolas(x[near], log_loss[:, rows[near]].T)[0])
+        log_c.append(np.log(budget))
+    none = np.full(len(log_loss), np.nan)
+    slope = none
+    if len(log_c) >= FEWEST_BUDGETS:
+        slope = (np.linalg.pinv(np.vander(log_c, 2)) @ np.array(log_n))[0]
+    return {"a_isoflop": slope, "unbracketed": np.mean(outside, axis=0) if outside else none}
+
+
+def width(values: np.ndarray) -> float:
+    """Of the interval that holds LEVEL of the estimates; nan without any."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan")
+    low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(high - low)
+
+
+def precision(
+    theta: np.ndarray, noise: float, dof: int, design: Design, seed: int = 0
+) -> dict[str, Any]:
+    """The interval widths of one design, as --json has them: {name: {value, lo, hi}}.
+
+    `theta` [1 + S, 5] is a law and draws of what it might be as well; `noise` the spread of a run's
+    log-loss, known from `dof` degrees of freedom. `value` is of the law itself, lo and hi are the
+    least and the most of OTHER_LAWS draws, each with a noise of its own; null without draws.
+    """
+    found = estimates(theta[0], noise, design, LADDERS, seed)
+    random = np.random.default_rng(seed)
+    others = []
+    known = 1 + np.flatnonzero(np.isfinite(theta[1:]).all(axis=1))
+    for i in random.permutation(known)[:OTHER_LAWS]:
+        scale = noise * np.sqrt(dof / random.chisquare(dof))
+        others.append(estimates(theta[i], scale, design, LADDERS_EACH, seed + int(i)))
+    widths = {}
+    for name in MEASURED:
+        again = [w for other in others if np.isfinite(w := width(other[name]))]
+        low, high = (min(again), max(again)) if again else (None, None)
+        widths[name] = {"value": finite(width(found[name])), "lo": low, "hi": high}
+    everywhere = np.concatenate([other["unbracketed"] for other in others or [found]])
+    return {
+        "runs": len(design) + bool(design.held_out),
+        "flops": design.flops,
+        "noise": noise,
+        "dof": dof,
+        "widths": widths,
+        "no_law": float(np.isnan(found["alpha"]).mean()),
+        "unbracketed": finite(np.mean(everywhere)),
+    }
+
+
+def compared(
+    theta: np.ndarray, noise: float, dof: int, designs: Mapping[str, Design], seed: int = 0
+) -> list[dict[str, Any]]:
+    """The precision of several designs, each with its name; of the first under other laws too."""
+    laws = [theta, *[theta[:1]] * (len(designs) - 1)]
+    return [
+        {"design": name} | precision(law, noise, dof, design, seed)
+        for law, (name, design) in zip(laws, designs.items(), strict=True)
+    ]

@@ -1,0 +1,141 @@
+"""This file writes a prediction down before its run starts, and never changes it afterwards."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaling.drafts import create
+from scaling.fits.analysis import (
+    DEFAULTS,
+    LEVEL,
+    Settings,
+    describe_parametric,
+    fit_parametric,
+    frontier_value,
+)
+from scaling.fits.isoflop import isoflop
+from scaling.fits.warnings import extrapolation
+from scaling.table import Points, sha256
+
+MOST_OFF = 20.0  # of flops from 6·params·tokens, whatever is counted
+SAME_SIZE = 0.02  # a run within this of the target's N and D is the one that was predicted
+
+
+def sized(
+    params: float | None, tokens: float | None, flops: float | None = None
+) -> dict[str, float]:
+    """The target's params, tokens and flops from any two of them, by C = 6 N D; or all as given."""
+    given = {"params": params, "tokens": tokens, "flops": flops}
+    for name, value in given.items():
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name}={value:g} must be positive and finite, such as 7e9")
+    if sum(value is None for value in given.values()) > 1:
+        known = ", ".join(f"{name}={value:g}" for name, value in given.items() if value) or "none"
+        raise ValueError(f"a run has params, tokens and flops: give two of them (given: {known})")
+    n = params if params is not None else flops / (6 * tokens)
+    d = tokens if tokens is not None else flops / (6 * params)
+    c = flops if flops is not None else 6 * n * d
+    off = c / (6 * n * d)
+    if not 1 / MOST_OFF < off < MOST_OFF:
+        raise ValueError(f"flops={c:g} is {off:.3g} times 6·params·tokens; leave one of them out")
+    return {"params": n, "tokens": d, "flops": c}
+
+
+def default_path(runs: str | None, table: str | None) -> Path:
+    """Where `isoflop fit` looks for the predictions of a folder of runs, or of a CSV."""
+    return Path(runs) / "prediction.json" if runs else Path(table).with_suffix(".prediction.json")
+
+
+def refuse_finished(points: Points, target: dict[str, Any]) -> None:
+    """ValueError where the target's loss is known already."""
+    rows = finished(points, target)
+    if len(rows):
+        raise ValueError(
+            f"run={points.run[rows[0]]} has finished with this very size, at a loss of "
+            f"{points.loss[rows[0]]:.4g}: a prediction comes before its run; "
+            "isoflop fit --holdout=RUN tells what the others would have predicted"
+        )
+
+
+def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
+    """The rows that are the target: those of its name or, where it has none, of its N and D."""
+    if target.get("run"):
+        return np.flatnonzero(points.run == target["run"])
+    off_n = np.abs(points.params / target["params"] - 1)
+    off_d = np.abs(points.tokens / target["tokens"] - 1)
+    return np.flatnonzero((off_n < SAME_SIZE) & (off_d < SAME_SIZE))
+
+
+def recognised(points: Points, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records, each that named no run with the one that turned out to be it, or with its
+    size.
+    """
+    named = []
+    for record in records:
+        target = record["target"]
+        rows = finished(points, target)
+        known = len(rows) and points.run[rows[0]] not in record["points"]["runs"]
+        size = f"{target['params']:.3g} parameters on {target['tokens']:.3g} tokens"
+        run = str(points.run[rows[0]]) if known else target["run"] or size
+        named.append(record | {"target": target | {"run": run}})
+    return named
+
+
+def write_prediction(
+    path: str | Path, points: Points, target: dict[str, Any], settings: Settings = DEFAULTS
+) -> dict[str, Any]:
+    """Predicts the run `target` (run, params, tokens, flops) from the points that are not held
+    out.
+
+    Returns the record, which lies at its "path". Written once: asked again with the same points
+    and target it returns the record that is there; with others it writes prediction-2.json beside
+    it, and so on, so that no prediction is ever lost. ValueError where the points cannot carry
+    one.
+    """
+    path, kept = Path(path), points.select(~points.holdout)
+    flops = float(target.get("flops") or 6 * target["params"] * target["tokens"])
+    wanted = {
+        "run": target.get("run"),
+        "params": float(target["params"]),
+        "tokens": float(target["tokens"]),
+        "flops": flops,
+    }
+    digest = sha256(kept)
+    for known in read_predictions(path.parent, path.stem):
+        if known["points"]["sha256"] == digest and known["target"] == wanted:
+            return known
+    found = fit_parametric(kept, settings)
+    constants = describe_parametric(found)
+    constants.pop("cloud")
+    record = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "target": wanted,
+        "loss": found.predict(wanted["params"], wanted["tokens"], settings.seed),
+        "frontier": frontier_value(isoflop(kept, settings.draws, settings.seed), flops),
+        "level": LEVEL,
+        "law": constants,
+        "points": {"n": len(kept), "sha256": digest, "runs": sorted({str(r) for r in kept.run})},
+        "extrapolation": extrapolation(kept, flops),
+    }
+    free = path
+    number = 2
+    while not create(free, json.dumps(record, indent=2) + "\n"):
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return record | {"path": str(free)}
+
+
+def read_predictions(folder: str | Path, stem: str = "prediction") -> list[dict[str, Any]]:
+    """Every prediction of a folder, in the order of making, each with its "path"."""
+    found = []
+    for path in sorted(Path(folder).glob(f"{stem}*.json")):
+        try:
+            record = json.loads(path.read_text())
+            found.append(record | {"path": str(path), "made": record["made"]})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no prediction ({error}); move it elsewhere") from None
+    # Those of one second by their number: prediction.json, prediction-2.json, …
+    return sorted(found, key=lambda record: (record["made"], len(record["path"]), record["path"]))

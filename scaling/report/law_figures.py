@@ -1,0 +1,254 @@
+"""This file draws the fitted law itself: its plane of N and D, what it leaves over, how surely its
+constants are known, and how far they depend on the analysis.
+"""
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from scaling.report.axes import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PARAMS,
+    TOKENS,
+    TOOLTIP,
+    VERMILION,
+    Figure,
+    Rows,
+    amount,
+    data,
+    finish,
+    log_axis,
+    log_color,
+    loss_axis,
+    power_of_ten,
+    shown,
+    told,
+)
+from scaling.laws.laws import LAWS, optimal_params
+from scaling.table import Points
+
+Law = dict[str, Any]
+CONTOURS = 9
+FINENESS = 160
+LABEL_AT = 0.85  # where along a contour its loss is written
+GROUPS = {
+    "approach": ("method", BLUE),
+    "objective": ("robust loss", ORANGE),
+    "outliers": ("fewer runs", GREEN),
+    "convention": ("count of N, C", VERMILION),
+}
+
+
+def plane(points: Points, law: Law) -> Figure | None:
+    """Every run in the plane of N and D, the law's contours of loss and its efficient frontier."""
+    if not law["optimum"]:
+        return None
+    theta = np.array(law["parametric"]["coordinates"])
+    n_span = points.params.min() / 1.6, points.params.max() * 1.6
+    d_span = points.tokens.min() / 1.6, points.tokens.max() * 1.6
+    x = log_axis(np.array(n_span), PARAMS, amount, pad=1.0)
+    y = log_axis(np.array(d_span), TOKENS, amount, pad=1.0)
+    at = {"x": alt.X("N:Q", **x), "y": alt.Y("D:Q", **y)}
+    lines = contours(theta, n_span, d_span)
+    levels = np.array([line["Loss"] for line in lines] + list(points.loss))
+    scale = alt.Scale(
+        type="log", scheme="viridis", reverse=True, domain=[levels.min(), levels.max()]
+    )
+    color = alt.Color(
+        "Loss:Q", scale=scale, legend=alt.Legend(title="Loss (nats)", type="gradient")
+    )
+    named = [row for row in lines if row["Named"]]
+    budgets = iso_compute(points, n_span, d_span)
+    best = efficient(theta, points, n_span, d_span)
+    runs = [told(points, row) for row in shown(points)]
+    minima = [
+        {"N": m["params"]["value"], "D": m["tokens"]["value"]}
+        for m in law["isoflop"]["minima"] if m["params"]["value"]
+    ]  # fmt: skip
+    layers = [
+        alt.Chart(data(budgets))
+        .mark_line(color=GREY, strokeWidth=1, strokeDash=[2, 4], opacity=0.6)
+        .encode(**at, detail="C:N"),
+        alt.Chart(data(lines)).mark_line(strokeWidth=1.6)
+        .encode(**at, color=color, detail="Loss:N"),
+        alt.Chart(data(named)).mark_text(dy=-8, fontSize=11, color=INK)
+        .encode(**at, text=alt.Text("Loss:Q", format=".2f")),
+        alt.Chart(data(best)).mark_line(color=VERMILION, strokeWidth=2.5).encode(**at),
+        alt.Chart(data(runs)).mark_point(size=55, filled=True, opacity=1, stroke="white",
+                                         strokeWidth=0.6)
+        .encode(**at, color=color, tooltip=TOOLTIP, shape=kind(points)),
+        alt.Chart(data(minima)).mark_point(
+            shape="diamond", size=130, color=VERMILION, filled=False, strokeWidth=2, opacity=1
+        ).encode(**at),
+    ]  # fmt: skip
+    drawn = ", open diamonds the iso-FLOP minima" if minima else ""
+    caption = (
+        "Runs, coloured by their loss, over the law's contours of equal loss. Red: the efficient "
+        f"frontier N*(C), D*(C); dotted: equal compute, 6 N D{drawn}."
+    )
+    chart = finish(alt.layer(*layers), height=440)
+    return Figure("plane", "Loss in the plane of N and D", caption, chart)
+
+
+def kind(points: Points) -> alt.Shape:
+    """Circles for fitted runs, crosses for those held out."""
+    scale = alt.Scale(domain=["fitted", "held out"], range=["circle", "cross"])
+    legend = alt.Legend(title=None) if points.holdout.any() else None
+    return alt.Shape("Kind:N", scale=scale, legend=legend)
+
+
+def contours(theta: np.ndarray, n_span: tuple[float, float], d_span: tuple[float, float]) -> Rows:
+    """Points along lines of equal loss: D of N in closed form, within the spans."""
+    a, b, e, alpha, beta = theta[:5]
+    corner = [
+        float(np.exp(a - alpha * np.log(n)) + np.exp(b - beta * np.log(d)) + np.exp(e))
+        for n, d in zip(n_span, d_span, strict=True)
+    ]
+    levels = np.exp(e) + np.geomspace(corner[0] - np.exp(e), corner[1] - np.exp(e), CONTOURS + 2)
+    log_n = np.linspace(*np.log(n_span), FINENESS)
+    rows: Rows = []
+    for level in levels[1:-1]:
+        left = level - np.exp(e) - np.exp(a - alpha * log_n)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            d = np.exp((b - np.log(left)) / beta)
+        inside = np.flatnonzero((left > 0) & (d >= d_span[0]) & (d <= d_span[1]))
+        middle = inside[round(LABEL_AT * (len(inside) - 1))] if len(inside) else -1
+        rows += [
+            {"Loss": float(level), "N": float(np.exp(log_n[i])), "D": float(d[i]),
+             "Named": bool(i == middle)}
+            for i in inside
+        ]  # fmt: skip
+    return rows
+
+
+def iso_compute(points: Points, n_span: tuple[float, float], d_span: tuple[float, float]) -> Rows:
+    """Lines of 6 N D = every power of ten that the runs span."""
+    spent = 6 * points.params * points.tokens
+    powers = range(int(np.floor(np.log10(spent.min()))), int(np.ceil(np.log10(spent.max()))) + 1)
+    rows: Rows = []
+    for power in powers:
+        low = max(n_span[0], 10.0**power / 6 / d_span[1])
+        high = min(n_span[1], 10.0**power / 6 / d_span[0])
+        if low < high:
+            name = power_of_ten(10.0**power)
+            rows += [{"C": name, "N": n, "D": 10.0**power / 6 / n} for n in (low, high)]
+    return rows
+
+
+def efficient(
+    theta: np.ndarray,
+    points: Points,
+    n_span: tuple[float, float],
+    d_span: tuple[float, float],
+) -> Rows:
+    """N*(C) and D*(C) of the law, within the spans."""
+    spent = 6 * points.params * points.tokens
+    flops = np.geomspace(spent.min() / 1e4, spent.max() * 1e4, 4 * FINENESS)
+    n = optimal_params(theta[:5], flops)
+    d = flops / 6 / n
+    inside = (n >= n_span[0]) & (n <= n_span[1]) & (d >= d_span[0]) & (d <= d_span[1])
+    return [{"N": float(a), "D": float(b)} for a, b in zip(n[inside], d[inside], strict=True)]
+
+
+def residuals(points: Points, law: Law) -> Figure | None:
+    """Measured over predicted loss, against tokens: what the law leaves over."""
+    part = law["parametric"]
+    if part.get("objective") is None:
+        return None
+    law_loss = LAWS[part["name"]].loss(np.array(part["coordinates"]), points.columns())
+    off = 100 * (points.loss / law_loss - 1)
+    rows = [told(points, row) | {"Residual": float(off[row])} for row in shown(points)]
+    x = log_axis(points.tokens, TOKENS, amount)
+    y = loss_axis(np.append(off, 0.0), "Measured over law (%)")
+    tips = [*TOOLTIP, alt.Tooltip("Residual:Q", format="+.3f", title="Residual (%)")]
+    marks = alt.Chart(data(rows)).mark_point(size=65, filled=True, opacity=0.9)
+    zero = alt.Chart(data([{"Residual": 0}])).mark_rule(color=INK, strokeDash=[4, 3])
+    chart = zero.encode(y=alt.Y("Residual:Q", **y)) + marks.encode(
+        x=alt.X("D:Q", **x),
+        y=alt.Y("Residual:Q", **y),
+        color=log_color("N", points.params, PARAMS, amount),
+        shape=kind(points),
+        tooltip=tips,
+    )
+    caption = f"Root mean square {part['rmse']:.2%}; a pattern here is a law that does not hold."
+    return Figure("residuals", "Residuals of the law", caption, finish(chart, height=300))
+
+
+def clouds(law: Law) -> list[Figure]:
+    """Bootstrap draws of the constants, two by two: how they trade against each other."""
+    part = law["parametric"]
+    drawn = part.get("cloud") or {}
+    if not law["optimum"] or not drawn:
+        return []
+    pairs = (
+        ("exponents_cloud", "alpha", "beta", "Exponents", "α, of N", "β, of D"),
+        ("floor_cloud", "E", "a", "Floor and split", "E (nats per token)", "Exponent a of N*(C)"),
+    )
+    found = []
+    for name, first, second, title, x_title, y_title in pairs:
+        rows = [{"X": x, "Y": y} for x, y in zip(drawn[first], drawn[second], strict=True)
+                if np.isfinite(x) and np.isfinite(y)]  # fmt: skip
+        best = [{"X": part[first]["value"], "Y": part[second]["value"]}]
+        x = alt.X("X:Q", **loss_axis(np.array([r["X"] for r in rows + best]), x_title))
+        y = alt.Y("Y:Q", **loss_axis(np.array([r["Y"] for r in rows + best]), y_title))
+        dots = alt.Chart(data(rows)).mark_circle(size=28, opacity=0.4, color=BLUE)
+        fit = alt.Chart(data(best)).mark_point(
+            shape="cross", size=150, filled=True, color=VERMILION, opacity=1
+        )
+        chart = finish(dots.encode(x=x, y=y) + fit.encode(x=x, y=y), 420, 320)
+        caption = f"{len(rows)} bootstrap draws (dots) about the fit (red cross)."
+        found.append(Figure(name, f"{title}: bootstrap", caption, chart, half=True))
+    return found
+
+
+def exponents(law: Law) -> Figure | None:
+    """The exponent a under every analysis, with the interval of the chosen one as a band."""
+    rows = [
+        {"Group": GROUPS[row["group"]][0], "Analysis": row["label"], **row["a"]}
+        for row in law["sensitivity"]
+    ]
+    rows += [
+        {"Group": GROUPS["convention"][0], "Analysis": f"N {row['params']}, C {row['flops']}",
+         **row["parametric"]["a"]}
+        for row in law["conventions"]
+    ]  # fmt: skip
+    rows = [row for row in rows if row["value"] is not None]
+    if len(rows) < 2:
+        return None
+    values = np.array([row[k] for row in rows for k in ("value", "lo", "hi") if row[k] is not None])
+    x = loss_axis(values, "Exponent a of N*(C)")
+    order = [row["Analysis"] for row in rows]
+    y = alt.Y("Analysis:N", sort=order, title=None, axis=alt.Axis(labelLimit=320, grid=True))
+    groups = [name for name, _ in GROUPS.values() if name in {row["Group"] for row in rows}]
+    colors = [color for name, color in GROUPS.values() if name in groups]
+    color = alt.Color(
+        "Group:N", sort=groups, scale=alt.Scale(domain=groups, range=colors),
+        legend=alt.Legend(title=None, orient="top"),
+    )  # fmt: skip
+    tips = [alt.Tooltip("Analysis:N")] + [
+        alt.Tooltip(f"{k}:Q", format=".4f") for k in ("value", "lo", "hi")
+    ]
+    base = alt.Chart(data(rows))
+    layers = [
+        base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("lo:Q", **x), x2="hi:Q", y=y, color=color
+        ),
+        base.mark_circle(size=90, opacity=1).encode(
+            x=alt.X("value:Q", **x), y=y, color=color, tooltip=tips
+        ),
+    ]  # fmt: skip
+    chosen = law["parametric"].get("a")
+    if law["optimum"] and chosen["lo"] is not None:
+        band = alt.Chart(data([chosen])).mark_rect(color=GREY, opacity=0.18)
+        layers.insert(0, band.encode(x=alt.X("lo:Q", **x), x2="hi:Q"))
+    caption = (
+        "The same runs analysed otherwise. Bars: 90 % intervals where they were computed; grey: "
+        "that of the parametric law as chosen."
+    )
+    chart = finish(alt.layer(*layers), height=24 * len(rows) + 20)
+    return Figure("sensitivity", "One exponent, many analyses", caption, chart)

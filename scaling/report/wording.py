@@ -1,0 +1,215 @@
+"""This file turns law.json into the tables and paragraphs of the report."""
+
+import html
+from typing import Any
+
+from scaling.fits.isoflop import INTERPOLATIONS
+from scaling.fits.sensitivity import FEW_DRAWS
+
+LOSSES = {"huber": "Huber losses (δ = {delta:g})", "squares": "squares"}
+COUNTS = {
+    "total": "all parameters",
+    "non_embedding": "the parameters without embeddings",
+    "with_head": "the parameters without the input embedding, with the head",
+}
+SPENT = {
+    "6nd": "6 N D unless the table tells it",
+    "kaplan": "counted as in Kaplan et al. 2020",
+    "chinchilla": "counted as in Hoffmann et al. 2022, appendix F",
+    "palm": "counted as in Chowdhery et al. 2022, appendix B",
+}
+
+
+def escape(text: Any) -> str:
+    return html.escape(str(text))
+
+
+def spoken(v: dict[str, Any] | None, form: str = ".4g") -> str:
+    """A value with its interval in small print."""
+    if v is None or v["value"] is None:
+        return "—"
+    text = format(v["value"], form)
+    if v["lo"] is None:
+        return text
+    return f"{text} <small>[{v['lo']:{form}}, {v['hi']:{form}}]</small>"
+
+
+def warnings(law: dict[str, Any]) -> str:
+    """Every warning with its threshold and source, or a line that says there is none."""
+    if not law["warnings"]:
+        return '<p class="quiet">No warning applies to these data.</p>'
+    items = "".join(
+        f"<li><b>{escape(w['message'])}</b><br><small>warned when {escape(w['threshold'])}; "
+        f"{escape(w['source'])}</small></li>"
+        for w in law["warnings"]
+    )
+    return f'<ul class="warnings">{items}</ul>'
+
+
+def constants(law: dict[str, Any]) -> str:
+    """The fitted laws as a table."""
+    rows = []
+    for key, name in (
+        ("parametric", "Parametric"),
+        ("isoflop", "Iso-FLOP"),
+        ("frontier", "Frontier"),
+    ):
+        part = law[key]
+        formula = {"isoflop": "N* ∝ C^a, D* ∝ C^b"}.get(key, part.get("law", ""))
+        if "reason" in part:
+            rows.append(
+                f'<tr><th>{name}</th><td colspan="2" class="reason">'
+                f"No law: {escape(part['reason'])}</td></tr>"
+            )
+            continue
+        names = [n for n, v in part.items() if isinstance(v, dict) and "value" in v]
+        values = "".join(f"<span><i>{n}</i> = {spoken(part[n])}</span>" for n in names)
+        rows.append(
+            f'<tr><th>{name}</th><td>{escape(formula)}</td><td class="flow">{values}</td></tr>'
+        )
+    return f'<table class="laws">{"".join(rows)}</table>'
+
+
+def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    """An HTML table of cells that are HTML already."""
+    top = "".join(f"<th>{name}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def panel(title: str, note: str, content: str) -> str:
+    return f'<section class="panel"><h2>{title}</h2><p class="quiet">{note}</p>{content}</section>'
+
+
+def optimum(law: dict[str, Any]) -> str:
+    """The best split of compute at the largest fitted run and beyond."""
+    if not law["optimum"]:
+        return ""
+    rows = [
+        [f"{row['flops']:.3g}"
+         + (" <small>extrapolated</small>" if row["extrapolation"] > 1 else ""),
+         *(spoken(row[k], ".3g") for k in ("params", "tokens", "tokens_per_param")),
+         spoken(row["loss"])]
+        for row in law["optimum"]
+    ]  # fmt: skip
+    head = ("C (FLOPs)", "N*", "D*", "tokens a parameter", "loss (nats)")
+    note = (
+        "The parametric law's efficient frontier at the largest fitted budget, and 10 and 100 "
+        "times beyond: intervals are of the law, without the noise of a run."
+    )
+    return panel("The best split of compute", note, table(head, rows))
+
+
+def sensitivity(law: dict[str, Any]) -> str:
+    """The same runs by other methods, objectives, and without the worst."""
+    if not law["sensitivity"]:
+        return ""
+    rows = [
+        [escape(row["label"]), str(row["n"])]
+        + [spoken(row[k], ".3g") for k in ("E", "alpha", "beta", "a", "b")]
+        for row in law["sensitivity"]
+    ]
+    parts = [table(("Analysis", "points", "E", "α", "β", "a", "b"), rows)]
+    shifts = (law["isoflop"].get("grid_bias") or {}).get("params") or []
+    known = [v for v in shifts if v is not None]
+    if known:
+        parts.append(
+            "<p>Bias of the grid of sizes, from the fitted law on that very grid without noise: "
+            f"N* found over true {min(known):+.2%} to {max(known):+.2%}, which adds "
+            f"{law['isoflop']['grid_bias']['a'] or 0:+.4f} to the iso-FLOP exponent a.</p>"
+        )
+    curves = law["envelope"]
+    if curves["a"]["value"] is None:
+        parts.append(f"<p class=reason>Approach 1: {escape(curves['reason'])}</p>")
+    note = (
+        "What a conclusion should survive. Intervals hold 90 %; those of other losses and of fewer "
+        f"runs come from {FEW_DRAWS} draws, and are left out for very long tables."
+    )
+    return panel("Sensitivity", note, "".join(parts))
+
+
+def conventions(law: dict[str, Any]) -> str:
+    """The exponents of the same runs under every way of counting."""
+    if not law["conventions"]:
+        return ""
+    rows = [
+        [row["params"], row["flops"], f"{row['parametric']['growth']:.3f}"]
+        + [spoken(row["parametric"][k], ".3g") for k in ("E", "alpha", "beta", "a")]
+        + [spoken(row["isoflop"]["a"], ".3g")]
+        for row in law["conventions"]
+    ]
+    head = ("N counted as", "C by", "g", "E", "α", "β", "a, parametric", "a, iso-FLOP")
+    note = (
+        "The same runs, counted otherwise. A token costs C/D ∝ N^g, and a = β / (α + g β); "
+        "iso-FLOP exponents need runs of equal C under that very count."
+    )
+    expected = law["kaplan_count"]
+    more = (
+        "<p>Pearce &amp; Song 2024 explain most of Kaplan's exponent by the embeddings left out: "
+        f"this law, whose a is {expected['total']:.3f} by all parameters, has {expected['a']:.3f} "
+        "over the sizes of these runs when N and C leave them out.</p>"
+        if expected
+        else ""
+    )
+    return panel("Conventions side by side", note, table(head, rows) + more)
+
+
+def methods(law: dict[str, Any]) -> str:
+    """A paragraph that a paper could quote."""
+    part, points, chosen = law["parametric"], law["points"], law["settings"]
+    how = {"runs": "resampling whole runs", "residuals": "redrawing the runs' noise (Student's t)"}
+    text = []
+    if "reason" not in part:
+        text.append(
+            f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
+            "sum of "
+            f"{LOSSES[part['loss']].format(delta=part['delta'])} of the log-loss with analytic "
+            "gradients from "
+            f"{part['starts']} starts ({part['reached']} of those polished reached the best "
+            "minimum, objective "
+            f"{part['objective']:.6e}, scaled gradient {part['gradient_norm']:.1e}, condition "
+            "number "
+            f"{part['condition']:.3g}); the residuals have a root mean square of "
+            f"{part['rmse']:.2%} and a mean of "
+            f"{part['bias']:+.3%}."
+            + (
+                " Runs weigh by the inverse square of their standard error."
+                if chosen["weights"] == "loss_se"
+                else ""
+            )
+        )
+        if part["draws"]:
+            text.append(
+                f"Intervals hold {chosen['level']:.0%} of {part['draws']} bootstrap draws made by "
+                f"{how[part['resampling']]} (seed {chosen['seed']}); those of predictions add "
+                "the noise of one run."
+            )
+    if law["envelope"]["a"]["value"] is not None:
+        text.append(
+            "The envelope (approach 1) takes the lowest of the smoothed curves at 1,500 budgets, "
+            "where it is neither the smallest nor the largest size; its intervals resample runs."
+        )
+    how_found = INTERPOLATIONS[chosen["interpolation"]].format(window=chosen["window"])
+    text.append(
+        f"Iso-FLOP minima are {how_found}; their intervals redraw the runs' noise, of the size of "
+        "the spread about these curves with its degrees of freedom taken off (Student's t). N "
+        f"counts {COUNTS[chosen['params']]}; C is {SPENT[chosen['flops']]}."
+    )
+    return "".join(f"<p>{escape(t)}</p>" for t in text) + (
+        f"<p><small>Data: {escape(points['source'])}, SHA-256 of the fitted points "
+        f"<code>{points['sha256']}</code>.</small></p>"
+    )
+
+
+def citation(law: dict[str, Any]) -> str:
+    """What a reader needs to make these numbers again, and to say where they come from."""
+    made, points = law.get("made") or {}, law["points"]
+    lines = [
+        ("command", made.get("command")),
+        ("commit", made.get("commit")),
+        ("points, SHA-256", points["sha256"]),
+        ("datasets", ", ".join(points["datasets"]) or None),
+        ("versions", ", ".join(f"{k} {v}" for k, v in (made.get("versions") or {}).items())),
+    ]
+    text = "\n".join(f"{name:<16} {value}" for name, value in lines if value)
+    return f"<pre>{escape(text)}</pre>"

@@ -1,0 +1,88 @@
+"""This file tests the shapes that a pilot proposes: real ones, of a sweep's depths, around an N."""
+
+import math
+
+import pytest
+
+from configs import isoflop, quickstart
+from launch.flags import load_config
+from launch.pilot.proposal import (
+    MOST_STEP,
+    bracketing,
+    candidates,
+    enough,
+    half_range,
+    lasting,
+    nearest_to,
+    shape_of,
+    sweep_shapes,
+    write_sweep,
+)
+
+
+def shapes_of(module):
+    config = module.get_config()
+    known = sweep_shapes(config, 256, module.get_sweep(config))
+    return config, known, candidates(config, 256, known)
+
+
+@pytest.mark.parametrize("module", [quickstart, isoflop])
+def test_candidates_have_the_depths_and_heads_of_the_sweep_and_go_on_beyond_it(module):
+    config, known, found = shapes_of(module)
+    by_width = {shape.width: shape for shape in found}
+    depths = {}
+    for shape in known:
+        depths.setdefault(shape.width, set()).add(shape.model.n_layers)
+    for shape in known:
+        if shape.width in by_width:
+            near = by_width[shape.width].model.n_layers
+            assert min(depths[shape.width]) <= near <= max(depths[shape.width])
+    assert found[0].params < min(shape.params for shape in known)
+    assert found[-1].params > 100 * max(shape.params for shape in known)
+    widest = max(known, key=lambda shape: shape.width)
+    aspect = widest.width / widest.model.n_layers
+    assert found[-1].width / found[-1].model.n_layers == pytest.approx(aspect, rel=0.1)
+    for shape in found[:20]:
+        again = shape_of(
+            config, 256, {k.removeprefix("model."): v for k, v in shape.overrides().items()}
+        )
+        assert again == shape
+
+
+def test_the_chosen_sizes_lie_evenly_around_and_differ():
+    _, _, found = shapes_of(quickstart)
+    chosen = bracketing(found, math.log(5e5), half_range(3, 0.1), 7)
+    sizes = [shape.params for shape in chosen]
+    assert len(set(sizes)) == 7 and sizes == sorted(sizes)
+    assert sum(n < 5e5 for n in sizes) in (3, 4)
+    assert sizes[-1] / sizes[0] == pytest.approx(9 * math.exp(2 * 1.645 * 0.1), rel=0.2)
+    assert nearest_to(found, sizes[3]).params == sizes[3]
+    with pytest.raises(ValueError, match=r"do not bracket N = 2e\+03: they have 2.9e\+03 to"):
+        bracketing(found, math.log(2e3), half_range(3, 0), 5)
+
+
+def test_more_sizes_where_less_is_known():
+    assert enough(half_range(3, 0), 5) == 5
+    assert enough(half_range(3, 0.6), 5) == 7
+    for sd in (0, 0.3, 0.6, 1.0):
+        half = half_range(3, sd)
+        assert 2 * half / (enough(half, 5) - 1) <= math.log(MOST_STEP)
+
+
+def test_a_written_sweep_gives_the_trials_back_with_the_base_changed(tmp_path, monkeypatch):
+    trials = [{"name": "x", "model.d_model": 32, "optimizer.learning_rate": 0.02}]
+    changes = {"seed": "7", "optimizer.name": "adamw"}
+    path = write_sweep(tmp_path / "s.py", "A sweep.", "configs/quickstart.py", changes, trials)
+    monkeypatch.chdir(tmp_path)  # the base is found from anywhere
+    config = load_config(str(path))
+    assert (config.seed, config.optimizer.name, config.model.gated) == (7, "adamw", True)
+    from launch.flags import load_module
+
+    assert load_module(str(path))[0].get_sweep(config) == trials
+
+
+def test_a_base_outside_the_checkout_is_named_absolutely(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert lasting("own.py:1e13") == f"{tmp_path.resolve().as_posix()}/own.py:1e13"
+    assert lasting("configs/isoflop.py:1e13") == "configs/isoflop.py:1e13"

@@ -1,0 +1,220 @@
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE
+from launch.runners import local as workers
+from tests.launch import fake
+
+ROOT = Path(__file__).resolve().parents[3]
+FAKE = "tests.launch.fake:run"
+
+
+def tasks(folder, names, behaviour="", seconds=0.1):
+    return [
+        workers.Task(name, (name, str(folder), behaviour, seconds), folder / name / "log.txt")
+        for name in names
+    ]
+
+
+def run(todo, count=2, interrupt=None):
+    """All events of a run, without the ticks."""
+    interrupt = interrupt or workers.Interrupt()
+    slots = workers.slots(len(todo), count)
+    return [event for event in workers.run(FAKE, todo, slots, interrupt) if event]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "attempts", "reason"),
+    [
+        ("", DONE, 1, ""),
+        ("diverge", DIVERGED, 1, "exit code 43"),
+        ("bad", BAD_INPUT, 1, "exit code 2"),
+        ("raise", BUG, 3, "exit code 1"),
+        ("die", BUG, 3, "its process died (SIGKILL)"),
+    ],
+)
+def test_an_exit_code_is_final_or_costs_an_attempt(tmp_path, behaviour, code, attempts, reason):
+    events = run(tasks(tmp_path, ["odd"], behaviour) + tasks(tmp_path, ["even"]))
+    last = {event.key: event for event in events if event.kind == "finished"}
+    assert last["odd"] == workers.Event("finished", "odd", attempts, code, reason)
+    assert last["even"].code == DONE
+    assert sum(event.kind == "retried" for event in events) == attempts - 1
+
+
+@pytest.mark.slow
+def test_a_process_that_leaves_with_exit_code_0_in_mid_trial_is_no_success(tmp_path):
+    (*_, last) = run(tasks(tmp_path, ["t"], "exit 0"))
+    assert (last.code, last.reason) == (BUG, "its process died (exit code 0)")
+
+
+def test_a_worker_lives_from_trial_to_trial_on_its_own_core(tmp_path):
+    names = [f"t{i}" for i in range(6)]
+    run(tasks(tmp_path, names))
+    seen = [fake.environment(tmp_path, name) for name in names]
+    count = min(2, len(workers.available_cores()))
+    assert len({one["pid"] for one in seen}) == 2
+    if hasattr(os, "sched_setaffinity"):
+        assert len({tuple(one["affinity"]) for one in seen}) == count
+        assert all(len(one["affinity"]) == 1 for one in seen)
+    assert all("--xla_cpu_multi_thread_eigen=false" in one["XLA_FLAGS"] for one in seen)
+    assert {one["OMP_NUM_THREADS"] for one in seen} == {"1"}
+
+
+def test_output_and_tracebacks_go_to_the_trials_own_log(tmp_path, capfd):
+    run([*tasks(tmp_path, ["good"]), *tasks(tmp_path, ["bug"], "raise")])
+    assert (tmp_path / "good" / "log.txt").read_text() == "trial good starts\n"
+    assert "RuntimeError: a bug in the trial" in (tmp_path / "bug" / "log.txt").read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_slots_share_out_the_cores(monkeypatch):
+    monkeypatch.setattr(workers, "available_cores", lambda: [0, 1, 2, 3])
+    cores = lambda *args: [slot.cores for slot in workers.slots(*args)]  # noqa: E731
+    assert cores(20) == [(0,), (1,), (2,), (3,)]
+    assert cores(20, 2) == [(0,), (1,)]
+    assert cores(1) == [(0, 1, 2, 3)]  # a last trial owns the machine
+    assert cores(1, 2) == [(0, 1)]
+    assert cores(3) == [(0, 3), (1,), (2,)]
+    assert cores(20, 6) == [(0,), (1,), (2,), (3,), (0,), (1,)]
+    many, one = workers.slots(1)[0].environment, workers.slots(4)[0].environment
+    assert "XLA_FLAGS" not in many and many["OMP_NUM_THREADS"] == "4"
+    assert one["OMP_NUM_THREADS"] == "1"
+
+
+def test_xla_flags_and_cache_of_the_user_are_kept(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
+    slot = workers.slots(99)[0]
+    assert slot.environment["XLA_FLAGS"].startswith("--xla_dump_to=x --xla_cpu")
+    assert slot.environment["JAX_COMPILATION_CACHE_DIR"] == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("platform", "key"), [("gpu", "CUDA_VISIBLE_DEVICES"), ("tpu", "TPU_VISIBLE_CHIPS")]
+)
+def test_one_process_a_device(platform, key):
+    slots = workers.slots(20, 0, (platform, ["2", "5"]))
+    assert [slot.environment[key] for slot in slots] == ["2", "5"]
+    assert all(slot.cores == () and "XLA_FLAGS" not in slot.environment for slot in slots)
+    assert len(workers.slots(1, 0, (platform, ["2", "5"]))) == 1
+
+
+def test_without_an_accelerator_plugin_nothing_is_probed(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("probed"))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert workers.accelerators() == ("cpu", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "visible", "found"),
+    [
+        ("warning\ndevices gpu 2\n", None, ("gpu", ["0", "1"])),
+        ("devices gpu 2\n", "4,6", ("gpu", ["4", "6"])),
+        ("devices cpu 1\n", None, ("cpu", [])),
+        ("", None, ("cpu", [])),
+    ],
+)
+def test_devices_are_counted_in_another_process(monkeypatch, said, visible, found):
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _: True)
+    answer = subprocess.CompletedProcess([], 0, stdout=said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert workers.accelerators() == found
+
+
+def killer(stop, killed, seed):
+    """Kills a random worker process at random moments until told to stop."""
+    generator = random.Random(seed)
+    while not stop.wait(generator.uniform(0.1, 0.4)):
+        alive = [p for p in multiprocessing.active_children() if "pebble" in p.name]
+        if alive:
+            os.kill(generator.choice(alive).pid, signal.SIGKILL)
+            killed.append(1)
+
+
+def test_twenty_trials_whose_three_workers_are_killed_at_random_all_end_none_twice(tmp_path):
+    names = [f"t{i:02}" for i in range(20)]
+    stop, killed = threading.Event(), []
+    thread = threading.Thread(target=killer, args=(stop, killed, 0))
+    thread.start()
+    slots = workers.slots(20, 3)
+    # As many attempts as it takes: how many kills a trial survives is another test's business.
+    events = list(
+        workers.run(FAKE, tasks(tmp_path, names, seconds=0.2), slots, workers.Interrupt(), 50)
+    )
+    stop.set()
+    thread.join()
+    finished = [event for event in events if event and event.kind == "finished"]
+    assert sorted(event.key for event in finished) == names
+    assert {event.code for event in finished} == {DONE}
+    assert sorted((tmp_path / "runs").read_text().split()) == names
+    assert len(killed) >= 3 and any(event.attempt > 1 for event in finished)
+
+
+def test_a_clean_stop_lets_trials_save_and_the_next_run_goes_on(tmp_path):
+    names = [f"t{i}" for i in range(4)]
+    todo = tasks(tmp_path, names, seconds=2.0)
+    interrupt = workers.Interrupt()
+    fake.when(lambda: len(fake.under_way(tmp_path)) == 2, interrupt.request)
+    events = run(todo, 2, interrupt)
+    assert [event.kind for event in events] == ["started", "started"]
+    steps = {name: int((tmp_path / name / "step").read_text()) for name in names[:2]}
+    assert all(0 < step < 10 for step in steps.values())
+    assert not (tmp_path / "t2").exists()
+    assert {event.code for event in run(todo) if event.kind == "finished"} == {DONE}
+    assert sorted((tmp_path / "runs").read_text().split()) == names
+
+
+def test_a_second_request_kills(tmp_path):
+    interrupt = workers.Interrupt()
+    interrupt.request()
+    slots = workers.slots(1, 1)
+    assert run(tasks(tmp_path, ["t"]), 1, interrupt) == []  # nothing starts once stopped
+    interrupt = workers.Interrupt()
+    events = workers.run(
+        "time:sleep", [workers.Task("t", (60,), tmp_path / "log")], slots, interrupt
+    )
+    assert next(events).kind == "started"
+    began = time.monotonic()
+    interrupt.request(), interrupt.request()
+    assert [event for event in events if event] == []
+    assert time.monotonic() - began < 5
+
+
+def test_workers_of_a_killed_sweep_save_their_trial_and_end(tmp_path):
+    script = (
+        "from launch import workers; from pathlib import Path; import sys\n"
+        "if __name__ == '__main__':\n"
+        "  f = Path(sys.argv[1])\n"
+        f"  t = [workers.Task('t', ('t', str(f), '', 8.0), f / 'log.txt')]\n"
+        f"  list(workers.run({FAKE!r}, t, workers.slots(1, 1), workers.Interrupt()))\n"
+    )
+    (tmp_path / "main.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path)]
+    parent = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    step = tmp_path / "t" / "step"
+    wait_for(step.exists)
+    worker = fake.environment(tmp_path, "t")["pid"]
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not fake.alive(worker))
+    assert int(step.read_text()) < 10
+
+
+def wait_for(condition, seconds=20):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,264 @@
+import json
+import os
+import random
+import signal
+import threading
+
+import pytest
+
+from launch.errors import BadInput
+from launch.sweep import expand as plan
+from launch.sweep import live as display
+from launch.verbs import sweep
+from tests.launch import fake
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """The path of a sweep of 15 fake trials and a held-out one; the trial is faked everywhere."""
+    monkeypatch.setattr(plan, "trial", fake)
+    monkeypatch.setattr(plan.store, "prepare", lambda section: None)
+    monkeypatch.setattr(sweep, "TRIAL", "tests.launch.fake:run_config")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.py").write_text(fake.SWEEP)
+    return "s.py"
+
+
+def run(config, *more, workers=3, fit=False):
+    flags = [f"--config={config}", "--workdir=runs/s", f"--workers={workers}"]
+    return sweep.main([*flags, *([] if fit else ["--nofit"]), *more])
+
+
+def results(folder):
+    """id -> result.json of every trial."""
+    files = folder.glob("runs/s/*/result.json")
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
+
+
+def ran(folder):
+    """The trials that ran to their end, as often as they did."""
+    return sorted((folder / "runs/s/runs").read_text().split())
+
+
+def listed(folder):
+    return json.loads((folder / "runs/s/sweep.json").read_text())["trials"]
+
+
+def test_a_sweep_runs_every_trial_once_and_again_does_nothing(config, tmp_path, capfd):
+    assert run(config) == 0
+    found = results(tmp_path)
+    assert len(found) == 16 and set(found) == set(listed(tmp_path))
+    assert {result["status"] for result in found.values()} == {"done"}
+    assert ran(tmp_path) == sorted(found)
+    capfd.readouterr()
+    assert run(config) == 0
+    assert ran(tmp_path) == sorted(found)
+    assert "16 of 16 trials are finished already" in capfd.readouterr().err
+
+
+def test_the_held_out_trial_is_predicted_before_it_starts_and_lands_there(config, tmp_path):
+    assert run(config) == 0
+    record = json.loads((tmp_path / "runs/s/prediction.json").read_text())
+    (held_out,) = [key for key, trial in listed(tmp_path).items() if trial["holdout"]]
+    assert record["target"]["run"] == held_out and record["points"]["n"] == 15
+    assert held_out not in record["points"]["runs"]
+    began = (tmp_path / "runs/s" / held_out / "log.txt").stat().st_mtime_ns
+    assert (tmp_path / "runs/s/prediction.json").stat().st_mtime_ns < began
+    # The fake law is exact but for 0.05 % of noise, so a right prediction is this close.
+    outcome = results(tmp_path)[held_out]["eval_loss"]
+    assert outcome == pytest.approx(record["loss"]["value"], rel=0.01)
+
+
+def test_the_held_out_trial_runs_last_and_owns_all_cores(config, tmp_path):
+    run(config, workers=2)
+    (held_out,) = [key for key, trial in listed(tmp_path).items() if trial["holdout"]]
+    assert (tmp_path / "runs/s/runs").read_text().split()[-1] == held_out
+    seen = fake.environment(tmp_path / "runs/s", held_out)
+    assert len(seen["affinity"]) == min(2, os.cpu_count())
+    assert seen["OMP_NUM_THREADS"] == str(len(seen["affinity"]))
+
+
+def test_trials_that_cannot_carry_a_fit_say_so_and_the_sweep_goes_on(config, tmp_path, capfd):
+    (tmp_path / "few.py").write_text(
+        fake.CONFIG + "\ndef get_sweep(c): return [{'seed': 1}, {'seed': 2, 'holdout': True}]\n"
+    )
+    assert run("few.py") == 0
+    assert len(results(tmp_path)) == 2 and not (tmp_path / "runs/s/prediction.json").exists()
+    assert "No prediction of t-" in capfd.readouterr().err
+
+
+def test_random_kills_of_three_workers_leave_twenty_results_none_twice(config, tmp_path):
+    (tmp_path / "twenty.py").write_text(
+        fake.CONFIG
+        + "\ndef get_sweep(c): return [{'seed': i, 'seconds': 0.3} for i in range(20)]\n"
+    )
+    over, killed, folder = threading.Event(), [], tmp_path / "runs/s"
+
+    def kill():
+        """Kills whoever runs a trial, at random moments, but no trial more than twice."""
+        generator = random.Random(1)
+        while len(killed) < 8 and not over.wait(generator.uniform(0.1, 0.4)):
+            may = [name for name in fake.under_way(folder) if killed.count(name) < 2]
+            name = generator.choice(may) if may else None
+            if name and fake.alive(process := fake.environment(folder, name)["pid"]):
+                os.kill(process, signal.SIGKILL)
+                killed.append(name)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    code = run("twenty.py")
+    over.set()
+    thread.join()
+    assert code == 0 and len(killed) >= 3
+    assert {result["status"] for result in results(tmp_path).values()} == {"done"}
+    assert ran(tmp_path) == sorted(results(tmp_path)) and len(ran(tmp_path)) == 20
+
+
+def test_ctrl_c_exits_42_and_the_same_command_goes_on(config, tmp_path, capfd):
+    folder = tmp_path / "runs/s"
+    (tmp_path / "six.py").write_text(
+        fake.CONFIG + "\ndef get_sweep(c): return [{'seed': i, 'seconds': 1.0} for i in range(6)]\n"
+    )
+    fake.when(
+        lambda: len(results(tmp_path)) > 1 and fake.under_way(folder),
+        os.kill,
+        *(os.getpid(), signal.SIGINT),
+    )
+    assert run("six.py", workers=2) == 42
+    shown = capfd.readouterr().err
+    assert "Stopping: trials save a checkpoint" in shown and "goes on from here" in shown
+    before = results(tmp_path)
+    assert 0 < len(before) < 6
+    assert any(0 < int(file.read_text()) < 10 for file in folder.glob("*/step"))
+    assert run("six.py", workers=2) == 0
+    assert len(results(tmp_path)) == 6 and ran(tmp_path) == sorted(results(tmp_path))
+
+
+def test_a_failing_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(config, tmp_path, capfd):
+    (tmp_path / "f.py").write_text(
+        fake.CONFIG
+        + "\ndef get_sweep(c): return [{'seed': 1}, {'seed': 2, 'behaviour': 'raise'}, "
+        + "{'seed': 3}, {'seed': 4, 'behaviour': 'diverge'}]\n"
+    )
+    assert run("f.py") == 1
+    status = sorted(result["status"] for result in results(tmp_path).values())
+    assert status == ["done", "done", "done", "failed"]
+    (failed,) = [r for r in results(tmp_path).values() if r["status"] == "failed"]
+    assert failed["attempts"] == 3 and failed["overrides"] == {"seed": 2, "behaviour": "raise"}
+    assert failed["log"][-1] == "RuntimeError: a bug in the trial"
+    shown = capfd.readouterr().err
+    assert f"{failed['id']} failed; its last words are in" in shown
+    assert shown.count("trying again") == 2
+    log = tmp_path / "runs/s" / failed["id"] / "log.txt"
+    assert log.read_text().count("trial t-") == 3
+    assert run("f.py") == 1  # tried again, three times more
+    assert log.read_text().count("trial t-") == 6
+
+
+def test_equal_trials_run_once(config, tmp_path):
+    (tmp_path / "d.py").write_text(
+        fake.CONFIG + "\ndef get_sweep(c): return [{'seed': 0}, {'lr': 1e-3}, {}, {'seed': 1}]\n"
+    )
+    assert run("d.py") == 0
+    assert len(results(tmp_path)) == 2
+
+
+def test_dry_run_prints_the_trials_and_writes_nothing(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(config, "--dry_run", "--json=plan.json") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("t-") == 16 and "held out" in shown
+    assert "model.width=128, tokens=1600, holdout=True" in shown
+    assert "16 trials (0 finished, 0 duplicates dropped)" in shown and "(assumed)" in shown
+    assert not (tmp_path / "runs").exists()
+    planned = json.loads((tmp_path / "plan.json").read_text())
+    assert len(planned["trials"]) == 16 and planned["trials"][0]["params"] == {"mlp": 128_000}
+    flops = [trial["flops"]["6nd"] for trial in planned["trials"]]
+    assert flops == sorted(flops, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=no.py", "--workdir=w"], "there is no config file no.py"),
+        (["--workdir=w"], "config"),
+        (["--config=s.py"], "workdir"),
+        (["--config=s.py", "--workdir=w", "--config.lrr=1"], "did you mean config.lr?"),
+        (["--config=plain.py", "--workdir=w"], "no get_sweep"),
+        (["--config=empty.py", "--workdir=w"], "returns no trials"),
+        (["--config=bad.py", "--workdir=w"], r"trial 1 of bad.py .*width=12 is not divisible"),
+        (["--config=typo.py", "--workdir=w"], r"trial 0 of typo.py .*did you mean config.seed"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(config, tmp_path, arguments, message):
+    (tmp_path / "plain.py").write_text(fake.CONFIG)
+    for name, body in {
+        "empty": "[]",
+        "bad": "[{}, {'model.width': 12}]",
+        "typo": "[{'sede': 1}]",
+    }.items():
+        text = f"{fake.CONFIG}\ndef get_sweep(c): return {body}\n"
+        (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        sweep.main(arguments)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):
+    assert run(config) == 0
+    before = (tmp_path / "runs/s/sweep.json").read_text()
+    with pytest.raises(
+        BadInput, match=r"config.lr is 0.001 there and 0.01 here; use another folder"
+    ):
+        run(config, "--config.lr=0.01")
+    assert (tmp_path / "runs/s/sweep.json").read_text() == before
+    # The same base with one trial more is the same sweep, extended.
+    more = fake.SWEEP.replace("return [*sizes,", "return [*sizes, {'seed': 9},")
+    (tmp_path / "s.py").write_text(more)
+    assert run(config) == 0
+    assert len(listed(tmp_path)) == 17 == len(results(tmp_path))
+
+
+def test_a_key_younger_than_the_folder_had_its_default_there():
+    default = {"checkpoint": {"keep_at": [], "every": "20 %"}, "seed": 0}
+    old, same = {"checkpoint": {"every": "9 %"}}, {"checkpoint": {"every": "9 %", "keep_at": []}}
+    assert plan.difference(old, same | {"seed": 0}, default) == ""
+    assert "config.seed is 0 there and 1 here" in plan.difference(old, same | {"seed": 1}, default)
+    other = {"checkpoint": {"every": "9 %", "keep_at": ["1 steps"]}}
+    assert "config.checkpoint.keep_at is [] there" in plan.difference(old, other, default)
+    # A key that was there and is no more, or that no default is known of, is a difference.
+    assert "config.every is 1 there and None here" in plan.difference({"every": 1}, {}, default)
+    assert "config.lr is None there and 1 here" in plan.difference({}, {"lr": 1}, default)
+
+
+def test_makespan_packs_the_largest_first():
+    from launch.runners.local import Slot
+
+    trials = [
+        plan.Planned(str(f), {}, None, {"flops": {plan.CONVENTION: f}}) for f in (4e10, 3e10, 3e10)
+    ]
+    two = [Slot((0,), {}), Slot((1,), {})]
+    # At 1e10 FLOP/s: 4 s on one core, then 3 + 3 s on the other, and a start each.
+    assert plan.makespan(trials, two, 1e10) == pytest.approx(6 + 2 * plan.START_SECONDS)
+    assert plan.makespan(trials, [Slot((0, 1), {})], 1e10) == pytest.approx(
+        5 + 3 * plan.START_SECONDS
+    )
+
+
+def test_the_last_whole_row_is_read_from_a_file_being_written(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    assert display.last_row(file) == {}
+    rows = [json.dumps({"step": step, "loss": 1 / step, "pad": "x" * 200}) for step in range(1, 99)]
+    file.write_text("\n".join(rows) + '\n{"step": 99, "lo')
+    assert display.last_row(file)["step"] == 98
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(999, "999"), (1234, "1.23k"), (2.5e6, "2.5M"), (1e12, "1T"), (0.5, "0.5")]
+)
+def test_si(value, text):
+    assert display.si(value) == text
+
+
+def test_clock():
+    assert [display.clock(s) for s in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]

@@ -1,0 +1,92 @@
+"""This file tests the verb ngram: it scores the very tokens that a model of the config scores."""
+
+import json
+
+import numpy as np
+import pytest
+
+from data.kinds.text import eval_batches
+from data.store import prepare
+from launch import flags
+from launch.__main__ import main
+from launch.verbs import ngram as verb
+from model.counted import ngram
+
+SEQUENCES, CONTEXT = 6, 16
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    random = np.random.default_rng(0)
+    for name, words in (("a", ("sea", "shore", "ship")), ("b", ("hill", "hut", "heath"))):
+        lines = (" ".join(random.choice(words, 40)) + "\n\n" for _ in range(700))
+        (folder / f"{name}.txt").write_text("".join(lines))
+    return {
+        "data.corpora": f"{folder / 'a.txt'},{folder / 'b.txt'}",
+        "data.weights": "1,2",
+        "data.cache": str(folder / "cache"),
+        "data.validation": "0.2",
+        "model.context_length": str(CONTEXT),
+        "eval.sequences": str(SEQUENCES),
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset(keys):
+    return prepare(flags.load_config("configs/base.py", keys).data, progress=False)
+
+
+def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    arguments = [f"--config.{key}={value}" for key, value in keys.items()]
+    assert main(["ngram", "--order=1", f"--json={out}", *arguments]) == 0
+    about = json.loads(out.read_text())
+    # Unigrams need no context, so that the windows alone give the loss.
+    model = ngram.fit(verb.texts(dataset, "train"), dataset.vocab_size, 1)
+    (batch,) = eval_batches(dataset, SEQUENCES, SEQUENCES, CONTEXT)
+    wanted = model.nats(batch["targets"]).mean()
+    assert about["eval_loss"] == pytest.approx(wanted, abs=1e-12)
+    assert about["bits_per_byte"] == pytest.approx(
+        model.nats(batch["targets"]).sum() / np.log(2) / dataset.token_bytes[batch["targets"]].sum()
+    )
+    elsewhere = model.nats(verb.texts(dataset, "validation")[0]).mean()
+    assert abs(elsewhere - wanted) > 1e-3
+    assert f"{about['eval_loss']:.4f}" in capsys.readouterr().out
+
+
+def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
+    model = ngram.fit(verb.texts(dataset, "train"), dataset.vocab_size, 5)
+    found = verb.evaluate(model, dataset, SEQUENCES, CONTEXT)
+    (batch,) = eval_batches(dataset, SEQUENCES, SEQUENCES, CONTEXT)
+    rows = np.concatenate([batch["tokens"][:, :1], batch["targets"]], axis=1)
+    alone = model.nats(rows)[:, 1:]
+    assert found.loss < alone.mean()
+    # From the fourth target on, the window holds all that a 5-gram looks at.
+    starts = verb.validation_starts(dataset, SEQUENCES, CONTEXT)
+    whole = np.concatenate(
+        [
+            model.nats(text)[start[:, None] + 1 + np.arange(CONTEXT)]
+            for text, start in zip(verb.texts(dataset, "validation"), starts, strict=True)
+        ]
+    )
+    assert found.loss == pytest.approx(whole.mean(), abs=1e-12)
+    assert np.array_equal(whole[:, 3:], alone[:, 3:])
+    assert not np.array_equal(whole[:, :3], alone[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--order=0", "order=0 must be at least 1"),
+        ("--order=five", "order"),
+        ("--config.eval.sequences=0", "eval.sequences=0"),
+        ("--config.data.corpora=/no/such,x", "does not exist"),
+        ("--json=/dev/null/x", "json=/dev/null/x cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line(keys, capsys, argument, message):
+    arguments = [f"--config.{key}={value}" for key, value in keys.items()]
+    assert main(["ngram", *arguments, argument]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,0 +1,222 @@
+"""This file runs the verb `sample` on a run that was never trained, and on what is no run."""
+
+import json
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from data import tokenizer
+from launch.__main__ import main
+from launch.sample_text import Continuation
+from launch.verbs import sample as verb
+from model.transformer.config import ModelConfig
+from model.transformer.decoder import init
+from train.checkpoint import Checkpoints
+
+MODEL = dict(
+    vocab_size=300, context_length=24, n_layers=1, d_model=8, n_heads=2, n_kv_heads=1, head_dim=4,
+    d_ff=16, init_std=0.5,
+)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+# Tests that draw as many samples, with probabilities or without, share a program.
+THREE = ("--prompt=ab", "--n=3", "--show_probabilities")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Its vocabulary of 300 is larger than the 256 bytes that have a meaning."""
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    checkpoints = Checkpoints(folder / "checkpoints", 1, 0)
+    params = jax.jit(lambda key: init(ModelConfig(**MODEL), key))(jax.random.key(0))
+    checkpoints.save(7, {"params": params}, {})
+    checkpoints.wait()
+    config = {"model": MODEL, "data": {"tokenizer": "bytes"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer.given("bytes").save(folder / "tokenizer")
+    return folder
+
+
+def sampled(run, tmp_path, *flags):
+    code = main(["sample", f"--run={run}", f"--json={tmp_path / 's.json'}", *flags])
+    assert code == 0
+    return json.loads((tmp_path / "s.json").read_text())
+
+
+def test_prints_and_writes_what_was_drawn(run, tmp_path, capsys):
+    about = sampled(run, tmp_path, *THREE, "--tokens=5")
+    printed = capsys.readouterr().out
+    assert about["step"] == 7 and len(about["samples"]) == 3
+    for number, drawn in enumerate(about["samples"], 1):
+        assert f"sample {number} of 3, {drawn['nats_per_token']:.3f} nats/token" in printed
+        assert 1 <= len(drawn["tokens"]) <= 5 and max(drawn["tokens"]) < 256
+        assert drawn["nats_per_token"] == pytest.approx(-np.mean(drawn["logprobs"]))
+        for step, token, logprob in zip(
+            drawn["top"], drawn["tokens"], drawn["logprobs"], strict=True
+        ):
+            likeliest = {one["token"]: one["logprob"] for one in step}
+            assert len(step) == 5 and list(likeliest.values()) == sorted(likeliest.values())[::-1]
+            assert likeliest.get(token, logprob) == logprob <= step[0]["logprob"]
+
+
+def test_seed_decides_and_zero_tokens_fill_the_context(run, tmp_path):
+    draw = lambda seed: sampled(run, tmp_path, "--prompt=ab", f"--seed={seed}")["samples"][0]  # noqa: E731
+    first = draw(1)
+    assert first == draw(1) != draw(2)
+    assert len(first["tokens"]) == 22 or first["ended"]
+
+
+def test_what_is_drawn_cannot_steer_the_terminal(run, tmp_path, capsys):
+    sampled(run, tmp_path, *THREE, "--prompt=\x1b[31mred", "--tokens=5")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def shown(continuation, pieces):
+    """What is printed after each piece of tokens."""
+    texts = []
+    for piece in pieces:
+        continuation.add(piece)
+        texts.append(continuation.news())
+    return [*texts, continuation.news(last=True)]
+
+
+def test_streamed_text_has_whole_characters():
+    text = "naïve 中文 🙂!"
+    pieces = [[byte] for byte in text.encode()]
+    texts = shown(Continuation(tokenizer.given("bytes"), []), pieces)
+    assert "".join(texts) == text and not any("\ufffd" in t for t in texts)
+    cut = shown(Continuation(tokenizer.given("bytes"), []), pieces[:-2])  # in the midst of 🙂
+    assert "".join(cut) == "naïve 中文 \ufffd"
+
+
+def test_text_ends_before_a_stop_string_and_no_part_of_it_is_shown():
+    pieces = [list(b"some text\n"), list(b"\nd"), list(b"ef f(x)"), list(b"never")]
+    row = Continuation(tokenizer.given("bytes"), [], ["\n\ndef", "zzz"])
+    assert shown(row, pieces) == ["some text", "", "", "", ""]
+    assert row.text == "some text" and bytes(row.tokens) == b"some text\n\ndef" and row.stopped
+    row = Continuation(tokenizer.given("bytes"), [], ["\n\ndeF"])
+    assert "".join(shown(row, pieces)) == row.text == "some text\n\ndef f(x)never"
+
+
+def test_stop_strings_end_samples(run, tmp_path):
+    free = sampled(run, tmp_path, *THREE, "--tokens=12")["samples"]
+    stop = next(c for c in free[0]["text"][3:] if c.isascii() and c.isprintable())
+    found = sampled(run, tmp_path, *THREE, "--tokens=12", f"--stop={stop}")
+    for before, after in zip(free, found["samples"], strict=True):
+        assert after["text"] == before["text"].partition(stop)[0]
+        assert after["tokens"] == before["tokens"][: len(after["tokens"])]
+        assert len(after["logprobs"]) == len(after["tokens"])
+        assert after["ended"] == (before["ended"] or stop in before["text"])
+
+
+def test_streaming_prints_what_is_written(run, tmp_path, capsys):
+    about = sampled(run, tmp_path, "--prompt=ab", "--tokens=12", "--stream")["samples"][0]
+    plain = sampled(run, tmp_path, "--prompt=ab", "--tokens=12", "--nostream")["samples"][0]
+    assert about == plain
+    first, second = capsys.readouterr().out.rstrip("\n").split("\nab")
+    assert first.removeprefix("ab").strip() == second.strip()
+
+
+def test_ctrl_c_keeps_what_was_drawn(run, tmp_path, capsys, monkeypatch):
+    real = verb.sample.stream
+
+    def interrupted(*args, **how):
+        yield next(real(*args, **how))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb.sample, "stream", interrupted)
+    file = tmp_path / "s.json"
+    flags = [f"--run={run}", f"--json={file}", "--prompt=ab", "--tokens=12", "--stream"]
+    assert main(["sample", *flags]) == 130
+    assert len(json.loads(file.read_text())["samples"][0]["tokens"]) == 1
+    assert capsys.readouterr().out.startswith("ab")
+
+
+def test_streaming_is_for_terminals(monkeypatch):
+    def streams(*argv):
+        values = verb.make_flags()
+        values(["isoflop", "--run=a", *argv])
+        return verb.streams(values)
+
+    assert not streams() and streams("--stream")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert streams() and not streams("--n=2") and not streams("--nostream")
+
+
+def test_a_model_that_drafts_for_itself_is_always_accepted(run, tmp_path, capsys):
+    greedy = ("--prompt=ab", "--tokens=12", "--temperature=0")
+    plain = sampled(run, tmp_path, *greedy)["samples"][0]
+    drafted = sampled(run, tmp_path, *greedy, f"--draft={run}", "--ahead=3")["samples"][0]
+    assert drafted["tokens"] == plain["tokens"]
+    assert drafted["logprobs"] == pytest.approx(plain["logprobs"], abs=1e-5)
+    assert f"100% of what {run} drafted was accepted" in capsys.readouterr().err
+
+
+def test_beams(run, tmp_path, capsys):
+    found = sampled(run, tmp_path, "--prompt=ab", "--tokens=6", "--beams=3")["samples"]
+    scores = [one["score"] for one in found]
+    assert scores == sorted(scores)[::-1] and len(scores) == 3
+    assert found[0]["nats_per_token"] == pytest.approx(-scores[0])
+    assert "beam 3 of 3" in capsys.readouterr().out
+
+
+BAD = {
+    "prompt has 24 tokens and model.context_length=24 no room": ["--prompt=" + "x" * 24],
+    "tokens=23 and a prompt of 2 in model.context_length=24; use 1 to 22": ["--tokens=23"],
+    "temperature=-1.0 is out of range": ["--temperature=-1"],
+    "n=0 is out of range": ["--n=0"],
+    "top_p=2.0 is out of range": ["--top_p=2"],
+    "min_p=2.0 is out of range": ["--min_p=2"],
+    "beams=999 is out of range; use 1 to 128": ["--beams=999"],
+    "--top_k means nothing with --beams": ["--beams=2", "--top_k=3"],
+    "--show_probabilities means nothing with --draft": ["--draft=x", "--show_probabilities"],
+    "--stream shows one sample": ["--stream", "--n=2"],
+    "--stop= is empty": ["--stop="],
+    "draft=nowhere holds no config.json": ["--draft=nowhere"],
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_requests(run, message, capsys):
+    assert main(["sample", f"--run={run}", "--prompt=ab", *BAD[message]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_draft_with_another_tokenizer(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "b")
+    tokenizer.train("chars", ["abc"]).save(tmp_path / "b" / "tokenizer")
+    flags = [f"--run={run}", f"--draft={tmp_path / 'b'}", "--prompt=ab", "--tokens=4"]
+    assert main(["sample", *flags]) == 2
+    assert "has another tokenizer (chars) than" in capsys.readouterr().err
+
+
+def refused(run, capsys):
+    """The one line that says why."""
+    assert main(["sample", f"--run={run}", "--prompt=ab", "--tokens=1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_a_config_that_is_not_that_of_the_weights(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "b")
+    config = tmp_path / "b" / "config.json"
+    config.write_text(json.dumps({"model": MODEL | {"d_ff": 24}}))
+    line = refused(tmp_path / "b", capsys)
+    assert "blocks/mlp/down/kernel has shape (1, 16, 8); the model needs (1, 24, 8)" in line
+    config.write_text(json.dumps({"model": MODEL | {"depth": 2}}))
+    assert "describes no model" in refused(tmp_path / "b", capsys)
+    config.write_text(json.dumps({"name": "a"}))
+    assert "describes no model ('model')" in refused(tmp_path / "b", capsys)
+    config.write_text(json.dumps({"model_type": "llama"}))
+    assert f"isoflop convert --from_hf={tmp_path / 'b'} --to=RUN" in refused(tmp_path / "b", capsys)
+
+
+def test_a_folder_that_is_no_run(tmp_path, run, capsys):
+    assert main(["sample", f"--run={tmp_path}"]) == 2
+    assert f"run={tmp_path} holds no config.json" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    shutil.copytree(run / "tokenizer", tmp_path / "tokenizer")
+    assert main(["sample", f"--run={tmp_path}"]) == 2
+    assert "holds no finished checkpoint; train the run first" in capsys.readouterr().err

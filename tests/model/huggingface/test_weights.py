@@ -1,0 +1,251 @@
+"""This file checks weights in and out: every byte comes back, and what is wrong is named."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from model.huggingface import config_json as hf_config
+from model.huggingface import safetensors
+from model.huggingface import weights as huggingface
+from model.huggingface.name_tables import FAMILIES
+from model.transformer import parameters
+from tests.model import golden
+
+ROOT = Path(__file__).resolve().parents[3]
+HF = golden.FOLDER / "hf"
+
+
+def bits(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
+    return {name: (str(a.dtype), a.shape, a.tobytes()) for name, a in arrays.items()}
+
+
+@pytest.mark.parametrize("case", [case for case in golden.HF if case != "gpt2_published"])
+def test_what_is_loaded_and_saved_is_the_same_bit_by_bit(case, tmp_path):
+    cfg, params = huggingface.load(HF / case)
+    model_type = golden.config_json(case)["model_type"]
+    huggingface.save(tmp_path / "saved", cfg, params, model_type)
+    assert bits(golden.read_all(tmp_path / "saved")) == bits(golden.read_all(HF / case))
+    config = hf_config.read_json(tmp_path / "saved")
+    assert config["model_type"] == model_type
+    assert config["dtype"] == golden.config_json(case)["dtype"]
+    assert hf_config.read(config) == cfg
+
+
+def test_the_first_gpt2_gets_todays_names(tmp_path):
+    cfg, params = huggingface.load(HF / "gpt2_published")
+    huggingface.save(tmp_path / "saved", cfg, params)
+    before = bits(
+        {f"transformer.{n}": a for n, a in golden.read_all(HF / "gpt2_published").items()}
+    )
+    assert bits(golden.read_all(tmp_path / "saved")) == before
+
+
+def test_saved_in_shards(tmp_path):
+    cfg, params = huggingface.load(HF / "phi3")
+    huggingface.save(tmp_path / "saved", cfg, params, shard=20_000)
+    files = list((tmp_path / "saved").glob("*.safetensors"))
+    assert len(files) > 3 and (tmp_path / "saved" / safetensors.INDEX).exists()
+    assert bits(golden.read_all(tmp_path / "saved")) == bits(golden.read_all(HF / "phi3"))
+
+
+def test_the_library_reads_what_we_write():
+    """The format, from its description: checked here by hand, and by transformers itself in
+    tests/golden/check_saved.py."""
+    path = HF / "llama" / "model.safetensors"
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    about = json.loads(raw[8 : 8 + length])["model.norm.weight"]
+    start, end = (8 + length + offset for offset in about["data_offsets"])
+    _, params = huggingface.load(HF / "llama")
+    assert raw[start:end] == np.asarray(params["final_norm"]["scale"]).tobytes()
+
+
+@pytest.mark.parametrize("case", ["gpt2", "phi3", "mistral"])
+def test_slices_are_read_alone(case, monkeypatch):
+    """Any slice equals that of the whole, and fewer rows are read for it."""
+    cfg, params = huggingface.load(HF / case)
+    sources = huggingface.plan(cfg, FAMILIES[case])
+    found = safetensors.tensors(HF / case)
+    read = []
+    fill = safetensors._fill
+    monkeypatch.setattr(
+        safetensors, "_fill", lambda f, a, t: (read.append(a.nbytes), fill(f, a, t))
+    )
+    for path, leaf in parameters.flat(params).items():
+        index = tuple(slice(n // 3, n - n // 4) for n in leaf.shape)
+        part = huggingface._read(sources[path], found, leaf.shape, path, index)
+        np.testing.assert_array_equal(part, np.asarray(leaf)[index])
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert sum(read) < 0.8 * whole
+
+
+def test_shardings_are_asked_for_shapes_and_kept():
+    mesh = Mesh(np.asarray(jax.devices()[:1]), ("fsdp",))
+    asked = []
+
+    def shardings(shapes):
+        asked.append(shapes)
+        return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec()), shapes)
+
+    cfg, params = huggingface.load(HF / "gemma2", shardings)
+    assert asked == [parameters.shapes(cfg)]
+    assert all(isinstance(leaf.sharding, NamedSharding) for leaf in jax.tree.leaves(params))
+    jax.tree.map(np.testing.assert_array_equal, params, huggingface.load(HF / "gemma2")[1])
+
+
+EIGHT = """
+import jax, numpy as np
+from pathlib import Path
+from launch.verbs.convert import shardings
+from model.huggingface import weights as huggingface
+from tests.model.golden import FOLDER
+folder = Path("{folder}")
+cfg, params = huggingface.load(folder, shardings)
+_, whole = huggingface.load(folder)
+jax.tree.map(np.testing.assert_array_equal, params, whole)
+kernel = params["blocks"]["mlp"]["up"]["kernel"]
+assert len(jax.devices()) == 8 and kernel.addressable_shards[0].data.size * 8 == kernel.size
+print("sharded")
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_hold_an_eighth_each(tmp_path):
+    cfg, params = huggingface.load(HF / "phi3")
+    huggingface.save(tmp_path / "model", cfg, params)
+    flags = "--xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT.format(folder=tmp_path / "model")],
+        cwd=ROOT,
+        env={"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.strip() == "sharded", done.stderr
+
+
+def rewrite(folder: Path, change) -> None:
+    """Other tensors in model.safetensors: `change` maps {name: array} to another."""
+    arrays = change(golden.read_all(folder))
+    layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    safetensors.write(folder / "model.safetensors", layout, lambda name: [arrays[name]])
+
+
+def without(name):
+    return lambda arrays: {key: value for key, value in arrays.items() if key != name}
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+BAD_TENSORS = {
+    f"lacks tensor {UP} \\[44, 36\\]": without(UP),
+    "tensor model.layers.2.mlp.up_proj.weight is one that config.json does not ask for": (
+        lambda arrays: arrays | {UP.replace("1", "2"): arrays[UP]}
+    ),
+    f"{UP} has shape \\[36, 44\\]; config.json asks for \\[44, 36\\]": (
+        lambda arrays: arrays | {UP: np.ascontiguousarray(arrays[UP].T)}
+    ),
+    "unlike the same tensor of layer 0": (
+        lambda arrays: arrays | {UP: arrays[UP].astype(np.float16)}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BAD_TENSORS)
+def test_a_wrong_tensor_is_named(message, tmp_path):
+    folder = golden.copy("llama", tmp_path)
+    rewrite(folder, BAD_TENSORS[message])
+    with pytest.raises(ValueError, match=message):
+        huggingface.load(folder)
+
+
+def test_rewriting_alone_is_harmless(tmp_path):
+    """The control of the test above."""
+    folder = golden.copy("llama", tmp_path)
+    rewrite(folder, lambda arrays: arrays)
+    huggingface.load(folder)
+
+
+def cut(folder, name, size):
+    raw = (folder / name).read_bytes()
+    (folder / name).write_bytes(raw[:size])
+
+
+def relabelled(folder):
+    """The first tensor becomes int8, of the same bytes."""
+    raw = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(raw.replace(b'"dtype":"F32"', b'"dtype":"I32"', 1))
+
+
+BAD_FILES = {
+    "truncated": ("llama", lambda folder: cut(folder, "model.safetensors", -100)),
+    "is truncated, or no safetensors": (
+        "llama", lambda folder: cut(folder, "model.safetensors", 90),
+    ),
+    "truncated, or": ("llama", lambda folder: (folder / "model.safetensors").write_bytes(b"")),
+    "damaged header": (
+        "llama",
+        lambda folder: (folder / "model.safetensors").write_bytes(b"\2" + b"\0" * 7 + b"[]"),
+    ),
+    "is I32; only F64, F32, F16, BF16 are read": ("llama", relabelled),
+    "00002-of-00002.safetensors is missing": (
+        "llama_gqa", lambda folder: (folder / "model-00002-of-00002.safetensors").unlink(),
+    ),
+    "says that .* is in model-00002": (
+        "llama_gqa",
+        lambda folder: shutil.copy(
+            folder / "model-00001-of-00002.safetensors", folder / "model-00002-of-00002.safetensors"
+        ),
+    ),
+    "has no weight_map": (
+        "llama_gqa", lambda folder: (folder / safetensors.INDEX).write_text("{}"),
+    ),
+    "pickle checkpoint, pytorch_model.bin": (
+        "llama", lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+    ),
+    "holds neither model.safetensors nor": (
+        "llama", lambda folder: (folder / "model.safetensors").unlink(),
+    ),
+    "has no config.json": ("llama", lambda folder: (folder / "config.json").unlink()),
+    "not a JSON object": ("llama", lambda folder: (folder / "config.json").write_text("{")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", BAD_FILES)
+def test_a_damaged_or_missing_file_is_named(message, tmp_path):
+    case, spoil = BAD_FILES[message]
+    folder = golden.copy(case, tmp_path)
+    spoil(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        huggingface.load(folder)
+
+
+def test_parameters_that_do_not_fit_are_named():
+    cfg, params = golden.checkpoint("llama")
+    leaves = parameters.flat(params)
+    parameters.check(cfg, params)
+    for change, message in (
+        ({"final_norm/scale": None}, "parameter final_norm/scale .36,. is missing"),
+        ({"final_norm/scale": np.zeros(35)}, "final_norm/scale has shape .35,.; the model needs"),
+        ({"final_norm/bias": np.zeros(36)}, "final_norm/bias .36,. is unknown to the model"),
+    ):
+        found = {path: leaf for path, leaf in (leaves | change).items() if leaf is not None}
+        with pytest.raises(ValueError, match=message):
+            parameters.check(cfg, parameters.nested(found))
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    cfg, params = golden.checkpoint("llama")
+    with pytest.raises(FileNotFoundError):
+        huggingface.save(tmp_path / "no", cfg, params, files={"x": tmp_path / "absent"})
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("kept")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        huggingface.save(tmp_path / "full", cfg, params)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]

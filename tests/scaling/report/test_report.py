@@ -1,0 +1,270 @@
+"""This file tests the report and the verb `fit`: self-contained, complete, quick, no jax."""
+
+import html
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch.errors import BadInput
+from launch.verbs.fit import SETTINGS, main
+from scaling.fits.analysis import Settings, analyse
+from scaling.table import read_csv, sha256, to_csv
+from tests.scaling.ladder import simulate, true_loss, write_runs
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    runs = write_runs(folder / "runs", simulate())
+    flags = [f"--runs={runs}", f"--out={folder / 'report'}", f"--json={folder / 'law.json'}"]
+    assert main([*flags, "--draws=100"]) == 0
+    return folder / "report"
+
+
+def test_the_page_needs_nothing_else(report):
+    page = (report / "index.html").read_text()
+    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", page, flags=re.DOTALL)
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", markup)
+    assert not re.findall(r"(?:import|fetch|from)\s*\(?\s*[\"']https?:", page)
+    assert "vegaEmbed" in page
+    assert markup.count("<script") == 2  # one library for all figures, and what draws them
+    assert not re.search(r"\$[a-z]+\b", markup)
+
+
+def test_every_figure_is_there_thrice(report):
+    page = (report / "index.html").read_text()
+    names = {"prediction", "frontier", "isoflop", "optimal_params", "optimal_tokens"}
+    names |= {"loss_curves", "residuals", "plane", "sensitivity"}
+    names |= {"exponents_cloud", "floor_cloud"}
+    assert {path.stem for path in (report / "figures").glob("*.png")} == names
+    assert {path.stem for path in (report / "figures").glob("*.svg")} == names
+    for name in names:
+        assert f'id="{name}"' in page
+        assert (report / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert "<svg" in (report / "figures" / f"{name}.svg").read_text()
+
+
+def test_the_page_says_how_it_was_made_and_what_to_doubt(report):
+    """Warnings before the laws; the methods and the command in words, from law.json."""
+    page = re.sub(r"<script.*?</script>", "", (report / "index.html").read_text(), flags=re.DOTALL)
+    law = json.loads((report / "law.json").read_text())
+    places = [page.index(f"<h2>{title}") for title in (
+        "Warnings", "The laws", "The best split of compute", "Sensitivity",
+        "Conventions side by side", "Methods", "How to cite")]  # fmt: skip
+    assert places == sorted(places)
+    for text in (
+        html.escape(law["warnings"][0]["message"]),
+        "sum of Huber losses (δ = 0.001)",
+        f"{law['parametric']['objective']:.6e}",
+        "100 bootstrap draws made by redrawing",
+        html.escape(law["made"]["command"]),
+        law["points"]["sha256"],
+        f"{law['kaplan_count']['a']:.3f}",
+    ):
+        assert text in page, text
+
+
+def test_hovering_reads_every_run(report):
+    page = (report / "index.html").read_text()
+    specs = json.loads(re.search(r"const specs = (.*);\n", page).group(1).replace("<\\/", "</"))
+    rows = [row for layer in specs["frontier"]["layer"] for row in layer["data"]["values"]]
+    told = {row["Run"]: row["Loss"] for row in rows if row.get("Series") == "runs"}
+    points = read_csv(report / "points.csv")
+    fitted = points.select(~points.holdout)
+    assert told == dict(zip(fitted.run, fitted.loss, strict=True))
+    assert "tooltip" in json.dumps(specs["frontier"])
+
+
+def test_law_and_points_lie_beside_it(report):
+    law = json.loads((report / "law.json").read_text())
+    assert law == json.loads((report.parent / "law.json").read_text())
+    points = read_csv(report / "points.csv")
+    assert sha256(points.select(~points.holdout)) == law["points"]["sha256"]
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    points = simulate()
+    points = replace(points, run=np.array(["</script><b>&", *points.run[1:]]))
+    (tmp_path / "p.csv").write_text(to_csv(points))
+    main([f"--table={tmp_path / 'p.csv'}", f"--out={tmp_path / 'out'}", "--draws=20"])
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "</script><b>" not in page
+    assert "&lt;/script&gt;&lt;b&gt;&amp;" in page
+
+
+def test_a_table_that_supports_no_law_still_gets_its_page_and_exit_code_2(tmp_path):
+    (tmp_path / "p.csv").write_text("params,tokens,loss\n1e6,2e7,3.1\n2e6,2e7,3.0\n")
+    with pytest.raises(BadInput, match="no law: parametric: 2 points are too few for 5 constants"):
+        main([f"--table={tmp_path / 'p.csv'}", f"--out={tmp_path / 'out'}"])
+    assert "No law: parametric: 2 points are too few" in (tmp_path / "out/index.html").read_text()
+
+
+@pytest.mark.parametrize("unit", ["bits", "nats"])
+def test_losses_in_bits_are_refused_unless_said_to_be_either(chinchilla, tmp_path, unit):
+    """The published runs in bits: refused by default, converted or believed when told."""
+    bits = replace(chinchilla, loss=chinchilla.loss / np.log(2))
+    path, out = tmp_path / "p.csv", tmp_path / "law.json"
+    path.write_text(to_csv(bits))
+    with pytest.raises(BadInput, match=r"looks like bits .* use --loss_unit=bits"):
+        main([f"--table={path}"])
+    main([f"--table={path}", f"--loss_unit={unit}", f"--json={out}", "--draws=0"])
+    e = json.loads(out.read_text())["parametric"]["E"]["value"]
+    assert e == pytest.approx(1.817218 / {"bits": 1, "nats": np.log(2)}[unit], rel=1e-4)
+
+
+def test_the_published_study_in_one_command(chinchilla_all, tmp_path):
+    """All 245 rows and --drop_worst=5: the 240 of the paper, draws and all."""
+    (tmp_path / "p.csv").write_text(to_csv(chinchilla_all))
+    out = tmp_path / "law.json"
+    flags = [f"--table={tmp_path / 'p.csv'}", "--drop_worst=5", "--draws=4000", f"--json={out}"]
+    assert main(flags) == 0
+    law = json.loads(out.read_text())
+    assert law["points"]["n"] == 240 and law["points"]["left_out"] == {"of highest loss": 5}
+    assert law["parametric"]["objective"] == pytest.approx(1.018274e-3, rel=1e-6)
+    assert law["parametric"]["standard_errors"]["B"] == pytest.approx(1293, rel=1e-3)
+    assert law["made"]["command"].startswith("isoflop fit --table=")
+
+
+@pytest.mark.parametrize(
+    "name", ["kaplan_joint", "over_training", "frontier", "parametric_without_floor"]
+)
+def test_every_law_can_be_asked_for(name, tmp_path):
+    (tmp_path / "p.csv").write_text(to_csv(simulate()))
+    out, report = tmp_path / "law.json", tmp_path / "report"
+    flags = [f"--table={tmp_path / 'p.csv'}", f"--law={name}", f"--json={out}", "--draws=30"]
+    main([*flags, f"--out={report}"] if name == "kaplan_joint" else flags)
+    law = json.loads(out.read_text())
+    assert law["parametric"]["name"] == name and law["optimum"] == []
+    codes = {w["code"] for w in law["warnings"]}
+    assert ("no_floor_law" in codes) == (name in ("kaplan_joint", "parametric_without_floor"))
+    assert (report / "figures/residuals.png").is_file() == (name == "kaplan_joint")
+
+
+def test_repeated_data_take_the_data_constrained_law(tmp_path):
+    """Runs of up to 20 epochs, made by that law: it is found again, Hoffmann's is refused."""
+    n, u = np.meshgrid(np.geomspace(1e5, 1e7, 6), np.geomspace(1e6, 1e8, 4))
+    n, u, epochs = (v.ravel() for v in (n, u, np.tile([1.0, 3.0, 8.0, 20.0], 6)))
+    worth = u * (1 + 15 * (1 - np.exp(-(epochs - 1) / 15)))
+    loss = true_loss(n, worth)
+    rows = "\n".join(
+        f"{a:.9g},{b * e:.9g},{b:.9g},{v:.9g}"
+        for a, b, e, v in zip(n, u, epochs, loss, strict=True)
+    )
+    (tmp_path / "p.csv").write_text(f"params,tokens,unique_tokens,loss\n{rows}\n")
+    out, table = tmp_path / "law.json", f"--table={tmp_path / 'p.csv'}"
+    with pytest.raises(BadInput, match=r"more than 4 times .* law=data_constrained"):
+        main([table])
+    main([table, "--law=data_constrained", f"--json={out}", "--draws=0"])
+    part = json.loads(out.read_text())["parametric"]
+    assert part["R"]["value"] == pytest.approx(15, rel=1e-3)
+    assert part["alpha"]["value"] == pytest.approx(0.35, abs=1e-3)
+
+
+def test_the_summary_is_readable(tmp_path, capsys):
+    runs = write_runs(tmp_path / "runs", simulate())
+    main([f"--runs={runs}", "--draws=50"])
+    text = capsys.readouterr().out
+    assert "18 points of 18 runs, 1 held out" in text
+    assert re.search(r"alpha +0\.3\d+ \[0\.3", text)
+    assert re.search(r"held out sim-018: .* outcome .* error [+-]0\.\d\d%", text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "give either --runs=FOLDER or --table=FILE.csv"),
+        (["--table=none.csv"], "does not exist"),
+        (["--table=TABLE", "--holdout=flops>9e99"], "matches no point"),
+        (["--table=TABLE", "--holdout=flops>x"], "no number"),
+        (["--table=TABLE", "--holdout=flops>1"], "leaves no point to fit"),
+        (["--table=TABLE", "--objective=mean"], "objective='mean'"),
+        (["--table=TABLE", "--params=non_embedding"], "takes the columns"),
+        (["--table=TABLE", "--draws=-1"], "draws=-1"),
+        (["--table=TABLE", "--law=chinchilla"], "law='chinchilla' is unknown; use one of param"),
+        (["--table=TABLE", "--interpolation=cubic"], "interpolation='cubic' is unknown"),
+        (["--table=TABLE", "--drop_worst=18"], "drop_worst=18 of 18 fitted points"),
+        (["--table=TABLE", "--loss_unit=bytes"], "loss_unit='bytes' is unknown"),
+        (["--table=TABLE", "--law=data_constrained"], "no run repeats its data"),
+        (["--table=TABLE", "--config.a=1"], "reads no config"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, flags, message):
+    (tmp_path / "p.csv").write_text(to_csv(simulate()))
+    table = f"--table={tmp_path / 'p.csv'}"
+    with pytest.raises(BadInput, match=re.escape(message)) as caught:
+        main([table if flag == "--table=TABLE" else flag for flag in flags])
+    assert "\n" not in str(caught.value)
+
+
+def test_holdout_rules(tmp_path):
+    points = simulate(held_out=0)
+    (tmp_path / "p.csv").write_text(to_csv(points))
+    for rule, held in (("largest", 1), ("flops>2e12", 12), ("sim-004", 1)):
+        out = tmp_path / "law.json"
+        main([f"--table={tmp_path / 'p.csv'}", f"--holdout={rule}", f"--json={out}", "--draws=0"])
+        law = json.loads(out.read_text())
+        assert (law["points"]["held_out"], law["points"]["n"]) == (held, 18 - held)
+
+
+def test_exit_code_of_bad_input():
+    command = [sys.executable, "-m", "launch", "fit", "--table=/nowhere.csv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and "/nowhere.csv" in done.stderr
+
+
+def test_fitting_a_table_loads_no_jax(tmp_path):
+    (tmp_path / "p.csv").write_text(to_csv(simulate()))
+    code = (
+        "import sys; from launch.__main__ import main;"
+        f"main(['fit', '--table={tmp_path / 'p.csv'}', '--out={tmp_path / 'out'}', '--draws=20']);"
+        "loaded = {'jax', 'flax', 'model', 'train', 'configs', 'data'} & set(sys.modules);"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_room_is_quick():
+    """At most one second of a core, the fastest of three: other work on the machine is not ours."""
+    code = (
+        "import time; t = time.process_time();"
+        "import scaling.analysis, scaling.prediction, scaling.report;"
+        "import sys; assert 'altair' not in sys.modules; print(time.process_time() - t)"
+    )
+    times = [
+        float(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT)) for _ in range(3)
+    ]
+    assert min(times) <= 1.0
+
+
+def test_ten_thousand_points_take_seconds(tmp_path):
+    random = np.random.default_rng(0)
+    n, d = np.exp(random.uniform(12, 20, 10_000)), np.exp(random.uniform(17, 25, 10_000))
+    loss = true_loss(n, d) * np.exp(0.004 * random.standard_normal(10_000))
+    path = tmp_path / "p.csv"
+    rows = "\n".join(f"{a:.6g},{b:.6g},{c:.6g}" for a, b, c in zip(n, d, loss, strict=True))
+    path.write_text(f"params,tokens,loss\n{rows}\n")
+    start = time.process_time()
+    law = analyse(read_csv(path), Settings(draws=0))
+    assert time.process_time() - start <= 5
+    assert law["parametric"]["alpha"]["value"] == pytest.approx(0.35, abs=0.002)
+
+
+def test_every_setting_is_a_flag_with_the_same_default():
+    """--help answers before the room is loaded, so its flags repeat the defaults."""
+    told = {name: default for name, default, _ in SETTINGS}
+    assert told == asdict(Settings())

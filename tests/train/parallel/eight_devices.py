@@ -1,0 +1,259 @@
+"""This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
+
+Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
+saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`, with
+all logits at once; `long:NAME`, packed rows by splash; `kept:NAME`; `refused:NAME`. Of training:
+losses, how far the first step's gradient is from one device's, bytes of the state on each device.
+"""
+
+import functools
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.base import get_config
+from data import store
+from launch.trial import run as trial
+from model.kernels.backends import Sight, attend_rows
+from model.transformer.config import ModelConfig
+from model.transformer.layers import multiplied
+from tests.model.kernels import test_backends as cases
+from train.checkpoint import Checkpoints
+from train.loop import Run, initial_state
+from train.parallel import sharding
+from train.parallel.mesh import make_mesh
+from train.step import StepConfig, TrainState, gradients, train_chunk
+
+MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
+CFG = StepConfig(MODEL, loss_chunk=8)
+HYPER = dict(
+    learning_rate=1e-2, warmup=2, decay=2, total=20, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
+    weight_decay=0.1, clip_norm=1.0,
+)  # fmt: skip
+STEPS, SAVED = 10, 5
+SAVING = ("fsdp", "data fsdp")  # meshes
+CHUNK = 5  # blocking between chunks: many collectives in flight deadlock on few cores
+ALONE = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
+MESHES = {
+    "one": ALONE,
+    "other seed": ALONE,
+    "data": ALONE | {"data": 8},
+    "fsdp": ALONE | {"fsdp": -1},
+    "tensor": ALONE | {"tensor": 4},
+    "sequence": ALONE | {"sequence": 8},
+    "data fsdp": ALONE | {"data": 2, "fsdp": 4},
+    "data fsdp 4x2": ALONE | {"data": 4, "fsdp": 2},
+    "data tensor": ALONE | {"data": 4, "tensor": 2},
+    "data sequence": ALONE | {"data": 2, "sequence": 4},
+    "fsdp tensor": ALONE | {"fsdp": 2, "tensor": 4},
+    "fsdp sequence": ALONE | {"fsdp": 2, "sequence": 4},
+    "tensor sequence": ALONE | {"tensor": 2, "sequence": 4},
+    "sequence of three": ALONE | {"sequence": 3},
+}  # fmt: skip
+
+
+def batches() -> dict[str, np.ndarray]:
+    tokens = np.random.default_rng(0).integers(0, 64, (STEPS, 8, 17)).astype(np.int32)
+    data = {"tokens": tokens[..., :-1], "targets": tokens[..., 1:]}
+    return data | {"weights": np.ones(data["tokens"].shape, np.float32)}
+
+
+def mesh_of(name: str) -> jax.sharding.Mesh:
+    sizes = MESHES[name]
+    devices = abs(int(np.prod(list(sizes.values()))))
+    return make_mesh(sizes, jax.devices()[: 8 if -1 in sizes.values() else devices])
+
+
+def steps(
+    state: TrainState, mesh: jax.sharding.Mesh, first: int, last: int, cfg: StepConfig = CFG
+) -> tuple:
+    """(state, losses) after steps first..last, chunk by chunk; all chunks are of one shape."""
+    losses, where = [], sharding.batch_sharding(mesh, 1)
+    while first < last:
+        count = min(CHUNK, last - first)
+        part = {k: np.resize(v[first : first + count], (CHUNK, 8, 16)) for k, v in DATA.items()}
+        state, metrics = train_chunk(cfg, state, jax.device_put(part, where), jnp.int32(count))
+        losses += np.asarray(metrics["loss"])[:count].tolist()
+        first += count
+    return state, losses
+
+
+def gradient(state: TrainState) -> dict:
+    """The gradient that the first step left in the first moment, for each parameter."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
+    named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in named.items() if ".mu" in name}
+
+
+def distance(found: dict, expected: dict) -> float:
+    """The largest difference, each parameter's relative to its norm."""
+    return max(
+        float(np.linalg.norm(found[name] - g) / np.linalg.norm(g)) for name, g in expected.items()
+    )
+
+
+def train(name: str, folder: str) -> dict:
+    mesh = mesh_of(name)
+    with sharding.activation_rules(mesh):
+        like, make = initial_state(CFG, HYPER, int(name == "other seed"), mesh)
+        state = make()
+        shards = [s for leaf in jax.tree.leaves(state) for s in leaf.addressable_shards]
+        held = [sum(s.data.nbytes for s in shards if s.device == d) for d in mesh.devices.ravel()]
+        state, losses = steps(state, mesh, 0, 1)
+        first = gradient(state)
+        GRADIENTS.setdefault("one", first)
+        state, more = steps(state, mesh, 1, SAVED)
+        for expected, leaf in zip(jax.tree.leaves(like), jax.tree.leaves(state), strict=True):
+            assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim), name
+        if name in SAVING:
+            saver = Checkpoints(f"{folder}/{name}", 1, 0)
+            saver.save(SAVED, state, {})
+            saver.close()
+        losses += more + steps(state, mesh, SAVED, STEPS)[1]
+    return {"losses": losses, "gradient": distance(first, GRADIENTS["one"]), "bytes": held}
+
+
+def at_once(name: str, folder: str) -> list[dict[str, float]]:
+    """How far the first gradient on a mesh is from one device's where all logits are made at once,
+    of a tied head and a free one; `control`: how far another seed's is."""
+    found = []
+    for tied in (True, False):
+        cfg = replace(CFG, loss_chunk=0, model=replace(MODEL, tie_embeddings=tied))
+        firsts = {}
+        for where in ("one", "other seed", name):
+            mesh = mesh_of(where)
+            with sharding.activation_rules(mesh):
+                _, make = initial_state(cfg, HYPER, int(where == "other seed"), mesh)
+                firsts[where] = gradient(steps(make(), mesh, 0, 1, cfg)[0])
+        near, control = (distance(firsts[w], firsts["one"]) for w in (name, "other seed"))
+        found.append({"distance": near, "control": control})
+    return found
+
+
+def long(name: str, folder: str) -> dict[str, float]:
+    """How far the gradient of packed rows is from one device's where splash attends and layers are
+    scanned and computed again; `control`: how far that of rows packed otherwise is."""
+    length = 256 * MESHES[name]["sequence"]
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 64, (2, length + 1)).astype(np.int32)
+    start = np.array([[length // 3], [length // 2]])
+    found = {}
+    for where, attention, at in (
+        ("one", "xla", start), ("other", "xla", start + 1), (name, "splash", start)
+    ):  # fmt: skip
+        segments = (np.arange(length) >= at).astype(np.int32)
+        batch = {
+            "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segments": segments,
+            "positions": (np.arange(length) - segments * at).astype(np.int32),
+            "weights": np.ones((2, length), np.float32),
+        }  # fmt: skip
+        changes = {"n_layers": 2, "scan_layers": True, "remat": "full"}
+        model = replace(MODEL, context_length=length, attention=attention, **changes)
+        mesh, cfg = mesh_of("one" if where == "other" else where), StepConfig(model, loss_chunk=0)
+        with sharding.activation_rules(mesh):
+            params = initial_state(cfg, HYPER, 0, mesh)[1]().params
+            grads, _ = jax.jit(gradients, static_argnums=1)(params, cfg, batch, jax.random.key(0))
+        found[where] = {str(i): np.asarray(g) for i, g in enumerate(jax.tree.leaves(grads))}
+    near, control = (distance(found[where], found["one"]) for where in (name, "other"))
+    return {"distance": near, "control": control}
+
+
+def kept(name: str, folder: str) -> dict[str, int]:
+    """Bytes on one device of what a product keeps for its backward pass beside its input, and of
+    its whole kernel."""
+    mesh = mesh_of(name)
+    with sharding.activation_rules(mesh):
+        x, kernel = jnp.ones((8, 16, 64)), jnp.ones((64, 512))
+        rows = jax.device_put(x, sharding.batch_sharding(mesh, 0))
+        spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+        multiply = functools.partial(multiplied, dtype=jnp.float32, wide="mlp", along=0)
+        pull = jax.jit(lambda *of: jax.vjp(multiply, *of)[1])(rows, jax.device_put(kernel, spread))
+    held = [a.addressable_shards[0].data.nbytes for a in jax.tree.leaves(pull) if a.ndim == 2]
+    return {"kept": sum(held), "whole": kernel.nbytes}
+
+
+def restore(pair: str, folder: str) -> dict:
+    """The losses of the later steps, from what another mesh saved."""
+    saved, _, name = pair.partition(">")
+    mesh = mesh_of(name)
+    with sharding.activation_rules(mesh):
+        like, _ = initial_state(CFG, HYPER, 0, mesh)
+        state, _ = Checkpoints(f"{folder}/{saved}", 1, 0).restore(like)
+        return {"losses": steps(state, mesh, SAVED, STEPS)[1]}
+
+
+def made(name: str, folder: str) -> dict[str, int]:
+    """Bytes that one device needs while the initial state of a larger model is made; `control`: on
+    one device; and those of the state."""
+    mesh, cfg = mesh_of(name), StepConfig(ModelConfig(512, 64, 1, 128, 4, 4, 32, 512))
+    like, make = initial_state(cfg, HYPER, 0, mesh)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+    alone = jax.jit(initial_state(cfg, HYPER, 0, mesh_of("one"))[1])
+    return {"peak": peak(jax.jit(make)), "control": peak(alone), "whole": whole}
+
+
+def peak(f: Callable) -> int:
+    return f.lower().compile().memory_analysis().peak_memory_in_bytes
+
+
+def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
+    """How far attention on a mesh, with its gradients, is from xla's on one device, and from that
+    of a window one wider. Keys of one head, so that parts along `tensor` share them."""
+    found, sequence = [], MESHES[name]["sequence"]
+    length = 256 * sequence if backend == "splash" and sequence > 1 else cases.T
+    for sight in (Sight(0.25, softcap=5.0), Sight(0.25, window=100), Sight(0.25, window=20)):
+        q, k, v, positions, segments, w = cases.arrays(not sight.window, length)
+        q, k, v, w = (np.concatenate([x, -x]) for x in (q, k[:, :, :1], v[:, :, :1], w))
+        rows = [x if x is None else np.concatenate([x, x]) for x in (positions, segments)]
+
+        def run(attend, q, k, v, rows=rows, w=w):
+            out, back = jax.vjp(lambda *qkv: attend(*qkv, *rows), q, k, v)
+            return out, *back(w)
+
+        xla = [
+            jax.jit(functools.partial(run, functools.partial(cases.xla, sight=other)))(q, k, v)
+            for other in (sight, replace(sight, window=(sight.window or length // 2) + 1))
+        ]
+        mesh = mesh_of(name)
+        with sharding.activation_rules(mesh):
+            here = functools.partial(attend_rows, backend, sight=sight)
+            on_mesh = jax.jit(functools.partial(run, here))(q, k, v)
+        near, control = (cases.distance(on_mesh, expected) for expected in xla)
+        found.append({"distance": float(near), "control": float(control)})
+    return found
+
+
+def refused(name: str, folder: str) -> str:
+    """What a run on a mesh says of a context that does not divide."""
+    text = Path(folder) / "text.jsonl"
+    text.write_text("".join(f'{{"text": "to be or not to be {n}"}}\n' for n in range(1000)))
+    config = get_config()
+    config.update(data=dict(corpora=(str(text),), cache=folder), mesh=MESHES[name])
+    config.model.context_length = 12
+    dataset = store.prepare(config.data)
+    try:
+        Run(trial.resolve(config, dataset, 8), dataset, Path(folder) / "refused")
+    except sharding.MeshError as error:
+        return str(error)
+    return "not refused"
+
+
+DATA, GRADIENTS = batches(), {}
+VERBS = {"": train, "restore": restore, "made": made, "refused": refused, "at_once": at_once}
+VERBS |= {"long": long, "kept": kept}
+VERBS |= {name: functools.partial(attend, backend=name) for name in ("ring", "splash")}
+
+if __name__ == "__main__":
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ["one", *sys.argv[1:]]:
+            verb, _, mesh = name.rpartition(":")
+            results[name] = VERBS[verb](mesh, folder)
+    print(json.dumps(results))

@@ -1,0 +1,162 @@
+"""This file compiles the training chunk of a config for a TPU slice that is not here, and reports.
+
+Nothing is run and no state is made: the compiler is given shapes and shardings. All numbers are of
+one device and one optimiser step.
+"""
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from model.transformer import count
+from model.transformer.config import ModelConfig
+from train.ahead_of_time import costs
+from train.ahead_of_time.topology import Topology
+from train.loop import hyperparameters, initial_state, step_config
+from train.parallel import sharding
+from train.step import train_chunk
+
+# Estimated steps of the published runs in configs/compiled.py are within this share of the measured
+# ones: docs/scaling-up.md. On other chips none were compared.
+ERROR_BANDS = {"v5e": 0.2, "v5p": 0.2}
+
+_BATCH = {"tokens": np.int32, "targets": np.int32, "weights": np.float32}
+_UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# How the compiler says what a program needs: in all, or beside its arguments.
+_IN_ALL = re.compile(r"Used ([\d.]+)([BKMGT]) of [\d.]+[BKMGT] hbm")
+_BESIDE = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\)")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled training chunk. Where it needs more memory than there is, the compiler gives none:
+    `text` is None and `peak` is what it says is needed."""
+
+    text: str | None  # optimised HLO
+    argument: int
+    temporary: int
+    peak: int  # bytes alive at once, which is what has to fit: arguments are reused
+    seconds: float  # that compiling took
+    counted: float = 0.0  # FLOPs by the compiler's count: loops once, kernels not at all
+
+
+def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
+    """The arguments of `train_chunk` as shapes with shardings, for a resolved config."""
+    cfg = step_config(config)
+    state, _ = initial_state(cfg, hyperparameters(config), config.seed, mesh)
+    shape = config.train.chunk, config.train.batch_size, cfg.model.context_length
+    rows = sharding.batch_sharding(mesh, leading=1)
+    batches = {k: jax.ShapeDtypeStruct(shape, d, sharding=rows) for k, d in _BATCH.items()}
+    scalar = NamedSharding(mesh, PartitionSpec())
+    return cfg, state, batches, jax.ShapeDtypeStruct((), jnp.int32, sharding=scalar)
+
+
+def compile_chunk(config: Any, mesh: Mesh) -> Program:
+    """Compiles what `isoflop train` would run on `mesh`, whose devices may be described only."""
+    begun, arguments = time.perf_counter(), abstract_chunk(config, mesh)
+    with sharding.activation_rules(mesh):
+        lowered = train_chunk.lower(*arguments)
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            argument = argument_bytes(arguments)
+            peak = needed(str(error), argument)
+            return Program(None, argument, peak - argument, peak, time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    memory = compiled.memory_analysis()
+    return Program(
+        compiled.as_text(),
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        memory.peak_memory_in_bytes,
+        seconds,
+        compiled.cost_analysis()["flops"],
+    )
+
+
+def argument_bytes(arguments: tuple) -> int:
+    """Of one device."""
+    leaves = jax.tree.leaves(arguments[1:])
+    local = (np.prod(x.sharding.shard_shape(x.shape), dtype=int) * x.dtype.itemsize for x in leaves)
+    return int(sum(local))
+
+
+def needed(message: str, argument: int) -> int:
+    """Bytes that a program needs, from the compiler's refusal and the size of its arguments."""
+    for pattern, beside in ((_IN_ALL, 0), (_BESIDE, argument)):
+        if match := pattern.search(message):
+            return beside + int(float(match[1]) * _UNITS[match[2]])
+    raise ValueError(f"the compiler's refusal names no size: {message}")
+
+
+def products_per_token(cfg: ModelConfig) -> int:
+    """FLOPs of the matrix products that one token's training needs, nothing computed twice.
+
+    Twelve T of each head's width, as PaLM counts them; an embedding is looked up, not multiplied.
+    """
+    attention = 12 * cfg.n_layers * cfg.n_heads * cfg.head_dim * cfg.context_length
+    return 6 * (count.kernels(cfg) + cfg.d_model * cfg.vocab_size) + attention
+
+
+def describe(config: Any, topology: Topology, mesh: Mesh, program: Program) -> dict[str, Any]:
+    """What `isoflop compile --json` writes, and `detail` for people. None where the program does
+    not fit, so that the compiler gave none to measure."""
+    cfg = ModelConfig(**config.model)
+    tokens = config.train.batch_size * cfg.context_length / topology.devices
+    chip = topology.chip
+    model = tokens * count.flops_per_token(cfg, "palm")
+    found = costs.measure(program.text) if program.text else None
+    # Kernels have no cycles; they are counted at the chip's peak rate, the blocks that a mask lets
+    # them skip too.
+    kernels = sum(found.kernels.values()) / chip.peak if found else None
+    seconds = found.cycles / chip.clock + kernels if found else None
+    kinds = sorted(found.payload) if found else []
+    wire = sum(found.wire.values()) if found else None
+    return {
+        "topology": topology.name,
+        "devices": topology.devices,
+        "memory": {
+            "argument": program.argument,
+            "temporary": program.temporary,
+            "peak": program.peak,
+            "hbm": chip.hbm,
+        },
+        "flops": {"model": model, "matmul": found and found.matmul},
+        "collectives": {k: {"payload": found.payload[k], "wire": found.wire[k]} for k in kinds},
+        "estimated_cycles": found and found.cycles,
+        "estimated_step_seconds": seconds,
+        "estimated_mfu": model / (seconds * chip.peak) if seconds else None,
+        "fits": program.text is not None and program.peak <= chip.hbm,
+        "detail": {
+            "name": config.name,
+            "mesh": dict(mesh.shape),
+            "batch_size": config.train.batch_size,
+            "context_length": cfg.context_length,
+            "parameters": sum(count.parameters(cfg).values()),
+            "compile_seconds": program.seconds,
+            "recompute": found.matmul / (tokens * products_per_token(cfg)) if found else None,
+            "kernel_flops": dict(found.kernels) if found else {},
+            "kernel_seconds": kernels,
+            "unknown_kernels": sorted(found.unknown_kernels) if found else [],
+            "calls": {k: found.calls[k] for k in kinds},
+            "loops_counted_once": found.loops if found else [],
+            "wire_seconds": wire / chip.ici if found else None,
+            "tokens_per_second": topology.devices * tokens / seconds if seconds else None,
+            "error_band": ERROR_BANDS.get(topology.kind),
+            "versions": {"jax": jax.__version__, "libtpu": libtpu_version()},
+        },
+    }
+
+
+def libtpu_version() -> str:
+    from importlib import metadata
+
+    return metadata.version("libtpu")

@@ -1,0 +1,264 @@
+"""This file trains many trials at once: those that differ in numbers of the state and no shape.
+
+Their states are stacked and one vmapped program advances all lanes, each on batches of its own;
+over several devices the lanes are spread along a mesh axis `trial`, several a device, and nothing
+is sent between them. A small model cannot fill an accelerator, many of them can; a CPU core is full
+with one, so there trials run in processes of their own. Each trial keeps its own `Record`: what it
+writes is what it would write alone.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from data.kinds.text import Batch, prefetch
+from data.store import Dataset
+from train.evaluate import Evaluation, Evaluator, summarise
+from train.loop import hyperparameters, initial_state, read_steps, step_config
+from train.parallel import sharding
+from train.progress import Progress
+from train.record import Record
+from train.stacked import stackable as alike
+from train.step import StepConfig, TrainState, eval_sums, train_chunk
+from train.watch import Stop
+
+AXIS = "trial"
+MEMORY_SHARE = 0.9  # of a device's memory, that a program may need: batches wait there too
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def stacked_chunk(
+    cfg: StepConfig, mesh: Mesh, states: TrainState, batches: Batch, steps: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`train_chunk` of each lane: states and batches [M, K, B, T] have a leading axis of lanes."""
+    each = jax.vmap(functools.partial(train_chunk, cfg), in_axes=(0, 0, None))
+    return _over_lanes(each, mesh, (PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec()))(
+        states, batches, steps
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def stacked_eval(
+    cfg: StepConfig, mesh: Mesh, params: dict, batches: Batch
+) -> tuple[jax.Array, jax.Array]:
+    """`eval_sums` of each lane, all on the same batches: nats and weights [M, E, B]."""
+    each = jax.vmap(functools.partial(eval_sums, cfg), in_axes=(0, None))
+    return _over_lanes(each, mesh, (PartitionSpec(AXIS), PartitionSpec()))(params, batches)
+
+
+def _over_lanes(each: Callable, mesh: Mesh, specs: tuple) -> Callable:
+    """Runs `each` on every device with the lanes that it holds."""
+    return jax.shard_map(
+        each, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
+    )
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trial of a population: its resolved config and folder, as `train.loop.Run` has them."""
+
+    config: Any
+    workdir: Path
+    say: Callable[[str], None] = print
+    branch_until: int = 0
+
+
+class Population:
+    """Trials trained together, each made fresh or restored by itself, from whatever step it is at.
+
+    Making it raises ValueError for trials that cannot be stacked, and as `Run` does.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        dataset: Dataset,
+        devices: Sequence[jax.Device] | None = None,
+        memory: int | None = None,
+    ):
+        """`memory` is what a program may need of one device, in bytes; None: most of what there is,
+        where the device says so."""
+        config, self.dataset = members[0].config, dataset
+        devices = list(devices or jax.local_devices())[: len(members)]
+        self.cfg, self.mesh = step_config(config), Mesh(np.array(devices), (AXIS,))
+        for member in members:
+            alike.require(config, member.config)
+        self.configs = [member.config for member in members]
+        self.memory = memory_of(devices[0]) if memory is None else memory
+        self.evaluator = Evaluator(
+            self.cfg, dataset, config.eval.sequences, config.eval.batch_size, self.mesh
+        )
+        alone = sharding.make_mesh(dict(config.mesh), devices[:1])
+        self.records, self.states = [], []
+        for member in members:
+            record = Record(member.config, self.cfg, member.workdir, devices[:1], member.say)
+            hyper = hyperparameters(member.config)
+            like, make = initial_state(self.cfg, hyper, member.config.seed, alone)
+            state = record.restore(like, hyper, member.branch_until) or make()
+            self.records.append(record)
+            self.states.append(jax.device_get(state))  # kept here while it has no lane
+        self.total = self.records[0].plan.total
+        self.status = ["training" if r.step < self.total else "done" for r in self.records]
+
+    def train(self, stop: Stop) -> list[str]:
+        """Trains all to their ends; the status of each, as `Run.train` has it."""
+        with contextlib.ExitStack() as files:
+            if not stop.requested:
+                for record in self.records:
+                    files.enter_context(contextlib.closing(record.open()))
+            stopped = stop.requested
+            while not stopped and (left := self._left(range(len(self.records)))):
+                lanes, *programs = self._compile(len(left))
+                stopped = self._together(left[:lanes], lanes, programs, stop)
+        for record in self.records:
+            record.checkpoints.close()
+        return ["preempted" if status == "training" else status for status in self.status]
+
+    def _left(self, trials: Iterable[int]) -> list[int]:
+        return [i for i in trials if self.status[i] == "training"]
+
+    def _compile(self, trials: int) -> tuple[int, Callable, Callable]:
+        """(lanes, program that trains, program that scores): lanes for so many trials, the same
+        number on each device; fewer where they would not fit into memory."""
+        ways, begun = self.mesh.size, time.perf_counter()
+        lanes = self._spread(trials)
+        while True:
+            states, batches = self._shapes(lanes)
+            steps = jax.ShapeDtypeStruct((), jnp.int32)
+            train = stacked_chunk.lower(self.cfg, self.mesh, states, batches, steps).compile()
+            scored = self.cfg, self.mesh, states.params, self.evaluator.batches
+            score = stacked_eval.lower(*scored).compile()
+            held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states)) / ways
+            needed = max(bytes_needed(train), bytes_needed(score) + held)
+            if self.memory is None or needed <= self.memory or lanes == ways:
+                break
+            lanes = max(ways, int(lanes * self.memory / needed) // ways * ways)
+        for record in self.records:
+            record.compile_seconds += (time.perf_counter() - begun) / len(self.records)
+        return lanes, train, score
+
+    def _shapes(self, lanes: int) -> tuple[TrainState, Batch]:
+        """Stacked states and batches, as shapes on the devices."""
+        where = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        state = self.states[0]
+        chunk = read_steps(self.configs[0], self.dataset, 0, 1)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype, sharding=where),
+            (state, chunk),
+        )
+
+    def _together(
+        self, trials: list[int], lanes: int, programs: Sequence[Callable], stop: Stop
+    ) -> bool:
+        """Trains these trials until all have ended, or half of the lanes would do for the rest;
+        whether it was asked to stop, and all are saved.
+
+        The lane of a trial that has ended goes on computing what nobody reads.
+        """
+        train, score = programs
+        filled = trials + [trials[-1]] * (lanes - len(trials))
+        states = self._on_devices([self.states[i] for i in filled])
+        bar, clock = Progress(f"{len(trials)} trials", self.total), time.perf_counter()
+        with prefetch(self._chunks(filled)) as ready, bar as progress:
+            for count, batches in ready:
+                states, metrics = train(states, batches, jnp.int32(count))
+                metrics = {k: v[:, :count].tolist() for k, v in jax.device_get(metrics).items()}
+                left, now = self._left(trials), LaneState(states, score, self.evaluator)
+                stopping = stop.requested  # for all of them or for none
+                # Each trial's share of the devices' time, so that shares add up to what was spent.
+                seconds = (time.perf_counter() - clock) * self.mesh.size / len(left)
+                for lane, i in enumerate(trials):
+                    if i in left:
+                        self.records[i].took({k: v[lane] for k, v in metrics.items()}, seconds)
+                        self._events(i, lane, now, stopping)
+                progress.update(self.records[left[0]].step, self.records[left[0]].row)
+                left = self._left(trials)
+                if stopping:
+                    break
+                if 2 * self._spread(len(left)) <= lanes:
+                    for i in left:
+                        self.states[i] = jax.device_get(now.state(trials.index(i)))
+                    break
+                clock = time.perf_counter()  # events are not training time
+        return stopping
+
+    def _spread(self, trials: int) -> int:
+        """The fewest lanes for so many trials: the same number on each device."""
+        return -(-trials // self.mesh.size) * self.mesh.size
+
+    def _events(self, trial: int, lane: int, now: "LaneState", stopping: bool) -> None:
+        """What is due of one trial after a chunk; a checkpoint too if all are asked to stop."""
+        record, state = self.records[trial], functools.partial(now.state, lane)
+        status = record.after_chunk(state, functools.partial(now.evaluation, lane))
+        if status == "diverged" or record.step == self.total:
+            self.status[trial] = status
+        elif stopping:
+            record.save(state())
+
+    def _on_devices(self, states: Sequence[TrainState]) -> TrainState:
+        where = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *states), where)
+
+    def _chunks(self, trials: Sequence[int]) -> Iterator[tuple[int, Batch]]:
+        """(how many steps, batches [M, K, B, T] on the devices) until every trial is at its end.
+
+        A chunk ends early at the first event of any; trials need not be at the same step.
+        """
+        where = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        steps = {i: self.records[i].step for i in trials}
+        event, size = self.records[trials[0]].plan.next_event, self.records[trials[0]].plan.chunk
+        while going := [step for step in steps.values() if step < self.total]:
+            count = min(size, *(event(step) - step for step in going))
+            read = {
+                i: read_steps(self.configs[i], self.dataset, s, count) for i, s in steps.items()
+            }
+            lanes = jax.tree.map(lambda *xs: np.stack(xs), *[read[i] for i in trials])
+            yield count, jax.device_put(lanes, where)
+            steps = {i: step + count for i, step in steps.items()}
+
+
+class LaneState:
+    """All lanes after a chunk: brought to the host once, scored once, and only when asked for."""
+
+    def __init__(self, states: TrainState, score: Callable, evaluator: Evaluator):
+        self.states, self.score, self.evaluator = states, score, evaluator
+        self.device = jax.tree.leaves(evaluator.batches)[0].sharding.mesh.devices.flat[0]
+
+    @functools.cached_property
+    def _on_host(self) -> TrainState:
+        return jax.device_get(self.states)
+
+    @functools.cached_property
+    def _scores(self) -> tuple[np.ndarray, np.ndarray]:
+        return jax.device_get(self.score(self.states.params, self.evaluator.batches))
+
+    def state(self, lane: int) -> TrainState:
+        """The state of one trial, on one device as if it were alone there."""
+        alone = jax.tree.map(lambda x: np.asarray(x[lane]), self._on_host)
+        return jax.device_put(alone, self.device)
+
+    def evaluation(self, lane: int) -> Evaluation:
+        nats, weights = (x[lane] for x in self._scores)
+        return summarise(nats, weights, self.evaluator.text_bytes)
+
+
+def memory_of(device: jax.Device) -> int | None:
+    """Bytes of a device that a program may need; None where the device does not say (CPUs)."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return int(MEMORY_SHARE * limit) if limit else None
+
+
+def bytes_needed(program: Any) -> int:
+    """Bytes of one device that a compiled program needs while it runs."""
+    memory = program.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return held + memory.temp_size_in_bytes
