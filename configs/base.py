@@ -1,35 +1,68 @@
-"""This file defines every configuration key: its default, its unit and its meaning. The one place.
+"""Every configuration key: its default, its unit, its bounds and its meaning.
 
 A duration is a number and a unit: "300 steps", "2e7 tokens", "1e5 examples", "2 epochs", "5 %" (of
-the whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial/run.py` turns
-durations and the zeros that mean "derive it" into numbers, and refuses what makes no sense.
+the whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial/resolve.py`
+turns durations and the zeros that mean "derive it" into numbers, and refuses values out of bounds.
+
+`model.family`, `objective.name` and `data.kind` choose which keys their sections have. A family
+that is not listed here has the fields of its Config as its keys.
 """
+
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
+class Key(NamedTuple):
+    """A default with its bounds: `least` ≤ value < `below`."""
+
+    default: Any
+    least: float | None = None
+    below: float | None = None
+
+
+def get_config(
+    family: str = "decoder", objective: str = "next_token", kind: str = "text"
+) -> ConfigDict:
     """The defaults: a 0.8M-parameter GPT on the bytes of the Python standard library."""
-    return ConfigDict(
-        dict(
-            name="trial",  # readable prefix of the trial's id
-            seed=0,  # of initialisation, data order and dropout
-            holdout=False,  # True: predicted from the other trials before it starts, never fitted
-            model=model(),
-            data=data(),
-            train=train(),
-            optimizer=optimizer(),
-            schedule=schedule(),
-            eval=evaluation(),
-            checkpoint=checkpoint(),
-            log=log(),
-            mesh=mesh(),
-        )
-    ).lock()
+    sections = {
+        name: _defaults(keys) for name, keys in sections_of(family, objective, kind).items()
+    }
+    return ConfigDict(_defaults(TRIAL) | sections).lock()
 
 
-def model() -> dict:
-    """Keys of `model.config.ModelConfig`, which documents them; zeros are derived by `resolve`."""
+def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:
+    """The sections of a config, keys with bounds as Keys. KeyError for what is not listed here."""
+    return dict(
+        model=dict(family=family) | MODELS[family](),
+        objective=dict(name=objective) | OBJECTIVES[objective](),
+        data=dict(kind=kind) | DATA[kind](),
+        **{name: keys() for name, keys in SECTIONS.items()},
+    )
+
+
+def bounds() -> dict[str, Key]:
+    """The bounds of dotted keys outside the section `model`, whose families check their own."""
+    found = {name: key for name, key in TRIAL.items() if isinstance(key, Key)}
+    sections = {name: keys() for name, keys in SECTIONS.items()}
+    for name, keys in sections.items():
+        found |= {f"{name}.{key}": v for key, v in keys.items() if isinstance(v, Key)}
+    return found
+
+
+def _defaults(keys: dict) -> dict:
+    return {name: key.default if isinstance(key, Key) else key for name, key in keys.items()}
+
+
+TRIAL = dict(
+    name="trial",  # readable prefix of the trial's id
+    seed=Key(0, least=0, below=2**32),  # of initialisation, data order and dropout
+    holdout=False,  # True: predicted from the other trials before it starts, never fitted
+)
+
+
+def decoder() -> dict:
+    """A decoder-only Transformer, `model/transformer/config.py`; its zeros are derived."""
     return dict(
         vocab_size=0,  # tokens; 0: the tokenizer's
         context_length=128,  # tokens of one training sequence, and of the position table
@@ -90,8 +123,22 @@ def model() -> dict:
     )
 
 
-def data() -> dict:
-    """The text, and how it becomes tokens."""
+def ngram() -> dict:
+    """An n-gram model, counted in one pass: `model/counted/ngram.py`."""
+    return dict(
+        vocab_size=0,  # tokens; 0: the tokenizer's
+        context_length=128,  # tokens of one scored sequence; contexts may begin before it
+        order=5,  # tokens of the longest n-gram
+    )
+
+
+def next_token() -> dict:
+    """Cross-entropy of the next token. Its weights are in the section `train`."""
+    return {}
+
+
+def text() -> dict:
+    """Running text, and how it becomes tokens."""
     return dict(
         # stdlib | FILE | FOLDER | *.jsonl[.gz|.zst] | *.parquet | hf:NAME | synthetic[:KEY=VALUE…]
         corpora=("stdlib",),
@@ -110,18 +157,24 @@ def data() -> dict:
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
-        batch_size=32,  # sequences of one optimiser step, over all devices
-        batch_per_device=0,  # sequences; > 0: batch_size is this times mesh.data times mesh.fsdp
+        batch_size=Key(32, least=1),  # sequences of one optimiser step, over all devices
+        batch_per_device=Key(
+            0, least=0
+        ),  # sequences; > 0: batch_size is this times mesh.data times mesh.fsdp
         # Micro-batches of one step, their gradients averaged; on a CPU those are fastest whose
         # activations stay in its cache.
-        accumulation=1,
+        accumulation=Key(1, least=1),
         duration="5e6 tokens",
+        # A run, or a folder of Hugging Face weights: training begins from its parameters with a
+        # fresh optimiser, and the section `model` is its own.
+        init_from="",
+        init_hash="",  # of those parameters, filled in by `resolve`
         flops_convention="6nd",  # 6nd | kaplan | chinchilla | palm: what a duration in flops means
-        chunk=0,  # steps of one jitted call; 0: chosen so that a call takes about a quarter second
-        z_loss=0.0,  # weight of log(Z)^2, PaLM section 5
-        label_smoothing=0.0,  # probability mass spread over the vocabulary
-        loss_chunk=0,  # tokens of each sequence whose logits are held at a time; 0: all
-        max_loss_ratio=3.0,  # stop as diverged when the loss exceeds this times its running median
+        chunk=Key(0, least=0),  # steps of one jitted call; 0: about a quarter second of work
+        z_loss=Key(0.0, least=0),  # weight of log(Z)^2, PaLM section 5
+        label_smoothing=Key(0.0, least=0, below=1),  # probability mass spread over the vocabulary
+        loss_chunk=Key(0, least=0),  # tokens of a sequence whose logits are held at once; 0: all
+        max_loss_ratio=Key(3.0, least=1),  # diverged: a loss above this times its running median
     )
 
 
@@ -129,12 +182,14 @@ def optimizer() -> dict:
     """How a gradient becomes an update."""
     return dict(
         name="adamw",  # adamw | adafactor | lion | sgd | muon
-        learning_rate=1e-3,  # the schedule's peak
-        b1=0.9,  # first moment; momentum of sgd and muon; unused by adafactor
-        b2=0.95,  # second moment; unused by adafactor and sgd
-        eps=1e-8,  # of adamw and muon
-        weight_decay=0.1,  # times the learning rate, where DECAY_RULES says
-        clip_norm=1.0,  # global norm of the gradient; 0: no clipping
+        learning_rate=Key(1e-3, least=0),  # the schedule's peak
+        b1=Key(
+            0.9, least=0, below=1
+        ),  # first moment; momentum of sgd and muon; unused by adafactor
+        b2=Key(0.95, least=0, below=1),  # second moment; unused by adafactor and sgd
+        eps=Key(1e-8, least=0),  # of adamw and muon
+        weight_decay=Key(0.1, least=0),  # times the learning rate, where DECAY_RULES says
+        clip_norm=Key(1.0, least=0),  # global norm of the gradient; 0: no clipping
         moments="float32",  # float32 | bfloat16: how they are stored between steps
     )
 
@@ -145,7 +200,7 @@ def schedule() -> dict:
         name="cosine",  # constant | linear | cosine | inverse_sqrt | wsd
         warmup="2 %",  # duration of the linear rise from 0
         decay="20 %",  # duration of the final fall of wsd
-        final=0.1,  # learning rate at the last step, as a share of the peak
+        final=Key(0.1, least=0),  # learning rate at the last step, as a share of the peak
     )
 
 
@@ -153,8 +208,8 @@ def evaluation() -> dict:
     """The validation loss."""
     return dict(
         every="10 %",  # duration between evaluations; there is always one after the last step
-        sequences=256,  # of the fixed validation set (fewer if the split is smaller)
-        batch_size=32,  # sequences of one forward pass
+        sequences=Key(256, least=2),  # of the fixed validation set (fewer if the split is smaller)
+        batch_size=Key(32, least=1),  # sequences of one forward pass
     )
 
 
@@ -162,8 +217,8 @@ def checkpoint() -> dict:
     """What is kept of the training state."""
     return dict(
         every="20 %",  # duration between checkpoints; there is always one after the last step
-        keep_last=2,
-        keep_best=1,  # by eval loss
+        keep_last=Key(2, least=1),
+        keep_best=Key(1, least=0),  # by eval loss
         keep_at=(),  # durations at which a checkpoint is made and kept, whatever keep_last says
         trunk="",  # folder of a wsd run to branch from, which differs in its length alone
         share_trunks=False,  # a sweep's wsd trials branch from the longest that is the same so far
@@ -175,10 +230,26 @@ def log() -> dict:
     return dict(
         every="2 %",  # duration between training rows of metrics.jsonl
         tensorboard=True,  # also write TensorBoard event files
-        peak_flops=0.0,  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
+        peak_flops=Key(
+            0.0, least=0
+        ),  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
     )
 
 
 def mesh() -> dict:
     """Devices along each axis of `train/parallel/mesh.py`; one may be -1 (the rest)."""
     return dict(data=1, fsdp=-1, tensor=1, sequence=1)
+
+
+MODELS = {"decoder": decoder, "ngram": ngram}
+OBJECTIVES = {"next_token": next_token}
+DATA = {"text": text}
+SECTIONS = dict(
+    train=train,
+    optimizer=optimizer,
+    schedule=schedule,
+    eval=evaluation,
+    checkpoint=checkpoint,
+    log=log,
+    mesh=mesh,
+)

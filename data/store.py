@@ -51,8 +51,9 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What `prepare` returns. Mixtures have several components; `weights` are rows a block."""
+class TokenStore:
+    """The token shards of a `data` section. A mixture has several components; `weights` are the
+    rows of each in a block."""
 
     components: tuple[Component, ...]
     weights: tuple[int, ...]
@@ -89,7 +90,7 @@ class Dataset:
         }
 
 
-def prepare(data_cfg: Any, *, progress: bool = True) -> Dataset:
+def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
     """Opens the dataset of a `data` config section, building what is not in `data_cfg.cache` yet.
 
     Raises FileNotFoundError or ValueError, in one line, for text that cannot be read, a tokenizer
@@ -108,7 +109,7 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> Dataset:
     components = tuple(_component(data_cfg, spec, tokenizer, cache, progress) for spec in corpora)
     about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
     mixed = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    return Dataset(
+    return TokenStore(
         components, weights, tokenizer, components[0].hash if len(components) == 1 else mixed
     )
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from data.shards import write_atomic
+from model import families
+from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 
 
@@ -35,9 +37,15 @@ def read_model(run: Path, flag: str) -> ModelConfig:
             f"isoflop convert --from_hf={run} --to=RUN"
         )
     try:
-        return ModelConfig(**config["model"])
+        family, cfg = families.read(config["model"])
     except (KeyError, TypeError) as error:
         raise ValueError(
             f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
             "folder of a run"
         ) from None
+    if family is not decoder:
+        raise ValueError(
+            f"{flag}={run} holds a model of the family {config['model']['family']!r}; this verb "
+            "reads decoders"
+        )
+    return cfg

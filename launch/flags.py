@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from launch import sections
 from launch.errors import BadInput
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,24 +90,28 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     module, arg = load_module(spec)
     config = module.get_config(arg) if arg else module.get_config()
     config.lock()
-    apply_overrides(config, overrides or {})
+    for note in apply_overrides(config, overrides or {}):
+        print(note, file=sys.stderr)
     return config
 
 
-def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
+def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
     """Sets dotted keys in place. A value may be text from the command line or of the key's type.
 
+    Choices that change a section's keys come first; the list has a line for each that drops keys.
     Raises ValueError, naming the nearest key or the type, for an unknown key or a wrong type.
     """
+    notes = sections.apply(config, overrides)
     for key, value in overrides.items():
-        *sections, leaf = key.split(".")
+        *path, leaf = key.split(".")
         node = config
-        for section in sections:
+        for section in path:
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
             raise ValueError(f"unknown key config.{key}; {_nearest(key, list(_keys(config)))}")
         with node.ignore_type():  # cast() has checked; a (float) key may hold 1 and be given 0.5
             node[leaf] = cast(key, value, node[leaf])
+    return notes
 
 
 def cast(key: str, value: Any, current: Any) -> Any:

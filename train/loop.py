@@ -1,9 +1,10 @@
-"""This file trains one model: chunks of steps, evaluations, checkpoints, and a clean end."""
+"""One model's training: chunks of steps, evaluations, checkpoints, and a clean end."""
 
 import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.kinds.text import Batch, prefetch
-from data.kinds.text import train_chunk as read_chunk
-from data.store import Dataset
-from model.transformer.config import ModelConfig
-from train import duration
+from data.kinds import Batch, Dataset
+from data.prefetch import prefetch
+from model import families
+from train import duration, objectives
 from train.evaluate import Evaluation, Evaluator
 from train.parallel import processes, sharding
 from train.progress import Progress
 from train.record import Record
-from train.step import StepConfig, TrainState, init_state, train_chunk
+from train.step import StepConfig, TrainState, init_state, rolled_out, train_chunk
 from train.watch import Stop
 
 
-def step_config(config: Any) -> StepConfig:
+@dataclass(frozen=True)
+class Start:
+    """Where a fresh run begins: parameters in place of random ones, and frozen parameters by name,
+    each with its (family, Config)."""
+
+    params: dict | None = None
+    frozen: dict[str, dict] = field(default_factory=dict)
+    frozen_models: tuple[tuple[str, str, Any], ...] = ()  # as StepConfig.frozen has them
+
+
+def step_config(config: Any, frozen: tuple[tuple[str, str, Any], ...] = ()) -> StepConfig:
     """The static part of a resolved config."""
+    _, model = families.read(config.model)
     return StepConfig(
-        model=ModelConfig(**config.model),
+        model=model,
+        loss=objectives.find(config.objective.name).configure(config),
+        family=config.model.family,
+        objective=config.objective.name,
         optimizer=config.optimizer.name,
         schedule=config.schedule.name,
         accumulation=config.train.accumulation,
-        z_loss=config.train.z_loss,
-        label_smoothing=config.train.label_smoothing,
-        loss_chunk=config.train.loss_chunk,
         moments=config.optimizer.moments,
+        frozen=frozen,
     )
 
 
@@ -51,31 +63,41 @@ def hyperparameters(config: Any) -> dict[str, float]:
 
 
 def initial_state(
-    cfg: StepConfig, hyper: dict[str, float], seed: int, mesh: jax.sharding.Mesh
+    cfg: StepConfig,
+    hyper: dict[str, float],
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    start: Start = Start(),
 ) -> tuple[Any, Callable[[], TrainState]]:
     """(shapes and shardings of the state, a function that makes it sharded from the start)."""
-    sharding.require(cfg.model, mesh)
+    sharding.require(families.FAMILIES[cfg.family], cfg.model, mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
-    shapes = jax.eval_shape(lambda *a: init_state(cfg, *a), *arguments)
-    shardings = sharding.state_shardings(shapes, mesh)
+    given = start.params, start.frozen
+    shapes = jax.eval_shape(lambda *a: init_state(cfg, *a), *arguments, *given)
+    shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
     make = jax.jit(init_state, static_argnums=0, out_shardings=shardings)
-    return like, lambda: make(cfg, *arguments)
+    return like, lambda: make(cfg, *arguments, *given)
+
+
+def frozen_state(like: TrainState, start: Start) -> dict:
+    """The frozen parameters on their devices."""
+    return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), start.frozen, like.frozen)
 
 
 def read_steps(
     config: Any, dataset: Dataset, step: int, count: int, rows: np.ndarray | None = None
 ) -> Batch:
-    """Batches [K, B, T] of a resolved config, of which the first `count` are those from `step` on
-    and the others empty; of `rows` alone if they are given."""
-    size, shape = config.train.chunk, (config.train.batch_size, config.model.context_length)
-    batches = read_chunk(dataset, config.seed, step, count, *shape, rows)
+    """Batches [K, B, ...] of a resolved config: the first `count` are those from `step` on, the
+    others are zeros. With `rows`, those rows of each."""
+    batches = dataset.batches("train", config.seed, step, count, rows)
+    size = config.train.chunk
     if count == size:
         return batches
-    filling = ((0, size - count), (0, 0), (0, 0))
-    return {name: np.pad(array, filling) for name, array in batches.items()}
+    pad = lambda array: np.pad(array, [(0, size - count)] + [(0, 0)] * (array.ndim - 1))  # noqa: E731
+    return {name: pad(array) for name, array in batches.items()}
 
 
 class Run:
@@ -93,66 +115,71 @@ class Run:
         workdir: Path,
         say: Callable[[str], None] = print,
         branch_until: int = 0,
+        start: Start = Start(),
     ):
-        """`config` is resolved. A fresh run starts from the newest checkpoint of at most
-        `branch_until` steps in the folder `checkpoint.trunk`; from step 0 where that is 0."""
+        """`config` is resolved, and `dataset` sized for it. A fresh run begins from `start`, or
+        from the newest checkpoint of at most `branch_until` steps in the folder `checkpoint.trunk`
+        where that is above 0."""
         self.config, self.dataset = config, dataset
-        self.cfg = step_config(config)
+        self.cfg = step_config(config, start.frozen_models)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say)
         hyper = hyperparameters(config)
-        like, make = initial_state(self.cfg, hyper, config.seed, self.mesh)
-        self.evaluate = Evaluator(
-            self.cfg, dataset, config.eval.sequences, config.eval.batch_size, self.mesh
-        )
-        self.state = self.record.restore(like, hyper, branch_until) or make()
+        like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
+        self.evaluate = Evaluator(self.cfg, dataset, self.mesh)
+        frozen = frozen_state(like, start)
+        self.state = self.record.restore(like, hyper, frozen, branch_until) or make()
+        self.rolls_out = hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout")
 
     def train(self, stop: Stop) -> str:
         """Trains to the end: 'done'; or 'preempted', saved when asked to stop; or 'diverged'."""
         record = self.record
         if stop.requested:
             return "preempted"  # before the first step: there is nothing new to save
-        with contextlib.closing(record.open()), sharding.activation_rules(self.mesh):
+        with record, sharding.activation_rules(self.mesh):
             bar = contextlib.nullcontext()
             if processes.is_first():
-                bar = Progress(self.config.name, record.plan.total)
+                bar = Progress(self.config.name, record.events.total)
             with prefetch(self._chunks()) as ready, bar as progress:
-                compiled, status = None, "done"
+                compiled = None
                 for chunk, (count, batches) in enumerate(ready, start=1):
+                    if self.rolls_out:
+                        batches = rolled_out(self.cfg, self.state, batches)
                     compiled = compiled or self._compile(batches)
                     self._advance(compiled, batches, count)
-                    status = record.after_chunk(self._current, self._evaluation)
+                    record.after_chunk(self._current, self._evaluation)
                     if progress:
                         progress.update(record.step, record.row)
-                    asked = stop.after(chunk)  # by all processes, whatever their status
-                    if status == "done" and asked and record.step < record.plan.total:
+                    asked = stop.after(chunk)  # agreed by all processes, whatever their status
+                    if record.status is None and asked and record.step < record.events.total:
                         record.save(self.state)
-                        status = "preempted"
-                    if status != "done":
+                        record.status = "preempted"
+                    if record.status:
                         break
                     self.clock = time.perf_counter()  # events are not training time
             record.checkpoints.close()
-        return status
+        return record.status or "done"
 
     def _current(self) -> TrainState:
         return self.state
 
     def _evaluation(self) -> Evaluation:
-        return self.evaluate(self.state.params)
+        return self.evaluate(self.state)
 
     def _chunks(self) -> Iterator[tuple[int, dict[str, jax.Array]]]:
-        """(how many steps, batches [K, B, T] on the devices) up to the last step.
+        """(how many steps, batches [K, B, ...] on the devices) up to the last step.
 
         K is always `chunk`, so that one program serves all; a chunk ends early at an event.
         """
-        where = sharding.batch_sharding(self.mesh, leading=1)
-        plan, step = self.record.plan, self.record.step
-        shape = plan.chunk, self.config.train.batch_size, self.cfg.model.context_length
-        rows = processes.own_rows(where, shape)
-        while step < plan.total:
-            count = min(plan.chunk, plan.next_event(step) - step)
+        fields, events, step = self.dataset.spec(), self.record.events, self.record.step
+        where = sharding.batch_shardings(self.mesh, fields)
+        name, first = next(iter(fields.items()))
+        n_rows = self.config.train.batch_size
+        rows = processes.own_rows(where[name], (events.chunk, n_rows, *first.shape))
+        while step < events.total:
+            count = min(events.chunk, events.after(step) - step)
             batches = read_steps(self.config, self.dataset, step, count, rows)
-            yield count, processes.placed(batches, rows, shape[1], where)
+            yield count, processes.placed(batches, rows, n_rows, where)
             step += count
 
     def _compile(self, batches: dict[str, jax.Array]) -> Callable:

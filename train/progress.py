@@ -44,7 +44,8 @@ def describe(row: dict) -> str:
     """The newest numbers in a few words."""
     parts = [f"loss {row['loss']:.4f}"] if "loss" in row else []
     if "eval_loss" in row:
-        parts.append(f"eval {row['eval_loss']:.4f} ({row['bits_per_byte']:.4f} bits/byte)")
+        bits = f" ({row['bits_per_byte']:.4f} bits/byte)" if "bits_per_byte" in row else ""
+        parts.append(f"eval {row['eval_loss']:.4f}{bits}")
     if "tokens_per_second" in row:
         parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
         parts.append(f"{row['model_flops_per_second'] / 1e9:,.1f} GFLOP/s")

@@ -1,279 +1,112 @@
-"""This file makes batches: pure functions of (dataset, seed, step), so there is no state to lose.
+"""Running text: windows of tokens, each token predicted from those before it."""
 
-A window is context_length + 1 tokens; windows overlap by one, so that every token but the first is
-a target once an epoch. Window w of a split starts at token w * context_length, wherever documents
-and shards begin; the few tokens after the last whole window are left out. Each epoch is a
-permutation of all windows (`data/order.py`).
-
-Rows are numbered through: row r of step s is s * batch_size + r, whoever loads it, so any number of
-hosts that each load their rows see the same global batch. A mixture deals the numbered rows out in
-blocks that hold exactly `weights[c]` rows of component c, evenly spread, and each component walks
-through epochs of its own.
-"""
-
-import contextlib
-import functools
-import queue
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data.order import permute
-from data.shards import Split
-from data.store import Dataset
+from data import loader, store, tokenizer
+from data.fields import Field
 
-Batch = dict[str, np.ndarray]
-Rows = slice | range | np.ndarray  # which of a batch
+FIELDS = ("tokens", "targets", "weights")
 
 
-def train_batch(
-    dataset: Dataset,
-    seed: int,
-    step: int,
-    batch_size: int,
-    context_length: int,
-    rows: Rows | None = None,
-) -> Batch:
-    """tokens, targets int32 [B, T] and weights float32 [B, T] of one step, or the `rows` of it."""
-    chunk = train_chunk(dataset, seed, step, 1, batch_size, context_length, rows)
-    return {name: array[0] for name, array in chunk.items()}
+def spec(config: Any) -> dict[str, Field]:
+    """tokens, targets int32 [T] and weights float32 [T] of a row."""
+    return _spec(config.model.context_length)
 
 
-def train_chunk(
-    dataset: Dataset,
-    seed: int,
-    first_step: int,
-    steps: int,
-    batch_size: int,
-    context_length: int,
-    rows: Rows | None = None,
-) -> Batch:
-    """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
-    require_windows(dataset, batch_size, context_length)
-    in_batch = _rows(batch_size, rows)
-    row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
-    windows = _train_windows(dataset, seed, row, context_length)
-    return _batch(windows.reshape(steps, len(in_batch), context_length + 1))
+def _spec(length: int) -> dict[str, Field]:
+    field = lambda dtype: Field((length,), dtype, ("seq",))  # noqa: E731
+    return {"tokens": field(np.int32), "targets": field(np.int32), "weights": field(np.float32)}
 
 
-def eval_batches(
-    dataset: Dataset,
-    n_sequences: int,
-    batch_size: int,
-    context_length: int,
-    rows: Rows | None = None,
-) -> Iterator[Batch]:
-    """The fixed validation set: the same windows each time, evenly spread over the split.
-
-    A mixture shares `n_sequences` out by its weights; where there are fewer windows, all are taken.
-    The last batch is filled up with rows of weight 0.
-    """
-    windows = _validation_windows(dataset, n_sequences, context_length)
-    in_batch = _rows(batch_size, rows)
-    for first in range(0, len(windows), batch_size):
-        row = first + in_batch
-        batch = _batch(windows[np.minimum(row, len(windows) - 1)])
-        batch["weights"][row >= len(windows)] = 0
-        yield batch
+def tokens(config: Any) -> int:
+    """Tokens of a row."""
+    return config.model.context_length
 
 
-def n_windows(split: Split, context_length: int) -> int:
-    """Windows of an epoch of `split`."""
-    return max(0, split.n_tokens - 1) // context_length
-
-
-def epochs_of_data(dataset: Dataset, steps: int, batch_size: int, context_length: int) -> float:
-    """How often `steps` steps read the training text; of a mixture, its most repeated component."""
-    require_windows(dataset, batch_size, context_length)
-    return max(
-        steps
-        * batch_size
-        * weight
-        / sum(dataset.weights)
-        / n_windows(part.splits["train"], context_length)
-        for part, weight in zip(dataset.components, dataset.weights, strict=True)
-    )
-
-
-def require_windows(dataset: Dataset, batch_size: int, context_length: int) -> None:
-    """ValueError, with the numbers, when the training text is smaller than one batch."""
-    found = 0
-    for part in dataset.components:
-        windows = n_windows(part.splits["train"], context_length)
-        found += windows
-        if windows < 1:
-            raise ValueError(_too_small(part.name, part.splits["train"], "train", context_length))
-    if found < batch_size:
+def vocab_size(data: Any) -> int:
+    """Tokens of a tokenizer that exists; ValueError for one that is trained on the text first."""
+    if data.tokenizer in tokenizer.TRAINED:
         raise ValueError(
-            f"the training text holds {found} sequences of model.context_length={context_length}, "
-            f"a batch needs train.batch_size={batch_size}; use more text or a smaller batch"
+            "model.vocab_size=0 means that of a tokenizer that is trained first, which a program "
+            "without text cannot know; give --config.model.vocab_size=N"
+        )
+    return tokenizer.given(data.tokenizer).vocab_size
+
+
+def prepare(data: Any, progress: bool = True) -> "Dataset":
+    """The text of a `data` section as tokens; raises what `store.prepare` raises."""
+    return Dataset(store.prepare(data, progress=progress))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Tokens, and once `for_run` has set them, the sizes of batches and of the evaluation set."""
+
+    store: store.TokenStore
+    length: int = 0
+    batch_size: int = 0
+    eval_sequences: int = 0
+    eval_batch_size: int = 0
+
+    @property
+    def hash(self) -> str:
+        return self.store.hash
+
+    @property
+    def vocab_size(self) -> int:
+        return self.store.vocab_size
+
+    def for_run(self, config: Any) -> "Dataset":
+        """ValueError, with the numbers, where the text is smaller than one batch."""
+        sized = replace(
+            self,
+            length=config.model.context_length,
+            batch_size=config.train.batch_size,
+            eval_sequences=config.eval.sequences,
+            eval_batch_size=config.eval.batch_size,
+        )
+        loader.require_windows(self.store, sized.batch_size, sized.length)
+        loader.fixed_starts(self.store, sized.eval_sequences, sized.length)
+        return sized
+
+    def spec(self) -> dict[str, Field]:
+        return _spec(self.length)
+
+    def batch(self, split: str, seed: int, step: int, rows: loader.Rows | None = None):
+        return loader.read_batch(self.store, seed, step, self.batch_size, self.length, rows, split)
+
+    def batches(
+        self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
+    ) -> loader.Batch:
+        return loader.read_chunk(
+            self.store, seed, step, count, self.batch_size, self.length, rows, split
         )
 
+    def examples(self, split: str) -> Iterator[loader.Batch]:
+        sizes = self.eval_sequences, self.eval_batch_size, self.length
+        return loader.eval_batches(self.store, *sizes, split=split)
 
-def _too_small(name: str, split: Split, kind: str, context_length: int) -> str:
-    return (
-        f"corpus {name!r} has {split.n_tokens} {kind} tokens in {split.n_documents} documents, one "
-        f"sequence needs model.context_length={context_length} and one; use more text"
-    )
+    def epochs(self, steps: float) -> float:
+        return loader.epochs_of_data(self.store, steps, self.batch_size, self.length)
 
+    def save(self, workdir: Path) -> None:
+        """The tokenizer, so that a run can be sampled without its text."""
+        self.store.tokenizer.save(workdir / "tokenizer")
 
-def _rows(batch_size: int, rows: Rows | None) -> np.ndarray:
-    if rows is None:
-        return np.arange(batch_size)
-    if isinstance(rows, slice):
-        return np.arange(batch_size)[rows]
-    if len(rows) and not 0 <= min(rows) <= max(rows) < batch_size:
-        raise ValueError(f"rows={rows} are not within batch_size={batch_size}")
-    return np.asarray(rows, np.int64)
+    def n_tokens(self, split: str) -> int:
+        """Tokens of a split, those that end documents included."""
+        return self.store.n_tokens[split]
 
+    def texts(self, split: str) -> list[np.ndarray]:
+        """All tokens of a split, an int64 array for each component."""
+        whole = lambda shards: np.concatenate([np.empty(0, "<u4"), *shards]).astype(np.int64)  # noqa: E731
+        return [whole(part.splits[split].shards) for part in self.store.components]
 
-def _train_windows(dataset: Dataset, seed: int, row: np.ndarray, context_length: int) -> np.ndarray:
-    """The windows [n, T + 1], as they are stored, of the numbered rows `row` [n]."""
-    component, turn = _deal(row, dataset.weights)
-    found = []
-    for number, part in enumerate(dataset.components):
-        split = part.splits["train"]
-        mine = turn[component == number]
-        window = _shuffled(mine, n_windows(split, context_length), seed, number)
-        found.append(split.read(window * context_length, context_length + 1))
-    if len(found) == 1:
-        return found[0]
-    windows = np.empty((len(row), context_length + 1), found[0].dtype)
-    for number, part in enumerate(found):
-        windows[component == number] = part
-    return windows
-
-
-def _deal(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The component of each numbered row, and how many rows that component had before it."""
-    pattern, before = _block(weights)
-    block, place = np.divmod(row, len(pattern))
-    component = pattern[place]
-    return component, block * np.array(weights)[component] + before[place]
-
-
-@functools.lru_cache
-def _block(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The component of each place in a block, and its earlier places in it; each evenly spread."""
-    ideal = np.concatenate([(np.arange(weight) + 0.5) / weight for weight in weights])
-    order = np.argsort(ideal, kind="stable")
-    component = np.repeat(np.arange(len(weights)), weights)[order]
-    before = np.concatenate([np.arange(weight) for weight in weights])[order]
-    return component, before
-
-
-def _shuffled(turn: np.ndarray, n: int, seed: int, component: int) -> np.ndarray:
-    """The windows that a component deals at its turns number `turn`, epoch after epoch."""
-    epoch, place = np.divmod(turn, n)
-    window = np.empty_like(turn)
-    for number in range(epoch.min(), epoch.max() + 1) if len(turn) else ():
-        now = epoch == number
-        if now.all():
-            return permute(place, n, seed, component, number)
-        window[now] = permute(place[now], n, seed, component, number)
-    return window
-
-
-def validation_starts(dataset: Dataset, n_sequences: int, context_length: int) -> list[np.ndarray]:
-    """The first token of each window of the fixed validation set, by component [n] each."""
-    if n_sequences < 1:
-        raise ValueError(f"eval.sequences={n_sequences} must be at least 1")
-    component, _ = _deal(np.arange(n_sequences), dataset.weights)
-    wanted = np.bincount(component, minlength=len(dataset.components))
-    starts = []
-    for part, sequences in zip(dataset.components, wanted, strict=True):
-        split = part.splits["validation"]
-        there = n_windows(split, context_length)
-        if sequences and not there:
-            small = _too_small(part.name, split, "validation", context_length)
-            raise ValueError(f"{small}, more documents or a larger data.validation")
-        n = min(int(sequences), there)
-        # The middles of n equal stretches of the split.
-        starts.append((2 * np.arange(n) + 1) * there // (2 * max(n, 1)) * context_length)
-    return starts
-
-
-def _validation_windows(dataset: Dataset, n_sequences: int, context_length: int) -> np.ndarray:
-    starts = validation_starts(dataset, n_sequences, context_length)
-    return np.concatenate(
-        [
-            part.splits["validation"].read(of_part, context_length + 1)
-            for part, of_part in zip(dataset.components, starts, strict=True)
-        ]
-    )
-
-
-def _batch(windows: np.ndarray) -> Batch:
-    """Windows [..., T + 1] as what is read and what is predicted from it."""
-    return {
-        "tokens": windows[..., :-1].astype(np.int32, order="C"),
-        "targets": windows[..., 1:].astype(np.int32, order="C"),
-        "weights": np.ones((*windows.shape[:-1], windows.shape[-1] - 1), np.float32),
-    }
-
-
-_END = object()
-
-
-class prefetch:
-    """Iterates over `iterator` with a thread that works up to `depth` items ahead.
-
-    An exception in the thread is raised here, at its item's turn. `close`, or leaving a `with`,
-    stops the thread; so does forgetting the iterator.
-    """
-
-    def __init__(self, iterator: Iterable, depth: int = 2):
-        self._ready: queue.Queue = queue.Queue(depth)
-        self._closed = threading.Event()
-        arguments = (iterator, self._ready, self._closed)
-        # The thread knows the queue, not this object: else it could never be forgotten.
-        self._thread = threading.Thread(target=_fill, args=arguments, daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> "prefetch":
-        return self
-
-    def __next__(self) -> object:
-        if self._closed.is_set():
-            raise StopIteration
-        item, error = self._ready.get()
-        if item is _END:
-            self.close()
-            raise error or StopIteration
-        return item
-
-    def close(self) -> None:
-        """Stops the thread and waits for the item that it is making."""
-        self._closed.set()
-        while self._thread.is_alive():
-            self._make_room()
-            self._thread.join(0.01)
-
-    def __enter__(self) -> "prefetch":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self._closed.set()
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Lets a thread go on that waits to hand over an item; it will see that it shall stop."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._ready.get_nowait()
-
-
-def _fill(iterator: Iterable, ready: queue.Queue, closed: threading.Event) -> None:
-    error = None
-    try:
-        for item in iterator:
-            ready.put((item, None))
-            if closed.is_set():
-                return
-    except BaseException as raised:
-        error = raised
-    ready.put((_END, error))
+    def windows(self, split: str) -> list[np.ndarray]:
+        """Where each sequence of `examples` begins in `texts`, an array for each component."""
+        return loader.fixed_starts(self.store, self.eval_sequences, self.length, split)

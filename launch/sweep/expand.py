@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base as defaults
-from data import store
+from data.kinds import Dataset
 from launch import flags
 from launch.files import read_json, write_json
 from launch.runners.local import Slot
-from launch.trial import run as trial
 from launch.trial import trunk
+from launch.trial.identity import defaults, former_ids, identity, trial_id
+from launch.trial.resolve import check_fit, describe, prepare, resolve
+from train.flatten import difference, flatten
 
 CONVENTION = "chinchilla"  # counts attention and the head, so that time is in proportion to it
 ASSUMED_FLOPS = {"cpu": 4e10, "gpu": 5e13, "tpu": 5e13}
@@ -79,11 +81,12 @@ class Plan:
         )
 
 
-def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
+def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -> Plan:
     """The trials of a config file's `get_sweep`, with the command line's overrides on their base.
 
-    Text is tokenized here, once, before any worker starts. Raises ValueError or FileNotFoundError
-    in one line that names the trial.
+    Data is prepared here, once, before any worker starts. A trial that `workdir` holds under an id
+    of an older rule keeps that id. Raises ValueError or FileNotFoundError in one line that names
+    the trial.
     """
     base = flags.load_config(spec, overrides)
     module, _ = flags.load_module(spec)
@@ -92,33 +95,44 @@ def plan(spec: str, overrides: Mapping[str, str]) -> Plan:
     variations = module.get_sweep(base)
     if not variations:
         raise ValueError(f"config={spec}: get_sweep returns no trials")
-    datasets: dict[str, store.Dataset] = {}
+    datasets: dict[str, Dataset] = {}
+    notes: set[str] = set()
     trials: dict[str, Planned] = {}
     for number, variation in enumerate(variations):
         try:
-            planned = _planned(base, variation, datasets)
+            planned = _planned(base, variation, datasets, workdir, notes)
         except ValueError as error:
             raise ValueError(f"trial {number} of {spec} {dict(variation)}: {error}") from error
         if trials.setdefault(planned.id, planned).holdout != planned.holdout:
             raise ValueError(
                 f"trial {number} of {spec} {dict(variation)} is both fitted and held out; drop one"
             )
+    for note in sorted(notes):
+        print(note, file=sys.stderr)
     shared = share_trunks(trials.values())
     ordered = sorted(shared, key=lambda planned: (-planned.cost, planned.id))
     return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
 
 
 def _planned(
-    base: ConfigDict, variation: Mapping[str, Any], datasets: dict[str, store.Dataset]
+    base: ConfigDict,
+    variation: Mapping[str, Any],
+    datasets: dict[str, Dataset],
+    workdir: Path | None,
+    notes: set[str],
 ) -> Planned:
     config = base.copy_and_resolve_references()
     config.lock()
-    flags.apply_overrides(config, variation)
+    notes |= set(flags.apply_overrides(config, variation))
+    check_fit(config)
     section = config.data.to_json()
     if section not in datasets:
-        datasets[section] = store.prepare(config.data)
-    resolved = trial.resolve(config, datasets[section])
-    return Planned(trial.trial_id(resolved), dict(variation), resolved, trial.describe(resolved))
+        datasets[section] = prepare(config)
+    resolved = resolve(config, datasets[section])
+    older = [key for key in former_ids(resolved) if workdir and (workdir / key).exists()]
+    key = older[0] if older else trial_id(resolved)
+    about = describe(resolved, datasets[section]) | {"id": key}
+    return Planned(key, dict(variation), resolved, about)
 
 
 def share_trunks(trials: Iterable[Planned]) -> list[Planned]:
@@ -131,7 +145,7 @@ def share_trunks(trials: Iterable[Planned]) -> list[Planned]:
     groups: dict[str, list[Planned]] = {}
     for planned in trials:
         if planned.config.checkpoint.share_trunks:
-            common = json.dumps(trunk.stem(trial.identity(planned.config)), sort_keys=True)
+            common = json.dumps(trunk.stem(identity(planned.config)), sort_keys=True)
             groups.setdefault(common, []).append(planned)
     changed = {}
     for group in groups.values():
@@ -171,28 +185,14 @@ def record(plan: Plan, workdir: Path) -> None:
         for planned in plan.trials
     }
     if before := read_json(file):
-        differs = difference(before["base"], base, json.loads(defaults.get_config().to_json()))
-        if differs:
+        # A key that is younger than the folder counts as there at its default.
+        usual = defaults(base)
+        if differs := difference(usual | flatten(before["base"]), usual | flatten(base)):
             raise ValueError(
                 f"workdir={workdir} holds another sweep: {differs}; use another folder"
             )
         trials = before["trials"] | trials
     write_json(file, {"config": plan.spec, "base": base, "trials": trials})
-
-
-def difference(there: Mapping, here: Mapping, default: Mapping, prefix: str = "") -> str:
-    """The first key in which two nested dicts differ, with both values; '' if none does. A key that
-    is younger than what is there counts as there with its default."""
-    for key in sorted(set(there) | set(here)):
-        usual = default.get(key)
-        a, b = there.get(key, usual), here.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            known = usual if isinstance(usual, dict) else {}
-            if inner := difference(a, b, known, f"{prefix}{key}."):
-                return inner
-        elif a != b:
-            return f"config.{prefix}{key} is {a!r} there and {b!r} here"
-    return ""
 
 
 def measured_flops(results: Iterable[Mapping]) -> float | None:

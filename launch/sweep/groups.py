@@ -14,10 +14,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data import store
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input
 from launch.trial import run as trial
-from train.stacked import stackable as alike
+from launch.trial.resolve import chunk_steps, prepare
+from train.stacked import stackable
 from train.watch import Stop
 
 MOST = 128  # trials of a group where none is asked for; memory may allow fewer at a time
@@ -43,8 +43,8 @@ def groups(trials: Sequence[Any], most: int, slots: int) -> list[list[Any]]:
     """
     kinds: dict[str, list[Any]] = {}
     for planned in trials:
-        alone = most == 1 or alike.fills_devices(planned.config)
-        kind = planned.id if alone else json.dumps(alike.common(planned.config), sort_keys=True)
+        alone = most == 1 or stackable.trains_alone(planned.config)
+        kind = planned.id if alone else json.dumps(stackable.common(planned.config), sort_keys=True)
         kinds.setdefault(kind, []).append(planned)
     parts = -(-slots // max(1, len(kinds)))  # of each kind
     found = []
@@ -76,18 +76,19 @@ def _run(trials: Sequence[Trial], stop: Stop) -> int:
 
     going, members = [], []
     with bad_input():
-        dataset = store.prepare(trials[0][0].data)
+        dataset = prepare(trials[0][0])
         for config, workdir, overrides in trials:
             resolved, status, branch = trial.opened(config, workdir, dataset, devices=1)
             if not status:
                 going.append((resolved, overrides))
                 say = functools.partial(_say, workdir / "log.txt")
                 members.append(Member(resolved, workdir, say, branch))
-    lanes = -(-len(going) // jax.local_device_count())
-    for resolved, _ in going:
-        resolved.train.chunk = resolved.train.chunk or trial.chunk_steps(resolved, lanes=lanes)
     if not members:
         return DONE
+    dataset = dataset.for_run(members[0].config)
+    lanes = -(-len(going) // jax.local_device_count())
+    for resolved, _ in going:
+        resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved, lanes=lanes)
     try:
         population = Population(members, dataset)
     except (MeshError, Damaged) as error:

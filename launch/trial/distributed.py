@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from launch.errors import BAD_INPUT, BUG, DONE, PREEMPTED, BadInput
+from train.flatten import flatten
 
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as lost
 PREPARATION = 3600  # seconds that one process may read and tokenize text longer than another
@@ -264,15 +265,12 @@ def together() -> Iterator[dict[str, Any]]:
                 )
 
 
-def alike(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a resolved config that all processes must give alike: all but where each finds
+def shared_keys(resolved: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a resolved config that must be equal in all processes: all but where each finds
     its text."""
-    apart = ("corpora", "cache")
-    found = {}
-    for section, value in resolved.items():
-        keys = value.items() if isinstance(value, dict) else [("", value)]
-        found |= {f"config.{section}.{key}".rstrip("."): v for key, v in keys if key not in apart}
-    return found
+    apart = ("config.data.corpora", "config.data.cache")
+    found = {f"config.{key}": value for key, value in flatten(resolved).items()}
+    return {key: value for key, value in found.items() if key not in apart}
 
 
 def require_shared(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""This file says what came of a trial: the content of result.json."""
+"""What came of a trial: the content of result.json."""
 
 import subprocess
 import sys
@@ -9,26 +9,26 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data import store
-from data.kinds import text as loader
-from model.transformer import count
-from train import duration
+from data.kinds import Dataset
+from model import families
+from train import duration, objectives
 
 
 def summarise(
-    about: Mapping[str, Any], resolved: ConfigDict, dataset: store.Dataset, record: Any
+    about: Mapping[str, Any], resolved: ConfigDict, dataset: Dataset, record: Any
 ) -> dict[str, Any]:
-    """result.json of a run that has ended, from its metrics; `about` is `trial.describe`'s."""
+    """result.json of a run that has ended, from its metrics; `about` is `resolve.describe`'s."""
     import jax
 
     from train import metrics
+    from train.record import column
 
+    family, cfg = families.read(resolved.model)
     rows = metrics.read(record.workdir / "metrics.jsonl")
     evaluations = [row for row in rows if "eval_loss" in row]
     last = {key: value for row in rows for key, value in row.items()}
     tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
-    flops = tokens_per_second * count.flops_per_token(record.cfg.model, "palm")
-    batch, length = resolved.train.batch_size, resolved.model.context_length
+    flops = tokens_per_second * family.flops(cfg)["palm"]
     hyper = {k: v for k, v in resolved.optimizer.items() if k not in ("name", "moments")} | {
         "optimizer": resolved.optimizer.name,
         "schedule": resolved.schedule.name,
@@ -37,19 +37,33 @@ def summarise(
         "final": resolved.schedule.final,
         "total_steps": about["steps"],
     }
+    measured = {
+        name: {
+            "value": last[column(name)],
+            "se": last.get(f"{column(name)}_se"),
+            "unit": metric.unit,
+            "better": metric.better,
+        }
+        for name, metric in objectives.find(resolved.objective.name).METRICS.items()
+        if column(name) in last
+    }
+    parent = {key: resolved.train[key] for key in ("init_from", "init_hash")}
     return dict(about) | {
+        **({"params": record.params} if about["counted"] else {}),
         "holdout": resolved.holdout,
         **record.origin,
-        "epochs_of_data": loader.epochs_of_data(dataset, about["steps"], batch, length),
+        "parent": parent if resolved.train.init_from else None,
+        "epochs_of_data": 1.0 if about["counted"] else dataset.epochs(about["steps"]),
         "train_loss": last.get("loss"),
         "eval_loss": last.get("eval_loss"),
         "eval_loss_se": last.get("eval_loss_se"),
         "bits_per_byte": last.get("bits_per_byte"),
+        "metrics": measured,
         "seconds": record.seconds,
         "compile_seconds": record.compile_seconds,
         "tokens_per_second": tokens_per_second,
         "mfu": flops / record.peak if record.peak else None,
-        "hyperparameters": hyper,
+        "hyperparameters": {} if about["counted"] else hyper,
         "seed": resolved.seed,
         "dataset": dataset.hash,
         "versions": versions(),

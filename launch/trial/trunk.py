@@ -7,14 +7,16 @@ is no part of a trial's id, and its result reports the whole run. Hu et al. 2024
 Hägele et al. 2024.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from launch.files import read_json
+from launch.trial.identity import identity
 from train import duration
+from train.flatten import difference
 
 # Keys of an identity that say when the run ends, or only how it is looked at on the way.
 AFTER_THE_TRUNK = (
@@ -58,19 +60,11 @@ def stem(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if key not in AFTER_THE_TRUNK}
 
 
-def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """The first key in which two identities differ, with both values; '' if none does."""
-    for key in [*here, *there]:
-        if there.get(key) != here.get(key):
-            return f"config.{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-    return ""
-
-
-def branch_until(resolved: ConfigDict, identity: Callable[[Any], dict]) -> int:
+def branch_until(resolved: ConfigDict) -> int:
     """The last step at which this run may leave its `checkpoint.trunk`.
 
-    `identity` is `trial.identity`. ValueError where there is no such run, where it is another
-    run from the start (naming the key), or where it kept no checkpoint early enough.
+    ValueError where there is no such run, where it is another run from the start (naming the key),
+    or where it kept no checkpoint early enough.
     """
     from train.checkpoint import finished  # slow to import, and a sweep's parent does without
 

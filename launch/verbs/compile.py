@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 def one(config: Any, topology: topologies.Topology, hlo: str | None = None) -> dict[str, Any]:
     """The report of one config; its optimised program goes to the file `hlo`, if named."""
-    from launch.trial.run import resolve_sizes
+    from launch.trial.resolve import resolve_sizes
     from train.ahead_of_time import compiled
     from train.parallel import sharding
 

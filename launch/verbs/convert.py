@@ -27,6 +27,7 @@ from model.huggingface import config_json as hf_config
 from model.huggingface import weights as huggingface
 from model.transformer import count
 from model.transformer.config import ModelConfig
+from model.transformer.family import PARAMETER_AXES
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
@@ -96,7 +97,7 @@ def from_hf(source: Path, run: Path) -> int:
 
 def shardings(shapes: dict) -> dict:
     """Parameters spread over all devices, as in training with the default mesh."""
-    return parameter_shardings(shapes, make_mesh({"data": 1, "fsdp": -1}))
+    return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
 def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:

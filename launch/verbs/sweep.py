@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     devices = workers.accelerators()
     with bad_input():
         most = group.most(values.population, devices[0])
-        plan = plans.plan(values.config, overrides)
+        plan = plans.plan(values.config, overrides, workdir)
         if not values.dry_run:
             plans.record(plan, workdir)
     if values.dry_run:

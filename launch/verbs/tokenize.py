@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
-from data.store import Component, Dataset, prepare
+from data.store import Component, TokenStore, prepare
 from launch.errors import DONE, bad_input
 from launch.files import write_json
 from launch.flags import load_config, parse
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     return DONE
 
 
-def describe(dataset: Dataset) -> dict:
+def describe(dataset: TokenStore) -> dict:
     """What `--json` writes: hash, tokenizer, and the counts of each split of each corpus."""
     return {
         "hash": dataset.hash,
@@ -65,7 +65,7 @@ def describe(dataset: Dataset) -> dict:
     }
 
 
-def known_entropy(part: Component, dataset: Dataset) -> dict:
+def known_entropy(part: Component, dataset: TokenStore) -> dict:
     """Of a synthetic corpus: H, and the oracle's loss on the validation text that models see."""
     validation = part.splits["validation"]
     if corpus.scheme(part.name) != "synthetic" or not validation.n_tokens:

@@ -1,4 +1,4 @@
-"""This file is the n-gram model: counts with interpolated, modified Kneser-Ney smoothing.
+"""The n-gram family: counts with interpolated, modified Kneser-Ney smoothing.
 
 Chen & Goodman 1998 (TR-10-98, Harvard), section 3. With h a context of n - 1 tokens and h' the same
 without its first,
@@ -12,10 +12,70 @@ Kneser & Ney's (1995) point. So the probabilities of all V tokens sum to 1 after
 Counting sorts: O(order · N log N) for N tokens, any vocabulary, no table of its size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
+
+INPUTS = ("tokens",)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The keys of the family. Raises ValueError, naming the key, its value and what is valid."""
+
+    vocab_size: int = 0  # tokens; 0: the tokenizer's
+    context_length: int = 128  # tokens of one scored sequence; contexts may begin before it
+    order: int = 5  # tokens of the longest n-gram
+
+    def __post_init__(self):
+        for key in ("vocab_size", "context_length", "order"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"model.{key}={getattr(self, key)} must be at least 1")
+
+
+def derive(keys: Mapping[str, Any]) -> Config:
+    """The Config of a `model` section."""
+    return Config(**keys)
+
+
+def flops(cfg: Config) -> dict[str, float]:
+    """One addition for each order per token, by every convention; sorting and smoothing are left
+    out."""
+    return dict.fromkeys(("6nd", "kaplan", "chinchilla", "palm"), float(cfg.order))
+
+
+def fit(cfg: Config, texts: Sequence[np.ndarray]) -> "NGram":
+    """The model of these token sequences; no n-gram spans two of them."""
+    return count_ngrams(texts, cfg.vocab_size, cfg.order)
+
+
+def count(model: "NGram") -> dict[str, int]:
+    """N-grams of each order: {"1-grams": …, "2-grams": …}."""
+    return {f"{n}-grams": len(level.keys) for n, level in enumerate(model.levels, start=1)}
+
+
+def nats(model: "NGram", tokens: np.ndarray) -> np.ndarray:
+    """-log p of each token [N] of a text given those before it."""
+    return model.nats(tokens)
+
+
+def save(model: "NGram", file: BinaryIO) -> None:
+    """Writes the counts as .npz."""
+    arrays = {"vocab_size": np.int64(model.vocab_size)}
+    for n, level in enumerate(model.levels, start=1):
+        arrays |= {f"{name}_{n}": array for name, array in vars(level).items()}
+    np.savez(file, **arrays)
+
+
+def load(file: BinaryIO) -> "NGram":
+    """The model that `save` wrote."""
+    with np.load(file, allow_pickle=False) as found:
+        orders = sum(name.startswith("keys_") for name in found)
+        names = ("keys", "share", "back_off")
+        levels = (Level(*(found[f"{name}_{n}"] for name in names)) for n in range(1, orders + 1))
+        return NGram(int(found["vocab_size"]), tuple(levels))
 
 
 @dataclass(frozen=True)
@@ -71,8 +131,8 @@ class NGram:
         return -np.log(p_BT)
 
 
-def fit(texts: Sequence[np.ndarray], vocab_size: int, order: int = 5) -> NGram:
-    """The model of these token sequences; no n-gram spans two of them."""
+def count_ngrams(texts: Sequence[np.ndarray], vocab_size: int, order: int = 5) -> NGram:
+    """The model of token sequences; ValueError without any text."""
     if order < 1:
         raise ValueError(f"order={order} must be at least 1; use 5, say")
     if not sum(map(len, texts)):

@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import base
 from data import store
-from data.kinds.text import train_batch, train_chunk
+from data.loader import read_batch, read_chunk
 
 BATCH, CONTEXT, CHUNK = 64, 256, 16
 TARGET = 100  # Mtok/s, one batch at a time
@@ -44,8 +44,8 @@ def measure(seconds: float) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         data = dataset(Path(folder))
         load = {
-            "batches": lambda step: train_batch(data, 0, step, BATCH, CONTEXT),
-            "chunks": lambda step: train_chunk(data, 0, step * CHUNK, CHUNK, BATCH, CONTEXT),
+            "batches": lambda step: read_batch(data, 0, step, BATCH, CONTEXT),
+            "chunks": lambda step: read_chunk(data, 0, step * CHUNK, CHUNK, BATCH, CONTEXT),
         }
         rates = {name: [] for name in load}
         for _ in range(5):

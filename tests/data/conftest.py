@@ -8,7 +8,7 @@ import pytest
 
 from data import tokenizer as tokenizers
 from data.shards import Split
-from data.store import Component, Dataset
+from data.store import Component, TokenStore
 
 WORDS = (
     "def return self import for while if else None True class value name path αβγ 漢字 \t".split(
@@ -30,14 +30,14 @@ def make_split(tokens: np.ndarray, borders: tuple[int, ...] = ()) -> Split:
     return Split(shards, begins, n_tokens=len(tokens), n_documents=1, n_bytes=len(tokens))
 
 
-def make_dataset(*lengths: int, weights: tuple[int, ...] = (1,), borders=()) -> Dataset:
+def make_dataset(*lengths: int, weights: tuple[int, ...] = (1,), borders=()) -> TokenStore:
     """Components whose tokens are all different: token i of component c is 10**6 c + i."""
     parts = []
     for c, n in enumerate(lengths):
         tokens = 10**6 * c + np.arange(n)
         splits = {name: make_split(tokens, borders) for name in ("train", "validation")}
         parts.append(Component(f"corpus{c}", Path("nowhere"), str(c), splits))
-    return Dataset(tuple(parts), weights, tokenizers.given("bytes"), "hash")
+    return TokenStore(tuple(parts), weights, tokenizers.given("bytes"), "hash")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from model.transformer import count
-from model.transformer.config import ModelConfig
+from data.kinds import KINDS
+from model import families
 from train.ahead_of_time import costs
 from train.ahead_of_time.topology import Topology
 from train.loop import hyperparameters, initial_state, step_config
@@ -26,7 +26,6 @@ from train.step import train_chunk
 # ones: docs/scaling-up.md. On other chips none were compared.
 ERROR_BANDS = {"v5e": 0.2, "v5p": 0.2}
 
-_BATCH = {"tokens": np.int32, "targets": np.int32, "weights": np.float32}
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # How the compiler says what a program needs: in all, or beside its arguments.
 _IN_ALL = re.compile(r"Used ([\d.]+)([BKMGT]) of [\d.]+[BKMGT] hbm")
@@ -50,9 +49,15 @@ def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
     """The arguments of `train_chunk` as shapes with shardings, for a resolved config."""
     cfg = step_config(config)
     state, _ = initial_state(cfg, hyperparameters(config), config.seed, mesh)
-    shape = config.train.chunk, config.train.batch_size, cfg.model.context_length
-    rows = sharding.batch_sharding(mesh, leading=1)
-    batches = {k: jax.ShapeDtypeStruct(shape, d, sharding=rows) for k, d in _BATCH.items()}
+    fields = KINDS[config.data.kind].spec(config)
+    where, leading = (
+        sharding.batch_shardings(mesh, fields),
+        (config.train.chunk, config.train.batch_size),
+    )
+    batches = {
+        name: jax.ShapeDtypeStruct((*leading, *field.shape), field.dtype, sharding=where[name])
+        for name, field in fields.items()
+    }
     scalar = NamedSharding(mesh, PartitionSpec())
     return cfg, state, batches, jax.ShapeDtypeStruct((), jnp.int32, sharding=scalar)
 
@@ -97,22 +102,16 @@ def needed(message: str, argument: int) -> int:
     raise ValueError(f"the compiler's refusal names no size: {message}")
 
 
-def products_per_token(cfg: ModelConfig) -> int:
-    """FLOPs of the matrix products that one token's training needs, nothing computed twice.
-
-    Twelve T of each head's width, as PaLM counts them; an embedding is looked up, not multiplied.
-    """
-    attention = 12 * cfg.n_layers * cfg.n_heads * cfg.head_dim * cfg.context_length
-    return 6 * (count.kernels(cfg) + cfg.d_model * cfg.vocab_size) + attention
-
-
 def describe(config: Any, topology: Topology, mesh: Mesh, program: Program) -> dict[str, Any]:
     """What `isoflop compile --json` writes, and `detail` for people. None where the program does
     not fit, so that the compiler gave none to measure."""
-    cfg = ModelConfig(**config.model)
-    tokens = config.train.batch_size * cfg.context_length / topology.devices
+    family, cfg = families.read(config.model)
+    length = KINDS[config.data.kind].tokens(config)
+    tokens = config.train.batch_size * length / topology.devices
     chip = topology.chip
-    model = tokens * count.flops_per_token(cfg, "palm")
+    model = tokens * family.flops(cfg)["palm"]
+    # What training needs, nothing computed twice; None where the family does not say.
+    needed_flops = tokens * family.matmul_flops(cfg) if hasattr(family, "matmul_flops") else None
     found = costs.measure(program.text) if program.text else None
     # Kernels have no cycles; they are counted at the chip's peak rate, the blocks that a mask lets
     # them skip too.
@@ -139,10 +138,10 @@ def describe(config: Any, topology: Topology, mesh: Mesh, program: Program) -> d
             "name": config.name,
             "mesh": dict(mesh.shape),
             "batch_size": config.train.batch_size,
-            "context_length": cfg.context_length,
-            "parameters": sum(count.parameters(cfg).values()),
+            "context_length": length,
+            "parameters": sum(family.parameters(cfg).values()),
             "compile_seconds": program.seconds,
-            "recompute": found.matmul / (tokens * products_per_token(cfg)) if found else None,
+            "recompute": found.matmul / needed_flops if found and needed_flops else None,
             "kernel_flops": dict(found.kernels) if found else {},
             "kernel_seconds": kernels,
             "unknown_kernels": sorted(found.unknown_kernels) if found else [],

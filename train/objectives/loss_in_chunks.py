@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec
 
 from model.partitioning import mesh_axes, spec, summed, ways, whole_along
 from train.parallel.sharding import parameter_specs
+from train.rules import Rules
 
 Sums = tuple[jax.Array, jax.Array]  # of the training loss, of nats
 
@@ -50,13 +51,19 @@ def each(score: Callable[..., jax.Array], chunk: int, *x_BT: jax.Array) -> jax.A
     return join(jax.lax.map(lambda xs: score(*xs), tuple(split(x, chunk) for x in x_BT)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def sums(
-    score: Callable[..., Sums], chunk: int, head: Any, x_BTD: jax.Array, *batch_BT: jax.Array
+    score: Callable[..., Sums],
+    chunk: int,
+    axes: Rules,
+    head: Any,
+    x_BTD: jax.Array,
+    *batch_BT: jax.Array,
 ) -> Sums:
     """The sums over all chunks of score(head, x, *batch); only the first has a gradient.
 
-    `head` are the parameters that `score` reads; `batch` are constants.
+    `head` are the parameters that `score` reads, `axes` the rules of their logical axes; `batch` are
+    constants.
     """
 
     def add(total, chunks):
@@ -66,23 +73,23 @@ def sums(
     return jax.lax.scan(add, (jnp.float32(0), jnp.float32(0)), chunks)[0]
 
 
-def _forward(score, chunk, head, x_BTD, *batch_BT):
+def _forward(score, chunk, axes, head, x_BTD, *batch_BT):
     """On a mesh that cuts the tokens evenly the head is gathered once, and its gradient summed over
     devices once, after the last chunk."""
     along, over = ways("seq"), mesh_axes("batch") + mesh_axes("seq")
     B, T = x_BTD.shape[:2]
     if ways("embed") == 1 or B % ways("batch") or T % along or chunk % along:
         return _gradients(score, chunk, head, x_BTD, *batch_BT)
-    of_head, of_row = parameter_specs(head), spec("batch", "seq")
-    mine = jax.tree.map(lambda axes: _only(axes, over), of_head)
+    of_head, of_row = parameter_specs(head, axes), spec("batch", "seq")
+    mine = jax.tree.map(lambda of: _only(of, over), of_head)
 
     def of_device(head, x_BTD, *batch_BT):
         with whole_along(over):
             sums, (d_head, d_x, _) = _gradients(score, chunk // along, head, x_BTD, *batch_BT)
-        d_head = jax.tree.map(lambda d, axes: summed(d, axes, over), d_head, mine)
+        d_head = jax.tree.map(lambda d, of: summed(d, of, over), d_head, mine)
         return jax.lax.psum(sums, over), d_head, d_x
 
-    whole = jax.tree.map(lambda axes: PartitionSpec(), of_head)
+    whole = jax.tree.map(lambda _: PartitionSpec(), of_head)
     on_mesh = jax.shard_map(
         of_device,
         in_specs=(whole, of_row, *[of_row for _ in batch_BT]),
@@ -94,9 +101,9 @@ def _forward(score, chunk, head, x_BTD, *batch_BT):
     return total, (d_head, d_x, len(batch_BT))
 
 
-def _only(axes: PartitionSpec, names: tuple[str, ...]) -> PartitionSpec:
+def _only(parts: PartitionSpec, names: tuple[str, ...]) -> PartitionSpec:
     """Without other mesh axes than these."""
-    kept = [(of,) if isinstance(of, str) else of or () for of in axes]
+    kept = [(of,) if isinstance(of, str) else of or () for of in parts]
     return PartitionSpec(*[tuple(name for name in of if name in names) or None for of in kept])
 
 
@@ -120,7 +127,7 @@ def _gradients(score, chunk, head, x_BTD, *batch_BT):
     return total, (d_head, join(d_x), len(batch_BT))
 
 
-def _backward(score, chunk, saved, cotangents):
+def _backward(score, chunk, axes, saved, cotangents):
     d_head, d_x, constants = saved
     times = lambda d: (d * cotangents[0]).astype(d.dtype)  # noqa: E731
     return jax.tree.map(times, d_head), times(d_x), *[None] * constants

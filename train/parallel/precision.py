@@ -1,15 +1,16 @@
-"""This file rounds parameters to the type of the computation before they are sent anywhere.
+"""Parameters rounded to the type of the computation before they travel between devices.
 
-On a mesh a parameter is spread over devices and gathered where it is used. Rounded first, half as
-many bytes travel, and as many again when the gradients are summed. Parameters and their sums over
+On a mesh a parameter is spread over devices and gathered where it is used. Rounding it first halves
+the bytes that travel, and those of the gradients that are summed. Parameters and their sums over
 micro-batches stay float32.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
-from model.transformer.config import ModelConfig
 from train.parallel.sharding import constrain_parameters
-from train.rules import map_with_rules
+from train.rules import Rules, map_with_rules
 
 # Scales and biases are few, and norms compute in float32.
 ROUNDED_RULES = (
@@ -18,9 +19,10 @@ ROUNDED_RULES = (
 )
 
 
-def as_computed(params: dict, cfg: ModelConfig) -> dict:
-    """The parameters with kernels and tables in `cfg.dtype`, each lying as it did."""
-    dtype = jnp.dtype(cfg.dtype)
+def as_computed(params: dict, cfg: Any, axes: Rules) -> dict:
+    """The parameters with kernels and tables in `cfg.dtype`, each lying as `axes` says. Families
+    whose Config has no dtype compute in float32."""
+    dtype = jnp.dtype(getattr(cfg, "dtype", "float32"))
     if dtype == jnp.float32:
         return params
     return constrain_parameters(
@@ -29,5 +31,6 @@ def as_computed(params: dict, cfg: ModelConfig) -> dict:
             ROUNDED_RULES,
             params,
             "ROUNDED_RULES",
-        )
+        ),
+        axes,
     )

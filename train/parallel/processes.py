@@ -6,7 +6,7 @@ service of `jax.distributed`, not through the devices: a thread may exchange whi
 
 import collections
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -67,27 +67,30 @@ def share(items: list) -> list:
     return items[index() :: count()]
 
 
-def own_rows(where: NamedSharding, shape: tuple[int, int, int]) -> np.ndarray:
-    """The rows, along the middle dimension, that devices of this process hold a part of."""
+def own_rows(where: NamedSharding, shape: tuple[int, ...]) -> np.ndarray:
+    """The rows, along dimension 1 of `shape`, of which devices of this process hold a part."""
     held = where.addressable_devices_indices_map(shape).values()
-    return np.unique(np.concatenate([np.arange(shape[1])[rows] for _, rows, _ in held]))
+    return np.unique(np.concatenate([np.arange(shape[1])[place[1]] for place in held]))
 
 
-def placed(own: dict, rows: np.ndarray, n_rows: int, where: NamedSharding) -> dict[str, jax.Array]:
-    """Arrays [K, `n_rows`, T] on the devices of all processes; `own` [K, len(rows), T] has those of
-    this one."""
-    if where.is_fully_addressable:
-        return jax.device_put(own, where)
+def placed(
+    own: Mapping[str, np.ndarray], rows: np.ndarray, n_rows: int, where: Mapping[str, NamedSharding]
+) -> dict[str, jax.Array]:
+    """Arrays [K, `n_rows`, ...] on the devices of all processes, field by field; `own` has this
+    process's `rows` of them, [K, len(rows), ...]."""
+    own = dict(own)
+    if all(sharding.is_fully_addressable for sharding in where.values()):
+        return jax.device_put(own, {name: where[name] for name in own})
 
-    def one(array: np.ndarray) -> jax.Array:
-        def shard(place: tuple[slice, slice, slice]) -> np.ndarray:
+    def one(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        def shard(place: tuple[slice, ...]) -> np.ndarray:
             wanted = np.arange(n_rows)[place[1]]
-            return array[:, np.searchsorted(rows, wanted)][place[0], :, place[2]]
+            return array[:, np.searchsorted(rows, wanted)][(place[0], slice(None), *place[2:])]
 
         shape = (array.shape[0], n_rows, *array.shape[2:])
-        return jax.make_array_from_callback(shape, where, shard)
+        return jax.make_array_from_callback(shape, sharding, shard)
 
-    return {name: one(array) for name, array in own.items()}
+    return {name: one(array, where[name]) for name, array in own.items()}
 
 
 def on_host(arrays: Any) -> Any:

@@ -1,65 +1,35 @@
-"""This file spreads arrays over devices: which dimension of which array goes along which mesh axis.
+"""Which dimension of which array lies along which mesh axis.
 
-Two tables. PARAMETER_RULES gives every parameter, by path, the logical axes of its dimensions;
-MESH_AXES, in train/parallel/mesh.py, maps logical axes to mesh axes. Optimiser moments follow their
-parameter.
+Two tables decide. A family's PARAMETER_AXES gives every parameter, by path, the logical axes of its
+dimensions; MESH_AXES in train/parallel/mesh.py maps logical axes to mesh axes. Optimiser moments
+and frozen parameters lie as the parameter of the same path does.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from model.kernels import backends
-from model.transformer.config import ModelConfig
+from data.fields import Field
+from model.families import Family
 from train.parallel.mesh import MESH_AXES, MeshError
 from train.parallel.mesh import make_mesh as make_mesh
-from train.rules import lookup, path_name
-
-PARAMETER_RULES = (
-    (r"^embed/embedding$", ("vocab", "embed")),
-    (r"^position/embedding$", ("position", "embed")),
-    (r"^blocks/attention/(query|key|value)/kernel$", ("layer", "embed", "heads")),
-    (r"^blocks/attention/(query|key|value)/bias$", ("layer", "heads")),
-    (r"^blocks/attention/out/kernel$", ("layer", "heads", "embed")),
-    (r"^blocks/mlp/(up|gate)/kernel$", ("layer", "embed", "mlp")),
-    (r"^blocks/mlp/(up|gate)/bias$", ("layer", "mlp")),
-    (r"^blocks/mlp/down/kernel$", ("layer", "mlp", "embed")),
-    (r"^blocks/(attention/out|mlp/down)/bias$", ("layer", "vector")),
-    (r"^blocks/(attention|mlp)_(post_)?norm/(scale|bias)$", ("layer", "vector")),
-    (r"^blocks/attention/(query|key)_norm/(scale|bias)$", ("layer", "vector")),
-    (r"^final_norm/(scale|bias)$", ("vector",)),
-    (r"^head/kernel$", ("embed", "vocab")),
-)
+from train.rules import Rules, lookup, path_name
 
 AnyMesh = Mesh | AbstractMesh  # the second where a program is traced, or in a test without devices
 
 
-def require(cfg: ModelConfig, mesh: AnyMesh) -> None:
-    """MeshError where the mesh does not divide the model's heads, width or context, or where the
-    attention that the model asks for cannot be computed on it."""
-    ways = {axis: mesh.shape.get(axis, 1) for axis in ("tensor", "sequence")}
-    of_axis = ("n_heads", "tensor"), ("d_model", "tensor"), ("context_length", "sequence")
-    for key, axis in of_axis:
-        size, parts = getattr(cfg, key), ways[axis]
-        if size % parts:
-            raise MeshError(
-                f"model.{key}={size} is not divisible by mesh.{axis}={parts}; "
-                f"use model.{key}={_nearest(size, parts)}, or mesh.{axis}={math.gcd(size, parts)}"
-            )
-    kv, parts = cfg.n_kv_heads, ways["tensor"]
-    if kv % parts and parts % kv:  # fewer heads than parts are repeated
-        raise MeshError(
-            f"model.n_kv_heads={kv} neither divides mesh.tensor={parts} nor is divisible by it; "
-            f"use mesh.tensor={math.gcd(kv, parts)}"
-        )
+def require(family: Family, cfg: Any, mesh: AnyMesh) -> None:
+    """MeshError where the family says that the mesh cannot hold the model."""
+    if not hasattr(family, "check_mesh"):
+        return
     with activation_rules(mesh):
         try:
-            backends.choose(cfg, cfg.context_length)
+            family.check_mesh(cfg, dict(mesh.shape))
         except ValueError as error:
             raise MeshError(error) from error
 
@@ -96,28 +66,31 @@ def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: AnyMesh
     return PartitionSpec(*parts)
 
 
-def parameter_shardings(params: Any, mesh: AnyMesh) -> Any:
-    """A NamedSharding for every parameter (arrays or shapes)."""
-    return jax.tree.map(lambda axes: NamedSharding(mesh, axes), parameter_specs(params, mesh))
+def parameter_shardings(params: Any, axes: Rules, mesh: AnyMesh) -> Any:
+    """A NamedSharding for every parameter (arrays or shapes) by its rule in `axes`."""
+    specs = parameter_specs(params, axes, mesh)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
 
-def parameter_specs(params: Any, mesh: AnyMesh | None = None) -> Any:
+def parameter_specs(params: Any, axes: Rules, mesh: AnyMesh | None = None) -> Any:
     """A PartitionSpec for every parameter (arrays or shapes); None: on the mesh in force."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
 
     def one(path, leaf):
         name = path_name(path)
-        return spec(name, leaf.shape, lookup(PARAMETER_RULES, name, "PARAMETER_RULES"), mesh)
+        return spec(name, leaf.shape, lookup(axes, name, "PARAMETER_AXES"), mesh)
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def state_shardings(state: Any, mesh: AnyMesh) -> Any:
+def state_shardings(
+    state: Any, axes: Rules, frozen_axes: Mapping[str, Rules], mesh: AnyMesh
+) -> Any:
     """Shardings of a TrainState (arrays or shapes). Optimiser leaves whose path ends in a
     parameter's path and that have its shape follow it; counters and factored moments, which are
-    small, are replicated."""
+    small, are replicated. `frozen_axes` has the rules of each set of frozen parameters."""
     replicated = NamedSharding(mesh, PartitionSpec())
-    params = parameter_shardings(state.params, mesh)
+    params = parameter_shardings(state.params, axes, mesh)
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     shapes = {path_name(path): leaf.shape for path, leaf in leaves}
     by_name = {path_name(p): s for p, s in jax.tree_util.tree_leaves_with_path(params)}
@@ -127,43 +100,56 @@ def state_shardings(state: Any, mesh: AnyMesh) -> Any:
         owner = next((n for n in by_name if name == n or name.endswith("/" + n)), None)
         return by_name[owner] if owner and shapes[owner] == leaf.shape else replicated
 
+    frozen = {
+        name: parameter_shardings(tree, frozen_axes[name], mesh)
+        for name, tree in state.frozen.items()
+    }
     return jax.tree.map(lambda _: replicated, state).replace(
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state),
+        frozen=frozen,
     )
 
 
 def _rules_apply(mesh: AnyMesh) -> bool:
-    """Whether an axis of this mesh splits something; not that of stacked trials, which are spread
-    over devices as they are."""
+    """Whether an axis of this mesh splits something. The axis of stacked trials does not: their
+    arrays are spread over devices already."""
     return any(mesh.shape.get(target, 1) > 1 for axes in MESH_AXES.values() for target in axes)
 
 
-def constrain_parameters(tree: Any) -> Any:
-    """Asks for parameters, or what has their shapes, to lie as the rules say on the mesh in force.
+def constrain_parameters(tree: Any, axes: Rules) -> Any:
+    """Asks for parameters, or arrays of their shapes, to lie as the rules say on the mesh in force.
 
-    Of gradients: so that each device is sent the sum of its own part (reduce-scatter) and not all
-    of it (all-reduce).
+    For gradients this sends each device the sum of its own part (reduce-scatter) instead of the
+    whole sum (all-reduce).
     """
     mesh = jax.sharding.get_abstract_mesh()
     if not _rules_apply(mesh):
         return tree
-    return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, mesh))
+    return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, axes, mesh))
 
 
-def constrain_state(state: Any) -> Any:
-    """Asks for a TrainState to lie as `state_shardings` says, so that what comes out of a program
-    can go in again."""
+def constrain_state(state: Any, axes: Rules, frozen_axes: Mapping[str, Rules]) -> Any:
+    """Asks for a TrainState to lie as `state_shardings` says, so that the output of a program can
+    be its next input."""
     mesh = jax.sharding.get_abstract_mesh()
     if not _rules_apply(mesh):
         return state
-    return jax.lax.with_sharding_constraint(state, state_shardings(state, mesh))
+    shardings = state_shardings(state, axes, frozen_axes, mesh)
+    return jax.lax.with_sharding_constraint(state, shardings)
 
 
-def batch_sharding(mesh: Mesh, leading: int) -> NamedSharding:
-    """Of a batch [B, T]; `leading` dimensions (steps) stand before its rows."""
-    axes = [tuple(t for t in MESH_AXES[axis] if t in mesh.shape) for axis in ("batch", "seq")]
-    return NamedSharding(mesh, PartitionSpec(*[None] * leading, *[a or None for a in axes]))
+def batch_shardings(
+    mesh: Mesh, fields: Mapping[str, Field], leading: int = 1
+) -> dict[str, NamedSharding]:
+    """The sharding of each field of a batch; `leading` dimensions (steps) stand before its rows."""
+
+    def one(field: Field) -> NamedSharding:
+        named = ["batch", *field.axes]
+        along = [tuple(t for t in MESH_AXES.get(axis, ()) if t in mesh.shape) for axis in named]
+        return NamedSharding(mesh, PartitionSpec(*[None] * leading, *[a or None for a in along]))
+
+    return {name: one(field) for name, field in fields.items()}
 
 
 @contextlib.contextmanager

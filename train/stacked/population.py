@@ -20,14 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data.kinds.text import Batch, prefetch
-from data.store import Dataset
-from train.evaluate import Evaluation, Evaluator, summarise
+from data.kinds import Batch, Dataset
+from data.prefetch import prefetch
+from train.evaluate import Evaluation, Evaluator
 from train.loop import hyperparameters, initial_state, read_steps, step_config
+from train.objectives.metrics import measure
 from train.parallel import sharding
 from train.progress import Progress
 from train.record import Record
-from train.stacked import stackable as alike
+from train.stacked import stackable
 from train.step import StepConfig, TrainState, eval_sums, train_chunk
 from train.watch import Stop
 
@@ -48,11 +49,12 @@ def stacked_chunk(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def stacked_eval(
-    cfg: StepConfig, mesh: Mesh, params: dict, batches: Batch
-) -> tuple[jax.Array, jax.Array]:
-    """`eval_sums` of each lane, all on the same batches: nats and weights [M, E, B]."""
-    each = jax.vmap(functools.partial(eval_sums, cfg), in_axes=(0, None))
-    return _over_lanes(each, mesh, (PartitionSpec(AXIS), PartitionSpec()))(params, batches)
+    cfg: StepConfig, mesh: Mesh, params: dict, frozen: dict, batches: Batch
+) -> dict[str, jax.Array]:
+    """`eval_sums` of each lane, all on the same batches: sums [M, E, B]."""
+    each = jax.vmap(functools.partial(eval_sums, cfg), in_axes=(0, 0, None))
+    lanes, shared = PartitionSpec(AXIS), PartitionSpec()
+    return _over_lanes(each, mesh, (lanes, lanes, shared))(params, frozen, batches)
 
 
 def _over_lanes(each: Callable, mesh: Mesh, specs: tuple) -> Callable:
@@ -91,22 +93,20 @@ class Population:
         devices = list(devices or jax.local_devices())[: len(members)]
         self.cfg, self.mesh = step_config(config), Mesh(np.array(devices), (AXIS,))
         for member in members:
-            alike.require(config, member.config)
+            stackable.require(config, member.config)
         self.configs = [member.config for member in members]
         self.memory = memory_of(devices[0]) if memory is None else memory
-        self.evaluator = Evaluator(
-            self.cfg, dataset, config.eval.sequences, config.eval.batch_size, self.mesh
-        )
+        self.evaluator = Evaluator(self.cfg, dataset, self.mesh)
         alone = sharding.make_mesh(dict(config.mesh), devices[:1])
         self.records, self.states = [], []
         for member in members:
             record = Record(member.config, self.cfg, member.workdir, devices[:1], member.say)
             hyper = hyperparameters(member.config)
             like, make = initial_state(self.cfg, hyper, member.config.seed, alone)
-            state = record.restore(like, hyper, member.branch_until) or make()
+            state = record.restore(like, hyper, {}, member.branch_until) or make()
             self.records.append(record)
             self.states.append(jax.device_get(state))  # kept here while it has no lane
-        self.total = self.records[0].plan.total
+        self.total = self.records[0].events.total
         self.status = ["training" if r.step < self.total else "done" for r in self.records]
 
     def train(self, stop: Stop) -> list[str]:
@@ -114,7 +114,7 @@ class Population:
         with contextlib.ExitStack() as files:
             if not stop.requested:
                 for record in self.records:
-                    files.enter_context(contextlib.closing(record.open()))
+                    files.enter_context(record)
             stopped = stop.requested
             while not stopped and (left := self._left(range(len(self.records)))):
                 lanes, *programs = self._compile(len(left))
@@ -135,7 +135,7 @@ class Population:
             states, batches = self._shapes(lanes)
             steps = jax.ShapeDtypeStruct((), jnp.int32)
             train = stacked_chunk.lower(self.cfg, self.mesh, states, batches, steps).compile()
-            scored = self.cfg, self.mesh, states.params, self.evaluator.batches
+            scored = self.cfg, self.mesh, states.params, states.frozen, self.evaluator.batches
             score = stacked_eval.lower(*scored).compile()
             held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states)) / ways
             needed = max(bytes_needed(train), bytes_needed(score) + held)
@@ -198,9 +198,9 @@ class Population:
     def _events(self, trial: int, lane: int, now: "LaneState", stopping: bool) -> None:
         """What is due of one trial after a chunk; a checkpoint too if all are asked to stop."""
         record, state = self.records[trial], functools.partial(now.state, lane)
-        status = record.after_chunk(state, functools.partial(now.evaluation, lane))
-        if status == "diverged" or record.step == self.total:
-            self.status[trial] = status
+        record.after_chunk(state, functools.partial(now.evaluation, lane))
+        if record.status or record.step == self.total:
+            self.status[trial] = record.status or "done"
         elif stopping:
             record.save(state())
 
@@ -215,9 +215,9 @@ class Population:
         """
         where = NamedSharding(self.mesh, PartitionSpec(AXIS))
         steps = {i: self.records[i].step for i in trials}
-        event, size = self.records[trials[0]].plan.next_event, self.records[trials[0]].plan.chunk
+        events = self.records[trials[0]].events
         while going := [step for step in steps.values() if step < self.total]:
-            count = min(size, *(event(step) - step for step in going))
+            count = min(events.chunk, *(events.after(step) - step for step in going))
             read = {
                 i: read_steps(self.configs[i], self.dataset, s, count) for i, s in steps.items()
             }
@@ -231,15 +231,16 @@ class LaneState:
 
     def __init__(self, states: TrainState, score: Callable, evaluator: Evaluator):
         self.states, self.score, self.evaluator = states, score, evaluator
-        self.device = jax.tree.leaves(evaluator.batches)[0].sharding.mesh.devices.flat[0]
+        self.device = evaluator.device()
 
     @functools.cached_property
     def _on_host(self) -> TrainState:
         return jax.device_get(self.states)
 
     @functools.cached_property
-    def _scores(self) -> tuple[np.ndarray, np.ndarray]:
-        return jax.device_get(self.score(self.states.params, self.evaluator.batches))
+    def _scores(self) -> dict[str, np.ndarray]:
+        states = self.states
+        return jax.device_get(self.score(states.params, states.frozen, self.evaluator.batches))
 
     def state(self, lane: int) -> TrainState:
         """The state of one trial, on one device as if it were alone there."""
@@ -247,8 +248,8 @@ class LaneState:
         return jax.device_put(alone, self.device)
 
     def evaluation(self, lane: int) -> Evaluation:
-        nats, weights = (x[lane] for x in self._scores)
-        return summarise(nats, weights, self.evaluator.text_bytes)
+        rows = {name: sums[lane] for name, sums in self._scores.items()}
+        return measure(self.evaluator.metrics, rows)
 
 
 def memory_of(device: jax.Device) -> int | None:

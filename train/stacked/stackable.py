@@ -1,12 +1,15 @@
-"""This file says which trials can be stacked: those that differ in numbers of the training state.
+"""Which trials can be stacked: those that differ in numbers of the training state alone.
 
-One compiled program serves them all, each with its own numbers and its own batches. No jax here: a
-sweep groups its trials with this before anything trains.
+One compiled program serves them all, each with its own numbers and its own batches. A sweep groups
+its trials with this before anything trains.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from model import families
+from train import objectives
+from train.flatten import flatten
 
 # Keys of a resolved config that are arrays of the state, or data.
 TRACED = (
@@ -18,19 +21,23 @@ TRACED = (
 UNREAD = ("name", "holdout", "checkpoint.trunk", "train.max_loss_ratio")
 
 
-def common(resolved: Mapping[str, Any]) -> dict[str, Any]:
+def common(resolved: Any) -> dict[str, Any]:
     """What trials must have in common to be stacked: dotted keys of a resolved config, as JSON has
     them. Events too, so that all save at the same steps."""
-    flat = {}
-    for section, value in json.loads(json.dumps(_plain(resolved))).items():
-        nested = value if isinstance(value, Mapping) else {"": value}
-        flat |= {f"{section}.{key}".rstrip("."): inner for key, inner in nested.items()}
-    return {key: value for key, value in flat.items() if key not in TRACED + UNREAD}
+    return {k: v for k, v in flatten(resolved).items() if k not in TRACED + UNREAD}
 
 
-def fills_devices(resolved: Mapping[str, Any]) -> bool:
-    """Whether the trial is meant for several devices, and no lane of one."""
-    return any(size > 1 for size in resolved["mesh"].values())
+def trains_alone(resolved: Mapping[str, Any]) -> bool:
+    """Whether a trial cannot be a lane beside others: it fills several devices, is counted, starts
+    from weights or reads frozen ones, or makes its batches from its parameters."""
+    objective = objectives.OBJECTIVES[resolved["objective"]["name"]]
+    return (
+        any(size > 1 for size in resolved["mesh"].values())
+        or families.is_counted(families.FAMILIES[resolved["model"]["family"]])
+        or bool(resolved["train"]["init_from"])
+        or hasattr(objective, "FROZEN")
+        or hasattr(objective, "rollout")
+    )
 
 
 def require(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
@@ -42,8 +49,3 @@ def require(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
                 f"config.{key} is {a.get(key)!r} in one trial and {b.get(key)!r} in another: only "
                 f"{', '.join(TRACED)} may differ between stacked trials; train them apart"
             )
-
-
-def _plain(config: Any) -> Any:
-    """A ConfigDict, which is no Mapping, as dicts."""
-    return {k: _plain(v) for k, v in config.items()} if hasattr(config, "items") else config

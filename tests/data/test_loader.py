@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.kinds.text import (
-    epochs_of_data,
-    eval_batches,
-    n_windows,
-    prefetch,
-    train_batch,
-    train_chunk,
-)
+from data.loader import epochs_of_data, eval_batches, n_windows, read_batch, read_chunk
+from data.prefetch import prefetch
 from data.store import integral_weights
 from tests.data.conftest import make_dataset, make_split
 
@@ -27,7 +21,7 @@ def same(a, b) -> bool:
 
 
 def test_shapes_types_and_shift():
-    batch = train_batch(make_dataset(1000), 0, 3, 4, 16)
+    batch = read_batch(make_dataset(1000), 0, 3, 4, 16)
     assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == {
         "tokens": ((4, 16), "int32"),
         "targets": ((4, 16), "int32"),
@@ -42,17 +36,17 @@ def test_every_target_once_an_epoch(batch_size):
     dataset, context = make_dataset(24 * 5 + 1 + 3), 5  # 24 windows; 3 tokens are left over
     for epoch in range(3):
         steps = 24 // batch_size
-        chunk = train_chunk(dataset, 7, epoch * steps, steps, batch_size, context)
+        chunk = read_chunk(dataset, 7, epoch * steps, steps, batch_size, context)
         assert np.array_equal(np.sort(chunk["targets"].ravel()), np.arange(1, 24 * 5 + 1))
     # Negative control: 24 windows that straddle two epochs repeat some and leave out others.
-    straddling = train_chunk(dataset, 7, 4, 8, 3, context)["targets"]
+    straddling = read_chunk(dataset, 7, 4, 8, 3, context)["targets"]
     assert len(np.unique(straddling)) < 24 * 5
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     dataset = make_dataset(101)
-    orders = [train_chunk(dataset, 0, 10 * epoch, 10, 1, 10)["tokens"] for epoch in range(4)]
-    orders += [train_chunk(dataset, seed, 0, 10, 1, 10)["tokens"] for seed in (1, 2)]
+    orders = [read_chunk(dataset, 0, 10 * epoch, 10, 1, 10)["tokens"] for epoch in range(4)]
+    orders += [read_chunk(dataset, seed, 0, 10, 1, 10)["tokens"] for seed in (1, 2)]
     assert len({order.tobytes() for order in orders}) == 6
 
 
@@ -60,23 +54,23 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 @pytest.mark.parametrize("weights", [(1,), (2, 1)])
 def test_hosts_see_one_global_batch(hosts, weights):
     dataset = make_dataset(*[997] * len(weights), weights=weights)
-    whole = train_batch(dataset, 0, 11, 8, 16)
+    whole = read_batch(dataset, 0, 11, 8, 16)
     share = 8 // hosts
     parts = [
-        train_batch(dataset, 0, 11, 8, 16, range(h * share, (h + 1) * share)) for h in range(hosts)
+        read_batch(dataset, 0, 11, 8, 16, range(h * share, (h + 1) * share)) for h in range(hosts)
     ]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
     assert same(joined, whole)
-    sliced = train_batch(dataset, 0, 11, 8, 16, slice(0, share))
+    sliced = read_batch(dataset, 0, 11, 8, 16, slice(0, share))
     assert same(sliced, parts[0])
-    assert not same(train_batch(dataset, 0, 12, 8, 16), whole)
+    assert not same(read_batch(dataset, 0, 12, 8, 16), whole)
 
 
 def test_chunk_is_its_batches():
     dataset = make_dataset(400, 300, weights=(2, 1))  # several epochs within the chunk
-    chunk = train_chunk(dataset, 3, 5, 20, 6, 16)
+    chunk = read_chunk(dataset, 3, 5, 20, 6, 16)
     for k in range(20):
-        batch = train_batch(dataset, 3, 5 + k, 6, 16)
+        batch = read_batch(dataset, 3, 5 + k, 6, 16)
         assert same({name: array[k] for name, array in chunk.items()}, batch)
     assert not np.array_equal(chunk["tokens"][0], chunk["tokens"][1])
 
@@ -97,7 +91,7 @@ def test_shard_borders_are_invisible(borders, length):
 def test_mixture_is_exact_in_every_block(weights):
     dataset = make_dataset(*[170 * (c + 1) for c in range(len(weights))], weights=weights)
     block = sum(weights)
-    chunk = train_chunk(dataset, 0, 0, 3 * block, 1, 10)
+    chunk = read_chunk(dataset, 0, 0, 3 * block, 1, 10)
     component = chunk["tokens"][:, 0, 0] // 10**6
     for first in range(0, 3 * block, block):
         counts = np.bincount(component[first : first + block], minlength=len(weights))
@@ -110,7 +104,7 @@ def test_mixture_is_exact_in_every_block(weights):
 
 def test_components_of_a_mixture_walk_through_their_own_epochs():
     dataset = make_dataset(101, 201, weights=(2, 1))  # 10 and 20 windows of 10 tokens
-    starts = train_chunk(dataset, 0, 0, 60, 1, 10)["tokens"][:, 0, 0]
+    starts = read_chunk(dataset, 0, 0, 60, 1, 10)["tokens"][:, 0, 0]
     first, second = starts[starts < 10**6], starts[starts >= 10**6]
     assert all(len(np.unique(first[e * 10 : e * 10 + 10])) == 10 for e in range(4))
     assert len(np.unique(second)) == 20 == len(second)
@@ -169,11 +163,11 @@ def test_epochs_of_data():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: train_batch(make_dataset(16), 0, 0, 1, 16), "16 train tokens.*context_length=16"),
-        (lambda: train_batch(make_dataset(50), 0, 0, 8, 16), "3 sequences.*batch_size=8"),
+        (lambda: read_batch(make_dataset(16), 0, 0, 1, 16), "16 train tokens.*context_length=16"),
+        (lambda: read_batch(make_dataset(50), 0, 0, 8, 16), "3 sequences.*batch_size=8"),
         (lambda: next(eval_batches(make_dataset(16), 4, 2, 16)), "16 validation tokens"),
         (lambda: next(eval_batches(make_dataset(90), 0, 2, 16)), "eval.sequences=0"),
-        (lambda: train_batch(make_dataset(500), 0, 0, 4, 16, range(2, 6)), "batch_size=4"),
+        (lambda: read_batch(make_dataset(500), 0, 0, 4, 16, range(2, 6)), "batch_size=4"),
         (lambda: epochs_of_data(make_dataset(16), 1, 1, 16), "16 train tokens"),
     ],
 )

@@ -1,0 +1,73 @@
+"""The sections of a config whose keys depend on a choice: the family, the objective, the data kind.
+
+Choosing another one swaps the section: keys that both have keep their values, keys that only the
+new one has get their defaults, the others are dropped.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+from data.kinds import KINDS
+from model import families
+from model.families import FAMILIES
+from train.objectives import OBJECTIVES
+
+# Section → (the key that chooses, what there is, the keys that configs/base.py lists).
+CHOICES = {
+    "model": ("family", FAMILIES, base.MODELS),
+    "objective": ("name", OBJECTIVES, base.OBJECTIVES),
+    "data": ("kind", KINDS, base.DATA),
+}
+
+
+def keys_of(section: str, choice: str) -> dict[str, Any]:
+    """The keys of a section with their defaults; ValueError lists the choices there are."""
+    key, known, listed = CHOICES[section]
+    if choice not in known:
+        raise ValueError(f"{section}.{key}={choice!r} is unknown; use one of {', '.join(known)}")
+    if choice in listed:
+        return listed[choice]()
+    return families.keys(known[choice]) if hasattr(known[choice], "Config") else {}
+
+
+def swap(config: ConfigDict, section: str, choice: str) -> str:
+    """Gives a section the keys of another choice, in place. Returns a line about the keys that are
+    dropped with a value of their own; '' if there are none."""
+    key, _, _ = CHOICES[section]
+    before = config[section].to_dict()
+    if before.get(key) == choice:
+        return ""
+    usual, wanted = keys_of(section, before[key]), keys_of(section, choice)
+    kept = {name: before.get(name, default) for name, default in wanted.items()}
+    replace(config, section, {key: choice} | kept)
+    lost = {k: v for k, v in before.items() if k != key and k not in kept and v != usual.get(k)}
+    if not lost:
+        return ""
+    listed = ", ".join(f"{name}={value!r}" for name, value in lost.items())
+    return f"{section}.{key}={choice} has no {listed}: dropped"
+
+
+def replace(config: ConfigDict, section: str, keys: dict[str, Any]) -> None:
+    """Puts other keys in a section of a locked config."""
+    with config.unlocked():
+        config[section] = ConfigDict(keys)
+    config[section].lock()
+
+
+def apply(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
+    """Swaps the sections that the overrides choose; weights to start from bring their own section
+    `model`. Returns a line for each choice that drops keys."""
+    lines = [
+        swap(config, section, str(overrides[f"{section}.{key}"]))
+        for section, (key, _, _) in CHOICES.items()
+        if f"{section}.{key}" in overrides
+    ]
+    if source := overrides.get("train.init_from"):
+        from launch.trial.start import model_section  # slow imports
+
+        replace(config, "model", model_section(Path(source)))
+    return [line for line in lines if line]

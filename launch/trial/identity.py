@@ -1,0 +1,122 @@
+"""The identity of a trial: which keys can change its numbers, and the id that they make.
+
+Rule 2, in force: the hash of every such key that is not at its default, so that a new key with a
+neutral default changes no id. Rule 1 hashed a fixed list of keys whatever their values; the ids
+that it made are recognised, so that older sweeps resume.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs import base
+from model import families
+from train import objectives
+from train.flatten import flatten
+
+RULE = 2
+# Keys that cannot change a trial's numbers: whole sections or single keys. The text counts through
+# data.hash, and weights to start from through their hashes.
+NOT_IN_ID = (
+    *("name", "holdout", "checkpoint", "log", "mesh", "eval.batch_size"),
+    *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
+    *("data.validation", "data.cache", "data.max_bytes"),
+    *("model.attention", "model.scan_layers", "model.remat"),
+    *("train.chunk", "train.flops_convention", "train.batch_per_device", "train.loss_chunk"),
+    "train.init_from",
+)
+# Sections that a counted model does not read.
+NOT_COUNTED = ("seed", "train", "optimizer", "schedule", "eval.every")
+# What rule 1 hashed.
+RULE_1 = (
+    *("data.hash", "eval.every", "eval.sequences", "seed"),
+    *(f"model.{key}" for key in ("activation", "attention_bias", "context_length", "d_ff")),
+    *(f"model.{key}" for key in ("d_model", "dropout", "dtype", "gated", "head_dim", "init")),
+    *(f"model.{key}" for key in ("init_std", "mlp_bias", "n_heads", "n_kv_heads", "n_layers")),
+    *(f"model.{key}" for key in ("norm", "norm_bias", "norm_eps", "positions", "rope_theta")),
+    *("model.tie_embeddings", "model.vocab_size", "optimizer.b1", "optimizer.b2"),
+    *("optimizer.clip_norm", "optimizer.eps", "optimizer.learning_rate", "optimizer.name"),
+    *("optimizer.weight_decay", "schedule.decay", "schedule.final", "schedule.name"),
+    *("schedule.warmup", "train.accumulation", "train.batch_size", "train.duration"),
+    *("train.label_smoothing", "train.max_loss_ratio", "train.z_loss"),
+)
+# What rule 1 hashed where it was not at its default.
+RULE_1_SWITCHES = (
+    *(f"model.{key}" for key in ("attention_softcap", "base_depth", "base_head_dim")),
+    *(f"model.{key}" for key in ("base_width", "embedding_scale", "embedding_std")),
+    *(f"model.{key}" for key in ("logit_scale", "logit_softcap", "norm_offset", "norm_position")),
+    *(f"model.{key}" for key in ("out_bias", "parametrization", "qk_norm", "query_scale")),
+    *(f"model.{key}" for key in ("rope_factor", "rope_fraction", "rope_high_frequency")),
+    *(f"model.{key}" for key in ("rope_layout", "rope_long_factors", "rope_low_frequency")),
+    *(f"model.{key}" for key in ("rope_original_context", "rope_scaling", "rope_short_factors")),
+    *(f"model.{key}" for key in ("rope_theta_local", "window", "window_pattern")),
+    "optimizer.moments",
+)
+
+
+def identity(resolved: Any) -> dict[str, Any]:
+    """The dotted keys that make the id of a resolved config, with their values as JSON has them."""
+    usual = defaults(resolved)
+    return {k: v for k, v in relevant(resolved).items() if k not in usual or usual[k] != v}
+
+
+def trial_id(resolved: Any) -> str:
+    """The config's name and 8 hex digits of the hash of its identity."""
+    return _named(resolved, {"rule": RULE} | identity(resolved))
+
+
+def former_ids(resolved: Any) -> list[str]:
+    """The ids that older rules gave to the same trial."""
+    found, usual = flatten(resolved), defaults(resolved)
+    new = [key for key in identity(resolved) if key not in RULE_1 + RULE_1_SWITCHES]
+    if new or any(key not in found for key in RULE_1):
+        return []
+    hashed = {key: found[key] for key in RULE_1}
+    hashed |= {k: found[k] for k in RULE_1_SWITCHES if k in found and found[k] != usual[k]}
+    return [_named(resolved, hashed)]
+
+
+def own_id(resolved: Any, folder: Path) -> str:
+    """The id of the trial in `folder`, which may be one that an older rule made."""
+    return folder.name if folder.name in former_ids(resolved) else trial_id(resolved)
+
+
+def weights_named(config: Any) -> dict[str, str]:
+    """The dotted keys that may name weights to start from or to read, each with the key that holds
+    their hash."""
+    objective = objectives.find(config["objective"]["name"])
+    named = {"train.init_from": "train.init_hash"}
+    return named | {key: f"{key}_hash" for key in getattr(objective, "FROZEN", {}).values()}
+
+
+def relevant(resolved: Any) -> dict[str, Any]:
+    """All dotted keys that can change the numbers."""
+    found = flatten(resolved)
+    family = families.FAMILIES.get(found.get("model.family", "decoder"))
+    left_out = NOT_IN_ID
+    if family is not None and families.is_counted(family):
+        left_out += NOT_COUNTED
+    return {
+        k: v for k, v in found.items() if not any(f"{k}.".startswith(f"{o}.") for o in left_out)
+    }
+
+
+def defaults(resolved: Any) -> dict[str, Any]:
+    """The default of every dotted key that a config with these sections can have."""
+    found = flatten(resolved)
+    family = found.get("model.family", "decoder")
+    usual = flatten(base.get_config())
+    if family not in base.MODELS:
+        usual = {k: v for k, v in usual.items() if not k.startswith("model.")}
+        usual |= flatten({"model": families.keys(families.find(family))})
+    elif family != "decoder":
+        usual = flatten(base.get_config(family=family))
+    # Which family, objective and kind of data it is always counts, but for the first of each.
+    return usual | {"model.family": "decoder"}
+
+
+def _named(resolved: Any, hashed: Mapping[str, Any]) -> str:
+    text = json.dumps(hashed, sort_keys=True)
+    return f"{resolved['name']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

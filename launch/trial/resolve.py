@@ -1,0 +1,298 @@
+"""Resolving a config: every size explicit, every duration in steps, nonsense refused."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+from data import kinds
+from launch.trial import trunk
+from launch.trial.identity import trial_id, weights_named
+from model import families
+from train import duration, objectives
+from train.flatten import flatten
+from train.optimizers.moments import MOMENTS
+from train.optimizers.optimizer import OPTIMIZERS
+from train.optimizers.schedule import SCHEDULES
+from train.parallel.mesh import row_parts
+
+CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
+ACCELERATOR_CHUNK_FLOPS = 1.5e13
+LARGEST_CHUNK = 64  # steps
+LARGEST_CPU_MESH_CHUNK = 16  # steps: more in flight deadlock the collectives of virtual devices
+# Keys whose values name an entry of a table.
+NAMES = {
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.moments": MOMENTS,
+    "schedule.name": SCHEDULES,
+    "train.flops_convention": families.CONVENTIONS,
+}
+
+
+def prepare(config: ConfigDict, progress: bool = True) -> kinds.Dataset:
+    """The data of a config, not yet sized for it. ValueError for a family, an objective and a kind
+    of data that do not fit together, before any data is read."""
+    check_fit(config)
+    return kinds.KINDS[config.data.kind].prepare(config.data, progress=progress)
+
+
+def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> ConfigDict:
+    """The config with every size explicit and every duration in steps; idempotent.
+
+    `devices` is what `train.batch_per_device` is multiplied by. Raises ValueError naming the key,
+    the value and what would be valid.
+    """
+    config = config.copy_and_resolve_references()
+    config.lock()
+    check(config)
+    trunk.check_schedule(config)
+    if config.data.hash not in ("", dataset.hash):
+        raise ValueError(
+            f"data.hash={config.data.hash!r}, but this text has hash {dataset.hash!r}; "
+            "give it the same text and tokenizer, or set data.hash to '' to accept it"
+        )
+    config.data.hash = dataset.hash
+    _resolve_weights(config)
+    family, cfg = _model(config, getattr(dataset, "vocab_size", 0))
+    if families.is_counted(family):
+        _resolve_counted(config)
+        dataset.for_run(config)
+        return config
+    _resolve_batch(config, devices)
+    _check_settings(config, family, cfg)
+    tokens = config.train.batch_size * kinds.KINDS[config.data.kind].tokens(config)
+    _resolve_durations(
+        config,
+        duration.Units(
+            tokens=tokens,
+            examples=config.train.batch_size,
+            epochs=dataset.for_run(config).epochs(1),
+            flops=tokens * family.flops(cfg)[config.train.flops_convention],
+        ),
+    )
+    return config
+
+
+def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
+    """The config of a program that is compiled and never run: every size explicit, no data read.
+
+    Durations change no shape; here the run is one long chunk. Raises ValueError as `resolve` does.
+    """
+    config = config.copy_and_resolve_references()
+    config.lock()
+    check_fit(config)
+    check(config)
+    known = config.model.get("vocab_size", 0)
+    known = known or kinds.KINDS[config.data.kind].vocab_size(config.data)
+    family, cfg = _model(config, known)
+    if families.is_counted(family):
+        raise ValueError(
+            f"model.family={config.model.family!r} is counted, not trained: there is no program "
+            "to compile"
+        )
+    _check_settings(config, family, cfg)
+    config.eval.batch_size = devices  # evaluations are another program
+    _resolve_batch(config, devices)
+    config.train.duration = f"{LARGEST_CHUNK} steps"
+    config.schedule.warmup = config.schedule.decay = "0 steps"
+    config.train.chunk = config.train.chunk or chunk_steps(config, cpu=False)
+    return config
+
+
+def check(config: ConfigDict) -> None:
+    """ValueError names the first key that is out of its bounds or names no entry of its table."""
+    values = flatten(config)
+    for key, known in NAMES.items():
+        if values[key] not in known:
+            raise ValueError(f"{key}={values[key]!r} is unknown; use one of {', '.join(known)}")
+    for key, bound in base.bounds().items():
+        value = values[key]
+        if bound.least is not None and not value >= bound.least:
+            raise ValueError(f"{key}={value} is too small; use {bound.least} or more")
+        if bound.below is not None and not value < bound.below:
+            raise ValueError(f"{key}={value} must be below {bound.below}")
+
+
+def check_fit(config: ConfigDict) -> None:
+    """ValueError where the family, the objective and the kind of data do not fit together: by the
+    batch fields that they need and give, naming the entries that would fit."""
+    family = families.find(config.model.family)
+    objective = objectives.find(config.objective.name)
+    if config.data.kind not in kinds.KINDS:
+        raise ValueError(
+            f"data.kind={config.data.kind!r} is unknown; use one of {', '.join(kinds.KINDS)}"
+        )
+    needs = tuple(dict.fromkeys((*family.INPUTS, *objective.FIELDS)))
+    given = kinds.KINDS[config.data.kind].FIELDS
+    if missing := [name for name in needs if name not in given]:
+        fitting = [name for name, kind in kinds.KINDS.items() if {*needs} <= {*kind.FIELDS}]
+        raise ValueError(
+            f"model.family={config.model.family!r} with objective.name={config.objective.name!r} "
+            f"needs the batch fields {', '.join(needs)}; data.kind={config.data.kind!r} has no "
+            f"{', '.join(missing)}. Kinds that fit: {', '.join(fitting) or 'none'}"
+        )
+    if families.is_counted(family):
+        return
+    if missing := [name for name in objective.NEEDS if not hasattr(family, name)]:
+        fitting = [
+            name
+            for name, other in families.FAMILIES.items()
+            if all(hasattr(other, need) for need in objective.NEEDS)
+        ]
+        raise ValueError(
+            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
+            f"family; model.family={config.model.family!r} has no {', '.join(missing)}. Families "
+            f"that fit: {', '.join(fitting) or 'none'}"
+        )
+
+
+def _resolve_weights(config: ConfigDict) -> None:
+    values = flatten(config)
+    if any(values[key] for key in weights_named(config)):
+        from launch.trial import start  # slow imports
+
+        start.resolve(config)
+
+
+def _model(config: ConfigDict, vocab_size: int) -> tuple[families.Family, Any]:
+    """(family, its Config), derived from the section `model`, which is made explicit in place."""
+    keys = dict(config.model)
+    name = keys.pop("family")
+    family = families.find(name)
+    if unknown := [key for key in keys if key not in families.keys(family)]:
+        raise ValueError(
+            f"model.family={name!r} has no key {unknown[0]}; start from "
+            f"base.get_config(family={name!r}), or give --config.model.family={name}"
+        )
+    if "vocab_size" in keys:
+        keys["vocab_size"] = keys["vocab_size"] or vocab_size
+        if keys["vocab_size"] < vocab_size:
+            raise ValueError(
+                f"model.vocab_size={keys['vocab_size']} is smaller than the {vocab_size} "
+                f"tokens of data.tokenizer={config.data.tokenizer!r}; use {vocab_size}, or 0"
+            )
+    cfg = family.derive(keys)
+    config.model.update(vars(cfg))
+    return family, cfg
+
+
+def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> None:
+    """ValueError where the objective or the optimiser cannot do what the config asks for."""
+    objectives.find(config.objective.name).configure(config)
+    if hasattr(family, "update_scales"):
+        family.update_scales(cfg, config.optimizer.name)
+    if config.optimizer.name == "muon" and not hasattr(family, "MATRICES"):
+        raise ValueError(
+            f"optimizer.name='muon' needs to know the matrices of model.family="
+            f"{config.model.family!r}, which states none; use adamw"
+        )
+
+
+def _resolve_counted(config: ConfigDict) -> None:
+    """One pass over the text: nothing of how models are trained applies."""
+    config.train.batch_size = config.train.accumulation = 1
+    config.train.duration = "1 steps"
+    config.schedule.warmup = config.schedule.decay = "0 steps"
+    config.checkpoint.keep_at = ()
+    for section in ("log", "eval", "checkpoint"):
+        config[section].every = "0 steps"
+
+
+def _resolve_batch(config: ConfigDict, devices: int) -> None:
+    shares = row_parts(dict(config.mesh), devices)
+    who = f"{devices} devices" if shares == devices else f"mesh.data times mesh.fsdp, {shares},"
+    if config.train.batch_per_device:
+        config.train.batch_size = config.train.batch_per_device * shares
+        config.train.batch_per_device = 0
+    batch, parts = config.train.batch_size, config.train.accumulation
+    if batch % parts:
+        valid = ", ".join(str(k) for k in range(1, batch + 1) if batch % k == 0)
+        raise ValueError(
+            f"train.accumulation={parts} does not divide train.batch_size={batch}; use {valid}"
+        )
+    for key, rows, unit in (
+        ("train.batch_size", batch, parts * shares),
+        ("eval.batch_size", config.eval.batch_size, shares),
+    ):
+        if rows % unit:
+            valid = sorted({max(1, rows // unit) * unit, (rows // unit + 1) * unit})
+            raise ValueError(
+                f"{key}={rows} is no multiple of {unit}, which {who}"
+                f"{f' times train.accumulation={parts}' if unit > shares else ''} need; "
+                f"use {' or '.join(map(str, valid))}"
+            )
+
+
+def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
+    total = duration.to_steps("train.duration", config.train.duration, units)
+    if total < 1:
+        raise ValueError(
+            f"train.duration={config.train.duration!r} is too small for one step, which is "
+            f"{units.tokens:,} tokens or {units.flops:.3g} flops; give it more"
+        )
+    units = duration.Units(**{**vars(units), "total_steps": total})
+    config.train.duration = f"{total} steps"
+    for section, key in (("schedule", "warmup"), ("schedule", "decay")):
+        name = f"{section}.{key}"
+        steps = duration.to_steps(name, config[section][key], units)
+        if steps > total:
+            raise ValueError(
+                f"{name}={config[section][key]!r} is {steps} steps, longer than the run of {total} "
+                'steps; use less, such as "2 %"'
+            )
+        config[section][key] = f"{steps} steps"
+    keep_at = config.checkpoint.keep_at
+    steps = [duration.to_steps("checkpoint.keep_at", text, units) for text in keep_at]
+    if steps and not 1 <= min(steps) <= max(steps) <= total:
+        raise ValueError(
+            f"checkpoint.keep_at={keep_at!r} is steps {steps}, outside the run of {total} steps"
+        )
+    config.checkpoint.keep_at = tuple(f"{step} steps" for step in steps)
+    for section in ("log", "eval", "checkpoint"):
+        text = config[section].every
+        never = duration.parse(f"{section}.every", text)[0] == 0
+        steps = duration.to_steps(f"{section}.every", text, units)
+        config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
+
+
+def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -> int:
+    """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work.
+
+    `cpu` says whether it runs on CPUs; None: as the devices of this process. `lanes` trials share a
+    device.
+    """
+    import jax  # the parent of a sweep needs no devices
+
+    if hasattr(objectives.find(resolved.objective.name), "rollout"):
+        return 1  # each step's batch depends on the parameters before it
+    cpu = jax.default_backend() == "cpu" if cpu is None else cpu
+    family, cfg = families.read(resolved.model)
+    tokens = lanes * resolved.train.batch_size * kinds.KINDS[resolved.data.kind].tokens(resolved)
+    step = tokens * family.flops(cfg)["palm"]
+    wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
+    most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
+    return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
+
+
+def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
+    """What is known of a trial before it runs: id, sizes, tokens, steps, FLOPs of the whole run.
+    The parameters of a counted family are known only once it is counted: {} until then."""
+    family, cfg = families.read(resolved.model)
+    steps = duration.steps(resolved.train.duration)
+    counted = families.is_counted(family)
+    length = kinds.KINDS[resolved.data.kind].tokens(resolved)
+    tokens = steps * resolved.train.batch_size * length
+    if counted:
+        tokens = dataset.n_tokens("train")
+    return {
+        "id": trial_id(resolved),
+        "family": resolved.model.family,
+        "objective": resolved.objective.name,
+        "counted": counted,
+        "params": {} if counted else family.parameters(cfg),
+        "tokens": tokens,
+        "steps": steps,
+        "batch": tokens // steps,
+        "context_length": length,
+        "flops": {name: tokens * flops for name, flops in family.flops(cfg).items()},
+    }

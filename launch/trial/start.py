@@ -1,0 +1,138 @@
+"""The weights that a trial starts from or reads: those of a run, or of a Hugging Face folder."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from launch import sections
+from launch.files import read_json
+from launch.trial.identity import weights_named
+from model import families
+from model.huggingface import config_json, weights
+from train import objectives
+from train.checkpoint import finished, restore_params
+from train.loop import Start
+from train.rules import path_name
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters with the model that they belong to."""
+
+    section: Mapping[str, Any]  # the section `model` of a config
+    params: dict  # arrays of the host
+    hash: str  # of names, shapes, types and values
+
+
+def model_section(source: Path) -> dict[str, Any]:
+    """The section `model` of a run or a Hugging Face folder; ValueError or FileNotFoundError where
+    there is neither."""
+    config = _config(source)
+    if "model_type" in config:
+        return {"family": "decoder"} | vars(config_json.read(config))
+    section = config.get("model")
+    if not isinstance(section, dict):
+        raise ValueError(f"train.init_from={source} holds a config.json that describes no model")
+    family = section.get("family", "decoder")
+    return {"family": family} | sections.keys_of("model", family) | section
+
+
+def load(source: Path) -> Weights:
+    """The weights in `source`, read once a process for each state of the folder."""
+    config = _config(source)
+    if "model_type" in config:
+        stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
+    else:
+        stamp = tuple(path.name for path in finished(source / "checkpoints"))
+    return _load(source.resolve(), stamp)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(source: Path, stamp: tuple) -> Weights:
+    section = model_section(source)
+    if "model_type" in _config(source):
+        _, params = weights.load(source)
+    else:
+        params, _ = restore_params(source / "checkpoints")
+    params = jax.tree.map(np.asarray, params)
+    return Weights(section, params, hash_of(params))
+
+
+def hash_of(params: dict) -> str:
+    """16 hex digits of the SHA-256 of all parameters, by name."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(jax.tree_util.tree_leaves_with_path(params), key=lambda x: str(x[0])):
+        digest.update(f"{path_name(path)} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def resolve(config: ConfigDict) -> None:
+    """Fills in the hashes of the weights that the config names, in place. ValueError where a hash
+    is given and the weights have another one, or where the model has another shape."""
+    for key, hash_key in weights_named(config).items():
+        section, leaf = key.split(".")
+        source, stated = config[section][leaf], config[section][hash_key.split(".")[1]]
+        if not source:
+            continue
+        found = load(Path(source))
+        if stated not in ("", found.hash):
+            raise ValueError(
+                f"{hash_key}={stated!r}, but the weights in {key}={source} have the hash "
+                f"{found.hash!r}; restore those weights, or use another --workdir"
+            )
+        config[section][hash_key.split(".")[1]] = found.hash
+
+
+def start(resolved: ConfigDict) -> Start:
+    """What a fresh run of a resolved config begins with. ValueError names the parameter that the
+    model has otherwise than the weights do."""
+    params = None
+    if resolved.train.init_from:
+        params = load(Path(resolved.train.init_from)).params
+        family, cfg = families.read(resolved.model)
+        shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
+        require_same(shapes, params, resolved.train.init_from)
+    frozen, models = {}, []
+    objective = objectives.find(resolved.objective.name)
+    for name, key in getattr(objective, "FROZEN", {}).items():
+        section, leaf = key.split(".")
+        if not resolved[section][leaf]:
+            raise ValueError(f"{key} is empty; objective.name={resolved.objective.name} reads it")
+        found = load(Path(resolved[section][leaf]))
+        frozen[name] = found.params
+        models.append((name, found.section["family"], families.read(found.section)[1]))
+    return Start(params, frozen, tuple(models))
+
+
+def require_same(shapes: Any, params: Any, source: str) -> None:
+    """ValueError names the first parameter that one tree has and the other has not, or has in
+    another shape."""
+    wanted, found = (
+        {path_name(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (shapes, params)
+    )
+    for name in [*wanted, *found]:
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"train.init_from={source}: the parameter {name} is {found.get(name, 'missing')} "
+                f"there and {wanted.get(name, 'missing')} in this model; give the model the keys "
+                "of that run"
+            )
+
+
+def _config(source: Path) -> dict[str, Any]:
+    config = read_json(source / "config.json")
+    if config is None:
+        raise FileNotFoundError(
+            f"train.init_from={source} holds no config.json; name the folder of a run or of "
+            "Hugging Face weights"
+        )
+    return config

@@ -1,0 +1,95 @@
+"""The decoder-only Transformer as a model family (model/families.py states the interface)."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+
+from model.kernels import backends
+from model.transformer import count
+from model.transformer.config import ModelConfig as Config
+from model.transformer.config import derive as derive
+from model.transformer.count import parameters as parameters
+from model.transformer.decoder import Decoder
+from model.transformer.decoder import head_of as head
+from model.transformer.decoder import init as init
+from model.transformer.decoder import logits as logits
+from model.transformer.update_scales import update_scales as update_scales
+
+__all__ = ["Config", "derive", "head", "init", "logits", "parameters", "update_scales"]
+
+INPUTS = ("tokens",)  # positions and segments are read too where a batch has them
+PARAMETER_AXES = (
+    (r"^embed/embedding$", ("vocab", "embed")),
+    (r"^position/embedding$", ("position", "embed")),
+    (r"^blocks/attention/(query|key|value)/kernel$", ("layer", "embed", "heads")),
+    (r"^blocks/attention/(query|key|value)/bias$", ("layer", "heads")),
+    (r"^blocks/attention/out/kernel$", ("layer", "heads", "embed")),
+    (r"^blocks/mlp/(up|gate)/kernel$", ("layer", "embed", "mlp")),
+    (r"^blocks/mlp/(up|gate)/bias$", ("layer", "mlp")),
+    (r"^blocks/mlp/down/kernel$", ("layer", "mlp", "embed")),
+    (r"^blocks/(attention/out|mlp/down)/bias$", ("layer", "vector")),
+    (r"^blocks/(attention|mlp)_(post_)?norm/(scale|bias)$", ("layer", "vector")),
+    (r"^blocks/attention/(query|key)_norm/(scale|bias)$", ("layer", "vector")),
+    (r"^final_norm/(scale|bias)$", ("vector",)),
+    (r"^head/kernel$", ("embed", "vocab")),
+)
+# Stacked kernels [L, in, out] are L matrices.
+MATRICES = (
+    (r"^blocks/.*kernel$", (1, 2)),
+    (r"^head/kernel$", None),
+    (r"(embedding|scale|bias)$", None),
+)
+
+
+def hidden(
+    cfg: Config, params: dict, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+) -> jax.Array:
+    """The residual stream after the last norm [B, T, D]; with a `key`, dropout is on."""
+    inputs = batch["tokens"], batch.get("positions"), batch.get("segments")
+    rngs = {} if key is None else {"dropout": key}
+    model = Decoder(cfg, train=key is not None)
+    return model.apply({"params": params}, *inputs, rngs=rngs, method="hidden")[0]
+
+
+def flops(cfg: Config) -> dict[str, int]:
+    """Training FLOPs per token by convention, at `cfg.context_length`."""
+    return {name: count_by(cfg) for name, count_by in count.FLOPS.items()}
+
+
+def matmul_flops(cfg: Config) -> int:
+    """FLOPs of the matrix products that train on one token, nothing computed twice.
+
+    Twelve T of each head's width, as PaLM counts them; an embedding is looked up, not multiplied.
+    """
+    attention = 12 * cfg.n_layers * cfg.n_heads * cfg.head_dim * cfg.context_length
+    return 6 * (count.kernels(cfg) + cfg.d_model * cfg.vocab_size) + attention
+
+
+def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
+    """ValueError where the mesh does not divide the heads, the width or the context, or where the
+    attention that the config asks for cannot be computed on it. `sizes` is that of each mesh axis;
+    the mesh itself must be in force."""
+    ways = {axis: sizes.get(axis, 1) for axis in ("tensor", "sequence")}
+    divided = ("n_heads", "tensor"), ("d_model", "tensor"), ("context_length", "sequence")
+    for key, axis in divided:
+        size, parts = getattr(cfg, key), ways[axis]
+        if size % parts:
+            raise ValueError(
+                f"model.{key}={size} is not divisible by mesh.{axis}={parts}; "
+                f"use model.{key}={_multiples(size, parts)}, "
+                f"or mesh.{axis}={math.gcd(size, parts)}"
+            )
+    kv, parts = cfg.n_kv_heads, ways["tensor"]
+    if kv % parts and parts % kv:  # fewer heads than parts are repeated
+        raise ValueError(
+            f"model.n_kv_heads={kv} neither divides mesh.tensor={parts} nor is divisible by it; "
+            f"use mesh.tensor={math.gcd(kv, parts)}"
+        )
+    backends.choose(cfg, cfg.context_length)
+
+
+def _multiples(size: int, parts: int) -> str:
+    """The multiples of `parts` on either side of `size`."""
+    below, above = size // parts * parts, (size // parts + 1) * parts
+    return f"{below} or {above}" if below else str(above)

@@ -1,0 +1,101 @@
+"""A counted model's trial: one pass over the text, an evaluation, and the model on disk."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.kinds import Dataset
+from model import families
+from train import objectives
+from train.checkpoint import finished, newest_good, write_manifest
+from train.evaluate import Evaluation
+from train.metrics import MetricsLog
+from train.objectives.metrics import measure
+from train.record import evaluation_columns
+from train.watch import Stop
+
+MODEL = "model.npz"
+
+
+class Count:
+    """One counted trial in a folder, with the parts of `loop.Run` that its caller reads.
+
+    checkpoints/1/model.npz holds the model. A trial that is killed starts over or, once the model
+    is whole, goes on with its evaluation.
+    """
+
+    def __init__(
+        self, config: Any, dataset: Dataset, workdir: Path, say: Callable[[str], None] = print
+    ):
+        """`config` is resolved, and `dataset` sized for it."""
+        self.family, self.cfg = families.read(config.model)
+        self.config, self.dataset, self.workdir, self.say = config, dataset, Path(workdir), say
+        self.metrics = objectives.find(config.objective.name).METRICS
+        self.step, self.seconds, self.compile_seconds, self.peak = 1, 0.0, 0.0, None
+        self.origin = {"branched_from": None, "branched_at": 0}
+        self.params: dict[str, int] = {}
+
+    def train(self, stop: Stop) -> str:
+        """Counts, scores and saves: 'done', or 'preempted' where it was asked to stop before."""
+        if stop.requested:
+            return "preempted"
+        begun = time.perf_counter()
+        model = self._restored()
+        if model is None:
+            self.say(f"{self.config.name}: counting {self.dataset.n_tokens('train'):,} tokens")
+            model = self.family.fit(self.cfg, self.dataset.texts("train"))
+            self._save(model)
+        self.params = self.family.count(model)
+        self.seconds = time.perf_counter() - begun
+        found = evaluate(self.family, model, self.dataset, self.metrics)
+        log = MetricsLog(self.workdir, self.config.log.tensorboard)
+        log.rewind(0)
+        tokens = self.dataset.n_tokens("train")
+        log.write({"step": 1, "tokens": tokens} | evaluation_columns(found))
+        log.close()
+        loss, n = found["loss"][0], sum(self.params.values())
+        self.say(f"{self.config.name}: {n:,} parameters, eval {loss:.4f}")
+        return "done"
+
+    def _restored(self) -> Any:
+        path = newest_good(finished(self.workdir / "checkpoints"), self.say)
+        if path is None:
+            return None
+        with open(path / MODEL, "rb") as file:
+            return self.family.load(file)
+
+    def _save(self, model: Any) -> None:
+        folder = self.workdir / "checkpoints" / "1"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with open(folder / MODEL, "wb") as file:
+            self.family.save(model, file)
+            file.flush()
+            os.fsync(file.fileno())
+        write_manifest(folder, {"step": 1})
+
+
+def evaluate(
+    family: families.Counted, model: Any, dataset: Dataset, metrics: objectives.Metrics
+) -> Evaluation:
+    """The metrics on the windows of `dataset.examples`. The first tokens of a window have the
+    tokens before it as their context, which a trained model does not see."""
+    inside = 1 + np.arange(dataset.length)
+    nats, targets = [], []
+    texts, windows = dataset.texts("validation"), dataset.windows("validation")
+    for text, starts in zip(texts, windows, strict=True):
+        place_ET = starts[:, None] + inside
+        nats.append(family.nats(model, text)[place_ET])
+        targets.append(text[place_ET])
+    nats_ET, targets_ET = np.concatenate(nats), np.concatenate(targets)
+    rows = {
+        "nats": nats_ET.sum(1),
+        "weights": np.full(len(nats_ET), dataset.length),
+        "bytes": dataset.store.token_bytes[targets_ET].sum(1),
+    }
+    return measure(metrics, rows)

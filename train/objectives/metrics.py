@@ -1,0 +1,46 @@
+"""What an objective measures: sums over rows become metrics with standard errors."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Rows = Mapping[str, np.ndarray]
+"""Sums of each evaluated row by name, arrays [E, B] of E batches."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The ratio of two sums over rows, Σ `of` / Σ `per` / `divisor`."""
+
+    unit: str
+    of: str
+    per: str
+    better: str = "lower"  # or "higher"
+    divisor: float = 1.0
+    # The least value it can have. A training loss with a floor of 0 has diverged when it rises above
+    # `train.max_loss_ratio` times its median; None: only values that are not finite are divergence.
+    floor: float | None = None
+
+    def __call__(self, rows: Rows) -> tuple[float, float | None] | None:
+        """(value, standard error) with rows as the independent units; the error is None for a
+        single row, and all is None where the rows lack a sum.
+
+        Ratio estimator: rows may have different denominators (Cochran 1977, eq. 6.13).
+        """
+        if self.of not in rows or self.per not in rows:
+            return None
+        of, per = (np.asarray(rows[name], np.float64).ravel() for name in (self.of, self.per))
+        of, per = of[per > 0], per[per > 0]
+        value, n = of.sum() / self.divisor / per.sum(), len(of)
+        residuals = of / self.divisor - value * per
+        variance = np.square(residuals).sum() / (n - 1) / n if n > 1 else None
+        error = None if variance is None else math.sqrt(variance) / float(per.mean())
+        return float(value), error
+
+
+def measure(metrics: Mapping[str, Metric], rows: Rows) -> dict[str, tuple[float, float | None]]:
+    """(value, standard error) of each metric that the rows support."""
+    found = {name: metric(rows) for name, metric in metrics.items()}
+    return {name: value for name, value in found.items() if value is not None}
