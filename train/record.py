@@ -26,7 +26,7 @@ from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
 
 SAVED = ("step", "params", "opt_state", "hyper", "seed")
-"""The fields of a TrainState that a checkpoint holds. Frozen parameters stay where they came from."""
+"""The fields of a TrainState in a checkpoint. Frozen parameters stay where they came from."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import heapq
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,11 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
         raise ValueError(f"config={spec}: get_sweep returns no trials")
     datasets: dict[str, Dataset] = {}
     notes: set[str] = set()
+    known = (workdir and read_json(workdir / "sweep.json") or {}).get("trials", {})
     trials: dict[str, Planned] = {}
     for number, variation in enumerate(variations):
         try:
-            planned = _planned(base, variation, datasets, workdir, notes)
+            planned = _planned(base, variation, datasets, known, notes)
         except ValueError as error:
             raise ValueError(f"trial {number} of {spec} {dict(variation)}: {error}") from error
         if trials.setdefault(planned.id, planned).holdout != planned.holdout:
@@ -118,7 +119,7 @@ def _planned(
     base: ConfigDict,
     variation: Mapping[str, Any],
     datasets: dict[str, Dataset],
-    workdir: Path | None,
+    known: Collection[str],
     notes: set[str],
 ) -> Planned:
     config = base.copy_and_resolve_references()
@@ -129,7 +130,7 @@ def _planned(
     if section not in datasets:
         datasets[section] = prepare(config)
     resolved = resolve(config, datasets[section])
-    older = [key for key in former_ids(resolved) if workdir and (workdir / key).exists()]
+    older = [key for key in former_ids(resolved) if key in known]
     key = older[0] if older else trial_id(resolved)
     about = describe(resolved, datasets[section]) | {"id": key}
     return Planned(key, dict(variation), resolved, about)

@@ -62,8 +62,8 @@ def sums(
 ) -> Sums:
     """The sums over all chunks of score(head, x, *batch); only the first has a gradient.
 
-    `head` are the parameters that `score` reads, `axes` the rules of their logical axes; `batch` are
-    constants.
+    `head` are the parameters that `score` reads, and `axes` the rules of their logical axes;
+    `batch` are constants.
     """
 
     def add(total, chunks):

@@ -19,8 +19,8 @@ class Metric:
     per: str
     better: str = "lower"  # or "higher"
     divisor: float = 1.0
-    # The least value it can have. A training loss with a floor of 0 has diverged when it rises above
-    # `train.max_loss_ratio` times its median; None: only values that are not finite are divergence.
+    # The least possible value. A training loss with a floor of 0 has diverged when it rises above
+    # `train.max_loss_ratio` times its median; with None, when it is not finite.
     floor: float | None = None
 
     def __call__(self, rows: Rows) -> tuple[float, float | None] | None:

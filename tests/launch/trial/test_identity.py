@@ -1,0 +1,57 @@
+"""Ids of trials: the rule in force, and folders whose ids an older rule made."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from launch.__main__ import main as isoflop
+from launch.sweep import expand
+from scaling.table import read_runs
+from train.checkpoint import finished, restore_params
+
+# A sweep of three tiny trials made by the last version that had rule 1 (commit c92856e): one done,
+# one stopped after 6 of its 12 steps, one not begun.
+ARCHIVE = Path(__file__).parents[2] / "reference" / "rule1.tar.xz"
+DONE, STOPPED, FRESH = "done-3fce7b46", "stopped-b91d2aee", "fresh-17e8c0f5"
+# What that version made of the two that were left.
+LOSSES = {DONE: 5.216500520706177, STOPPED: 5.364671528339386, FRESH: 5.358708083629608}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "runs"
+
+
+def test_a_sweep_of_rule_1_keeps_its_ids_and_resumes_bit_for_bit(folder, capfd):
+    before = (folder / DONE / "result.json").read_bytes()
+    sweep = ["sweep", "--config=sweep.py", f"--workdir={folder}", "--nofit", "--workers=1"]
+    assert isoflop(sweep) == 0
+    assert "1 of 3 trials are finished already" in capfd.readouterr().err
+    assert (folder / DONE / "result.json").read_bytes() == before
+    results = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/result.json")}
+    assert {key: result["eval_loss"] for key, result in results.items()} == LOSSES
+    assert all(result["id"] == key for key, result in results.items())
+    rows = [json.loads(line) for line in open(folder / STOPPED / "metrics.jsonl")]
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 8, 10, 12]  # it resumed
+    assert set(json.loads((folder / "sweep.json").read_text())["trials"]) == set(LOSSES)
+    points = read_runs(folder)
+    assert sorted(points.loss) == sorted(LOSSES.values())
+
+
+def test_trials_of_another_config_are_not_taken_for_older_ones(folder):
+    other = {"optimizer.b1": "0.8"}
+    planned = expand.plan("sweep.py", other, folder)
+    assert not {DONE, STOPPED, FRESH} & {trial.id for trial in planned.trials}
+    assert {DONE, STOPPED, FRESH} == {t.id for t in expand.plan("sweep.py", {}, folder).trials}
+    assert not {DONE, STOPPED, FRESH} & {t.id for t in expand.plan("sweep.py", {}).trials}
+
+
+def test_the_checkpoint_of_an_older_version_is_read(folder):
+    params, meta = restore_params(folder / STOPPED / "checkpoints")
+    assert meta["step"] == 6 and params["embed"]["embedding"].shape == (256, 16)
+    assert [path.name for path in finished(folder / DONE / "checkpoints")] == ["12"]
