@@ -16,6 +16,7 @@ import optax
 
 from model import families
 from train import objectives
+from train.objectives import next_token
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
 from train.optimizers.schedule import learning_rate
@@ -32,7 +33,7 @@ class StepConfig:
     """What the compiled program depends on."""
 
     model: Any  # the Config of the family
-    loss: Any  # what the objective's `configure` returned
+    loss: Any = next_token.Config()  # what the objective's `configure` returned
     family: str = "decoder"
     objective: str = "next_token"
     optimizer: str = "adamw"
