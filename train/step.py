@@ -26,6 +26,7 @@ from train.rules import Rules
 
 Batch = Mapping[str, jax.Array]
 """The fields of the data kind, arrays [B, ...]."""
+NEXT_TOKEN = next_token.Config()
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class StepConfig:
     """What the compiled program depends on."""
 
     model: Any  # the Config of the family
-    loss: Any = next_token.Config()  # what the objective's `configure` returned
+    loss: Any = NEXT_TOKEN  # what the objective's `configure` returned
     family: str = "decoder"
     objective: str = "next_token"
     optimizer: str = "adamw"

@@ -97,7 +97,7 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
         raise ValueError(f"config={spec}: get_sweep returns no trials")
     datasets: dict[str, Dataset] = {}
     notes: set[str] = set()
-    known = (workdir and read_json(workdir / "sweep.json") or {}).get("trials", {})
+    known = ((workdir and read_json(workdir / "sweep.json")) or {}).get("trials", {})
     trials: dict[str, Planned] = {}
     for number, variation in enumerate(variations):
         try:
