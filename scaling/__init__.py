@@ -1,3 +1,1 @@
-"""This room fits scaling laws to tables of finished runs: numpy and scipy only, so that any CSV
-will do.
-"""
+"""Fits scaling laws to tables of finished runs. Numpy and scipy only, so that any CSV will do."""

@@ -1,4 +1,4 @@
-"""This file writes files whole or not at all."""
+"""Writes files whole or not at all."""
 
 import os
 from pathlib import Path

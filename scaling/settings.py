@@ -1,19 +1,20 @@
-"""This file holds how a table is analysed: every choice, its default and what else is valid."""
+"""How a table is analysed: every choice, its default and what else is valid."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from scaling.fits.isoflop import INTERPOLATIONS, WINDOW
 from scaling.fits.robust_fit import HUBER_DELTA, OBJECTIVES, RESAMPLINGS, SEED
-from scaling.laws.laws import LAWS
+from scaling.laws import LAWS
+from scaling.laws.law import Law
 from scaling.table import FLOP_CONVENTIONS, PARAM_CONVENTIONS
 
 LEVEL = 0.9
 CHOICES = {
-    "law": tuple(LAWS),
     "objective": (*OBJECTIVES, "absolute"),
     "weights": ("none", "loss_se"),
     "resampling": ("auto", *RESAMPLINGS),
-    "params": tuple(PARAM_CONVENTIONS),
+    "params": PARAM_CONVENTIONS,
     "flops": FLOP_CONVENTIONS,
     "interpolation": tuple(INTERPOLATIONS),
 }
@@ -35,16 +36,23 @@ class Settings:
     flops: str = "6nd"  # how C is counted
     interpolation: str = "parabola"  # how the minimum of a budget is found
     window: int = WINDOW  # points of a budget that its parabola goes through
+    fix: Mapping[str, float] = field(default_factory=dict)  # constants of the law, never fitted
 
     def __post_init__(self) -> None:
         """ValueError names the setting, its value and what would be valid."""
-        for name, known in CHOICES.items():
+        for name, known in (CHOICES | {"law": tuple(LAWS)}).items():
             if getattr(self, name) not in known:
                 value, choices = getattr(self, name), ", ".join(known)
                 raise ValueError(f"{name}={value!r} is unknown; use one of {choices}")
         for name, least in LEAST.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; use at least {least}")
+        LAWS[self.law].fix(self.fix)
+
+    @property
+    def fitted_law(self) -> Law:
+        """The law, with the constants of `fix` fixed."""
+        return LAWS[self.law].fix(self.fix)
 
 
 DEFAULTS = Settings()

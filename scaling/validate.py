@@ -1,4 +1,4 @@
-"""This file refuses points that cannot be right, in one line that says where and what to do."""
+"""Refuses points that cannot be right, in one line that says where and what to do."""
 
 from collections.abc import Iterable
 
@@ -16,9 +16,11 @@ def listed(where: list[str], index: Iterable[int], at_most: int = 5) -> str:
     return text + (f" and {len(index) - at_most} more" if len(index) > at_most else "")
 
 
-def positive(values: np.ndarray, name: str, where: list[str], source: str) -> None:
-    """Refuses zeros, negatives, infinities and gaps, naming their rows."""
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+def positive(
+    values: np.ndarray, name: str, where: list[str], source: str, gaps: bool = False
+) -> None:
+    """Refuses zeros, negatives, infinities and, unless they are allowed, gaps; names their rows."""
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0) | (np.isnan(values) & gaps)))
     if len(wrong):
         raise ValueError(
             f"{source}: {name} must be positive and finite, but is {values[wrong[0]]:g} in "
@@ -59,7 +61,7 @@ INFINITE = 1e16
 def wrong_units(
     params: np.ndarray, tokens: np.ndarray, flops: np.ndarray, loss: np.ndarray, source: str
 ) -> None:
-    """Refuses what only a wrong unit explains, and says which."""
+    """Refuses what only a wrong unit explains, and says which. Columns of nan are not judged."""
     for name, values, floor in (("params", params, 100.0), ("tokens", tokens, 1e4)):
         if np.median(values) < floor:
             raise ValueError(
@@ -78,7 +80,7 @@ def wrong_units(
             "write plain counts such as 7e9"
         )
     ratio = np.median(flops / (6 * params * tokens))
-    if not 0.05 < ratio < 20:
+    if np.isfinite(ratio) and not 0.05 < ratio < 20:
         raise ValueError(
             f"{source}: flops is {ratio:.3g} times 6·params·tokens in the median row; it must be "
             "the training FLOPs "
@@ -96,7 +98,7 @@ def wrong_units(
 # look like is 1.44 times this, everywhere.
 USUAL = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 USUAL_PARAMS, USUAL_TOKENS = 2e7, 2e8  # below these, tokenizers and texts differ too much
-BITS_BAND = 0.06  # how near to 1.44 the median ratio must be, and how alike the ratios
+BITS_BAND = 0.06  # how near to 1.44 the median ratio must be, and how narrow the ratios
 REMEDY = "if so use --loss_unit=bits, which converts them; if they are nats, --loss_unit=nats"
 
 

@@ -13,7 +13,7 @@ from configs.families import FAMILIES
 from configs.pretrain import get_config
 from model.transformer import count
 from model.transformer.config import ModelConfig, derive
-from scaling.table import PARAM_CONVENTIONS
+from scaling.table import counted_params
 from scaling.validate import Unsupported
 
 FAMILY_NAMES = tuple(dict.fromkeys(name.split("-")[0] for name in FAMILIES))
@@ -56,9 +56,7 @@ class Member:
 
 def counted(model: ModelConfig, convention: str) -> int:
     """N as the law counts it. "with_head" prices the head even where it is tied."""
-    parts = count.parameters(model)
-    tied = parts["embedding"] * (convention == "with_head" and model.tie_embeddings)
-    return sum(parts[name] for name in PARAM_CONVENTIONS[convention]) + tied
+    return counted_params(count.parameters(model), convention)
 
 
 def members(family: str, convention: str, **changes: int) -> list[Member]:

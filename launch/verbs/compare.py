@@ -1,4 +1,4 @@
-"""This file is the verb `compare`: how much compute one ladder of runs saves against another."""
+"""The verb `compare`: how much compute one ladder of runs saves against another."""
 
 import json
 from collections import Counter
@@ -44,9 +44,9 @@ def main(argv: list[str]) -> int:
     paths = [arg for arg in argv if not arg.startswith("-")]
     parse(values, [arg for arg in argv if arg.startswith("-")], DOC)
     from scaling.drafts import write
-    from scaling.fits.analysis import Settings
     from scaling.fits.comparison import compare
     from scaling.report.page import require_drawing
+    from scaling.settings import Settings
 
     with bad_input():
         if values.out:
@@ -73,8 +73,9 @@ def read_ladders(
     paths: Sequence[str], names: Sequence[str] | None, loss_unit: str = "auto"
 ) -> list[Any]:
     """The ladders at the paths, each under its own name."""
+    from scaling.csv_file import read_csv
     from scaling.fits.comparison import Ladder
-    from scaling.table import read_csv, read_runs
+    from scaling.runs import read_runs
 
     if names is not None and (len(names) != len(paths) or len(set(names)) < len(names)):
         raise ValueError(
@@ -125,9 +126,9 @@ def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:
     if "reason" in pair:
         return [f"  {pair['other']} against {pair['baseline']}: none; {pair['reason']}"]
     settings, count = compared["settings"], len(compared["pairs"])
-    told = f"{pair['other']} needs {interval(inverse(pair['multiplier']), '.3g')} times the compute"
+    needs = f"{pair['other']} needs {interval(inverse(pair['multiplier']), '.3g')} times"
     low, high = pair["losses"]
-    lines = [f"  {told} of {pair['baseline']} for losses of {low:.4g} to {high:.4g}"]
+    lines = [f"  {needs} the compute of {pair['baseline']} for losses of {low:.4g} to {high:.4g}"]
     if pair["p"] is None:
         return [*lines, "    no interval, for --draws=0"]
     level = f"{settings['alpha']:g}" + (f"/{count}, {count} pairs" if count > 1 else "")

@@ -1,11 +1,10 @@
-"""This file is the verb `fit`: a scaling law from finished runs or from anyone's CSV, with its
-report.
-"""
+"""The verb `fit`: a scaling law from finished runs or from anyone's CSV, with its report."""
 
 import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ from launch.flags import ROOT, parse
 DOC = """isoflop fit --runs=runs/quickstart | --table=points.csv [--holdout=…] [--out=report/]
 
 Fits the scaling laws to finished runs, or to a CSV with columns params, tokens, loss (nats per
-token) and optionally flops, loss_se, run, holdout. Prints a summary; --out adds the report with
-its figures, law.json and points.csv."""
+token) and optionally flops, loss_se, run, holdout; a --law may read other columns. Prints a
+summary; --out adds the report with its figures, law.json and points.csv."""
 
 
 LOSS_UNIT = "of a CSV: nats | bits | auto, nats unless they look like bits"
 DEFINE = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
 # The fields of scaling.settings.Settings: name, default, meaning.
 SETTINGS = (
-    ("law", "parametric", "law fitted to all runs; scaling/laws/laws.py lists them"),
+    ("law", "parametric", "law fitted to all runs; scaling/laws/ lists them"),
     ("objective", "huber", "huber | squares | absolute"),
     ("delta", 1e-3, "of the Huber loss, in log-loss"),
     ("weights", "none", "none | loss_se: runs weigh by their standard error"),
@@ -51,7 +50,10 @@ def flag_values() -> flags.FlagValues:
     )
     flags.DEFINE_string("out", None, "folder of the report; none is written without", **text)
     flags.DEFINE_string("json", None, "file for law.json", **text)
-    flags.DEFINE_integer("drop_worst", 0, "leave out so many runs of highest loss", **text)
+    flags.DEFINE_multi_string(
+        "fix", [], "constants of the law that are not fitted: alpha=0.35,E=1.7; repeatable", **text
+    )
+    flags.DEFINE_integer("drop_worst", 0, "leave out this many runs of highest loss", **text)
     flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **text)
     for name, default, meaning in SETTINGS:
         define = DEFINE[type(default)]
@@ -64,33 +66,92 @@ def main(argv: list[str]) -> int:
     values = flag_values()
     parse(values, argv, DOC)
     # The room loads when there is work: --help answers at once.
-    from scaling.design.prediction import default_path, read_predictions, recognised
-    from scaling.drafts import write
-    from scaling.fits.analysis import Settings, analyse
-    from scaling.report.page import require_drawing, write_report
+    from scaling.design.prediction import default_path
+    from scaling.report.page import require_drawing
+    from scaling.selection import drop_worst, hold_out
+    from scaling.settings import Settings
 
     with bad_input():
         if values.out:
             require_drawing()
-        points = hold_out(read_points(values, values.loss_unit), values.holdout)
-        points = drop_worst(points, values.drop_worst)
-        settings = Settings(**{name: values[name].value for name, _, _ in SETTINGS})
+        given = {name: values[name].value for name, _, _ in SETTINGS}
+        settings = Settings(**given, fix=fixed(values.fix))
+        law = settings.fitted_law
+        points = read_points(values.runs, values.table, law, values.loss_unit)
+        points = drop_worst(hold_out(points, values.holdout, law), values.drop_worst, law)
         if values.prediction and not Path(values.prediction).is_file():
             raise ValueError(f"prediction={values.prediction} does not exist; see isoflop predict")
-        path = Path(values.prediction or default_path(values.runs, values.table))
-        registered = recognised(points, read_predictions(path.parent, path.stem))
-        law = analyse(points, settings, registered, progress_line if values.draws else None)
-    law["made"] = made("fit", argv)
-    if values.json:
-        with writing("json", values.json):
-            write(Path(values.json), json.dumps(law, indent=1) + "\n")
-    print(summary(law))
-    if values.out:
-        with writing("out", values.out):
-            print(f"report: {write_report(Path(values.out), points, law)}")
-    with bad_input():
-        refuse_no_law(law, asked=values["law"].present > 0)
+    prediction = Path(values.prediction or default_path(values.runs, values.table))
+    places = {"out": values.out, "json_file": values.json}
+    fit_points(points, settings, prediction, argv, **places, asked=values["law"].present > 0)
     return 0
+
+
+def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
+    """Fits the finished runs of a folder by the defaults, prints the summary and writes the report
+    into `out`: what `isoflop fit --runs=RUNS --out=OUT` does. Returns law.json; BadInput where the
+    runs carry no law.
+    """
+    from scaling.design.prediction import default_path
+    from scaling.report.page import require_drawing
+    from scaling.runs import read_runs
+    from scaling.settings import DEFAULTS
+
+    with bad_input():
+        require_drawing()
+        points = read_runs(runs)
+    command = [f"--runs={runs}", f"--out={out}"]
+    return fit_points(points, DEFAULTS, default_path(str(runs), None), command, out=out)
+
+
+def fit_points(
+    points: Any,
+    settings: Any,
+    prediction: Path,
+    argv: Sequence[str],
+    out: str | Path | None = None,
+    json_file: str | Path | None = None,
+    asked: bool = False,
+) -> dict[str, Any]:
+    """Fits, prints, and writes law.json and the report where they are wanted; returns law.json.
+
+    `prediction` is the file of predictions made before, if there are any; `argv` the flags of the
+    command that law.json names; `asked` says that the settings' law alone will do. BadInput.
+    """
+    from scaling.design.prediction import read_predictions, recognised
+    from scaling.drafts import write
+    from scaling.fits.analysis import analyse
+    from scaling.report.page import write_report
+
+    with bad_input():
+        registered = recognised(points, read_predictions(prediction.parent, prediction.stem))
+        law = analyse(points, settings, registered, progress_line if settings.draws else None)
+    law["made"] = made("fit", argv)
+    if json_file:
+        with writing("json", json_file):
+            write(Path(json_file), json.dumps(law, indent=1) + "\n")
+    print(summary(law))
+    if out:
+        with writing("out", out):
+            print(f"report: {write_report(Path(out), points, law)}")
+    with bad_input():
+        refuse_no_law(law, asked)
+    return law
+
+
+def fixed(entries: Sequence[str]) -> dict[str, float]:
+    """{'alpha': .35} from the values of --fix. ValueError where one is no NAME=NUMBER."""
+    found = {}
+    for entry in ",".join(entries).split(",") if entries else ():
+        name, _, value = entry.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError(f"fix={entry} has no number; write --fix=alpha=0.35") from None
+        if name.strip() in found:
+            raise ValueError(f"fix={entry}: {name.strip()} is fixed twice; keep one")
+        found[name.strip()] = number
+    return found
 
 
 def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
@@ -100,7 +161,7 @@ def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
         raise ValueError(f"no law: {parts[0]}")
 
 
-def made(verb: str, argv: list[str]) -> dict[str, Any]:
+def made(verb: str, argv: Sequence[str]) -> dict[str, Any]:
     """How these numbers came to be: the command, the commit of this checkout, the versions."""
     from importlib import metadata
 
@@ -115,68 +176,25 @@ def made(verb: str, argv: list[str]) -> dict[str, Any]:
 def commit() -> str | None:
     """The commit of this checkout, with a plus where files differ from it; None outside git."""
     try:
-        told = [
+        head, changes = (
             subprocess.run(
                 ["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=True
             ).stdout.strip()
             for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno"))
-        ]
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return told[0] + ("+" if told[1] else "")
+    return head + ("+" if changes else "")
 
 
-def read_points(values: flags.FlagValues, loss_unit: str = "auto") -> Any:
-    """The points that --runs or --table names."""
-    from scaling.table import read_csv, read_runs
+def read_points(runs: str | None, table: str | None, law: Any, loss_unit: str) -> Any:
+    """The points of a folder of runs or of a CSV, with the columns that the law names."""
+    from scaling.csv_file import read_csv
+    from scaling.runs import read_runs
 
-    if (values.runs is None) == (values.table is None):
+    if (runs is None) == (table is None):
         raise ValueError("give either --runs=FOLDER or --table=FILE.csv")
-    if values.runs:
-        return read_runs(values.runs)
-    return read_csv(values.table, loss_unit)
-
-
-def hold_out(points: Any, rule: str | None) -> Any:
-    """Marks the points that --holdout names; without it those that are marked already stay so."""
-    from dataclasses import replace
-
-    if rule is None:
-        return points
-    if rule == "largest":
-        # Of several runs with the most compute, the best one.
-        most = points.flops >= 0.99 * points.flops.max()
-        mask = points.run == points.run[most][points.loss[most].argmin()]
-    elif rule.startswith("flops>"):
-        try:
-            mask = points.flops > float(rule.removeprefix("flops>"))
-        except ValueError:
-            raise ValueError(f"holdout={rule!r} has no number; write flops>1e21") from None
-    else:
-        mask = points.run == rule
-    if not mask.any():
-        raise ValueError(
-            f"holdout={rule!r} matches no point; use largest, flops>X with X below "
-            f"{points.flops.max():.3g}, "
-            f"or a run such as {points.run[0]}"
-        )
-    if mask.all():
-        raise ValueError(f"holdout={rule!r} leaves no point to fit; hold out fewer")
-    return replace(points, holdout=mask)
-
-
-def drop_worst(points: Any, count: int) -> Any:
-    """Without the fitted runs of highest loss, as Besiroglu et al. 2024 left out five."""
-    from dataclasses import replace
-
-    fitted = int((~points.holdout).sum())
-    if not 0 <= count < fitted:
-        raise ValueError(f"drop_worst={count} of {fitted} fitted points; use 0 to {fitted - 1}")
-    if not count:
-        return points
-    least = sorted(points.loss[~points.holdout])[-count]
-    kept = points.select(points.holdout | (points.loss < least))
-    return replace(kept, left_out=points.left_out | {"of highest loss": len(points) - len(kept)})
+    return read_runs(runs, law) if runs else read_csv(table, loss_unit, law)
 
 
 def progress_line(done: int, total: int) -> None:
@@ -203,6 +221,7 @@ def summary(law: dict[str, Any]) -> str:
     lines += parametric_lines(law["parametric"])
     lines += isoflop_lines(law["isoflop"], law["frontier"])
     lines += sensitivity_lines(law)
+    lines += baseline_lines(law["baselines"])
     lines += holdout_lines(law["holdout"])
     lines += [f"warning: {w['message']} [{w['threshold']}; {w['source']}]" for w in law["warnings"]]
     return "\n".join(lines)
@@ -212,8 +231,10 @@ def parametric_lines(part: dict[str, Any]) -> list[str]:
     """The parametric law."""
     if "reason" in part:
         return [f"parametric law: none. {part['reason']}"]
-    known = [name for name, v in part.items() if isinstance(v, dict) and "value" in v]
-    rows = [f"  {name:<7} {interval(part[name])}" for name in known]
+    rows = [
+        f"  {name:<7} {interval(part[name])}{' fixed' * (name in part['fixed'])}"
+        for name in part["constants"]
+    ]
     fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} starts agree"
     return [f"{part['law']}   ({fit}; rmse {part['rmse']:.2%})", *rows]
 
@@ -251,6 +272,18 @@ def sensitivity_lines(law: dict[str, Any]) -> list[str]:
     return ["a otherwise:", *(f"  {label:<{wide}}  {interval(a)}" for label, a in rows)]
 
 
+def baseline_lines(entries: list[dict[str, Any]]) -> list[str]:
+    """A line a baseline; none of them is fitted."""
+    lines = []
+    for entry in entries:
+        error = "" if entry["loss_se"] is None else f" ± {entry['loss_se']:.4f}"
+        counts = [("params", "parameters"), ("tokens", "tokens")]
+        size = ", ".join(f"{entry[key]:.3g} {word}" for key, word in counts if entry[key])
+        family = f"{entry['family']}, " if entry["family"] else ""
+        lines.append(f"baseline {entry['id']} ({family}{size}): {entry['loss']:.4f}{error}")
+    return lines
+
+
 def holdout_lines(part: dict[str, Any]) -> list[str]:
     """Predictions and how they came out."""
     lines = []
@@ -269,7 +302,7 @@ def holdout_lines(part: dict[str, Any]) -> list[str]:
 def came_out(entry: dict[str, Any]) -> str:
     """'outcome 1.52, error +0.4 %, inside the interval'."""
     where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
-    told = f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
+    text = f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
     if entry.get("extrapolated"):
-        told += f" (extrapolated {entry['extrapolation']:.3g}-fold in compute)"
-    return told
+        text += f" (extrapolated {entry['extrapolation']:.3g}-fold in compute)"
+    return text

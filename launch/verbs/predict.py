@@ -1,4 +1,4 @@
-"""This file is the verb `predict`: the loss of a run, written to a file before the run starts."""
+"""The verb `predict`: the loss of a run, written to a file before the run starts."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from absl import flags
 
 from launch.errors import bad_input, writing
 from launch.flags import parse
-from launch.verbs.fit import LOSS_UNIT, hold_out, interval, read_points
+from launch.verbs.fit import LOSS_UNIT, interval, read_points
 
 DOC = """isoflop predict --runs=runs/quickstart | --table=points.csv --params=7e9 --tokens=1.4e11
 
@@ -37,6 +37,7 @@ def flag_values() -> flags.FlagValues:
     )
     flags.DEFINE_string("out", None, "file of the prediction", **own)
     flags.DEFINE_string("holdout", None, "points to leave out of the fit, as in isoflop fit", **own)
+    flags.DEFINE_string("law", "parametric", "law of the loss, as in isoflop fit", **own)
     flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **own)
     flags.DEFINE_integer("draws", 1000, "bootstrap draws", **own)
     flags.DEFINE_integer("seed", 42, "of the bootstrap", **own)
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> int:
     values = flag_values()
     parse(values, argv, DOC)
     from scaling.design.prediction import default_path, refuse_finished, sized, write_prediction
-    from scaling.fits.analysis import Settings
+    from scaling.selection import hold_out
+    from scaling.settings import Settings
 
     with bad_input():
         if values.draws < 1:
@@ -58,14 +60,17 @@ def main(argv: list[str]) -> int:
         target = sized(**{name: values[name].value for name in NUMBERS}) | {"run": values.run}
         if values.out and Path(values.out).is_dir():
             raise ValueError(f"out={values.out} is a folder; name a file: {values.out}/a.json")
-        points = hold_out(read_points(values, values.loss_unit), values.holdout)
-        refuse_finished(points, target)
         settings = Settings(
+            law=values.law,
             draws=values.draws,
             seed=values.seed,
             objective=values.objective,
             delta=values.delta,
         )
+        law = settings.fitted_law
+        points = read_points(values.runs, values.table, law, values.loss_unit)
+        points = hold_out(points, values.holdout, law)
+        refuse_finished(points, target)
         path = Path(values.out) if values.out else default_path(values.runs, values.table)
         with writing("out", path):
             record = write_prediction(path, points, target, settings)
@@ -75,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 def summary(record: dict[str, Any]) -> str:
     """What the terminal shows."""
-    from scaling.fits.warnings import FAR
+    from scaling.intervals import FAR
 
     target, law, points = record["target"], record["law"], record["points"]
     size = f"{target['params']:.4g} parameters, {target['tokens']:.4g} tokens"
@@ -85,7 +90,9 @@ def summary(record: dict[str, Any]) -> str:
     ]
     if record["frontier"]["value"] is not None:
         lines.append(f"  the frontier's best loss there: {interval(record['frontier'], '.5g')}")
-    constants = ", ".join(f"{k} {law[k]['value']:.4g}" for k in ("E", "A", "B", "alpha", "beta"))
+    # Predictions of an older version lack the list of constants; all are of the parametric law.
+    names = law.get("constants", ("E", "A", "B", "alpha", "beta"))
+    constants = ", ".join(f"{k} {law[k]['value']:.4g}" for k in names)
     lines.append(f"  {law['law']}: {constants}; from {points['n']} points")
     if record["extrapolation"] > FAR:
         far = f"{record['extrapolation']:.3g} times the largest fitted compute"

@@ -200,7 +200,7 @@ def _predict(todo: Sequence[Planned], workdir: Path, live: display.Live) -> None
     """Writes prediction.json for every held-out trial that has not begun, and says what it says."""
     # scipy takes a while to import, and no worker needs it.
     from scaling.design.prediction import write_prediction
-    from scaling.table import read_runs
+    from scaling.runs import read_runs
 
     for planned in todo:
         if (workdir / planned.id / "metrics.jsonl").exists():
@@ -226,7 +226,7 @@ def _fit(workdir: Path) -> None:
     from launch.verbs import fit
 
     try:
-        fit.main([f"--runs={workdir}", f"--out={workdir / 'report'}"])
+        fit.fit_runs(workdir, workdir / "report")
     except BadInput as error:
         print(f"No scaling law from these trials: {error}", file=sys.stderr)
 

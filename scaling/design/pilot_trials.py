@@ -1,4 +1,4 @@
-"""This file reads a pilot: few cheap runs give the learning rate, where the minima lie, the noise.
+"""What a pilot shows: a few cheap runs give the learning rate, the place of the minima, the noise.
 
 A cell is one size at one budget, tried at several learning rates. Each cell gives its best rate and
 the loss there; the cells of a budget give its best size; a prior carries that to larger budgets.
@@ -11,20 +11,23 @@ import numpy as np
 
 from scaling.fits.isoflop import IsoFlop, isoflop
 from scaling.fits.minimise import Sample, bfgs
-from scaling.fits.robust_fit import Problem, fit
+from scaling.fits.robust_fit import Fit, fit
 from scaling.intervals import finite
-from scaling.laws.laws import LAWS, Inputs, Law, additive_starts
+from scaling.laws import LAWS
+from scaling.laws.law import Inputs, Law
 from scaling.table import Points
 from scaling.validate import Unsupported
 
 # N* ∝ C^a: .46 to .51 in Hoffmann et al. 2022 and Besiroglu et al. 2024, .73 in Kaplan et al. 2020.
 EXPONENT, EXPONENT_SD = 0.5, 0.1
-# Of the law's coordinates, where a pilot is too narrow to tell them: published alpha and beta lie
-# between .28 and .5, those of models below a million parameters up to .8.
-PRIOR = {"log_E": None, "alpha": (0.45, 0.2), "beta": (0.45, 0.2)}
+# Mean and standard deviation of the law's exponents, which a pilot is too narrow to determine:
+# published alpha and beta lie between .28 and .5, those of models below a million parameters up
+# to .8.
+PRIOR = {"alpha": (0.45, 0.2), "beta": (0.45, 0.2)}
+LEAST_EXPONENT = 0.02  # a draw below it is no power law
 FLOOR = (np.log(0.6), 0.4)  # log of E as a share of the lowest loss of the pilot
 LAWS_DRAWN = 200
-MOVES_SES = 2.0  # a slope of the best rate in width counts from so many standard errors on
+MOVES_SES = 2.0  # standard errors from which on a slope of the best rate in width counts
 MOVES_FACTOR = 1.25  # and where it changes the rate by this much within the pilot's widths
 UNCERTAIN = 1.645  # standard deviations to either side hold 90 %
 
@@ -218,53 +221,77 @@ def size_line(found: IsoFlop) -> SizeLine:
     return SizeLine(*map(float, middle), mixed, float(weights.sum() ** -0.5), slope, slope_sd)
 
 
-def tied(law: Law, names: tuple[str, ...]) -> Law:
-    """The law with its coordinates `names` as further points, which stand for prior knowledge."""
+@dataclass(frozen=True)
+class Prior:
+    """Normal distributions of some coordinates of a law: prior knowledge."""
+
+    names: tuple[str, ...]
+    centre: np.ndarray
+    sd: np.ndarray
+
+
+def prior_of(points: Points) -> Prior:
+    """PRIOR, with the floor relative to the lowest loss of the pilot."""
+    floor = (FLOOR[0] + np.log(points.loss.min()), FLOOR[1])
+    centre, sd = np.array([floor, *PRIOR.values()]).T
+    return Prior(("log_E", *PRIOR), centre, sd)
+
+
+def with_prior(law: Law, names: tuple[str, ...]) -> Law:
+    """The law with its coordinates `names` appended to its log-losses, as if they were observed."""
     which = [law.coordinates.index(name) for name in names]
 
-    def evaluate(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        log_loss, slopes = law.evaluate(theta, x)
+    def function(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        log_loss, slopes = law.function(theta, x)
         units = np.eye(theta.shape[1])[:, which]
         units = np.broadcast_to(units, (len(theta), *units.shape))
         return np.hstack([log_loss, theta[:, which]]), np.concatenate([slopes, units], axis=2)
 
-    return replace(law, evaluate=evaluate)
+    return replace(law, function=function)
 
 
-def likely_laws(points: Points, noise: float, dof: int, seed: int = 0) -> np.ndarray:
-    """L(N, D) that fits the pilot and PRIOR best, and draws of it: coordinates [1 + S, 5].
-
-    Maximum a posteriori; a draw redraws the noise of the runs and the centres of the prior, which
-    for a linear law would be the posterior itself.
+def posterior_laws(points: Points, noise: float, dof: int, seed: int = 0) -> np.ndarray:
+    """Laws L(N, D) that fit a pilot and the prior, coordinates [1 + S, 5]: the most probable first,
+    then draws. `noise` is the standard deviation of a run's log-loss, known from `dof` degrees of
+    freedom.
     """
-    law, random = LAWS["parametric"], np.random.default_rng(seed)
-    lowest = np.log(points.loss.min())
-    prior = PRIOR | {"log_E": (FLOOR[0] + lowest, FLOOR[1])}
-    centre, sd = np.array(list(prior.values())).T
+    law, prior = LAWS["parametric"], prior_of(points)
     noise = max(noise, 1e-6)
-    target = np.concatenate([np.log(points.loss), centre])
-    errors = np.concatenate([np.full(len(points), noise), sd])
-    starts = additive_starts(law.log_inputs(points.columns()), np.log(points.loss))
-    bound = tied(law, tuple(prior))
+    observed = np.concatenate([np.log(points.loss), prior.centre])
+    precision = np.concatenate([np.full(len(points), noise), prior.sd]) ** -2
     fitted = fit(
-        bound, points.columns(), np.exp(target), "squares", weights=errors**-2, starts=starts
+        with_prior(law, prior.names),
+        points.columns(),
+        np.exp(observed),
+        "squares",
+        weights=precision,
+        starts=law.starts(law.log_inputs(points.columns()), np.log(points.loss)),
     )
-    scale = np.sqrt(dof / random.chisquare(dof, LAWS_DRAWN)) if dof else np.ones(LAWS_DRAWN)
-    spread = np.hstack(
-        [noise * scale[:, None].repeat(len(points), 1), np.tile(sd, (LAWS_DRAWN, 1))]
-    )
-    drawn, _ = bfgs(
-        Problem(bound, fitted.problem.x, "squares"),
-        np.tile(fitted.theta, (LAWS_DRAWN, 1)),
-        Sample(target + spread * random.standard_normal(spread.shape), errors**-2),
-    )
-    lawful = np.isfinite(drawn).all(axis=1) & (drawn[:, 3:] > 0.02).all(axis=1)
+    drawn = posterior_draws(fitted, observed, noise, dof, prior, seed)
+    lawful = np.isfinite(drawn).all(axis=1) & (drawn[:, 3:] > LEAST_EXPONENT).all(axis=1)
     return np.concatenate([fitted.theta[None], drawn[lawful]])
+
+
+def posterior_draws(
+    fitted: Fit, observed: np.ndarray, noise: float, dof: int, prior: Prior, seed: int
+) -> np.ndarray:
+    """Refits [LAWS_DRAWN, 5] to `observed` (log-losses of the runs, then centres of the prior) with
+    new noise of all: for a linear law the posterior itself. The size of the noise is uncertain by
+    its `dof`.
+    """
+    random = np.random.default_rng(seed)
+    scale = np.sqrt(dof / random.chisquare(dof, LAWS_DRAWN)) if dof else np.ones(LAWS_DRAWN)
+    runs = len(observed) - len(prior.sd)
+    of_runs = noise * scale[:, None].repeat(runs, 1)
+    spread = np.hstack([of_runs, np.tile(prior.sd, (LAWS_DRAWN, 1))])
+    redrawn = observed + spread * random.standard_normal(spread.shape)
+    start = np.tile(fitted.theta, (LAWS_DRAWN, 1))
+    return bfgs(fitted.problem, start, Sample(redrawn, fitted.sample.weights))[0]
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """All that a pilot tells."""
+    """All that a pilot shows."""
 
     cells: list[Cell]
     points: Points
@@ -319,5 +346,5 @@ def read_pilot(trials: Trials, seed: int = 0) -> Pilot:
     line = size_line(minima)
     if not minima.dof:
         raise Unsupported("4 sizes or more at two budgets, or 5 at one, are needed for the noise")
-    laws = likely_laws(points, minima.spread, minima.dof, seed)
+    laws = posterior_laws(points, minima.spread, minima.dof, seed)
     return Pilot(found, points, minima, rate_rule(found), line, laws)

@@ -1,4 +1,4 @@
-"""This file plans a run with a fitted law: the best size and length for a budget, a loss, or a use.
+"""Plans of a run by a fitted law: the best size and length for a budget, a loss, or a use.
 
 Everything rests on law.json: the constants, and the cloud of bootstrap draws that makes intervals.
 Arrays are [1 + S]: the fit first, then its draws.
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from scaling.fits.warnings import FAR
-from scaling.intervals import finite, number
-from scaling.laws.laws import LAWS, additive_constants, optimal_params
+from scaling.intervals import FAR, finite, number
+from scaling.laws import LAWS
+from scaling.laws.optimal_split import optimal_params
 
 SARDANA = "Sardana et al. 2024, arXiv:2401.00448"
 CONSTANTS = ("A", "B", "E", "alpha", "beta")
@@ -36,7 +36,7 @@ class PlanningLaw:
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
-        return additive_constants(self.theta)
+        return LAWS["parametric"].constants(self.theta)
 
 
 def read_law(path: str | Path) -> PlanningLaw:
@@ -64,7 +64,7 @@ def read_law(path: str | Path) -> PlanningLaw:
     return PlanningLaw(
         theta=theta,
         spread=float(part["spread"]),
-        dof=max(part["n"] - len(CONSTANTS), 1),
+        dof=max(part["n"] - len(CONSTANTS) + len(part.get("fixed", {})), 1),
         range=fitted_range(law),
         isoflop=isoflop_lines(law),
         about={"file": str(path), "law": part["law"], "paper": part["paper"]}
@@ -75,7 +75,7 @@ def read_law(path: str | Path) -> PlanningLaw:
 
 
 def fitted_range(law: dict[str, Any]) -> dict[str, list[float]]:
-    """Smallest and largest of what the law was fitted to, as far as law.json tells."""
+    """Smallest and largest of what the law was fitted to, as far as law.json has them."""
     if "range" in law["points"]:
         return law["points"]["range"]
     budgets = [m["flops"] for m in law["isoflop"]["minima"]]
@@ -194,15 +194,15 @@ def outcome(law: PlanningLaw, params: float, tokens: float, seed: int = 0) -> di
     return number(value, random.choice(draws, NOISE_DRAWS) * np.exp(noise))
 
 
-def spoken(values: np.ndarray) -> dict[str, float | None]:
-    """The fit's value with the interval of the draws in which there is one."""
+def with_interval(values: np.ndarray) -> dict[str, float | None]:
+    """The fit's value with the interval of those draws that are finite."""
     return number(values[0], values[1:][np.isfinite(values[1:])])
 
 
 def described(n: np.ndarray, d: np.ndarray) -> dict[str, Any]:
     """N, D and what follows, each with its interval."""
     parts = {"params": n, "tokens": d, "flops": 6 * n * d, "tokens_per_param": d / n}
-    return {name: spoken(values) for name, values in parts.items()}
+    return {name: with_interval(values) for name, values in parts.items()}
 
 
 def plan(
@@ -245,7 +245,7 @@ def second_opinion(law: PlanningLaw, flops: float) -> dict[str, Any] | None:
     if not law.isoflop:
         return None
     return {
-        name: spoken(np.exp(lines[:, 0] * np.log(flops) + lines[:, 1]))
+        name: with_interval(np.exp(lines[:, 0] * np.log(flops) + lines[:, 1]))
         for name, lines in law.isoflop.items()
     }
 
@@ -276,9 +276,9 @@ def inference(
         "loss": outcome(law, n[0], d[0], seed),
         "target_loss": loss,
         "inference_tokens": inference_tokens,
-        "total_flops": spoken(total),
-        "compute_optimal": described(plain_n, plain_d) | {"total_flops": spoken(plain)},
-        "saving": spoken(1 - total / plain),
+        "total_flops": with_interval(total),
+        "compute_optimal": described(plain_n, plain_d) | {"total_flops": with_interval(plain)},
+        "saving": with_interval(1 - total / plain),
         "draws_that_reach_it": float(np.isfinite(n[1:]).mean()) if len(n) > 1 else 1.0,
         "source": SARDANA,
     }
@@ -287,7 +287,7 @@ def inference(
 def beyond(law: PlanningLaw, run: dict[str, float]) -> list[str]:
     """What of the plan lies outside the runs that the law was fitted to."""
     if not law.range:
-        return ["law.json does not tell the fitted range: how far this extrapolates is unknown"]
+        return ["law.json lacks the fitted range: how far this extrapolates is unknown"]
     found = []
     fitted, wanted = law.range["flops"], run["flops"]
     if wanted > FAR * fitted[1]:

@@ -1,7 +1,7 @@
-"""This file foretells how precise a ladder will be: it runs the ladder many times on a known law.
+"""How precise a ladder will be: simulates it many times on a known law.
 
-A law and the noise of one run make as many ladders as wanted, each refitted as `isoflop fit` would
-fit it. The spread of what they find is the precision: 90 % of all ladders of that design find a
+A law and the noise of one run make any number of ladders, each refitted as `isoflop fit` would fit
+it. The spread of what they find is the precision: 90 % of all ladders of that design find a
 constant within an interval of that width.
 """
 
@@ -19,10 +19,10 @@ from scaling.fits.isoflop import (
     neighbourhood,
 )
 from scaling.fits.minimise import Sample, bfgs
-from scaling.fits.parametric import STEEPEST
 from scaling.fits.robust_fit import Problem
 from scaling.intervals import finite
-from scaling.laws.laws import LAWS, optimal_params
+from scaling.laws import LAWS
+from scaling.laws.optimal_split import optimal_params
 from scaling.settings import LEVEL
 
 LADDERS = 1000  # simulated of the likeliest law
@@ -30,7 +30,7 @@ OTHER_LAWS = 16  # of the draws that the law's data allow as well
 LADDERS_EACH = 200
 REFIT_STEPS = 100  # enough for widths within half a percent, few for draws that have no minimum
 LAW = LAWS["parametric"]
-# What is estimated, and how a reader calls it. A prediction's error is log(outcome / predicted).
+# What is estimated, and its title. A prediction's error is log(outcome / predicted).
 MEASURED = {
     "a": "a",
     "a_isoflop": "a, parabolas",
@@ -60,7 +60,7 @@ class Design:
         return float(6 * (self.params * self.tokens).sum() + 6 * held_out)
 
     def repeated(self, seeds: int) -> "Design":
-        """Every fitted run with so many seeds."""
+        """Every fitted run with `seeds` seeds."""
         arrays = {name: np.repeat(getattr(self, name), seeds) for name in ARRAYS}
         return replace(self, **arrays)
 
@@ -95,8 +95,8 @@ def ladder(
 def estimates(
     theta: np.ndarray, noise: float, design: Design, ladders: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """What so many independent ladders find, [ladders] each of MEASURED; nan where the fit is no
-    law that `isoflop fit` would give, or where the design cannot tell.
+    """What `ladders` independent ladders find, [ladders] each of MEASURED; nan where `isoflop fit`
+    would refuse the fit, or where the design does not determine it.
 
     `unbracketed` is the share of each ladder's budgets whose lowest loss is at an edge.
     """
@@ -110,7 +110,7 @@ def estimates(
     table = LAW.constants(found)
     table = {name: table[name] for name in ("alpha", "beta", "E")}
     exponents = np.stack([table["alpha"], table["beta"]])
-    lawful = ((exponents > 0) & (exponents < STEEPEST)).all(axis=0)
+    lawful = ((exponents > 0) & (exponents < LAW.bounds["alpha"][1])).all(axis=0)
     table["a"] = table["beta"] / exponents.sum(axis=0)
     table["prediction"] = np.full(ladders, np.nan)
     if design.held_out:

@@ -1,4 +1,4 @@
-"""This file writes a prediction down before its run starts, and never changes it afterwards."""
+"""Predictions on file before their runs start, and never changed afterwards."""
 
 import json
 from datetime import UTC, datetime
@@ -8,17 +8,12 @@ from typing import Any
 import numpy as np
 
 from scaling.drafts import create
-from scaling.fits.analysis import (
-    DEFAULTS,
-    LEVEL,
-    Settings,
-    describe_parametric,
-    fit_parametric,
-    frontier_value,
-)
+from scaling.fits.holdout import frontier_value
 from scaling.fits.isoflop import isoflop
-from scaling.fits.warnings import extrapolation
-from scaling.table import Points, sha256
+from scaling.fits.parametric import describe_parametric, fit_parametric
+from scaling.intervals import extrapolation
+from scaling.settings import DEFAULTS, LEVEL, Settings
+from scaling.table import Points, fitted_rows, sha256
 
 MOST_OFF = 20.0  # of flops from 6·params·tokens, whatever is counted
 SAME_SIZE = 0.02  # a run within this of the target's N and D is the one that was predicted
@@ -50,13 +45,13 @@ def default_path(runs: str | None, table: str | None) -> Path:
 
 
 def refuse_finished(points: Points, target: dict[str, Any]) -> None:
-    """ValueError where the target's loss is known already."""
+    """ValueError where the loss of the target is already known."""
     rows = finished(points, target)
     if len(rows):
         raise ValueError(
             f"run={points.run[rows[0]]} has finished with this very size, at a loss of "
             f"{points.loss[rows[0]]:.4g}: a prediction comes before its run; "
-            "isoflop fit --holdout=RUN tells what the others would have predicted"
+            "isoflop fit --holdout=RUN shows what the others would have predicted"
         )
 
 
@@ -70,9 +65,7 @@ def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
 
 
 def recognised(points: Points, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records, each that named no run with the one that turned out to be it, or with its
-    size.
-    """
+    """The records with the run that each predicted; where none is known by now, its size."""
     named = []
     for record in records:
         target = record["target"]
@@ -103,18 +96,25 @@ def write_prediction(
         "tokens": float(target["tokens"]),
         "flops": flops,
     }
+    law = settings.fitted_law
+    if law.response != "loss":
+        raise ValueError(
+            f"law={law.name} describes {law.response}, and a prediction is of the loss; use a law "
+            "of the loss, such as law=parametric"
+        )
     digest = sha256(kept)
     for known in read_predictions(path.parent, path.stem):
         if known["points"]["sha256"] == digest and known["target"] == wanted:
             return known
-    found = fit_parametric(kept, settings)
+    fitted_to = fitted_rows(kept, law)
+    found = fit_parametric(fitted_to, settings)
     constants = describe_parametric(found)
     constants.pop("cloud")
     record = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "target": wanted,
-        "loss": found.predict(wanted["params"], wanted["tokens"], settings.seed),
-        "frontier": frontier_value(isoflop(kept, settings.draws, settings.seed), flops),
+        "loss": found.predict({k: wanted[k] for k in ("params", "tokens")}, settings.seed),
+        "frontier": frontier_value(isoflop(fitted_to, settings.draws, settings.seed), flops),
         "level": LEVEL,
         "law": constants,
         "points": {"n": len(kept), "sha256": digest, "runs": sorted({str(r) for r in kept.run})},

@@ -1,4 +1,4 @@
-"""This file says everything about one table: fits, intervals, the held-out runs, warnings."""
+"""Analyses one table into law.json: fits, intervals, held-out runs, warnings."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from scaling.fits.envelope import Envelope, decaying, envelope, mid_run_excess
+from scaling.fits.holdout import describe_holdout
 from scaling.fits.isoflop import NO_FLOOR, IsoFlop, bias, curve, exponents, frontier, isoflop
 from scaling.fits.parametric import (
     CLOUD,
@@ -16,23 +17,16 @@ from scaling.fits.parametric import (
     describe_parametric,
     fit_parametric,
     implied_frontier,
+    split_known,
 )
 from scaling.fits.sensitivity import approaches, conventions, kaplan_count, other_fits
-from scaling.fits.warnings import FAR, cautions, extrapolation
+from scaling.fits.warnings import warnings
 from scaling.intervals import finite, nothing, number
 from scaling.settings import DEFAULTS, LEVEL, Settings
-from scaling.table import Points, count, sha256, tuned
+from scaling.table import Points, count, fitted_rows, sha256
 from scaling.validate import Unsupported
 
-NAMES = ("A", "B", "E", "alpha", "beta", "a", "b", "gamma")
 CURVE_POINTS = 200  # of the envelope, kept in law.json for the figure
-
-
-def predict(
-    points: Points, params: float, tokens: float, settings: Settings = DEFAULTS
-) -> dict[str, float | None]:
-    """The loss of a run of N parameters on D tokens, from the parametric law: value, lo, hi."""
-    return fit_parametric(points, settings).predict(params, tokens, settings.seed)
 
 
 def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
@@ -87,18 +81,21 @@ def describe_bias(
     """What the grid of sizes does to the minima, by the fitted law without noise; null without a
     law.
     """
-    if parametric is None or "unique_tokens" in parametric.fitted.law.inputs or not found.accepted:
+    if parametric is None or not found.accepted:
         return None
-    told = bias(points, found, lambda p: parametric.fitted.loss(p.columns()), settings.window)
-    shifts = [finite(np.expm1(shift)) for shift in told["shifts"]]
-    return {"flops": list(found.array("flops")), "params": shifts, "a": finite(told["a"])}
+    law = parametric.law
+    if law.response != "loss" or not set(law.inputs) <= {"params", "tokens", "flops"}:
+        return None
+    of_grid = bias(points, found, lambda p: parametric.fitted.loss(p.columns()), settings.window)
+    shifts = [finite(np.expm1(shift)) for shift in of_grid["shifts"]]
+    return {"flops": list(found.array("flops")), "params": shifts, "a": finite(of_grid["a"])}
 
 
 def describe_envelope(points: Points, settings: Settings) -> tuple[dict[str, Any], Envelope | None]:
     """Approach 1: the exponents, the envelope, and how far its points are from final losses."""
     runs, schedules = decaying(points)
     excess = mid_run_excess(points)
-    told = {
+    about = {
         "decaying_runs": runs,
         "schedules": list(schedules),
         "pairs": len(excess),
@@ -107,12 +104,12 @@ def describe_envelope(points: Points, settings: Settings) -> tuple[dict[str, Any
     try:
         found = envelope(points, settings.draws, settings.seed)
     except Unsupported as error:
-        return told | nothing(("a", "b"), str(error)), None
+        return about | nothing(("a", "b"), str(error)), None
     every = slice(None, None, max(1, len(found.flops) // CURVE_POINTS))
     columns = (found.flops, found.params, found.tokens, found.loss)
-    told |= {name: number(getattr(found, name), found.draws[name]) for name in ("a", "b")}
+    about |= {name: number(getattr(found, name), found.draws[name]) for name in ("a", "b")}
     line = [[float(v) for v in row] for row in zip(*(c[every] for c in columns), strict=True)]
-    return told | {"line": line, "draws": len(found.draws["a"])}, found
+    return about | {"line": line, "draws": len(found.draws["a"])}, found
 
 
 def describe_frontier(
@@ -127,7 +124,7 @@ def describe_frontier(
     except Unsupported as error:
         return {**nothing(("E", "K", "gamma"), str(error)), "implied": implied, "band": []}
     drawn = fitted.law.constants(draws)
-    # A draw that bends no more than a straight line in log-log tells E no lower bound.
+    # A draw that bends no more than a straight line in log-log gives E no lower bound.
     lowest = np.exp(found.array("log_loss").min())
     drawn["E"] = np.where(drawn["E"] < NO_FLOOR * lowest, 0.0, drawn["E"])
     flops = np.geomspace(found.array("flops").min(), reach, 60)
@@ -140,73 +137,6 @@ def describe_frontier(
     return {**constants, "law": fitted.law.formula, "implied": implied, "band": band}
 
 
-def frontier_value(found: IsoFlop, flops: float) -> dict[str, Any]:
-    """The frontier's loss at a compute budget: the best that the minima promise there."""
-    try:
-        fitted, draws = frontier(found)
-    except Unsupported as error:
-        return {**number(None), "reason": str(error)}
-    column = {"flops": np.array([flops])}
-    drawn = fitted.law.loss(draws, column)[:, 0] if len(draws) else None
-    return number(float(fitted.loss(column)[0]), drawn)
-
-
-def describe_holdout(
-    points: Points, parametric: Parametric | None, found: IsoFlop, registered: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Every held-out run: predicted from the others, its outcome, and the error (outcome /
-    prediction - 1).
-    """
-    rows = np.flatnonzero(points.holdout)
-    runs = []
-    for row in rows if parametric is not None else ():
-        n, d, c = (float(v[row]) for v in (points.params, points.tokens, points.flops))
-        unique = float(points.columns()["unique_tokens"][row])
-        predicted = parametric.predict(n, d, flops=c, unique_tokens=unique)
-        best = frontier_value(found, c) if len(rows) <= 10 else None
-        reach = extrapolation(points.select(~points.holdout), c)
-        entry = {"run": str(points.run[row]), "params": n, "tokens": d, "flops": c}
-        entry |= {"extrapolation": reach, "extrapolated": reach > FAR}
-        runs.append(
-            entry | {"predicted": predicted, "frontier": best} | outcome(points, row, predicted)
-        )
-    errors = [abs(entry["error"]) for entry in runs]
-    summary = {
-        "n": len(rows),
-        "mean_error": float(np.mean(errors)) if errors else None,
-        "max_error": float(np.max(errors)) if errors else None,
-        "inside": int(sum(bool(entry["inside"]) for entry in runs)) if runs else None,
-        "runs": runs,
-        "registered": [judged(points, record) for record in registered],
-    }
-    if len(rows) and parametric is None:
-        summary["reason"] = "the parametric law could not be fitted"
-    return summary
-
-
-def outcome(points: Points, row: int, predicted: dict[str, Any]) -> dict[str, Any]:
-    """How a prediction came out."""
-    loss = float(points.loss[row])
-    known = predicted["lo"] is not None
-    return {
-        "outcome": loss,
-        "error": loss / predicted["value"] - 1,
-        "inside": bool(predicted["lo"] <= loss <= predicted["hi"]) if known else None,
-    }
-
-
-def judged(points: Points, record: dict[str, Any]) -> dict[str, Any]:
-    """A prediction that was written before its run, with the outcome where there is one by now."""
-    target = record["target"]
-    rows = np.flatnonzero(points.run == target["run"]) if target.get("run") else np.array([], int)
-    told = record | {"extrapolated": record.get("extrapolation", 0) > FAR}
-    if not len(rows):
-        return told | {"outcome": None}
-    # Of several evaluations of the run, the one at the length that was predicted.
-    off = np.abs(np.log(points.tokens[rows] / target["tokens"]))
-    return told | outcome(points, int(rows[off.argmin()]), record["loss"])
-
-
 def analyse(
     points: Points,
     settings: Settings = DEFAULTS,
@@ -214,20 +144,20 @@ def analyse(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The law.json of a table. Held-out points are predicted and never fitted."""
-    source = points
+    source, law = points, settings.fitted_law
     if settings.params != "total" or settings.flops != "6nd":
         points = count(points, settings.params, settings.flops)
-    kept = tuned(points.select(~points.holdout))
+    kept = fitted_rows(points, law)
     parametric = None
     try:
-        parametric = fit_parametric(points, settings, progress)
+        parametric = fit_parametric(kept, settings, progress)
         described = describe_parametric(parametric)
     except Unsupported as error:
-        described = nothing(NAMES, str(error))
+        described = nothing(law.printed, str(error))
     found = isoflop(kept, settings.draws, settings.seed, settings.window, settings.interpolation)
     reach = float(points.flops.max()) * (1.0 if points.holdout.any() else 3.0)
     by_curves, curves = describe_envelope(kept, settings)
-    law = {
+    parts = {
         "parametric": described,
         "isoflop": describe_isoflop(kept, found)
         | {"grid_bias": describe_bias(kept, found, parametric, settings)},
@@ -235,12 +165,21 @@ def analyse(
         "frontier": describe_frontier(found, parametric, reach),
         "optimum": describe_optimum(parametric, float(kept.flops.max())),
         "holdout": describe_holdout(points, parametric, found, registered or []),
-        **other_analyses(tuned(source.select(~source.holdout)), kept, parametric, curves, settings),
-        "points": described_points(points, kept),
+        **other_analyses(fitted_rows(source, law), kept, parametric, curves, settings),
+        "baselines": [
+            {name: finite_or_text(value) for name, value in asdict(baseline).items()}
+            for baseline in points.baselines
+        ],
+        "points": described_points(points, kept, settings),
         "settings": asdict(settings) | {"level": LEVEL},
     }
-    law["warnings"] = cautions(points, law)
-    return law
+    parts["warnings"] = warnings(points, parts)
+    return parts
+
+
+def finite_or_text(value: Any) -> str | float | None:
+    """A value of a baseline for JSON."""
+    return value if isinstance(value, str) else finite(value)
 
 
 def other_analyses(
@@ -252,7 +191,7 @@ def other_analyses(
 ) -> dict[str, Any]:
     """The same runs analysed otherwise: by method, and by what is counted."""
     rows = approaches(kept, parametric, curves, settings)
-    split = parametric is not None and parametric.splits_compute
+    split = split_known(parametric)
     if split:
         rows += other_fits(kept, parametric, settings)
     counted = split and bool(source.components)
@@ -263,18 +202,20 @@ def other_analyses(
     }
 
 
-def described_points(points: Points, kept: Points) -> dict[str, Any]:
+def described_points(points: Points, kept: Points, settings: Settings) -> dict[str, Any]:
     """What was fitted: how many, their hash, their ranges, and what was left out."""
     ranges = {"params": kept.params, "tokens": kept.tokens, "flops": kept.flops}
     ranges["tokens_per_param"] = kept.tokens / kept.params
+    ranges |= {name: kept.other[name] for name in settings.fitted_law.inputs if name in kept.other}
+    known = {name: v for name, v in ranges.items() if np.isfinite(v).all()}
     return {
         "n": len(kept),
         "held_out": int(points.holdout.sum()),
         "untuned": int((~points.holdout).sum()) - len(kept),
         "runs": len(np.unique(kept.run)),
         "sha256": sha256(kept),
-        "range": {name: [float(v.min()), float(v.max())] for name, v in ranges.items()},
+        "range": {name: [float(v.min()), float(v.max())] for name, v in known.items()},
         "source": points.source,
         "left_out": points.left_out,
-        "datasets": dict(Counter(str(told["dataset"]) for told in kept.facts if "dataset" in told)),
+        "datasets": dict(Counter(str(row["dataset"]) for row in kept.facts if "dataset" in row)),
     }

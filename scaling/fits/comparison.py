@@ -1,4 +1,4 @@
-"""This file compares ladders of runs: how much compute one saves at equal loss, and how surely.
+"""Ladders of runs compared: how much compute one saves at equal loss, and how surely.
 
 Each ladder's frontier is the lowest loss that compute C buys. Where two frontiers have losses in
 common, the multiplier at loss ℓ is C(ℓ) of the first ladder over C(ℓ) of the other: 2
@@ -16,9 +16,10 @@ import numpy as np
 from scaling.fits.isoflop import FEWEST_BUDGETS, isoflop
 from scaling.fits.parametric import fit_parametric
 from scaling.intervals import number
-from scaling.laws.laws import log_sum, optimal_params
+from scaling.laws.law import log_sum
+from scaling.laws.optimal_split import optimal_params
 from scaling.settings import DEFAULTS, LEVEL, Settings
-from scaling.table import Points, count, sha256
+from scaling.table import Points, count, fitted_rows, sha256
 from scaling.validate import Unsupported
 
 MOST = 7  # ladders of one comparison
@@ -46,7 +47,7 @@ class Frontier:
 
     log_flops: np.ndarray  # [K], rising, somewhat beyond the ladder's own range
     log_loss: np.ndarray  # [1 + S, K], falling
-    flops: tuple[float, float]  # the least and the most compute that the ladder tells about
+    flops: tuple[float, float]  # the least and the most compute of the ladder
 
     def loss(self, flops: np.ndarray) -> np.ndarray:
         """Losses [1 + S, n]."""
@@ -80,14 +81,18 @@ def span(points: Points) -> tuple[float, float]:
 
 
 def parametric_frontier(points: Points, settings: Settings) -> Frontier:
-    """The loss along N*(C) of Hoffmann's law."""
+    """The loss along N*(C) of a law that has one, by default Hoffmann's."""
+    points.require(("params", "tokens", "loss"), "comparisons")
+    if not settings.fitted_law.split or settings.fitted_law.response != "loss":
+        raise Unsupported(f"law={settings.law} has no optimal split of compute; use law=parametric")
     ratio = float(np.median(points.flops / (6 * points.params * points.tokens)))
     if not 1 / SAME_FLOPS < ratio < SAME_FLOPS:
         raise Unsupported(
             f"its FLOPs are {ratio:.3g} times 6·params·tokens, and the parametric law's are not"
         )
     found = fit_parametric(points, settings)
-    theta = np.concatenate([found.fitted.theta[None], found.draws])[:, None, :]
+    theta = np.concatenate([found.fitted.theta[None], found.draws])
+    theta = found.law.split_coordinates(theta)[:, None, :]
     log_c = grid(span(points))
     log_n = np.log(optimal_params(theta, np.exp(log_c)))
     log_a, log_b, log_e, alpha, beta = np.moveaxis(theta, -1, 0)
@@ -99,12 +104,13 @@ def parametric_frontier(points: Points, settings: Settings) -> Frontier:
 def isoflop_frontier(points: Points, settings: Settings) -> Frontier:
     """A parabola of log-loss in log C through the iso-FLOP minima, whatever C counts.
 
-    Between the minima it needs no irreducible loss, which three budgets cannot tell.
+    Between the minima it needs no irreducible loss, which three budgets do not determine.
     """
     found = isoflop(points, settings.draws, settings.seed, settings.window)
     if len(found.accepted) < FEWEST_BUDGETS:
         raise Unsupported(
-            f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
+            found.reason
+            or f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
         )
     flops = found.array("flops")
     log_c, middle = grid((flops.min(), flops.max())), np.log(flops).mean()
@@ -127,14 +133,14 @@ FRONTIERS: dict[str, Callable[[Points, Settings], Frontier]] = {
 
 
 def measured_in(points: Points, measure: str) -> Points:
-    """The points with their loss in another measure. ValueError where the runs do not tell it."""
+    """The points with their loss in another measure. ValueError where a run lacks it."""
     if measure not in MEASURES:
         raise ValueError(f"measure={measure} is unknown; use one of {', '.join(MEASURES)}")
     if measure == "loss":
         return points
     bits = points.fact("bits_per_byte")
     if not np.isfinite(bits).all():
-        raise ValueError(f"measure={measure}: {points.source} does not tell it for every run")
+        raise ValueError(f"measure={measure}: {points.source} does not have it for every run")
     return replace(points, loss=bits, loss_se=points.loss_se * bits / points.loss)
 
 
@@ -151,7 +157,7 @@ def compare(
     if len(ladders) < 2:
         raise ValueError("give two or more ladders: folders of runs, or CSV files of points")
     if len(ladders) > MOST:
-        raise ValueError(f"{len(ladders)} ladders: at most {MOST} can be told apart by colour")
+        raise ValueError(f"{len(ladders)} ladders: at most {MOST} have colours of their own")
     if settings.params != "total" or settings.flops != "6nd":
         ladders = [
             replace(x, points=count(x.points, settings.params, settings.flops)) for x in ladders
@@ -195,7 +201,8 @@ def choose(
         for index, ladder in enumerate(ladders):
             try:
                 # Ladders are independent, and so must be their draws.
-                fronts.append(of(ladder.points, replace(settings, seed=settings.seed + index)))
+                kept = fitted_rows(ladder.points, settings.fitted_law)
+                fronts.append(of(kept, replace(settings, seed=settings.seed + index)))
             except Unsupported as error:
                 refusals[name] = f"{ladder.name}: {error}"
                 break
@@ -261,15 +268,15 @@ def described(ladder: Ladder, front: Frontier) -> dict[str, Any]:
         "source": ladder.points.source,
         "n": len(ladder.points),
         "sha256": sha256(ladder.points),
-        "datasets": told(ladder.points, "dataset"),
+        "datasets": different(ladder.points, "dataset"),
         "flops": list(front.flops),
         "reach": list(front.reach),
         "band": band,
     }
 
 
-def told(points: Points, fact: str) -> list[str]:
-    """The different values of a fact among the runs."""
+def different(points: Points, fact: str) -> list[str]:
+    """The values of a fact among the runs, each once."""
     return sorted({f"{row[fact]}" for row in points.facts if fact in row})
 
 
@@ -281,7 +288,7 @@ def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
     if twins:
         text = f"{' and '.join(twins)} are the very same points"
         found.append({"code": "same_points", "message": text})
-    data = {ladder.name: told(ladder.points, "dataset") for ladder in ladders}
+    data = {ladder.name: different(ladder.points, "dataset") for ladder in ladders}
     known = {name: values for name, values in data.items() if values}
     if any(a != b for a, b in pairwise(known.values())) or any(len(v) > 1 for v in known.values()):
         hashes = ", ".join(
@@ -299,7 +306,7 @@ def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
     ):
         if fact == "vocab_size" and measure == "bits_per_byte":
             continue
-        values = {x.name: told(x.points, fact) for x in ladders}
+        values = {x.name: different(x.points, fact) for x in ladders}
         given = [v for v in values.values() if v]
         if any(a != b for a, b in pairwise(given)):
             each = ", ".join(f"{name}: {'/'.join(v)}" for name, v in values.items() if v)
@@ -308,7 +315,7 @@ def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
 
 
 def narrow(pairs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Pairs whose common losses span too little compute to tell a trend."""
+    """Pairs whose common losses span too little compute to show a trend."""
     return [
         {
             "code": "narrow",

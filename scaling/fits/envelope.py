@@ -1,5 +1,5 @@
-"""This file finds the best model size of every compute budget from the training curves alone:
-Hoffmann et al. 2022, approach 1.
+"""The best model size of every compute budget from the training curves alone: Hoffmann et al.
+2022, approach 1.
 """
 
 from dataclasses import dataclass, field
@@ -123,8 +123,8 @@ def decaying(points: Points) -> tuple[int, tuple[str, ...]]:
     names of those schedules.
     """
     names = [
-        str(told.get("schedule", ""))
-        for told, curve in zip(points.facts, points.curves, strict=False)
+        str(facts.get("schedule", ""))
+        for facts, curve in zip(points.facts, points.curves, strict=False)
         if len(curve) > 1
     ]
     found = [name for name in names if name and name not in HORIZON_FREE]

@@ -1,4 +1,4 @@
-"""This file finds the best model size of every compute budget, and how it grows with compute."""
+"""The best model size of every compute budget, and how it grows with compute."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,14 +9,14 @@ from scipy.interpolate import Akima1DInterpolator
 
 from scaling.fits.minimise import Sample, bfgs
 from scaling.fits.robust_fit import SEED, Fit, fit
-from scaling.table import Points, tuned
+from scaling.table import Points
 from scaling.validate import Unsupported
 
 SAME_BUDGET = 0.1
 FEWEST_BUDGETS = 3
 FEWEST_SIZES = 4
 WINDOW = 5
-NO_FLOOR = 1e-2  # E below this share of the lowest loss cannot be told from 0
+NO_FLOOR = 1e-2  # E below this share of the lowest loss is not distinguishable from 0
 MARGIN = 3.0  # how far beyond the sizes tried, in log N, a true optimum is looked for
 
 
@@ -54,6 +54,7 @@ class IsoFlop:
     spread: float  # standard deviation of one run's log-loss about its parabola
     dof: int
     draws: dict[str, np.ndarray]
+    reason: str = ""  # why no budget can be read at all
 
     @property
     def accepted(self) -> tuple[Minimum, ...]:
@@ -161,7 +162,10 @@ def isoflop(
     without that either there are no draws. The standard error of an evaluation is no floor of the
     spread: runs that are evaluated on one text share most of it, and it cancels in differences.
     """
-    points = tuned(points)
+    try:
+        points.require(("params", "tokens", "flops", "loss"), "iso-FLOP minima")
+    except Unsupported as error:
+        return IsoFlop((), 0.0, 0, {}, str(error))
     groups = [rows for rows in budgets(points.flops) if len(np.unique(points.params[rows])) > 1]
     minima = tuple(minimum(points, rows, window, interpolation) for rows in groups)
     accepted = [m for m in minima if not m.reason]
@@ -254,6 +258,8 @@ def exponents(found: IsoFlop) -> dict[str, tuple[float, float, np.ndarray, np.nd
 
 def refusal(found: IsoFlop) -> str:
     """Why there are no exponents, naming what every rejected budget lacks."""
+    if found.reason:
+        return found.reason
     wanting = [f"C = {m.flops:.2g}: {m.reason}" for m in found.minima if m.reason]
     head = (
         f"{len(found.accepted)} budgets with a bracketed minimum, and {FEWEST_BUDGETS} are needed"
@@ -264,11 +270,12 @@ def refusal(found: IsoFlop) -> str:
 def frontier(found: IsoFlop) -> tuple[Fit, np.ndarray]:
     """L(C) = E + K C^-γ through the minima's losses, and its coordinates for every draw of them.
 
-    Unsupported where the minima are too few, or do not bend: then E cannot be told from 0.
+    Unsupported where the minima are too few, or do not bend: then E is indistinguishable from 0.
     """
     if not exponents_known(found):
         raise Unsupported(
-            f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
+            found.reason
+            or f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
         )
     columns = {"flops": found.array("flops")}
     fitted = fit("frontier", columns, np.exp(found.array("log_loss")), objective="squares")

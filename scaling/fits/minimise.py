@@ -1,5 +1,4 @@
-"""This file minimises many small smooth problems at once: every start, and every bootstrap draw,
-in one batch.
+"""Minimises many small smooth problems at once: all starts, or all bootstrap draws, in one batch.
 
 A problem has five coordinates and a few hundred points, so a Python loop over fits would spend its
 time on overhead. Both methods below carry a leading axis S of independent problems.
@@ -71,7 +70,7 @@ def solve(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 def inverse_curvature(problem: Objective, theta: np.ndarray, sample: Sample) -> np.ndarray:
-    """The first guess of BFGS for the inverse Hessian, [S, P, P]: it makes all directions alike."""
+    """BFGS's first guess of the inverse Hessian [S, P, P], which gives all directions one scale."""
     curvature = problem.curvature(theta, sample)
     scale = 1 / np.sqrt(np.maximum(np.einsum("spp->sp", curvature), 1e-300))
     scale = np.minimum(scale, 1e6 * scale.min(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""This file fits a law to points: robust objectives, many starts at once, and bootstrap by run."""
+"""Fits a law to points: robust objectives, many starts at once, and a bootstrap by run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scaling.fits.minimise import Sample, bfgs, levenberg_marquardt
-from scaling.laws.laws import LAWS, Inputs, Law
+from scaling.laws import LAWS
+from scaling.laws.law import Inputs, Law
 from scaling.validate import Unsupported
 
 HUBER_DELTA = 1e-3
@@ -80,7 +81,7 @@ class Fit:
 
     problem: Problem
     sample: Sample
-    theta: np.ndarray
+    theta: np.ndarray  # [F], the free coordinates of the law
     objective: float
     starts: int
     reached: int
@@ -123,15 +124,15 @@ def fit(
     weights: np.ndarray | None = None,
     starts: np.ndarray | None = None,
 ) -> Fit:
-    """The global minimum over the law's grid of starts, or over those given; columns are in their
-    own units, loss in nats.
+    """The global minimum over the law's grid of starts, or over those given [S, F]; columns are in
+    their own units, loss (or what else the law describes) in its own.
 
     All starts descend on at most SCREENING_POINTS points; the best POLISHED_STARTS of them then
     converge to full precision on all points, and `reached` counts those that end in the lowest
     minimum.
     """
     law = LAWS[law] if isinstance(law, str) else law
-    n, coordinates = len(loss), len(law.coordinates)
+    n, coordinates = len(loss), len(law.free)
     if n < coordinates:
         raise Unsupported(
             f"{law.name}: {n} points are too few for {coordinates} constants; "
@@ -181,7 +182,7 @@ def stationarity(problem: Problem, theta: np.ndarray, sample: Sample) -> tuple[f
 
 
 def numbered(runs: np.ndarray) -> tuple[int, np.ndarray]:
-    """How many runs there are, and which of them each row is, counted as they first appear."""
+    """How many runs there are, and the run of each row, numbered as they first appear."""
     _, first, which = np.unique(np.asarray(runs), return_index=True, return_inverse=True)
     return len(first), np.argsort(np.argsort(first))[which]
 
@@ -225,7 +226,7 @@ def bootstrap(
     resampling: str = "runs",
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Coordinates [draws, P] of refits to resampled data, every one started from the full fit.
+    """Free coordinates [draws, F] of refits to resampled data, each started from the full fit.
 
     The stream is numpy's legacy one: with SEED it draws the very resamples of Besiroglu et al.
     2024, whose standard errors can then be compared without the noise of another seed.

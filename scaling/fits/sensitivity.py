@@ -1,5 +1,5 @@
-"""This file re-analyses the same runs otherwise: other robust losses, without the worst runs, by
-other methods, counted by other conventions; a conclusion that holds should survive all of it.
+"""The same runs analysed otherwise: other robust losses, without the worst runs, by other methods,
+counted by other conventions. A conclusion that holds survives all of it.
 """
 
 from dataclasses import replace
@@ -13,14 +13,15 @@ from scaling.fits.parametric import (
     Parametric,
     fit_parametric,
     flops_growth,
-    frontier_exponents,
+    split_known,
     weights_of,
 )
 from scaling.fits.robust_fit import bootstrap, fit
 from scaling.intervals import number
+from scaling.laws.law import frontier_exponents
 from scaling.laws.recount import ladder_exponent
 from scaling.settings import Settings
-from scaling.table import FLOP_CONVENTIONS, PARAM_CONVENTIONS, Points, count
+from scaling.table import FLOP_CONVENTIONS, PARAM_CONVENTIONS, Points, count, fitted_rows
 from scaling.validate import Unsupported
 
 OTHER_FITS = (
@@ -36,23 +37,28 @@ MOST_DRAWS = 1000  # of a count of N
 FEW_DRAWS, FEWEST_DRAWS = 200, 50  # of every other fit; below the fewest there is no interval
 DRAWN_POINTS = 400_000  # draws times points of every other fit, so that long tables take no hours
 CONSTANTS = ("E", "alpha", "beta", "a", "b")
+ROLES = ("A", "B", "E", "alpha", "beta")  # of the constants that `Law.split` names
 Row = dict[str, Any]
 
 
 def row(group: str, label: str, n: int, values: dict[str, Any]) -> Row:
     """One line of the table; what a method does not give is null."""
-    told = {name: values.get(name, number(None)) for name in CONSTANTS}
-    return {"group": group, "label": label, "n": n, **told}
+    return {
+        "group": group,
+        "label": label,
+        "n": n,
+        **{name: values.get(name, number(None)) for name in CONSTANTS},
+    }
 
 
 def refitted(points: Points, found: Parametric, settings: Settings, start: np.ndarray) -> Row:
-    """Constants of the same law under other settings, started at the fit that is known, with
-    intervals from few draws.
+    """Constants of the same law under other settings, started at the known fit, with intervals
+    from few draws.
     """
     again = fit(
-        found.fitted.law,
+        found.law,
         points.columns(),
-        points.loss,
+        points.response(found.law),
         settings.objective,
         settings.delta,
         weights_of(points, settings),
@@ -65,10 +71,26 @@ def refitted(points: Points, found: Parametric, settings: Settings, start: np.nd
 
 
 def constants(found: Parametric, theta: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
-    """The constants of coordinates theta [P], with intervals from draws [S, P]."""
-    drawn = found.constants(draws) if len(draws) else {}
-    values = found.constants(theta[None])
-    return {name: number(float(v[0]), drawn.get(name)) for name, v in values.items()}
+    """E, alpha, beta, a and b of a law that has a split, at coordinates theta [F], with intervals
+    from draws [S, F].
+    """
+    drawn = in_roles(found, draws, found.growth) if len(draws) else {}
+    values = in_roles(found, theta[None], found.growth)
+    fixed = {role for role, name in zip(ROLES, found.law.split, strict=True)
+             if name in found.law.fixed}  # fmt: skip
+    return {
+        name: number(float(v[0]), None if name in fixed else drawn.get(name))
+        for name, v in values.items()
+    }
+
+
+def in_roles(found: Parametric, theta: np.ndarray, growth: float) -> dict[str, np.ndarray]:
+    """The constants [S] of a law that has a split, by what they stand for, where a token costs
+    N^growth.
+    """
+    table = found.law.constants(theta)
+    roles = {role: table[name] for role, name in zip(ROLES, found.law.split, strict=True)}
+    return roles | frontier_exponents(roles["alpha"], roles["beta"], growth)
 
 
 def other_fits(points: Points, found: Parametric, settings: Settings) -> list[Row]:
@@ -108,7 +130,7 @@ def approaches(
             continue
         values = {letter: number(slope, drawn) for letter, (slope, _, drawn, _) in grown.items()}
         rows.append(row("approach", f"2: iso-FLOP, {interpolation}", len(points), values))
-    if found is not None and found.splits_compute:
+    if split_known(found):
         values = constants(found, found.fitted.theta, found.draws)
         rows.append(row("approach", "3: parametric law", len(points), values))
     return rows
@@ -123,15 +145,16 @@ def conventions(points: Points, settings: Settings) -> list[Row]:
     quick = replace(settings, draws=min(settings.draws, MOST_DRAWS))
     for params in PARAM_CONVENTIONS:
         try:
-            found = fit_parametric(count(points, params), quick)
+            found = fit_parametric(fitted_rows(count(points, params), quick.fitted_law), quick)
         except Unsupported:
             continue
         for flops in FLOP_CONVENTIONS:
-            if flops != "6nd" and flops not in points.counted:
+            if flops != "6nd" and flops not in points.flops_by:
                 continue
             recounted = count(points, params, flops)
             values = as_counted(found, flops_growth(recounted, flops))
-            by = isoflop(recounted, quick.draws, quick.seed, quick.window, quick.interpolation)
+            kept = fitted_rows(recounted, quick.fitted_law)
+            by = isoflop(kept, quick.draws, quick.seed, quick.window, quick.interpolation)
             try:
                 slope, _, drawn, _ = exponents(by)["a"]
                 minima = number(slope, drawn)
@@ -144,12 +167,9 @@ def conventions(points: Points, settings: Settings) -> list[Row]:
 
 def as_counted(found: Parametric, growth: float) -> dict[str, Any]:
     """E, alpha, beta, a and b of a law whose tokens cost N^growth."""
-    tables = []
-    for theta in (found.fitted.theta[None], found.draws):
-        table = found.fitted.law.constants(theta)
-        table |= frontier_exponents(table["alpha"], table["beta"], growth)
-        tables.append(table)
-    value, drawn = tables
+    value, drawn = (
+        in_roles(found, theta, growth) for theta in (found.fitted.theta[None], found.draws)
+    )
     return {k: number(float(value[k][0]), drawn[k]) for k in CONSTANTS} | {"growth": growth}
 
 
@@ -157,9 +177,9 @@ def kaplan_count(points: Points, found: Parametric | None) -> dict[str, Any] | N
     """What leaving the embeddings out of N and C does to this law's exponent a, by Pearce & Song's
     conversion on the sizes of these runs.
     """
-    if found is None or not found.splits_compute:
+    if not split_known(found):
         return None
     total, bare = (count(points, name).params for name in ("total", "non_embedding"))
-    constants = {name: float(v) for name, v in found.fitted.constants().items()}
+    constants = {k: float(v[0]) for k, v in in_roles(found, found.fitted.theta[None], 1.0).items()}
     expected = ladder_exponent(constants, bare, total)
     return None if expected is None else {"a": expected, "total": float(constants["a"])}

@@ -1,13 +1,15 @@
-"""This file warns: every known way of fooling oneself with a scaling law, its threshold, its
-source.
-"""
+"""Warnings: every known way of fooling oneself with a scaling law, its threshold, its source."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from scaling.table import Points
+from scaling.intervals import FAR, extrapolation
+from scaling.laws import LAWS
+from scaling.laws.law import Law
+from scaling.table import Points, head_params, same_inputs
 
 HOFFMANN = "Hoffmann et al. 2022, arXiv:2203.15556"
 PEARCE = "Pearce & Song 2024, arXiv:2406.12907"
@@ -16,13 +18,15 @@ MUENNIGHOFF = "Muennighoff et al. 2023, arXiv:2305.16264"
 BESIROGLU = "Besiroglu et al. 2024, arXiv:2404.10102"
 KAPLAN = "Kaplan et al. 2020, arXiv:2001.08361"
 MCCANDLISH = "McCandlish et al. 2018, arXiv:1812.06162, as fitted by " + KAPLAN + ", eq. 1.4"
-FAR = 10.0  # times the largest fitted compute: beyond it an interval from the fit is too narrow
 # B_crit = CRITICAL_TOKENS L^(-1/CRITICAL_EXPONENT), tokens and nats of WebText2's BPE, whose 96 GB
 # are 22.9e9 tokens (Kaplan et al. 2020, sections 2.3 and 5.1).
 CRITICAL_TOKENS, CRITICAL_EXPONENT = 2e8, 0.21
 BYTES_PER_TOKEN = 96 / 22.9
 
-Law = dict[str, Any]
+NOT_MATRICES = ("embedding", "position", "norm", "head")  # components that cost no FLOPs, or logits
+UNSAID = {"family": "decoder", "objective": "next_token"}  # of runs that do not say theirs
+
+Parts = dict[str, Any]  # of law.json
 Found = tuple[str, float] | None  # what is wrong, and how much of it
 
 
@@ -31,7 +35,12 @@ def largest(values: np.ndarray) -> float:
     return float(np.max(values[np.isfinite(values)], initial=0.0))
 
 
-def long_warmup(points: Points, law: Law) -> Found:
+def fitted_law(parts: Parts) -> Law:
+    """The law that was asked for."""
+    return LAWS[parts["settings"]["law"]]
+
+
+def long_warmup(points: Points, parts: Parts) -> Found:
     """Warmup that eats a tenth of a run bends the small budgets upwards."""
     share = points.fact("warmup_steps") / points.fact("steps")
     worst = largest(share)
@@ -43,14 +52,14 @@ def long_warmup(points: Points, law: Law) -> Found:
     )
 
 
-def warmup_beyond_params(points: Points, law: Law) -> Found:
+def warmup_beyond_params(points: Points, parts: Parts) -> Found:
     """A warmup of more tokens than the model has parameters is too long for that model."""
     ratio = points.fact("warmup_steps") * points.fact("batch") / points.params
     worst = largest(ratio)
     return (f"warmup lasts up to {worst:.3g} tokens a parameter", worst) if worst > 1 else None
 
 
-def schedule_beyond_end(points: Points, law: Law) -> Found:
+def schedule_beyond_end(points: Points, parts: Parts) -> Found:
     """A learning rate that was to decay over other than the run's own length costs loss."""
     ratio = points.fact("total_steps") / points.fact("steps")
     off = np.abs(np.log(ratio))
@@ -59,55 +68,56 @@ def schedule_beyond_end(points: Points, law: Law) -> Found:
     return (text, float(np.expm1(worst))) if worst > np.log(1.05) else None
 
 
-def heavy_logits(points: Points, law: Law) -> Found:
+def heavy_logits(points: Points, parts: Parts) -> Found:
     """Where the head costs much, counting it or not moves the exponents."""
     if not {"embedding", "head"} & points.components.keys():
         return None
-    zeros = np.zeros(len(points))
-    head = points.components.get("head", zeros)
-    head = np.where(head > 0, head, points.components.get("embedding", zeros))
-    body = sum(points.components.get(name, zeros) for name in ("attention", "mlp"))
+    head = head_params(points.components)
+    matrices = (v for name, v in points.components.items() if name not in NOT_MATRICES)
+    body = sum(matrices, start=np.zeros(len(points)))
     share = head / np.maximum(head + body, 1)
     worst = float(share.max())
     text = f"the logits take up to {worst:.0%} of a model's FLOPs: see the table of conventions"
     return (text, worst) if worst > 0.1 else None
 
 
-def collinear(points: Points, law: Law) -> Found:
-    """With D proportional to N the two terms of the parametric law cannot be told apart."""
+def collinear(points: Points, parts: Parts) -> Found:
+    """With D proportional to N a law's terms in N and in D are indistinguishable."""
     kept = points.select(~points.holdout)
+    if not {"params", "tokens"} <= set(fitted_law(parts).inputs):
+        return None
     if len(kept) < 3 or np.ptp(kept.params) == 0 or np.ptp(kept.tokens) == 0:
         return None
     r = float(np.corrcoef(np.log(kept.params), np.log(kept.tokens))[0, 1])
-    condition = law["parametric"].get("condition") or np.nan
+    condition = parts["parametric"].get("condition") or np.nan
     text = f"N and D rise together (correlation {r:.3f}, condition number {condition:.2g})"
-    return (text + ": A, α and B, β cannot be told apart", r) if r > 0.98 else None
+    return (text + ": the constants of N and of D are indistinguishable", r) if r > 0.98 else None
 
 
-def few_budgets(points: Points, law: Law) -> Found:
+def few_budgets(points: Points, parts: Parts) -> Found:
     """Fewer than three budgets, or four sizes a budget, give no exponent of N*(C)."""
-    reason, minima = law["isoflop"].get("reason"), law["isoflop"]["minima"]
+    reason, minima = parts["isoflop"].get("reason"), parts["isoflop"]["minima"]
     if not reason:
         return None
     known = sum(m["params"]["value"] is not None for m in minima)
     return f"no iso-FLOP exponents: {reason.split(';')[0]}", float(known)
 
 
-def unbracketed_minima(points: Points, law: Law) -> Found:
+def unbracketed_minima(points: Points, parts: Parts) -> Found:
     """A minimum at the edge of the grid, or among too few sizes, is not one."""
-    edges = [m for m in law["isoflop"]["minima"] if m.get("reason") and m["sizes"] >= 3]
-    if not edges or law["isoflop"].get("reason"):
+    edges = [m for m in parts["isoflop"]["minima"] if m.get("reason") and m["sizes"] >= 3]
+    if not edges or parts["isoflop"].get("reason"):
         return None
-    told = "; ".join(f"C = {m['flops']:.2g}: {m['reason']}" for m in edges[:3])
-    return f"{len(edges)} budgets left out: {told}", float(len(edges))
+    reasons = "; ".join(f"C = {m['flops']:.2g}: {m['reason']}" for m in edges[:3])
+    return f"{len(edges)} budgets left out: {reasons}", float(len(edges))
 
 
-def uneven_budgets(points: Points, law: Law) -> Found:
+def uneven_budgets(points: Points, parts: Parts) -> Found:
     """Runs of one budget whose compute differs tilt their parabola."""
     kept = points.select(~points.holdout)
     row_of = {name: i for i, name in enumerate(kept.run)}
     spreads = []
-    for m in law["isoflop"]["minima"]:
+    for m in parts["isoflop"]["minima"]:
         c = kept.flops[[row_of[name] for name in m["runs"]]]
         spreads.append(float(c.max() / c.min() - 1))
     worst = max(spreads, default=0.0)
@@ -118,7 +128,7 @@ def uneven_budgets(points: Points, law: Law) -> Found:
     )
 
 
-def repeated_data(points: Points, law: Law) -> Found:
+def repeated_data(points: Points, parts: Parts) -> Found:
     """Tokens seen again teach less than new ones."""
     epochs = points.fact("epochs_of_data")
     worst = largest(epochs)
@@ -140,7 +150,7 @@ def critical_batch(points: Points) -> np.ndarray:
     return CRITICAL_TOKENS * (points.loss * scale) ** (-1 / CRITICAL_EXPONENT) * scale
 
 
-def large_batch(points: Points, law: Law) -> Found:
+def large_batch(points: Points, parts: Parts) -> Found:
     """Beyond the critical batch a step learns little more from more tokens: D counts too high."""
     ratio = points.fact("batch") / critical_batch(points)
     worst = largest(ratio)
@@ -151,16 +161,15 @@ def large_batch(points: Points, law: Law) -> Found:
     return (text, worst) if runs else None
 
 
-def learning_rate_at_edge(points: Points, law: Law) -> Found:
+def learning_rate_at_edge(points: Points, parts: Parts) -> Found:
     """Beyond a best learning rate at the edge of its grid a better one may lie."""
-    rates = points.fact("learning_rate")
-    cells: dict[tuple[float, float], list[int]] = {}
-    for row in np.flatnonzero(np.isfinite(rates)):
-        cells.setdefault((points.params[row], points.tokens[row]), []).append(int(row))
+    law = fitted_law(parts)
+    known = points.select(np.isfinite(points.fact("learning_rate")))
+    rates, values = known.fact("learning_rate"), known.response(law)
     edges = []
-    for rows in cells.values():
+    for rows in same_inputs(known, law):
         tried = np.unique(rates[rows])
-        best = rates[rows][np.argmin(points.loss[rows])]
+        best = rates[rows][law.best(values[rows])]
         if len(tried) >= 3 and best in (tried[0], tried[-1]):
             edges.append((best, "lowest" if best == tried[0] else "highest"))
     if not edges:
@@ -170,7 +179,7 @@ def learning_rate_at_edge(points: Points, law: Law) -> Found:
     return f"{text} at {len(edges)} sizes: extend the grid", float(len(edges))
 
 
-def worse_than_guessing(points: Points, law: Law) -> Found:
+def worse_than_guessing(points: Points, parts: Parts) -> Found:
     """A loss above that of a uniform guess is in bits, or of a run that went wrong."""
     vocab = points.fact("vocab_size")
     ratio = points.loss / np.log(vocab)
@@ -179,17 +188,17 @@ def worse_than_guessing(points: Points, law: Law) -> Found:
     return (text, largest(ratio)) if worse else None
 
 
-def without_floor(points: Points, law: Law) -> Found:
+def without_floor(points: Points, parts: Parts) -> Found:
     """A law without an irreducible term says that loss falls to nothing."""
-    part = law["parametric"]
-    if part.get("name") is None or "E" in part:
+    part = parts["parametric"]
+    if part.get("name") is None or part["floor"] or part["response"] != "loss":
         return None
     return f"{part['law']} has no irreducible loss: extrapolated, it falls to 0", 0.0
 
 
-def decayed_midpoints(points: Points, law: Law) -> Found:
+def decayed_midpoints(points: Points, parts: Parts) -> Found:
     """In the middle of a decaying schedule the loss lies above that of a run that ended there."""
-    part = law["envelope"]
+    part = parts["envelope"]
     if not part["decaying_runs"] or part["a"]["value"] is None:
         return None
     names = ", ".join(part["schedules"])
@@ -202,9 +211,9 @@ def decayed_midpoints(points: Points, law: Law) -> Found:
     return text, part["excess"] or 0.0
 
 
-def biased_grid(points: Points, law: Law) -> Found:
+def biased_grid(points: Points, parts: Parts) -> Found:
     """Parabolas through wide or lopsided grids of sizes miss the minimum even without noise."""
-    part = law["isoflop"].get("grid_bias")
+    part = parts["isoflop"].get("grid_bias")
     if part is None:
         return None
     worst = largest(np.abs(np.array([v for v in part["params"] if v is not None], float)))
@@ -214,12 +223,12 @@ def biased_grid(points: Points, law: Law) -> Found:
     return (text, worst) if worst > 0.1 or slope > 0.02 else None
 
 
-def noisy_evaluation(points: Points, law: Law) -> Found:
+def noisy_evaluation(points: Points, parts: Parts) -> Found:
     """An evaluation whose standard error is as large as the differences fitted drowns them."""
     errors = points.loss_se / points.loss
     error = float(np.median(errors[np.isfinite(errors)])) if np.isfinite(errors).any() else np.nan
     depths = []
-    for m in law["isoflop"]["minima"]:
+    for m in parts["isoflop"]["minima"]:
         if m["parabola"]:
             losses = [loss for _, loss in m["parabola"]]
             depths.append(float(np.log(max(losses) / min(losses))))
@@ -230,7 +239,7 @@ def noisy_evaluation(points: Points, law: Law) -> Found:
     return (text, ratio) if ratio > 0.3 else None
 
 
-def far_extrapolation(points: Points, law: Law) -> Found:
+def far_extrapolation(points: Points, parts: Parts) -> Found:
     """Beyond ten times the fitted compute an interval from the fit alone is too narrow."""
     if not points.holdout.any() or points.holdout.all():
         return None
@@ -239,25 +248,23 @@ def far_extrapolation(points: Points, law: Law) -> Found:
     return (text, reach) if reach > FAR else None
 
 
-def extrapolation(fitted: Points, flops: float) -> float:
-    """How many times the largest fitted compute `flops` is."""
-    return flops / float(fitted.flops.max())
-
-
-def no_floor(points: Points, law: Law) -> Found:
+def no_floor(points: Points, parts: Parts) -> Found:
     """Without an irreducible loss the law says that loss falls to nothing."""
-    e = law["parametric"].get("E", {})
-    if e.get("value") is None or e.get("lo") is None:
+    part = parts["parametric"]
+    name = part.get("floor")
+    if name is None or part[name]["lo"] is None:
         return None
-    lowest = float(points.loss.min())
+    e = part[name]
+    lowest = float(points.response(fitted_law(parts)).min())
     wide = (e["hi"] - e["lo"]) / lowest
-    text = f"the irreducible loss is hardly determined: E in [{e['lo']:.3g}, {e['hi']:.3g}]"
+    text = f"the irreducible {part['response']} is hardly determined: {name} in "
+    text += f"[{e['lo']:.3g}, {e['hi']:.3g}]"
     return (text, wide) if wide > 0.5 or e["lo"] < 0.01 * lowest else None
 
 
-def frontier_floor(points: Points, law: Law) -> Found:
-    """Few minima over little compute do not tell where the frontier levels off."""
-    e = law["frontier"]["E"]
+def frontier_floor(points: Points, parts: Parts) -> Found:
+    """Few minima over little compute do not show where the frontier levels off."""
+    e = parts["frontier"]["E"]
     if e["value"] is None or e["lo"] is None:
         return None
     wide = (e["hi"] - e["lo"]) / float(points.loss.min())
@@ -266,42 +273,56 @@ def frontier_floor(points: Points, law: Law) -> Found:
     return (text, wide) if wide > 0.5 or e["lo"] == 0 else None
 
 
-def hard_fit(points: Points, law: Law) -> Found:
+def hard_fit(points: Points, parts: Parts) -> Found:
     """Few starts that agree on the minimum mean that a better one may exist."""
-    starts, reached = law["parametric"].get("starts"), law["parametric"].get("reached")
+    starts, reached = parts["parametric"].get("starts"), parts["parametric"].get("reached")
     if not starts or reached >= 3:
         return None
     return f"only {reached} of {starts} starts reached the best fit", float(reached)
 
 
-def spent_freedom(points: Points, law: Law) -> Found:
+def spent_freedom(points: Points, parts: Parts) -> Found:
     """As many constants as points always fit."""
-    n, minima, part = law["points"]["n"], law["isoflop"]["minima"], law["parametric"]
+    n, minima, part = parts["points"]["n"], parts["isoflop"]["minima"], parts["parametric"]
     known = sum(m["loss"]["value"] is not None for m in minima)
     found = []
     if part.get("objective") is not None and n < 10:
-        found.append(f"{n} runs for the {len(part['coordinates'])} constants of {part['law']}")
-    if known == 3 and law["frontier"]["E"]["value"] is not None:
+        free = len(part["coordinates"]) - len(part["fixed"])
+        found.append(f"{n} runs for the {free} constants of {part['law']}")
+    if known == 3 and parts["frontier"]["E"]["value"] is not None:
         found.append("3 minima for the 3 constants of the frontier: it passes through them all")
     return ("; ".join(found), float(n)) if found else None
 
 
-def untuned_runs(points: Points, law: Law) -> Found:
+def untuned_runs(points: Points, parts: Parts) -> Found:
     """A law is of what models can reach, not of learning rates that do not suit them."""
-    n = law["points"]["untuned"]
+    n = parts["points"]["untuned"]
     text = f"{n} runs are not fitted: others of their size and length had a better learning rate"
     return (text, float(n)) if n else None
 
 
-def skipped_runs(points: Points, law: Law) -> Found:
+def skipped_runs(points: Points, parts: Parts) -> Found:
     """Runs that failed are not missing at random."""
     total = sum(points.left_out.values())
-    told = ", ".join(f"{n} {name}" for name, n in points.left_out.items())
-    return (f"left out: {told}", float(total)) if total else None
+    counts = ", ".join(f"{n} {name}" for name, n in points.left_out.items())
+    return (f"left out: {counts}", float(total)) if total else None
+
+
+def mixed_runs(points: Points, parts: Parts) -> Found:
+    """Runs of different families or objectives follow different laws."""
+    found = []
+    for fact, plural in (("family", "families"), ("objective", "objectives")):
+        if any(fact in row for row in points.facts):
+            runs = Counter(row.get(fact, UNSAID[fact]) for row in points.facts)
+            if len(runs) > 1:
+                each = ", ".join(f"{name} ({n} runs)" for name, n in sorted(runs.items()))
+                found.append((f"{len(runs)} {plural} are fitted as one: {each}", len(runs)))
+    texts = "; ".join(text for text, _ in found)
+    return (texts, float(max(n for _, n in found))) if found else None
 
 
 # code -> (check, threshold in words, source)
-CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
+CHECKS: dict[str, tuple[Callable[[Points, Parts], Found], str, str]] = {
     "warmup_share": (long_warmup, "warmup > 10 % of the tokens", PORIAN),
     "warmup_params": (warmup_beyond_params, "warmup tokens > N", PORIAN),
     "schedule_end": (
@@ -348,15 +369,18 @@ CHECKS: dict[str, tuple[Callable[[Points, Law], Found], str, str]] = {
         "this table, simulated",
     ),
     "untuned": (untuned_runs, "learning rates differ within one size and length", PORIAN),
+    "mixed": (mixed_runs, "runs differ in family or objective", "this table"),
     "left_out": (skipped_runs, "any run that is not done, or was dropped", "this table"),
 }
 
 
-def cautions(points: Points, law: Law) -> list[dict[str, Any]]:
-    """All warnings that apply, in the order of CHECKS."""
+def warnings(points: Points, parts: Parts) -> list[dict[str, Any]]:
+    """All warnings that apply to the points and to the other parts of law.json, in the order of
+    CHECKS: code, message, value, threshold, source.
+    """
     found = []
     for code, (check, threshold, source) in CHECKS.items():
-        answer = check(points, law)
+        answer = check(points, parts)
         if answer:
             message, value = answer
             entry = {"code": code, "message": message, "value": value}

@@ -1,4 +1,4 @@
-"""This file holds what all figures share: palette, axes with round labels, tooltips, looks."""
+"""What all figures share: palette, axes with round labels, tooltips, looks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +45,12 @@ def amount(value: float) -> str:
     return f"{value:.3g}"
 
 
+def response_title(law: dict[str, Any]) -> str:
+    """The axis title of what the fitted law describes."""
+    response = law["parametric"].get("response", "loss")
+    return LOSS if response == "loss" else response.capitalize()
+
+
 def log_axis(values: np.ndarray, title: str, text: Callable[[float], str], pad: float = 1.25):
     """Keyword arguments of a logarithmic axis whose ticks are round numbers, all labelled."""
     low, high = float(np.min(values)) / pad, float(np.max(values)) * pad
@@ -62,9 +68,7 @@ def log_axis(values: np.ndarray, title: str, text: Callable[[float], str], pad: 
 
 
 def log_loss_axis(values: np.ndarray) -> dict[str, Any]:
-    """A logarithmic loss axis: power laws are straight, and early losses do not crowd out the
-    late.
-    """
+    """A logarithmic loss axis: power laws are straight, and early losses leave room for the late."""
     low, high = float(np.min(values)) / 1.03, float(np.max(values)) * 1.03
     ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
     axis = alt.Axis(values=ticks, format="~g") if len(ticks) > 2 else alt.Axis(tickCount=6)
@@ -83,15 +87,13 @@ def loss_axis(values: np.ndarray, title: str = LOSS) -> dict[str, Any]:
     }
 
 
-def told(points: Points, row: int) -> dict[str, Any]:
-    """What hovering over a run shows."""
+def run_row(points: Points, row: int) -> dict[str, Any]:
+    """A run as a row of a chart's data, with what hovering over it shows."""
     n, d, c = (float(v[row]) for v in (points.params, points.tokens, points.flops))
+    counts = {"N": n, "D": d, "C": c, "Loss": float(points.loss[row])}
     return {
         "Run": str(points.run[row]),
-        "N": n,
-        "D": d,
-        "C": c,
-        "Loss": float(points.loss[row]),
+        **{name: value if np.isfinite(value) else None for name, value in counts.items()},
         "Parameters": amount(n),
         "Tokens": amount(d),
         "FLOPs": f"{c:.3g}",
@@ -107,6 +109,36 @@ TOOLTIP = [
     alt.Tooltip("Loss:Q", format=".4f"),
     alt.Tooltip("Kind:N"),
 ]
+
+
+def baseline_rows(points: Points) -> Rows:
+    """The baselines as rows of a chart's data. A count that is unknown or 0 is null."""
+    rows = []
+    for b in points.baselines:
+        counts = {"N": b.params, "D": b.tokens, "C": b.flops}
+        known = {k: float(v) if np.isfinite(v) and v > 0 else None for k, v in counts.items()}
+        texts = {
+            name: amount(known[k]) if known[k] else "unknown"
+            for name, k in (("Parameters", "N"), ("Tokens", "D"), ("FLOPs", "C"))
+        }
+        rows.append({"Run": b.id, "Loss": float(b.loss), "Kind": b.family} | known | texts)
+    return rows
+
+
+def baseline_layers(rows: Rows, x: str, at: dict[str, Any]) -> list[alt.Chart]:
+    """Labelled squares at the rows' place on the x axis (N, D or C) of a plot; a labelled rule
+    across the plot where that place is unknown. `at` holds the plot's own x and y.
+    """
+    layers = []
+    if known := [row for row in rows if row[x] is not None]:
+        base = alt.Chart(data(known)).encode(x=at["x"], y=at["y"], tooltip=TOOLTIP)
+        layers.append(base.mark_point(shape="square", size=90, filled=True, color=INK, opacity=1))
+        layers.append(base.mark_text(align="left", dx=9, color=INK).encode(text="Run:N"))
+    if unknown := [row for row in rows if row[x] is None]:
+        base = alt.Chart(data(unknown)).encode(y=at["y"], tooltip=TOOLTIP)
+        layers.append(base.mark_rule(color=INK, strokeDash=[2, 3]))
+        layers.append(base.mark_text(align="left", x=4, dy=-6, color=INK).encode(text="Run:N"))
+    return layers
 
 
 def shown(points: Points) -> range:
@@ -146,11 +178,3 @@ def finish(chart: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
         )
         .configure_legend(titleFontWeight=500, symbolStrokeWidth=2, symbolOpacity=1, **text)
     )  # fmt: skip
-
-
-def spoken(v: dict[str, Any], text: Callable[[float], str]) -> str:
-    """'1.2M [1.1M, 1.4M]'."""
-    if v["value"] is None:
-        return "—"
-    span = "" if v["lo"] is None else f" [{text(v['lo'])}, {text(v['hi'])}]"
-    return text(v["value"]) + span

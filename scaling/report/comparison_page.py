@@ -1,4 +1,4 @@
-"""This file draws a comparison of ladders and writes its page, which opens offline."""
+"""The page of a comparison of ladders, with its figures; it opens offline."""
 
 import json
 from collections.abc import Sequence
@@ -19,18 +19,21 @@ from scaling.report.axes import (
     TOOLTIP,
     VERMILION,
     Rows,
+    baseline_layers,
+    baseline_rows,
     data,
     finish,
     log_axis,
     loss_axis,
     power_of_ten,
     shown,
-    told,
+    run_row,
 )
 from scaling.fits.comparison import Ladder, measured_in
 from scaling.report.figures import Figure
 from scaling.drafts import write
-from scaling.report.page import PAGE, PNG_SCALE, card, escape, figure_block, fluid_spec, spoken
+from scaling.report.page import PAGE, PNG_SCALE, card, figure_block, fluid_spec
+from scaling.report.wording import escape, interval_html
 
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, INK)
@@ -68,12 +71,17 @@ def frontiers(ladders: Sequence[Ladder], compared: Comparison) -> Figure:
     for ladder, part in zip(ladders, compared["ladders"], strict=True):
         points = measured_in(ladder.points.select(~ladder.points.holdout), compared["measure"])
         own = {"Ladder": ladder.name}
-        dots += [told(points, row) | own for row in shown(points)]
+        dots += [run_row(points, row) | own for row in shown(points)]
         lines += [{"C": c, "Loss": v, "lo": lo, "hi": hi} | own for c, v, lo, hi in part["band"]]
     common = [pair["losses"] for pair in compared["pairs"] if "losses" in pair]
     rows = [*dots, *lines]
     heights = [row[key] for row in rows for key in ("Loss", "lo", "hi") if row.get(key)]
-    x = log_axis(np.array([row["C"] for row in rows]), FLOPS, power_of_ten)
+    counted = [row for ladder in ladders for row in baseline_rows(ladder.points)]
+    if compared["measure"] != "loss":
+        counted = []  # their loss is known in nats per token alone
+    heights += [row["Loss"] for row in counted]
+    flops = [row["C"] for row in [*rows, *counted] if row["C"]]
+    x = log_axis(np.array(flops), FLOPS, power_of_ten)
     y = loss_axis(np.array(heights), f"Loss ({compared['unit']})")
     names = [part["name"] for part in compared["ladders"]]
     color = colour(names, names, "top-right")
@@ -90,6 +98,7 @@ def frontiers(ladders: Sequence[Ladder], compared: Comparison) -> Figure:
     ]  # fmt: skip
     if lines[0]["lo"] is not None:
         layers.insert(1, alt.Chart(data(lines)).mark_area(opacity=0.2).encode(**edges))
+    layers += baseline_layers(counted, "C", {"x": at["x"], "y": at["y"]})
     caption = (
         "All runs, and the lowest loss that compute buys on each ladder, with its 90 % interval "
         f"({compared['method']} method). The losses that are compared are shaded."
@@ -217,7 +226,7 @@ def cards(compared: Comparison) -> str:
         known = {True: "significant", False: "not significant", None: "no interval"}
         p = "" if pair["p"] is None else f", p = {pair['p']:.2g}"
         note = f"times less compute at equal loss; {known[pair['significant']]}{p}"
-        value = "× " + spoken(pair["multiplier"], ".3f")
+        value = "× " + interval_html(pair["multiplier"], ".3f")
         blocks.append(card(title, value, note, "good" if pair["significant"] else ""))
     return "\n".join(blocks)
 
@@ -252,9 +261,9 @@ def pairs(compared: Comparison) -> str:
         known = "" if pair["trend_p"] is None else f"p = {pair['trend_p']:.2g}"
         cells = [
             escape(f"{pair['other']} against {pair['baseline']}"), losses,
-            spoken(pair["multiplier"], ".3f"),
-            spoken(other, ".3f") + f" <small>{other['method']}</small>",
-            spoken(pair["trend"], ".3f") + f" <small>{known}</small>",
+            interval_html(pair["multiplier"], ".3f"),
+            interval_html(other, ".3f") + f" <small>{other['method']}</small>",
+            interval_html(pair["trend"], ".3f") + f" <small>{known}</small>",
         ]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     names = (

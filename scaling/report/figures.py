@@ -1,6 +1,6 @@
-"""This file draws the figures of a report: one Vega-Lite chart each, for the page and for print.
+"""The figures of a report: one Vega-Lite chart each, for the page and for print.
 
-Every figure is made of `points` and of law.json alone, so that a reader can redraw it.
+Every figure is made of `points` and law.json alone, so that a reader can redraw it.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from scaling.intervals import interval_text
 from scaling.report.axes import (
     BLUE,
     FLOPS,
@@ -24,6 +25,8 @@ from scaling.report.axes import (
     Figure,
     Rows,
     amount,
+    baseline_layers,
+    baseline_rows,
     data,
     finish,
     log_axis,
@@ -31,11 +34,18 @@ from scaling.report.axes import (
     log_loss_axis,
     loss_axis,
     power_of_ten,
+    response_title,
     shown,
-    spoken,
-    told,
+    run_row,
 )
-from scaling.report.law_figures import clouds, exponents, plane, residuals
+from scaling.laws.optimal_split import optimal_params
+from scaling.report.law_figures import (
+    clouds,
+    exponents,
+    plane,
+    residuals,
+    split_coordinates,
+)
 from scaling.table import Points
 
 Law = dict[str, Any]
@@ -56,10 +66,12 @@ def curves(points: Points, law: Law) -> Figure | None:
             if tokens > 0 and np.isfinite(loss):
                 so_far = {"D": tokens, "C": tokens * per_token, "Loss": float(loss)}
                 text = {"Tokens": amount(tokens), "FLOPs": f"{tokens * per_token:.3g}"}
-                rows.append(told(points, row) | so_far | text)
+                rows.append(run_row(points, row) | so_far | text)
     if not rows:
         return None
-    losses, flops = np.array([r["Loss"] for r in rows]), np.array([r["C"] for r in rows])
+    counted = baseline_rows(points)
+    every = [*rows, *counted]
+    losses, flops = (np.array([r[k] for r in every if r[k]]) for k in ("Loss", "C"))
     x, y = log_axis(flops, FLOPS, power_of_ten), log_loss_axis(losses)
     base = alt.Chart(data(rows)).encode(
         x=alt.X("C:Q", **x),
@@ -81,6 +93,7 @@ def curves(points: Points, law: Law) -> Figure | None:
         line = alt.Chart(data(lowest)).mark_line(color=VERMILION, strokeWidth=2.5)
         layers.append(line.encode(x=alt.X("C:Q", **x), y=alt.Y("Loss:Q", **y)))
         caption += " Red: the envelope that approach 1 reads."
+    layers += baseline_layers(counted, "C", {"x": alt.X("C:Q", **x), "y": alt.Y("Loss:Q", **y)})
     return Figure("loss_curves", "Loss curves", caption, finish(alt.layer(*layers)))
 
 
@@ -97,15 +110,16 @@ def isoflop(points: Points, law: Law) -> Figure | None:
     if not budgets:
         return None
     named = [{"Budget": f"{power_of_ten(m['flops'])} FLOPs", **m} for m in budgets]
-    dots = [told(points, row_of[r]) | key(m) for m in named for r in m["runs"]]
+    dots = [run_row(points, row_of[r]) | key(m) for m in named for r in m["runs"]]
     lines = [key(m) | {"N": n, "Loss": v} for m in named for n, v in m["parabola"]]
     best = [
         {"Budget": m["Budget"], "N": m["params"]["value"], "Loss": m["loss"]["value"],
-         "Optimal N": spoken(m["params"], amount), "Lowest loss": spoken(m["loss"], nats)}
+         "Optimal N": interval_text(m["params"], amount), "Lowest loss": interval_text(m["loss"], nats)}
         for m in named if m["params"]["value"]
     ]  # fmt: skip
-    every = [*dots, *lines, *best]
-    x = log_axis(np.array([r["N"] for r in every]), PARAMS, amount)
+    counted = baseline_rows(points)
+    every = [*dots, *lines, *best, *counted]
+    x = log_axis(np.array([r["N"] for r in every if r["N"]]), PARAMS, amount)
     y = loss_axis(np.array([r["Loss"] for r in every]))
     at = {"x": alt.X("N:Q", **x), "y": alt.Y("Loss:Q", **y)}
     at |= {"color": budget_color(named), "detail": "Budget:N"}
@@ -119,6 +133,7 @@ def isoflop(points: Points, law: Law) -> Figure | None:
             shape="diamond", size=150, filled=True, opacity=1, color=VERMILION
         )
         layers.append(mark.encode(x=at["x"], y=at["y"], tooltip=tips))
+    layers += baseline_layers(counted, "N", {"x": at["x"], "y": at["y"]})
     found = sum(m["params"]["value"] is not None for m in named)
     caption = (
         f"Each budget's runs with the {law['settings']['interpolation']} through the points around "
@@ -146,7 +161,7 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
         return None
     dots = [
         {"C": m["flops"], "Value": m[column]["value"], "lo": m[column]["lo"], "hi": m[column]["hi"],
-         "FLOPs": f"{m['flops']:.3g}", "Optimum": spoken(m[column], amount)}
+         "FLOPs": f"{m['flops']:.3g}", "Optimum": interval_text(m[column], amount)}
         for m in minima
     ]  # fmt: skip
     flops = np.geomspace(min(points.flops.min(), minima[0]["flops"]), points.flops.max(), 40)
@@ -161,7 +176,8 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
     lines = [{"C": c, "Value": v, "lo": b[0], "hi": b[1], "Law": own} for c, v, b in columns]
     if law["optimum"]:
         other = f"parametric law, C^{law['parametric'][letter]['value']:.3f}"
-        best = parametric_optimum(law["parametric"], flops)[column]
+        n = optimal_params(split_coordinates(law), flops)
+        best = {"params": n, "tokens": flops / 6 / n}[column]
         lines += [{"C": c, "Value": v, "Law": other} for c, v in zip(flops, best, strict=True)]
     x = log_axis(flops, FLOPS, power_of_ten, pad=1.1)
     heights = [r[k] for r in [*lines, *dots] for k in ("Value", "lo", "hi") if r.get(k)]
@@ -189,18 +205,10 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
     return Figure(name, f"Optimal {title.lower()}", caption, finish(chart, 420, 320), half=True)
 
 
-def parametric_optimum(part: Law, flops: np.ndarray) -> dict[str, np.ndarray]:
-    """N*(C) and D*(C) of the parametric law, Hoffmann et al. 2022, eq. 4."""
-    a_, b_, alpha, beta = (part[k]["value"] for k in ("A", "B", "alpha", "beta"))
-    scale = (alpha * a_ / (beta * b_)) ** (1 / (alpha + beta))
-    params = scale * (flops / 6) ** (beta / (alpha + beta))
-    return {"params": params, "tokens": flops / 6 / params}
-
-
 def frontier(points: Points, law: Law) -> Figure | None:
     """Loss against compute: every run, the frontier with its band, predictions and outcomes."""
     part = law["frontier"]
-    dots = [told(points, row) for row in shown(points) if not points.holdout[row]]
+    dots = [run_row(points, row) for row in shown(points) if not points.holdout[row]]
     lines = [{"C": c, "Loss": v, "lo": lo, "hi": hi} for c, v, lo, hi in part["band"]]
     name = "frontier E + K C^-γ of the minima"
     if not lines and part["implied"]:
@@ -212,14 +220,16 @@ def frontier(points: Points, law: Law) -> Figure | None:
         return None
     best = [
         {"C": m["flops"], "Loss": m["loss"]["value"], "FLOPs": f"{m['flops']:.3g}",
-         "Lowest loss": spoken(m["loss"], nats)}
+         "Lowest loss": interval_text(m["loss"], nats)}
         for m in law["isoflop"]["minima"] if m["loss"]["value"]
     ]  # fmt: skip
-    held = held_out(law)
+    held, counted = held_out(law), baseline_rows(points)
     heights = [
-        r[k] for r in [*dots, *lines, *held] for k in ("Loss", "lo", "hi", "Outcome") if r.get(k)
+        r[k] for r in [*dots, *lines, *held, *counted]
+        for k in ("Loss", "lo", "hi", "Outcome") if r.get(k)
     ]
-    x = log_axis(np.array([r["C"] for r in [*dots, *lines, *held]]), FLOPS, power_of_ten)
+    every = [r["C"] for r in [*dots, *lines, *held, *counted] if r["C"]]
+    x = log_axis(np.array(every), FLOPS, power_of_ten)
     y = loss_axis(np.array(heights))
     at = {"x": alt.X("C:Q", **x), "y": alt.Y("Loss:Q", **y)}
     # One scale for all layers, so that the legend names what each colour means.
@@ -246,6 +256,7 @@ def frontier(points: Points, law: Law) -> Figure | None:
         .encode(**at, tooltip=tips),
     ]
     layers += held_layers(held, at, edges, y, series) if held else []
+    layers += baseline_layers(counted, "C", at)
     caption = (
         "The lowest loss that a budget of compute buys, extrapolated, with its 90 % interval. "
         "Predictions were made from the fitted runs alone."
@@ -269,7 +280,7 @@ def held_out(law: Law) -> Rows:
                 "lo": loss["lo"],
                 "hi": loss["hi"],
                 "Outcome": entry["outcome"],
-                "Predicted": spoken(loss, nats),
+                "Predicted": interval_text(loss, nats),
                 "Error": "—" if entry["outcome"] is None else f"{entry['error']:+.2%}",
             }
         )
@@ -305,18 +316,19 @@ def prediction(points: Points, law: Law) -> Figure | None:
     said = [("parametric law", loss), ("frontier", entry.get("frontier") or {"value": None})]
     rows = [
         {"Law": name, "Loss": v["value"], "lo": v["lo"], "hi": v["hi"],
-         "Predicted": spoken(v, nats)}
+         "Predicted": interval_text(v, nats)}
         for name, v in said if v["value"] is not None
     ]  # fmt: skip
     came = [] if entry["outcome"] is None else [{"Loss": entry["outcome"], "Law": rows[0]["Law"]}]
     values = [r[k] for r in [*rows, *came] for k in ("Loss", "lo", "hi") if r.get(k)]
-    x = alt.X("Loss:Q", **loss_axis(np.array(values)))
+    title = response_title(law)
+    x = alt.X("Loss:Q", **loss_axis(np.array(values), title))
     y = alt.Y("Law:N", title=None, sort=[name for name, _ in said], scale=alt.Scale(padding=0.6))
     tips = [alt.Tooltip("Law:N"), alt.Tooltip("Predicted:N")]
     base = alt.Chart(data(rows))
     layers = [
         base.mark_rule(strokeWidth=4, color=ORANGE).encode(
-            x=alt.X("lo:Q", **loss_axis(np.array(values))), x2="hi:Q", y=y),
+            x=alt.X("lo:Q", **loss_axis(np.array(values), title)), x2="hi:Q", y=y),
         base.mark_circle(size=120, color=ORANGE, opacity=1).encode(x=x, y=y, tooltip=tips),
     ]  # fmt: skip
     if came:

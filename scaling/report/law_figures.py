@@ -1,5 +1,5 @@
-"""This file draws the fitted law itself: its plane of N and D, what it leaves over, how surely its
-constants are known, and how far they depend on the analysis.
+"""Figures of the fitted law itself: its plane of N and D, its residuals, the uncertainty of its
+constants, and how far they depend on the analysis.
 """
 
 from typing import Any
@@ -20,6 +20,8 @@ from scaling.report.axes import (
     Figure,
     Rows,
     amount,
+    baseline_layers,
+    baseline_rows,
     data,
     finish,
     log_axis,
@@ -27,9 +29,10 @@ from scaling.report.axes import (
     loss_axis,
     power_of_ten,
     shown,
-    told,
+    run_row,
 )
-from scaling.laws.laws import LAWS, optimal_params
+from scaling.laws import LAWS
+from scaling.laws.optimal_split import optimal_params
 from scaling.table import Points
 
 Law = dict[str, Any]
@@ -48,9 +51,12 @@ def plane(points: Points, law: Law) -> Figure | None:
     """Every run in the plane of N and D, the law's contours of loss and its efficient frontier."""
     if not law["optimum"]:
         return None
-    theta = np.array(law["parametric"]["coordinates"])
-    n_span = points.params.min() / 1.6, points.params.max() * 1.6
-    d_span = points.tokens.min() / 1.6, points.tokens.max() * 1.6
+    theta = split_coordinates(law)
+    counted = [row for row in baseline_rows(points) if row["N"] and row["D"]]
+    every_n = [*points.params, *(row["N"] for row in counted)]
+    every_d = [*points.tokens, *(row["D"] for row in counted)]
+    n_span = min(every_n) / 1.6, max(every_n) * 1.6
+    d_span = min(every_d) / 1.6, max(every_d) * 1.6
     x = log_axis(np.array(n_span), PARAMS, amount, pad=1.0)
     y = log_axis(np.array(d_span), TOKENS, amount, pad=1.0)
     at = {"x": alt.X("N:Q", **x), "y": alt.Y("D:Q", **y)}
@@ -65,7 +71,7 @@ def plane(points: Points, law: Law) -> Figure | None:
     named = [row for row in lines if row["Named"]]
     budgets = iso_compute(points, n_span, d_span)
     best = efficient(theta, points, n_span, d_span)
-    runs = [told(points, row) for row in shown(points)]
+    runs = [run_row(points, row) for row in shown(points)]
     minima = [
         {"N": m["params"]["value"], "D": m["tokens"]["value"]}
         for m in law["isoflop"]["minima"] if m["params"]["value"]
@@ -86,6 +92,7 @@ def plane(points: Points, law: Law) -> Figure | None:
             shape="diamond", size=130, color=VERMILION, filled=False, strokeWidth=2, opacity=1
         ).encode(**at),
     ]  # fmt: skip
+    layers += baseline_layers(counted, "N", at)
     drawn = ", open diamonds the iso-FLOP minima" if minima else ""
     caption = (
         "Runs, coloured by their loss, over the law's contours of equal loss. Red: the efficient "
@@ -93,6 +100,12 @@ def plane(points: Points, law: Law) -> Figure | None:
     )
     chart = finish(alt.layer(*layers), height=440)
     return Figure("plane", "Loss in the plane of N and D", caption, chart)
+
+
+def split_coordinates(law: Law) -> np.ndarray:
+    """log A, log B, log E, α, β [5] of the fitted law, which has a split."""
+    part = law["parametric"]
+    return LAWS[part["name"]].split_coordinates(np.array(part["coordinates"]))
 
 
 def kind(points: Points) -> alt.Shape:
@@ -104,7 +117,7 @@ def kind(points: Points) -> alt.Shape:
 
 def contours(theta: np.ndarray, n_span: tuple[float, float], d_span: tuple[float, float]) -> Rows:
     """Points along lines of equal loss: D of N in closed form, within the spans."""
-    a, b, e, alpha, beta = theta[:5]
+    a, b, e, alpha, beta = theta
     corner = [
         float(np.exp(a - alpha * np.log(n)) + np.exp(b - beta * np.log(d)) + np.exp(e))
         for n, d in zip(n_span, d_span, strict=True)
@@ -149,29 +162,38 @@ def efficient(
     """N*(C) and D*(C) of the law, within the spans."""
     spent = 6 * points.params * points.tokens
     flops = np.geomspace(spent.min() / 1e4, spent.max() * 1e4, 4 * FINENESS)
-    n = optimal_params(theta[:5], flops)
+    n = optimal_params(theta, flops)
     d = flops / 6 / n
     inside = (n >= n_span[0]) & (n <= n_span[1]) & (d >= d_span[0]) & (d <= d_span[1])
     return [{"N": float(a), "D": float(b)} for a, b in zip(n[inside], d[inside], strict=True)]
 
 
 def residuals(points: Points, law: Law) -> Figure | None:
-    """Measured over predicted loss, against tokens: what the law leaves over."""
+    """Measured over predicted values, against tokens or, where they are unknown, against the law's
+    first input.
+    """
     part = law["parametric"]
     if part.get("objective") is None:
         return None
-    law_loss = LAWS[part["name"]].loss(np.array(part["coordinates"]), points.columns())
-    off = 100 * (points.loss / law_loss - 1)
-    rows = [told(points, row) | {"Residual": float(off[row])} for row in shown(points)]
-    x = log_axis(points.tokens, TOKENS, amount)
+    fitted = LAWS[part["name"]]
+    columns = points.columns()
+    off = 100 * (points.response(fitted) / fitted.loss(np.array(part["coordinates"]), columns) - 1)
+    name = "tokens" if np.isfinite(points.tokens).all() else fitted.inputs[0]
+    rows = [
+        run_row(points, row) | {"X": float(columns[name][row]), "Residual": float(off[row])}
+        for row in shown(points)
+    ]
+    x = log_axis(columns[name], {"tokens": TOKENS, "params": PARAMS}.get(name, name), amount)
+    sized = np.isfinite(points.params).all()
+    color = log_color("N", points.params, PARAMS, amount) if sized else alt.value(BLUE)
     y = loss_axis(np.append(off, 0.0), "Measured over law (%)")
     tips = [*TOOLTIP, alt.Tooltip("Residual:Q", format="+.3f", title="Residual (%)")]
     marks = alt.Chart(data(rows)).mark_point(size=65, filled=True, opacity=0.9)
     zero = alt.Chart(data([{"Residual": 0}])).mark_rule(color=INK, strokeDash=[4, 3])
     chart = zero.encode(y=alt.Y("Residual:Q", **y)) + marks.encode(
-        x=alt.X("D:Q", **x),
+        x=alt.X("X:Q", **x),
         y=alt.Y("Residual:Q", **y),
-        color=log_color("N", points.params, PARAMS, amount),
+        color=color,
         shape=kind(points),
         tooltip=tips,
     )
@@ -185,9 +207,10 @@ def clouds(law: Law) -> list[Figure]:
     drawn = part.get("cloud") or {}
     if not law["optimum"] or not drawn:
         return []
+    _, _, floor, alpha, beta = part["split"]
     pairs = (
-        ("exponents_cloud", "alpha", "beta", "Exponents", "α, of N", "β, of D"),
-        ("floor_cloud", "E", "a", "Floor and split", "E (nats per token)", "Exponent a of N*(C)"),
+        ("exponents_cloud", alpha, beta, "Exponents", "α, of N", "β, of D"),
+        ("floor_cloud", floor, "a", "Floor and split", "E (nats per token)", "Exponent a of N*(C)"),
     )
     found = []
     for name, first, second, title, x_title, y_title in pairs:

@@ -1,6 +1,4 @@
-"""This file writes the report of a study: one HTML file that opens offline, and what it was made
-of.
-"""
+"""The report of a fit: one HTML file that opens offline, beside the files that it was made of."""
 
 import importlib.util
 import json
@@ -10,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from scaling.fits.warnings import FAR
+from scaling.csv_file import to_csv
 from scaling.drafts import write
+from scaling.intervals import FAR
 from scaling.report.wording import (
     citation,
     constants,
     conventions,
     escape,
+    interval_html,
     methods,
     optimum,
     sensitivity,
-    spoken,
     warnings,
 )
-from scaling.table import Points, to_csv
+from scaling.table import Points
 
 PAGE = Path(__file__).with_name("page.html")
 MOST_ROWS = 500
@@ -112,33 +111,44 @@ def cards(law: dict[str, Any]) -> str:
     shown, part = [], law["holdout"]
     entry = (part["registered"] or part["runs"] or [None])[-1]
     if (entry and part["n"] <= 1) or part["registered"]:
-        shown += prediction_cards(entry)
+        shown += prediction_cards(entry, law["parametric"].get("response", "loss"))
     elif part["mean_error"] is not None:
         note = f"{part['n']} held-out runs, at most {part['max_error']:.2%}"
         shown.append(card("Mean held-out error", f"{part['mean_error']:.2%}", note))
     parametric, isoflop = law["parametric"], law["isoflop"]
-    if "reason" not in parametric and "E" in parametric:
-        shown.append(card("Irreducible loss E", spoken(parametric["E"], ".3f"), "nats per token"))
+    floor = parametric.get("floor")
+    if floor:
+        response = parametric["response"]
+        note = "nats per token" if response == "loss" else ""
+        value = interval_html(parametric[floor], ".3f")
+        shown.append(card(f"Irreducible {response} {floor}", value, note))
     split = parametric["a"] if law["optimum"] else {"value": None}
     a = isoflop["a"] if "reason" not in isoflop else split
     how = "iso-FLOP minima" if "reason" not in isoflop else "parametric law"
     if a["value"] is not None:
-        shown.append(card("N* ∝ C^a", spoken(a, ".3f"), how))
+        shown.append(card("N* ∝ C^a", interval_html(a, ".3f"), how))
     return "\n".join(shown)
 
 
-def prediction_cards(entry: dict[str, Any]) -> list[str]:
+def prediction_cards(entry: dict[str, Any], response: str) -> list[str]:
     """Prediction, outcome, error."""
     loss, target = entry.get("loss") or entry["predicted"], entry.get("target", entry)
+    registered = "made" in entry
     made = (
         f"written {escape(entry['made'][:16].replace('T', ' '))} UTC"
-        if "made" in entry
+        if registered
         else "fitted without that run"
     )
-    size = f"{target['params']:.3g} parameters, {target['tokens']:.3g} tokens"
-    if entry.get("extrapolation", 0) > FAR:
+    size = ", ".join(
+        f"{target[name]:.3g} {word}"
+        for name, word in (("params", "parameters"), ("tokens", "tokens"))
+        if target[name] is not None
+    )
+    if (entry.get("extrapolation") or 0) > FAR:
         made += f"; extrapolated {entry['extrapolation']:.3g}-fold in compute, so too narrow"
-    shown = [card("Predicted loss", spoken(loss), f"{escape(target['run'])}: {size}; {made}")]
+    about = "; ".join(part for part in (size, made) if part)
+    title = f"Predicted {response}"
+    shown = [card(title, interval_html(loss), f"{escape(target['run'])}: {about}")]
     if entry["outcome"] is None:
         return [*shown, card("Outcome", "—", "the run has not finished")]
     verdict = {True: "inside the interval", False: "outside the interval", None: ""}[
@@ -147,7 +157,7 @@ def prediction_cards(entry: dict[str, Any]) -> list[str]:
     kind = {True: "good", False: "bad", None: ""}[entry["inside"]]
     return [
         *shown,
-        card("Outcome", f"{entry['outcome']:.4g}", "nats per token"),
+        card("Outcome", f"{entry['outcome']:.4g}", "nats per token" if response == "loss" else ""),
         card("Error", f"{entry['error']:+.2%}", verdict, kind),
     ]
 
@@ -178,25 +188,33 @@ def trials(points: Points) -> str:
         "epochs",
         "learning rate",
         "s",
+        *(escape(name) for name in points.other),
         "",
     ]
     rows = []
     every = np.argsort(points.flops, kind="stable")[:MOST_ROWS]
     for i in every:
-        told = points.facts[i] if points.facts else {}
+        facts = points.facts[i] if points.facts else {}
         n, d = float(points.params[i]), float(points.tokens[i])
         cells = [
             escape(points.run[i]),
-            *(f"{v:.3g}" for v in (n, d, points.flops[i])),
-            f"{points.loss[i]:.4f}",
-            f"{points.loss_se[i]:.4f}" if np.isfinite(points.loss_se[i]) else "",
-            told_as(told, "bits_per_byte", ".4f"),
-            f"{d / n:.3g}",
-            told_as(told, "epochs_of_data", ".3g"),
-            told_as(told, "learning_rate", ".3g"),
-            told_as(told, "seconds", ".3g"),
+            *(number_cell(v, ".3g") for v in (n, d, points.flops[i])),
+            number_cell(points.loss[i], ".4f"),
+            number_cell(points.loss_se[i], ".4f"),
+            number_cell(facts.get("bits_per_byte"), ".4f"),
+            number_cell(d / n, ".3g"),
+            number_cell(facts.get("epochs_of_data"), ".3g"),
+            number_cell(facts.get("learning_rate"), ".3g"),
+            number_cell(facts.get("seconds"), ".3g"),
+            *(number_cell(values[i], ".4g") for values in points.other.values()),
             "held out" if points.holdout[i] else "",
         ]
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    for b in points.baselines:
+        counts = (b.params, b.tokens, b.flops)
+        cells = [escape(b.id), *(number_cell(v if v > 0 else None, ".3g") for v in counts)]
+        cells += [number_cell(b.loss, ".4f"), number_cell(b.loss_se, ".4f")]
+        cells += [""] * (len(names) - len(cells) - 1) + [escape(f"baseline, {b.family}")]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in names)
     more = (
@@ -207,8 +225,9 @@ def trials(points: Points) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
 
 
-def told_as(told: dict[str, Any], name: str, form: str) -> str:
-    return format(told[name], form) if name in told else ""
+def number_cell(value: float | None, form: str) -> str:
+    """A number as a cell of a table, empty where it is unknown."""
+    return format(value, form) if value is not None and np.isfinite(value) else ""
 
 
 def settings(points: Points, law: dict[str, Any]) -> str:
@@ -228,9 +247,7 @@ def settings(points: Points, law: dict[str, Any]) -> str:
 
 
 def read_configs(points: Points) -> list[dict[str, Any]]:
-    """The config.json of every run, flat ({'model.d_model': 64}); none where the points come from
-    a CSV.
-    """
+    """The config.json of every run, flat ({'model.d_model': 64}); none for points from a CSV."""
     root = Path(points.source)
     folders = {
         path.parent.name: path

@@ -1,4 +1,4 @@
-"""This file turns law.json into the tables and paragraphs of the report."""
+"""The tables and paragraphs of the report, from law.json."""
 
 import html
 from typing import Any
@@ -13,7 +13,7 @@ COUNTS = {
     "with_head": "the parameters without the input embedding, with the head",
 }
 SPENT = {
-    "6nd": "6 N D unless the table tells it",
+    "6nd": "6 N D unless the table has it",
     "kaplan": "counted as in Kaplan et al. 2020",
     "chinchilla": "counted as in Hoffmann et al. 2022, appendix F",
     "palm": "counted as in Chowdhery et al. 2022, appendix B",
@@ -24,7 +24,7 @@ def escape(text: Any) -> str:
     return html.escape(str(text))
 
 
-def spoken(v: dict[str, Any] | None, form: str = ".4g") -> str:
+def interval_html(v: dict[str, Any] | None, form: str = ".4g") -> str:
     """A value with its interval in small print."""
     if v is None or v["value"] is None:
         return "—"
@@ -62,8 +62,15 @@ def constants(law: dict[str, Any]) -> str:
                 f"No law: {escape(part['reason'])}</td></tr>"
             )
             continue
-        names = [n for n, v in part.items() if isinstance(v, dict) and "value" in v]
-        values = "".join(f"<span><i>{n}</i> = {spoken(part[n])}</span>" for n in names)
+        of_part = [n for n, v in part.items() if isinstance(v, dict) and "value" in v]
+        names = part.get("constants", of_part)
+        fixed = part.get("fixed", {})
+        values = "".join(
+            f"<span><i>{escape(n)}</i> = {interval_html(part[n])}"
+            + ("<small> fixed</small>" if n in fixed else "")
+            + "</span>"
+            for n in names
+        )
         rows.append(
             f'<tr><th>{name}</th><td>{escape(formula)}</td><td class="flow">{values}</td></tr>'
         )
@@ -88,8 +95,8 @@ def optimum(law: dict[str, Any]) -> str:
     rows = [
         [f"{row['flops']:.3g}"
          + (" <small>extrapolated</small>" if row["extrapolation"] > 1 else ""),
-         *(spoken(row[k], ".3g") for k in ("params", "tokens", "tokens_per_param")),
-         spoken(row["loss"])]
+         *(interval_html(row[k], ".3g") for k in ("params", "tokens", "tokens_per_param")),
+         interval_html(row["loss"])]
         for row in law["optimum"]
     ]  # fmt: skip
     head = ("C (FLOPs)", "N*", "D*", "tokens a parameter", "loss (nats)")
@@ -106,7 +113,7 @@ def sensitivity(law: dict[str, Any]) -> str:
         return ""
     rows = [
         [escape(row["label"]), str(row["n"])]
-        + [spoken(row[k], ".3g") for k in ("E", "alpha", "beta", "a", "b")]
+        + [interval_html(row[k], ".3g") for k in ("E", "alpha", "beta", "a", "b")]
         for row in law["sensitivity"]
     ]
     parts = [table(("Analysis", "points", "E", "α", "β", "a", "b"), rows)]
@@ -134,8 +141,8 @@ def conventions(law: dict[str, Any]) -> str:
         return ""
     rows = [
         [row["params"], row["flops"], f"{row['parametric']['growth']:.3f}"]
-        + [spoken(row["parametric"][k], ".3g") for k in ("E", "alpha", "beta", "a")]
-        + [spoken(row["isoflop"]["a"], ".3g")]
+        + [interval_html(row["parametric"][k], ".3g") for k in ("E", "alpha", "beta", "a")]
+        + [interval_html(row["isoflop"]["a"], ".3g")]
         for row in law["conventions"]
     ]
     head = ("N counted as", "C by", "g", "E", "α", "β", "a, parametric", "a, iso-FLOP")
@@ -163,7 +170,7 @@ def methods(law: dict[str, Any]) -> str:
         text.append(
             f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
             "sum of "
-            f"{LOSSES[part['loss']].format(delta=part['delta'])} of the log-loss with analytic "
+            f"{LOSSES[part['loss']].format(delta=part['delta'])} of the log-{part['response']} with analytic "
             "gradients from "
             f"{part['starts']} starts ({part['reached']} of those polished reached the best "
             "minimum, objective "
@@ -172,6 +179,7 @@ def methods(law: dict[str, Any]) -> str:
             f"{part['condition']:.3g}); the residuals have a root mean square of "
             f"{part['rmse']:.2%} and a mean of "
             f"{part['bias']:+.3%}."
+            + "".join(f" {name} = {v:g} was fixed." for name, v in part["fixed"].items())
             + (
                 " Runs weigh by the inverse square of their standard error."
                 if chosen["weights"] == "loss_se"

@@ -1,11 +1,11 @@
-"""This file gives the tests the published points of Chinchilla, where they are at hand."""
+"""The published points of Chinchilla, where they are at hand."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from scaling.table import read_csv
+from scaling.csv_file import read_csv
 
 EPOCH = Path(__file__).parents[3] / "shared" / "reference" / "chinchilla_epoch.csv"
 

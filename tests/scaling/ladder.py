@@ -1,4 +1,4 @@
-"""This file simulates ladders of runs from a known law, as points and as folders of result.json."""
+"""Simulated ladders of runs from a known law, as points and as folders of result.json."""
 
 import json
 from pathlib import Path

@@ -1,11 +1,13 @@
-"""This file tests reading points: round trips, conventions, and every refusal."""
+"""Tests of reading points: round trips, conventions, and every refusal."""
 
 import json
 
 import numpy as np
 import pytest
 
-from scaling.table import count, read_csv, read_runs, sha256, to_csv
+from scaling.csv_file import read_csv, to_csv
+from scaling.runs import read_runs
+from scaling.table import count, sha256
 from tests.scaling.ladder import components, simulate, write_runs
 
 GOOD = "params,tokens,loss\n1e6,2e7,3.1\n2e6,2e7,3.0\n"

@@ -10,8 +10,8 @@ import pytest
 
 from data.sources.ideal import UNLIMITED, ideal_loss, ideal_points, unlearned, word_classes
 from data.sources.synthetic import Language, entropy
+from scaling.csv_file import read_csv
 from scaling.fits.robust_fit import fit
-from scaling.table import read_csv
 
 ISSUED = Language()
 UNEQUAL = Language(letters=(0.5, 0.3, 0.2), p=0.4, n_values=6, noise=0.05)

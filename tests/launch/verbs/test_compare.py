@@ -1,4 +1,4 @@
-"""This file tests the verb `compare`: folders and tables, names, what it prints and refuses."""
+"""Tests of the verb `compare`: folders and tables, names, what it prints and refuses."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from launch.__main__ import main
 from launch.verbs.compare import named
-from scaling.table import to_csv
+from scaling.csv_file import to_csv
 from tests.scaling.fits.test_comparison import ladder
 from tests.scaling.ladder import simulate, write_runs
 

@@ -1,4 +1,4 @@
-"""This file tests the verb `predict`, and that `fit` adds the outcome without touching the file."""
+"""Tests of the verb `predict`, and that `fit` adds the outcome without touching the file."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from launch.__main__ import main
-from scaling.table import to_csv
+from scaling.csv_file import to_csv
 from tests.scaling.ladder import simulate, write_runs
 
 QUICK = ("--draws=50",)

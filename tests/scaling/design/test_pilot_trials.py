@@ -1,4 +1,4 @@
-"""This file tests the reading of a pilot: known minima, known best rates, edges that are said."""
+"""Tests of the reading of a pilot: known minima, known best rates, edges that are said."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from scaling.design.pilot_trials import (
     best_rate,
     cells,
     extensions,
-    likely_laws,
+    posterior_laws,
     rate_rule,
     read_pilot,
     size_line,
@@ -135,14 +135,14 @@ def test_a_minimum_at_the_edge_is_said_and_sizes_beyond_are_named(shift, side):
     assert extensions(cells(pilot())) == ([], [])  # nothing at an edge: nothing more
 
 
-def test_the_likely_laws_fit_the_pilot_and_differ_where_it_cannot_tell():
+def test_the_posterior_laws_fit_the_pilot_and_differ_where_it_cannot_tell():
     found = read_pilot(pilot(noise=0.003, seed=1))
     assert 0.0015 < found.noise < 0.006 and found.dof == 4
     alpha, beta = found.laws[:, 3:].T
     assert len(found.laws) > 150 and alpha[0] == pytest.approx(TRUTH["alpha"], abs=0.1)
     low, high = np.percentile(beta / (alpha + beta), [5, 95])
     assert low < TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"]) < high
-    sure = likely_laws(found.points, 1e-5, 100)
+    sure = posterior_laws(found.points, 1e-5, 100)
     assert np.std(sure[:, 3]) < 0.5 * np.std(alpha)
 
 

@@ -1,4 +1,4 @@
-"""This file tests plans against brute force, closed forms and published numbers."""
+"""Tests of plans against brute force, closed forms and published numbers."""
 
 import json
 from dataclasses import replace
@@ -16,8 +16,9 @@ from scaling.design.planning import (
     plan,
     read_law,
 )
-from scaling.fits.analysis import Settings, analyse
-from scaling.laws.laws import LAWS
+from scaling.fits.analysis import analyse
+from scaling.laws import LAWS
+from scaling.settings import Settings
 from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss
 
 # Besiroglu et al. 2024, table 1.

@@ -1,4 +1,4 @@
-"""This file tests foretold precision against ladders that are simulated and fitted one by one."""
+"""Tests of foretold precision against ladders that are simulated and fitted one by one."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,13 @@ def repeated():
     found = {name: [] for name in MEASURED}
     for seed in range(LADDERS):
         points = simulate(NOISE, 5000 + seed, held_out=3)
-        fitted = fit_parametric(points, Settings(draws=0)).fitted
+        kept = points.select(~points.holdout)
+        fitted = fit_parametric(kept, Settings(draws=0)).fitted
         for name in ("a", "alpha", "beta", "E"):
             found[name].append(fitted.constants()[name])
         last = points.select(points.holdout)
         found["prediction"].append(np.log(last.loss / fitted.loss(last.columns()))[0])
-        found["a_isoflop"].append(exponents(isoflop(points.select(~points.holdout), 0))["a"][0])
+        found["a_isoflop"].append(exponents(isoflop(kept, 0))["a"][0])
     return {name: width(np.array(values)) for name, values in found.items()}
 
 

@@ -1,4 +1,4 @@
-"""This file tests the whole analysis: law.json, honest intervals, predictions, refusals."""
+"""Tests of the whole analysis: law.json, honest intervals, predictions, refusals."""
 
 import json
 from dataclasses import replace
@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 
 from scaling.design.prediction import read_predictions, write_prediction
-from scaling.fits.analysis import Settings, analyse, fit_parametric, predict
+from scaling.fits.analysis import analyse
+from scaling.fits.parametric import fit_parametric
 from scaling.fits.warnings import critical_batch
-from scaling.table import ARRAYS, read_runs
+from scaling.laws import LAWS
+from scaling.runs import read_runs
+from scaling.settings import Settings
+from scaling.table import ARRAYS, fitted_rows
 from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss, write_runs
 
 QUICK = Settings(draws=40)  # too few for the intervals of the sensitivity table, which take time
 TARGET = {"run": "sim-018", "params": 127e3, "tokens": 4e7, "flops": 3e13}
+
+
+def kept(points):
+    return fitted_rows(points, LAWS["parametric"])
 
 
 def is_value(v):
@@ -67,12 +75,12 @@ def coverage(repetitions, budgets, sizes, span, draws=200):
     hits = dict.fromkeys(("E", "alpha", "beta", "outcome"), 0)
     for seed in range(repetitions):
         points = simulate(0.004, 1000 + seed, budgets, sizes, span)
-        found = fit_parametric(points, Settings(draws=draws, seed=seed))
+        found = fit_parametric(kept(points), Settings(draws=draws, seed=seed))
         drawn = found.fitted.law.constants(found.draws)
         for name in ("E", "alpha", "beta"):
             low, high = np.percentile(drawn[name], [5, 95])
             hits[name] += low <= TRUTH[name] <= high
-        v = found.predict(points.params[-1], points.tokens[-1], seed)
+        v = found.predict({"params": points.params[-1], "tokens": points.tokens[-1]}, seed)
         hits["outcome"] += v["lo"] <= points.loss[-1] <= v["hi"]
     return {name: count / repetitions for name, count in hits.items()}
 
@@ -102,7 +110,7 @@ def test_an_interval_without_the_noise_of_a_run_would_not_be_honest():
     inside = 0
     for seed in range(60):
         points = simulate(0.004, 1000 + seed)
-        found = fit_parametric(points, Settings(draws=150, seed=seed))
+        found = fit_parametric(kept(points), Settings(draws=150, seed=seed))
         row = points.select(points.holdout)
         low, high = np.percentile(found.fitted.law.loss(found.draws, row.columns()), [5, 95])
         inside += low <= row.loss[0] <= high
@@ -110,7 +118,7 @@ def test_an_interval_without_the_noise_of_a_run_would_not_be_honest():
 
 
 def test_predict_is_the_parametric_law():
-    v = predict(simulate(), 1e5, 1e8, QUICK)
+    v = fit_parametric(kept(simulate()), QUICK).predict({"params": 1e5, "tokens": 1e8})
     assert is_value(v) and v["lo"] < v["value"] < v["hi"]
     assert v["value"] == pytest.approx(true_loss(1e5, 1e8), rel=0.01)
 

@@ -1,4 +1,4 @@
-"""This file tests comparisons of ladders whose true compute multiplier is known."""
+"""Tests of comparisons of ladders whose true compute multiplier is known."""
 
 import json
 import re
@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.fits.analysis import Settings
 from scaling.fits.comparison import (
     Ladder,
     compare,
@@ -16,7 +15,8 @@ from scaling.fits.comparison import (
     parametric_frontier,
     two_sided,
 )
-from scaling.table import read_runs
+from scaling.runs import read_runs
+from scaling.settings import Settings
 from tests.scaling.ladder import simulate, true_loss, write_runs
 
 QUICK = Settings(draws=100)
@@ -156,16 +156,16 @@ def test_held_out_runs_take_no_part():
 def test_bits_per_byte_are_another_measure_of_the_same():
     a, b = ladder(1.0, 3), ladder(2.0, 4)
 
-    def told(x):
+    def in_bits(x):
         bits = x.points.loss / np.log(2)
         return replace(
             x, points=replace(x.points, facts=tuple(TOLD | {"bits_per_byte": v} for v in bits))
         )
 
-    nats, bits = pair_of(a, b), pair_of(told(a), told(b), measure="bits_per_byte")
+    nats, bits = pair_of(a, b), pair_of(in_bits(a), in_bits(b), measure="bits_per_byte")
     assert bits["multiplier"]["value"] == pytest.approx(nats["multiplier"]["value"], rel=1e-4)
     assert bits["losses"][0] == pytest.approx(nats["losses"][0] / np.log(2), rel=1e-4)
-    with pytest.raises(ValueError, match="does not tell it for every run"):
+    with pytest.raises(ValueError, match="does not have it for every run"):
         pair_of(a, b, measure="bits_per_byte")
 
 

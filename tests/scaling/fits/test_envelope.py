@@ -1,4 +1,4 @@
-"""This file tests approach 1: the envelope of training curves, and what a decaying learning rate
+"""Tests of approach 1: the envelope of training curves, and what a decaying learning rate
 does to it.
 """
 

@@ -1,4 +1,4 @@
-"""This file tests the fit engine: published constants, convergence, bootstrap."""
+"""Tests of the fit engine: published constants, convergence, bootstrap."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from scaling.fits.minimise import Sample
 from scaling.fits.parametric import fit_parametric
 from scaling.fits.robust_fit import bootstrap, fit, numbered, resample_residuals
 from scaling.fits.sensitivity import OTHER_FITS, other_fits
-from scaling.laws.laws import LAWS
+from scaling.laws import LAWS
 from scaling.settings import Settings
 from tests.scaling.ladder import TRUTH, design, simulate, true_loss
 
@@ -211,11 +211,11 @@ def test_weights_follow_the_standard_errors():
     noisy = weighed.loss * np.exp(sharp * np.random.default_rng(0).standard_normal(len(points)))
     weighed = replace(weighed, loss=noisy)
     settings = Settings(draws=0, objective="squares")
-    plain, told = (
+    plain, weighted = (
         fit_parametric(weighed, replace(settings, weights=name)).fitted.constants()["E"]
         for name in ("none", "loss_se")
     )
-    assert abs(told - TRUTH["E"]) < 0.3 * abs(plain - TRUTH["E"])
+    assert abs(weighted - TRUTH["E"]) < 0.3 * abs(plain - TRUTH["E"])
     with pytest.raises(ValueError, match="has none for sim-003"):
         bad = np.where(np.arange(len(points)) == 3, np.nan, sharp)
         fit_parametric(replace(weighed, loss_se=bad), replace(settings, weights="loss_se"))

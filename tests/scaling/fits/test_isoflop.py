@@ -1,4 +1,4 @@
-"""This file tests iso-FLOP minima: true optima found, edges refused."""
+"""Tests of iso-FLOP minima: true optima found, edges refused."""
 
 from dataclasses import replace
 

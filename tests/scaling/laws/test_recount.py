@@ -1,15 +1,39 @@
-"""This file tests how counting moves an exponent: Pearce & Song's conversion, FLOPs that grow."""
+"""Tests of how counting moves an exponent: Pearce & Song's conversion, FLOPs that grow."""
 
 import numpy as np
 import pytest
 
-from scaling.fits.parametric import frontier_exponents
-from scaling.laws.recount import EMBEDDING, ladder_exponent, recounted_exponent, total_params
+from scaling.laws.law import frontier_exponents
+from scaling.laws.recount import efficient_tokens, ladder_exponent
 
 # Besiroglu et al. 2024, and Hoffmann et al. 2022, as Pearce & Song took them.
 EPOCH = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 HOFFMANN = {"A": 406.4, "B": 410.7, "E": 1.6934, "alpha": 0.3392, "beta": 0.2849}
+# N_total = N + EMBEDDING N^(1/3), N without embeddings: their fit to the Chinchilla family, whose
+# vocabulary is 32,000 and whose width is about 39 times its depth.
+EMBEDDING = 47_491.0
+# The budgets of their figures, at which models of Kaplan's sizes, 768 to 1.5e9, come out best.
+BUDGETS = {False: (10**12.95, 10**20.7), True: (10**13.4, 10**20.7)}
 EXACT = EPOCH["beta"] / (EPOCH["alpha"] + EPOCH["beta"])
+
+
+def total_params(params, embedding=EMBEDDING):
+    """N with embeddings of N without them, eq. 4."""
+    return params + embedding * np.cbrt(params)
+
+
+def recounted_exponent(constants, embedding=EMBEDDING, with_embeddings=False):
+    """The exponent a of N* ∝ C^a that Kaplan et al. would find at their scale: a straight line
+    through the optima of 100 budgets.
+    """
+    params = np.geomspace(1e-3, 1e15, 4000)
+    total = total_params(params, embedding)
+    slope = (params + embedding * np.cbrt(params) / 3) / total
+    counted, growth = (total, np.ones(len(total))) if with_embeddings else (params, slope)
+    flops = 6 * counted * efficient_tokens(constants, total, growth)
+    budgets = np.linspace(*np.log(BUDGETS[with_embeddings]), 100)
+    optima = np.interp(budgets, np.log(flops), np.log(counted))
+    return float(np.polyfit(budgets, optima, 1)[0])
 
 
 def searched_exponent(constants, low, high, embedding=EMBEDDING):

@@ -1,13 +1,14 @@
-"""This file tests what the figures of the law show: contours of equal loss, the frontier, rows."""
+"""Tests of what the figures of the law show: contours of equal loss, the frontier, rows."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("altair")
 
-from scaling.fits.analysis import Settings, analyse
+from scaling.fits.analysis import analyse
+from scaling.settings import Settings
 from scaling.report.law_figures import contours, efficient, exponents, iso_compute, plane
-from scaling.laws.laws import LAWS
+from scaling.laws import LAWS
 from tests.scaling.ladder import TRUTH, best_params, simulate
 
 THETA = np.array(

@@ -1,4 +1,4 @@
-"""This file tests the report and the verb `fit`: self-contained, complete, quick, no jax."""
+"""Tests of the report and the verb `fit`: self-contained, complete, quick, no jax."""
 
 import html
 import json
@@ -14,8 +14,10 @@ import pytest
 
 from launch.errors import BadInput
 from launch.verbs.fit import SETTINGS, main
-from scaling.fits.analysis import Settings, analyse
-from scaling.table import read_csv, sha256, to_csv
+from scaling.fits.analysis import analyse
+from scaling.settings import Settings
+from scaling.csv_file import read_csv, to_csv
+from scaling.table import sha256
 from tests.scaling.ladder import simulate, true_loss, write_runs
 
 pytest.importorskip("altair")
@@ -242,7 +244,7 @@ def test_importing_the_room_is_quick():
     """At most one second of a core, the fastest of three: other work on the machine is not ours."""
     code = (
         "import time; t = time.process_time();"
-        "import scaling.analysis, scaling.prediction, scaling.report;"
+        "import scaling.fits.analysis, scaling.design.prediction, scaling.report.page;"
         "import sys; assert 'altair' not in sys.modules; print(time.process_time() - t)"
     )
     times = [
@@ -266,5 +268,5 @@ def test_ten_thousand_points_take_seconds(tmp_path):
 
 def test_every_setting_is_a_flag_with_the_same_default():
     """--help answers before the room is loaded, so its flags repeat the defaults."""
-    told = {name: default for name, default, _ in SETTINGS}
-    assert told == asdict(Settings())
+    defaults = {name: default for name, default, _ in SETTINGS}
+    assert defaults | {"fix": {}} == asdict(Settings())

@@ -1,0 +1,83 @@
+"""Held-out runs and registered predictions: what the law said of them, and what came out."""
+
+from typing import Any
+
+import numpy as np
+
+from scaling.fits.isoflop import IsoFlop, frontier
+from scaling.fits.parametric import Parametric
+from scaling.intervals import FAR, extrapolation, finite, number
+from scaling.table import Points
+from scaling.validate import Unsupported
+
+SIZES = ("params", "tokens", "flops")
+
+
+def frontier_value(found: IsoFlop, flops: float) -> dict[str, Any]:
+    """The frontier's loss at a compute budget: the best that the minima promise there."""
+    try:
+        fitted, draws = frontier(found)
+    except Unsupported as error:
+        return {**number(None), "reason": str(error)}
+    column = {"flops": np.array([flops])}
+    drawn = fitted.law.loss(draws, column)[:, 0] if len(draws) else None
+    return number(float(fitted.loss(column)[0]), drawn)
+
+
+def describe_holdout(
+    points: Points,
+    parametric: Parametric | None,
+    found: IsoFlop,
+    registered: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Every held-out run: predicted from the others, its outcome, and the error (outcome /
+    prediction - 1). Predictions that were registered before are of the loss.
+    """
+    rows = np.flatnonzero(points.holdout)
+    runs, columns = [], points.columns()
+    for row in rows if parametric is not None else ():
+        law = parametric.law
+        inputs = {name: float(values[row]) for name, values in columns.items()}
+        predicted = parametric.predict(inputs)
+        c = inputs["flops"]
+        best = frontier_value(found, c) if len(rows) <= 10 and law.response == "loss" else None
+        reach = extrapolation(points.select(~points.holdout), c)
+        entry = {"run": str(points.run[row]), **{name: finite(inputs[name]) for name in SIZES}}
+        entry |= {name: inputs[name] for name in law.inputs}
+        entry |= {"extrapolation": finite(reach), "extrapolated": reach > FAR}
+        came = outcome(float(points.response(law)[row]), predicted)
+        runs.append(entry | {"predicted": predicted, "frontier": best} | came)
+    errors = [abs(entry["error"]) for entry in runs]
+    summary = {
+        "n": len(rows),
+        "mean_error": float(np.mean(errors)) if errors else None,
+        "max_error": float(np.max(errors)) if errors else None,
+        "inside": int(sum(bool(entry["inside"]) for entry in runs)) if runs else None,
+        "runs": runs,
+        "registered": [judged(points, record) for record in registered],
+    }
+    if len(rows) and parametric is None:
+        summary["reason"] = "the parametric law could not be fitted"
+    return summary
+
+
+def outcome(value: float, predicted: dict[str, Any]) -> dict[str, Any]:
+    """How a prediction came out."""
+    known = predicted["lo"] is not None
+    return {
+        "outcome": value,
+        "error": value / predicted["value"] - 1,
+        "inside": bool(predicted["lo"] <= value <= predicted["hi"]) if known else None,
+    }
+
+
+def judged(points: Points, record: dict[str, Any]) -> dict[str, Any]:
+    """A prediction that was written before its run, with the outcome where there is one by now."""
+    target = record["target"]
+    rows = np.flatnonzero(points.run == target["run"]) if target.get("run") else np.array([], int)
+    entry = record | {"extrapolated": record.get("extrapolation", 0) > FAR}
+    if not len(rows):
+        return entry | {"outcome": None}
+    # Of several evaluations of the run, the one at the length that was predicted.
+    off = np.abs(np.log(points.tokens[rows] / target["tokens"]))
+    return entry | outcome(float(points.loss[rows[off.argmin()]]), record["loss"])

@@ -1,0 +1,7 @@
+"""LAWS, the table of scaling laws. A new law is a file beside this one and its line here."""
+
+from scaling.laws import additive, data_constrained, kaplan_joint, over_training, power
+from scaling.laws.law import Law
+
+FILES = (additive, power, kaplan_joint, over_training, data_constrained)
+LAWS: dict[str, Law] = {law.name: law for file in FILES for law in file.LAWS}

@@ -1,0 +1,222 @@
+"""What a scaling law is: its formula, its inputs, and all that fits, reports and plans read.
+
+A law maps coordinates theta [S, P] (S sets of P coordinates: starts, or bootstrap draws) and the
+logarithms x of its inputs [n] to the log of its response [S, n] and the gradient [S, P, n].
+A coordinate named log_X is the logarithm of the constant X; any other is the constant itself.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+Inputs = Mapping[str, np.ndarray]
+Evaluate = Callable[[np.ndarray, Inputs], tuple[np.ndarray, np.ndarray]]
+POWER_LAW = (1e-3, 2.0)  # bounds of an exponent: published ones lie below 1
+CLASSICAL = ("params", "tokens", "loss")  # columns of a table that every classical law needs
+# Inputs that follow from other columns where the table does not have them.
+DERIVED = {"flops": ("params", "tokens"), "unique_tokens": ("tokens",)}
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law. `function` and `grid` work on all coordinates, whatever is fixed; `evaluate`,
+    `starts`, `constants` and `loss` take the free ones.
+    """
+
+    name: str
+    formula: str
+    paper: str
+    inputs: tuple[str, ...]  # columns of positive numbers
+    coordinates: tuple[str, ...]
+    function: Evaluate
+    grid: Callable[[Inputs, np.ndarray], np.ndarray]  # (x, log response [n]) -> starts [S, P]
+    response: str = "loss"  # the column that the law describes
+    better: str = "down"  # "up" where a larger response is better, as with an accuracy
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by constant
+    exponents: Mapping[str, str] = field(default_factory=dict)  # constant -> its input
+    floor: str | None = None  # the constant that is the irreducible part of the response
+    # The constants A, B, E, α, β of a law that is E + A N^-α + B D^-β where no data repeat. Such a
+    # law has an optimal split of compute: scaling/laws/optimal_split.py.
+    split: tuple[str, str, str, str, str] | None = None
+    constant_inputs: tuple[str, ...] = ()  # inputs that may take one value in all runs
+    fixed: Mapping[str, float] = field(default_factory=dict)  # constant -> value, never fitted
+
+    def __post_init__(self) -> None:
+        """ValueError where the parts do not fit together."""
+        roles = (*(self.split or ()), *((self.floor,) if self.floor else ()))
+        unknown = [name for name in (*roles, *self.fixed) if name not in self.names]
+        if unknown:
+            raise ValueError(f"law {self.name}: {', '.join(unknown)} is none of its constants")
+        if self.split and (self.response != "loss" or not {"params", "tokens"} <= set(self.inputs)):
+            raise ValueError(
+                f"law {self.name}: a split takes a loss that depends on params, tokens"
+            )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a table must have for this law."""
+        names = [*self.inputs, self.response]
+        if set(names) <= {*CLASSICAL, *DERIVED}:
+            return CLASSICAL
+        sources = [source for name in names for source in DERIVED.get(name, (name,))]
+        return tuple(dict.fromkeys(sources))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The constants that the coordinates stand for, fixed ones included."""
+        return tuple(name.removeprefix("log_") for name in self.coordinates)
+
+    @property
+    def printed(self) -> tuple[str, ...]:
+        """The names of `constants`."""
+        return self.names + (("a", "b", "gamma") if self.split else ())
+
+    @cached_property
+    def free(self) -> list[int]:
+        """The coordinates that are fitted."""
+        return [i for i, name in enumerate(self.names) if name not in self.fixed]
+
+    def complete(self, theta: np.ndarray) -> np.ndarray:
+        """All coordinates [..., P] from the free ones [..., F]."""
+        if not self.fixed:
+            return theta
+        full = np.empty((*np.shape(theta)[:-1], len(self.coordinates)))
+        full[..., self.free] = theta
+        for i, name in enumerate(self.names):
+            if name in self.fixed:
+                value = self.fixed[name]
+                full[..., i] = np.log(value) if self.is_log(i) else value
+        return full
+
+    def is_log(self, index: int) -> bool:
+        """Whether a coordinate is the logarithm of its constant."""
+        return self.coordinates[index].startswith("log_")
+
+    def evaluate(self, theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """Log response [S, n] and its slopes [S, F, n] at free coordinates [S, F]."""
+        log_response, slopes = self.function(self.complete(theta), x)
+        return log_response, slopes[:, self.free] if self.fixed else slopes
+
+    def starts(self, x: Inputs, log_response: np.ndarray) -> np.ndarray:
+        """Free coordinates [S, F] to start a fit from."""
+        starts = self.grid(x, log_response)
+        return np.unique(starts[:, self.free], axis=0) if self.fixed else starts
+
+    def constants(self, theta: np.ndarray) -> dict[str, np.ndarray]:
+        """The constants [S] as papers print them; with a split also a, b and gamma of
+        `optimal_split.frontier_exponents`.
+        """
+        full = self.complete(theta)
+        with np.errstate(over="ignore"):  # a draw of a hopeless fit may hold any amplitude
+            values = {
+                name: np.exp(full[:, i]) if self.is_log(i) else full[:, i]
+                for i, name in enumerate(self.names)
+            }
+        if self.split:
+            values |= frontier_exponents(values[self.split[3]], values[self.split[4]])
+        return values
+
+    def split_coordinates(self, theta: np.ndarray) -> np.ndarray:
+        """log A, log B, log E, α, β [..., 5] of a law that has a split."""
+        full = self.complete(theta)
+        return full[..., [self.names.index(name) for name in self.split]]
+
+    def log_inputs(self, columns: Mapping[str, np.ndarray]) -> Inputs:
+        """The logarithms of the columns that this law reads. ValueError names a missing one."""
+        missing = [name for name in self.inputs if name not in columns]
+        if missing:
+            raise ValueError(
+                f"law={self.name} reads {', '.join(self.inputs)}, and these points have no "
+                f"{', '.join(missing)}; add the column, or choose another law"
+            )
+        return {name: np.log(np.asarray(columns[name], float)) for name in self.inputs}
+
+    def loss(self, theta: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The response at the given columns; [n] for one set of coordinates, [S, n] for many."""
+        x = {name: np.atleast_1d(values) for name, values in self.log_inputs(columns).items()}
+        log_response, _ = self.evaluate(np.atleast_2d(theta), x)
+        return np.exp(log_response[0] if np.ndim(theta) == 1 else log_response)
+
+    def fix(self, values: Mapping[str, float]) -> "Law":
+        """The law with these constants fixed, in the units in which they are printed. ValueError
+        for names that the law does not have and values that it cannot take.
+        """
+        for name, value in values.items():
+            if name not in self.names:
+                raise ValueError(
+                    f"fix={name}={value:g}: law={self.name} has no constant {name} to fix; "
+                    f"use one of {', '.join(self.names)}"
+                )
+            low, high = self.bounds.get(name, (-np.inf, np.inf))
+            low = max(low, 0.0) if self.is_log(self.names.index(name)) else low
+            if not (np.isfinite(value) and low < value < high):
+                span = f"above {low:g}" + (f" and below {high:g}" if np.isfinite(high) else "")
+                span = span if np.isfinite(low) else "finite"
+                raise ValueError(f"fix={name}={value:g}: {name} of law={self.name} must be {span}")
+        if len(values) == len(self.names):
+            raise ValueError(f"fix={','.join(values)} leaves no constant of law={self.name} to fit")
+        return replace(self, fixed=dict(values))
+
+    def best(self, response: np.ndarray) -> int:
+        """The index of the best value."""
+        return int(np.argmin(response) if self.better == "down" else np.argmax(response))
+
+
+def frontier_exponents(
+    alpha: np.ndarray, beta: np.ndarray, growth: float = 1.0
+) -> dict[str, np.ndarray]:
+    """N* ∝ C^a, D* ∝ C^b, L* - E ∝ C^-gamma where a token costs N^growth: Hoffmann et al. 2022,
+    eq. 4, for growth = 1.
+
+    Minimising A N^-α + B D^-β along D = C / N^g gives α N^-α ∝ g β D^-β, hence a = β/(α + gβ).
+    """
+    total = alpha + growth * beta
+    return {"a": beta / total, "b": alpha / total, "gamma": alpha * beta / total}
+
+
+def power_law_bounds(*exponents: str) -> dict[str, tuple[float, float]]:
+    """POWER_LAW for each of the constants."""
+    return dict.fromkeys(exponents, POWER_LAW)
+
+
+def log_sum(*terms: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Log of the sum of exponentials, and the share of each term in it: its gradient."""
+    top = terms[0]
+    for term in terms[1:]:
+        top = np.maximum(top, term)
+    parts = [np.exp(term - top) for term in terms]
+    total = sum(parts)
+    return top + np.log(total), [part / total for part in parts]
+
+
+def unstack(theta: np.ndarray) -> list[np.ndarray]:
+    """The coordinates one by one, each [S, 1] to broadcast against points."""
+    return [theta[:, index, None] for index in range(theta.shape[1])]
+
+
+def without_floor(evaluate: Evaluate, at: int = 2) -> Evaluate:
+    """The function whose coordinate `at` is log E, without it: E = 0."""
+
+    def bare(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        log_loss, slopes = evaluate(np.insert(theta, at, -np.inf, axis=1), x)
+        return log_loss, np.delete(slopes, at, axis=1)
+
+    return bare
+
+
+def with_floor(evaluate: Evaluate) -> Evaluate:
+    """The function plus E, whose logarithm is the last coordinate."""
+
+    def raised(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        above, slopes = evaluate(theta[:, :-1], x)
+        log_loss, (of_law, of_e) = log_sum(above, theta[:, -1:] + 0 * above)
+        return log_loss, np.concatenate([slopes * of_law[:, None], of_e[:, None]], axis=1)
+
+    return raised
+
+
+# Values that the grids of starts combine: exponents, and shares of the two reducible terms.
+EXPONENTS = (0.1, 0.2, 0.35, 0.55, 0.9)
+SHARES = ((0.1, 0.2), (0.3, 0.3), (0.05, 0.05), (0.2, 0.6), (0.6, 0.2))

@@ -1,0 +1,189 @@
+"""Rows of text or numbers become checked points, whether they come from runs or from a CSV."""
+
+from typing import Any
+
+import numpy as np
+
+from scaling.laws.law import CLASSICAL
+from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Baseline, Points
+from scaling.validate import duplicates, listed, not_negative, positive, wrong_units
+
+# What a run says beside its counts; each may be a column of a CSV too.
+FACTS = {
+    "family": str,
+    "objective": str,
+    "bits_per_byte": float,
+    "steps": float,
+    "batch": float,
+    "context_length": float,
+    "epochs_of_data": float,
+    "unique_tokens": float,
+    "vocab_size": float,
+    "learning_rate": float,
+    "warmup_steps": float,
+    "total_steps": float,
+    "schedule": str,
+    "optimizer": str,
+    "seed": float,
+    "dataset": str,
+    "seconds": float,
+    "tokens_per_second": float,
+    "mfu": float,
+    "device": str,
+}
+TRUTHS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+STANDARD = ("params", "tokens", "flops", "loss", "loss_se", "unique_tokens")
+COMPONENT = "params_"  # begins the columns of components beyond those of a decoder
+WHOLE = 0.01  # how far, relatively, components may be from adding up to params
+
+Rows = list[dict[str, Any]]
+
+
+def from_rows(
+    rows: Rows, source: str, where: list[str], needed: tuple[str, ...] = CLASSICAL
+) -> Points:
+    """Checked points from rows. `where` names each row in messages; `needed` are the columns that
+    must be there, in every row positive. ValueError says what is wrong, and where.
+    """
+    counted = truths(rows, "counted", where, source)
+    baselines = tuple(
+        baseline(row, at, source)
+        for row, at, alone in zip(rows, where, counted, strict=True) if alone
+    )  # fmt: skip
+    rows, where = (
+        [value for value, alone in zip(values, counted, strict=True) if not alone]
+        for values in (rows, where)
+    )
+    if not rows:
+        raise ValueError(f"{source} has baselines alone, and no trained run to fit a law to")
+    present = set().union(*(row.keys() for row in rows))
+    standard = [name for name in ("params", "tokens", "flops", "loss", "loss_se")
+                if name in present]  # fmt: skip
+    other = [name for name in needed if name not in STANDARD]
+    errors = [f"{name}_se" for name in other if f"{name}_se" in present]
+    read = {
+        name: numbers(rows, name, where, source)
+        for name in (*standard, *other, *errors, *(set(COMPONENTS) & present))
+    }
+    for name in dict.fromkeys((*needed, *(name for name in standard if name != "loss_se"))):
+        derivable = name == "flops" and {"params", "tokens"} <= set(needed)
+        gaps = name not in needed and not derivable
+        positive(read.get(name, np.zeros(0)), name, where, source, gaps)
+    for name in ("loss_se", *errors, *COMPONENTS):
+        not_negative(read.get(name, np.zeros(0)), name, where, source, name not in COMPONENTS)
+    blank = np.full(len(rows), np.nan)
+    n, d, loss = (read.get(name, blank) for name in ("params", "tokens", "loss"))
+    flops = read.get("flops", 6 * n * d)
+    wrong_units(n, d, flops, loss, source)
+    named = "run" in present
+    run = np.array(
+        [
+            str(row["run"]) if named else at.replace(" ", "-")
+            for row, at in zip(rows, where, strict=True)
+        ]
+    )
+    keys = [read["tokens"]] if named and "tokens" in read else [read[name] for name in needed]
+    duplicates(run if named else None, keys, where, source)
+    return Points(
+        run=run,
+        params=n,
+        tokens=d,
+        flops=flops,
+        loss=loss,
+        loss_se=read.get("loss_se", blank),
+        holdout=truths(rows, "holdout", where, source),
+        components=components(rows, n, {k: read[k] for k in COMPONENTS if k in read}),
+        flops_by=flops_by_convention(rows, present, where, source),
+        other={name: read[name] for name in (*other, *errors)},
+        facts=tuple(facts_of(row, at, source) for row, at in zip(rows, where, strict=True)),
+        baselines=baselines,
+        source=source,
+    )
+
+
+def components(
+    rows: Rows, params: np.ndarray, known: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Parameters by component: those of a decoder, and columns params_NAME where all of them
+    together add up to params. Other columns of such a name are something else, and stay unread.
+    """
+    names = dict.fromkeys(key for row in rows for key in row if key.startswith(COMPONENT))
+    try:
+        named = {
+            name.removeprefix(COMPONENT): np.array([float(row.get(name) or 0) for row in rows])
+            for name in names
+        }
+    except (TypeError, ValueError):
+        return known
+    if not named or known.keys() & named.keys():
+        return known
+    every = known | named
+    whole = np.abs(sum(every.values()) - params) <= WHOLE * params
+    return every if whole.all() and all((v >= 0).all() for v in every.values()) else known
+
+
+def flops_by_convention(
+    rows: Rows, present: set[str], where: list[str], source: str
+) -> dict[str, np.ndarray]:
+    """The columns flops_CONVENTION; counts missing from any run are dropped."""
+    found = {}
+    for name in FLOP_CONVENTIONS:
+        if f"flops_{name}" in present:
+            values = numbers(rows, f"flops_{name}", where, source)
+            positive(values, f"flops_{name}", where, source, gaps=True)
+            if np.isfinite(values).all():
+                found[name] = values
+    return found
+
+
+def baseline(row: dict[str, Any], at: str, source: str) -> Baseline:
+    """A counted model. ValueError where it has no loss."""
+    names = ("params", "tokens", "flops", "loss", "loss_se")
+    values = {name: float(numbers([row], name, [at], source)[0]) for name in names}
+    positive(np.array([values["loss"]]), "loss", [at], source)
+    return Baseline(id=str(row.get("run") or at), family=str(row.get("family") or ""), **values)
+
+
+def numbers(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
+    """One column as floats: nan where empty. ValueError names the rows that hold something else."""
+    values = np.full(len(rows), np.nan)
+    wrong = []
+    for i, row in enumerate(rows):
+        text = row.get(name)
+        try:
+            values[i] = np.nan if text is None or text == "" else float(text)
+        except (TypeError, ValueError):
+            wrong.append(i)
+    if wrong:
+        raise ValueError(
+            f"{source}: column {name} is not a number in {listed(where, wrong)} "
+            f"(found {rows[wrong[0]][name]!r}); write plain numbers such as 1.5e9"
+        )
+    return values
+
+
+def facts_of(row: dict[str, Any], at: str, source: str) -> dict[str, Any]:
+    """The facts of one row, each of its type."""
+    facts = {}
+    for name, kind in FACTS.items():
+        value = row.get(name)
+        if value is None or value == "":
+            continue
+        try:
+            facts[name] = kind(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{source}: {name}={value!r} in {at} is not a number; leave it empty"
+            ) from None
+    return facts
+
+
+def truths(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
+    """A column of true and false; false where it is empty or absent."""
+    words = [str(row.get(name) or "").strip().lower() for row in rows]
+    wrong = [i for i, word in enumerate(words) if word not in TRUTHS]
+    if wrong:
+        raise ValueError(
+            f"{source}: {name}={words[wrong[0]]!r} in {listed(where, wrong)}; use true or false"
+        )
+    return np.array([TRUTHS[word] for word in words], bool)

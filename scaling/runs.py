@@ -1,0 +1,126 @@
+"""Points from folders of finished runs: the result.json of every trial."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scaling.laws import LAWS
+from scaling.laws.law import Law
+from scaling.rows import COMPONENT, FACTS, STANDARD, from_rows
+from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Points
+
+CONTENTS = ("id", "params", "tokens", "flops", "eval_loss")  # of a result.json
+
+
+def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
+    """The finished runs of a sweep (or of a folder of sweeps) with the columns that `law` names;
+    others are counted in `left_out`, counted models become baselines.
+
+    FileNotFoundError where there is no result.json, ValueError where none is done or one is broken.
+    """
+    root = Path(folder)
+    trials = [p for p in (root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))) if p.is_dir()]
+    paths = [p / "result.json" for p in trials if (p / "result.json").is_file()]
+    if not paths:
+        raise FileNotFoundError(
+            f"runs={root} holds no */result.json; name the folder of a sweep: runs/quickstart"
+        )
+    results, status = [], Counter()
+    for path in paths:
+        result = read_result(path)
+        if result.get("status") == "done":
+            results.append((path, result))
+        else:
+            status[str(result.get("status", "without status"))] += 1
+    unfinished = sum(
+        (p / "config.json").is_file() and not (p / "result.json").is_file() for p in trials
+    )
+    status.update({"unfinished": unfinished} if unfinished else {})
+    if not results:
+        counts = ", ".join(f"{n} {name}" for name, n in status.items())
+        raise ValueError(f"runs={root} has no finished run ({counts}); run the same sweep again")
+    rows = [from_result(path, result, law) for path, result in results]
+    same_components([row for row in rows if row["counted"] == "False"])
+    where = [str(path) for path, _ in results]
+    points = from_rows(rows, str(root), where, law.columns)
+    curves = tuple(
+        np.array(result.get("curve") or np.empty((0, 3)), float)
+        for _, result in results
+        if not result.get("counted")
+    )
+    return replace(points, curves=curves, left_out=dict(status))
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One result.json."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); delete it and run the trial again"
+        ) from None
+
+
+def from_result(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
+    """A result.json as one row of a points table. ValueError where it lacks what a row takes."""
+    missing = [key for key in CONTENTS if key not in result]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it was written by another program")
+    params, flops = result["params"] or {}, result["flops"] or {}
+    flops = flops if isinstance(flops, Mapping) else {"6nd": flops}
+    hyper = result.get("hyperparameters", {})
+    facts = {name: result.get(name, hyper.get(name)) for name in FACTS}
+    if facts["unique_tokens"] is None and facts["epochs_of_data"]:
+        facts["unique_tokens"] = result["tokens"] / max(float(facts["epochs_of_data"]), 1.0)
+    counted = bool(result.get("counted", False))
+    return {
+        "run": result["id"],
+        "counted": str(counted),
+        "params": sum(params.values()),
+        "tokens": result["tokens"],
+        "flops": flops.get("6nd"),
+        "loss": result["eval_loss"],
+        "loss_se": result.get("eval_loss_se"),
+        "holdout": str(bool(result.get("holdout", False))),
+        **{component_column(name): value for name, value in params.items()},
+        **{f"flops_{name}": flops.get(name) for name in FLOP_CONVENTIONS},
+        **{name: value for name, value in facts.items() if value is not None},
+        **({} if counted else further(path, result, law)),
+    }
+
+
+def component_column(name: str) -> str:
+    """The column of a component: its own name for those of a decoder, else params_NAME."""
+    return name if name in COMPONENTS else COMPONENT + name
+
+
+def further(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
+    """The columns that a law names beyond the standard ones, and the standard error of its response
+    where the run has it: from result.json, its metrics or its hyperparameters.
+    """
+    places = [result, result.get("metrics") or {}, result.get("hyperparameters") or {}]
+    found = {}
+    for name in (*law.columns, f"{law.response}_se"):
+        if name in STANDARD:
+            continue
+        values = [place[name] for place in places if place.get(name) is not None]
+        if values:
+            found[name] = values[0]
+        elif name in law.columns:
+            raise ValueError(
+                f"{path} has no {name}, which law={law.name} reads; choose another law"
+            )
+    return found
+
+
+def same_components(rows: list[dict[str, Any]]) -> None:
+    """Gives every row every component, 0 where its model has none of it."""
+    columns = dict.fromkeys(COMPONENTS)
+    columns |= dict.fromkeys(key for row in rows for key in row if key.startswith(COMPONENT))
+    for row in rows:
+        row.update({name: 0 for name in columns if name not in row})
