@@ -15,6 +15,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from model.kernels import backends
+from model.transformer.attention import attention_spec
 from model.transformer.config import ModelConfig
 from train.parallel.mesh import MESH_AXES, MeshError
 from train.parallel.mesh import make_mesh as make_mesh
@@ -59,7 +60,7 @@ def require(cfg: ModelConfig, mesh: AnyMesh) -> None:
         )
     with activation_rules(mesh):
         try:
-            backends.choose(cfg, cfg.context_length)
+            backends.choose(cfg.attention, attention_spec(cfg), cfg.context_length)
         except ValueError as error:
             raise MeshError(error) from error
 
