@@ -1,14 +1,15 @@
-"""This file computes the attention of whole rows, as in training: one function, four backends.
+"""Self-attention over whole rows, as in training: one function, four backends.
 
-    xla     products of everything with everything; any platform, every variant of attention
-    splash  a Pallas kernel for TPUs, which skips what the mask hides: splash.py. Where tokens of a
-            row lie on several devices, each gathers the keys and values of all
-    cudnn   cuDNN's kernel for GPUs, the same idea
-    ring    for rows whose tokens lie on several devices, on any platform, and on TPUs for rows
-            whose keys and values no device can hold: model/kernels/ring.py
+    xla     full [T, S] scores; any platform, every variant of attention. It is the model's own
+            code: no kernel here
+    splash  a Pallas kernel for TPUs that skips masked blocks (splash.py). When a row's tokens are
+            sharded, each device gathers all keys and values
+    cudnn   cuDNN's fused kernel for GPUs
+    ring    ring attention (ring.py): for rows whose tokens are sharded, on any platform; on TPUs
+            for rows whose keys and values do not fit on one device
 
-`auto` takes the platform's kernel, else the ring where tokens are spread, else xla: the first that
-can do what the model asks for.
+`auto` picks the first backend that supports the attention asked for: the platform's kernel, then
+ring if tokens are sharded, then xla.
 """
 
 from collections.abc import Callable
@@ -22,105 +23,128 @@ from jax.sharding import PartitionSpec
 from model.kernels import masks
 from model.kernels.ring import Ring, ring_attention
 from model.partitioning import mesh_axes, platform, spec, ways
-from model.transformer.config import ModelConfig
 
-LANES = 128  # of a TPU's vector unit: splash's blocks are whole numbers of them
+LANES = 128  # of a TPU's vector unit; splash's block sizes are multiples of it
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What a query sees of the keys, and how scores are made; 0 means none."""
+class AttentionSpec:
+    """What the attention of a layer computes: all that a kernel needs to know about the model."""
 
-    scale: float
-    window: int = 0
-    softcap: float = 0.0
+    scale: float  # multiplies q·k
+    head_dim: int
+    dtype: str = "float32"  # of queries, keys and values
+    window: int = 0  # keys that a query sees, its own position included; 0: no limit
+    softcap: float = 0.0  # c: scores become c tanh(scores / c); 0: none
+    causal: bool = True  # a query sees no later key
+    bias: bool = False  # something is added to the scores
 
 
-def _along() -> tuple[str | None, int]:
-    """The mesh axis along which the tokens of a row lie, and its devices; (None, 1) without."""
+def _sequence_axis() -> tuple[str | None, int]:
+    """The mesh axis that shards the tokens of a row, and its size; (None, 1) if none does."""
     return (mesh_axes("seq")[0], ways("seq")) if ways("seq") > 1 else (None, 1)
 
 
-def splash(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
-    from model.kernels.splash import Spread, attention  # a slow import
+def splash(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, attention: AttentionSpec):
+    from model.kernels.splash import Spread, splash_attention  # a slow import
 
-    spread = Spread(*_along())
-    rows = q_BTHC * sight.scale, k_BTKC, v_BTKC, segments_BT
-    return attention(*rows, sight.window, sight.softcap, spread)
+    spread = Spread(*_sequence_axis())
+    rows = q_BTHC * attention.scale, k_BTKC, v_BTKC, segments_BT
+    return splash_attention(*rows, attention.window, attention.softcap, spread)
 
 
-def cudnn(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
-    """Elsewhere than on a GPU by JAX's reference for the same arguments: for tests."""
+def cudnn(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, attention: AttentionSpec):
+    """On other platforms, for tests, JAX's reference implementation of the same call."""
     same = None if segments_BT is None else masks.same_segment(segments_BT, segments_BT)[:, None]
     o_BTHC = jax.nn.dot_product_attention(
         q_BTHC,
         k_BTKC,
         v_BTKC,
         mask=same,
-        scale=sight.scale,
+        scale=attention.scale,
         is_causal=True,
-        local_window_size=(sight.window - 1, 0) if sight.window else None,
+        local_window_size=(attention.window - 1, 0) if attention.window else None,
         implementation="cudnn" if platform() == "gpu" else "xla",
     )
     return checkpoint_name(o_BTHC, "attention")
 
 
-def ring(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
+def ring(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, attention: AttentionSpec):
     B, T, H, C = q_BTHC.shape
     K = k_BTKC.shape[2]
-    around = Ring(*_along(), sight.window, sight.softcap)
-    q_BKGTC = (q_BTHC * sight.scale).reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
+    devices = Ring(*_sequence_axis(), attention.window, attention.softcap)
+    q_BKGTC = (q_BTHC * attention.scale).reshape(B, T, K, H // K, C).transpose(0, 2, 3, 1, 4)
     k_BKTC, v_BKTC = k_BTKC.swapaxes(1, 2), v_BTKC.swapaxes(1, 2)
-    o_BKGTC = ring_attention(q_BKGTC, k_BKTC, v_BKTC, positions_BT, segments_BT, around)
+    o_BKGTC = ring_attention(q_BKGTC, k_BKTC, v_BKTC, positions_BT, segments_BT, devices)
     return o_BKGTC.transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
 
 
-KERNELS: dict[str, Callable] = {"ring": ring, "splash": splash, "cudnn": cudnn}
-# What keeps a kernel from computing this model's rows, in words. Asked in this order.
-UNFIT: dict[str, Callable[[ModelConfig, int], dict[str, bool]]] = {
-    "ring": lambda cfg, length: {
-        "model.positions='alibi' adds a bias": cfg.positions == "alibi",
-        f"{length} tokens are no multiple of mesh.sequence={ways('seq')}": length % ways("seq") > 0,
-    },
-    "splash": lambda cfg, length: {
-        "model.positions='alibi' adds a bias": cfg.positions == "alibi",
-        f"{length} tokens are no multiple of {_multiple()} (mesh.sequence={ways('seq')})": (
-            length % _multiple() > 0
-        ),
-    },
-    "cudnn": lambda cfg, length: {
-        "model.positions='alibi' adds a bias": cfg.positions == "alibi",
-        f"model.attention_softcap={cfg.attention_softcap} is unknown to it": (
-            cfg.attention_softcap > 0
-        ),
-        f"model.dtype={cfg.dtype!r} is not bfloat16": platform() == "gpu"
-        and cfg.dtype != "bfloat16",
-        f"model.head_dim={cfg.head_dim} is no multiple of 8 up to 128": cfg.head_dim % 8 > 0
-        or cfg.head_dim > 128,
-        f"mesh.sequence={ways('seq')} spreads the tokens": ways("seq") > 1,
-    },
+KERNELS: dict[str, Callable[..., jax.Array]] = {"ring": ring, "splash": splash, "cudnn": cudnn}
+
+
+def _unsupported_by_all(attention: AttentionSpec) -> dict[str, bool]:
+    return {
+        "model.positions adds a bias to the scores": attention.bias,
+        "attention is not causal": not attention.causal,
+    }
+
+
+# Why a kernel cannot compute rows of `length` tokens: {reason: whether it holds}, in the order in
+# which reasons are reported.
+UNFIT: dict[str, Callable[[AttentionSpec, int], dict[str, bool]]] = {
+    "ring": lambda attention, length: (
+        _unsupported_by_all(attention)
+        | {
+            f"{length} tokens are not a multiple of mesh.sequence={ways('seq')}": (
+                length % ways("seq") > 0
+            ),
+        }
+    ),
+    "splash": lambda attention, length: (
+        _unsupported_by_all(attention)
+        | {
+            f"{length} tokens are not a multiple of {_multiple()} (mesh.sequence={ways('seq')})": (
+                length % _multiple() > 0
+            ),
+        }
+    ),
+    "cudnn": lambda attention, length: (
+        _unsupported_by_all(attention)
+        | {
+            f"model.attention_softcap={attention.softcap} is not supported": attention.softcap > 0,
+            f"model.dtype={attention.dtype!r} is not bfloat16": platform() == "gpu"
+            and attention.dtype != "bfloat16",
+            f"model.head_dim={attention.head_dim} is not a multiple of 8 up to 128": (
+                attention.head_dim % 8 > 0 or attention.head_dim > 128
+            ),
+            f"mesh.sequence={ways('seq')} shards the tokens of a row": ways("seq") > 1,
+        }
+    ),
 }
 BEST = {"tpu": ["splash"], "gpu": ["cudnn"]}
 
 
 def _multiple() -> int:
-    """What splash needs the tokens of a row to be a multiple of: each device computes two parts."""
+    """The row lengths that splash supports are multiples of this: a device computes two parts."""
     return LANES * (2 * ways("seq") if ways("seq") > 1 else 1)
 
 
-def choose(cfg: ModelConfig, length: int) -> str:
-    """The backend for rows of `length` tokens; ValueError where the one asked for cannot."""
+def choose(backend: str, attention: AttentionSpec, length: int) -> str:
+    """The backend for rows of `length` tokens: `backend` itself, or what `auto` picks.
+
+    ValueError if the backend asked for does not support this attention.
+    """
     if length == 1:
         return "xla"  # parameters are initialised with one token, which no kernel takes
     ring = ["ring"] * (ways("seq") > 1)
-    asked = [cfg.attention] if cfg.attention != "auto" else [*BEST.get(platform(), []), *ring]
-    for backend in asked:
-        reasons = UNFIT.get(backend, lambda *_: {})(cfg, length)
+    candidates = [backend] if backend != "auto" else [*BEST.get(platform(), []), *ring]
+    for candidate in candidates:
+        reasons = UNFIT.get(candidate, lambda *_: {})(attention, length)
         reason = next((text for text, holds in reasons.items() if holds), None)
         if not reason:
-            return backend
-        if cfg.attention != "auto":
-            raise ValueError(f"model.attention={backend!r} cannot: {reason}; use xla, or auto")
+            return candidate
+        if backend != "auto":
+            raise ValueError(f"model.attention={backend!r} cannot run: {reason}; use xla or auto")
     return "xla"
 
 
@@ -131,19 +155,19 @@ def attend_rows(
     v_BTKC: jax.Array,
     positions_BT: jax.Array,
     segments_BT: jax.Array | None,
-    sight: Sight,
+    attention: AttentionSpec,
 ) -> jax.Array:
     """Causal self-attention [B, T, H, C] by one of KERNELS; on a mesh each device computes its own
     rows, heads and tokens. Positions must grow by one along each segment.
 
-    Fewer key/value heads than parts are repeated so that there is one for each.
+    If the mesh shards heads more ways than there are key/value heads, those are repeated.
     """
     heads = ways("heads")
     if k_BTKC.shape[2] % heads:
         repeats = heads // k_BTKC.shape[2]
         k_BTKC, v_BTKC = jnp.repeat(k_BTKC, repeats, 2), jnp.repeat(v_BTKC, repeats, 2)
     arguments = q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT
-    kernel = lambda *arrays: KERNELS[backend](*arrays, sight)  # noqa: E731
+    kernel = lambda *arrays: KERNELS[backend](*arrays, attention)  # noqa: E731
     if not (mesh_axes("batch") or mesh_axes("heads") or mesh_axes("seq")):
         return kernel(*arguments)
     rows: PartitionSpec = spec("batch", "seq")

@@ -1,10 +1,10 @@
-"""This file says who may look at whom: boolean masks [B, T, S], True where a query sees a key."""
+"""Attention masks: boolean arrays [B, T, S], True where a query sees a key."""
 
 import jax
 
 
 def causal(query_BT: jax.Array, key_BS: jax.Array) -> jax.Array:
-    """A query at position t sees keys at positions 0..t; a key at position -1 is an empty slot."""
+    """A query at position t sees keys at positions 0..t; position -1 marks an empty slot."""
     q_BT1, k_B1S = query_BT[:, :, None], key_BS[:, None, :]
     return (k_B1S <= q_BT1) & (k_B1S >= 0)
 

@@ -1,10 +1,11 @@
-"""This file attends to a row whose tokens lie on several devices: ring attention, Liu et al. 2023.
+"""Ring attention, for rows whose tokens are sharded over devices: Liu et al. 2023.
 
-Each device keeps its queries; keys and values go round, and what a device has seen of a softmax is
-carried along (Milakov & Gimelshein 2018). The backward pass goes round once more, the gradients of
-keys and values travelling with them, and computes the weights again (Dao et al. 2022, appendix
-B.2): nothing of size [T, S] is ever kept. Barriers tie the positions to what is differentiated,
-or the masks of all pieces, which depend on nothing else, are made and kept beforehand.
+Each device keeps its queries while keys and values pass around the ring; the softmax over the keys
+seen so far is accumulated online (Milakov & Gimelshein 2018). The backward pass goes around once
+more, passes the gradients of keys and values along with them, and recomputes the weights (Dao et
+al. 2022, appendix B.2): nothing of size [T, S] is ever stored. Barriers tie the positions to the
+differentiated arrays. Without them XLA computes the masks of all pieces, which depend on positions
+alone, ahead of the loop and keeps them.
 """
 
 import functools
@@ -16,29 +17,30 @@ from jax.ad_checkpoint import checkpoint_name
 
 from model.kernels import masks
 
-KEYS = 512  # of one product with the queries, at most
+KEYS = 512  # at most, in one product with the queries
 LOWEST = jnp.finfo(jnp.float32).min
 
 
 @dataclass(frozen=True)
 class Ring:
-    """The devices, and what a query sees; `window` and `softcap` 0 mean none."""
+    """The devices of the ring, and the mask; 0 means no `window`, no `softcap`."""
 
-    axis: str | None  # mesh axis; None: one device has all tokens
+    axis: str | None  # mesh axis; None: one device holds all tokens
     devices: int
     window: int = 0
     softcap: float = 0.0
 
     def steps(self, tokens: int) -> int:
-        """How many devices' keys, of `tokens` each, a query may see: all, or those in the window.
+        """How many devices' blocks of `tokens` keys a query may see: all, or those in the window.
 
-        Positions grow by one along a document, so that none is nearer than it lies.
+        Positions grow by one along a document, so the distance between two tokens of a document is
+        the distance between their places in the row.
         """
         near = 1 + -(-(self.window - 1) // tokens)
         return min(self.devices, near) if self.window else self.devices
 
     def pass_on(self, block: tuple, by: int = 1) -> tuple:
-        """Every device's block to the device `by` further."""
+        """Sends every device's block `by` devices along the ring."""
         if self.axis is None:
             return block
         pairs = [(i, (i + by) % self.devices) for i in range(self.devices)]
@@ -54,7 +56,7 @@ def ring_attention(
     segments_BT: jax.Array | None,
     ring: Ring,
 ) -> jax.Array:
-    """Causal self-attention [B, K, G, T, C] of this device's queries to the keys of all."""
+    """Causal self-attention [B, K, G, T, C]: this device's queries, all devices' keys."""
     return _forward(q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, ring)[0]
 
 
@@ -91,7 +93,7 @@ def _forward(q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, ring):
 def _backward(ring, saved, do_BKGTC):
     q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, o_BKGTC, log_z_BKGT = saved
     do_BKGTC, mine = jax.lax.optimization_barrier((do_BKGTC, (positions_BT, segments_BT)))
-    # The mean of dw under the weights, which the softmax subtracts, is do · o.
+    # The softmax's gradient subtracts the weighted mean of dw, which equals do · o.
     mean_BKGT = (do_BKGTC.astype(jnp.float32) * o_BKGTC).sum(-1)
 
     def see(dq_BKGTC, block):
@@ -116,7 +118,7 @@ def _backward(ring, saved, do_BKGTC):
     begun = jnp.zeros(q_BKGTC.shape, jnp.float32), (k_BKSC, v_BKSC, mine), (zeros, zeros)
     length = ring.steps(k_BKSC.shape[2])
     (dq_BKGTC, _, grads), _ = jax.lax.scan(step, begun, length=length)
-    dk_BKSC, dv_BKSC = ring.pass_on(grads, -length)  # home
+    dk_BKSC, dv_BKSC = ring.pass_on(grads, -length)  # back to their owners
     dtype = q_BKGTC.dtype
     return dq_BKGTC.astype(dtype), dk_BKSC.astype(dtype), dv_BKSC.astype(dtype), None, None
 
@@ -129,7 +131,7 @@ def _product(expression: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _scores(q_BKGTC, k_BKSC, mine, theirs, ring) -> tuple[jax.Array, jax.Array | float]:
-    """Scores [B, K, G, T, S], lowest where nothing is seen, and what softcapping is steep."""
+    """Scores [B, K, G, T, S], LOWEST where masked, and the slope of the softcap."""
     s_BKGTS, slope = _product("bkgtc,bksc->bkgts", q_BKGTC, k_BKSC), 1.0
     if ring.softcap:
         t_BKGTS = jnp.tanh(s_BKGTS / ring.softcap)
@@ -144,8 +146,8 @@ def _scores(q_BKGTC, k_BKSC, mine, theirs, ring) -> tuple[jax.Array, jax.Array |
 
 
 def _pieces(block: tuple) -> tuple:
-    """A block of keys, values, (positions, segments) cut into pieces of at most KEYS keys, which
-    come first: [N, …]."""
+    """Cuts a block of keys, values, (positions, segments) into N pieces of at most KEYS keys; the
+    pieces are the first axis [N, …]."""
     k_BKSC, v_BKSC, theirs = block
     S = k_BKSC.shape[2]
     size = next(n for n in range(min(KEYS, S), 0, -1) if S % n == 0)

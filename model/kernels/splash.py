@@ -1,10 +1,10 @@
-"""This file attends with splash, JAX's Pallas kernel for TPUs: blocks of the scores that the mask
-leaves empty are skipped, and nothing of size [T, S] is written to memory (Dao et al. 2022).
+"""Splash attention, JAX's Pallas kernel for TPUs: it skips fully masked blocks of the scores and
+writes nothing of size [T, S] to memory (Dao et al. 2022).
 
-The tokens of a row may lie on several devices. Then each device gathers the keys and values of all
-and scores its own queries, as in section 3.3.2 of Dubey et al. 2024 (Llama 3). Under a causal mask
-the last queries see many times more keys than the first: the row's queries are cut in twice as many
-parts as devices, and each computes one part and its mirror image, so that all have as much to do.
+If the tokens of a row are sharded, each device gathers all keys and values and scores its own
+queries, as in section 3.3.2 of Dubey et al. 2024 (Llama 3). Under a causal mask the last queries
+see many more keys than the first. To balance the work, the queries of a row are cut into twice as
+many parts as there are devices, and each device computes one part and its mirror image.
 """
 
 import functools
@@ -19,32 +19,32 @@ from jax.sharding import PartitionSpec
 
 from model.partitioning import platform, summed
 
-BLOCKS = (512, 384, 256, 128)  # tokens; the largest that divides what a device has is used
+BLOCKS = (512, 384, 256, 128)  # tokens; the largest that divides a device's share is used
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The mesh axis along which the tokens of a row lie, and its devices; None: one has all."""
+    """The mesh axis that shards the tokens of a row, and its size; None: not sharded."""
 
     axis: str | None
     devices: int
 
     def gathered(self, x: jax.Array, axis: int = 1) -> jax.Array:
-        """x of all devices, joined along one of its axes. Kept whole by model.remat=none alone."""
+        """x of all devices, joined along one of its axes; only model.remat=none keeps it."""
         return x if self.axis is None else _gathered(x, self.axis, axis)
 
     def halves(self) -> np.ndarray:
-        """[devices, 2]: which two of the row's 2 x devices parts a device computes, p and its
-        mirror image, the even one first."""
+        """[devices, 2]: the two of the row's 2 x devices parts that each device computes, a part
+        and its mirror image, the even one first."""
         part = np.arange(self.devices)
         mirror = 2 * self.devices - 1 - part
         even = part % 2 == 0
         return np.stack([np.where(even, part, mirror), np.where(even, mirror, part)], 1)
 
     def exchanged(self, x: jax.Array, back: bool = False) -> jax.Array:
-        """This device's halves of x [B, T, …], from the devices that hold them; or `back` there.
+        """Fetches this device's two parts of x [B, T, …]; with `back`, sends them to their owners.
 
-        Device i holds parts 2i and 2i + 1: one exchange moves all even parts, another all odd.
+        Device i holds parts 2i and 2i + 1: one exchange moves all even parts, another all odd ones.
         """
         if self.axis is None:
             return x
@@ -61,24 +61,25 @@ def _gathered(x: jax.Array, along: str, axis: int) -> jax.Array:
     return jax.lax.all_gather(x, along, axis=axis, tiled=True)
 
 
-def _home(along: str, axis: int, _: None, dx: jax.Array) -> tuple[jax.Array]:
-    """Each device's part of the sum over devices, in the gradient's own type. TPUs' compiler sums
-    to parts along a first dimension; along another it sent everything to everyone."""
+def _gathered_backward(along: str, axis: int, _: None, dx: jax.Array) -> tuple[jax.Array]:
+    """Each device's part of the sum over devices, in the gradient's own dtype. The parts become
+    the first dimension: along any other the TPU compiler sent everything to every device."""
     n = jax.sharding.get_abstract_mesh().shape[along]
     parts = jnp.moveaxis(dx.reshape(*dx.shape[:axis], n, -1, *dx.shape[axis + 1 :]), axis, 0)
     return (summed(parts, PartitionSpec(along), (along,))[0],)
 
 
-_gathered.defvjp(lambda x, along, axis: (_gathered(x, along, axis), None), _home)
+_gathered.defvjp(lambda x, along, axis: (_gathered(x, along, axis), None), _gathered_backward)
 
 
 class CausalWindowMask(kernels.Mask):
-    """Which of a row's keys its queries see: none later, and the last `window` if it is not 0.
+    """A causal mask, limited to the last `window` keys unless `window` is 0.
 
-    `q_sequence` are the queries' positions in the order they are computed in, of which every block
-    is one run; by it and `mask_function` the kernel makes its masks on the fly. What is asked of a
-    block is whether any of it is seen, and all: where one bit says so nothing of its size is made,
-    as rows of 131,072 tokens have 65,536. Equal masks are gone through once.
+    `q_sequence` holds the queries' positions in the order of computation; the positions within a
+    block are consecutive. The kernel builds its masks on the fly from it and `mask_function`.
+    Indexing a block answers whether any and all of it is seen. A block that is all True or all
+    False comes back as one element, because a row of 131,072 tokens has 65,536 blocks. Equal masks
+    are processed once.
     """
 
     def __init__(self, q_sequence: np.ndarray, window: int):
@@ -110,7 +111,7 @@ class CausalWindowMask(kernels.Mask):
         return hash((self.window, self.q_sequence.tobytes()))
 
 
-def attention(
+def splash_attention(
     q_BTHC: jax.Array,
     k_BTKC: jax.Array,
     v_BTKC: jax.Array,
@@ -119,12 +120,13 @@ def attention(
     softcap: float,
     spread: Spread,
 ) -> jax.Array:
-    """Causal self-attention [B, T, H, C] of scaled queries, in a `shard_map` where a row is spread.
+    """Causal self-attention [B, T, H, C] of scaled queries.
 
-    Elsewhere than on a TPU the kernel is interpreted: for tests.
+    If rows are sharded it runs inside a `shard_map`. On platforms other than TPUs the kernel is
+    interpreted, which serves tests.
     """
     T, H = q_BTHC.shape[1:3]
-    kernel = of_device(T * spread.devices, H, window, softcap, spread)
+    kernel = device_kernel(T * spread.devices, H, window, softcap, spread)
     q_BHTC = spread.exchanged(q_BTHC).swapaxes(1, 2)
     k_BKSC = spread.gathered(k_BTKC.swapaxes(1, 2), axis=2)
     v_BKSC = spread.gathered(v_BTKC.swapaxes(1, 2), axis=2)
@@ -135,10 +137,10 @@ def attention(
     return spread.exchanged(o_BHTC.swapaxes(1, 2), back=True)
 
 
-def of_device(
+def device_kernel(
     length: int, heads: int, window: int, softcap: float, spread: Spread
 ) -> Callable[..., jax.Array]:
-    """What one device computes of rows of `length` tokens: of the blocks of all, its own."""
+    """The kernel of one device, for rows of `length` tokens: it computes its own blocks only."""
     parts = 2 * spread.devices if spread.axis else 1
     positions = np.arange(length).reshape(parts, -1)
     if spread.axis:

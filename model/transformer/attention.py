@@ -1,4 +1,4 @@
-"""This file attends: multi-head, multi-query, grouped-query attention, with a key/value cache."""
+"""Multi-head, multi-query and grouped-query attention, with a key/value cache."""
 
 import functools
 
@@ -20,9 +20,9 @@ from model.transformer.positions import alibi, angles, rotary
 class Cache:
     """Keys and values seen so far: slot s of row b holds position positions_BS[b, s], or -1.
 
-    Heads come first, as the product with the queries reads them: else each step turns the cache.
-
-    `length` is how many tokens the whole context may have; a layer with a window needs fewer slots.
+    Heads come before slots, as the product with the queries reads them; otherwise every decoding
+    step would transpose the cache. `length` is the number of tokens that the context may hold; a
+    layer with a window needs fewer slots.
     """
 
     k_BKSC: jax.Array
@@ -32,9 +32,9 @@ class Cache:
 
 
 def empty_cache(cfg: ModelConfig, layer: int, batch: int, length: int, at_once: int = 1) -> Cache:
-    """The cache of a layer for a context of `length` tokens, later read `at_once` at a time.
+    """The cache of a layer for a context of `length` tokens, extended by `at_once` tokens a call.
 
-    A layer with a window keeps what the first of those tokens still sees: a ring of
+    A layer with a window keeps the keys that the first of those tokens sees: a ring buffer of
     window + at_once - 1 slots.
     """
     slots = min(length, cfg.window + at_once - 1) if cfg.is_local(layer) else length
@@ -43,7 +43,7 @@ def empty_cache(cfg: ModelConfig, layer: int, batch: int, length: int, at_once: 
 
 
 def write(cache: Cache, k_BTKC: jax.Array, v_BTKC: jax.Array, positions_BT: jax.Array) -> Cache:
-    """The cache with T more tokens, each in slot position mod S; of more than S the last stay.
+    """The cache with T more tokens, each in slot position mod S; of more than S, the last S stay.
 
     Position -1 is padding and is not written.
     """
@@ -69,9 +69,9 @@ def attend(
 ) -> jax.Array:
     """softmax(softcap(q k) + bias) v of each key/value head [B, K, R, C].
 
-    Every query row must see some key; `bias` is a constant and `softcap` 0 means none. The gradient
-    is written out (Dao et al. 2022, appendix B.2) in products that transpose nothing of size
-    [R, S]; differentiated automatically, XLA:CPU copies the weights to transpose them.
+    Every query must see at least one key. `bias` is a constant; `softcap` 0 means none. The
+    gradient is written by hand (Dao et al. 2022, appendix B.2) so that no product transposes an
+    array of size [R, S]; with automatic differentiation XLA:CPU copies the weights to do so.
     """
     return _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap)[0]
 
@@ -91,7 +91,7 @@ def _attend_backward(softcap, saved, do_BKRC):
     q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS = saved
     dv_BKCS = jnp.einsum("bkcr,bkrs->bkcs", do_BKRC.swapaxes(2, 3), w_BKRS)
     dw_BKRS = jnp.einsum("bkrc,bksc->bkrs", do_BKRC, v_BKSC).astype(jnp.float32)
-    # The mean of dw under the weights, which the softmax subtracts, is do · o.
+    # The softmax's gradient subtracts the weighted mean of dw, which equals do · o.
     mean_BKR1 = (do_BKRC.astype(jnp.float32) * o_BKRC).sum(-1, keepdims=True)
     ds_BKRS = w_BKRS * (dw_BKRS - mean_BKR1)
     ds_BKRS = ds_BKRS if t_BKRS is None else ds_BKRS * (1 - jnp.square(t_BKRS))
@@ -113,10 +113,9 @@ def dot_product_attention(
     softcap: float = 0.0,
     bias_BHTS: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(softcap(scale q k) + bias) v per head [B, T, H, C]; a group of G = H/K query heads
-    shares keys.
+    """softmax(softcap(scale q k) + bias) v per head [B, T, H, C]; G = H/K query heads share keys.
 
-    The queries of a group are R = G*T rows of one product with their keys.
+    The R = G*T queries of a group form one product with their keys.
     """
     B, T, H, C = q_BTHC.shape
     K, G = k_BSKC.shape[2], H // k_BSKC.shape[2]
@@ -129,10 +128,22 @@ def dot_product_attention(
     return o_BKRC.reshape(B, K, G, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
 
 
+def attention_spec(cfg: ModelConfig, local: bool = False) -> backends.AttentionSpec:
+    """What a kernel needs to know of a layer's attention; `local`: the layer has the window."""
+    return backends.AttentionSpec(
+        scale=parametrization.scores(cfg),
+        head_dim=cfg.head_dim,
+        dtype=cfg.dtype,
+        window=cfg.window if local else 0,
+        softcap=cfg.attention_softcap,
+        bias=cfg.positions == "alibi",
+    )
+
+
 class Attention(nn.Module):
     """Causal self-attention (Vaswani et al. 2017; MQA Shazeer 2019; GQA Ainslie et al. 2023).
 
-    `local` layers see no further back than `cfg.window`.
+    In a `local` layer a query sees the last `cfg.window` keys only.
     """
 
     cfg: ModelConfig
@@ -147,11 +158,11 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         prefill: bool = False,
     ) -> tuple[jax.Array, Cache | None]:
-        """The output [B, T, D] and the cache, if there is one, with these tokens in.
+        """The output [B, T, D], and the cache, if any, with these tokens added.
 
-        `prefill`: the cache is empty, so that the tokens see one another alone.
+        `prefill`: the cache is empty, so the tokens see only one another.
         """
-        cfg = self.cfg
+        cfg, spec = self.cfg, attention_spec(self.cfg, self.local)
         T = x_BTD.shape[1]
         q_BTHC, k_BTKC, v_BTKC = self._project(x_BTD)
         if cfg.positions == "rotary":
@@ -159,12 +170,9 @@ class Attention(nn.Module):
             angle_BTR, factor = angles(cfg, positions_BT, self.local, length)
             q_BTHC = rotary(q_BTHC, angle_BTR, factor, cfg.rope_layout)
             k_BTKC = rotary(k_BTKC, angle_BTR, factor, cfg.rope_layout)
-        scale = parametrization.scores(cfg)
-        if cache is None and (backend := backends.choose(cfg, T)) != "xla":
-            window = cfg.window if self.local else 0
-            sight = backends.Sight(scale, window, cfg.attention_softcap)
+        if cache is None and (backend := backends.choose(cfg.attention, spec, T)) != "xla":
             rows = q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT
-            return self._out(backends.attend_rows(backend, *rows, sight)), None
+            return self._out(backends.attend_rows(backend, *rows, spec)), None
         k_BSKC, v_BSKC, key_positions_BS = k_BTKC, v_BTKC, positions_BT
         if cache is not None:
             cache = write(cache, k_BTKC, v_BTKC, positions_BT)
@@ -172,26 +180,26 @@ class Attention(nn.Module):
                 k_BSKC, v_BSKC = cache.k_BKSC.swapaxes(1, 2), cache.v_BKSC.swapaxes(1, 2)
                 key_positions_BS = cache.positions_BS
         mask_BTS = masks.causal(positions_BT, key_positions_BS)
-        if self.local:
-            mask_BTS &= masks.within(positions_BT, key_positions_BS, cfg.window)
+        if spec.window:
+            mask_BTS &= masks.within(positions_BT, key_positions_BS, spec.window)
         if segments_BT is not None:
             mask_BTS &= masks.same_segment(segments_BT, segments_BT)
         bias_BHTS = None
-        if cfg.positions == "alibi":
+        if spec.bias:
             bias_BHTS = alibi(positions_BT, key_positions_BS, cfg.n_heads)
         o_BTHC = dot_product_attention(
-            q_BTHC, k_BSKC, v_BSKC, mask_BTS, scale, cfg.attention_softcap, bias_BHTS
+            q_BTHC, k_BSKC, v_BSKC, mask_BTS, spec.scale, spec.softcap, bias_BHTS
         )
         return self._out(o_BTHC), cache
 
     def _out(self, o_BTHC: jax.Array) -> jax.Array:
-        """The heads' outputs, mixed [B, T, D]."""
+        """The output projection of the heads' outputs [B, T, D]."""
         bias = self.cfg.attention_bias and self.cfg.out_bias
         out = Linear(self.cfg, self.cfg.d_model, bias, residual=True, name="out")
         return out(o_BTHC.reshape(*o_BTHC.shape[:2], -1))
 
     def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries [B, T, H, C], keys and values [B, T, K, C] before they are rotated."""
+        """Queries [B, T, H, C], keys and values [B, T, K, C], before rotary positions."""
         cfg, tensor = self.cfg, ways("heads")
 
         def project(name, heads):

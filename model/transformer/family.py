@@ -7,6 +7,7 @@ import jax
 
 from model.kernels import backends
 from model.transformer import count
+from model.transformer.attention import attention_spec
 from model.transformer.config import ModelConfig as Config
 from model.transformer.config import derive as derive
 from model.transformer.count import parameters as parameters
@@ -86,7 +87,7 @@ def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
             f"model.n_kv_heads={kv} neither divides mesh.tensor={parts} nor is divisible by it; "
             f"use mesh.tensor={math.gcd(kv, parts)}"
         )
-    backends.choose(cfg, cfg.context_length)
+    backends.choose(cfg.attention, attention_spec(cfg), cfg.context_length)
 
 
 def _multiples(size: int, parts: int) -> str:

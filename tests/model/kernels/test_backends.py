@@ -1,7 +1,8 @@
-"""This file tests that every attention backend computes what xla computes, with its gradients."""
+"""Every attention backend computes the outputs and gradients that xla computes."""
 
 import contextlib
 import functools
+import pathlib
 from dataclasses import replace
 
 import flax.linen as nn
@@ -10,21 +11,25 @@ import numpy as np
 import pytest
 
 from model.kernels import backends, masks, splash
-from model.kernels.backends import Sight
-from model.transformer.attention import dot_product_attention
+from model.kernels.backends import AttentionSpec
+from model.transformer.attention import attention_spec, dot_product_attention
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import Decoder, init
 
 B, T, H, K, C = 2, 256, 4, 2, 16
 # Compiling is what takes these tests their time.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-SIGHTS = {
-    "causal": Sight(0.25),
-    "window": Sight(0.25, window=100),
-    "softcap": Sight(0.25, softcap=5.0),
+SPECS = {
+    "causal": AttentionSpec(0.25, C),
+    "window": AttentionSpec(0.25, C, window=100),
+    "softcap": AttentionSpec(0.25, C, softcap=5.0),
 }
-# A change of each that must show: what a backend that ignored it would compute.
-OTHERWISE = {"causal": Sight(0.2), "window": Sight(0.25, window=101), "softcap": Sight(0.25)}
+# Controls: a spec that differs in what each case is about, and so must give other outputs.
+CONTROLS = {
+    "causal": AttentionSpec(0.2, C),
+    "window": AttentionSpec(0.25, C, window=101),
+    "softcap": AttentionSpec(0.25, C),
+}
 
 
 @functools.cache
@@ -40,23 +45,23 @@ def arrays(packed: bool, T: int = T) -> tuple:
     return q, k, v, positions - start, segments, w
 
 
-def xla(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, sight: Sight) -> jax.Array:
+def xla(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, spec: AttentionSpec) -> jax.Array:
     mask_BTS = masks.causal(positions_BT, positions_BT)
-    if sight.window:
-        mask_BTS &= masks.within(positions_BT, positions_BT, sight.window)
+    if spec.window:
+        mask_BTS &= masks.within(positions_BT, positions_BT, spec.window)
     if segments_BT is not None:
         mask_BTS &= masks.same_segment(segments_BT, segments_BT)
-    return dot_product_attention(q_BTHC, k_BTKC, v_BTKC, mask_BTS, sight.scale, sight.softcap)
+    return dot_product_attention(q_BTHC, k_BTKC, v_BTKC, mask_BTS, spec.scale, spec.softcap)
 
 
 @functools.cache
-def computed(backend: str, sight: Sight, packed: bool) -> list[np.ndarray]:
+def computed(backend: str, spec: AttentionSpec, packed: bool) -> list[np.ndarray]:
     """The output and its gradients with respect to queries, keys and values."""
     q, k, v, positions, segments, w = arrays(packed)
     attend = xla if backend == "xla" else backends.KERNELS[backend]
 
     def run(q, k, v):
-        out, back = jax.vjp(lambda *qkv: attend(*qkv, positions, segments, sight), q, k, v)
+        out, back = jax.vjp(lambda *qkv: attend(*qkv, positions, segments, spec), q, k, v)
         return out, *back(w)
 
     return [np.asarray(x) for x in jit(run)(q, k, v)]
@@ -68,20 +73,20 @@ def distance(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 CASES = [
-    (backend, sight, packed)
+    (backend, case, packed)
     for backend in backends.KERNELS
-    for sight, packed in (("causal", False), ("window", True), ("softcap", True))
-    if (backend, sight) != ("cudnn", "softcap")  # refused
+    for case, packed in (("causal", False), ("window", True), ("softcap", True))
+    if (backend, case) != ("cudnn", "softcap")  # refused
 ]
 
 
-@pytest.mark.parametrize("backend, sight, packed", CASES)
-def test_outputs_and_gradients_are_those_of_xla(backend, sight, packed):
-    found = computed(backend, SIGHTS[sight], packed)
-    assert distance(found, computed("xla", SIGHTS[sight], packed)) < 1e-5
-    other = computed("xla", OTHERWISE[sight], packed)  # control
+@pytest.mark.parametrize("backend, case, packed", CASES)
+def test_outputs_and_gradients_are_those_of_xla(backend, case, packed):
+    found = computed(backend, SPECS[case], packed)
+    assert distance(found, computed("xla", SPECS[case], packed)) < 1e-5
+    other = computed("xla", CONTROLS[case], packed)  # control
     assert distance(found, other) > 1e-3
-    unpacked = computed("xla", SIGHTS[sight], False)
+    unpacked = computed("xla", SPECS[case], False)
     assert not packed or distance(found, unpacked) > 1e-3
 
 
@@ -99,21 +104,27 @@ def mesh_of(kind: str, **sizes: int):
         yield
 
 
+def choose(cfg: ModelConfig, length: int) -> str:
+    return backends.choose(cfg.attention, attention_spec(cfg), length)
+
+
 def test_auto_goes_by_the_devices_of_the_mesh_and_by_what_the_model_asks_for():
-    assert backends.choose(config(), 128) == "xla"
+    assert choose(config(), 128) == "xla"
     with mesh_of("TPU v5e", sequence=1):
-        assert backends.choose(config(), 128) == "splash"
-        assert backends.choose(config(), 100) == "xla"
-        assert backends.choose(config(positions="alibi"), 128) == "xla"
+        assert choose(config(), 128) == "splash"
+        assert choose(config(), 100) == "xla"
+        assert choose(config(positions="alibi"), 128) == "xla"
+        both_ways = replace(attention_spec(config()), causal=False)  # as in an encoder
+        assert backends.choose("auto", both_ways, 128) == "xla"
     with mesh_of("gpu", sequence=1):
-        assert backends.choose(config(dtype="bfloat16"), 128) == "cudnn"
-        assert backends.choose(config(), 128) == "xla"
+        assert choose(config(dtype="bfloat16"), 128) == "cudnn"
+        assert choose(config(), 128) == "xla"
         softcap = config(dtype="bfloat16", attention_softcap=5.0)
-        assert backends.choose(softcap, 128) == "xla"
+        assert choose(softcap, 128) == "xla"
     with mesh_of("TPU v5e", sequence=4):
-        assert backends.choose(config(), 1024) == "splash"
-        assert backends.choose(config(), 128) == "ring"
-        assert backends.choose(config(positions="alibi"), 128) == "xla"
+        assert choose(config(), 1024) == "splash"
+        assert choose(config(), 128) == "ring"
+        assert choose(config(positions="alibi"), 128) == "xla"
 
 
 @pytest.mark.parametrize("devices", [2, 3, 4])
@@ -144,12 +155,24 @@ def test_blocks_are_seen_wholly_partly_or_not_at_all(window):
 
 def test_backends_that_cannot_are_refused_in_one_line():
     for changes, length, message in (
-        ({"attention": "splash"}, 100, "'splash' cannot: 100 tokens are no multiple of 128 "),
-        ({"attention": "ring", "positions": "alibi"}, 128, "'ring' cannot: model.positions='al"),
-        ({"attention": "cudnn", "attention_softcap": 2.0}, 128, "'cudnn' cannot: .*=2.0 is un"),
+        (
+            {"attention": "splash"},
+            100,
+            "'splash' cannot run: 100 tokens are not a multiple of 128 ",
+        ),
+        (
+            {"attention": "ring", "positions": "alibi"},
+            128,
+            "'ring' cannot run: model.positions adds",
+        ),
+        (
+            {"attention": "cudnn", "attention_softcap": 2.0},
+            128,
+            "'cudnn' cannot run: .*=2.0 is not sup",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
-            backends.choose(config(**changes), length)
+            choose(config(**changes), length)
     with pytest.raises(ValueError, match=r"model.attention='flash' is unknown; use one of auto, x"):
         config(attention="flash")
 
@@ -166,3 +189,8 @@ def test_a_model_computes_the_same_with_another_backend():
     assert distance([logits(replace(cfg, attention="ring"))], [expected]) < 1e-5
     wider = replace(cfg, attention="ring", window=41)  # control
     assert distance([logits(wider)], [expected]) > 1e-5
+
+
+def test_kernels_know_no_model_family():
+    for file in pathlib.Path(backends.__file__).parent.glob("*.py"):
+        assert "model.transformer" not in file.read_text(), file

@@ -21,7 +21,7 @@ import numpy as np
 from configs.base import get_config
 from data import store
 from launch.trial import run as trial
-from model.kernels.backends import Sight, attend_rows
+from model.kernels.backends import AttentionSpec, attend_rows
 from model.transformer.config import ModelConfig
 from model.transformer.layers import multiplied
 from tests.model.kernels import test_backends as cases
@@ -208,8 +208,9 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
     of a window one wider. Keys of one head, so that parts along `tensor` share them."""
     found, sequence = [], MESHES[name]["sequence"]
     length = 256 * sequence if backend == "splash" and sequence > 1 else cases.T
-    for sight in (Sight(0.25, softcap=5.0), Sight(0.25, window=100), Sight(0.25, window=20)):
-        q, k, v, positions, segments, w = cases.arrays(not sight.window, length)
+    for changes in (dict(softcap=5.0), dict(window=100), dict(window=20)):
+        spec = AttentionSpec(0.25, cases.C, **changes)
+        q, k, v, positions, segments, w = cases.arrays(not spec.window, length)
         q, k, v, w = (np.concatenate([x, -x]) for x in (q, k[:, :, :1], v[:, :, :1], w))
         rows = [x if x is None else np.concatenate([x, x]) for x in (positions, segments)]
 
@@ -218,12 +219,12 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
             return out, *back(w)
 
         xla = [
-            jax.jit(functools.partial(run, functools.partial(cases.xla, sight=other)))(q, k, v)
-            for other in (sight, replace(sight, window=(sight.window or length // 2) + 1))
+            jax.jit(functools.partial(run, functools.partial(cases.xla, spec=other)))(q, k, v)
+            for other in (spec, replace(spec, window=(spec.window or length // 2) + 1))
         ]
         mesh = mesh_of(name)
         with sharding.activation_rules(mesh):
-            here = functools.partial(attend_rows, backend, sight=sight)
+            here = functools.partial(attend_rows, backend, attention=spec)
             on_mesh = jax.jit(functools.partial(run, here))(q, k, v)
         near, control = (cases.distance(on_mesh, expected) for expected in xla)
         found.append({"distance": float(near), "control": float(control)})
