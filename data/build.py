@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.shards import SPLITS, damage, token_dtype, write_atomic, write_manifest
+from data.atomic import write_atomic
+from data.shards import SPLITS, damage, token_dtype, write_manifest
 from data.tokenizer import Tokenizer
 
 GROUP_BYTES = 16 << 20  # where shards end, so part of every dataset's hash

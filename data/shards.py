@@ -5,11 +5,12 @@ A split, 'train' or 'validation', is one long sequence of tokens: its shards, pu
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from data.atomic import write_atomic
 
 SPLITS = ("train", "validation")
 BLOCK = 1 << 22
@@ -21,20 +22,6 @@ _verified: set[tuple] = set()
 def token_dtype(vocab_size: int) -> str:
     """The type of one token on disk."""
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes `path` whole or not at all, even when the machine stops."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def damage(path: Path, size: int, sha256: str) -> str | None:

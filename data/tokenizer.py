@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.shards import write_atomic
+from data.atomic import write_atomic
 
 TRAINED = ("chars", "bpe", "unigram")
 SPACE = "\u2581"  # what SentencePiece writes for a space

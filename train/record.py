@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from model.transformer.count import flops_per_token
 from train import duration
 from train.checkpoint import Checkpoints, restore_until
+from train.chips import peak_flops
 from train.evaluate import Evaluation
-from train.metrics import MetricsLog, copy, peak_flops
+from train.metrics import MetricsLog, copy
 from train.parallel import processes
 from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
