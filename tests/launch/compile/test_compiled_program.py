@@ -1,5 +1,5 @@
-"""This file tests what the TPUs' compiler makes of the training program: what travels and in what
-type, and that loops are counted as often as they run.
+"""Tests of what the TPU compiler makes of the training program: what devices send each other, in
+which type, and that loops count as often as they run.
 """
 
 import jax

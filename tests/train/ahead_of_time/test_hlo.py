@@ -1,4 +1,4 @@
-"""This file tests the reading of compiled programs: trip counts, products, collectives, kernels."""
+"""Tests of the reading of compiled programs: trip counts, products, collectives, kernels."""
 
 import functools
 import itertools
