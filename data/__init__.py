@@ -1,1 +1,1 @@
-"""This file marks the room that turns text into batches."""
+"""From text to batches."""

@@ -1,8 +1,8 @@
-"""This file tokenizes documents into shards, in parallel; a killed build goes on where it was.
+"""Tokenizes documents into shards, in parallel; a killed build continues where it stopped.
 
-Documents are taken in order into groups of GROUP_BYTES of text; a group becomes at most one shard a
-split, and a record beside them that is written last. Groups are the same for any number of workers.
-Shards carry a hash of their group's text in their names: a later build keeps those that still fit.
+Documents fill groups of GROUP_BYTES of text, in order. A group becomes at most one shard per split,
+and a record of both that is written last. Groups do not depend on the number of workers. A shard's
+name holds a hash of its group's text, so a later build keeps the shards whose text is unchanged.
 """
 
 import concurrent.futures
@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.shards import SPLITS, damage, token_dtype, write_atomic, write_manifest
+from data.atomic import write_atomic
+from data.shards import SPLITS, damage, token_dtype, write_manifest
 from data.tokenizer import Tokenizer
 
-GROUP_BYTES = 16 << 20  # where shards end, so part of every dataset's hash
-# Text below which starting a second process takes longer than tokenizing, by kind of tokenizer.
+GROUP_BYTES = 16 << 20  # decides where shards end, so it changes every dataset's hash
+# Bytes of text below which starting a second process takes longer than it saves.
 WORTH_WORKERS = {"bytes": 256 << 20, "chars": 64 << 20, "sentencepiece": 2 * GROUP_BYTES}
 
 
@@ -31,7 +32,7 @@ WORTH_WORKERS = {"bytes": 256 << 20, "chars": 64 << 20, "sentencepiece": 2 * GRO
 class Group:
     """Documents that are tokenized together."""
 
-    name: str  # number and hash of the text
+    name: str  # its number and a hash of its text
     texts: list[str]
     held_out: list[bool]
     n_bytes: int
@@ -43,7 +44,7 @@ def digest_of(raw: bytes) -> bytes:
 
 
 def is_validation(digest: bytes, share: float) -> bool:
-    """Whether a document is held out. A larger share holds out the same documents and more."""
+    """Whether a document is held out. A larger share holds out the same documents, and others."""
     return int.from_bytes(digest[:8], "big") < share * 2.0**64
 
 
@@ -59,8 +60,8 @@ def build(
 ) -> None:
     """Writes the shards of `documents` and, last, manifest.json into `folder`.
 
-    `size` is the text's bytes where known; `workers` = 0 chooses by it. `advance(bytes)` is called
-    as text is done.
+    `size` is the bytes of text, None if unknown; `workers=0` chooses the number by it. Calls
+    `advance(bytes)` as text is finished. Raises OSError if a worker dies.
     """
     workers = workers or _useful_workers(size, tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
@@ -83,6 +84,7 @@ def build(
 
 
 def _useful_workers(size: int | None, tokenizer: Tokenizer) -> int:
+    """One for little text, otherwise one per core."""
     if size is not None and size < WORTH_WORKERS[tokenizer.kind]:
         return 1
     if hasattr(os, "sched_getaffinity"):
@@ -113,7 +115,7 @@ def _records(
     workers: int,
     advance: Callable[[int], None],
 ) -> Iterator[dict]:
-    """The record of each group, in order; tokenizes those that no earlier build has finished."""
+    """The record of each group, in order. Tokenizes only groups that no earlier build finished."""
     if workers == 1:
         for group in groups:
             yield _finished(folder, group.name) or tokenize_group(folder, group, tokenizer)
@@ -121,7 +123,7 @@ def _records(
         return
     pool = concurrent.futures.ProcessPoolExecutor(
         workers,
-        # A fork would copy whatever threads hold at that moment, locks included.
+        # A fork would copy locks that other threads hold at that moment.
         multiprocessing.get_context("spawn"),
         _start_worker,
         (tokenizer.kind, tokenizer.name, tokenizer.model),
@@ -147,7 +149,7 @@ def _records(
             yield take()
     except BrokenProcessPool as error:
         raise OSError(
-            f"a tokenizing process of {folder} died, perhaps out of memory; run this again, the "
+            f"a tokenizing process of {folder} died, perhaps out of memory; run this again: "
             "finished shards are kept"
         ) from error
     finally:
@@ -166,7 +168,7 @@ def _start_worker(kind: str, name: str, model: bytes) -> None:
         parent.join()
         os._exit(1)
 
-    # A worker waits for work forever; when its parent was killed there is nobody to end it.
+    # A worker waits for work forever: if its parent is killed, nothing else ends it.
     threading.Thread(target=follow, daemon=True).start()
 
 
@@ -201,7 +203,7 @@ def tokenize_group(folder: Path, group: Group, tokenizer: Tokenizer) -> dict:
 
 
 def _finished(folder: Path, name: str) -> dict | None:
-    """The record of a group whose shards are all there, undamaged."""
+    """The record of a group whose shards are all present and undamaged; None otherwise."""
     try:
         record = json.loads((folder / f"{name}.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -215,6 +217,7 @@ def _finished(folder: Path, name: str) -> dict | None:
 
 
 def _summary(shards: list[dict]) -> dict:
+    """The totals of a split and its non-empty shards."""
     return {
         **{
             count: sum(shard[count] for shard in shards)
@@ -225,7 +228,7 @@ def _summary(shards: list[dict]) -> dict:
 
 
 def _remove_leftovers(folder: Path, manifest: dict) -> None:
-    """Deletes records, temporary files, and shards of text that has changed since."""
+    """Deletes records, temporary files and shards of text that has since changed."""
     kept = {"manifest.json", "tokenizer.json", "tokenizer.model", ".lock"}
     kept |= {shard["file"] for split in SPLITS for shard in manifest["splits"][split]["shards"]}
     for path in folder.iterdir():

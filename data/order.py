@@ -1,9 +1,9 @@
-"""This file shuffles range(n) without storing it: a permutation that is a pure function of its key.
+"""Shuffles range(n) without storing it: a permutation that is a pure function of its key.
 
-A Feistel network over a rows × columns grid, both about √n, that just holds n points (Black &
-Rogaway 2002, "Ciphers with arbitrary finite domains"). A position is (left, right); each round adds
-to one half a keyed hash of the other, which can be undone, so every round is a bijection of the
-grid. Fewer than `rows` points lie outside range(n); what lands there walks on until it is inside.
+A Feistel network on the smallest grid of about √n × √n that holds n points (Black & Rogaway 2002,
+"Ciphers with arbitrary finite domains"). A position is (left, right). Each round adds a keyed hash
+of one half to the other; that can be undone, so every round is a bijection of the grid. Fewer than
+`rows` points lie outside range(n): a position that lands there is permuted again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ HALF = np.uint64(32)
 def permute(index: np.ndarray, n: int, *key: int) -> np.ndarray:
     """Where the permutation of range(n) named by `key`, usually (seed, epoch), sends `index`.
 
-    int64, of the shape of `index`, whose values are in range(n).
+    Returns int64 of the shape of `index`, whose values must be in range(n). ValueError for n < 1.
     """
     if n < 1:
         raise ValueError(f"cannot permute range(n) with n={n}; n must be at least 1")
@@ -46,12 +46,12 @@ def _feistel(position: np.ndarray, rows: int, columns: int, round_keys: np.ndarr
         left = left + _hash(right, key, rows)
         left -= (left >= rows) * rows
         left, right, rows, columns = right, left, columns, rows
-    # ROUNDS is even, so both halves are back in their places.
+    # ROUNDS is even, so both halves are back in their original places.
     return left * columns + right
 
 
 def _hash(value: np.ndarray, key: np.uint64, below: np.uint64) -> np.ndarray:
-    """A keyed hash of `value` in range(below); multiply-and-shift, since % is slow on arrays."""
+    """A keyed hash of `value` in range(below), by multiply-and-shift: % is slow on arrays."""
     mixed = (value + key) * MIX_1
     mixed ^= mixed >> HALF
     mixed *= MIX_2

@@ -1,20 +1,20 @@
-"""This file reads and writes token shards: plain little-endian integers, checked by SHA-256.
+"""Token shards on disk: plain little-endian integers, checked by SHA-256.
 
-A split, 'train' or 'validation', is one long sequence of tokens: its shards, put together in order.
+A split, 'train' or 'validation', is one long sequence of tokens: its shards, concatenated in order.
 """
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-SPLITS = ("train", "validation")
-BLOCK = 1 << 22
+from data.atomic import write_atomic
 
-# What this process has verified: (path, size, time, inode) of files that need no second reading.
+SPLITS = ("train", "validation")
+
+# Files that this process has verified, as (path, size, time, inode, SHA-256): read only once.
 _verified: set[tuple] = set()
 
 
@@ -23,22 +23,8 @@ def token_dtype(vocab_size: int) -> str:
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes `path` whole or not at all, even when the machine stops."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def damage(path: Path, size: int, sha256: str) -> str | None:
-    """What is wrong with the shard at `path`, or None. Reads it once a process, at about 1 GB/s."""
+    """What is wrong with the shard at `path`, or None. Reads it once per process, at 1 GB/s."""
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -65,7 +51,10 @@ class Split:
     n_bytes: int  # of text, without the end-of-document tokens
 
     def read(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Tokens [n, length] from each of `starts` [n] on; they may run across shard borders."""
+        """Tokens [n, length] from each of `starts` [n] on; they may cross shard borders.
+
+        Raises IndexError beyond the end of the split.
+        """
         if len(starts) and (starts.min() < 0 or starts.max() + length > self.n_tokens):
             raise IndexError(f"{length} tokens from {starts.max()} on: there are {self.n_tokens}")
         out = np.empty((len(starts), length), self.shards[0].dtype if self.shards else "<u2")
@@ -101,14 +90,14 @@ def _rows(shard: np.ndarray, length: int) -> np.ndarray:
 
 
 def write_manifest(folder: Path, about: dict) -> None:
-    """Writes `about` with its dataset hash and a checksum of it all; with that, a build is done."""
+    """Writes `about`, its dataset hash and a checksum of both; this completes a build."""
     manifest = {**about, "hash": content_hash(about)}
     manifest["checksum"] = _checksum(manifest)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of `folder`; ValueError when it is not the one that was written there."""
+    """The manifest of `folder`; ValueError if its checksum does not match."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_bytes())
@@ -125,7 +114,7 @@ def _checksum(manifest: dict) -> str:
 
 
 def content_hash(about: dict) -> str:
-    """The dataset's hash: of its tokens, its tokenizer and its split; of no path, name or date."""
+    """The dataset's hash: of its tokens, tokenizer and splits, not of any path, name or date."""
     content = {
         "tokenizer": about["tokenizer"]["fingerprint"],
         "dtype": about["dtype"],
@@ -138,7 +127,7 @@ def content_hash(about: dict) -> str:
 
 
 def open_splits(folder: Path, manifest: dict) -> dict[str, Split]:
-    """Both splits of `folder`; a missing, cut or damaged shard is a ValueError that names it."""
+    """Both splits of `folder`; ValueError names a shard that is missing, cut or damaged."""
     itemsize = np.dtype(manifest["dtype"]).itemsize
     splits = {}
     for split in SPLITS:

@@ -1,16 +1,16 @@
-"""This file builds the token shards of a dataset once and opens them for every trial after that.
+"""Builds the token shards of a dataset once and opens them for every later trial.
 
     CACHE/stdlib-bytes-1f0c…/manifest.json          counts, SHA-256 of each shard, dataset's hash
                              tokenizer.json         what the tokens mean
                              00000-93ab….train.bin  a shard (`data/shards.py`)
     CACHE/tokenizer-bpe-77d0…/                      a tokenizer that was trained here
 
-The folder's name is a hash of what the text is made from: paths, sizes and times of the files, the
-tokenizer, the validation share. The dataset's `hash` is one of the tokens alone: no path is in it.
+A folder's name ends with a hash of where the text comes from: paths, sizes and times of the files,
+the tokenizer and the validation share. The dataset's `hash` covers its content and no path.
 
-Documents are joined by the end-of-document token, one after each. A document belongs to validation
-when the hash of its text falls below the validation share, so no document changes sides when others
-are added, and equal documents are on the same side.
+Each document ends with the end-of-document token. A document belongs to validation if the hash of
+its text falls below the validation share: adding documents moves no other one between splits, and
+equal documents share a split.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from data.sources import corpus
 from data.tokenizer import Tokenizer
 
 FORMAT = 1
-# Text that a tokenizer is trained on; unigram takes 5 s a MB, bpe 0.3 s.
+# Bytes of text to train a tokenizer on; unigram takes 5 s per MB, bpe 0.3 s.
 SAMPLE_BYTES = {"bpe": 16 << 20, "unigram": 4 << 20}
 LARGEST_BLOCK = 1000
 
@@ -52,13 +52,12 @@ class Component:
 
 @dataclass(frozen=True)
 class TokenStore:
-    """The token shards of a `data` section. A mixture has several components; `weights` are the
-    rows of each in a block."""
+    """One or several components; a mixture takes `weights[c]` rows of component c per block."""
 
     components: tuple[Component, ...]
     weights: tuple[int, ...]
     tokenizer: Tokenizer
-    hash: str  # of content, tokenizer, split and weights; nothing else
+    hash: str  # of content, tokenizer, splits and weights alone
 
     @property
     def vocab_size(self) -> int:
@@ -66,7 +65,7 @@ class TokenStore:
 
     @property
     def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each token stands for, int32 [V]."""
+        """Bytes of text that each token represents, int32 [V]."""
         return self.tokenizer.token_bytes
 
     @property
@@ -91,14 +90,16 @@ class TokenStore:
 
 
 def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
-    """Opens the dataset of a `data` config section, building what is not in `data_cfg.cache` yet.
+    """Opens the dataset of a `data` config section, building what `data_cfg.cache` lacks.
 
     Raises FileNotFoundError or ValueError, in one line, for text that cannot be read, a tokenizer
-    that cannot be had, and a shard that is missing, cut or damaged.
+    that is not available, and a shard that is missing, cut or damaged.
     """
     corpora, weights = _corpora(data_cfg)
     if not 0 <= data_cfg.validation < 1:
-        raise ValueError(f"data.validation={data_cfg.validation} is not a share; use 0.02, say")
+        raise ValueError(
+            f"data.validation={data_cfg.validation} must be at least 0 and below 1; try 0.02"
+        )
     cache = Path(data_cfg.cache).expanduser()
     tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
     if data_cfg.vocab_size not in (0, tokenizer.vocab_size):
@@ -115,14 +116,15 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
 
 
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
-    """Rows of each component in the smallest block whose shares are right to 0.1 % of themselves.
+    """Rows of each component in the smallest block that has every share to 0.1 % of itself.
 
-    A block of LARGEST_BLOCK rows, the nearest to the shares, where no smaller one is.
+    If no block up to LARGEST_BLOCK rows does, that size with the nearest shares. Raises ValueError
+    for a share that is less than one row of it.
     """
     share = np.array(weights, float) / sum(weights)
     for block in range(len(share), LARGEST_BLOCK + 1):
         rows = np.floor(share * block + 1e-9).astype(int)
-        # What rounding down left over goes to those who lost most.
+        # Rounding down leaves some rows over: they go to the components that lost most.
         rows[np.argsort(rows - share * block, kind="stable")[: block - rows.sum()]] += 1
         exact = (np.abs(rows / block - share) <= share / 1000).all()
         if rows.min() > 0 and (exact or block == LARGEST_BLOCK):
@@ -182,7 +184,7 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
 def _training_texts(
     data_cfg: Any, corpora: tuple[str, ...], name: str, advance: Callable[[int], None]
 ) -> Iterator[str]:
-    """Training documents: all of them for 'chars', else an equal sample of each corpus."""
+    """Training documents: all for 'chars', otherwise an equal sample of each corpus."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
         kept = _not_held_out(documents, data_cfg.validation, advance)
@@ -204,7 +206,7 @@ def _not_held_out(
 
 
 def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]:
-    """A uniform sample that depends on no order: the documents whose digests end lowest."""
+    """A uniform sample, whatever the order: the documents with the lowest ends of digests."""
     heap: list[tuple[int, str]] = []
     total = 0
     for digest, text in documents:
@@ -217,14 +219,14 @@ def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]
 
 
 def _origin(data_cfg: Any, spec: str) -> list:
-    """What the documents of `spec` are made from; equal origins give equal documents."""
+    """Where the documents of `spec` come from; equal origins give equal documents."""
     named = spec == "stdlib" or corpus.scheme(spec)
     where = spec if named else str(Path(spec).resolve())
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
 
 
 def _folder(cache: Path, words: list[str], key: list) -> Path:
-    """A folder name that a person can read and whose end is a hash of `key`."""
+    """A readable folder name that ends with a hash of `key`."""
     stems = [re.sub(r"[^A-Za-z0-9]+", "-", Path(word).name).strip("-")[:40] for word in words]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     return cache / "-".join([*stems, digest])
@@ -232,16 +234,16 @@ def _folder(cache: Path, words: list[str], key: list) -> Path:
 
 @contextlib.contextmanager
 def _unless_there(path: Path) -> Iterator[bool]:
-    """Whether `path` has to be made; if so, nobody else makes it meanwhile.
+    """Whether `path` has to be built; if so, no other process builds it meanwhile.
 
-    The lock goes with the process, however that ends.
+    The lock is released when the process ends, however it ends.
     """
     if path.exists():
         yield False
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / ".lock", "w") as file:
-        # A file system without locks: writes are atomic, so two builders only do the work twice.
+        # Without locks in the file system, two builders duplicate work; writes are atomic.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield not path.exists()
@@ -249,7 +251,7 @@ def _unless_there(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _progress(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(bytes)`: a bar on a terminal, else a line every ten seconds, on stderr."""
+    """Yields `advance(bytes)`: a bar on a terminal, otherwise a line on stderr every 10 s."""
     if not shown:
         yield lambda n: None
         return

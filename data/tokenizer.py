@@ -1,13 +1,12 @@
-"""This file maps text to tokens and back: bytes, characters, SentencePiece, Hugging Face's.
+"""Maps text to tokens and back: bytes, characters, SentencePiece, Hugging Face.
 
     'bytes'              256 tokens; the end of a document is byte 0xFF, which UTF-8 never contains
     'chars'              the characters of the training documents, end-of-document, unknown
-    'bpe', 'unigram'     SentencePiece, trained here on training documents to data.vocab_size tokens
-    'path/to/x.model'    a SentencePiece model from elsewhere, with its own rules of normalisation
-    'path/to/x.json'     a tokenizer.json of Hugging Face's, read by the library tokenizers
+    'bpe', 'unigram'     SentencePiece, trained here on training documents, data.vocab_size tokens
+    'path/to/x.model'    an existing SentencePiece model, with its own normalisation
+    'path/to/x.json'     a Hugging Face tokenizer.json, read by the library tokenizers
 
-A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. The rest
-follows from the table of the text that each token stands for.
+A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'.
 """
 
 import hashlib
@@ -20,27 +19,27 @@ from pathlib import Path
 
 import numpy as np
 
-from data.shards import write_atomic
+from data.atomic import write_atomic
 
 TRAINED = ("chars", "bpe", "unigram")
 SPACE = "\u2581"  # what SentencePiece writes for a space
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # how published models end documents
-LINE_CHARACTERS = 1000  # SentencePiece leaves out training lines above 4192 bytes
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # of documents, in published models
+LINE_CHARACTERS = 1000  # SentencePiece drops training lines above 4192 bytes
 
 
 class Tokenizer:
     """Text to int32 ids and back. Equal fingerprints mean equal tokens for every text."""
 
     def __init__(self, kind: str, name: str, model: bytes = b"", prefix: Sequence[int] = ()):
-        """`prefix`: tokens that the model expects before every prompt, such as <s>."""
+        """`prefix` holds the tokens that the model expects before every prompt, such as <s>."""
         self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
         self._encode, self.pieces, self.eod = KINDS[kind](model)
         self.vocab_size = len(self.pieces)
         self.fingerprint = hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
-        # Models from elsewhere may put a space before every text.
+        # Some models put a space before every text.
         first = self.pieces[self.encode("a b")[0]]
         self._dummy_prefix = b" " if first.startswith(b" ") else b""
-        # Bytes of text that each token [V] stands for; 0 for the end of a document.
+        # Bytes of text that each token represents [V]; 0 for the end of a document.
         self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
@@ -48,12 +47,12 @@ class Tokenizer:
         return self._encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; the end of a document is no text; half a character becomes U+FFFD."""
+        """The text of `ids`. End-of-document gives no text; a cut character becomes U+FFFD."""
         raw = b"".join(self.pieces[int(i)] for i in ids)
         return raw.removeprefix(self._dummy_prefix).decode("utf-8", "replace")
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, and tokenizer.model where there is one, into `folder`."""
+        """Writes tokenizer.json, and tokenizer.model if it has one, into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -69,7 +68,10 @@ class Tokenizer:
 
 
 def load(folder: str | Path) -> Tokenizer:
-    """The tokenizer that `save` wrote into `folder`; refuses one whose model has changed since."""
+    """The tokenizer that `save` wrote into `folder`.
+
+    Raises FileNotFoundError if there is none, ValueError if its model has changed since.
+    """
     folder = Path(folder)
     if not (folder / "tokenizer.json").is_file():
         raise FileNotFoundError(
@@ -86,7 +88,7 @@ def load(folder: str | Path) -> Tokenizer:
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
-    """Learns 'chars', 'bpe' or 'unigram' from training documents: equal texts, equal tokens."""
+    """Trains 'chars', 'bpe' or 'unigram' on documents; equal texts give equal tokenizers."""
     if name == "chars":
         characters = "".join(sorted(set().union(*texts)))
         return Tokenizer("chars", "chars", characters.encode("utf-32-le"))
@@ -94,7 +96,10 @@ def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
 
 
 def given(spec: str) -> Tokenizer:
-    """The tokenizer of a spec that needs no training: 'bytes', or the path of a .model or .json."""
+    """The tokenizer of a spec that needs no training: 'bytes' or the path of a .model or .json.
+
+    Raises ValueError or FileNotFoundError, naming the spec.
+    """
     if spec == "bytes":
         return Tokenizer("bytes", "bytes")
     kind = {".model": "sentencepiece", ".json": "huggingface"}.get(Path(spec).suffix)
@@ -125,7 +130,7 @@ def _bytes(model: bytes) -> tuple[Encode, list[bytes], int]:
 
 
 def _characters(model: bytes) -> tuple[Encode, list[bytes], int]:
-    """Ids are ranks of code points. Unknown counts as one byte: it never flatters bits/byte."""
+    """Ids are ranks of code points. Unknown counts as one byte, so it never lowers bits/byte."""
     points = np.frombuffer(model, "<u4")
     if not len(points):
         raise ValueError(
@@ -156,7 +161,7 @@ def _sentencepiece(model: bytes) -> tuple[Encode, list[bytes], int]:
     def encode(text: str) -> np.ndarray:
         if not exact or SPACE not in text:
             return np.array(processor.encode(text), np.int32)
-        # SentencePiece takes this character for a space; spelled in bytes it survives.
+        # SentencePiece would take this character for a space; as bytes it survives.
         parts = [processor.encode(part) for part in text.split(SPACE)]
         marked = itertools.chain.from_iterable((mark, part) for part in parts[1:])
         return np.array(list(itertools.chain(parts[0], *marked)), np.int32)
@@ -175,7 +180,7 @@ def _piece_bytes(processor, i: int) -> bytes:
 
 
 def _library(model: bytes):
-    """The tokenizer of Hugging Face's library that a tokenizer.json describes."""
+    """The tokenizer of the library tokenizers that a tokenizer.json describes."""
     try:
         import tokenizers
     except ImportError as error:
@@ -185,11 +190,11 @@ def _library(model: bytes):
     try:
         return tokenizers.Tokenizer.from_str(model.decode())
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"data.tokenizer: this is no tokenizer.json: {error}") from error
+        raise ValueError(f"data.tokenizer: this is not a tokenizer.json: {error}") from error
 
 
 def _prefix(model: bytes) -> list[int]:
-    """The tokens that a tokenizer.json puts before every text, such as <s>."""
+    """Tokens that a tokenizer.json puts before every text, such as <s>."""
     fast = _library(model)
     whole, plain = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
     return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
@@ -201,7 +206,7 @@ def _huggingface(model: bytes) -> tuple[Encode, list[bytes], int]:
     eod = next((i for end in ENDS if (i := fast.token_to_id(end)) is not None), None)
     if eod is None:
         raise ValueError(
-            f"data.tokenizer: the tokenizer.json ends documents with none of {', '.join(ENDS)}"
+            f"data.tokenizer: the tokenizer.json has none of {', '.join(ENDS)} to end documents"
         )
     spelled = _spelled_bytes if '"ByteLevel"' in model.decode() else _marked_bytes
     names = [fast.id_to_token(i) for i in range(fast.get_vocab_size())]
@@ -214,13 +219,13 @@ def _huggingface(model: bytes) -> tuple[Encode, list[bytes], int]:
 
 
 def _marked_bytes(piece: str) -> bytes:
-    """What a piece of SentencePiece's kind stands for, in a tokenizer.json."""
+    """The bytes of a SentencePiece-style piece in a tokenizer.json."""
     if re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
         return bytes([int(piece[3:5], 16)])
     return piece.replace(SPACE, " ").encode()
 
 
-# GPT-2 spells bytes as characters: printable ones as themselves, the rest by the next free ones.
+# GPT-2 spells bytes as characters: printable ones as themselves, the others from U+0100 on.
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
 _BYTE_OF = {chr(byte): byte for byte in _PRINTABLE}
@@ -228,7 +233,7 @@ _BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}
 
 
 def _spelled_bytes(piece: str) -> bytes:
-    """What a piece of a byte-level tokenizer stands for; tokens added by hand are plain text."""
+    """The bytes of a piece of a byte-level tokenizer; manually added tokens are plain text."""
     if all(character in _BYTE_OF for character in piece):
         return bytes(_BYTE_OF[character] for character in piece)
     return piece.encode()
@@ -239,7 +244,7 @@ def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> by
 
     if vocab_size < 1:
         raise ValueError(
-            f"data.tokenizer={name!r} needs data.vocab_size, now {vocab_size}; 4096, say"
+            f"data.tokenizer={name!r} needs data.vocab_size, now {vocab_size}; try 4096"
         )
     model = io.BytesIO()
     try:
@@ -259,7 +264,7 @@ def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> by
             eos_id=1,
             bos_id=-1,
             pad_id=-1,
-            # One thread: sums of floats over several depend on who finishes first.
+            # With several threads, sums of floats depend on which finishes first.
             num_threads=1,
             minloglevel=2,
         )
@@ -273,7 +278,7 @@ def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> by
 
 
 def _training_lines(texts: Iterable[str]) -> Iterator[str]:
-    """Lines without tabs and NULs, which SentencePiece reserves; those are spelled in bytes."""
+    """Lines without tabs and NULs, which SentencePiece reserves; it encodes those as bytes."""
     for text in texts:
         for line in re.split(r"[\n\t\r\0]+", text):
             for start in range(0, len(line), LINE_CHARACTERS):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.shards import write_atomic
+from data.atomic import write_atomic
 from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig

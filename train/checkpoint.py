@@ -24,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from data.atomic import write_atomic
 from train.parallel import processes
 
 MANIFEST = "manifest.json"
@@ -184,12 +185,7 @@ def write_manifest(path: Path, meta: dict) -> None:
         return
     body = {"files": {n: h for part in hashes for n, h in sorted(part.items())}, "meta": meta}
     body["sha256"] = _sha256(json.dumps(body, sort_keys=True).encode())
-    temporary = path / f"{MANIFEST}.tmp"
-    with open(temporary, "w") as file:
-        json.dump(body, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path / MANIFEST)
+    write_atomic(path / MANIFEST, json.dumps(body).encode())
 
 
 def damage(path: Path) -> str | None:

@@ -1,28 +1,9 @@
 """This file records a run: metrics.jsonl, the source of truth, and TensorBoard as a view of it."""
 
 import json
-import os
 from pathlib import Path
 
-# Peak dense bf16 FLOP/s of one device, from the makers' data sheets; matched by prefix.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6": 918e12,
-    "TPU7x": 1154e12,  # of each of the two devices of a chip
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,  # SXM
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-}
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """FLOP/s that model FLOP utilisation is measured against, None where unknown (CPUs)."""
-    return next((f for name, f in PEAK_FLOPS.items() if device_kind.startswith(name)), None)
+from data.atomic import write_atomic
 
 
 class MetricsLog:
@@ -77,7 +58,5 @@ def read(path: Path) -> list[dict]:
 
 def copy(source: Path, target: Path, until: int) -> None:
     """Writes the whole rows of `source` up to step `until` in place of `target`."""
-    rows = [row for row in read(source) if row["step"] <= until]
-    temporary = Path(target).with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, target)
+    rows = [json.dumps(row) + "\n" for row in read(source) if row["step"] <= until]
+    write_atomic(Path(target), "".join(rows).encode())

@@ -1,10 +1,10 @@
-"""This file turns a corpus spec into documents, always the same ones in the same order.
+"""Turns a corpus spec into documents, always the same ones in the same order.
 
-    'stdlib'                    the library sources of the Python that runs this (the default)
+    'stdlib'                    the library sources of the running Python (the default)
     'book.txt'                  one text file, cut into documents of about 8 KiB (`_paragraphs`)
-    'folder/'                   all files in it but hidden ones: .jsonl and .parquet as below, any
-                                other is one document; links to folders are not followed
-    'web.jsonl', 'web.parquet'  one document a row, its text under `text_key`
+    'folder/'                   all files in it except hidden ones: .jsonl and .parquet as below,
+                                any other is one document; links to folders are not followed
+    'web.jsonl', 'web.parquet'  one document per row, its text under `text_key`
     'x.txt.gz', 'x.jsonl.zst'   any of the text formats, compressed
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
     'synthetic[:KEY=VALUE…]'    a language whose entropy is known (`data/sources/synthetic.py`)
@@ -29,9 +29,7 @@ import zstandard
 
 from data.sources import synthetic
 
-CHUNK_BYTES = (
-    8 * 1024
-)  # a lone text file is cut at the first paragraph border after this many bytes
+CHUNK_BYTES = 8 * 1024  # smallest document that a single text file is cut into
 STDLIB_SKIPPED_FOLDERS = {
     "test",
     "tests",
@@ -45,10 +43,10 @@ GENERATED = re.compile(r"auto-?generated|generated (by|from|automatically)|do no
 
 
 def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator[str]:
-    """The documents of `spec`, in order; stops after `max_bytes` bytes of text, 0 = never.
+    """The documents of `spec`, in order; stops after `max_bytes` bytes of text, 0: never.
 
-    Raises FileNotFoundError or ValueError, naming the file: missing, empty, binary, not what its
-    ending says, or without `text_key`.
+    Raises FileNotFoundError or ValueError, naming a file that is missing, empty, binary, not what
+    its suffix says, or without `text_key`.
     """
     total, before = 0, identity(spec)
     for text in _read(spec, text_key):
@@ -65,14 +63,14 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
 
 
 def identity(spec: str) -> list:
-    """What must change when the text does, without reading it: name, size and time of each file."""
+    """What changes whenever the text does: name, size and time of each file. Reads no text."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].identity(spec)
     return [[name, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files(spec)]
 
 
 def size(spec: str) -> int | None:
-    """Bytes of text in `spec`, about; None where only reading it would tell."""
+    """Approximate bytes of text in `spec`; None if only reading it would tell."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].size(spec)
     listed = [path for _, path in files(spec)]
@@ -82,7 +80,7 @@ def size(spec: str) -> int | None:
 
 
 def scheme(spec: str) -> str:
-    """The key in SCHEMES of text that comes from no file, else ''."""
+    """The key in SCHEMES of text that does not come from files, otherwise ''."""
     name, colon, _ = spec.partition(":")
     return name if name in SCHEMES and (colon or name == "synthetic") else ""
 
@@ -116,13 +114,13 @@ def _stdlib_files(root: Path) -> list[tuple[str, Path]]:
     return sorted(
         (path.relative_to(root).as_posix(), path)
         for path in _walk(root, STDLIB_SKIPPED_FOLDERS)
-        # Distributions link files of their own into the library; those differ between machines.
+        # Distributions link their own files into the library; those differ between machines.
         if path.suffix == ".py" and not path.is_symlink() and _hand_written(path)
     )
 
 
 def _hand_written(path: Path) -> bool:
-    """False for tables that a tool wrote (they say so at the top) and for non-UTF-8 files."""
+    """False for generated files, which say so at the top, and for files that are not UTF-8."""
     if path.name.startswith("_sysconfigdata"):
         return False
     try:
@@ -147,7 +145,7 @@ def _read(spec: str, text_key: str) -> Iterator[str]:
 
 
 def _kind(path: Path) -> str:
-    """The ending that says how to read a file: '.jsonl' for x.jsonl.zst."""
+    """The suffix that says how to read a file: '.jsonl' for x.jsonl.zst."""
     return (path.with_suffix("") if path.suffix in OPENERS else path).suffix.lower()
 
 
@@ -164,7 +162,7 @@ def _open_zstandard(path: Path) -> BinaryIO:
 
 
 class _Zstandard(io.RawIOBase):
-    """Decompresses frame after frame; EOFError where a file is cut, which zstandard.open hides."""
+    """Decompresses frame after frame. EOFError for a cut file, which zstandard.open hides."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.frame = file, None
@@ -196,7 +194,7 @@ class _Zstandard(io.RawIOBase):
 
 
 def _naming_damage(path: Path, texts: Iterable[str]) -> Iterator[str]:
-    """Passes documents on; a decompressor's complaint becomes one line that names the file."""
+    """Passes documents on; turns a decompressor's error into one line that names the file."""
     try:
         yield from texts
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError) as error:
@@ -224,9 +222,9 @@ def _whole(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
 def _paragraphs(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
     """Cuts one text into documents, so that a share of them can be held out.
 
-    A document ends at the first blank line after CHUNK_BYTES bytes, or at twice that where none
-    comes. The documents, put together, are the file. Text added at the end of the file changes no
-    document but the last.
+    A document ends at the first blank line after CHUNK_BYTES bytes, or at twice that if there is
+    none. Concatenated, the documents are the file. Text appended to the file changes only the last
+    document.
     """
     block, offset = bytearray(), 0
     while line := stream.readline(CHUNK_BYTES):
@@ -241,7 +239,7 @@ def _paragraphs(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
 
 
 def _last_whole_character(block: bytearray) -> int:
-    """Where to cut `block`, which may stop within a character of an endless line."""
+    """Where to cut `block`, which may end within a character of a very long line."""
     for end in range(len(block) - 1, len(block) - 5, -1):
         if block[end] < 0x80:
             return end + 1
@@ -322,7 +320,7 @@ def _as_text(value: object, where: str, text_key: str) -> str:
         raise ValueError(
             f"{where}: data.text_key={text_key!r} holds {type(value).__name__}, not a string"
         )
-    # JSON can escape half a surrogate pair, which no UTF-8 text contains.
+    # JSON can escape half a surrogate pair, which UTF-8 cannot hold.
     return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
@@ -332,7 +330,7 @@ READERS: dict[str, Callable[[BinaryIO, Path, str], Iterator[str]]] = {".jsonl": 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How text is had that comes from no file: the same three questions that files answer."""
+    """A source of text other than files: documents, identity and size of a spec."""
 
     read: Callable[[str, str], Iterator[str]]
     identity: Callable[[str], list]

@@ -1,47 +1,50 @@
-"""This file computes the loss of ideal learners of a synthetic language: a law known beforehand.
+"""The loss of ideal learners of a synthetic language: a scaling law known in advance.
 
 An ideal learner (Bayesian, with a uniform prior over h of every word) knows all of a language of
-`data/sources/synthetic.py` but h. It keeps only the N most frequent words, and has seen D tokens of
-them. Before a value it has seen that word's values n times and loses, against the oracle,
+`data/sources/synthetic.py` but h. It keeps only the N most frequent words, and has seen D tokens.
+Before a value, having seen n values of the same word, its expected loss above the oracle's is
 
     e_n = E[H(value | n values of the same word)] - H(w),    e_0 = ln S - H(w),
 
 which falls about fourfold with each sighting (ε = .1). With q_u = p Π(1-p)p_i, the frequency of
-the word u,
+word u,
 
     L(N, D) = H + p [ Σ_{u among N} q_u Σ_n P(n; pD, q_u) e_n  +  e_0 Σ_{other u} q_u ],
 
-P being binomial: D tokens hold pD words on average, and this learner has seen just as many, rounded
-and whole. All sums are exact (to 1e-9 nats): words of one probability are counted, not listed.
+where P is binomial: D tokens hold pD words on average, and the learner has seen exactly that many,
+rounded. All sums are exact to 1e-9 nats: words of equal probability are counted, not listed.
 
-N counts words and D tokens, so these are the `params` and `tokens` of a points table. The surface
-is no sum of powers: a word fails for N *or* for D, so the larger lack hides the smaller and L lies
-nearer to H + max(A N^-α_N, B D^-α_D), close to Kaplan's joint law with a floor. The additive law
-finds α_N and α_D where one of the two lacks is small against the other, and false ones elsewhere.
+N counts words and D tokens: the `params` and `tokens` of a points table. The surface is not a sum
+of powers. A word is unknown for lack of N *or* of D, so the larger deficit hides the smaller and L
+lies nearer to H + max(A N^-α_N, B D^-α_D), close to Kaplan's joint law with a floor. The additive
+law finds α_N and α_D where one deficit is much smaller than the other, and wrong values elsewhere.
 """
 
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from data.sources.synthetic import Language, entropy
 
-UNLIMITED = 1e40  # an N or D that lacks nothing
-LARGEST = 1e60  # words of one probability; rarer ones are neither kept nor seen
+UNLIMITED = 1e40  # an N or D without any deficit
+LARGEST = 1e60  # words of equal probability; rarer ones are neither kept nor seen
 NEGLIGIBLE = 1e-10  # nats, and shares of the values
 MOST_CLASSES = 400_000
 MOST_COUNTS = 50_000
 
 
 def ideal_loss(language: Language, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """L(N, D) in nats per token; `params` (words kept) and `tokens` (seen) broadcast, to 1e40."""
+    """L(N, D) in nats per token, for `params` words kept and `tokens` seen, up to 1e40.
+
+    Arrays broadcast. Raises ValueError for a language whose sums would be too long.
+    """
     frequency, words = word_classes(language)
     loss_after = unlearned(language.n_values, language.noise)
     before = np.cumsum(words) - words  # words more frequent than those of each class
-    rare = 1 - frequency @ words  # the share of the values after words that are in no class
+    rare = 1 - frequency @ words  # share of values that follow words of no class
     params, tokens = np.broadcast_arrays(np.asarray(params, float), np.asarray(tokens, float))
     excess = np.empty(params.shape)
     seen: dict[float, np.ndarray] = {}
@@ -55,19 +58,11 @@ def ideal_loss(language: Language, params: np.ndarray, tokens: np.ndarray) -> np
     return language.entropy + language.p * excess
 
 
-def ideal_points(
-    language: Language, params: Sequence[float], tokens: Sequence[float]
-) -> list[dict[str, float]]:
-    """Rows `params, tokens, loss` of a points table, one for each pair of an N and its D."""
-    rows = zip(params, tokens, ideal_loss(language, params, tokens), strict=True)
-    return [dict(zip(("params", "tokens", "loss"), map(float, row), strict=True)) for row in rows]
-
-
 @functools.lru_cache(maxsize=8)
 def word_classes(language: Language) -> tuple[np.ndarray, np.ndarray]:
-    """Words of equal frequency: q [k], falling, and how many words have it [k].
+    """Words by frequency: q [k], falling, and the number of words that have it [k].
 
-    A word's length is geometric, so words up to a length where (1-p)^length is negligible do.
+    Lengths are geometric, so words stop at a length for which (1-p)^length is negligible.
     """
     letters, times = np.unique(language.letters, return_counts=True)
     log_letter = np.log1p(-language.p) + np.log(letters)
@@ -83,7 +78,7 @@ def word_classes(language: Language) -> tuple[np.ndarray, np.ndarray]:
                 "different frequencies; use fewer letters or equal ones"
             )
         longer = (log_q[:, None] + log_letter).ravel()
-        # Rounded, so that the same letters in another order give the same number.
+        # Rounded, so that the same letters give the same number in any order.
         _, first, which = np.unique(longer.round(9), return_index=True, return_inverse=True)
         count = np.bincount(which.ravel(), np.outer(count, times).ravel())
         log_q = longer[first]
@@ -109,8 +104,8 @@ def _after(frequency: np.ndarray, n_words: int, loss_after: np.ndarray) -> np.nd
 def unlearned(n_values: int, noise: float) -> np.ndarray:
     """e_n for n = 0, 1, …, until it is negligible.
 
-    All that n values tell is how often each came, and all that matters of that is the partition of
-    n into these counts: 42 of them for n = 10.
+    What n values tell depends only on the counts of each, in any order: on a partition of n, of
+    which n = 10 has 42.
     """
     if noise == 0:
         return np.array([math.log(n_values), 0.0])
@@ -132,7 +127,7 @@ def _predicted(counts: np.ndarray, noise: float) -> float:
     """E[entropy of the prediction] over the partitions [k, S] of the values seen."""
     n, n_values = int(counts[0].sum()), counts.shape[1]
     hit, miss = 1 - noise, noise / (n_values - 1)
-    # Of the values seen if h(word) were each of the S values, equally likely before.
+    # Of the values seen, if h(word) were each of the S values; all are equally likely a priori.
     log_likelihood = counts * math.log(hit) + (n - counts) * math.log(miss)
     top = log_likelihood.max(1, keepdims=True)
     likelihood = np.exp(log_likelihood - top)

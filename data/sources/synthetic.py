@@ -1,36 +1,36 @@
-"""This file makes languages whose entropy is known: true laws to measure models and fits against.
+"""Languages whose entropy is known: true laws to compare models and fits with.
 
 A language has M letters of probabilities p_i, S values, a value rate p, a noise ε and a seeded hash
 h. Every step draws one *innovation*, independent of all others: with probability 1-p a letter (p_i)
 and with probability p a value offset s, drawn from w: w_0 = 1-ε, each other ε/(S-1). A letter is
 written as it is; an offset as the value token (s + h(word)) mod S, where `word` is the string of
-letters since the last value (or since the document's start), maybe empty.
+letters since the last value or the start of the document, possibly empty.
 
 *Entropy.* Given the past, tokens and innovations determine each other, so the entropy rate is
 
     H = H_b(p) + (1-p) H(letters) + p H(w)    nats/token,    H_b(p) = -p ln p - (1-p) ln(1-p),
     H(w) = H_b(ε) + ε ln(S-1),
 
-and -ln P(token | past) is that of its innovation. To predict a value takes h of the word before it,
-and h is no rule that could be learned: every word has to be memorised.
+and -ln P(token | past) is that of its innovation. Predicting a value takes h of the word before it.
+No rule gives h: every word has to be memorised.
 
 *Exponents.* A word u comes before a value with probability q_u = p Π(1-p)p_i over its letters: the
 r-th most frequent has q_r ~ r^-a, where Σ((1-p) p_i)^(1/a) = 1 (Zipf's law; Conrad & Mitzenmacher
-2004). Who knows only the N most frequent words, or only those seen in D tokens, lacks a share
-N^-α_N or D^-α_D of the values: α_N = a - 1, α_D = α_N/(1 + α_N) (`data/sources/ideal.py`).
+2004). Knowing only the N most frequent words, or those in D tokens, leaves a share N^-α_N or D^-α_D
+of the values unknown: α_N = a - 1, α_D = α_N/(1 + α_N) (`data/sources/ideal.py`).
 
-The defaults, M = 4 equal letters, p = .384, S = 16, ε = .1, have H = 1.74877, α_N .349, α_D .259.
+The defaults M = 4 equal letters, p = .384, S = 16, ε = .1 give H = 1.74877, α_N .349, α_D .259.
 
 *As a corpus*, 'synthetic' or 'synthetic:KEY=VALUE:…', with the keys of `KEYS`; letters are written
-a, b, …, values A, B, …, so any tokenizer reads it; 'chars' has M + S tokens besides its own two.
+a, b, …, values A, B, …, so any tokenizer works; 'chars' has M + S tokens and its own two.
 
     isoflop tokenize --config.data.corpora=synthetic:p=.3:seed=1:tokens=1e8 \\
         --config.data.tokenizer=chars
 
-A model's loss is to be compared with the oracle's on that very validation text, `oracle_of`, which
-differs from H by chance; evaluate all of the split (a large eval.sequences). The model pays for two
-things more: the end of each document, (1 + ln L)/L a token at most where L = `document`; and the
-first value of each window of T tokens, whose word began before it: up to (ln S - H(w))/T.
+Compare a model's loss with the oracle's on the same validation text, `oracle_of`, which differs
+from H by chance; evaluate the whole split (a large eval.sequences). Only the model also pays for
+the end of each document, at most (1 + ln L)/L per token with L = `document`, and for the first
+value of each window of T tokens, whose word began before it, up to (ln S - H(w))/T.
 """
 
 import functools
@@ -44,15 +44,15 @@ import numpy as np
 from data.shards import Split
 from data.tokenizer import Tokenizer
 
-VERSION = 1  # of the draws and of h: part of a corpus's identity
+VERSION = 1  # of the draws and h; part of a corpus's identity
 LETTERS = string.ascii_lowercase
 VALUES = string.ascii_uppercase + string.digits
-CHUNK = 1 << 18  # tokens of one vectorised pass: its arrays fit a cache
+CHUNK = 1 << 18  # tokens per vectorised pass: its arrays fit a cache
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word that is not finished: how many letters, and their sum so far in the hash."""
+    """An unfinished word: its number of letters and their sum so far in the hash."""
 
     length: int = 0
     sum: int = 0
@@ -60,7 +60,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Language:
-    """Tokens are uint8: the letter i is i, the value v is M + v. ValueError for what is none."""
+    """Tokens are uint8: letter i is i, value v is M + v. Raises ValueError for invalid numbers."""
 
     letters: tuple[float, ...] = (0.25,) * 4  # p_i, the probability of each letter among letters
     p: float = 0.384  # probability that a token is a value
@@ -86,7 +86,7 @@ class Language:
 
     @functools.cached_property
     def innovation_probability(self) -> np.ndarray:
-        """Of each innovation [M + S]: the letters, then the offsets."""
+        """The probability of each innovation [M + S]: letters, then offsets."""
         return np.concatenate([(1 - self.p) * np.array(self.letters), self.p * self.offsets])
 
     @property
@@ -116,20 +116,20 @@ class Language:
         return self.alpha_n / (1 + self.alpha_n)
 
     def stream(self, n_tokens: int, sample: int = 0, chunk: int = CHUNK) -> Iterator[np.ndarray]:
-        """`n_tokens` tokens of one endless text, in chunks; the same text whatever their size."""
+        """`n_tokens` tokens of one endless text, in chunks, whose size does not change the text."""
         draw, word = self._draws(sample), Word()
         for first in range(0, n_tokens, chunk):
             tokens, word = self._turn(draw(min(chunk, n_tokens - first)), +1, word)
             yield tokens
 
     def documents(self, n_tokens: int, length: int, sample: int = 0) -> Iterator[np.ndarray]:
-        """The same innovations as texts of `length` tokens, each with a word begun afresh."""
+        """The same innovations as texts of `length` tokens, each beginning with a new word."""
         draw = self._draws(sample)
         for first in range(0, n_tokens, length):
             yield self._turn(draw(min(length, n_tokens - first)), +1, Word())[0]
 
     def log_probabilities(self, tokens: np.ndarray) -> np.ndarray:
-        """ln P(token | those before it) [n] of a text [n] from its start on: the oracle."""
+        """ln P(token | the tokens before it) [n] of a text [n] from its start: the oracle."""
         found = np.empty(len(tokens))
         log_probability = np.log(np.maximum(self.innovation_probability, 1e-300))
         word = Word()
@@ -150,7 +150,7 @@ class Language:
         if (found == 255).any():
             wrong = text[int(np.argmax(found == 255))]
             known = self.text(np.arange(len(self._characters)))
-            raise ValueError(f"{wrong!r} is no character of this language, which has {known}")
+            raise ValueError(f"{wrong!r} is not a character of this language, which has {known}")
         return found
 
     @property
@@ -159,9 +159,9 @@ class Language:
         return np.frombuffer(used.encode(), np.uint8)
 
     def _draws(self, sample: int) -> Callable[[int], np.ndarray]:
-        """A function that draws the next n innovations. NumPy promises the bits for all time."""
+        """A function that draws the next n innovations. NumPy never changes these bits."""
         bits = np.random.PCG64(np.random.SeedSequence(sample, spawn_key=(1,)))
-        # 63 bits, so that a bound of 1 is a number too.
+        # 63 bits, so that a bound of 1 can be represented.
         bound = (np.cumsum(self.innovation_probability)[:-1] * 2.0**63).astype(np.uint64)
 
         def draw(n: int) -> np.ndarray:
@@ -170,9 +170,9 @@ class Language:
         return draw
 
     def _turn(self, symbols: np.ndarray, sign: int, word: Word) -> tuple[np.ndarray, Word]:
-        """Turns values by h(word): innovations to tokens (+1), or back (-1). Letters stay.
+        """Shifts values by h(word): innovations to tokens (+1), or back (-1). Letters stay.
 
-        `word` is what stands before the symbols; returns what stands at their end beside them.
+        `word` is the unfinished word before the symbols; returns the one after them as well.
         """
         at, before, word = self._hashes(symbols, word)
         turned, m = symbols.copy(), len(self.letters)
@@ -180,7 +180,7 @@ class Language:
         return turned, word
 
     def _hashes(self, symbols: np.ndarray, word: Word) -> tuple[np.ndarray, np.ndarray, Word]:
-        """Where values stand [k], h of the word before each [k], and the unfinished word.
+        """Positions of the values [k], h of the word before each [k], and the unfinished word.
 
         h mixes Σ_j (1 + letter_j) b^j mod 2^64, letter_j being the word's j-th.
         """
@@ -227,7 +227,7 @@ def _require(good: bool, key: str, value: object, valid: str) -> None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text in a language, of `tokens` tokens in documents of `document`."""
+    """A text of a language: `tokens` tokens in documents of `document` tokens each."""
 
     language: Language = Language()
     sample: int = 0
@@ -235,7 +235,7 @@ class Corpus:
     document: int = 1 << 14
 
     def documents(self) -> Iterator[str]:
-        """The documents; those of a longer corpus begin with those of a shorter one."""
+        """The documents. Fewer `tokens` give a prefix of them."""
         for tokens in self.language.documents(self.tokens, self.document, self.sample):
             yield self.language.text(tokens)
 
@@ -258,7 +258,7 @@ def _shares(text: str) -> tuple[float, ...]:
     return tuple(float(share) for share in text.split("+"))
 
 
-# The keys of a spec: the field that each sets, how it is read, and what it is.
+# The keys of a spec: the field that each sets, its parser, and its meaning.
 KEYS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "M": ("letters", _equal, "number of equal letters, 2 to 26"),
     "letters": ("letters", _shares, "their probabilities instead, such as .5+.3+.2"),
@@ -279,7 +279,7 @@ def parse(spec: str) -> Corpus:
         key, equals, text = part.partition("=")
         if key not in KEYS or not equals:
             known = ", ".join(f"{name} ({meaning})" for name, (_, _, meaning) in KEYS.items())
-            raise ValueError(f"data.corpora={spec!r}: {part!r} is no KEY=VALUE; the keys: {known}")
+            raise ValueError(f"data.corpora={spec!r}: {part!r} is not KEY=VALUE; the keys: {known}")
         field, read, meaning = KEYS[key]
         if field in given:
             raise ValueError(f"data.corpora={spec!r}: {key} sets {field} again; give it once")
@@ -287,7 +287,7 @@ def parse(spec: str) -> Corpus:
             given[field] = read(text)
         except (ValueError, ZeroDivisionError, OverflowError):
             raise ValueError(
-                f"data.corpora={spec!r}: {key}={text!r} is no {meaning}; give a number"
+                f"data.corpora={spec!r}: {key}={text!r} is not valid ({meaning}); give a number"
             ) from None
     about = {
         field: given.pop(field) for field in ("sample", "tokens", "document") if field in given
@@ -309,7 +309,7 @@ class Measured:
 
 
 def oracle(language: Language, texts: Iterator[np.ndarray]) -> Measured:
-    """The oracle's loss on texts of tokens, each from its start on."""
+    """The oracle's loss on texts of tokens, each from its start."""
     nll = -np.concatenate([language.log_probabilities(tokens) for tokens in texts])
     return Measured(float(nll.mean()), float(nll.std() / math.sqrt(len(nll))), len(nll))
 
@@ -317,7 +317,7 @@ def oracle(language: Language, texts: Iterator[np.ndarray]) -> Measured:
 def oracle_of(spec: str, split: Split, tokenizer: Tokenizer) -> Measured:
     """The oracle's loss, nats per character, on a stored split of the corpus `spec`.
 
-    The ends of documents are left out. ValueError for a split without documents.
+    End-of-document tokens are left out. Raises ValueError for a split without documents.
     """
     if not split.n_tokens:
         raise ValueError(f"data.corpora={spec!r}: the split is empty; use a larger data.validation")

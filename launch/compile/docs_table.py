@@ -1,7 +1,7 @@
-"""This file compiles the configurations of configs/compiled.py and writes their tables into a page.
+"""Compiles the configurations of configs/compiled.py and writes tables of them into a page.
 
-Every report is a file beside the page: docs/scaling-up/NAME.json for docs/scaling-up.md. One that
-is there, of the same row, is not compiled again, so that what was interrupted goes on where it was.
+Each report is a file beside the page: docs/scaling-up/NAME.json for docs/scaling-up.md. A row whose
+report exists is not compiled again, so an interrupted run continues where it stopped.
 """
 
 import sys
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.compiled import COMPILED, PUBLISHED
-from data.shards import write_atomic
-from launch.compile import variants as compile_search
-from launch.compile import verdict as compile_text
-from launch.compile.variants import Variant
+from data.atomic import write_atomic
+from launch.compile import variants
+from launch.compile.verdict import gib
 from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
 from launch.files import read_json, write_json
 from launch.sweep.live import si
@@ -32,7 +31,7 @@ REDUCING = ("all-reduce", "reduce-scatter")
 
 
 def run(page: Path) -> int:
-    """Exit code 0: every row has its report; 2: some have none, which the table leaves out."""
+    """Exit code 0: every row has a report; 2: some have none, and the table leaves those out."""
     with bad_input():
         before, after = around(page)
     folder, failed = page.with_suffix(""), []
@@ -47,7 +46,7 @@ def run(page: Path) -> int:
 
 
 def around(page: Path) -> tuple[str, str]:
-    """The page up to and from the table; BadInput where there is no place for one."""
+    """The page before and after the table; BadInput if it has no place for one."""
     text = page.read_text()
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
@@ -58,12 +57,12 @@ def around(page: Path) -> tuple[str, str]:
 
 
 def compile_row(name: str, folder: Path) -> str:
-    """Compiles a row in a process of its own and writes its report, or says why there is none."""
+    """Compiles a row in a separate process and writes its report; returns the error, or ''."""
     family, topology, overrides = _row(name)
     print(f"compiling {name}: {family} on {topology}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "launch", "compile", f"--config=configs/pretrain.py:{family}"]
-    variant = Variant(overrides)
-    compile_search.compile_apart(variant, [*command, f"--topology={topology}"])
+    variant = variants.Variant(overrides)
+    variants.compile_apart(variant, [*command, f"--topology={topology}"])
     if variant.report:
         write_json(folder / f"{name}.json", variant.report | {"row": _row(name)})
     return variant.error
@@ -75,13 +74,13 @@ def _row(name: str) -> list:
 
 
 def _report(name: str, folder: Path) -> dict[str, Any] | None:
-    """The report that is there of a row as it now is."""
+    """The stored report of a row; None if there is none or the row has changed since."""
     found = read_json(folder / f"{name}.json")
     return found if found and found.get("row") == _row(name) else None
 
 
 def table(folder: Path) -> str:
-    """The rows that have a report, as two tables of Markdown."""
+    """The rows that have a report, as two Markdown tables."""
     found = {name: _report(name, folder) for name in (*COMPILED, *PUBLISHED)}
     lines = [HEADER, *[row(name, found[name]) for name in COMPILED if found[name]], ""]
     lines += [PUBLISHED_HEADER]
@@ -90,7 +89,7 @@ def table(folder: Path) -> str:
 
 
 def row(name: str, report: dict[str, Any]) -> str:
-    """One line of the table of what was compiled."""
+    """One line of the table of compiled configs."""
     family, _, overrides = COMPILED[name]
     memory, detail, moved = report["memory"], report["detail"], report["collectives"]
     cells = [
@@ -115,7 +114,7 @@ def row(name: str, report: dict[str, Any]) -> str:
 
 
 def compared(name: str, report: dict[str, Any]) -> str:
-    """One line of the table of estimates against published measurements."""
+    """One line of the table that compares estimates with published measurements."""
     _, _, overrides, rate = PUBLISHED[name]
     detail, estimate = report["detail"], report["estimated_step_seconds"]
     cells = [
@@ -136,8 +135,8 @@ def compared(name: str, report: dict[str, Any]) -> str:
 
 
 def _too_large(cells: list[str], report: dict[str, Any], header: str) -> str:
-    """The line of a row that does not fit: the other columns stay empty."""
-    line = f"| {' | '.join(cells)} | does not fit: {compile_text.gib(report['memory']['peak'])} |"
+    """The line of a config that does not fit: the remaining columns stay empty."""
+    line = f"| {' | '.join(cells)} | does not fit: {gib(report['memory']['peak'])} |"
     return line + "|" * (header.partition("\n")[0].count("|") - line.count("|"))
 
 
@@ -153,7 +152,7 @@ def _where(report: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
 
 
 def _beside(overrides: dict[str, Any]) -> str:
-    """What a row sets of the model and its optimiser that no other column says."""
+    """A row's overrides of model and optimiser that no other column shows."""
     said = ("model.remat", "model.scan_layers", "model.context_length")
     sections = ("model.", "optimizer.")
     beside = {k: v for k, v in overrides.items() if k.startswith(sections) and k not in said}

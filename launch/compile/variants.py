@@ -1,7 +1,7 @@
-"""This file compiles variants of a config for a TPU slice and ranks them by estimated throughput.
+"""Compiles variants of a config for a TPU slice and ranks them by estimated throughput.
 
-Every variant is compiled by a process of its own, so that one that crashes the compiler is a line
-of the ranking and not the end of the search.
+Each variant is compiled in a separate process: one that crashes the compiler becomes a line of the
+ranking and does not end the search.
 """
 
 import itertools
@@ -20,28 +20,27 @@ from typing import Any
 import rich.console
 from absl import flags as absl_flags
 
-from launch.compile import verdict as compile_text
-from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
+from launch.compile import verdict
+from launch.errors import BAD_INPUT, DONE, bad_input
 from launch.files import read_json, write_json
 from launch.flags import ROOT
 from launch.sweep.live import clock
 from model.transformer.config import CHOICES
-from train.ahead_of_time.topology import Topology
+from train.chips import Slice
 
-# The most devices worth putting along an axis; the others take what remains.
+# Most devices along an axis in a search. Axes without an entry have no limit.
 LARGEST_AXIS = {"tensor": 8, "sequence": 16}
-LONG_CONTEXT = 32_768  # tokens from which on a sequence is worth splitting
-ROWS = (1, 2, 4, 8, 16)  # sequences of the devices that share them
+LONG_CONTEXT = 32_768  # shortest context, in tokens, for which a search splits sequences
+ROWS = (1, 2, 4, 8, 16)  # values of train.batch_per_device
 
 
 def meshes(config: Any, devices: int) -> list[dict[str, int]]:
-    """Every way to lay powers of two of the devices along the axes that the config has."""
+    """Every mesh of the config's axes with a power of two along each; fsdp takes any odd factor."""
     axes = sorted(config.mesh)
     most = {axis: LARGEST_AXIS.get(axis, devices) for axis in axes}
     if config.model.context_length < LONG_CONTEXT:
         most["sequence"] = 1
     sizes = [[2**k for k in range(most[a].bit_length()) if devices % 2**k == 0] for a in axes]
-    # The odd part of the number of devices, if there is one, goes to fsdp.
     odd = devices // (devices & -devices)
     found = []
     for chosen in itertools.product(*sizes):
@@ -53,22 +52,22 @@ def meshes(config: Any, devices: int) -> list[dict[str, int]]:
 
 
 def policies(config: Any, devices: int) -> list[dict[str, Any]]:
-    """The rematerialisation policies, of layers in a scan: else every layer is compiled anew."""
+    """The rematerialisation policies. Layers are scanned: otherwise each is compiled separately."""
     return [{"model.remat": name, "model.scan_layers": True} for name in CHOICES["remat"]]
 
 
 def batches(config: Any, devices: int) -> list[dict[str, int]]:
-    """Sequences a device, smallest first: where one does not fit, larger ones are not tried."""
+    """Batch sizes, smallest first: once one does not fit, larger ones are skipped."""
     return [{"train.batch_per_device": rows} for rows in ROWS]
 
 
-# What a search multiplies out; the last one is walked in order and ends where memory does.
+# A search tries the product of these; it walks the last in order until one does not fit.
 DIMENSIONS: tuple[Callable[[Any, int], list[dict]], ...] = (meshes, policies, batches)
 
 
 @dataclass
 class Variant:
-    """Overrides, and what came of them: a report, or one line that says why there is none."""
+    """Overrides and their outcome: a report, or one line that says why there is none."""
 
     overrides: dict[str, Any]
     report: dict[str, Any] | None = None
@@ -81,7 +80,7 @@ class Variant:
 
     @property
     def rank(self) -> tuple:
-        """What fits, fastest first; what does not, nearest first; what failed."""
+        """Sort key: what fits, fastest first; then what does not, smallest first; then failures."""
         if self.fits:
             return 0, -self.report["detail"]["tokens_per_second"]
         return (1, self.report["memory"]["peak"]) if self.report else (2, 0)
@@ -91,7 +90,7 @@ class Variant:
 
 
 def groups(config: Any, devices: int, limit: int) -> list[list[Variant]]:
-    """Variants that differ in the last dimension alone, group by group; `limit` in all, 0: all."""
+    """Groups of variants that differ only in the last dimension; at most `limit` in all, 0: all."""
     *outer, inner = (dimension(config, devices) for dimension in DIMENSIONS)
     left, found = limit or math.inf, []
     for chosen in itertools.product(*outer):
@@ -105,13 +104,11 @@ def groups(config: Any, devices: int, limit: int) -> list[list[Variant]]:
 def run(
     values: absl_flags.FlagValues,
     config: Any,
-    topology: Topology,
+    topology: Slice,
     overrides: Mapping[str, str],
     console: rich.console.Console,
 ) -> int:
     """Exit code 0: something fits; 2: nothing does."""
-    if values.limit < 0 or values.workers < 1:
-        raise BadInput(f"limit={values.limit} and workers={values.workers} must be 0 and 1 or more")
     todo = groups(config, topology.devices, values.limit)
     progress = _Progress(sum(len(group) for group in todo))
     command = [sys.executable, "-m", "launch", "compile", f"--config={values.config}"]
@@ -123,25 +120,25 @@ def run(
         for future in [pool.submit(_try, group, command, progress, tried) for group in todo]:
             future.result()
     finally:
-        progress.stopped = True  # by an interrupt: what was begun ends, nothing else begins
+        progress.stopped = True  # after an interrupt, running compilations finish and none starts
         pool.shutdown(cancel_futures=True)
-        _tell(tried, values, topology, console)
+        _show(tried, values, topology, console)
     return DONE if any(variant.fits for variant in tried) else BAD_INPUT
 
 
-def _tell(
+def _show(
     tried: list[Variant],
     values: absl_flags.FlagValues,
-    topology: Topology,
+    topology: Slice,
     console: rich.console.Console,
 ) -> None:
-    """Writes and prints the ranking of what was tried."""
+    """Writes and prints the ranking of the variants tried."""
     ranking = sorted(tried, key=lambda variant: variant.rank)
     if values.json:
         rows = [{"overrides": v.overrides, "error": v.error, "report": v.report} for v in ranking]
         with bad_input():
             write_json(Path(values.json), {"topology": topology.name, "ranking": rows})
-    console.print(compile_text.ranking(ranking))
+    console.print(verdict.ranking(ranking))
     if not any(variant.fits for variant in ranking):
         none = f"{values.config} fits {topology.name} in none of {len(ranking)} variants"
         print(f"isoflop compile: {none}", file=sys.stderr)
@@ -169,7 +166,7 @@ def _try(
 
 
 def compile_apart(variant: Variant, command: list[str]) -> None:
-    """Compiles a variant in a process of its own and fills in what came of it."""
+    """Compiles a variant in a separate process and fills in its report or error."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
         own = [f"--config.{key}={value}" for key, value in variant.overrides.items()]
@@ -188,7 +185,7 @@ def compile_apart(variant: Variant, command: list[str]) -> None:
 
 
 class _Progress:
-    """A line on stderr for each variant that is done, with the time left."""
+    """Prints a line on stderr for each finished variant, with the time left."""
 
     def __init__(self, total: int):
         self.total, self.count, self.begun = total, 0, time.monotonic()
@@ -197,10 +194,10 @@ class _Progress:
     def done(self, variant: Variant) -> None:
         self.count += 1
         left = (time.monotonic() - self.begun) / self.count * (self.total - self.count)
-        text = f"[{self.count}/{self.total}] {variant}: {compile_text.outcome(variant)}"
+        text = f"[{self.count}/{self.total}] {variant}: {verdict.outcome(variant)}"
         after = f"; about {clock(left)} left" if self.count < self.total else ""
         print(f"{text} ({variant.seconds:.0f} s{after})", file=sys.stderr, flush=True)
 
     def skip(self, count: int) -> None:
-        """So many need not be tried."""
+        """Lowers the total: `count` variants will not be tried."""
         self.total -= count

@@ -1,4 +1,4 @@
-"""This file puts the report of a compiled program into words: a table, a verdict, a ranking."""
+"""The report of a compiled program in words: a table, a verdict, a ranking of several."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import rich.table
 
 from launch.sweep.live import si
-from train.ahead_of_time import topology as topologies
+from train.chips import CHIPS, GIB
 
 
 def shortage(report: dict[str, Any]) -> str:
-    """By how much a program that does not fit is too large."""
+    """How much memory a program that does not fit lacks."""
     memory = report["memory"]
     over = memory["peak"] - memory["hbm"]
     return (
@@ -20,7 +20,7 @@ def shortage(report: dict[str, Any]) -> str:
 
 
 def verdict(report: dict[str, Any], config: Any) -> str:
-    """Fits or not, by how much, and which knob to turn."""
+    """Whether the program fits, by how much, and which config keys would help if not."""
     memory = report["memory"]
     if report["fits"]:
         free = memory["hbm"] - memory["peak"]
@@ -29,7 +29,7 @@ def verdict(report: dict[str, Any], config: Any) -> str:
             f"({free / memory['hbm']:.0%})"
         )
     turned = [advice for key, helps, advice in KNOBS if _helps(key, helps, config, report)]
-    return f"DOES NOT FIT: {shortage(report)}\nTurn one of: " + "; ".join(turned)
+    return f"DOES NOT FIT: {shortage(report)}\nTry one of: " + "; ".join(turned)
 
 
 def _helps(key: str, helps: Callable[[Any, dict], bool], config: Any, report: dict) -> bool:
@@ -38,7 +38,7 @@ def _helps(key: str, helps: Callable[[Any, dict], bool], config: Any, report: di
 
 
 def _rows(report: dict[str, Any]) -> float:
-    """Sequences of the devices that share them."""
+    """Sequences of each group of devices that shares them."""
     mesh = report["detail"]["mesh"]
     return report["detail"]["batch_size"] / (mesh.get("data", 1) * mesh.get("fsdp", 1))
 
@@ -47,7 +47,7 @@ def _mostly_state(report: dict[str, Any]) -> bool:
     return report["memory"]["argument"] > report["memory"]["hbm"] / 2
 
 
-# (config key, whether turning it could help, what to do), the cheapest first.
+# (config key, whether changing it could help, what to try), cheapest first.
 KNOBS = (
     (
         "mesh.data",
@@ -67,14 +67,14 @@ KNOBS = (
     (
         "mesh.fsdp",
         lambda value, report: _mostly_state(report),
-        "a larger topology, for the state alone takes more than half of a device",
+        "a larger topology: the state alone takes more than half of a device",
     ),
     ("model.context_length", lambda value, report: True, "a shorter model.context_length"),
 )
 
 
 def heading(report: dict[str, Any]) -> str:
-    """What was compiled, for what."""
+    """What was compiled, and for which slice."""
     detail = report["detail"]
     mesh = " ".join(f"{axis}={size}" for axis, size in detail["mesh"].items())
     return (
@@ -84,7 +84,7 @@ def heading(report: dict[str, Any]) -> str:
 
 
 def table(report: dict[str, Any]) -> rich.table.Table:
-    """The report, for people."""
+    """The report as a table."""
     memory, flops, detail = report["memory"], report["flops"], report["detail"]
     out = rich.table.Table(box=None, pad_edge=False, show_header=False)
     out.add_row(
@@ -97,13 +97,13 @@ def table(report: dict[str, Any]) -> rich.table.Table:
     if flops["matmul"] is not None:
         _measured(out, report)
     for loop in detail["loops_counted_once"][1:]:  # the first is the loop over steps
-        out.add_row("WARNING", f"loop {loop} counted once: how often it runs is not known")
+        out.add_row("WARNING", f"loop {loop} counted once: its trip count is unknown")
     out.add_row("compiled in", f"{detail['compile_seconds']:.1f} s")
     return out
 
 
 def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
-    """The rows of a program that fits."""
+    """Adds the rows that only a program that fits has."""
     flops, detail = report["flops"], report["detail"]
     out.add_row("FLOPs of the model", f"{flops['model'] / 1e12:.4g} T (PaLM's count)")
     out.add_row(
@@ -123,16 +123,16 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
         )
     out.add_row("wire time, if nothing hides it", f"{detail['wire_seconds']:.4g} s")
     if "*" in report["topology"]:
-        out.add_row("WARNING", "what slices send each other over their slow network is not counted")
+        out.add_row("WARNING", "traffic between slices is not counted")
     band = f"ESTIMATE, {error_band(detail)}"
-    out.add_row("cycles, but for kernels", f"{report['estimated_cycles']:.4g} (the compiler's own)")
-    out.add_row("step, kernels too", f"{report['estimated_step_seconds']:.4g} s ({band})")
+    out.add_row("cycles, without kernels", f"{report['estimated_cycles']:.4g} (the compiler's own)")
+    out.add_row("step, with kernels", f"{report['estimated_step_seconds']:.4g} s ({band})")
     out.add_row("MFU", f"{report['estimated_mfu']:.1%} ({band})")
     out.add_row("tokens/s", f"{detail['tokens_per_second']:,.0f} of all devices ({band})")
 
 
 def error_band(detail: dict[str, Any]) -> str:
-    """How far the estimate may lie from a measured step."""
+    """How far the estimate may be from a measured step."""
     band = detail["error_band"]
     return f"±{band:.0%}" if band else "error unknown on this chip"
 
@@ -142,7 +142,9 @@ def listing() -> rich.table.Table:
     out = rich.table.Table(box=None, pad_edge=False, header_style="bold")
     for column in ("chip", "devices", "HBM", "bf16", "clock", "ICI", "slices"):
         out.add_column(column, no_wrap=column != "slices")
-    for kind, chip in topologies.CHIPS.items():
+    for kind, chip in CHIPS.items():
+        if not chip.slices:
+            continue
         out.add_row(
             kind,
             str(chip.per_chip),
@@ -157,11 +159,11 @@ def listing() -> rich.table.Table:
 
 def gib(size: float) -> str:
     """Bytes as '2.71 GiB'."""
-    return f"{size / topologies.GIB:.2f} GiB"
+    return f"{size / GIB:.2f} GiB"
 
 
 def outcome(variant: Any) -> str:
-    """One variant of a search, in a few words."""
+    """The outcome of one variant of a search, in a few words."""
     if variant.report is None:
         return f"FAILED: {variant.error}"
     memory = variant.report["memory"]
@@ -175,7 +177,7 @@ def outcome(variant: Any) -> str:
 
 
 def ranking(variants: list) -> rich.table.Table:
-    """The variants of a search in their order."""
+    """A table of the variants of a search, in the given order."""
     out = rich.table.Table(box=None, pad_edge=False, header_style="bold")
     for column in ("", "variant", "peak", "recompute", "wire", "est. step", "est. tokens/s", "MFU"):
         wide = column == "variant"

@@ -6,10 +6,10 @@ from typing import Any
 
 from absl import flags
 
-from launch.chips import CHIPS, PRICED, Slice, parse_slice
 from launch.errors import bad_input, writing
 from launch.flags import parse
 from launch.verbs.fit import interval
+from train.chips import CHIPS, PRICED, Slice, parse_slice
 
 DOC = """isoflop plan --law=law.json --flops=1e21 | --tokens=… | --params=… | --loss=…
 isoflop plan --law=law.json --tpu=v5e-256 --days=3 --mfu=.5
@@ -36,7 +36,7 @@ def flag_values() -> flags.FlagValues:
     flags.DEFINE_string("law", None, "law.json of isoflop fit", **own)
     for name, meaning in BUDGETS.items():
         flags.DEFINE_float(name, None, meaning, **own)
-    slices = f"accelerators as kind-number: v5e-256, h100-8 ({', '.join(CHIPS)})"
+    slices = f"accelerators, such as v5e-256, h100-8 or v5e:16x16 ({', '.join(CHIPS)})"
     flags.DEFINE_string("tpu", None, slices, **own)
     flags.DEFINE_float("days", None, "how long they are at hand: the budget", **own)
     flags.DEFINE_float("mfu", MFU, "share of their peak that training reaches", **own)
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         law = read_law(values.law)
         planned = plan(law, budget, values.inference_tokens, target, values.seed)
         run = planned["run"]
-        planned["hardware"] = hardware(chips, run["flops"], values.mfu) if chips else None
+        planned["hardware"] = hardware(chips, run["flops"], values) if chips else None
         sizes = {key: positive(values, key) for key in ("vocab_size", "context_length")}
         convention = planned["law"]["params"]
         try:
@@ -96,7 +96,7 @@ def accelerators(values: flags.FlagValues) -> Slice | None:
         raise ValueError(f"mfu={values.mfu:g} is no share of the peak; use 0.2 to 0.6")
     positive(values, "price")
     if values.tpu:
-        return parse_slice(values.tpu, values.price)
+        return parse_slice("tpu", values.tpu)
     for name in ("days", "price"):
         if values[name].value is not None:
             raise ValueError(
@@ -124,21 +124,22 @@ def budget_of(
     return (name, amount), target
 
 
-def hardware(chips: Slice, flops: float, mfu: float) -> dict[str, Any]:
-    """Time and cost of so many FLOPs on these chips."""
-    seconds = flops / chips.rate(mfu)
+def hardware(chips: Slice, flops: float, values: flags.FlagValues) -> dict[str, Any]:
+    """Time and cost of training that takes `flops` on these chips, at --mfu and --price."""
+    price = chips.chip.price if values.price is None else values.price
+    seconds = flops / chips.rate(values.mfu)
     return {
         "name": chips.name,
-        "device": chips.chip.device,
-        "chips": chips.chips,
+        "device": chips.chip.names[0],
+        "chips": chips.devices,
         "peak_flops": chips.chip.peak,
-        "mfu": mfu,
+        "mfu": values.mfu,
         "seconds": seconds,
         "days": seconds / DAY,
-        "chip_hours": chips.chips * seconds / 3600,
-        "price_per_chip_hour": chips.price,
-        "list_price": chips.price is not None and chips.price == chips.chip.price,
-        "cost_usd": chips.cost(seconds),
+        "chip_hours": chips.devices * seconds / 3600,
+        "price_per_chip_hour": price,
+        "list_price": price is not None and price == chips.chip.price,
+        "cost_usd": None if price is None else price * chips.devices * seconds / 3600,
         "caveat": PRICED,
     }
 

@@ -1,4 +1,4 @@
-"""This file makes small datasets for the tests of the data room, on disk and by hand."""
+"""Small datasets for the tests of data/, on disk and in memory."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ WORDS = (
 
 
 def sentence(number: int, words: int = 60) -> str:
-    """Text that is different for each `number` and the same each time."""
+    """Text that differs for each `number` and is the same every time."""
     rng = np.random.default_rng(number)
     return " ".join(rng.choice(WORDS, words)) + f" {number}\n"
 
@@ -31,7 +31,7 @@ def make_split(tokens: np.ndarray, borders: tuple[int, ...] = ()) -> Split:
 
 
 def make_dataset(*lengths: int, weights: tuple[int, ...] = (1,), borders=()) -> TokenStore:
-    """Components whose tokens are all different: token i of component c is 10**6 c + i."""
+    """Components whose tokens all differ: token i of component c is 10**6 c + i."""
     parts = []
     for c, n in enumerate(lengths):
         tokens = 10**6 * c + np.arange(n)

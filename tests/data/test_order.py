@@ -1,4 +1,4 @@
-"""This file tests that orders are permutations, that keys matter, and that they look random."""
+"""Tests that orders are permutations, that keys matter, and that they look random."""
 
 import numpy as np
 import pytest

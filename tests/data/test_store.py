@@ -1,4 +1,4 @@
-"""This file tests that datasets are built once, the same everywhere, or refused by name."""
+"""Tests that datasets are built once, identically everywhere, and that errors name the cause."""
 
 import json
 import os

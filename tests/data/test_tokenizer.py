@@ -1,4 +1,4 @@
-"""This file tests that every tokenizer gives back the text it was given, byte for byte."""
+"""Tests that every tokenizer decodes to the text it encoded, byte for byte."""
 
 import subprocess
 import sys
@@ -205,5 +205,5 @@ def test_a_byte_level_tokenizer_json(byte_level, tmp_path):
 
 def test_a_json_that_is_no_tokenizer(tmp_path):
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(ValueError, match="this is no tokenizer"):
+    with pytest.raises(ValueError, match="this is not a tokenizer"):
         tokenizers.given(str(tmp_path / "x.json"))

@@ -1,6 +1,6 @@
-"""This file compiles the training chunk of a config for a TPU slice that is not here, and reports.
+"""Compiles the training chunk of a config for a TPU slice that need not be at hand, and reports.
 
-Nothing is run and no state is made: the compiler is given shapes and shardings. All numbers are of
+Nothing runs and no state is allocated: the compiler gets shapes and shardings. All numbers are of
 one device and one optimiser step.
 """
 
@@ -17,32 +17,32 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from data.kinds import KINDS
 from model import families
 from train.ahead_of_time import costs
-from train.ahead_of_time.topology import Topology
+from train.chips import Slice
 from train.loop import hyperparameters, initial_state, step_config
 from train.parallel import sharding
 from train.step import train_chunk
 
-# Estimated steps of the published runs in configs/compiled.py are within this share of the measured
-# ones: docs/scaling-up.md. On other chips none were compared.
+# Relative error of the estimated step of the published runs in configs/compiled.py
+# (docs/scaling-up.md). No runs on other chips were compared.
 ERROR_BANDS = {"v5e": 0.2, "v5p": 0.2}
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# How the compiler says what a program needs: in all, or beside its arguments.
+# How the compiler states what a program needs: in total, or on top of its arguments.
 _IN_ALL = re.compile(r"Used ([\d.]+)([BKMGT]) of [\d.]+[BKMGT] hbm")
 _BESIDE = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\)")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled training chunk. Where it needs more memory than there is, the compiler gives none:
-    `text` is None and `peak` is what it says is needed."""
+    """A compiled training chunk. The compiler refuses one that exceeds the memory: then `text` is
+    None and `peak` is what the refusal says is needed. Sizes are in bytes."""
 
     text: str | None  # optimised HLO
     argument: int
     temporary: int
-    peak: int  # bytes alive at once, which is what has to fit: arguments are reused
-    seconds: float  # that compiling took
-    counted: float = 0.0  # FLOPs by the compiler's count: loops once, kernels not at all
+    peak: int  # alive at once, which is what has to fit: arguments are reused
+    seconds: float  # spent compiling
+    counted: float = 0.0  # FLOPs as the compiler counts them: loop bodies once, no kernels
 
 
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
@@ -63,7 +63,7 @@ def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
 
 
 def compile_chunk(config: Any, mesh: Mesh) -> Program:
-    """Compiles what `isoflop train` would run on `mesh`, whose devices may be described only."""
+    """Compiles what `isoflop train` would run on `mesh`, whose devices need not exist."""
     begun, arguments = time.perf_counter(), abstract_chunk(config, mesh)
     with sharding.activation_rules(mesh):
         lowered = train_chunk.lower(*arguments)
@@ -88,23 +88,28 @@ def compile_chunk(config: Any, mesh: Mesh) -> Program:
 
 
 def argument_bytes(arguments: tuple) -> int:
-    """Of one device."""
+    """Bytes that the arguments of `abstract_chunk` take on one device."""
     leaves = jax.tree.leaves(arguments[1:])
     local = (np.prod(x.sharding.shard_shape(x.shape), dtype=int) * x.dtype.itemsize for x in leaves)
     return int(sum(local))
 
 
 def needed(message: str, argument: int) -> int:
-    """Bytes that a program needs, from the compiler's refusal and the size of its arguments."""
+    """Bytes that a program needs, from the compiler's refusal and the size of its arguments.
+
+    Raises ValueError if the refusal states no size.
+    """
     for pattern, beside in ((_IN_ALL, 0), (_BESIDE, argument)):
         if match := pattern.search(message):
             return beside + int(float(match[1]) * _UNITS[match[2]])
-    raise ValueError(f"the compiler's refusal names no size: {message}")
+    raise ValueError(f"the compiler's refusal states no size: {message}")
 
 
-def describe(config: Any, topology: Topology, mesh: Mesh, program: Program) -> dict[str, Any]:
-    """What `isoflop compile --json` writes, and `detail` for people. None where the program does
-    not fit, so that the compiler gave none to measure."""
+def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict[str, Any]:
+    """What `isoflop compile --json` writes; `detail` is what only people read.
+
+    What is measured on the compiled program is None if it does not fit.
+    """
     family, cfg = families.read(config.model)
     length = KINDS[config.data.kind].tokens(config)
     tokens = config.train.batch_size * length / topology.devices
@@ -113,8 +118,8 @@ def describe(config: Any, topology: Topology, mesh: Mesh, program: Program) -> d
     # What training needs, nothing computed twice; None where the family does not say.
     needed_flops = tokens * family.matmul_flops(cfg) if hasattr(family, "matmul_flops") else None
     found = costs.measure(program.text) if program.text else None
-    # Kernels have no cycles; they are counted at the chip's peak rate, the blocks that a mask lets
-    # them skip too.
+    # The compiler estimates no cycles for kernels: assume the chip's peak rate for their products,
+    # blocks that the mask lets them skip included.
     kernels = sum(found.kernels.values()) / chip.peak if found else None
     seconds = found.cycles / chip.clock + kernels if found else None
     kinds = sorted(found.payload) if found else []

@@ -1,8 +1,8 @@
-"""This file adds up what a compiled step does on one device: products, kernels, bytes, cycles.
+"""What a compiled step costs on one device: matrix products, kernels, bytes sent, cycles.
 
-Bytes of a collective are counted twice. Its payload is the whole array that it makes or reduces.
-Its wire bytes are what one device sends when n devices form a ring: (n-1)/n of the payload to
-gather, to reduce-scatter or to exchange, twice that to all-reduce, all of it to permute.
+A collective has two sizes. Its payload is the whole array that it gathers or reduces. Its wire
+bytes are what one of n devices in a ring sends: (n-1)/n of the payload for all-gather,
+reduce-scatter and all-to-all, twice that for all-reduce, all of it for collective-permute.
 """
 
 import math
@@ -14,8 +14,9 @@ from functools import lru_cache
 
 from train.ahead_of_time import hlo
 from train.ahead_of_time.hlo import Array, Computation, Instruction
+from train.ahead_of_time.walk import Visit, walk
 
-# From the bytes b that one of n devices puts in: (payload, wire).
+# (payload, wire) from the bytes b that each of n devices contributes.
 COLLECTIVES: dict[str, Callable[[float, int], tuple[float, float]]] = {
     "all-gather": lambda b, n: (n * b, (n - 1) * b),
     "all-reduce": lambda b, n: (b, 2 * (n - 1) / n * b),
@@ -28,13 +29,15 @@ Arrays = tuple[Array, ...]
 
 
 def splash(products: int) -> Callable[[Arrays, Arrays], float]:
-    """FLOPs of a kernel that does so many products of [T, S] x C for each head of the queries
-    [..., T, C], its first floating-point operand; the second is the keys. The blocks that a mask
-    lets it skip are counted, as the model FLOPs count them."""
+    """FLOPs of a kernel that does `products` products of T x S x C per query head.
+
+    Its first two floating-point operands are the queries [..., T, C] and the keys. Blocks that the
+    mask lets it skip are counted, as they are in the model's FLOPs.
+    """
 
     def flops(operands: Arrays, results: Arrays) -> float:
         query, key = operands[:2]
-        # The kernel of dk and dv gives dq too, a part for each block of keys, when it is fused.
+        # The fused kernel of dk and dv also returns dq, in one part per block of keys.
         fused = any(len(array.shape) > len(query.shape) for array in results)
         length = key.shape[-2] if key.shape[-1] == query.shape[-1] else key.shape[-1]
         return (products + fused) * 2 * query.elements * length
@@ -43,11 +46,11 @@ def splash(products: int) -> Callable[[Arrays, Arrays], float]:
 
 
 def weighted_values(operands: Arrays, results: Arrays) -> float:
-    """softmax(scores [..., T, S]) times values [..., S, C]: the compiler's own kernel."""
+    """FLOPs of the compiler's own kernel: softmax(scores [..., T, S]) times values [..., S, C]."""
     return 2 * results[0].elements * operands[0].shape[-1]
 
 
-# FLOPs of the matrix products of Pallas kernels, by the name of the instruction.
+# FLOPs of the matrix products in Pallas kernels, by a pattern of the instruction's name.
 KERNELS = (
     (r"splash_m[hq]a_fwd", splash(2)),  # q k, w v
     (r"splash_m[hq]a_dq", splash(3)),  # q k, do v, ds k
@@ -58,21 +61,22 @@ KERNELS = (
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CHAIN = re.compile(r'chain_id="?\d+')
 _START = 'custom_call_target="AsyncCollectiveStart"'
+_FIELDS = re.compile(r"\b(size|stride|pad|lhs_dilate|rhs_dilate)=([\w\-]+)")
 _SCATTERS = re.compile(r'"emitter":"\w*AllReduceScatter')
 
 
 @dataclass
 class Costs:
-    """What one device does in one optimiser step."""
+    """The costs of one optimiser step on one device."""
 
     products: float = 0.0  # FLOPs of dots and convolutions
     kernels: Counter = field(default_factory=Counter)  # FLOPs of Pallas kernels, by name
-    unknown_kernels: set = field(default_factory=set)  # names that KERNELS has no formula for
+    unknown_kernels: set = field(default_factory=set)  # names without a formula in KERNELS
     payload: Counter = field(default_factory=Counter)  # bytes, by kind of collective
     wire: Counter = field(default_factory=Counter)
     calls: Counter = field(default_factory=Counter)
-    cycles: float = 0.0  # the compiler's estimates, of fusions alone
-    loops: list = field(default_factory=list)  # names of loops of unknown count, counted once
+    cycles: float = 0.0  # the compiler's estimates; it makes them for fusions alone
+    loops: list = field(default_factory=list)  # names of loops counted once: trip count unknown
 
     @property
     def matmul(self) -> float:
@@ -81,9 +85,9 @@ class Costs:
 
 
 def measure(text: str) -> Costs:
-    """The costs of an optimised HLO module, trip counts applied."""
+    """The costs of the text of an optimised HLO module; loop bodies count as often as they run."""
     module, costs = hlo.parse(text), Costs()
-    for visit in hlo.walk(module, lambda loop: costs.loops.append(loop.name)):
+    for visit in walk(module, lambda loop: costs.loops.append(loop.name)):
         one, here = visit.instruction, visit.computation
         kind = one.opcode.removesuffix("-start")
         if one.opcode in ("dot", "convolution"):
@@ -105,68 +109,73 @@ def measure(text: str) -> Costs:
 
 
 def dot_flops(one: Instruction, here: Computation) -> float:
-    """2 x results x what is contracted."""
+    """2 x results x size of the contracted dimensions."""
     left = here.operands(one)[0]
     contracted = re.findall(r"\d+", one.attribute("lhs_contracting_dims") or "")
     return 2 * one.results[0].elements * math.prod(left.shape[int(i)] for i in contracted)
 
 
 def convolution_flops(one: Instruction, here: Computation) -> float:
-    """2 x results x what each one sums over: on TPUs every product is a convolution.
+    """2 x results x terms of the sum behind each: on TPUs every matrix product is a convolution.
 
-    Some are batched by windows over padding or holes, which cost nothing and count nothing: what
-    counts is the pairs of a window's place and one of its elements that meet an input.
+    Batched products slide a window over padding or holes. Those positions cost nothing, so only
+    the pairs (window position, window element) that meet an input element count.
     """
     left, right = here.operands(one)[:2]
-    labels = one.attribute("dim_labels")
-    of_left, _, rest = labels.partition("_")
-    of_right, _, of_result = rest.partition("->")
+    of_left, of_right, of_result = re.split("_|->", one.attribute("dim_labels"))
     flops = 2 * one.results[0].elements * right.shape[of_right.index("i")]
-    window = re.search(r"window=\{([^}]*)\}", one.attributes)
-    fields = dict(part.split("=") for part in window[1].split()) if window else {}
-    for axis in range(sum(c.isdigit() for c in of_left)):
-        size = int(_part(fields, "size", axis, "1"))
+    for axis in range(sum(label.isdigit() for label in of_left)):
         places = one.results[0].shape[of_result.index(str(axis))]
-        meeting = _meetings(
-            places,
-            size,
-            left.shape[of_left.index(str(axis))],
-            int(_part(fields, "stride", axis, "1")),
-            int(_part(fields, "pad", axis, "0_0").partition("_")[0]),
-            int(_part(fields, "lhs_dilate", axis, "1")),
-            int(_part(fields, "rhs_dilate", axis, "1")),
-        )
-        flops = flops * meeting // places
+        inputs = left.shape[of_left.index(str(axis))]
+        flops = flops * _pairs(_window(one, axis), places, inputs) // places
     return flops
 
 
 PRODUCTS = {"dot": dot_flops, "convolution": convolution_flops}
 
 
-def _part(fields: dict[str, str], name: str, axis: int, default: str) -> str:
-    """One axis of a window's field, such as 3 of 'size=4x3'."""
-    return fields[name].split("x")[axis] if name in fields else default
+@dataclass(frozen=True)
+class Window:
+    """A convolution's window along one axis."""
+
+    size: int = 1
+    stride: int = 1
+    pad: int = 0  # padding before the first input
+    lhs_dilate: int = 1  # distance between neighbouring inputs; what lies between is a hole
+    rhs_dilate: int = 1  # distance between neighbouring elements of the window
+
+
+def _window(one: Instruction, axis: int) -> Window:
+    """Parses one axis of a window such as {size=4x3 pad=1_1x0_0}; absent fields have defaults."""
+    fields = _FIELDS.findall(one.attribute("window") or "")
+    return Window(**{name: int(text.split("x")[axis].partition("_")[0]) for name, text in fields})
 
 
 @lru_cache(maxsize=4096)
-def _meetings(
-    places: int, size: int, inputs: int, stride: int, before: int, holes: int, spread: int
-) -> int:
-    """Pairs of a window's place and an element of it that meet an input, along one axis."""
-    total, span = 0, (inputs - 1) * holes
-    for element in range(size):
-        first = element * spread - before  # where this element lies when the window is at place 0
-        # Places p with 0 <= first + p stride <= span and a multiple of the holes.
-        low, high = max(0, -(first // stride)), min(places - 1, (span - first) // stride)
-        period = holes // math.gcd(stride, holes)
-        fits = (p for p in range(low, min(high, low + period - 1) + 1))
-        start = next((p for p in fits if (first + p * stride) % holes == 0), None)
-        total += 0 if start is None else (high - start) // period + 1
-    return total
+def _pairs(window: Window, places: int, inputs: int) -> int:
+    """Pairs of a window position, of `places`, and a window element that meet one of `inputs`.
+
+    As the window moves, each of its elements visits every stride-th coordinate; inputs lie at
+    multiples of `lhs_dilate`.
+    """
+    held = range(0, inputs * window.lhs_dilate, window.lhs_dilate)
+    first = range(-window.pad, window.size * window.rhs_dilate - window.pad, window.rhs_dilate)
+    visited = (range(x, x + places * window.stride, window.stride) for x in first)
+    return sum(_shared(coordinates, held) for coordinates in visited)
+
+
+def _shared(a: range, b: range) -> int:
+    """How many numbers two ascending ranges have in common."""
+    begin, stop, period = max(a.start, b.start), min(a.stop, b.stop), math.lcm(a.step, b.step)
+    begin += (a.start - begin) % a.step  # the first member of `a` that is not below `b`
+    for number in range(begin, min(stop, begin + period), a.step):
+        if number in b:
+            return len(range(number, stop, period))
+    return 0
 
 
 def group_size(one: Instruction, devices: int) -> int:
-    """How many devices take part in one group of a collective."""
+    """Devices in each group of a collective; `devices`, all of them, if it names no groups."""
     text = one.attributes
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return match[1].count(",") + 1
@@ -179,17 +188,22 @@ def group_size(one: Instruction, devices: int) -> int:
     return devices
 
 
-def _continues(visit: hlo.Visit) -> bool:
-    """Whether this is one more sight of an asynchronous collective: the fusion that starts it, the
-    fusions that it runs behind, and the one that ends it all show it; the first counts."""
+def _continues(visit: Visit) -> bool:
+    """Whether this is a repeated mention of an asynchronous collective.
+
+    It appears in the fusion that starts it, in those that run meanwhile and in the one that ends
+    it. Only the first counts.
+    """
     if not visit.path or not _CHAIN.search(visit.instruction.attributes):
         return False
     return not any(_START in one.attributes for one in visit.computation.instructions)
 
 
-def _scatters(visit: hlo.Visit) -> bool:
-    """Whether an all-reduce stands in a fusion that leaves each device its part: TPU's form of a
-    reduce-scatter."""
+def _scatters(visit: Visit) -> bool:
+    """Whether a fusion around this all-reduce keeps only the device's own part of the result.
+
+    That is how the TPU compiler writes a reduce-scatter.
+    """
     around = visit.path[-1] if visit.path else None
     return bool(
         around
@@ -202,7 +216,7 @@ def _scatters(visit: hlo.Visit) -> bool:
 
 
 def _kernel(one: Instruction, here: Computation) -> tuple[str, float | None]:
-    """(name, FLOPs) of a Pallas kernel; None without a formula."""
+    """(name, FLOPs) of a Pallas kernel; FLOPs are None if KERNELS has no formula."""
     name = re.sub(r"\.\d+$", "", one.name)
     floating = tuple(a for a in here.operands(one) if a.dtype in ("bf16", "f16", "f32"))
     formula = next((f for pattern, f in KERNELS if re.search(pattern, name)), None)

@@ -1,21 +1,19 @@
-"""This file finds how often a loop of a compiled program runs, where the text allows it.
+"""How often a loop of a compiled program runs, where its text determines that.
 
-Some compilers write the count beside the loop. That of TPUs does not, so the loop is run here: its
-condition and its counters are scalar arithmetic, which starts from constants.
+Some compilers write the trip count beside the loop. The TPU compiler does not, so the loop is
+evaluated here: its condition and counters are scalar arithmetic on constants.
 """
 
 import operator
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from train.ahead_of_time.hlo import Computation, Instruction, Module
+from train.ahead_of_time.hlo import Computation, Instruction, Module
 
-MOST = 1_000_000  # iterations that are followed
+MOST = 1_000_000  # iterations to evaluate before giving up
 
 Value = int | Callable | None
-"""A scalar, a tuple as a function of the place in it, or None where it is not known."""
+"""A scalar; a tuple, as a function from index to value; None if unknown."""
 
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _SAME = ("copy", "copy-start", "copy-done", "bitcast", "reshape", "convert", "opt-barrier")
@@ -39,10 +37,8 @@ _COMPARE = {
 _TRUTH = {"true": 1, "false": 0}
 
 
-def count(
-    loop: "Instruction", here: "Computation", module: "Module", arguments: list
-) -> int | None:
-    """How often the body of a while loop runs; None where that depends on what is not in the text.
+def count(loop: Instruction, here: Computation, module: Module, arguments: list) -> int | None:
+    """How often the body of a while loop in `here` runs; None if the text does not determine it.
 
     `arguments` are the values of the parameters of `here`.
     """
@@ -64,7 +60,7 @@ def count(
 
 
 def _kept(state: Value) -> Value:
-    """A tuple whose places are computed once, so that no iteration recomputes those before it."""
+    """A tuple that computes each value once: otherwise every iteration repeats all earlier ones."""
     if not callable(state):
         return state
     known = {}
@@ -77,10 +73,8 @@ def _kept(state: Value) -> Value:
     return place
 
 
-def invariants(
-    loop: "Instruction", here: "Computation", module: "Module", arguments: list
-) -> Value:
-    """The parameter of a loop's body: what every iteration hands on unchanged keeps its value."""
+def invariants(loop: Instruction, here: Computation, module: Module, arguments: list) -> Value:
+    """The argument of a loop's body, with the values that every iteration passes on unchanged."""
     body = module.computations[loop.called("body")]
     root, first = body.by_name[body.root], value(loop.operands[0], here, module, arguments)
 
@@ -95,8 +89,8 @@ def invariants(
     return place
 
 
-def value(name: str, here: "Computation", module: "Module", arguments: list) -> Value:
-    """What an instruction gives, evaluated as far as the scalars in the text go."""
+def value(name: str, here: Computation, module: Module, arguments: list) -> Value:
+    """The result of an instruction, as far as scalar constants determine it."""
     one = here.by_name.get(name)
     if one is None:
         return None

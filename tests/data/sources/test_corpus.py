@@ -1,4 +1,4 @@
-"""This file tests that each kind of corpus gives its documents, and refuses what is no text."""
+"""Tests that each kind of corpus gives its documents and refuses what is not text."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""This file tests the ideal learner: against brute force, simulation, and the fits of scaling/."""
+"""Tests of the ideal learner: against brute force, simulation, and the fits of scaling/."""
 
 import csv
 import itertools
@@ -8,7 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from data.sources.ideal import UNLIMITED, ideal_loss, ideal_points, unlearned, word_classes
+from data.sources.ideal import UNLIMITED, ideal_loss, unlearned, word_classes
 from data.sources.synthetic import Language, entropy
 from scaling.csv_file import read_csv
 from scaling.fits.robust_fit import fit
@@ -60,7 +60,7 @@ def test_keeping_all_words_up_to_a_length_is_a_power_law():
 
 
 def simulated(language, n_kept, n_tokens, sample):
-    """The learner in a loop: reads `n_tokens` and says what it then loses on another text."""
+    """The learner as a loop: reads `n_tokens`; returns its loss on another text."""
     frequency = {
         word: np.prod([(1 - language.p) * language.letters[i] for i in word])
         for length in range(7)
@@ -130,14 +130,14 @@ def test_fits_of_one_column_find_the_floor_and_the_exponent(language, law, n, d,
 
 
 def test_parametric_fit_of_a_table_finds_them_where_one_lack_is_small(tmp_path):
-    # Ladders of size with plenty of text, and of text with plenty of size.
+    # A ladder of sizes with plenty of text, and one of texts with plenty of size.
     n = np.concatenate([np.geomspace(1e3, 1e9, 16), np.full(16, 1e20)])
     d = np.concatenate([np.full(16, 1e20), np.geomspace(1e4, 1e12, 16)])
     path = tmp_path / "points.csv"
     with open(path, "w", newline="") as file:
-        rows = csv.DictWriter(file, ("params", "tokens", "loss"))
-        rows.writeheader()
-        rows.writerows(ideal_points(ISSUED, n, d))
+        rows = csv.writer(file)
+        rows.writerow(("params", "tokens", "loss"))
+        rows.writerows(zip(n, d, ideal_loss(ISSUED, n, d), strict=True))
     points = read_csv(path)
     found = fit("parametric", points.columns(), points.loss).constants()
     assert abs(found["E"] - ISSUED.entropy) < 0.005

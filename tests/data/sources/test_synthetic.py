@@ -1,4 +1,4 @@
-"""This file tests the synthetic languages: entropy, oracle, draws, and texts as a corpus."""
+"""Tests of the synthetic languages: entropy, oracle, draws, and texts as a corpus."""
 
 import itertools
 import json
@@ -152,7 +152,9 @@ def test_generator_makes_three_million_tokens_a_second():
 def test_text_reads_back():
     tokens = whole(ISSUED, 3000)
     assert np.array_equal(ISSUED.tokens(ISSUED.text(tokens)), tokens)
-    with pytest.raises(ValueError, match="'é' is no character of this language, which has abcdA"):
+    with pytest.raises(
+        ValueError, match="'é' is not a character of this language, which has abcdA"
+    ):
         ISSUED.tokens("abéA")
 
 
@@ -209,15 +211,15 @@ def test_shares_of_letters_are_read():
         ("synthetic:p=2", "synthetic:p=2.0 is not valid"),
         ("synthetic:p=nan", "synthetic:p=nan is not valid"),
         ("synthetic:M=1", "synthetic:M=1 is not valid; use 2 to 26"),
-        ("synthetic:M=1e9", "M='1e9' is no number of equal letters, 2 to 26"),
+        ("synthetic:M=1e9", "M='1e9' is not valid (number of equal letters, 2 to 26)"),
         ("synthetic:letters=.5+.6", "positive numbers that sum to 1"),
         ("synthetic:S=40", "synthetic:S=40 is not valid; use 2 to 36"),
         ("synthetic:S=2:noise=.5", "synthetic:noise=0.5 is not valid; use 0 to below 1 - 1/S"),
-        ("synthetic:tokens=1.5", "tokens='1.5' is no length of the text"),
+        ("synthetic:tokens=1.5", "tokens='1.5' is not valid (length of the text)"),
         ("synthetic:tokens=0", "synthetic:tokens=0 is not valid"),
-        ("synthetic:words=3", "'words=3' is no KEY=VALUE; the keys: M (number"),
+        ("synthetic:words=3", "'words=3' is not KEY=VALUE; the keys: M (number"),
         ("synthetic:p=.3:p=.4", "p sets p again"),
-        ("synthetic:", "'' is no KEY=VALUE"),
+        ("synthetic:", "'' is not KEY=VALUE"),
     ],
 )
 def test_bad_specs_are_one_line_and_exit_code_2(spec, message, tmp_path, capsys):

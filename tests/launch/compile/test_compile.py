@@ -1,4 +1,4 @@
-"""This file tests `isoflop compile`: report, verdict, errors, search, and its two recipes."""
+"""Tests of `isoflop compile`: report, verdict, errors, search and the table of a page."""
 
 import json
 import math
@@ -9,14 +9,13 @@ import pytest
 
 from launch import flags
 from launch.__main__ import main as isoflop
-from launch.compile import docs_table as compile_table
-from launch.compile import variants as compile_search
-from launch.compile import verdict as compile_text
+from launch.compile import docs_table, variants, verdict
 from launch.compile.variants import Variant
 from launch.errors import BAD_INPUT, DONE, BadInput
 from launch.trial import run as trial
 from launch.verbs import compile as verb
 from train.ahead_of_time import compiled, costs, topology
+from train.chips import CHIPS
 from train.parallel import sharding
 
 needs_libtpu = pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
@@ -92,7 +91,7 @@ def test_the_estimate_counts_kernels_at_the_peak(monkeypatch):
 def test_the_table_labels_its_estimates(report, capsys):
     import rich.console
 
-    rich.console.Console(width=120).print(compile_text.table(report))
+    rich.console.Console(width=120).print(verdict.table(report))
     text = capsys.readouterr().out
     assert text.count("ESTIMATE, ±20%") == 3
     assert "reduce-scatter" in text and "1.000 x what the model needs" in text
@@ -147,7 +146,9 @@ def test_the_compilers_refusal_says_what_is_needed(message, size):
     ("arguments", "expected"),
     [
         (["--topology=v9:2x2"], "topology=v9:2x2 is unknown"),
-        (["--topology=v5e"], "such as v4:8x8x16, v5e:16x16"),
+        (["--topology=v5e"], "the chips along each axis: v5e:1x1, v5e:2x2"),
+        (["--topology=v5e-3"], "topology=v5e-3 is not a TPU slice; use one of v5e:1x1, v5e:2x2"),
+        (["--topology=h100-8"], "topology=h100-8 is not a TPU slice; use one of v4, v5e"),
         (["--topology=v5e:2x2x2"], "a v5e slice has 2 axes"),
         ([], "--topology is missing"),
         (["--topology=v5e:2x2", "--config.train.batch_size=30"], "train.batch_size=30"),
@@ -177,38 +178,39 @@ def test_bad_input_is_one_line(arguments, expected, capsys):
 def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(topology, "installed", lambda: False)
     with pytest.raises(BadInput, match="pip install"):
-        verb.one(flags.load_config("configs/pretrain.py:tiny"), topology.parse("v5e:2x2"))
+        verb.compiled_report(
+            flags.load_config("configs/pretrain.py:tiny"), topology.parse("v5e:2x2")
+        )
 
 
-@pytest.mark.parametrize("kind", topology.CHIPS)
+@pytest.mark.parametrize("kind", [kind for kind, chip in CHIPS.items() if chip.slices])
 def test_chips(kind):
     """The clocks of v4, v5e and v5p are published; the compiler knows every slice on the list."""
     published = {"v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9}
-    chip = topology.CHIPS[kind]
+    chip = CHIPS[kind]
     assert chip.clock == pytest.approx(published.get(kind, chip.clock), rel=0.005)
     if topology.installed():
         for name in (chip.slices[0], chip.slices[-1]):
             there = topology.parse(f"{kind}:{name}")
             assert len(topology.devices(there)) == there.devices
     two = topology.parse(f"2*{kind}:{chip.slices[1]}")
-    assert two.devices == 2 * math.prod(two.shape) * chip.per_chip
+    assert two.number == 2 and two.devices == 2 * math.prod(two.shape) * chip.per_chip
 
 
 def test_the_list_of_topologies(capsys):
     assert compile_verb("--topologies") == DONE
     told = capsys.readouterr().out
-    assert all(kind in told for kind in topology.CHIPS) and "16x16" in told
+    assert all((kind in told) == bool(chip.slices) for kind, chip in CHIPS.items())
+    assert "16x16" in told
 
 
 def test_meshes_of_a_search_use_every_device():
     config = flags.load_config("configs/pretrain.py:tiny")
     for devices in (1, 8, 24):
-        found = compile_search.meshes(config, devices)
+        found = variants.meshes(config, devices)
         assert {math.prod(mesh.values()) for mesh in found} == {devices}
         assert len({tuple(mesh.items()) for mesh in found}) == len(found)
-    assert any(
-        m["mesh.data"] == 2 and m["mesh.fsdp"] == 4 for m in compile_search.meshes(config, 8)
-    )
+    assert any(m["mesh.data"] == 2 and m["mesh.fsdp"] == 4 for m in variants.meshes(config, 8))
 
 
 def fake(peak: float = 1, speed: float = 1.0) -> dict:
@@ -227,7 +229,7 @@ def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsy
         else:
             variant.report = fake(peak=rows * 8 / fsdp, speed=rows * fsdp)
 
-    monkeypatch.setattr(compile_search, "compile_apart", compile)
+    monkeypatch.setattr(variants, "compile_apart", compile)
     file = tmp_path / "ranking.json"
     code = compile_verb(CONFIG, "--topology=v5e:2x2", "--search", f"--json={file}")
     ranking = json.loads(file.read_text())["ranking"]
@@ -247,7 +249,7 @@ def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsy
 
 def test_a_search_in_which_nothing_fits_is_bad_input(monkeypatch, capsys):
     monkeypatch.setattr(
-        compile_search,
+        variants,
         "compile_apart",
         lambda variant, _: setattr(variant, "report", fake(peak=17)),
     )
@@ -297,12 +299,10 @@ def test_the_table_stands_between_its_marks_and_only_what_is_missing_is_compiled
 ):
     row = ("llama2-7b", "v5e:16x16", {"model.remat": "full"})
     rows = dict.fromkeys(("there", "new", "stale", "fails"), row)
-    monkeypatch.setattr(compile_table, "COMPILED", rows)
-    monkeypatch.setattr(
-        compile_table, "PUBLISHED", dict.fromkeys(("run-8b", "run-9b"), (*row, 100))
-    )
+    monkeypatch.setattr(docs_table, "COMPILED", rows)
+    monkeypatch.setattr(docs_table, "PUBLISHED", dict.fromkeys(("run-8b", "run-9b"), (*row, 100)))
     page, asked = tmp_path / "page.md", []
-    page.write_text(f"before\n{compile_table.BEGIN}\nold\n{compile_table.END}\nafter\n")
+    page.write_text(f"before\n{docs_table.BEGIN}\nold\n{docs_table.END}\nafter\n")
     (tmp_path / "page").mkdir()
     for name, changes in (
         ("there", {}),
@@ -318,11 +318,11 @@ def test_the_table_stands_between_its_marks_and_only_what_is_missing_is_compiled
         variant.report = reported(estimated_cycles=3e9) if len(asked) < 3 else None
         variant.error = "" if variant.report else "Segmentation fault"
 
-    monkeypatch.setattr(compile_search, "compile_apart", compile)
+    monkeypatch.setattr(variants, "compile_apart", compile)
     assert compile_verb(f"--table={page}") == BAD_INPUT
     lines = page.read_text().splitlines()
     assert (lines[0], lines[1], lines[-2], lines[-1]) == (
-        *("before", compile_table.BEGIN, compile_table.END, "after"),
+        *("before", docs_table.BEGIN, docs_table.END, "after"),
     )
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:-2]]
     assert [len(row) for row in cells] == [14] * 5 + [0] + [10] * 4
@@ -338,13 +338,13 @@ def test_a_page_without_marks_is_bad_input(tmp_path, capsys):
     (tmp_path / "page.md").write_text("text")
     assert compile_verb(f"--table={tmp_path / 'page.md'}") == BAD_INPUT
     assert compile_verb(f"--table={tmp_path / 'none.md'}") == BAD_INPUT
-    assert compile_table.BEGIN in capsys.readouterr().err
+    assert docs_table.BEGIN in capsys.readouterr().err
     assert (tmp_path / "page.md").read_text() == "text"
 
 
 def test_the_documents_rows_are_of_known_families_and_topologies():
-    published = [row[:3] for row in compile_table.PUBLISHED.values()]
-    for family, slice_of, overrides in [*compile_table.COMPILED.values(), *published]:
+    published = [row[:3] for row in docs_table.PUBLISHED.values()]
+    for family, slice_of, overrides in [*docs_table.COMPILED.values(), *published]:
         config = flags.load_config(f"configs/pretrain.py:{family}", {})
         assert topology.parse(slice_of).devices
         for key in overrides:
@@ -353,5 +353,5 @@ def test_the_documents_rows_are_of_known_families_and_topologies():
 
 
 def test_the_band_of_an_estimate_is_stated_where_it_was_compared():
-    assert compile_text.error_band({"error_band": compiled.ERROR_BANDS["v5p"]}) == "±20%"
-    assert "unknown" in compile_text.error_band({"error_band": compiled.ERROR_BANDS.get("v6e")})
+    assert verdict.error_band({"error_band": compiled.ERROR_BANDS["v5p"]}) == "±20%"
+    assert "unknown" in verdict.error_band({"error_band": compiled.ERROR_BANDS.get("v6e")})

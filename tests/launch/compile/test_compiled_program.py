@@ -1,5 +1,5 @@
-"""This file tests what the TPUs' compiler makes of the training program: what travels and in what
-type, and that loops are counted as often as they run.
+"""Tests of what the TPU compiler makes of the training program: what devices send each other, in
+which type, and that loops count as often as they run.
 """
 
 import jax
@@ -11,7 +11,7 @@ from launch.__main__ import main as isoflop
 from launch.errors import DONE
 from launch.trial import run as trial
 from tests.launch.compile.test_compile import CONFIG, SMALL, needs_libtpu, overrides
-from train.ahead_of_time import compiled, costs, hlo, topology
+from train.ahead_of_time import compiled, costs, hlo, topology, walk
 from train.parallel import sharding
 
 
@@ -59,7 +59,7 @@ def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
     arguments = (CONFIG, "--topology=v5e:2x2", f"--hlo={file}", *overrides(changes))
     assert isoflop(["compile", *arguments]) == DONE
     found = {"all-gather": set(), "reduce-scatter": set()}
-    for visit in hlo.walk(hlo.parse(file.read_text())):
+    for visit in walk.walk(hlo.parse(file.read_text())):
         kind = visit.instruction.opcode.removesuffix("-start")
         if kind in found:
             found[kind] |= set(visit.computation.operands(visit.instruction))

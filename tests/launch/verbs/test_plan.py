@@ -6,7 +6,6 @@ import pytest
 
 from configs.families import FAMILIES
 from launch.__main__ import main
-from launch.chips import CHIPS, parse_slice
 from launch.flags import load_config
 from launch.pilot.shapes import FAMILY_NAMES, counted, interpolated, members, shaped
 from model.transformer.config import derive
@@ -51,10 +50,13 @@ def test_chips_beside_another_budget_give_its_time(tmp_path, law, capsys):
     assert "list price on demand" in capsys.readouterr().out
 
 
-def test_names_that_count_cores():
-    assert parse_slice("v5p-8").chips == 4 and parse_slice("v4-8").chips == 4
-    assert parse_slice("v5e-8").chips == 8 and parse_slice("V6E-1").chips == 1
-    assert all(chip.peak > 1e14 for chip in CHIPS.values())
+def test_chips_along_each_axis_are_a_budget_too(tmp_path, law):
+    by_count, by_shape, two = (
+        planned(tmp_path, law, f"--tpu={name}", "--days=3")
+        for name in ("v5e-256", "v5e:16x16", "2*v5e:16x16")
+    )
+    assert by_shape["budget"] == by_count["budget"]
+    assert two["budget"]["flops"] == 2 * by_count["budget"]["flops"]
 
 
 def test_use_makes_it_smaller(tmp_path, law, capsys):

@@ -1,4 +1,4 @@
-"""This file tests that the benchmark of accelerators runs and counts what it says, in miniature."""
+"""Tests, in miniature, that the benchmark of accelerators runs and counts what it reports."""
 
 import dataclasses
 

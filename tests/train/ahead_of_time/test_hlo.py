@@ -1,9 +1,11 @@
-"""This file tests the reading of compiled programs: trip counts, products, collectives, kernels."""
+"""Tests of the reading of compiled programs: trip counts, products, collectives, kernels."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from train.ahead_of_time import costs, hlo, trips
@@ -216,6 +218,18 @@ def test_products_written_as_convolutions(left, right, result, attributes, flops
         f"%c = {result} convolution(%l, %r), {attributes}",
     )
     assert costs.measure(module(*lines)).products == flops
+
+
+def test_pairs_of_a_window_and_its_inputs_are_those_that_meet():
+    """Against every pair by itself, over random windows."""
+    rng = np.random.default_rng(0)
+    for size, stride, holes, spread, places, inputs in rng.integers(1, 8, (300, 6)).tolist():
+        window = costs.Window(size, stride, int(rng.integers(-3, 9)), holes, spread)
+        met = 0
+        for place, element in itertools.product(range(places), range(size)):
+            at = place * stride + element * spread - window.pad
+            met += at % holes == 0 and 0 <= at // holes < inputs
+        assert costs._pairs(window, places, inputs) == met
 
 
 def test_convolutions_of_this_backend_agree_with_its_own_count():

@@ -1,0 +1,148 @@
+"""The shape of the code: who imports whom, circles, sizes.
+
+    python -m tests.house [CHECKOUT]
+
+prints a row per folder, everything below it included: Python files in the folder itself and in all,
+floors (files in the longest chain of imports inside it), circles (groups of files that import each
+other), lines of product code, and lines of the tests in the folder of the same name.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
+
+Graph = Mapping[str, set[str]]
+"""The files that each file imports; paths are relative to the checkout."""
+
+
+def names(source: str) -> set[str]:
+    """Dotted names that a file imports anywhere, functions included; '.' for a relative import."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add(".")
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else node.func
+            called = called.id if isinstance(called, ast.Name) else called
+            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                found.add(node.args[0].value)
+    return found
+
+
+def sources(root: Path = ROOT) -> dict[str, str]:
+    """The text of every Python file of the rooms and the tests, empty files left out."""
+    paths = [path for room in (*ROOMS, "tests") for path in sorted((root / room).rglob("*.py"))]
+    texts = {path.relative_to(root).as_posix(): path.read_text() for path in paths}
+    return {file: text for file, text in texts.items() if text}
+
+
+def imports(texts: Mapping[str, str]) -> Graph:
+    """Which of the files `texts` import which. A name in a file counts as that file."""
+    return {
+        file: {target for name in names(text) if (target := _file(name, texts))} - {file}
+        for file, text in texts.items()
+    }
+
+
+def _file(name: str, texts: Mapping[str, str]) -> str | None:
+    """The file of 'a.b.c', which may be a module, a package, or a name in either."""
+    whole = name.replace(".", "/")
+    tried = (f"{path}{end}" for path in (whole, whole.rpartition("/")[0]) for end in _ENDS)
+    return next((file for file in tried if file in texts), None)
+
+
+_ENDS = (".py", "/__init__.py")
+
+
+def groups(graph: Graph) -> dict[str, frozenset[str]]:
+    """For each file, the files on a circle with it; the file alone if there is none."""
+    reach: dict[str, set[str]] = {}
+    for file in graph:
+        reach[file], waiting = set(), [file]
+        while waiting:
+            new = graph[waiting.pop()] & graph.keys() - reach[file]
+            reach[file] |= new
+            waiting += new
+    return {file: frozenset({file} | {to for to in reach[file] if file in reach[to]})
+            for file in graph}  # fmt: skip
+
+
+def circles(graph: Graph) -> list[list[str]]:
+    """Groups of files that import each other, directly or not."""
+    return sorted(sorted(group) for group in set(groups(graph).values()) if len(group) > 1)
+
+
+def floors(graph: Graph) -> int:
+    """Files in the longest chain of imports; all files of a circle count. 0 for no files."""
+    group_of = groups(graph)
+
+    @cache
+    def height(group: frozenset[str]) -> int:
+        below = {group_of[to] for file in group for to in graph[file] & graph.keys()} - {group}
+        return len(group) + max(map(height, below), default=0)
+
+    return max(map(height, group_of.values()), default=0)
+
+
+def inside(files: Iterable[str], folder: str) -> list[str]:
+    """The files below a folder."""
+    return [file for file in files if file.startswith(f"{folder}/")]
+
+
+def folder_sizes(files: Iterable[str]) -> dict[str, int]:
+    """Files directly in each folder."""
+    parents = [file.rpartition("/")[0] for file in files]
+    return {folder: parents.count(folder) for folder in sorted(set(parents))}
+
+
+def lines(text: str) -> int:
+    return text.count("\n")
+
+
+def function_sizes(texts: Mapping[str, str]) -> dict[str, int]:
+    """Lines of each function and method, from its `def` on, as 'file:function'; the longest of
+    those that share a name."""
+    sizes: dict[str, int] = {}
+    for file, text in texts.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                size, name = node.end_lineno - node.lineno + 1, f"{file}:{node.name}"
+                sizes[name] = max(size, sizes.get(name, 0))
+    return sizes
+
+
+def table(root: Path) -> str:
+    """The rows that `python -m tests.house` prints."""
+    texts = sources(root)
+    graph, here = imports(texts), folder_sizes(texts)
+    parents = {str(parent) for file in texts for parent in Path(file).parents[:-1]}
+    rows = [("folder", "files", "in all", "floors", "circles", "lines", "of tests")]
+    for folder in [*sorted(folder for folder in parents if folder.split("/")[0] in ROOMS), "tests"]:
+        below = inside(texts, folder)
+        part = {file: graph[file] for file in below}
+        tests = below if folder == "tests" else inside(texts, f"tests/{folder}")
+        product = 0 if folder == "tests" else sum(lines(texts[file]) for file in below)
+        sizes = (here.get(folder, 0), len(below), floors(part), len(circles(part)), product)
+        rows.append((folder, *sizes, sum(lines(texts[file]) for file in tests)))
+    product = {file: graph[file] for file in texts if not file.startswith("tests/")}
+    in_all = (len(product), floors(product), len(circles(product)))
+    rows.append(
+        ("all rooms", "", *in_all, sum(lines(texts[file]) for file in product), rows[-1][-1])
+    )
+    return "\n".join(f"{row[0]:<24}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows)
+
+
+if __name__ == "__main__":
+    checkout = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    print(table(checkout))
+    for circle in circles(imports(sources(checkout))):
+        print("circle:", ", ".join(circle))
