@@ -13,7 +13,7 @@ from configs import base as defaults
 from data import store
 from launch import flags
 from launch.files import read_json, write_json
-from launch.runners.local import Slot
+from launch.runners.tasks import Slot
 from launch.trial import run as trial
 from launch.trial import trunk
 

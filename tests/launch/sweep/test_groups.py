@@ -13,9 +13,9 @@ import pytest
 
 from configs import base
 from launch.errors import BUG, DONE
-from launch.runners.local import Event
+from launch.runners.tasks import Event
+from launch.sweep import execution
 from launch.sweep import groups as group
-from launch.verbs import sweep
 from train import metrics
 from train.checkpoint import finished
 
@@ -99,9 +99,9 @@ def test_trials_whose_group_failed_wait_to_be_trained_apart(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/result.json").write_text('{"status": "diverged"}')
     for name in "ab":
-        sweep._note(planned(name), Event("finished", "a", 3, BUG), True, tmp_path, Live())
+        execution._note(planned(name), Event("finished", "a", 3, BUG), True, tmp_path, Live())
     assert told == [("a", "finished", "diverged"), ("b", "retried", "waiting")]
-    sweep._note(planned("a"), Event("finished", "a", 1, DONE), False, tmp_path, Live())
+    execution._note(planned("a"), Event("finished", "a", 1, DONE), False, tmp_path, Live())
     assert told[2] == ("a", "finished", "done")
 
 
