@@ -69,9 +69,7 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
     A path that does not exist here is looked up in the checkout. FileNotFoundError names the
     nearest config; ValueError says what is wrong with the file.
     """
-    name, found, arg = spec.partition(".py:")
-    path = Path(name + ".py" if found else name)
-    file = path if path.is_file() else ROOT / path
+    path, file, arg = _located(spec)
     if path.suffix not in (".py", ".json") or not file.is_file():
         here = (ROOT / "configs").glob("*.py")
         known = sorted(f"configs/{p.name}" for p in here if "def get_config" in p.read_text())
@@ -85,7 +83,26 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"config={spec} has no get_config(arg=None); see configs/quickstart.py")
-    return module, arg or None
+    return module, arg
+
+
+def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The config file that `spec` builds on, as it is found from any folder, and all overrides on
+    it: those of a sweep file, then the given ones. A file of the checkout is named from there."""
+    _, file, arg = _located(spec)
+    if file.suffix == ".json":
+        content = sweep_file.read(file)
+        return base_of(content["config"], content["overrides"] | dict(overrides))
+    file = file.resolve()
+    name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+    return name.as_posix() + (f":{arg}" if arg else ""), dict(overrides)
+
+
+def _located(spec: str) -> tuple[Path, Path, str | None]:
+    """The path that a config's name gives, the file that it means, and its argument."""
+    name, found, arg = spec.partition(".py:")
+    path = Path(name + ".py" if found else name)
+    return path, path if path.is_file() else ROOT / path, arg or None
 
 
 def _module_of(spec: str, content: Mapping[str, Any]) -> ModuleType:
