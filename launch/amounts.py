@@ -5,6 +5,9 @@ FLOPs are powers of ten, as the flags --flops and --budgets take them. Bytes tak
 have three significant digits.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0, "B"))
 
@@ -30,6 +33,16 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def with_interval(estimate: Mapping[str, Any], text: Callable[[float], str]) -> str:
+    """'42.7K [39.7K, 45.9K]': "value" with its "lo" and "hi" where they are known; '—' for None."""
+    if estimate["value"] is None:
+        return "—"
+    value = text(estimate["value"])
+    if estimate["lo"] is None:
+        return value
+    return f"{value} [{text(estimate['lo'])}, {text(estimate['hi'])}]"
 
 
 def _scaled(number: float, units: tuple[tuple[float, str], ...]) -> str:

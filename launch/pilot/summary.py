@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launch.amounts import amount, flops
+from launch.amounts import amount, flops, with_interval
 
 
 def summary(about: Mapping[str, Any]) -> str:
@@ -68,9 +68,8 @@ def rate_line(rule: Mapping[str, Any]) -> str:
 
 def rung_lines(rung: Mapping[str, Any], note: str = "") -> list[str]:
     """One budget and its sizes."""
-    best = rung["params"]
     sizes = [f"{size['shape']} {amount(size['params'])} {size['rate']:g}" for size in rung["sizes"]]
-    expected = f"N* = {amount(best['value'])} [{amount(best['lo'])}, {amount(best['hi'])}]"
+    expected = f"N* = {with_interval(rung['params'], amount)}"
     return [f"  {flops(rung['flops'])} FLOPs, {expected}{note}", f"    {'; '.join(sizes)}"]
 
 

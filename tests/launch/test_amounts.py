@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch.amounts import amount, byte_size, clock, flops
+from launch.amounts import amount, byte_size, clock, flops, with_interval
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,9 @@ def test_flops(value, text):
 
 def test_clock():
     assert [clock(s) for s in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+
+
+def test_an_estimate_has_its_interval_where_one_is_known():
+    assert with_interval({"value": 42_700, "lo": 4e4, "hi": 1e6}, amount) == "42.7K [40K, 1M]"
+    assert with_interval({"value": 3e12, "lo": None, "hi": None}, flops) == "3e12"
+    assert with_interval({"value": None, "lo": None, "hi": None}, flops) == "—"
