@@ -12,10 +12,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from launch import sweep_file
+from launch.checkout import ROOT
 from launch.errors import BadInput
-from train.dotted_keys import flatten
+from train.flatten import flatten
 
-ROOT = Path(__file__).resolve().parent.parent
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 

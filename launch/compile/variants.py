@@ -21,10 +21,10 @@ import rich.console
 from absl import flags as absl_flags
 
 from launch.amounts import clock
+from launch.checkout import ROOT
 from launch.compile import verdict as compile_text
 from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
 from launch.files import read_json, write_json
-from launch.flags import ROOT
 from model.transformer.config import CHOICES
 from train.ahead_of_time.topology import Topology
 

@@ -25,7 +25,6 @@ from typing import IO, Any
 
 from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DONE, PREEMPTED, BadInput
-from train import dotted_keys
 
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as lost
 PREPARATION = 3600  # seconds that one process may read and tokenize text longer than another
@@ -269,9 +268,12 @@ def together() -> Iterator[dict[str, Any]]:
 def alike(resolved: dict[str, Any]) -> dict[str, Any]:
     """The keys of a resolved config that all processes must give alike: all but where each finds
     its text."""
-    apart = ("data.corpora", "data.cache")
-    flat = dotted_keys.flatten(resolved)
-    return {f"config.{key}": value for key, value in flat.items() if key not in apart}
+    apart = ("corpora", "cache")
+    found = {}
+    for section, value in resolved.items():
+        keys = value.items() if isinstance(value, dict) else [("", value)]
+        found |= {f"config.{section}.{key}".rstrip("."): v for key, v in keys if key not in apart}
+    return found
 
 
 def require_shared(file: Path) -> None:

@@ -125,9 +125,9 @@ def budget_of(
     return (name, amount), target
 
 
-def hardware(chips: Slice, compute: float, mfu: float) -> dict[str, Any]:
-    """Time and cost of `compute` FLOPs on these chips at a fraction `mfu` of their peak."""
-    seconds = compute / chips.rate(mfu)
+def hardware(chips: Slice, flops: float, mfu: float) -> dict[str, Any]:
+    """Time and cost of training that takes `flops` on these chips."""
+    seconds = flops / chips.rate(mfu)
     return {
         "name": chips.name,
         "device": chips.chip.device,

@@ -67,7 +67,7 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_multi_string("stop", [], "text that ends a sample", flag_values=values)
     whole("beams", 0, "beams of a search for the likeliest continuations", flag_values=values)
     real("length_penalty", 1.0, "beams: score over tokens to this power", flag_values=values)
-    boolean("early_stopping", False, "beams: as soon as so many have ended", values)
+    boolean("early_stopping", False, "beams: stop when as many have ended", values)
     text("draft", None, "folder of a smaller model's run that drafts", values)
     whole("ahead", 4, "draft: tokens guessed at a time", flag_values=values)
     boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)

@@ -44,20 +44,20 @@ def expected(budget: float) -> float:
 
 
 def test_the_proposed_ladder_brackets_the_known_minima_and_a_sweep_takes_it(pilot, capsys):
-    code, folder = pilot("--json=told.json")
+    code, folder = pilot("--json=about.json")
     assert code == 0
-    told = read_json(folder.parent / "told.json")
-    for rung in told["ladder"]:
+    about = read_json(folder.parent / "about.json")
+    for rung in about["ladder"]:
         best, sizes = expected(rung["flops"]), [size["params"] for size in rung["sizes"]]
         assert len(sizes) >= 5 and sum(n < best for n in sizes) >= 2 <= sum(n > best for n in sizes)
         assert rung["params"]["lo"] < best < rung["params"]["hi"]
         assert rung["params"]["value"] == pytest.approx(best, rel=0.4)
-    assert [rung["flops"] for rung in told["ladder"]] == [3e11, 9e11, 2.7e12]
-    rate = told["pilot"]["learning_rate"]
+    assert [rung["flops"] for rung in about["ladder"]] == [3e11, 9e11, 2.7e12]
+    rate = about["pilot"]["learning_rate"]
     assert rate["middle"] == pytest.approx(known.BEST_RATE, rel=0.2) and not rate["moves"]
-    assert 0.3 * known.NOISE < told["pilot"]["noise"] < 3 * known.NOISE
-    assert told["share"] < 0.1
-    widths = told["precision"][0]["widths"]
+    assert 0.3 * known.NOISE < about["pilot"]["noise"] < 3 * known.NOISE
+    assert about["share"] < 0.1
+    widths = about["precision"][0]["widths"]
     assert all(width["lo"] < width["hi"] for width in widths.values())
     shown = capsys.readouterr().out
     assert "proposed ladder" in shown and "as proposed" in shown and "width of the 90 %" in shown
@@ -68,7 +68,7 @@ def test_the_proposed_ladder_brackets_the_known_minima_and_a_sweep_takes_it(pilo
     rates = {trial.config.optimizer.learning_rate for trial in planned.trials}
     assert rates == {float(f"{rate['middle']:.2g}")}
     assert planned.base.data.corpora[0].endswith("text.txt")  # the command line's change is kept
-    sizes = {rung["flops"]: {s["params"] for s in rung["sizes"]} for rung in told["ladder"]}
+    sizes = {rung["flops"]: {s["params"] for s in rung["sizes"]} for rung in about["ladder"]}
     for trial in planned.trials:
         if trial.holdout:
             continue
@@ -84,13 +84,13 @@ def test_a_grid_off_the_best_is_extended_and_said_and_the_same_command_goes_the_
     first = capsys.readouterr().out
     assert "the best lies at an edge: 5 more trials" in first
     folder = Path("p")
-    told, ran = read_json(folder / "pilot.json"), len(list(folder.glob("trials/*/result.json")))
-    assert told["pilot"]["learning_rate"]["middle"] == pytest.approx(known.BEST_RATE, rel=0.2)
-    assert told["pilot"]["exponent"]["pilot"] is None and "one budget has no slope" in first
+    about, ran = read_json(folder / "pilot.json"), len(list(folder.glob("trials/*/result.json")))
+    assert about["pilot"]["learning_rate"]["middle"] == pytest.approx(known.BEST_RATE, rel=0.2)
+    assert about["pilot"]["exponent"]["pilot"] is None and "one budget has no slope" in first
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert pilot(*low)[0] == 0 and len(before) == ran
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
-    assert read_json(folder / "pilot.json")["ladder"] == told["ladder"]
+    assert read_json(folder / "pilot.json")["ladder"] == about["ladder"]
 
 
 def test_a_rate_that_no_extension_reaches_is_refused(pilot, capsys):
@@ -101,13 +101,13 @@ def test_a_rate_that_no_extension_reaches_is_refused(pilot, capsys):
 
 def test_seeds_and_sizes_are_proposed_as_asked_and_more_of_them_are_more_precise(pilot):
     assert pilot("--share=0.1", "--seeds=2", "--sizes=6", "--budgets=2e11,1e12,5e12")[0] == 0
-    told = read_json(Path("p/pilot.json"))
-    assert [rung["flops"] for rung in told["ladder"]] == [2e11, 1e12, 5e12]
-    assert told["held_out"]["flops"] == pytest.approx(8.1e12)
-    sizes = [len(rung["sizes"]) for rung in told["ladder"]]
+    about = read_json(Path("p/pilot.json"))
+    assert [rung["flops"] for rung in about["ladder"]] == [2e11, 1e12, 5e12]
+    assert about["held_out"]["flops"] == pytest.approx(8.1e12)
+    sizes = [len(rung["sizes"]) for rung in about["ladder"]]
     assert min(sizes) >= 6 and sizes == sorted(sizes)  # the less is known of N*, the more sizes
     assert len(expand.plan("p/proposed.json", {}).trials) == 2 * sum(sizes) + 1
-    rows = {row["design"]: row for row in told["precision"]}
+    rows = {row["design"]: row for row in about["precision"]}
     a = {name: row["widths"]["a"]["value"] for name, row in rows.items()}
     assert a["twice the seeds"] < 0.8 * a["as proposed"]
     assert rows["a budget above"]["flops"] > rows["as proposed"]["flops"]
@@ -129,11 +129,11 @@ def law(tmp_path):
 
 def test_a_law_tells_the_precision_without_running_anything(tmp_path, law, capsys):
     flags = [law, "--budgets=1e19,1e20,1e21", "--sizes=7", "--noise=0.005"]
-    assert main(["pilot", *flags, f"--json={tmp_path / 'told.json'}"]) == 0
-    told = read_json(tmp_path / "told.json")
-    rows = {row["design"]: row for row in told["precision"]}
+    assert main(["pilot", *flags, f"--json={tmp_path / 'about.json'}"]) == 0
+    about = read_json(tmp_path / "about.json")
+    rows = {row["design"]: row for row in about["precision"]}
     assert rows["as proposed"]["runs"] == 22 and rows["two more sizes"]["runs"] == 28
-    assert rows["as proposed"]["noise"] == 0.005 and told["held_out"] == 3e21
+    assert rows["as proposed"]["noise"] == 0.005 and about["held_out"] == 3e21
     shown = capsys.readouterr().out
     assert "7 sizes from N*/3 to 3 N*" in shown and "a budget below" in shown
 
@@ -178,11 +178,11 @@ def test_a_real_pilot_brackets_a_minimum_that_training_has(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     flags = ["--budgets=3e10,9e10,2.7e11", "--share=1", "--config.data.max_bytes=4000000"]
     assert main(["pilot", f"--config={CONFIG}", "--workdir=p", *flags]) == 0
-    told = read_json(Path("p/pilot.json"))
-    cells = sorted(told["pilot"]["cells"], key=lambda cell: cell["loss"])
-    (minimum,) = told["pilot"]["minima"]
+    about = read_json(Path("p/pilot.json"))
+    cells = sorted(about["pilot"]["cells"], key=lambda cell: cell["loss"])
+    (minimum,) = about["pilot"]["minima"]
     assert cells[1]["params"] / 2 < minimum["params"] < 2 * cells[1]["params"]
-    sizes = [size["params"] for size in told["ladder"][0]["sizes"]]
+    sizes = [size["params"] for size in about["ladder"][0]["sizes"]]
     assert sizes[0] < cells[0]["params"] < sizes[-1]
     trials = expand.plan("p/proposed.json", {}).trials
     assert len(trials) >= 16 and sum(trial.holdout for trial in trials) == 1

@@ -1,4 +1,4 @@
-"""This file tests the shapes that a pilot proposes: real ones, of a sweep's depths, around an N."""
+"""Tests of the shapes that a pilot proposes: real ones, of a sweep's depths, around an N."""
 
 import math
 
