@@ -1,1 +1,1 @@
-"""This room is the top floor: the command line, and what runs trials on this machine."""
+"""The top floor: the command line, trials, sweeps and the runners that train them."""

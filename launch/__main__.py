@@ -1,4 +1,4 @@
-"""This file is the command line: `isoflop VERB …` runs `main` of the verb's module alone."""
+"""The command line: `isoflop VERB …` imports the module of that verb and runs its `main`."""
 
 import difflib
 import importlib
@@ -15,12 +15,12 @@ VERBS = {
     "predict": ("launch.verbs.predict", "write down a run's loss before it starts"),
     "compare": ("launch.verbs.compare", "the compute that one ladder saves against another"),
     "plan": ("launch.verbs.plan", "the best run that a budget of compute, data or time can buy"),
-    "pilot": ("launch.verbs.pilot", "place a ladder by a few cheap runs, foretell its precision"),
+    "pilot": ("launch.verbs.pilot", "place a ladder by a few cheap runs, predict its precision"),
     "sample": ("launch.verbs.sample", "continue a prompt with a trained model"),
     "convert": ("launch.verbs.convert", "weights from Hugging Face's format, and into it"),
     "compile": (
         "launch.verbs.compile",
-        "compile a config for a TPU slice that is not here, measure it",
+        "compile a config for a TPU slice without having one, measure it",
     ),
     "ngram": (
         "launch.verbs.ngram",
@@ -65,7 +65,7 @@ def entry() -> None:
     """The console command `isoflop`."""
     try:
         sys.exit(main(sys.argv[1:]))
-    except BrokenPipeError:  # as in `isoflop … | head`: nobody reads any more
+    except BrokenPipeError:  # as in `isoflop … | head`: the reader is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BUG)
 

@@ -1,4 +1,4 @@
-"""This file tells bad input, one line and exit code 2, from a bug, which keeps its traceback."""
+"""Exit codes, and bad input: one line and exit code 2, where a bug keeps its traceback."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class BadInput(Exception):
-    """Something the user can mend. Its text is one line: the key, the value, the remedy."""
+    """A mistake the user can fix. Its text is one line: the key, the value, the remedy."""
 
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).split()))
@@ -19,10 +19,10 @@ class BadInput(Exception):
 
 @contextlib.contextmanager
 def bad_input() -> Iterator[None]:
-    """Turns the ValueError or OSError of a room that was handed bad input into BadInput.
+    """Turns a ValueError or OSError raised inside into BadInput.
 
-    Verbs read and validate what the user gave inside it and work outside it, so that a ValueError
-    from the work itself stays what it is: a bug, with its traceback.
+    Verbs read and validate what the user gave inside it and do the work outside, so that a
+    ValueError from the work itself remains a bug with its traceback.
     """
     try:
         yield
@@ -32,8 +32,8 @@ def bad_input() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(flag: str, path: object) -> Iterator[None]:
-    """Turns the OSError of a path that cannot be written into BadInput that names its flag; a full
-    disk stays what it is.
+    """Turns the OSError of a path that cannot be written into BadInput that names its flag. The
+    OSError of a full disk passes through.
     """
     try:
         yield
@@ -46,5 +46,5 @@ def writing(flag: str, path: object) -> Iterator[None]:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether `error` says that nothing more can be written: bad input wherever it is raised."""
+    """Whether `error` says that the disk is full, which is bad input wherever it is raised."""
     return isinstance(error, OSError) and error.errno in _DISK_FULL

@@ -1,4 +1,4 @@
-"""This file reads and writes the JSON files of runs, each whole or not at all."""
+"""Reads and writes the JSON files of runs, each whole or not at all."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ from model.transformer.config import ModelConfig
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes `content` in place of `file`, making its folder if need be."""
+    """Replaces `file` by `content`; creates its folder if needed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
 def read_json(file: Path) -> dict | None:
-    """The content of a JSON file; None if it is not there, ValueError if it is damaged."""
+    """The content of a JSON file; None if it does not exist, ValueError if it is damaged."""
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
@@ -27,7 +27,7 @@ def read_json(file: Path) -> dict | None:
 
 
 def read_model(run: Path, flag: str) -> ModelConfig:
-    """The model of the run that `flag` names; FileNotFoundError or ValueError if it is no run."""
+    """The model of the run that `flag` names; FileNotFoundError or ValueError if there is none."""
     config = read_json(run / "config.json")
     if config is None:
         raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")

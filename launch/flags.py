@@ -1,10 +1,10 @@
-"""This file reads the command line: flags, the config file, and `--config.key=value`."""
+"""Reads the command line: flags, the config file, and `--config.key=value`."""
 
 import ast
 import difflib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,17 +12,18 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import sections
+from launch import sections, sweep_file
+from launch.checkout import ROOT
 from launch.errors import BadInput
+from train.flatten import flatten
 
-ROOT = Path(__file__).resolve().parent.parent
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, str]:
     """Parses a verb's flags into `values`; returns its `--config.key=value` overrides.
 
-    Prints the help and leaves with SystemExit(0) on --help; raises BadInput on anything unknown.
+    On --help prints the help and raises SystemExit(0). Raises BadInput for anything unknown.
     """
     if any(arg in ("-h", "-help", "--help", "--helpfull") for arg in argv):
         print(help_text(values, doc))
@@ -63,26 +64,61 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
 
 
 def load_module(spec: str) -> tuple[ModuleType, str | None]:
-    """Imports the config file of 'configs/x.py' or 'configs/x.py:arg'; returns it and the arg.
+    """Imports the config file of 'configs/x.py' or 'configs/x.py:arg'; returns it and the arg. A
+    FILE.json, as `launch.sweep_file` describes it, becomes such a module.
 
-    A path that is not found from here is looked for from the checkout. FileNotFoundError names
-    the nearest config.
+    A path that does not exist here is looked up in the checkout. FileNotFoundError names the
+    nearest config; ValueError says what is wrong with the file.
     """
-    name, found, arg = spec.partition(".py:")
-    path = Path(name + ".py" if found else name)
-    file = path if path.is_file() else ROOT / path
-    if path.suffix != ".py" or not file.is_file():
+    path, file, arg = _located(spec)
+    if path.suffix not in (".py", ".json") or not file.is_file():
         here = (ROOT / "configs").glob("*.py")
         known = sorted(f"configs/{p.name}" for p in here if "def get_config" in p.read_text())
         near = difflib.get_close_matches(path.as_posix(), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
         raise FileNotFoundError(f"config={spec}: there is no config file {path}; {hint}")
+    if path.suffix == ".json":
+        return _module_of(spec, sweep_file.read(file)), None
     module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"config={spec} has no get_config(arg=None); see configs/quickstart.py")
-    return module, arg or None
+    return module, arg
+
+
+def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The config file that `spec` builds on, as it is found from any folder, and all overrides on
+    it: those of a sweep file, then the given ones. A file of the checkout is named from there."""
+    _, file, arg = _located(spec)
+    if file.suffix == ".json":
+        content = sweep_file.read(file)
+        return base_of(content["config"], content["overrides"] | dict(overrides))
+    file = file.resolve()
+    name = file.relative_to(ROOT) if file.is_relative_to(ROOT) else file
+    return name.as_posix() + (f":{arg}" if arg else ""), dict(overrides)
+
+
+def _located(spec: str) -> tuple[Path, Path, str | None]:
+    """The path that a config's name gives, the file that it means, and its argument."""
+    name, found, arg = spec.partition(".py:")
+    path = Path(name + ".py" if found else name)
+    return path, path if path.is_file() else ROOT / path, arg or None
+
+
+def _module_of(spec: str, content: Mapping[str, Any]) -> ModuleType:
+    """A module with the get_config and get_sweep of a sweep file."""
+
+    def get_config() -> ConfigDict:
+        try:
+            return load_config(content["config"], content["overrides"])
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"config={spec}: {error}") from error
+
+    module = ModuleType("sweep_file", content["doc"])
+    module.get_config = get_config
+    module.get_sweep = lambda config: content["trials"]
+    return module
 
 
 def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -108,7 +144,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
         for section in path:
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
-            raise ValueError(f"unknown key config.{key}; {_nearest(key, list(_keys(config)))}")
+            raise ValueError(f"unknown key config.{key}; {_nearest(key, list(flatten(config)))}")
         with node.ignore_type():  # cast() has checked; a (float) key may hold 1 and be given 0.5
             node[leaf] = cast(key, value, node[leaf])
     return notes
@@ -164,7 +200,7 @@ def _tuple(value: Any, current: tuple) -> tuple:
 
 
 def _literal(value: Any, current: Any) -> Any:
-    """A Python literal out of text; text that is none stays text where any type will do."""
+    """Text as a Python literal; other text is returned as it is where the key takes any type."""
     if not isinstance(value, str):
         return value
     try:
@@ -184,15 +220,6 @@ _KINDS = {
     list: "a list",
 }
 _CASTS = {bool: _bool, int: _int, float: _float, str: _str, tuple: _tuple, list: _tuple}
-
-
-def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of `config`."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _keys(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 from configs.compiled import COMPILED, PUBLISHED
 from data.atomic import write_atomic
+from launch.amounts import amount
 from launch.compile import variants
 from launch.compile.verdict import gib
 from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
 from launch.files import read_json, write_json
-from launch.sweep.live import si
 
 BEGIN, END = "<!-- compiled: begin -->", "<!-- compiled: end -->"
 HEADER = (
@@ -93,7 +93,7 @@ def row(name: str, report: dict[str, Any]) -> str:
     family, _, overrides = COMPILED[name]
     memory, detail, moved = report["memory"], report["detail"], report["collectives"]
     cells = [
-        f"{family}{_beside(overrides)}, {si(detail['parameters'])}",
+        f"{family}{_beside(overrides)}, {amount(detail['parameters'])}",
         *_where(report, overrides),
         f"{memory['peak'] / 2**30:.2f} of {memory['hbm'] / 2**30:.2f}",
     ]
@@ -118,7 +118,7 @@ def compared(name: str, report: dict[str, Any]) -> str:
     _, _, overrides, rate = PUBLISHED[name]
     detail, estimate = report["detail"], report["estimated_step_seconds"]
     cells = [
-        f"{name.split('-')[0]} {si(detail['parameters'])}",
+        f"{name.split('-')[0]} {amount(detail['parameters'])}",
         *_where(report, overrides),
         f"{rate}",
     ]

@@ -20,11 +20,11 @@ from typing import Any
 import rich.console
 from absl import flags as absl_flags
 
+from launch.amounts import clock
+from launch.checkout import ROOT
 from launch.compile import verdict
 from launch.errors import BAD_INPUT, DONE, bad_input
 from launch.files import read_json, write_json
-from launch.flags import ROOT
-from launch.sweep.live import clock
 from model.transformer.config import CHOICES
 from train.chips import Slice
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import rich.table
 
-from launch.sweep.live import si
+from launch.amounts import amount, byte_size
 from train.chips import CHIPS, GIB
 
 
@@ -78,7 +78,7 @@ def heading(report: dict[str, Any]) -> str:
     detail = report["detail"]
     mesh = " ".join(f"{axis}={size}" for axis, size in detail["mesh"].items())
     return (
-        f"{detail['name']}: {si(detail['parameters'])} parameters on {report['topology']}, "
+        f"{detail['name']}: {amount(detail['parameters'])} parameters on {report['topology']}, "
         f"{report['devices']} devices, {mesh}"
     )
 
@@ -118,7 +118,7 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     for kind, moved in report["collectives"].items():
         out.add_row(
             kind,
-            f"{si(moved['payload'])}B payload, {si(moved['wire'])}B on the wire, "
+            f"{byte_size(moved['payload'])} payload, {byte_size(moved['wire'])} on the wire, "
             f"{detail['calls'][kind]:,} calls",
         )
     out.add_row("wire time, if nothing hides it", f"{detail['wire_seconds']:.4g} s")
@@ -195,7 +195,7 @@ def ranking(variants: list) -> rich.table.Table:
             str(variant),
             gib(report["memory"]["peak"]),
             f"{report['detail']['recompute']:.3f}",
-            f"{si(wire)}B",
+            f"{byte_size(wire)}",
             f"{report['estimated_step_seconds']:.4g} s",
             f"{report['detail']['tokens_per_second']:,.0f}",
             f"{report['estimated_mfu']:.1%}",

@@ -1,14 +1,12 @@
-"""This file turns sizes into trials: real shapes near every N, written as a sweep's config file."""
+"""Turns sizes into trials: real shapes near every N."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from launch.flags import ROOT
 from launch.pilot.shapes import interpolated
 from model.transformer import count
 from model.transformer.config import ModelConfig, derive
@@ -16,27 +14,7 @@ from scaling.design.pilot_trials import UNCERTAIN
 
 NARROWEST, WIDEST = 8, 16384
 MOST_STEP = 2.25  # between sizes: a parabola through sparser ones is biased
-FINEST, STEPS_AN_OCTAVE = 8, 16  # widths are multiples of 8, and of more from 256 on
-SWEEP = '''"""{doc}"""
-
-from launch.flags import load_config
-
-BASE = {base!r}
-CHANGES = {changes!r}  # of the base, as on the command line
-TRIALS = (
-{rows}
-)
-
-
-def get_config(arg=None):
-    """The base of all trials."""
-    return load_config(BASE, CHANGES)
-
-
-def get_sweep(config):
-    """A trial a row."""
-    return [dict(trial) for trial in TRIALS]
-'''
+FINEST, STEPS_AN_OCTAVE = 8, 16  # widths are multiples of 8, from 256 on of larger powers of 2
 
 
 @dataclass(frozen=True)
@@ -48,29 +26,33 @@ class Shape:
 
     @property
     def width(self) -> int:
+        """D, the width of the model."""
         return self.model.d_model
 
     @property
     def text(self) -> str:
+        """Layers x width."""
         return f"{self.model.n_layers}x{self.width}"
 
     def tokens(self, flops: float, convention: str) -> float:
+        """The tokens that a budget pays for, its FLOPs counted by the convention."""
         return flops / count.flops_per_token(self.model, convention)
 
     def overrides(self) -> dict[str, Any]:
+        """The keys that make this shape from the base config."""
         keys = ("n_layers", "d_model", "n_heads")
         return {f"model.{key}": getattr(self.model, key) for key in keys}
 
 
 def shape_of(base: ConfigDict, vocab_size: int, changes: Mapping[str, Any]) -> Shape:
-    """The base's model with changed keys. ValueError where they make none."""
+    """The base's model with changed keys. ValueError where they do not fit together."""
     keys = base.model.to_dict() | dict(changes)
     model = derive(keys | {"vocab_size": keys["vocab_size"] or vocab_size})
     return Shape(model, sum(count.parameters(model).values()))
 
 
 def sweep_shapes(base: ConfigDict, vocab_size: int, trials: Sequence[Mapping]) -> list[Shape]:
-    """The shape of every trial of a sweep; the base's own where there are none."""
+    """The shape of every trial of a sweep; the base's own where it has no trials."""
     changes = [
         {key.removeprefix("model."): value for key, value in trial.items() if "model." in key}
         for trial in trials or [{}]
@@ -79,8 +61,9 @@ def sweep_shapes(base: ConfigDict, vocab_size: int, trials: Sequence[Mapping]) -
 
 
 def candidates(base: ConfigDict, vocab_size: int, known: Sequence[Shape]) -> list[Shape]:
-    """The shapes to choose from, by rising N: every width has the depth that the known shapes have
-    there (aspect ratio interpolated in log width, held beyond them) and the nearest one's heads.
+    """The shapes to choose from, by rising N. Every width has the aspect ratio of the known shapes,
+    interpolated in log width and constant beyond them, and the heads of the nearest known shape.
+    ValueError where those heads fit no width.
     """
     aspects: dict[int, list[float]] = {}
     for shape in known:
@@ -111,7 +94,7 @@ def nearest_to(shapes: Sequence[Shape], params: float) -> Shape:
 
 
 def bracketing(shapes: Sequence[Shape], log_n: float, half: float, sizes: int) -> list[Shape]:
-    """So many distinct shapes from log N - half to log N + half. ValueError where fewer than two
+    """`sizes` distinct shapes from log N - half to log N + half. ValueError where fewer than two
     lie on either side.
     """
     chosen: list[Shape] = []
@@ -131,41 +114,21 @@ def bracketing(shapes: Sequence[Shape], log_n: float, half: float, sizes: int) -
 
 
 def half_range(span: float, sd: float) -> float:
-    """In log N, to either side of N*: a factor `span`, and what is not known of N*, to 90 %."""
+    """How far sizes reach to either side of log N*: the log of `span`, and the uncertainty of N* at
+    90 %, given its standard deviation."""
     return math.log(span) + UNCERTAIN * sd
 
 
 def enough(half: float, sizes: int) -> int:
-    """So many sizes, or more where they would lie further apart than MOST_STEP."""
+    """`sizes`, or more where they would lie further apart than MOST_STEP."""
     return max(sizes, 1 + math.ceil(2 * half / math.log(MOST_STEP)))
 
 
 def trial(
     budget: float, shape: Shape, rate: float, holdout: bool = False, seed: int | None = None
 ) -> dict[str, Any]:
-    """One row of a sweep."""
+    """One trial of a sweep, as overrides of its base config."""
     name = f"{budget:.1e}-d{shape.width}".replace("+", "")
     row = {"name": name, "holdout": holdout, "train.duration": f"{budget:g} flops"}
     row |= shape.overrides() | {"optimizer.learning_rate": rate}
     return row if seed is None else row | {"seed": seed}
-
-
-def write_sweep(
-    path: Path, doc: str, base: str, changes: Mapping[str, str], trials: Sequence[Mapping]
-) -> Path:
-    """A config file that `isoflop sweep` takes."""
-    from scaling.drafts import write
-
-    rows = "\n".join(f"    {dict(row)!r}," for row in trials)
-    text = SWEEP.format(doc=doc, base=lasting(base), changes=dict(changes), rows=rows)
-    return write(path, text)
-
-
-def lasting(spec: str) -> str:
-    """'configs/x.py:arg' as it is found from any folder: absolute, unless it is of the checkout."""
-    name, found, arg = spec.partition(".py:")
-    path = Path(name + ".py" if found else name)
-    path = path.resolve() if path.is_file() else ROOT / path
-    if path.is_relative_to(ROOT):
-        path = path.relative_to(ROOT)
-    return f"{path.as_posix()}:{arg}" if found else path.as_posix()

@@ -1,4 +1,4 @@
-"""This file turns a size into a config: the shape, batch and learning rate of a family near an N.
+"""Turns a size into a config: the shape, batch and learning rate of a family near an N.
 
 The rules, each with its source, are in RULES; `shaped` returns them with the config, so that a
 reader of a plan knows where every number comes from.

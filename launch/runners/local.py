@@ -1,7 +1,7 @@
-"""This file runs trials on this machine: a process for each core, or for each accelerator device.
+"""Runs tasks on this machine: one process for each CPU core, or for each accelerator device.
 
-A slot is a place where one trial runs at a time. Each slot has a worker process of its own, which
-lives from trial to trial; when it dies, the slot gets a new one and the trial another attempt.
+Every slot has a worker process that runs one task after another. When the process dies, the slot
+gets a new one and the task another attempt.
 """
 
 import collections
@@ -15,25 +15,25 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pebble
 
+from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE
+from launch.runners.tasks import Event, Interrupt, Resources, Slot, Task
 
 ATTEMPTS = 3
 FINAL = {DONE, BAD_INPUT, DIVERGED}
-"""Exit codes that another attempt would not change."""
+"""Exit codes that are final: another attempt would end the same way."""
 
-_TICK = 0.25  # seconds between looks at the workers, hence also the reaction time to Ctrl-C
+_TICK = 0.25  # seconds between polls of the workers, and so the reaction time to Ctrl-C
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-# What makes jax see one device alone, given its number.
+# Platform -> the environment in which jax sees only the device of that number.
 _ONE_DEVICE = {
     "gpu": lambda device: {"CUDA_VISIBLE_DEVICES": device},
     "tpu": lambda device: {
@@ -42,56 +42,6 @@ _ONE_DEVICE = {
         "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
     },
 }
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where one trial runs at a time: cores to be pinned to, environment set before jax starts."""
-
-    cores: tuple[int, ...]
-    environment: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One call `function(*args) -> exit code`; what it prints is appended to the file `log`."""
-
-    key: str
-    args: tuple
-    log: Path
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happened to a task: 'started', 'retried' or 'finished', at which attempt, and why."""
-
-    kind: str
-    key: str
-    attempt: int
-    code: int = DONE
-    reason: str = ""
-
-
-class Interrupt:
-    """Counts Ctrl-C and SIGTERM while it is entered, instead of letting them raise."""
-
-    def __init__(self):
-        self.count = 0
-        self._previous = {}
-
-    def __enter__(self) -> "Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self.request)
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def request(self, *_) -> None:
-        """One more request to stop: the first is obeyed cleanly, the second at once."""
-        self.count += 1
 
 
 def available_cores() -> list[int]:
@@ -104,7 +54,7 @@ def available_cores() -> list[int]:
 def accelerators() -> tuple[str, list[str]]:
     """The platform and the numbers of its devices; ('cpu', []) where there is no accelerator.
 
-    Asks a process of its own: a parent that starts jax would hold the devices its workers need.
+    A child process looks: a parent that starts jax would hold the devices that its workers need.
     """
     plugin = importlib.util.find_spec("libtpu") or importlib.util.find_spec("jax_plugins")
     if os.environ.get("JAX_PLATFORMS") == "cpu" or not plugin:
@@ -119,21 +69,25 @@ def accelerators() -> tuple[str, list[str]]:
     return answer[1], numbers[: int(answer[2])]
 
 
-def slots(
-    trials: int, workers: int = 0, devices: tuple[str, Sequence[str]] = ("cpu", ())
-) -> list[Slot]:
-    """The slots for so many trials: one a device, or else so many cores shared out evenly.
+def resources(workers: int = 0) -> Resources:
+    """What this machine has, for `workers` tasks at a time; 0: one for each device or core."""
+    platform, devices = accelerators()
+    return Resources(platform, tuple(devices), workers)
 
-    `workers` = 0 means every device or core. Fewer trials than cores get several cores each, so
-    that a last large trial owns the machine; more workers than cores share them.
+
+def slots(tasks: int, resources: Resources) -> list[Slot]:
+    """One slot for each device, or the cores divided evenly over the slots.
+
+    Fewer tasks than cores get several cores each, so that a last large trial has the whole machine
+    to itself; more workers than cores share them.
     """
-    platform, numbers = devices
-    owned = numbers or available_cores()
-    owned = [owned[i % len(owned)] for i in range(workers or len(owned))]
-    count = min(trials, len(owned))
+    owned = list(resources.devices) or available_cores()
+    owned = [owned[i % len(owned)] for i in range(resources.workers or len(owned))]
+    count = min(tasks, len(owned))
     shared = _compilation_cache()
-    if numbers:
-        return [Slot((), shared | _ONE_DEVICE[platform](owned[i])) for i in range(count)]
+    if resources.devices:
+        one_device = _ONE_DEVICE[resources.platform]
+        return [Slot((), shared | one_device(owned[i])) for i in range(count)]
     shares = [tuple(dict.fromkeys(owned[i::count])) for i in range(count)]
     return [Slot(cores, shared | _threads(len(cores))) for cores in shares]
 
@@ -141,28 +95,29 @@ def slots(
 def run(
     function: str,
     tasks: Sequence[Task],
-    slots: Sequence[Slot],
+    resources: Resources,
     interrupt: Interrupt,
     attempts: int = ATTEMPTS,
 ) -> Iterator[Event | None]:
-    """Runs the tasks in order; yields events, and None now and then so that a display can move.
+    """Runs the tasks as `launch.runners.Runner.run` says; a task whose process dies, or that ends
+    with a bug, is tried `attempts` times.
 
-    `function` is 'module:name', imported in the worker. After an interrupt no task starts, workers
-    get SIGTERM (a second interrupt: SIGKILL), and tasks that had not finished yield no event.
+    `function` is imported in the worker. On an interrupt the workers get SIGTERM, on a second one
+    SIGKILL.
     """
     waiting = collections.deque((task, 1) for task in tasks)
-    workers = [_Worker(slot) for slot in slots]
-    told = 0
+    workers = [_Worker(slot) for slot in slots(len(tasks), resources)]
+    seen = 0  # requests to stop that the workers have been sent
     try:
         while any(worker.task for worker in workers) or (waiting and not interrupt.count):
             for worker in workers:
                 if waiting and not worker.task and not interrupt.count:
                     worker.start(function, *waiting.popleft())
                     yield Event("started", worker.task.key, worker.attempt)
-            if interrupt.count > told:
-                told = interrupt.count
+            if interrupt.count > seen:
+                seen = interrupt.count
                 for worker in workers:
-                    worker.signal(signal.SIGTERM if told == 1 else signal.SIGKILL)
+                    worker.signal(signal.SIGTERM if seen == 1 else signal.SIGKILL)
             running = [worker.future for worker in workers if worker.task]
             futures.wait(running, timeout=_TICK, return_when=futures.FIRST_COMPLETED)
             for worker in workers:
@@ -178,10 +133,10 @@ def run(
 
 
 class _Worker:
-    """The process of one slot: a pebble pool of one, thrown away whole when its process dies.
+    """The process of one slot: a pebble pool of size one, replaced when its process dies.
 
-    A process killed while it holds a lock of its pool would block the one that pebble puts in its
-    place; a new pool has new locks.
+    A process that is killed while it holds a lock of its pool would block its successor there; a
+    new pool has new locks.
     """
 
     def __init__(self, slot: Slot):
@@ -211,13 +166,13 @@ class _Worker:
         self.process = started.pop() if started else self.process
 
     def poll(self, attempts: int, stopping: bool) -> Event | None:
-        """The event of a task that has ended, after which the worker is free; else None."""
+        """The event of a task that has ended, which frees the worker; None while it runs."""
         if self.task is None:
             return None
         if not self.future.done():
             if self.process.is_alive():
                 return None
-            # pebble may not see some deaths: one while idle, one with exit code 0.
+            # pebble misses some deaths: while idle, and with exit code 0.
             futures.wait([self.future], timeout=2)
         code, reason = self._outcome()
         key, self.task = self.task.key, None
@@ -251,27 +206,22 @@ class _Worker:
 
 
 def _prepare(cores: tuple[int, ...], environment: dict[str, str]) -> None:
-    """Runs first in a worker, before jax is imported there."""
+    """Runs first in a worker, before it imports jax."""
     os.environ.update(environment)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose sweep was killed saves its trial and ends, as if it had been preempted."""
-    multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    # A worker whose sweep was killed saves its trial and ends, as if it had been preempted.
+    end_with_parent(multiprocessing.parent_process().join, signal.SIGTERM)
 
 
 def _call(function: str, args: tuple, log: str) -> int:
-    """Runs in a worker: calls 'module:name', its output appended to `log`; returns its exit code.
+    """Runs in a worker: calls 'module:name', appends its output to `log`, returns its exit code.
 
-    The log is locked meanwhile, so that two sweeps in one folder, or a sweep and a worker that
-    outlived the previous one, never run the same trial at the same time.
+    The log is locked during the call, so that two sweeps in one folder, or a sweep and a worker
+    that outlived an earlier one, never run the same trial at the same time.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", buffering=0) as file, _redirected(file.fileno()):
+    with open(log, "ab", buffering=0) as file, output_to(file.fileno()):
         fcntl.flock(file, fcntl.LOCK_EX)
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -290,26 +240,10 @@ def _call(function: str, args: tuple, log: str) -> int:
 
 
 @contextlib.contextmanager
-def _redirected(to: int) -> Iterator[None]:
-    """Sends what this process prints, native code included, to a file descriptor."""
-    saved = [os.dup(number) for number in (1, 2)]
-    try:
-        for number in (1, 2):
-            os.dup2(to, number)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, old in zip((1, 2), saved, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-
-
-@contextlib.contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """Keeps a Ctrl-C, which reaches the whole terminal, from a process that starts inside.
+    """Processes started in here do not receive a Ctrl-C, which goes to the whole terminal.
 
-    The mask is inherited, and the sweep alone decides what a Ctrl-C does to its workers.
+    They inherit the signal mask; the sweep alone decides what a Ctrl-C does to its workers.
     """
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -319,7 +253,7 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _threads(count: int) -> dict[str, str]:
-    """The environment of a CPU process that owns so many cores."""
+    """The environment of a CPU process that owns `count` cores."""
     environment = {name: str(count) for name in _THREAD_COUNTS}
     if count == 1:
         environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
@@ -327,7 +261,7 @@ def _threads(count: int) -> dict[str, str]:
 
 
 def _compilation_cache() -> dict[str, str]:
-    """One cache for all workers and all sweeps of this folder: a shape compiles once."""
+    """One cache for all workers and sweeps of this folder, so that each shape compiles once."""
     defaults = {
         "JAX_COMPILATION_CACHE_DIR": str(Path("cache/compiled").resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from data.kinds import Dataset
 from launch import flags
 from launch.files import read_json, write_json
-from launch.runners.local import Slot
+from launch.runners.tasks import Slot
 from launch.trial import trunk
 from launch.trial.identity import defaults, former_ids, identity, trial_id
 from launch.trial.resolve import check_fit, describe, prepare, resolve

@@ -16,7 +16,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DONE, PREEMPTED, BadInput
 from train.flatten import flatten
 
@@ -123,7 +123,8 @@ def run(cluster: Cluster, work: Callable[[], int], wait: int) -> int:
         if child == 0:
             os.close(alive)
             os.setpgid(0, 0)  # a Ctrl-C reaches the parent, which passes it on
-            threading.Thread(target=_end_with_parent, args=(end,), daemon=True).start()
+            # A read of the pipe returns when the parent, which holds its other end, is gone.
+            end_with_parent(lambda: os.read(end, 1), signal.SIGKILL)
             _leave(_one_process(cluster, work, wait, notes))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: os.kill(child, number))
@@ -184,7 +185,7 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
             "cluster_detection_method": "deactivate",
         }
     )
-    with _redirected(sys.stderr.fileno(), notes.fileno()):
+    with output_to(notes.fileno(), [sys.stderr.fileno()]):
         try:
             jax.distributed.initialize(
                 **several,
@@ -299,20 +300,3 @@ def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _end_with_parent(end: int) -> None:
-    os.read(end, 1)  # returns when the parent is gone
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _redirected(stream: int, to: int) -> Iterator[None]:
-    """Sends what this process writes to `stream`, native code included, to another descriptor."""
-    saved = os.dup(stream)
-    try:
-        os.dup2(to, stream)
-        yield
-    finally:
-        os.dup2(saved, stream)
-        os.close(saved)

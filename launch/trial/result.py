@@ -1,15 +1,14 @@
 """What came of a trial: the content of result.json."""
 
-import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from data.kinds import Dataset
+from launch.checkout import commit
 from model import families
 from train import duration, objectives
 
@@ -77,9 +76,5 @@ def versions() -> dict[str, str]:
     """The versions that can change a number, and the commit of this checkout where there is one."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     found = {"python": sys.version.split()[0]} | {p: metadata.version(p) for p in packages}
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        answer = subprocess.run(git, capture_output=True, text=True)
-    except FileNotFoundError:
-        return found
-    return found | ({"isoflop": answer.stdout.strip()} if answer.returncode == 0 else {})
+    here = commit()
+    return found | ({"isoflop": here} if here else {})

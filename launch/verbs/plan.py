@@ -1,59 +1,60 @@
-"""This file is the verb `plan`: the best run that a budget of compute, data or time can buy."""
+"""isoflop plan: the best run that a budget of compute, data or time can buy.
+
+isoflop plan --law=law.json --flops=1e21 | --tokens=… | --params=… | --loss=…
+isoflop plan --law=law.json --tpu=v5e-256 --days=3 --mfu=.5
+
+Reads a law that `isoflop fit --json=law.json` wrote. Prints the compute-optimal size and length
+with intervals, the expected loss, a config of a published family near that size, the time and the
+cost. --inference_tokens adds the model that reaches --loss (or the budget's own loss) with the
+least compute over training and use.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags as absl_flags
 
+from launch import flags
+from launch.amounts import amount, flops, with_interval
 from launch.errors import bad_input, writing
-from launch.flags import parse
-from launch.verbs.fit import interval
 from train.chips import CHIPS, PRICED, Slice, parse_slice
 
-DOC = """isoflop plan --law=law.json --flops=1e21 | --tokens=… | --params=… | --loss=…
-isoflop plan --law=law.json --tpu=v5e-256 --days=3 --mfu=.5
-
-Reads a law that `isoflop fit --json=law.json` wrote. Prints the compute-optimal size and length
-with intervals, the loss to expect, a config of a published family near that size, the time and the
-cost. --inference_tokens adds the model that reaches --loss (or the budget's own loss) with the
-least compute over training and use."""
-
 BUDGETS = {
-    "flops": "training compute, 6·params·tokens",
-    "tokens": "text at hand, in tokens: the size for which it is the best length",
+    "flops": "training compute in FLOPs, 6·params·tokens",
+    "tokens": "tokens to train on: the size for which this is the best length",
     "params": "size, in parameters: the length for which it is the best size",
-    "loss": "loss to reach, in nats per token, with the least compute",
+    "loss": "loss to reach with the least compute, in nats per token",
 }
 DAY = 86400
 MFU = 0.4  # what well-tuned dense training reaches; measure your own
 
 
-def flag_values() -> flags.FlagValues:
+def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
-    values = flags.FlagValues()
+    values = absl_flags.FlagValues()
     own = {"flag_values": values}
-    flags.DEFINE_string("law", None, "law.json of isoflop fit", **own)
+    absl_flags.DEFINE_string("law", None, "law.json of isoflop fit", **own)
     for name, meaning in BUDGETS.items():
-        flags.DEFINE_float(name, None, meaning, **own)
+        absl_flags.DEFINE_float(name, None, meaning, **own)
     slices = f"accelerators, such as v5e-256, h100-8 or v5e:16x16 ({', '.join(CHIPS)})"
-    flags.DEFINE_string("tpu", None, slices, **own)
-    flags.DEFINE_float("days", None, "how long they are at hand: the budget", **own)
-    flags.DEFINE_float("mfu", MFU, "share of their peak that training reaches", **own)
-    flags.DEFINE_float("price", None, "USD a chip-hour, in place of the list price", **own)
-    flags.DEFINE_float("inference_tokens", None, "tokens the model will read and write", **own)
-    flags.DEFINE_string("family", "gpt3", "of configs/families.py, for the config", **own)
-    flags.DEFINE_integer("vocab_size", None, "of the config; else the family's", **own)
-    flags.DEFINE_integer("context_length", None, "of the config; else the family's", **own)
-    flags.DEFINE_integer("seed", 0, "of the noise in the loss's interval", **own)
-    flags.DEFINE_string("json", None, "file for the plan", **own)
+    absl_flags.DEFINE_string("tpu", None, slices, **own)
+    absl_flags.DEFINE_float("days", None, "days that they are available: the budget", **own)
+    absl_flags.DEFINE_float("mfu", MFU, "fraction of their peak that training reaches", **own)
+    absl_flags.DEFINE_float("price", None, "USD a chip-hour, in place of the list price", **own)
+    absl_flags.DEFINE_float("inference_tokens", None, "tokens the model will read and write", **own)
+    absl_flags.DEFINE_string("family", "gpt3", "of configs/families.py, for the config", **own)
+    absl_flags.DEFINE_integer("vocab_size", None, "of the config; else the family's", **own)
+    absl_flags.DEFINE_integer("context_length", None, "of the config; else the family's", **own)
+    absl_flags.DEFINE_integer("seed", 0, "seed of the noise in the loss's interval", **own)
+    absl_flags.DEFINE_string("json", None, "file for the plan", **own)
     return values
 
 
 def main(argv: list[str]) -> int:
     """Runs the verb; returns the exit code."""
-    values = flag_values()
-    parse(values, argv, DOC)
+    values = make_flags()
+    flags.parse(values, argv, __doc__)
     from launch.pilot.shapes import shaped
     from scaling.design.planning import plan, read_law
     from scaling.drafts import write
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def positive(values: flags.FlagValues, name: str) -> Any:
+def positive(values: absl_flags.FlagValues, name: str) -> Any:
     """A flag's value, None where it is not given; ValueError where it is not above 0."""
     value = values[name].value
     if value is not None and not 0 < value < float("inf"):
@@ -90,10 +91,10 @@ def positive(values: flags.FlagValues, name: str) -> Any:
     return value
 
 
-def accelerators(values: flags.FlagValues) -> Slice | None:
-    """What --tpu names. ValueError where flags that need it stand alone, or make no sense."""
+def accelerators(values: absl_flags.FlagValues) -> Slice | None:
+    """What --tpu names, or None. ValueError where it is needed or a value is out of range."""
     if not 0 < values.mfu <= 1:
-        raise ValueError(f"mfu={values.mfu:g} is no share of the peak; use 0.2 to 0.6")
+        raise ValueError(f"mfu={values.mfu:g} is not a fraction of the peak; use 0.2 to 0.6")
     positive(values, "price")
     if values.tpu:
         return parse_slice("tpu", values.tpu)
@@ -106,9 +107,9 @@ def accelerators(values: flags.FlagValues) -> Slice | None:
 
 
 def budget_of(
-    values: flags.FlagValues, chips: Slice | None
+    values: absl_flags.FlagValues, chips: Slice | None
 ) -> tuple[tuple[str, float], float | None]:
-    """The one budget, and the loss to reach where that is not the budget itself."""
+    """The one budget, and the loss to reach where --loss is not the budget itself."""
     given = {name: positive(values, name) for name in (*BUDGETS, "days")}
     given = {name: value for name, value in given.items() if value is not None}
     target = given.pop("loss") if "loss" in given and len(given) > 1 else None
@@ -124,7 +125,7 @@ def budget_of(
     return (name, amount), target
 
 
-def hardware(chips: Slice, flops: float, values: flags.FlagValues) -> dict[str, Any]:
+def hardware(chips: Slice, flops: float, values: absl_flags.FlagValues) -> dict[str, Any]:
     """Time and cost of training that takes `flops` on these chips, at --mfu and --price."""
     price = chips.chip.price if values.price is None else values.price
     seconds = flops / chips.rate(values.mfu)
@@ -145,7 +146,7 @@ def hardware(chips: Slice, flops: float, values: flags.FlagValues) -> dict[str, 
 
 
 def command(shape: dict[str, Any]) -> str:
-    """The command that trains it; the text is still to be named."""
+    """The command that trains it; the corpus remains to be added."""
     own = " ".join(
         f"--config.{key}={value!r}" if isinstance(value, str) else f"--config.{key}={value}"
         for key, value in shape["overrides"].items()
@@ -157,7 +158,7 @@ def summary(planned: dict[str, Any]) -> str:
     """What the terminal shows."""
     law = planned["law"]
     counted = "" if law["params"] == "total" else f", N counted as {law['params']}"
-    budget = ", ".join(f"{name} = {value:.4g}" for name, value in planned["budget"].items())
+    budget = ", ".join(f"{name} = {FORMS[name](v)}" for name, v in planned["budget"].items())
     lines = [
         f"plan for {budget}, by {law['law']} of {law['n']} points ({law['source']}{counted})",
         f"intervals hold {law['level']:.0%}; C = 6 N D",
@@ -167,7 +168,7 @@ def summary(planned: dict[str, Any]) -> str:
     ]
     if planned["second_opinion"]:
         other = planned["second_opinion"]
-        n, d = (interval(other[key], ".3g") for key in ("params", "tokens"))
+        n, d = (_shown(other, key) for key in ("params", "tokens"))
         lines.append(f"  iso-FLOP minima say  N = {n}, D = {d}")
     lines += ["", "same compute, other sizes", *around_lines(planned["around"])]
     if planned["inference"]:
@@ -179,7 +180,7 @@ def summary(planned: dict[str, Any]) -> str:
 
 
 def rows(part: dict[str, Any]) -> list[str]:
-    """Size, length, compute and loss."""
+    """Size, length, compute and loss, each with its interval."""
     names = {
         "params": "parameters N",
         "tokens": "tokens D",
@@ -187,22 +188,34 @@ def rows(part: dict[str, Any]) -> list[str]:
         "flops": "FLOPs C",
         "loss": "expected loss",
     }
-    forms = {"loss": ".4f", "tokens_per_param": ".3g"}
-    return [
-        f"  {title:<14} {interval(part[name], forms.get(name, '.4g'))}"
-        for name, title in names.items()
-    ]
+    return [f"  {title:<14} {_shown(part, name)}" for name, title in names.items()]
+
+
+# Name of a number -> how it is shown.
+FORMS = {
+    "params": amount,
+    "tokens": amount,
+    "flops": flops,
+    "total_flops": flops,
+    "loss": "{:.4f}".format,
+    "tokens_per_param": "{:.3g}".format,
+}
+
+
+def _shown(part: dict[str, Any], name: str) -> str:
+    """One number of a part of the plan, with its interval."""
+    return with_interval(part[name], FORMS[name])
 
 
 def around_lines(table: list[dict[str, Any]]) -> list[str]:
-    """A line a size: what it loses, and what the loss of the optimum would cost there."""
+    """One line for each size: its loss, and the compute that reaches the optimum's loss there."""
     lines = [f"  {'N':>9} {'D':>9} {'D/N':>7} {'loss':>8}   compute for the optimum's loss"]
     for row in table:
         more = row["compute_for_same_loss"]
         ratio = f"{row['tokens'] / row['params']:.3g}"
         lines.append(
-            f"  {row['params']:>9.3g} {row['tokens']:>9.3g} {ratio:>7} {row['loss']:>8.4f}   "
-            + ("never reaches it" if more is None else f"× {more:.2f}")
+            f"  {amount(row['params']):>9} {amount(row['tokens']):>9} {ratio:>7} "
+            f"{row['loss']:>8.4f}   " + ("never reaches it" if more is None else f"× {more:.2f}")
         )
     return lines
 
@@ -211,12 +224,12 @@ def inference_lines(part: dict[str, Any]) -> list[str]:
     """The over-trained model and what it saves."""
     plain, reach = part["compute_optimal"], part["draws_that_reach_it"]
     lines = [
-        f"cheapest over training and {part['inference_tokens']:.3g} tokens of use, at a loss of "
-        f"{part['target_loss']:.4f} ({part['source']})",
+        f"cheapest over training and {amount(part['inference_tokens'])} tokens of use, at a loss "
+        f"of {part['target_loss']:.4f} ({part['source']})",
         *rows(part),
-        f"  train and use  {interval(part['total_flops'])} FLOPs, "
+        f"  train and use  {_shown(part, 'total_flops')} FLOPs, "
         f"{part['saving']['value']:.1%} less than the compute-optimal model of that loss "
-        f"(N = {plain['params']['value']:.3g}, {plain['total_flops']['value']:.3g} FLOPs)",
+        f"(N = {amount(plain['params']['value'])}, {flops(plain['total_flops']['value'])} FLOPs)",
     ]
     if reach < 1:
         lines.append(f"  only {reach:.0%} of the bootstrap draws reach that loss at all")
@@ -232,8 +245,8 @@ def config_lines(part: dict[str, Any]) -> list[str]:
     lines = [
         f"a {part['family']} of that size ({part['source']}; published: {part['published']})",
         f"  {get['n_layers']} layers, width {get['d_model']}, {get['n_heads']} heads of "
-        f"{get['head_dim']}, d_ff {get['d_ff']}: {part['params']:.4g} parameters",
-        f"  batch {part['batch_tokens']:.3g} tokens ({get['batch_size']} sequences), "
+        f"{get['head_dim']}, d_ff {get['d_ff']}: {amount(part['params'])} parameters",
+        f"  batch {amount(part['batch_tokens'])} tokens ({get['batch_size']} sequences), "
         f"{part['steps']} steps, learning rate {get['learning_rate']:g}",
         f"  {part['command']}",
     ]
@@ -246,7 +259,7 @@ def hardware_lines(part: dict[str, Any]) -> list[str]:
         f"{part['days']:.3g} days" if part["days"] >= 1 else f"{part['seconds'] / 3600:.3g} hours"
     )
     lines = [
-        f"{part['name']}: {part['chips']} chips of {part['peak_flops']:.3g} FLOP/s at "
+        f"{part['name']}: {part['chips']} chips of {flops(part['peak_flops'])} FLOP/s at "
         f"{part['mfu']:.0%} of peak: {time}, {part['chip_hours']:.4g} chip-hours",
     ]
     if part["cost_usd"] is None:

@@ -1,36 +1,43 @@
-"""This file is the verb `tokenize`: it builds the dataset of a config and shows what is in it.
+"""isoflop tokenize: builds the dataset of a config and prints what is in it.
 
 isoflop tokenize --config=configs/base.py --config.data.tokenizer=bpe --config.data.vocab_size=4096
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
 from data.store import Component, TokenStore, prepare
+from launch import flags
 from launch.errors import DONE, bad_input
 from launch.files import write_json
-from launch.flags import load_config, parse
-
-FLAGS = flags.FlagValues()
-flags.DEFINE_string("config", "configs/base.py", "the config file, FILE.py or FILE.py:ARG", FLAGS)
-flags.DEFINE_string("json", "", "also write what is printed to this file", FLAGS)
 
 
-def main(argv: list[str]) -> int:
+def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
+    values = absl_flags.FlagValues()
+    text = absl_flags.DEFINE_string
+    text("config", "configs/base.py", "the config: FILE.py, FILE.py:ARG or FILE.json", values)
+    text("json", "", "also write what is printed to this file", values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
     """Builds or opens the dataset; prints a table of it. Returns the exit code."""
-    overrides = parse(FLAGS, argv, __doc__)
+    values = make_flags()
+    overrides = flags.parse(values, argv, __doc__)
     with bad_input():
-        config = load_config(FLAGS.config, overrides)
+        config = flags.load_config(values.config, overrides)
         dataset = prepare(config.data)
         about = describe(dataset)
-        if FLAGS.json:
-            write_json(Path(FLAGS.json), about)
+        if values.json:
+            write_json(Path(values.json), about)
     print_table(about)
     return DONE
 
@@ -66,7 +73,8 @@ def describe(dataset: TokenStore) -> dict:
 
 
 def known_entropy(part: Component, dataset: TokenStore) -> dict:
-    """Of a synthetic corpus: H, and the oracle's loss on the validation text that models see."""
+    """The entropy rate of a synthetic corpus, and the oracle's loss on its validation text; {} for
+    any other corpus."""
     validation = part.splits["validation"]
     if corpus.scheme(part.name) != "synthetic" or not validation.n_tokens:
         return {}
@@ -81,7 +89,7 @@ def known_entropy(part: Component, dataset: TokenStore) -> dict:
 
 
 def print_table(about: dict) -> None:
-    """The same for people: a row a split, then where it lies and how it is known."""
+    """Prints the counts as a table, one row for each split, then hash and folders."""
     table = Table("corpus", "share", "split", *("documents", "tokens", "bytes", "bytes/token"))
     for column in table.columns[3:]:
         column.justify = "right"
@@ -90,7 +98,7 @@ def print_table(about: dict) -> None:
             ratio = split["bytes"] / split["tokens"] if split["tokens"] else 0
             counts = [f"{split[count]:,}" for count in ("documents", "tokens", "bytes")]
             table.add_row(part["name"], f"{part['share']:.1%}", name, *counts, f"{ratio:.3f}")
-    # Rich takes a pipe for 80 columns wide and would cut the numbers.
+    # Rich assumes that a pipe is 80 columns wide and would truncate the numbers.
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     tokenizer = about["tokenizer"]
     print(f"tokenizer  {tokenizer['name']}, {tokenizer['vocab_size']:,} tokens")

@@ -1,9 +1,9 @@
-"""This file is `isoflop train`: trains one model, or resumes it where it stopped.
+"""isoflop train: trains one model, or resumes it where it stopped.
 
 isoflop train --config=configs/pretrain.py:tiny --workdir=runs/tiny
 isoflop train --config=configs/pretrain.py:tiny --workdir=runs/wide --config.model.d_model=256
 
-On several hosts, the same command on each: TPU pods and SLURM are found; elsewhere add
+On several hosts, run the same command on each: TPU pods and SLURM are detected; elsewhere add
 --coordinator=HOST:PORT --processes=N --process=I (docs/scaling-up.md).
 """
 
@@ -17,29 +17,16 @@ from launch.trial import distributed
 
 
 def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
     values = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("config", None, "the config file, FILE.py or FILE.py:ARG", values)
-    absl_flags.DEFINE_string("workdir", None, "folder of the run; one with a run resumes", values)
-    absl_flags.DEFINE_string(
-        "coordinator", None, "HOST:PORT where process 0 listens, if there are several", values
-    )
-    absl_flags.DEFINE_integer(
-        "processes",
-        None,
-        "how many train together; 1: this one alone",
-        lower_bound=1,
-        flag_values=values,
-    )
-    absl_flags.DEFINE_integer(
-        "process", None, "the number of this process, from 0", flag_values=values
-    )
-    absl_flags.DEFINE_integer(
-        "wait",
-        300,
-        "seconds until all processes must have come",
-        lower_bound=1,
-        flag_values=values,
-    )
+    text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    text("config", None, "the config: FILE.py, FILE.py:ARG or FILE.json", values)
+    text("workdir", None, "folder of the run; a run in it resumes", values)
+    text("coordinator", None, "HOST:PORT where process 0 listens, for several", values)
+    several = "processes that train together; 1: this one alone"
+    whole("processes", None, several, lower_bound=1, flag_values=values)
+    whole("process", None, "the number of this process, from 0", flag_values=values)
+    whole("wait", 300, "seconds to wait for the others", lower_bound=1, flag_values=values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values
 

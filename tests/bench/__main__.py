@@ -18,7 +18,8 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from launch.runners import local as workers
+from launch.runners import local
+from launch.runners.tasks import Resources
 from tests.bench import machine, referee
 from tests.bench.shapes import SHAPES
 
@@ -35,7 +36,7 @@ def main(_: list[str]) -> None:
     unknown = set(NAMES.value) - set(SHAPES)
     if unknown:
         raise app.UsageError(f"--shapes={','.join(unknown)} unknown; use {', '.join(SHAPES)}")
-    cores = workers.available_cores()[: referee.CORES]
+    cores = local.available_cores()[: referee.CORES]
     if len(cores) < referee.CORES:
         raise app.UsageError(f"the benchmark needs {referee.CORES} cores, this process has 1")
     if hasattr(os, "sched_setaffinity"):
@@ -65,7 +66,7 @@ def main(_: list[str]) -> None:
 
 def alone(module: str, argument: object) -> dict:
     """What a measurement of this folder prints when it owns one core."""
-    slot = workers.slots(referee.CORES)[0]
+    slot = local.slots(referee.CORES, Resources())[0]
     done = subprocess.run(
         [sys.executable, "-m", f"tests.bench.{module}", str(argument)],
         capture_output=True,

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.runners import local as workers
+from launch.runners import local
+from launch.runners.tasks import Resources
 from tests.bench.shapes import Shape
 
 REPOSITORY = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def team(contestant: Contestant, shape: Shape) -> Iterator[list[subprocess.Popen
     """The contestant's processes, pinned as a sweep pins its workers; ended on leaving."""
     with ExitStack() as stack:
         processes = []
-        for slot in workers.slots(contestant.processes):
+        for slot in local.slots(contestant.processes, Resources()):
             errors = stack.enter_context(tempfile.TemporaryFile("w+"))
             process = subprocess.Popen(
                 [contestant.python, "-m", contestant.module, shape.name],

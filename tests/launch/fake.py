@@ -1,4 +1,4 @@
-"""This file is a trial without jax: it sleeps, keeps a checkpoint, and fails when told to."""
+"""A trial without jax: it sleeps, keeps a checkpoint, and fails where a test asks for it."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> in
 
 
 def when(condition, act, *args) -> threading.Thread:
-    """Calls act(*args) in a thread of its own as soon as condition() holds; gives up after 30 s."""
+    """Calls act(*args) in a thread as soon as condition() holds; gives up after 30 s."""
 
     def wait() -> None:
         until = time.monotonic() + 30
@@ -146,8 +146,8 @@ def run_config(config, workdir: Path, overrides: dict) -> int:
     about = describe(config)
     noise = 1 + 1e-3 * (int(workdir.name[-4:], 16) / 0xFFFF - 0.5)
     loss = (1 + 30 * about["params"]["mlp"] ** -0.4 + 300 * about["tokens"] ** -0.5) * noise
-    told = {"status": "done", "holdout": config.holdout, "eval_loss": loss, "seconds": 1.0}
-    told["overrides"] = overrides
-    (workdir / "result.tmp").write_text(json.dumps(about | told))
+    result = {"status": "done", "holdout": config.holdout, "eval_loss": loss, "seconds": 1.0}
+    result["overrides"] = overrides
+    (workdir / "result.tmp").write_text(json.dumps(about | result))
     os.replace(workdir / "result.tmp", workdir / "result.json")
     return 0

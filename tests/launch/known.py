@@ -1,4 +1,4 @@
-"""This file is a trial without training: a known law's loss, with a best rate and some noise."""
+"""A trial without training: a known law's loss, with a best rate and some noise."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def run(config, workdir: Path, overrides: dict) -> int:
     status = "diverged" if rate > 10 * BEST_RATE else "done"
     off = 0.02 * math.log(rate / BEST_RATE) ** 2 + NOISE * noise(workdir.name)
     value = loss(sum(about["params"].values()), about["tokens"]) * math.exp(off)
-    told = {"status": status, "holdout": config.holdout, "overrides": overrides, "seconds": 1.0}
-    told |= {"eval_loss": value, "hyperparameters": json.loads(config.optimizer.to_json())}
-    write_json(workdir / "result.json", about | told)
+    result = {"status": status, "holdout": config.holdout, "overrides": overrides, "seconds": 1.0}
+    result |= {"eval_loss": value, "hyperparameters": json.loads(config.optimizer.to_json())}
+    write_json(workdir / "result.json", about | result)
     return 43 if status == "diverged" else 0

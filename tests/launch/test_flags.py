@@ -1,3 +1,7 @@
+"""Tests of the command line: flags, config files, sweep files, overrides, exit codes."""
+
+import json
+
 import pytest
 from absl import flags as absl_flags
 
@@ -190,3 +194,52 @@ def test_verbs(argv, code, out, err, capsys):
     assert command.main(argv) == code
     shown = capsys.readouterr()
     assert out in shown.out and err in shown.err
+
+
+def written(tmp_path, spec, **changes):
+    """A sweep file on the config `spec`; keys that are None are left out."""
+    content = {"config": spec, "overrides": {"lr": 0.5, "seed": "7"}, "trials": [{"seed": 1}]}
+    content = {key: value for key, value in (content | changes).items() if value is not None}
+    (tmp_path / "s.json").write_text(json.dumps(content))
+    return str(tmp_path / "s.json")
+
+
+def test_a_sweep_file_is_its_base_config_with_overrides_and_has_its_trials(tmp_path, spec):
+    name = written(tmp_path, f"{spec}:big")
+    config = flags.load_config(name, {"model.depth": "3"})
+    assert (config.lr, config.seed, config.model.width, config.model.depth) == (0.5, 7, 512, 3)
+    assert flags.load_module(name)[0].get_sweep(config) == [{"seed": 1}]
+    assert flags.load_config(name).model.depth == 2
+    assert flags.load_config(written(tmp_path, spec, overrides=None)).lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": None}, "config is missing; name the base config: configs/FILE.py"),
+        ({"config": 3}, "config is not valid; name the base config"),
+        ({"config": "s.json"}, "config is not valid; name the base config"),
+        ({"trials": None}, "trials is missing; write a list of one or more"),
+        ({"trials": []}, "trials is not valid; write a list of one or more"),
+        ({"trials": [3]}, "trials is not valid; write a list of one or more"),
+        ({"trials": [{"model": {"width": 8}}]}, "trials[0].model is a section; write model.width"),
+        ({"overrides": ["lr"]}, "overrides is not valid; write {"),
+        ({"overrides": {"model": {"depth": 1}}}, "overrides.model is a section; write model.depth"),
+        ({"override": {}}, "unknown key override; did you mean overrides?"),
+        ({"doc": 3}, "doc is not valid; write text"),
+        ({"config": "none.py"}, "config=none.py: there is no config file none.py"),
+        ({"overrides": {"lrr": 1}}, "unknown key config.lrr; did you mean config.lr?"),
+    ],
+)
+def test_a_wrong_sweep_file_is_refused_with_file_key_and_remedy(tmp_path, spec, changes, message):
+    with pytest.raises(ValueError) as error:
+        flags.load_config(written(tmp_path, spec, **changes))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"config={tmp_path / 's.json'}: ")
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_file_that_is_no_sweep_is_refused(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(ValueError, match=r"s.json is not valid JSON|s.json is not a sweep; write"):
+        flags.load_config(str(tmp_path / "s.json"))

@@ -1,4 +1,4 @@
-"""This file tests the verb `pilot`: what it proposes for a known law, and what it refuses."""
+"""Tests of the verb `pilot`: what it proposes for a known law, and what it refuses."""
 
 import json
 import math
@@ -8,10 +8,10 @@ import pytest
 
 from launch.__main__ import main
 from launch.files import read_json
-from launch.runners.local import Event
-from launch.sweep import expand as plan
-from launch.verbs import sweep
+from launch.runners import RUNNERS
+from launch.sweep import expand
 from tests.launch import known
+from tests.launch.inline import Inline
 from tests.scaling.design.test_planning import EPOCH, law_of
 
 CONFIG = str(Path(__file__).parents[3] / "configs/quickstart.py")
@@ -26,21 +26,14 @@ def text(tmp_path_factory) -> list[str]:
     return [f"--config.data.corpora={folder}/text.txt", f"--config.data.cache={folder}/cache"]
 
 
-def in_this_process(function, tasks, slots, interrupt):
-    """Stands in for launch.workers.run: a known law needs no worker processes."""
-    for task in tasks:
-        yield Event("started", task.key, 1)
-        yield Event("finished", task.key, 1, known.run(*task.args))
-
-
 @pytest.fixture
 def pilot(text, tmp_path, monkeypatch):
     """Runs the verb in an empty folder, its trials faked; returns exit code and folder."""
-    monkeypatch.setattr(sweep.workers, "run", in_this_process)
+    monkeypatch.setitem(RUNNERS, "inline", Inline(known.run))
     monkeypatch.chdir(tmp_path)
 
     def run(*flags: str) -> tuple[int, Path]:
-        given = [f"--config={CONFIG}", "--workdir=p", "--workers=2", *text]
+        given = [f"--config={CONFIG}", "--workdir=p", "--on=inline", *text]
         return main(["pilot", *given, *flags]), tmp_path / "p"
 
     return run
@@ -51,31 +44,31 @@ def expected(budget: float) -> float:
 
 
 def test_the_proposed_ladder_brackets_the_known_minima_and_a_sweep_takes_it(pilot, capsys):
-    code, folder = pilot("--json=told.json")
+    code, folder = pilot("--json=about.json")
     assert code == 0
-    told = read_json(folder.parent / "told.json")
-    for rung in told["ladder"]:
+    about = read_json(folder.parent / "about.json")
+    for rung in about["ladder"]:
         best, sizes = expected(rung["flops"]), [size["params"] for size in rung["sizes"]]
         assert len(sizes) >= 5 and sum(n < best for n in sizes) >= 2 <= sum(n > best for n in sizes)
         assert rung["params"]["lo"] < best < rung["params"]["hi"]
         assert rung["params"]["value"] == pytest.approx(best, rel=0.4)
-    assert [rung["flops"] for rung in told["ladder"]] == [3e11, 9e11, 2.7e12]
-    rate = told["pilot"]["learning_rate"]
+    assert [rung["flops"] for rung in about["ladder"]] == [3e11, 9e11, 2.7e12]
+    rate = about["pilot"]["learning_rate"]
     assert rate["middle"] == pytest.approx(known.BEST_RATE, rel=0.2) and not rate["moves"]
-    assert 0.3 * known.NOISE < told["pilot"]["noise"] < 3 * known.NOISE
-    assert told["share"] < 0.1
-    widths = told["precision"][0]["widths"]
+    assert 0.3 * known.NOISE < about["pilot"]["noise"] < 3 * known.NOISE
+    assert about["share"] < 0.1
+    widths = about["precision"][0]["widths"]
     assert all(width["lo"] < width["hi"] for width in widths.values())
     shown = capsys.readouterr().out
     assert "proposed ladder" in shown and "as proposed" in shown and "width of the 90 %" in shown
-    planned = plan.plan(str(folder / "proposed.py"), {})
+    planned = expand.plan(str(folder / "proposed.json"), {})
     assert len(planned.trials) >= 16
     (held_out,) = [trial for trial in planned.trials if trial.holdout]
     assert held_out.about["flops"]["6nd"] == pytest.approx(8.1e12, rel=0.02)
     rates = {trial.config.optimizer.learning_rate for trial in planned.trials}
     assert rates == {float(f"{rate['middle']:.2g}")}
     assert planned.base.data.corpora[0].endswith("text.txt")  # the command line's change is kept
-    sizes = {rung["flops"]: {s["params"] for s in rung["sizes"]} for rung in told["ladder"]}
+    sizes = {rung["flops"]: {s["params"] for s in rung["sizes"]} for rung in about["ladder"]}
     for trial in planned.trials:
         if trial.holdout:
             continue
@@ -89,32 +82,32 @@ def test_a_grid_off_the_best_is_extended_and_said_and_the_same_command_goes_the_
     low = ("--config.optimizer.learning_rate=0.004", "--share=0.1")
     assert pilot(*low)[0] == 0
     first = capsys.readouterr().out
-    assert "the best lies at an edge: 5 trials more" in first
+    assert "the best lies at an edge: 5 more trials" in first
     folder = Path("p")
-    told, ran = read_json(folder / "pilot.json"), len(list(folder.glob("trials/*/result.json")))
-    assert told["pilot"]["learning_rate"]["middle"] == pytest.approx(known.BEST_RATE, rel=0.2)
-    assert told["pilot"]["exponent"]["pilot"] is None and "one budget has no slope" in first
+    about, ran = read_json(folder / "pilot.json"), len(list(folder.glob("trials/*/result.json")))
+    assert about["pilot"]["learning_rate"]["middle"] == pytest.approx(known.BEST_RATE, rel=0.2)
+    assert about["pilot"]["exponent"]["pilot"] is None and "one budget has no slope" in first
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
     assert pilot(*low)[0] == 0 and len(before) == ran
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/result.json")}
-    assert read_json(folder / "pilot.json")["ladder"] == told["ladder"]
+    assert read_json(folder / "pilot.json")["ladder"] == about["ladder"]
 
 
 def test_a_rate_that_no_extension_reaches_is_refused(pilot, capsys):
     code, folder = pilot("--config.optimizer.learning_rate=1e-8", "--share=0.1")
-    assert code == 2 and not (folder / "proposed.py").exists()
+    assert code == 2 and not (folder / "proposed.json").exists()
     assert "best at the largest learning rate tried" in capsys.readouterr().err
 
 
 def test_seeds_and_sizes_are_proposed_as_asked_and_more_of_them_are_more_precise(pilot):
     assert pilot("--share=0.1", "--seeds=2", "--sizes=6", "--budgets=2e11,1e12,5e12")[0] == 0
-    told = read_json(Path("p/pilot.json"))
-    assert [rung["flops"] for rung in told["ladder"]] == [2e11, 1e12, 5e12]
-    assert told["held_out"]["flops"] == pytest.approx(8.1e12)
-    sizes = [len(rung["sizes"]) for rung in told["ladder"]]
+    about = read_json(Path("p/pilot.json"))
+    assert [rung["flops"] for rung in about["ladder"]] == [2e11, 1e12, 5e12]
+    assert about["held_out"]["flops"] == pytest.approx(8.1e12)
+    sizes = [len(rung["sizes"]) for rung in about["ladder"]]
     assert min(sizes) >= 6 and sizes == sorted(sizes)  # the less is known of N*, the more sizes
-    assert len(plan.plan("p/proposed.py", {}).trials) == 2 * sum(sizes) + 1
-    rows = {row["design"]: row for row in told["precision"]}
+    assert len(expand.plan("p/proposed.json", {}).trials) == 2 * sum(sizes) + 1
+    rows = {row["design"]: row for row in about["precision"]}
     a = {name: row["widths"]["a"]["value"] for name, row in rows.items()}
     assert a["twice the seeds"] < 0.8 * a["as proposed"]
     assert rows["a budget above"]["flops"] > rows["as proposed"]["flops"]
@@ -136,11 +129,11 @@ def law(tmp_path):
 
 def test_a_law_tells_the_precision_without_running_anything(tmp_path, law, capsys):
     flags = [law, "--budgets=1e19,1e20,1e21", "--sizes=7", "--noise=0.005"]
-    assert main(["pilot", *flags, f"--json={tmp_path / 'told.json'}"]) == 0
-    told = read_json(tmp_path / "told.json")
-    rows = {row["design"]: row for row in told["precision"]}
+    assert main(["pilot", *flags, f"--json={tmp_path / 'about.json'}"]) == 0
+    about = read_json(tmp_path / "about.json")
+    rows = {row["design"]: row for row in about["precision"]}
     assert rows["as proposed"]["runs"] == 22 and rows["two more sizes"]["runs"] == 28
-    assert rows["as proposed"]["noise"] == 0.005 and told["held_out"] == 3e21
+    assert rows["as proposed"]["noise"] == 0.005 and about["held_out"] == 3e21
     shown = capsys.readouterr().out
     assert "7 sizes from N*/3 to 3 N*" in shown and "a budget below" in shown
 
@@ -152,17 +145,18 @@ REFUSED = {
     ("--law=none.json", BUDGETS): "law=none.json does not exist",
     ("--law=none.json",): "budgets is not given",
     ("--law=none.json", BUDGETS, "--workdir=p"): "law=none.json runs nothing; drop --workdir",
-    ("LAW", "--budgets=1e12,x"): "budgets=1e12,x is no list of numbers",
+    ("LAW", "--budgets=1e12,x"): "budgets=1e12,x is not a list of numbers",
     ("LAW", "--budgets=1e12,3e12"): "has 2 values; give 3 or more",
     ("LAW", "--budgets=-1,1e12,3e12"): "must be positive and finite",
     ("LAW", BUDGETS, "--held_out=1e12"): "held_out=1e+12 is not above the largest budget, 1e+13",
     ("LAW", BUDGETS, "--span=1"): "span=1 must be above 1",
-    ("LAW", BUDGETS, "--noise=4"): "noise=4 is no spread",
+    ("LAW", BUDGETS, "--noise=4"): "noise=4 is not a spread",
     ("LAW", BUDGETS, "--sizes=4"): "sizes",
     ("PILOT", "--share=2"): "share=2 is more than the ladder's smallest budget",
     ("PILOT", "--rates=1,3"): "rates=1,3 has 2 values; give 3 or more",
     ("PILOT", "--share=1e-4"): "the shapes of this config do not bracket N",
     ("PILOT", f"--config={CONFIG.replace('quickstart', 'lr_grid')}"): "has 0 budgets in flops",
+    ("PILOT", "--on=ray"): "on=ray is unknown; use one of local",
     ("PILOT", "--config.model.d_modle=3"): "did you mean config.model.d_model",
 }
 
@@ -184,11 +178,11 @@ def test_a_real_pilot_brackets_a_minimum_that_training_has(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     flags = ["--budgets=3e10,9e10,2.7e11", "--share=1", "--config.data.max_bytes=4000000"]
     assert main(["pilot", f"--config={CONFIG}", "--workdir=p", *flags]) == 0
-    told = read_json(Path("p/pilot.json"))
-    cells = sorted(told["pilot"]["cells"], key=lambda cell: cell["loss"])
-    (minimum,) = told["pilot"]["minima"]
+    about = read_json(Path("p/pilot.json"))
+    cells = sorted(about["pilot"]["cells"], key=lambda cell: cell["loss"])
+    (minimum,) = about["pilot"]["minima"]
     assert cells[1]["params"] / 2 < minimum["params"] < 2 * cells[1]["params"]
-    sizes = [size["params"] for size in told["ladder"][0]["sizes"]]
+    sizes = [size["params"] for size in about["ladder"][0]["sizes"]]
     assert sizes[0] < cells[0]["params"] < sizes[-1]
-    trials = plan.plan("p/proposed.py", {}).trials
+    trials = expand.plan("p/proposed.json", {}).trials
     assert len(trials) >= 16 and sum(trial.holdout for trial in trials) == 1

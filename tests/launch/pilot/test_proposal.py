@@ -1,22 +1,21 @@
-"""This file tests the shapes that a pilot proposes: real ones, of a sweep's depths, around an N."""
+"""Tests of the shapes that a pilot proposes: real ones, of a sweep's depths, around an N."""
 
 import math
 
 import pytest
 
 from configs import isoflop, quickstart
-from launch.flags import load_config
+from launch import sweep_file
+from launch.flags import base_of, load_config, load_module
 from launch.pilot.proposal import (
     MOST_STEP,
     bracketing,
     candidates,
     enough,
     half_range,
-    lasting,
     nearest_to,
     shape_of,
     sweep_shapes,
-    write_sweep,
 )
 
 
@@ -69,20 +68,21 @@ def test_more_sizes_where_less_is_known():
         assert 2 * half / (enough(half, 5) - 1) <= math.log(MOST_STEP)
 
 
-def test_a_written_sweep_gives_the_trials_back_with_the_base_changed(tmp_path, monkeypatch):
-    trials = [{"name": "x", "model.d_model": 32, "optimizer.learning_rate": 0.02}]
-    changes = {"seed": "7", "optimizer.name": "adamw"}
-    path = write_sweep(tmp_path / "s.py", "A sweep.", "configs/quickstart.py", changes, trials)
-    monkeypatch.chdir(tmp_path)  # the base is found from anywhere
-    config = load_config(str(path))
-    assert (config.seed, config.optimizer.name, config.model.gated) == (7, "adamw", True)
-    from launch.flags import load_module
-
-    assert load_module(str(path))[0].get_sweep(config) == trials
-
-
-def test_a_base_outside_the_checkout_is_named_absolutely(tmp_path, monkeypatch):
+def test_the_base_of_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    assert lasting("own.py:1e13") == f"{tmp_path.resolve().as_posix()}/own.py:1e13"
-    assert lasting("configs/isoflop.py:1e13") == "configs/isoflop.py:1e13"
+    assert base_of("own.py:1e13", {}) == (f"{tmp_path.resolve().as_posix()}/own.py:1e13", {})
+    changes = {"seed": "7"}
+    assert base_of("configs/isoflop.py:1e13", changes) == ("configs/isoflop.py:1e13", changes)
+
+
+def test_a_pilot_s_sweep_gives_the_trials_back_and_is_a_base_itself(tmp_path, monkeypatch):
+    trials = [{"name": "x", "model.d_model": 32, "optimizer.learning_rate": 0.02}]
+    changes = {"seed": "7", "optimizer.name": "adamw"}
+    base = base_of("configs/quickstart.py", changes)
+    path = str(sweep_file.write(tmp_path / "s.json", "A sweep.", *base, trials))
+    monkeypatch.chdir(tmp_path)
+    config = load_config(path)
+    assert (config.seed, config.optimizer.name, config.model.gated) == (7, "adamw", True)
+    assert load_module(path)[0].get_sweep(config) == trials
+    assert base_of(path, {"seed": "8"}) == (base[0], changes | {"seed": "8"})

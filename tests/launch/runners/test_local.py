@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE
-from launch.runners import local as workers
+from launch.runners import local
+from launch.runners.tasks import Event, Interrupt, Resources, Task
 from tests.launch import fake
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,16 +21,16 @@ FAKE = "tests.launch.fake:run"
 
 def tasks(folder, names, behaviour="", seconds=0.1):
     return [
-        workers.Task(name, (name, str(folder), behaviour, seconds), folder / name / "log.txt")
+        Task(name, (name, str(folder), behaviour, seconds), folder / name / "log.txt")
         for name in names
     ]
 
 
 def run(todo, count=2, interrupt=None):
     """All events of a run, without the ticks."""
-    interrupt = interrupt or workers.Interrupt()
-    slots = workers.slots(len(todo), count)
-    return [event for event in workers.run(FAKE, todo, slots, interrupt) if event]
+    interrupt = interrupt or Interrupt()
+    resources = Resources(workers=count)
+    return [event for event in local.run(FAKE, todo, resources, interrupt) if event]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def run(todo, count=2, interrupt=None):
 def test_an_exit_code_is_final_or_costs_an_attempt(tmp_path, behaviour, code, attempts, reason):
     events = run(tasks(tmp_path, ["odd"], behaviour) + tasks(tmp_path, ["even"]))
     last = {event.key: event for event in events if event.kind == "finished"}
-    assert last["odd"] == workers.Event("finished", "odd", attempts, code, reason)
+    assert last["odd"] == Event("finished", "odd", attempts, code, reason)
     assert last["even"].code == DONE
     assert sum(event.kind == "retried" for event in events) == attempts - 1
 
@@ -60,7 +61,7 @@ def test_a_worker_lives_from_trial_to_trial_on_its_own_core(tmp_path):
     names = [f"t{i}" for i in range(6)]
     run(tasks(tmp_path, names))
     seen = [fake.environment(tmp_path, name) for name in names]
-    count = min(2, len(workers.available_cores()))
+    count = min(2, len(local.available_cores()))
     assert len({one["pid"] for one in seen}) == 2
     if hasattr(os, "sched_setaffinity"):
         assert len({tuple(one["affinity"]) for one in seen}) == count
@@ -77,15 +78,18 @@ def test_output_and_tracebacks_go_to_the_trials_own_log(tmp_path, capfd):
 
 
 def test_slots_share_out_the_cores(monkeypatch):
-    monkeypatch.setattr(workers, "available_cores", lambda: [0, 1, 2, 3])
-    cores = lambda *args: [slot.cores for slot in workers.slots(*args)]  # noqa: E731
+    monkeypatch.setattr(local, "available_cores", lambda: [0, 1, 2, 3])
+
+    def cores(tasks, workers=0):
+        return [slot.cores for slot in local.slots(tasks, Resources(workers=workers))]
+
     assert cores(20) == [(0,), (1,), (2,), (3,)]
     assert cores(20, 2) == [(0,), (1,)]
     assert cores(1) == [(0, 1, 2, 3)]  # a last trial owns the machine
     assert cores(1, 2) == [(0, 1)]
     assert cores(3) == [(0, 3), (1,), (2,)]
     assert cores(20, 6) == [(0,), (1,), (2,), (3,), (0,), (1,)]
-    many, one = workers.slots(1)[0].environment, workers.slots(4)[0].environment
+    many, one = (local.slots(tasks, Resources())[0].environment for tasks in (1, 4))
     assert "XLA_FLAGS" not in many and many["OMP_NUM_THREADS"] == "4"
     assert one["OMP_NUM_THREADS"] == "1"
 
@@ -93,7 +97,7 @@ def test_slots_share_out_the_cores(monkeypatch):
 def test_xla_flags_and_cache_of_the_user_are_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/mine")
-    slot = workers.slots(99)[0]
+    slot = local.slots(99, Resources())[0]
     assert slot.environment["XLA_FLAGS"].startswith("--xla_dump_to=x --xla_cpu")
     assert slot.environment["JAX_COMPILATION_CACHE_DIR"] == "/mine"
 
@@ -102,16 +106,17 @@ def test_xla_flags_and_cache_of_the_user_are_kept(monkeypatch):
     ("platform", "key"), [("gpu", "CUDA_VISIBLE_DEVICES"), ("tpu", "TPU_VISIBLE_CHIPS")]
 )
 def test_one_process_a_device(platform, key):
-    slots = workers.slots(20, 0, (platform, ["2", "5"]))
+    two = Resources(platform, ("2", "5"))
+    slots = local.slots(20, two)
     assert [slot.environment[key] for slot in slots] == ["2", "5"]
     assert all(slot.cores == () and "XLA_FLAGS" not in slot.environment for slot in slots)
-    assert len(workers.slots(1, 0, (platform, ["2", "5"]))) == 1
+    assert len(local.slots(1, two)) == 1
 
 
 def test_without_an_accelerator_plugin_nothing_is_probed(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("probed"))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert workers.accelerators() == ("cpu", [])
+    assert local.accelerators() == ("cpu", [])
 
 
 @pytest.mark.parametrize(
@@ -124,14 +129,14 @@ def test_without_an_accelerator_plugin_nothing_is_probed(monkeypatch):
     ],
 )
 def test_devices_are_counted_in_another_process(monkeypatch, said, visible, found):
-    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(local.importlib.util, "find_spec", lambda _: True)
     answer = subprocess.CompletedProcess([], 0, stdout=said)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert workers.accelerators() == found
+    assert local.accelerators() == found
 
 
 def killer(stop, killed, seed):
@@ -149,10 +154,9 @@ def test_twenty_trials_whose_three_workers_are_killed_at_random_all_end_none_twi
     stop, killed = threading.Event(), []
     thread = threading.Thread(target=killer, args=(stop, killed, 0))
     thread.start()
-    slots = workers.slots(20, 3)
     # As many attempts as it takes: how many kills a trial survives is another test's business.
     events = list(
-        workers.run(FAKE, tasks(tmp_path, names, seconds=0.2), slots, workers.Interrupt(), 50)
+        local.run(FAKE, tasks(tmp_path, names, seconds=0.2), Resources(workers=3), Interrupt(), 50)
     )
     stop.set()
     thread.join()
@@ -166,7 +170,7 @@ def test_twenty_trials_whose_three_workers_are_killed_at_random_all_end_none_twi
 def test_a_clean_stop_lets_trials_save_and_the_next_run_goes_on(tmp_path):
     names = [f"t{i}" for i in range(4)]
     todo = tasks(tmp_path, names, seconds=2.0)
-    interrupt = workers.Interrupt()
+    interrupt = Interrupt()
     fake.when(lambda: len(fake.under_way(tmp_path)) == 2, interrupt.request)
     events = run(todo, 2, interrupt)
     assert [event.kind for event in events] == ["started", "started"]
@@ -178,14 +182,12 @@ def test_a_clean_stop_lets_trials_save_and_the_next_run_goes_on(tmp_path):
 
 
 def test_a_second_request_kills(tmp_path):
-    interrupt = workers.Interrupt()
+    interrupt = Interrupt()
     interrupt.request()
-    slots = workers.slots(1, 1)
     assert run(tasks(tmp_path, ["t"]), 1, interrupt) == []  # nothing starts once stopped
-    interrupt = workers.Interrupt()
-    events = workers.run(
-        "time:sleep", [workers.Task("t", (60,), tmp_path / "log")], slots, interrupt
-    )
+    interrupt = Interrupt()
+    todo = [Task("t", (60,), tmp_path / "log")]
+    events = local.run("time:sleep", todo, Resources(workers=1), interrupt)
     assert next(events).kind == "started"
     began = time.monotonic()
     interrupt.request(), interrupt.request()
@@ -195,11 +197,13 @@ def test_a_second_request_kills(tmp_path):
 
 def test_workers_of_a_killed_sweep_save_their_trial_and_end(tmp_path):
     script = (
-        "from launch import workers; from pathlib import Path; import sys\n"
+        "from launch.runners import local\n"
+        "from launch.runners.tasks import Interrupt, Resources, Task\n"
+        "from pathlib import Path; import sys\n"
         "if __name__ == '__main__':\n"
         "  f = Path(sys.argv[1])\n"
-        f"  t = [workers.Task('t', ('t', str(f), '', 8.0), f / 'log.txt')]\n"
-        f"  list(workers.run({FAKE!r}, t, workers.slots(1, 1), workers.Interrupt()))\n"
+        f"  t = [Task('t', ('t', str(f), '', 8.0), f / 'log.txt')]\n"
+        f"  list(local.run({FAKE!r}, t, Resources(workers=1), Interrupt()))\n"
     )
     (tmp_path / "main.py").write_text(script)
     command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path)]

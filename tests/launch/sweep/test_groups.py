@@ -1,4 +1,4 @@
-"""This file tests which trials of a sweep are trained together, and that it changes no result."""
+"""Tests of which trials of a sweep are trained together, and that this changes no result."""
 
 import dataclasses
 import json
@@ -13,9 +13,8 @@ import pytest
 
 from configs import base
 from launch.errors import BUG, DONE
-from launch.runners.local import Event
-from launch.sweep import groups as group
-from launch.verbs import sweep
+from launch.runners.tasks import Event
+from launch.sweep import execution, groups
 from train import metrics
 from train.checkpoint import finished
 
@@ -37,8 +36,8 @@ def planned(name: str, /, cost: float = 1.0, **changes) -> Planned:
     return Planned(name, config, cost)
 
 
-def named(groups: list) -> list[str]:
-    return ["".join(trial.id for trial in members) for members in groups]
+def named(found: list) -> list[str]:
+    return ["".join(trial.id for trial in members) for members in found]
 
 
 NUMBERS = {
@@ -60,49 +59,51 @@ SHAPES = {
 
 def test_trials_that_differ_in_numbers_alone_make_a_group():
     trials = [planned(name, **changes) for name, changes in (NUMBERS | SHAPES).items()]
-    assert named(group.groups(trials, 128, 1)) == ["abcde", "u", "v", "w", "x", "y", "z"]
-    assert named(group.groups(trials, 1, 1)) == list("abcdeuvwxyz")
-    assert named(group.groups(trials[::-1], 3, 1)) == ["abc", "de", "z", "y", "x", "w", "v", "u"]
+    assert named(groups.groups(trials, 128, 1)) == ["abcde", "u", "v", "w", "x", "y", "z"]
+    assert named(groups.groups(trials, 1, 1)) == list("abcdeuvwxyz")
+    assert named(groups.groups(trials[::-1], 3, 1)) == ["abc", "de", "z", "y", "x", "w", "v", "u"]
 
 
 def test_groups_leave_no_device_idle_and_the_costliest_is_first():
     alike = [planned(name, seed=i) for i, name in enumerate("abcdef")]
-    assert named(group.groups(alike, 128, 1)) == ["abcdef"]
-    assert named(group.groups(alike, 128, 2)) == ["abc", "def"]
-    assert named(group.groups(alike, 128, 4)) == ["ab", "cd", "ef"]
+    assert named(groups.groups(alike, 128, 1)) == ["abcdef"]
+    assert named(groups.groups(alike, 128, 2)) == ["abc", "def"]
+    assert named(groups.groups(alike, 128, 4)) == ["ab", "cd", "ef"]
     large = [planned(name, 10.0, **{"model.d_model": 64, "seed": i}) for i, name in enumerate("xy")]
-    assert named(group.groups(alike + large, 128, 2)) == ["xy", "abcdef"]
-    assert named(group.groups([], 128, 0)) == []
+    assert named(groups.groups(alike + large, 128, 2)) == ["xy", "abcdef"]
+    assert named(groups.groups([], 128, 0)) == []
 
 
 def test_a_trial_for_several_devices_is_in_no_group():
     wide = {"mesh.data": 2, "mesh.fsdp": 1}
     trials = [planned(name, seed=i, **wide) for i, name in enumerate("ab")]
-    assert named(group.groups(trials, 128, 1)) == ["a", "b"]
+    assert named(groups.groups(trials, 128, 1)) == ["a", "b"]
 
 
 def test_cpus_have_groups_only_if_they_are_asked_for():
-    assert group.most("auto", "cpu") == 1 < group.most("auto", "gpu") == group.most("auto", "tpu")
-    assert group.most("off", "gpu") == 1 and group.most("16", "cpu") == 16
+    assert (
+        groups.most("auto", "cpu") == 1 < groups.most("auto", "gpu") == groups.most("auto", "tpu")
+    )
+    assert groups.most("off", "gpu") == 1 and groups.most("16", "cpu") == 16
     for wrong in ("0", "-1", "many", "1.5"):
         with pytest.raises(ValueError, match=f"population={wrong} is no number of trials; use"):
-            group.most(wrong, "gpu")
+            groups.most(wrong, "gpu")
 
 
 def test_trials_whose_group_failed_wait_to_be_trained_apart(tmp_path):
-    told = []
+    seen = []
 
     class Live:
         def event(self, event, state):
-            told.append((event.key, event.kind, state))
+            seen.append((event.key, event.kind, state))
 
     (tmp_path / "a").mkdir()
     (tmp_path / "a/result.json").write_text('{"status": "diverged"}')
     for name in "ab":
-        sweep._note(planned(name), Event("finished", "a", 3, BUG), True, tmp_path, Live())
-    assert told == [("a", "finished", "diverged"), ("b", "retried", "waiting")]
-    sweep._note(planned("a"), Event("finished", "a", 1, DONE), False, tmp_path, Live())
-    assert told[2] == ("a", "finished", "done")
+        execution._note(planned(name), Event("finished", "a", 3, BUG), True, tmp_path, Live())
+    assert seen == [("a", "finished", "diverged"), ("b", "retried", "waiting")]
+    execution._note(planned("a"), Event("finished", "a", 1, DONE), False, tmp_path, Live())
+    assert seen[2] == ("a", "finished", "done")
 
 
 SWEEP = """

@@ -1,4 +1,4 @@
-"""This file kills the workers of real sweeps, and resumes a real run on 8 virtual devices."""
+"""Kills the workers of real sweeps, and resumes a real run on 8 virtual devices."""
 
 import json
 import os

@@ -7,18 +7,20 @@ import threading
 import pytest
 
 from launch.errors import BadInput
-from launch.sweep import expand as plan
-from launch.sweep import live as display
+from launch.runners import RUNNERS
+from launch.runners.tasks import Slot
+from launch.sweep import execution, expand, live
 from launch.verbs import sweep
 from tests.launch import fake
+from tests.launch.inline import Inline
 
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """The path of a sweep of 15 fake trials and a held-out one; the trial is faked everywhere."""
-    monkeypatch.setattr(plan, "trial", fake)
-    monkeypatch.setattr(plan.store, "prepare", lambda section: None)
-    monkeypatch.setattr(sweep, "TRIAL", "tests.launch.fake:run_config")
+    monkeypatch.setattr(expand, "trial", fake)
+    monkeypatch.setattr(expand.store, "prepare", lambda section: None)
+    monkeypatch.setattr(execution, "TRIAL", "tests.launch.fake:run_config")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.py").write_text(fake.SWEEP)
     return "s.py"
@@ -222,43 +224,69 @@ def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):
 def test_a_key_younger_than_the_folder_had_its_default_there():
     default = {"checkpoint": {"keep_at": [], "every": "20 %"}, "seed": 0}
     old, same = {"checkpoint": {"every": "9 %"}}, {"checkpoint": {"every": "9 %", "keep_at": []}}
-    assert plan.difference(old, same | {"seed": 0}, default) == ""
-    assert "config.seed is 0 there and 1 here" in plan.difference(old, same | {"seed": 1}, default)
+    assert expand.difference(old, same | {"seed": 0}, default) == ""
+    assert "config.seed is 0 there and 1 here" in expand.difference(
+        old, same | {"seed": 1}, default
+    )
     other = {"checkpoint": {"every": "9 %", "keep_at": ["1 steps"]}}
-    assert "config.checkpoint.keep_at is [] there" in plan.difference(old, other, default)
+    assert "config.checkpoint.keep_at is [] there" in expand.difference(old, other, default)
     # A key that was there and is no more, or that no default is known of, is a difference.
-    assert "config.every is 1 there and None here" in plan.difference({"every": 1}, {}, default)
-    assert "config.lr is None there and 1 here" in plan.difference({}, {"lr": 1}, default)
+    assert "config.every is 1 there and None here" in expand.difference({"every": 1}, {}, default)
+    assert "config.lr is None there and 1 here" in expand.difference({}, {"lr": 1}, default)
 
 
 def test_makespan_packs_the_largest_first():
-    from launch.runners.local import Slot
-
     trials = [
-        plan.Planned(str(f), {}, None, {"flops": {plan.CONVENTION: f}}) for f in (4e10, 3e10, 3e10)
+        expand.Planned(str(f), {}, None, {"flops": {expand.CONVENTION: f}})
+        for f in (4e10, 3e10, 3e10)
     ]
     two = [Slot((0,), {}), Slot((1,), {})]
     # At 1e10 FLOP/s: 4 s on one core, then 3 + 3 s on the other, and a start each.
-    assert plan.makespan(trials, two, 1e10) == pytest.approx(6 + 2 * plan.START_SECONDS)
-    assert plan.makespan(trials, [Slot((0, 1), {})], 1e10) == pytest.approx(
-        5 + 3 * plan.START_SECONDS
+    assert expand.makespan(trials, two, 1e10) == pytest.approx(6 + 2 * expand.START_SECONDS)
+    assert expand.makespan(trials, [Slot((0, 1), {})], 1e10) == pytest.approx(
+        5 + 3 * expand.START_SECONDS
     )
 
 
 def test_the_last_whole_row_is_read_from_a_file_being_written(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    assert display.last_row(file) == {}
+    assert live.last_row(file) == {}
     rows = [json.dumps({"step": step, "loss": 1 / step, "pad": "x" * 200}) for step in range(1, 99)]
     file.write_text("\n".join(rows) + '\n{"step": 99, "lo')
-    assert display.last_row(file)["step"] == 98
+    assert live.last_row(file)["step"] == 98
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(999, "999"), (1234, "1.23k"), (2.5e6, "2.5M"), (1e12, "1T"), (0.5, "0.5")]
-)
-def test_si(value, text):
-    assert display.si(value) == text
+def test_a_runner_that_a_file_adds_runs_a_whole_sweep(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(RUNNERS, "inline", Inline())
+    assert run(config, "--on=inline", "--dry_run") == 0
+    one_slot = capsys.readouterr().out.splitlines()[-1]
+    assert run(config, "--dry_run", workers=1) == 0
+    assert one_slot == capsys.readouterr().out.splitlines()[-1]  # the estimate asks the runner
+    assert run(config, "--on=inline") == 0
+    found = results(tmp_path)
+    assert len(found) == 16 and {result["status"] for result in found.values()} == {"done"}
+    seen = {fake.environment(tmp_path / "runs/s", name)["pid"] for name in found}
+    assert seen == {os.getpid()}
+    assert (tmp_path / "runs/s/prediction.json").exists()
 
 
-def test_clock():
-    assert [display.clock(s) for s in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+def test_an_unknown_runner_is_refused_with_the_known_ones(config, tmp_path):
+    with pytest.raises(BadInput, match="on=ray is unknown; use one of local"):
+        run(config, "--on=ray")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_file_trains_what_the_same_sweep_in_python_trains(config, tmp_path):
+    trials = [{"seed": 1}, {"seed": 2, "model.width": 8}]
+    text = f"{fake.CONFIG}\ndef get_sweep(c): return {trials}\n"
+    (tmp_path / "two.py").write_text(text)
+    assert run("two.py", "--config.lr=0.5", "--on=local") == 0
+    of_python = ran(tmp_path)
+    content = {"config": "two.py", "overrides": {"lr": "0.5"}, "trials": trials}
+    (tmp_path / "two.json").write_text(json.dumps(content))
+    assert run("two.json") == 0  # the same folder: the same base and the same trials
+    assert ran(tmp_path) == of_python and len(of_python) == 2
+    content["trials"] = [{"model.wdith": 8}]
+    (tmp_path / "two.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match=r"trial 0 of two.json .*did you mean config.model.width"):
+        run("two.json")

@@ -1,4 +1,4 @@
-"""This file trains every family in miniature, smaller yet, from the command line."""
+"""Trains every family of configs/tiny_families.py, made smaller still, from the command line."""
 
 import json
 from pathlib import Path

@@ -12,11 +12,12 @@ import pytest
 from configs import base
 from launch.errors import DIVERGED, BadInput
 from launch.files import read_json
-from launch.runners.local import Event
+from launch.runners import RUNNERS
 from launch.sweep import expand as plan
 from launch.trial import run as trial
 from launch.trial import trunk
 from launch.verbs import sweep
+from tests.launch.inline import Inline
 from train import checkpoint, metrics, record
 
 # Dropout, clipping and an optimiser with a count of its own: whatever could depend on the step.
@@ -250,18 +251,11 @@ def get_sweep(c):
 """
 
 
-def run_here(function, tasks, slots, interrupt):
-    """Stands in for workers.run: one trial after the other in this process."""
-    for task in tasks:
-        yield Event("started", task.key, 1)
-        yield Event("finished", task.key, 1, trial.run(*task.args))
-
-
 @pytest.fixture(scope="module")
 def sweeps(home):
     """The folder of the same sweep with trunks and without, and what the commands printed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep.workers, "run", run_here)
+        patch.setitem(RUNNERS, "local", Inline())
         for share in (True, False):
             name = "shared" if share else "separate"
             (home / f"{name}.py").write_text(SWEEP.format(share=share, home=str(home)))
@@ -318,12 +312,10 @@ def test_a_sweep_whose_trunk_ends_badly_trains_its_branches_from_the_start(
 ):
     """The longest trials are made to diverge; the others reach the numbers that they always do."""
 
-    def badly(function, tasks, slots, interrupt):
-        for task in tasks:
-            longest = task.args[0].checkpoint.keep_at
-            yield Event("finished", task.key, 1, DIVERGED if longest else trial.run(*task.args))
+    def badly(config, *others):
+        return DIVERGED if config.checkpoint.keep_at else trial.run(config, *others)
 
-    monkeypatch.setattr(sweep.workers, "run", badly)
+    monkeypatch.setitem(RUNNERS, "local", Inline(badly))
     flags = [f"--config={home}/shared.py", f"--workdir={home}/badly", "--nofit"]
     assert sweep.main(flags) == 0
     assert capfd.readouterr().err.count("starts from step 0") == 3

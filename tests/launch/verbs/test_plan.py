@@ -1,4 +1,4 @@
-"""This file tests the verb `plan`: budgets, chips, and configs that load and count as promised."""
+"""Tests of the verb `plan`: budgets, chips, and configs that load and count as promised."""
 
 import json
 
@@ -141,7 +141,7 @@ def test_a_law_of_tiny_models_still_has_a_plan(tmp_path, law, capsys):
         (["--tpu=v9-8", "--days=3"], "tpu=v9-8 is unknown; write one of v4, v5e"),
         (["--tpu=v5e", "--days=3"], "after v5e- comes a whole number"),
         (["--tpu=v5p-7", "--days=3"], "8 cores, 4 chips"),
-        (["--flops=1e21", "--mfu=1.2"], "mfu=1.2 is no share"),
+        (["--flops=1e21", "--mfu=1.2"], "mfu=1.2 is not a fraction"),
         (["--flops=1e21", "--family=gpt5"], "family=gpt5 is unknown; use one of gpt2, gpt3"),
         (["--flops=1e21", "--vocab_size=-1"], "vocab_size=-1 must be positive"),
         (["--loss=1.5"], "irreducible loss"),

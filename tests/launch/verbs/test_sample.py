@@ -1,4 +1,4 @@
-"""This file runs the verb `sample` on a run that was never trained, and on what is no run."""
+"""Tests of the verb `sample`, on a run that was never trained and on folders that hold no run."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from data import tokenizer
 from launch.__main__ import main
-from launch.sample_text import Continuation
+from launch.sampling.continuation import Continuation
 from launch.verbs import sample as verb
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import init

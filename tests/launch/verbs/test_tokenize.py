@@ -1,4 +1,4 @@
-"""This file tests the verb tokenize: what it prints, what it writes, what it refuses."""
+"""Tests of the verb tokenize: what it prints, what it writes, what it refuses."""
 
 import json
 
@@ -44,3 +44,11 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, capsys, argument, mess
     assert main([*arguments, argument]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_flag_of_one_call_is_not_there_in_the_next(arguments, tmp_path):
+    out = tmp_path / "out.json"
+    assert main([*arguments, f"--json={out}"]) == 0
+    out.unlink()
+    assert main(arguments) == 0
+    assert not out.exists()

@@ -1,0 +1,18 @@
+"""The checkout that runs: its folder and its commit."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with a plus where files differ from it; None outside git."""
+    answers = []
+    for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")):
+        try:
+            git = ["git", "-C", str(ROOT), *command]
+            answers.append(subprocess.run(git, capture_output=True, text=True, check=True).stdout)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    return answers[0].strip() + ("+" if answers[1].strip() else "")

@@ -1,0 +1,37 @@
+"""Runners: where the trials of a sweep run. `isoflop sweep --on=NAME` chooses one."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from launch.runners import local
+from launch.runners.tasks import Event, Interrupt, Resources, Slot, Task
+
+
+class Runner(Protocol):
+    """What a runner provides; a module with these three functions is one."""
+
+    def resources(self, workers: int) -> Resources:
+        """What there is to run on, asked once a sweep. `workers` tasks at a time; 0: all it has."""
+
+    def slots(self, tasks: int, resources: Resources) -> list[Slot]:
+        """Where that many tasks would run; one that is free takes the next task."""
+
+    def run(
+        self, function: str, tasks: Sequence[Task], resources: Resources, interrupt: Interrupt
+    ) -> Iterator[Event | None]:
+        """Runs `function` ('module:name') on the arguments of every task, in order.
+
+        Yields the events of each task, and None several times a second so that a display can move.
+        Once `interrupt.count` is above 0 no further task starts and the running ones save and
+        stop; above 1 they are killed. A task that is stopped yields no 'finished' event.
+        """
+
+
+RUNNERS: dict[str, Runner] = {"local": local}
+
+
+def runner_named(name: str) -> Runner:
+    """The runner of `--on=NAME`; ValueError lists the known ones."""
+    if name not in RUNNERS:
+        raise ValueError(f"on={name} is unknown; use one of {', '.join(RUNNERS)}")
+    return RUNNERS[name]

@@ -1,0 +1,181 @@
+"""Runs the trials of a sweep on a machine, stage by stage, and keeps their states and results."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from launch.errors import BUG, DIVERGED, DONE, PREEMPTED, bad_input
+from launch.files import read_json, write_json
+from launch.runners.tasks import Event, Interrupt, Task
+from launch.sweep import expand, groups
+from launch.sweep.expand import Plan, Planned
+from launch.sweep.live import Live
+from launch.sweep.machine import Machine
+
+TRIAL, GROUP = "launch.trial.run:run", "launch.sweep.groups:run"
+STATES = {DONE: "done", DIVERGED: "diverged"}
+"""The state of a trial that ended with an exit code; any other code is 'failed'."""
+LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
+
+
+def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
+    """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
+    those that branch from trunks, then the held-out ones, which are predicted first.
+
+    Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
+    BadInput where the folder holds another sweep or damaged results.
+    """
+    with bad_input():
+        expand.record(sweep, workdir)
+        states = ended_states(sweep.trials, workdir)
+    with Interrupt() as interrupt, Live(workdir, sweep.trials, states) as live:
+        if states:
+            live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
+        for stage in sweep.stages:
+            todo = [planned for planned in stage if planned.id not in states]
+            if todo and todo[0].holdout:
+                _predict(todo, workdir, live)
+            if todo and not interrupt.count:
+                together = groups.groups(todo, machine.most, len(machine.slots(len(todo))))
+                _train(together, machine, workdir, interrupt, live)
+            left = [planned for planned in todo if live.states[planned.id] == "waiting"]
+            if left and not interrupt.count:
+                live.say(f"{len(left)} trials could not be trained together; training them apart")
+                _train([[planned] for planned in left], machine, workdir, interrupt, live)
+            if interrupt.count:
+                live.say("Stopped. The same command goes on from here.")
+                return PREEMPTED
+    if saved := expand.savings(sweep, first_steps(sweep, workdir)):
+        print(saved)
+    failed = [key for key, state in live.states.items() if state == "failed"]
+    for key in failed:
+        print(f"{key} failed; its last words are in {workdir / key / 'log.txt'}", file=sys.stderr)
+    return BUG if failed else DONE
+
+
+def summary(sweep: Plan, workdir: Path, code: int) -> dict:
+    """What `--json` writes: each trial as planned, with its status and its loss (None: not run)."""
+    trials, started_at = [], first_steps(sweep, workdir)
+    for planned in sweep.trials:
+        result = read_json(workdir / planned.id / "result.json") or {}
+        about = dict(planned.about) | {"holdout": planned.holdout, "overrides": planned.overrides}
+        about |= {"branched_at": started_at[planned.id]}
+        about |= {"status": result.get("status"), "eval_loss": result.get("eval_loss")}
+        trials.append(about)
+    return {"config": sweep.spec, "workdir": str(workdir), "exit_code": code, "trials": trials}
+
+
+def ended_states(trials: Sequence[Planned], workdir: Path) -> dict[str, str]:
+    """'done' or 'diverged' for each trial that has ended; a failed one will be tried again."""
+    results = {planned.id: read_json(workdir / planned.id / "result.json") for planned in trials}
+    return {
+        key: result["status"]
+        for key, result in results.items()
+        if result and result["status"] in STATES.values()
+    }
+
+
+def first_steps(sweep: Plan, workdir: Path) -> dict[str, int]:
+    """The step that each trial started from, or will start from as planned."""
+    results = {p.id: read_json(workdir / p.id / "result.json") or {} for p in sweep.trials}
+    return {p.id: results[p.id].get("branched_at", p.branched_at) for p in sweep.trials}
+
+
+def _train(
+    together: Sequence[Sequence[Planned]],
+    machine: Machine,
+    workdir: Path,
+    interrupt: Interrupt,
+    live: Live,
+) -> None:
+    """Trains groups of trials, most of them of one trial. Trials that their group could not train
+    to the end are 'waiting' afterwards."""
+    stacked = any(len(trials) > 1 for trials in together)
+    members, tasks = {}, []
+    for trials in together:
+        first = trials[0].id
+        members[first] = trials
+        args = [(_config(p, workdir, live), workdir / p.id, p.overrides) for p in trials]
+        tasks.append(Task(first, (args,) if stacked else args[0], workdir / first / "log.txt"))
+    announced = False
+    function = GROUP if stacked else TRIAL
+    for event in machine.runner.run(function, tasks, machine.resources, interrupt):
+        if interrupt.count and not announced:
+            announced = True
+            live.say("Stopping: trials save a checkpoint. Ctrl-C again stops them at once.")
+        for planned in members[event.key] if event is not None else ():
+            _note(planned, event, len(members[event.key]) > 1, workdir, live)
+        live.tick()
+
+
+def _note(planned: Planned, event: Event, stacked: bool, workdir: Path, live: Live) -> None:
+    """Records what an event of its task means for one trial."""
+    event = dataclasses.replace(event, key=planned.id)
+    state = STATES.get(event.code, "failed") if event.kind == "finished" else "running"
+    if stacked and event.kind == "finished":
+        state = ended_states([planned], workdir).get(planned.id, "waiting")
+        if state == "waiting":
+            event = dataclasses.replace(event, kind="retried")
+    live.event(event, state)
+    if state == "failed":
+        _record_failure(planned, event, workdir)
+
+
+def _config(planned: Planned, workdir: Path, live: Live) -> ConfigDict:
+    """The trial's config with the folder of its trunk. Where the trunk did not end well the trial
+    starts from step 0: more compute, the same numbers."""
+    if planned.trunk and live.states[planned.trunk] != "done":
+        live.say(f"{planned.id} starts from step 0: {planned.trunk} {live.states[planned.trunk]}")
+    elif planned.trunk:
+        config = planned.config.copy_and_resolve_references()
+        config.checkpoint.trunk = str(workdir / planned.trunk)
+        return config
+    return planned.config
+
+
+def _record_failure(planned: Planned, event: Event, workdir: Path) -> None:
+    """Writes the result.json of a trial that no attempt could finish."""
+    home = workdir / planned.id
+    log = home / "log.txt"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    write_json(
+        home / "result.json",
+        {
+            "id": planned.id,
+            "status": "failed",
+            "sweep": workdir.name,
+            "overrides": planned.overrides,
+            "holdout": planned.holdout,
+            "attempts": event.attempt,
+            "reason": event.reason,
+            "log": lines[-LOG_TAIL:],
+        },
+    )
+
+
+def _predict(todo: Sequence[Planned], workdir: Path, live: Live) -> None:
+    """Writes prediction.json for every held-out trial that has not begun, and prints it."""
+    # scipy takes a while to import, and no worker needs it.
+    from scaling.design.prediction import write_prediction
+    from scaling.table import read_runs
+
+    for planned in todo:
+        if (workdir / planned.id / "metrics.jsonl").exists():
+            live.say(f"{planned.id} has begun already: the earlier prediction stands")
+            continue
+        target = {"run": planned.id, "params": planned.params, "tokens": planned.about["tokens"]}
+        target["flops"] = planned.about["flops"]["6nd"]
+        try:
+            record = write_prediction(workdir / "prediction.json", read_runs(workdir), target)
+        except (ValueError, FileNotFoundError) as error:
+            live.say(f"No prediction of {planned.id}: {error}")
+            continue
+        loss, count = record["loss"], record["points"]["n"]
+        interval = f"[{loss['lo']:.4f}, {loss['hi']:.4f}], {record['level']:.0%}"
+        live.say(
+            f"Predicted from {count} trials, before it starts: {planned.id} will reach a loss of "
+            f"{loss['value']:.4f} nats/token ({interval}); {record['path']}"
+        )
