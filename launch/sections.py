@@ -69,5 +69,6 @@ def apply(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
     if source := overrides.get("train.init_from"):
         from launch.trial.start import model_section  # slow imports
 
-        replace(config, "model", model_section(Path(source)))
+        section = model_section(Path(source))
+        replace(config, "model", keys_of("model", section["family"]) | section)
     return [line for line in lines if line]

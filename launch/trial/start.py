@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from launch import sections
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families
@@ -40,8 +39,7 @@ def model_section(source: Path) -> dict[str, Any]:
     section = config.get("model")
     if not isinstance(section, dict):
         raise ValueError(f"train.init_from={source} holds a config.json that describes no model")
-    family = section.get("family", "decoder")
-    return {"family": family} | sections.keys_of("model", family) | section
+    return {"family": "decoder"} | section
 
 
 def load(source: Path) -> Weights:
