@@ -102,13 +102,13 @@ def test_what_does_not_fit_is_bad_input_with_a_verdict(tmp_path, capsys):
     file = tmp_path / "report.json"
     large = SMALL | {"train.batch_per_device": 16384, "model.vocab_size": 32000}
     code = compile_verb(CONFIG, "--topology=v5e:2x2", f"--json={file}", *overrides(large))
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     wrote = json.loads(file.read_text())
     over = (wrote["memory"]["peak"] - wrote["memory"]["hbm"]) / 2**30
     assert (code, wrote["fits"], wrote["flops"]["matmul"]) == (BAD_INPUT, False, None)
     assert over > 0
-    assert f"{over:.2f} GiB too much" in told.err and len(told.err.splitlines()) == 1
-    assert "DOES NOT FIT" in told.out and "train.accumulation" in told.out
+    assert f"{over:.2f} GiB too much" in printed.err and len(printed.err.splitlines()) == 1
+    assert "DOES NOT FIT" in printed.out and "train.accumulation" in printed.out
 
 
 @needs_libtpu
@@ -199,9 +199,9 @@ def test_chips(kind):
 
 def test_the_list_of_topologies(capsys):
     assert compile_verb("--topologies") == DONE
-    told = capsys.readouterr().out
-    assert all((kind in told) == bool(chip.slices) for kind, chip in CHIPS.items())
-    assert "16x16" in told
+    printed = capsys.readouterr().out
+    assert all((kind in printed) == bool(chip.slices) for kind, chip in CHIPS.items())
+    assert "16x16" in printed
 
 
 def test_meshes_of_a_search_use_every_device():
@@ -233,7 +233,7 @@ def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsy
     file = tmp_path / "ranking.json"
     code = compile_verb(CONFIG, "--topology=v5e:2x2", "--search", f"--json={file}")
     ranking = json.loads(file.read_text())["ranking"]
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     fits = [row for row in ranking if row["report"] and row["report"]["fits"]]
     assert code == DONE
     assert ranking[: len(fits)] == fits
@@ -243,8 +243,8 @@ def test_a_search_ranks_prunes_and_survives_a_crash(monkeypatch, tmp_path, capsy
              for row in ranking]  # fmt: skip
     assert (2, 8) in tried and (2, 16) not in tried  # 8 did not fit
     assert sum(row["error"] == "Segmentation fault" for row in ranking) >= 5
-    assert "--config.mesh.fsdp=4" in told.out and "train.batch_per_device=8" in told.out
-    assert "Segmentation fault" in told.err
+    assert "--config.mesh.fsdp=4" in printed.out and "train.batch_per_device=8" in printed.out
+    assert "Segmentation fault" in printed.err
 
 
 def test_a_search_in_which_nothing_fits_is_bad_input(monkeypatch, capsys):
