@@ -96,6 +96,13 @@ def keys(family: Family) -> dict[str, Any]:
     return {field.name: 0 if field.default is missing else field.default for field in fields}
 
 
+def derive(section: Mapping[str, Any]) -> tuple[Family, Any]:
+    """(family, Config) of a `model` section whose zeros are still to be derived."""
+    section = dict(section)
+    family = find(section.pop("family", "decoder"))
+    return family, family.derive(section)
+
+
 def read(section: Mapping[str, Any]) -> tuple[Family, Any]:
     """(family, Config) of a resolved `model` section. Sections that name no family, as older runs
     have them, are decoders."""

@@ -8,8 +8,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from launch.pilot.shapes import interpolated
+from model import families
 from model.transformer import count
-from model.transformer.config import ModelConfig, derive
+from model.transformer.config import ModelConfig
 from scaling.design.pilot_trials import UNCERTAIN
 
 NARROWEST, WIDEST = 8, 16384
@@ -47,8 +48,8 @@ class Shape:
 def shape_of(base: ConfigDict, vocab_size: int, changes: Mapping[str, Any]) -> Shape:
     """The base's model with changed keys. ValueError where they do not fit together."""
     keys = base.model.to_dict() | dict(changes)
-    model = derive(keys | {"vocab_size": keys["vocab_size"] or vocab_size})
-    return Shape(model, sum(count.parameters(model).values()))
+    family, model = families.derive(keys | {"vocab_size": keys["vocab_size"] or vocab_size})
+    return Shape(model, sum(family.parameters(model).values()))
 
 
 def sweep_shapes(base: ConfigDict, vocab_size: int, trials: Sequence[Mapping]) -> list[Shape]:

@@ -11,8 +11,9 @@ from typing import Any
 
 from configs.families import FAMILIES
 from configs.pretrain import get_config
+from model import families
 from model.transformer import count
-from model.transformer.config import ModelConfig, derive
+from model.transformer.config import ModelConfig
 from scaling.table import counted_params
 from scaling.validate import Unsupported
 
@@ -71,7 +72,7 @@ def members(family: str, convention: str, **changes: int) -> list[Member]:
         sequences = sections.get("train", {}).get("batch_size")
         batch = sequences and sequences * config.model.context_length
         config.model.update(changes)
-        model = derive(config.model.to_dict())
+        model = families.derive(config.model)[1]
         rate = sections.get("optimizer", {}).get("learning_rate")
         found.append(Member(name, counted(model, convention), model, batch, rate))
     return sorted(found, key=lambda member: member.params)

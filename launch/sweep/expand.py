@@ -16,7 +16,7 @@ from launch.files import read_json, write_json
 from launch.runners.tasks import Slot
 from launch.trial import trunk
 from launch.trial.identity import defaults, former_ids, identity, trial_id
-from launch.trial.resolve import check_fit, describe, prepare, resolve
+from launch.trial.resolve import describe, prepare, resolve
 from train.flatten import difference, flatten
 
 CONVENTION = "chinchilla"  # counts attention and the head, so that time is in proportion to it
@@ -125,7 +125,6 @@ def _planned(
     config = base.copy_and_resolve_references()
     config.lock()
     notes |= set(flags.apply_overrides(config, variation))
-    check_fit(config)
     section = config.data.to_json()
     if section not in datasets:
         datasets[section] = prepare(config)

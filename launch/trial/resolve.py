@@ -44,6 +44,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
     """
     config = config.copy_and_resolve_references()
     config.lock()
+    check_fit(config)
     check(config)
     trunk.check_schedule(config)
     if config.data.hash not in ("", dataset.hash):

@@ -83,7 +83,7 @@ IMAGES = 416_866_032  # parameters of the encoder of Gemma 3, whose outputs are 
 
 
 def family(name):
-    return derive({**base.model(), **FAMILIES[name]["model"]})
+    return derive({**base.decoder(), **FAMILIES[name]["model"]})
 
 
 def every_part(decoder, tokens_BT):

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from configs import base, isoflop, kaplan, lr_grid, mup, quickstart, tiny_families, wsd
+from model import families
 from model.transformer import count
-from model.transformer.config import derive
 
 SWEEPS = {
     "isoflop": isoflop,
@@ -30,7 +30,7 @@ def trials(module, *arg):
             node = trial[section] if section else trial
             assert type(node[leaf]) is type(value)
             node[leaf] = value
-        yield overrides, derive({**trial.model, "vocab_size": 256})
+        yield overrides, families.derive({**trial.model, "vocab_size": 256})[1]
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -8,6 +8,7 @@ import pytest
 
 from configs import base, tiny_families
 from configs.families import FAMILIES
+from model import families
 from model.transformer.config import ModelConfig, derive
 
 DOCS = (Path(__file__).parents[2] / "docs" / "families.md").read_text()
@@ -28,8 +29,8 @@ def trials() -> dict[str, ModelConfig]:
         model = config.model.to_dict() | {"vocab_size": 257}
         changes = {k: v for k, v in overrides.items() if k.startswith("model.")}
         model |= {k.removeprefix("model."): v for k, v in changes.items()}
-        assert model.keys() == base.model().keys()
-        found[overrides["name"]] = derive(model)
+        assert set(model) == set(base.get_config().model)
+        found[overrides["name"]] = families.derive(model)[1]
     return found
 
 
@@ -48,7 +49,7 @@ def test_all_have_one_depth_width_and_text():
 @pytest.mark.parametrize("name", tiny_families.TINY)
 def test_a_miniature_keeps_the_switches(name):
     tiny = trials()[name]
-    published = derive({**base.model(), **FAMILIES[tiny_families.TINY[name][0]]["model"]})
+    published = derive({**base.decoder(), **FAMILIES[tiny_families.TINY[name][0]]["model"]})
     for key in {f.name for f in dataclasses.fields(ModelConfig)} - SIZES:
         there, here = getattr(published, key), getattr(tiny, key)
         if key in MEASURED:

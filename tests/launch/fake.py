@@ -126,7 +126,7 @@ def trial_id(config) -> str:
     return f"{config.name}-{hashlib.sha256(config.to_json().encode()).hexdigest()[:8]}"
 
 
-def describe(config) -> dict:
+def describe(config, dataset=None) -> dict:
     """Stands in for launch.trial.describe."""
     params, tokens = 1000 * config.model.width, 1000 * config.tokens
     return {

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from launch.files import write_json
-from launch.trial.run import describe
+from launch.trial.resolve import describe
 
 LAW = {"E": 1.1, "A": 60.0, "B": 3000.0, "alpha": 0.45, "beta": 0.65}
 BEST_RATE = 0.03
@@ -35,7 +35,7 @@ def noise(name: str) -> float:
 
 def run(config, workdir: Path, overrides: dict) -> int:
     """Stands in for launch.trial.run; a rate ten times the best diverges."""
-    about = describe(config)
+    about = describe(config, None)
     rate = config.optimizer.learning_rate
     status = "diverged" if rate > 10 * BEST_RATE else "done"
     off = 0.02 * math.log(rate / BEST_RATE) ** 2 + NOISE * noise(workdir.name)

@@ -18,8 +18,10 @@ from tests.launch.inline import Inline
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """The path of a sweep of 15 fake trials and a held-out one; the trial is faked everywhere."""
-    monkeypatch.setattr(expand, "trial", fake)
-    monkeypatch.setattr(expand.store, "prepare", lambda section: None)
+    for name in ("resolve", "trial_id", "describe"):
+        monkeypatch.setattr(expand, name, getattr(fake, name))
+    monkeypatch.setattr(expand, "prepare", lambda config: None)
+    monkeypatch.setattr(expand, "former_ids", lambda resolved: [])
     monkeypatch.setattr(execution, "TRIAL", "tests.launch.fake:run_config")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.py").write_text(fake.SWEEP)

@@ -8,7 +8,7 @@ from configs.families import FAMILIES
 from launch.__main__ import main
 from launch.flags import load_config
 from launch.pilot.shapes import FAMILY_NAMES, counted, interpolated, members, shaped
-from model.transformer.config import derive
+from model import families
 from scaling.validate import Unsupported
 from tests.scaling.design.test_planning import EPOCH, law_of
 
@@ -75,7 +75,7 @@ def test_a_config_counts_what_the_plan_says(family, params):
     shape = shaped(family, params, 20 * params)
     assert shape["params"] == pytest.approx(params, rel=0.04)
     config = load_config(shape["config"], shape["overrides"])
-    assert counted(derive(config.model.to_dict()), "total") == shape["params"]
+    assert counted(families.derive(config.model)[1], "total") == shape["params"]
     model = config.model
     assert model.d_model % model.n_heads == 0
     assert model.logit_scale == (model.d_model**-0.5 if family == "palm" else 1)

@@ -14,8 +14,8 @@ LONG = dict(rope_scaling="longrope", rope_original_context=8, rope_long_factors=
 
 def test_keys_and_defaults_are_those_of_base():
     """In the same order too. Both have 0 where a size is derived."""
-    assert list(DEFAULTS.items()) == list(base.model().items())
-    derived = derive(base.model() | dict(vocab_size=64))
+    assert list(DEFAULTS.items()) == list(base.decoder().items())
+    derived = derive(base.decoder() | dict(vocab_size=64))
     assert (derived.n_kv_heads, derived.head_dim, derived.d_ff) == (4, 32, 512)
 
 
