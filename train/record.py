@@ -19,10 +19,10 @@ from data.kinds import KINDS
 from model import families
 from train import duration, objectives
 from train.checkpoint import Checkpoints, restore_until
-from train.chips import peak_flops
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog, copy
 from train.parallel import processes
+from train.parallel.chips import peak_flops
 from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
 

@@ -26,7 +26,7 @@ from launch.compile import verdict
 from launch.errors import BAD_INPUT, DONE, bad_input
 from launch.files import read_json, write_json
 from model.transformer.config import CHOICES
-from train.chips import Slice
+from train.parallel.chips import Slice
 
 # Most devices along an axis in a search. Axes without an entry have no limit.
 LARGEST_AXIS = {"tensor": 8, "sequence": 16}

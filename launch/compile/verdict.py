@@ -6,7 +6,7 @@ from typing import Any
 import rich.table
 
 from launch.amounts import amount, byte_size
-from train.chips import CHIPS, GIB
+from train.parallel.chips import CHIPS, GIB
 
 
 def shortage(report: dict[str, Any]) -> str:

@@ -160,7 +160,7 @@ def _predict(todo: Sequence[Planned], workdir: Path, live: Live) -> None:
     """Writes prediction.json for every held-out trial that has not begun, and prints it."""
     # scipy takes a while to import, and no worker needs it.
     from scaling.design.prediction import write_prediction
-    from scaling.table import read_runs
+    from scaling.runs import read_runs
 
     for planned in todo:
         if (workdir / planned.id / "metrics.jsonl").exists():

@@ -26,7 +26,7 @@ from launch import flags
 from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
 from launch.files import write_json
 from train.ahead_of_time import topology
-from train.chips import Slice
+from train.parallel.chips import Slice
 
 PLAIN_WIDTH = 120  # characters per line where the output is not a terminal
 

@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.amounts import amount, flops, with_interval
 from launch.errors import bad_input, writing
-from train.chips import CHIPS, PRICED, Slice, parse_slice
+from train.parallel.chips import CHIPS, PRICED, Slice, parse_slice
 
 BUDGETS = {
     "flops": "training compute in FLOPs, 6·params·tokens",

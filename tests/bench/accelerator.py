@@ -24,7 +24,7 @@ from model.transformer.config import ModelConfig, derive
 from model.transformer.count import flops_per_token
 from tests.bench import contestant, ours, stacked
 from tests.bench.shapes import SHAPES, Shape
-from train.chips import peak_flops
+from train.parallel.chips import peak_flops
 from train.step import StepConfig, init_state, train_chunk
 
 ROUNDS = 5

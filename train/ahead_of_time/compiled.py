@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from data.kinds import KINDS
 from model import families
 from train.ahead_of_time import costs
-from train.chips import Slice
 from train.loop import hyperparameters, initial_state, step_config
 from train.parallel import sharding
+from train.parallel.chips import Slice
 from train.step import train_chunk
 
 # Relative error of the estimated step of the published runs in configs/compiled.py

@@ -7,7 +7,7 @@ import importlib.util
 import math
 import os
 
-from train.chips import CHIPS, Slice, known_slices, parse_slice
+from train.parallel.chips import CHIPS, Slice, known_slices, parse_slice
 
 INSTALL = "the TPU compiler is not installed; pip install 'isoflop[compile]', or pip install libtpu"
 

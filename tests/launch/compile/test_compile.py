@@ -15,8 +15,8 @@ from launch.errors import BAD_INPUT, DONE, BadInput
 from launch.trial import run as trial
 from launch.verbs import compile as verb
 from train.ahead_of_time import compiled, costs, topology
-from train.chips import CHIPS
 from train.parallel import sharding
+from train.parallel.chips import CHIPS
 
 needs_libtpu = pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
 CONFIG = "--config=configs/pretrain.py:tiny"

@@ -13,6 +13,7 @@ from launch.sweep import execution, expand, live
 from launch.verbs import sweep
 from tests.launch import fake
 from tests.launch.inline import Inline
+from train.flatten import difference, flatten
 
 
 @pytest.fixture
@@ -223,18 +224,31 @@ def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):
     assert len(listed(tmp_path)) == 17 == len(results(tmp_path))
 
 
-def test_a_key_younger_than_the_folder_had_its_default_there():
-    default = {"checkpoint": {"keep_at": [], "every": "20 %"}, "seed": 0}
+def test_a_key_younger_than_the_folder_had_its_default_there(config, tmp_path):
+    usual = {"checkpoint.keep_at": [], "checkpoint.every": "20 %", "seed": 0}
+
+    def compared(there: dict, here: dict) -> str:
+        return difference(usual | flatten(there), usual | flatten(here))
+
     old, same = {"checkpoint": {"every": "9 %"}}, {"checkpoint": {"every": "9 %", "keep_at": []}}
-    assert expand.difference(old, same | {"seed": 0}, default) == ""
-    assert "config.seed is 0 there and 1 here" in expand.difference(
-        old, same | {"seed": 1}, default
-    )
+    assert compared(old, same | {"seed": 0}) == ""
+    assert "config.seed is 0 there and 1 here" in compared(old, same | {"seed": 1})
     other = {"checkpoint": {"every": "9 %", "keep_at": ["1 steps"]}}
-    assert "config.checkpoint.keep_at is [] there" in expand.difference(old, other, default)
-    # A key that was there and is no more, or that no default is known of, is a difference.
-    assert "config.every is 1 there and None here" in expand.difference({"every": 1}, {}, default)
-    assert "config.lr is None there and 1 here" in expand.difference({}, {"lr": 1}, default)
+    assert "config.checkpoint.keep_at is [] there" in compared(old, other)
+    # A key that exists no more, or that has no default, is a difference.
+    assert "config.every is 1 there and None here" in compared({"every": 1}, {})
+    assert "config.lr is None there and 1 here" in compared({}, {"lr": 1})
+    # The same through a sweep's folder: sweep.json lacks a key that is younger than it.
+    sweep_ = expand.plan(config, {})
+    expand.record(sweep_, tmp_path)
+    recorded = json.loads((tmp_path / "sweep.json").read_text())
+    del recorded["base"]["checkpoint"]["share_trunks"]
+    (tmp_path / "sweep.json").write_text(json.dumps(recorded))
+    expand.record(sweep_, tmp_path)
+    recorded["base"]["checkpoint"]["share_trunks"] = True
+    (tmp_path / "sweep.json").write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match="share_trunks is True there and False here"):
+        expand.record(sweep_, tmp_path)
 
 
 def test_makespan_packs_the_largest_first():

@@ -8,7 +8,7 @@ import pytest
 
 from launch.__main__ import main as isoflop
 from launch.sweep import expand
-from scaling.table import read_runs
+from scaling.runs import read_runs
 from train.checkpoint import finished, restore_params
 
 # A sweep of three tiny trials made by the last version that had rule 1 (commit c92856e): one done,

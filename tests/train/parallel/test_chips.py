@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from train.chips import CHIPS, parse_slice, peak_flops
+from train.parallel.chips import CHIPS, parse_slice, peak_flops
 
 
 @pytest.mark.parametrize(
