@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.files import write_json
-
 KEYS = ("config", "overrides", "trials", "doc")
 
 
@@ -21,6 +19,8 @@ def write(
     path: Path, doc: str, config: str, overrides: Mapping[str, Any], trials: Sequence[Mapping]
 ) -> Path:
     """Writes a sweep file; returns its path."""
+    from launch.files import write_json  # imports models, which reading a config does without
+
     content = {"doc": doc, "config": config, "overrides": dict(overrides), "trials": list(trials)}
     write_json(path, content)
     return path
