@@ -10,6 +10,7 @@ import pytest
 from launch.__main__ import main
 from scaling.csv_file import read_csv, to_csv
 from scaling.fits.analysis import analyse
+from scaling.fits.comparison import Ladder, compare
 from scaling.runs import read_runs
 from scaling.settings import Settings
 from scaling.table import Baseline, count, sha256
@@ -95,6 +96,19 @@ def test_baselines_are_in_every_plot_of_loss_and_on_the_terminal(folder, tmp_pat
             ("ngram-5", kind) for kind in unplaced
         }, name
     assert "baseline, ngram" in page
+
+
+def test_baselines_are_on_the_page_of_a_comparison(folder, tmp_path):
+    pytest.importorskip("altair")
+    from scaling.report.comparison_page import frontiers
+
+    ngram(folder, flops={"6nd": 3e12})
+    points = read_runs(folder)
+    ladders = [Ladder("a", points), Ladder("b", simulate(seed=2))]
+    compared = compare(ladders, QUICK)
+    layers = frontiers(ladders, compared).chart.to_dict()["layer"]
+    rows = [row for layer in layers for row in layer["data"]["values"]]
+    assert {"ngram-5"} == {row["Run"] for row in rows if row.get("Kind") == "ngram"}
 
 
 def test_points_csv_reads_back_with_baselines_and_components(folder, tmp_path):

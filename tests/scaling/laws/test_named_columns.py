@@ -235,7 +235,7 @@ def test_a_split_is_known_by_what_the_law_says_of_it():
 
 
 def test_a_law_whose_parts_do_not_fit_is_refused():
-    with pytest.raises(ValueError, match="F is none of its constants"):
+    with pytest.raises(ValueError, match="F is not one of its constants"):
         replace(ONE_EXPONENT, floor="F")
     with pytest.raises(ValueError, match="a split takes a loss"):
         replace(RENAMED, response="accuracy")
