@@ -1,4 +1,4 @@
-"""The points that laws are fitted to: one row a run, any named columns; how N and C are counted.
+"""The points that laws are fitted to: rows of runs, any named columns; how N and C are counted.
 
 `scaling.runs` reads them from folders of runs and `scaling.csv_file` from anyone's CSV.
 """
@@ -37,7 +37,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Points:
-    """One row a run (or an evaluation of one): arrays of length n, losses in nats per token.
+    """One row for each run (or evaluation of one): arrays of length n, losses in nats per token.
 
     Where a table lacks one of the columns params, tokens, flops or loss, the array is nan.
     """

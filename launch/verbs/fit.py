@@ -273,7 +273,7 @@ def sensitivity_lines(law: dict[str, Any]) -> list[str]:
 
 
 def baseline_lines(entries: list[dict[str, Any]]) -> list[str]:
-    """A line a baseline; none of them is fitted."""
+    """One line for each baseline; baselines are never fitted."""
     lines = []
     for entry in entries:
         error = "" if entry["loss_se"] is None else f" ± {entry['loss_se']:.4f}"

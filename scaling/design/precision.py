@@ -162,7 +162,7 @@ def precision(
 
     `theta` [1 + S, 5] is a law and draws of what it might be as well; `noise` the spread of a run's
     log-loss, known from `dof` degrees of freedom. `value` is of the law itself, lo and hi are the
-    least and the most of OTHER_LAWS draws, each with a noise of its own; null without draws.
+    least and the most over OTHER_LAWS draws, each with its own noise; null without draws.
     """
     found = estimates(theta[0], noise, design, LADDERS, seed)
     random = np.random.default_rng(seed)

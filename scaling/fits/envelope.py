@@ -133,7 +133,7 @@ def decaying(points: Points) -> tuple[int, tuple[str, ...]]:
 
 def mid_run_excess(points: Points) -> np.ndarray:
     """Log of (loss in the middle of a run / final loss of a run of the same size that ended there),
-    one a pair: what a decaying learning rate adds to the points of approach 1.
+    one for each pair: what a decaying learning rate adds to the points of approach 1.
     """
     found = []
     for long in range(len(points.curves)):

@@ -284,9 +284,8 @@ def frontier(found: IsoFlop) -> tuple[Fit, np.ndarray]:
         constants["E"] > NO_FLOOR * np.exp(found.array("log_loss").min()) and constants["gamma"] > 0
     ):
         raise Unsupported(
-            "the lowest losses fall as a straight line in log-log, or faster: E cannot be told "
-            "from 0; "
-            "add budgets over a wider range"
+            "the lowest losses fall as a straight line in log-log, or faster: E is "
+            "indistinguishable from 0; add budgets over a wider range"
         )
     drawn = Sample(found.draws["log_loss"], fitted.sample.weights)
     theta = np.tile(fitted.theta, (len(drawn.log_loss), 1))

@@ -111,7 +111,7 @@ class Fit:
         return {name: float(v[0]) for name, v in self.law.constants(self.theta[None]).items()}
 
     def loss(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Predicted loss in nats, one a row of the columns."""
+        """The predicted response [n] at columns of length n."""
         return self.law.loss(self.theta, columns)
 
 
@@ -125,7 +125,7 @@ def fit(
     starts: np.ndarray | None = None,
 ) -> Fit:
     """The global minimum over the law's grid of starts, or over those given [S, F]; columns are in
-    their own units, loss (or what else the law describes) in its own.
+    their own units; `loss` is the response of the law, in its unit.
 
     All starts descend on at most SCREENING_POINTS points; the best POLISHED_STARTS of them then
     converge to full precision on all points, and `reached` counts those that end in the lowest
@@ -204,8 +204,8 @@ def resample_residuals(
     run.
 
     Keeps the design of a small ladder, where drawing runs would often drop a whole budget. The
-    noise of a draw is scaled by sqrt(dof / chi2_dof): the residuals of few runs do not tell their
-    own spread, hence Student's t.
+    noise of a draw is scaled by sqrt(dof / chi2_dof): the residuals of few runs hardly determine
+    their spread, hence Student's t.
     """
     count, which = numbered(runs)
     law = fitted.sample.log_loss - fitted.residuals

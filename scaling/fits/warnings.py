@@ -140,7 +140,7 @@ def critical_batch(points: Points) -> np.ndarray:
     """The estimated critical batch at every run's final loss, in the run's own tokens.
 
     Where bits per byte are known, loss and batch are converted by bytes to those of the published
-    fit; else the loss is taken as if its tokens were those.
+    fit; elsewhere the loss is taken as if its tokens were those.
 
     """
     bits = points.fact("bits_per_byte")

@@ -48,7 +48,7 @@ class Law:
         roles = (*(self.split or ()), *((self.floor,) if self.floor else ()))
         unknown = [name for name in (*roles, *self.fixed) if name not in self.names]
         if unknown:
-            raise ValueError(f"law {self.name}: {', '.join(unknown)} is none of its constants")
+            raise ValueError(f"law {self.name}: {', '.join(unknown)} is not one of its constants")
         if self.split and (self.response != "loss" or not {"params", "tokens"} <= set(self.inputs)):
             raise ValueError(
                 f"law {self.name}: a split takes a loss that depends on params, tokens"

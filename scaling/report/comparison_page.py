@@ -46,7 +46,7 @@ Comparison = dict[str, Any]
 
 
 def colour(names: Sequence[str], listed: Sequence[str], orient: str) -> alt.Color:
-    """A colour a ladder, the same in every figure; the legend lists those that are drawn."""
+    """One colour for each ladder in all figures; the legend lists those that are drawn."""
     scale = alt.Scale(domain=list(names), range=list(PALETTE[: len(names)]))
     legend = alt.Legend(title=None, orient=orient, labelLimit=320, values=list(listed))
     return alt.Color("Ladder:N", scale=scale, sort=list(names), legend=legend)
@@ -216,7 +216,7 @@ def warned(compared: Comparison) -> str:
 
 
 def cards(compared: Comparison) -> str:
-    """A multiplier a pair, and whether it is significant."""
+    """The multiplier of each pair, and whether it is significant."""
     blocks = []
     for pair in compared["pairs"]:
         title = f"{pair['other']} against {pair['baseline']}"
@@ -232,7 +232,7 @@ def cards(compared: Comparison) -> str:
 
 
 def table(compared: Comparison) -> str:
-    """One row a ladder."""
+    """One row for each ladder."""
     rows = []
     for part in compared["ladders"]:
         c, reach = part["flops"], part["reach"]
@@ -251,7 +251,7 @@ def table(compared: Comparison) -> str:
 
 
 def pairs(compared: Comparison) -> str:
-    """One row a pair: the multiplier by either method, and whether it grows."""
+    """One row for each pair: the multiplier by either method, and whether it grows."""
     rows = []
     for pair in compared["pairs"]:
         if "reason" in pair:

@@ -103,7 +103,7 @@ def key(m: Law) -> dict[str, Any]:
 
 
 def isoflop(points: Points, law: Law) -> Figure | None:
-    """Loss against size, one parabola a budget."""
+    """Loss against size, with one parabola for each budget."""
     minima = law["isoflop"]["minima"]
     row_of = {str(name): i for i, name in enumerate(points.run)}
     budgets = [m for m in minima if m["sizes"] >= 3]
@@ -144,7 +144,7 @@ def isoflop(points: Points, law: Law) -> Figure | None:
 
 
 def budget_color(named: Rows) -> alt.Color:
-    """A colour a budget, dark for much compute; a continuous scale where there are many."""
+    """One colour for each budget, dark for much compute; a continuous scale where there are many."""
     if len(named) > NAMED_BUDGETS:
         return log_color("Compute", np.array([m["flops"] for m in named]), "FLOPs", power_of_ten)
     order = [m["Budget"] for m in named]
@@ -266,7 +266,7 @@ def frontier(points: Points, law: Law) -> Figure | None:
 
 
 def held_out(law: Law) -> Rows:
-    """One row a held-out run or registered prediction; the registered ones come first."""
+    """One row for each registered prediction or, without any, for each held-out run."""
     part = law["holdout"]
     entries = part["registered"] or part["runs"]
     rows = []

@@ -175,7 +175,7 @@ def figure_block(figure: Any) -> str:
 
 
 def trials(points: Points) -> str:
-    """One row a run."""
+    """One row for each run and baseline."""
     names = [
         "run",
         "N",

@@ -46,9 +46,9 @@ def test_the_page_lies_where_out_says(tmp_path, paths, capsys):
     assert main(["compare", *paths, QUICK, names, f"--out={tmp_path / 'page'}"]) == 0
     assert "new needs" in capsys.readouterr().out
     page = (tmp_path / "page" / "index.html").read_text()
-    told = json.loads((tmp_path / "page" / "comparison.json").read_text())
-    assert "new against old" in page and told["made"]["command"] in page
-    second = told["pairs"][0]["second_opinion"]
+    compared = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    assert "new against old" in page and compared["made"]["command"] in page
+    second = compared["pairs"][0]["second_opinion"]
     assert f"{second['value']:.3f} <small>[{second['lo']:.3f}" in page
 
 
@@ -92,6 +92,6 @@ def test_places_that_cannot_be_written_are_one_line(tmp_path, paths, capsys):
         assert error.count("\n") == 1
 
 
-def test_eight_ladders_cannot_be_told_apart(paths, capsys):
+def test_eight_ladders_have_no_colours(paths, capsys):
     assert main(["compare", *[paths[1]] * 8, "--draws=0"]) == 2
     assert "8 ladders: at most 7" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def ladder():
     return points.select(~points.holdout), points.select(points.holdout)
 
 
-def told(path):
+def read(path):
     return json.loads(path.read_text())
 
 
@@ -30,17 +30,17 @@ def test_a_folder_of_runs_from_prediction_to_outcome(tmp_path, ladder, capsys):
     size = [f"--params={coming.params[0]}", f"--tokens={coming.tokens[0]}"]
     assert main(["predict", f"--runs={runs}", *size, "--run=sim-018", *QUICK]) == 0
     before = (runs / "prediction.json").read_bytes()
-    record = told(runs / "prediction.json")
+    record = read(runs / "prediction.json")
     assert record["target"]["flops"] == pytest.approx(6 * coming.params[0] * coming.tokens[0])
     assert record["loss"]["lo"] < record["loss"]["value"] < record["loss"]["hi"]
     assert len(record["points"]["sha256"]) == 64 and record["made"].startswith("20")
     assert main(["fit", f"--runs={runs}", f"--json={tmp_path / 'a.json'}", *QUICK]) == 0
-    assert told(tmp_path / "a.json")["holdout"]["registered"][0]["outcome"] is None
+    assert read(tmp_path / "a.json")["holdout"]["registered"][0]["outcome"] is None
 
     write_runs(runs, coming)
     capsys.readouterr()
     assert main(["fit", f"--runs={runs}", f"--json={tmp_path / 'b.json'}", *QUICK]) == 0
-    judged = told(tmp_path / "b.json")["holdout"]["registered"][0]
+    judged = read(tmp_path / "b.json")["holdout"]["registered"][0]
     assert judged["outcome"] == coming.loss[0]
     assert judged["error"] == pytest.approx(coming.loss[0] / record["loss"]["value"] - 1)
     assert "for sim-018" in capsys.readouterr().out
@@ -61,9 +61,9 @@ def test_a_table_knows_the_run_by_its_size(tmp_path, ladder, capsys):
     assert "parameters on" in capsys.readouterr().out
     table.write_text(to_csv(simulate()))
     assert main(["fit", f"--table={table}", out, *QUICK]) == 0
-    judged = told(tmp_path / "law.json")["holdout"]["registered"][0]
+    judged = read(tmp_path / "law.json")["holdout"]["registered"][0]
     assert judged["target"]["run"] == "sim-018" and judged["outcome"] == coming.loss[0]
-    assert path.read_bytes() == before and told(path)["target"]["run"] is None
+    assert path.read_bytes() == before and read(path)["target"]["run"] is None
 
 
 def test_out_is_found_again_by_its_name(tmp_path, ladder):
@@ -75,9 +75,9 @@ def test_out_is_found_again_by_its_name(tmp_path, ladder):
     assert main(["predict", f"--table={table}", *size, f"--out={out}", *QUICK]) == 0
     argv = ["fit", f"--table={table}", f"--json={tmp_path / 'law.json'}", *QUICK]
     assert main(argv) == 0
-    assert told(tmp_path / "law.json")["holdout"]["registered"] == []
+    assert read(tmp_path / "law.json")["holdout"]["registered"] == []
     assert main([*argv, f"--prediction={out}"]) == 0
-    assert len(told(tmp_path / "law.json")["holdout"]["registered"]) == 1
+    assert len(read(tmp_path / "law.json")["holdout"]["registered"]) == 1
 
 
 def test_other_points_make_another_file(tmp_path, ladder):

@@ -85,7 +85,7 @@ def test_the_rule_follows_the_width_only_where_the_best_rate_does(slope):
         assert rule.rate(width) == pytest.approx(0.02 * (width / 30) ** slope, rel=0.2)
 
 
-def test_the_level_of_the_rate_is_the_largest_budgets_and_both_are_told():
+def test_the_level_of_the_rate_is_the_largest_budgets_and_both_are_kept():
     low, high = pilot(budgets=PILOT[:1], best=0.03), pilot(budgets=PILOT[1:], best=0.015)
     names = vars(low)
     both = Trials(**{name: np.concatenate([vars(low)[name], vars(high)[name]]) for name in names})

@@ -136,7 +136,7 @@ def test_the_loss_interval_holds_a_runs_noise(fitted):
     assert wide["hi"] - wide["lo"] > 1.5 * (quiet["hi"] - quiet["lo"])
 
 
-def test_both_approaches_are_told(fitted):
+def test_both_approaches_are_there(fitted):
     planned = plan(fitted, ("flops", 1e13))
     other = planned["second_opinion"]
     assert other["params"]["lo"] < other["params"]["value"] < other["params"]["hi"]

@@ -1,4 +1,4 @@
-"""Tests of foretold precision against ladders that are simulated and fitted one by one."""
+"""Tests of predicted precision against ladders that are simulated and fitted one by one."""
 
 import numpy as np
 import pytest
@@ -31,24 +31,24 @@ def repeated():
     return {name: width(np.array(values)) for name, values in found.items()}
 
 
-def foretold(noise=NOISE, budgets=BUDGETS, sizes=6, span=4.0):
+def predicted(noise=NOISE, budgets=BUDGETS, sizes=6, span=4.0):
     design = ladder(THETA, budgets, sizes, span, 3 * budgets[-1])
     return precision(THETA[None], noise, 10, design)["widths"]
 
 
-def ratios(repeated, told):
-    return np.array([told[name]["value"] / repeated[name] for name in MEASURED])
+def ratios(repeated, widths):
+    return np.array([widths[name]["value"] / repeated[name] for name in MEASURED])
 
 
 def test_widths_are_those_of_independent_repetition(repeated):
-    assert ratios(repeated, foretold()) == pytest.approx(1, rel=TOLERANCE)
+    assert ratios(repeated, predicted()) == pytest.approx(1, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize(
     "other", [{"noise": 2 * NOISE}, {"sizes": 24}, {"budgets": (1e12, 1e13, 1e14)}]
 )
 def test_widths_of_another_noise_or_design_are_not(repeated, other):
-    off = np.abs(np.log(ratios(repeated, foretold(**other))))
+    off = np.abs(np.log(ratios(repeated, predicted(**other))))
     assert (off > np.log(1 + TOLERANCE)).sum() >= 4 and off.max() > np.log(1.5)
 
 

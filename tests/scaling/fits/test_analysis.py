@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.design.prediction import read_predictions, write_prediction
 from scaling.fits.analysis import analyse
 from scaling.fits.parametric import fit_parametric
 from scaling.fits.warnings import critical_batch
@@ -17,7 +16,6 @@ from scaling.table import ARRAYS, fitted_rows
 from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss, write_runs
 
 QUICK = Settings(draws=40)  # too few for the intervals of the sensitivity table, which take time
-TARGET = {"run": "sim-018", "params": 127e3, "tokens": 4e7, "flops": 3e13}
 
 
 def kept(points):
@@ -187,13 +185,13 @@ def test_conventions_move_the_exponent(law):
 )
 def test_warnings_follow_the_facts(tmp_path, law, code, changes):
     points = simulate()
-    told = {"warmup_steps": 1, "steps": 1000, "total_steps": 1000, "epochs_of_data": 0.5}
+    usual = {"warmup_steps": 1, "steps": 1000, "total_steps": 1000, "epochs_of_data": 0.5}
     good, bad = (
         {
             w["code"]
             for w in analyse(replace(points, facts=(facts,) * len(points)), QUICK)["warnings"]
         }
-        for facts in (told, told | changes)
+        for facts in (usual, usual | changes)
     )
     assert code in bad and code not in good
 
@@ -244,18 +242,20 @@ def test_warnings_follow_the_points(code, unwarned):
     assert code not in unwarned and code in codes(WARNED[code](GOOD))
 
 
-def test_too_few_sizes_in_a_budget_are_told_beside_good_budgets():
+def test_too_few_sizes_in_a_budget_are_named_beside_good_budgets():
     thin = GOOD.select((GOOD.flops < 5e13) | (np.arange(len(GOOD)) % 2 == 0))
-    told = codes(thin)["edge"]
-    assert told.startswith("1 budgets left out: C = 1e+14: 3 sizes, and a minimum takes at least 4")
+    message = codes(thin)["edge"]
+    assert message.startswith(
+        "1 budgets left out: C = 1e+14: 3 sizes, and a minimum takes at least 4"
+    )
 
 
 def test_a_frontier_through_three_minima_is_doubted_and_its_floor_has_no_absurd_bound():
     law = analyse(simulate(seed=1, held_out=0), QUICK)
-    told = {w["code"]: w["message"] for w in law["warnings"]}
-    assert "passes through them all" in told["freedom"]
+    messages = {w["code"]: w["message"] for w in law["warnings"]}
+    assert "passes through them all" in messages["freedom"]
     e = law["frontier"]["E"]
-    assert e["lo"] == 0 and "E in [0, " in told["frontier_floor"]
+    assert e["lo"] == 0 and "E in [0, " in messages["frontier_floor"]
     wide = simulate(0.001, budgets=tuple(np.geomspace(1e11, 1e16, 7)), held_out=0)
     assert not codes(wide).keys() & {"freedom", "frontier_floor"}
 
@@ -290,13 +290,13 @@ def test_a_best_learning_rate_at_the_edge_is_named(rates, warned):
         loss=three.loss * lower,
         facts=tuple({"learning_rate": rate} for rate in rates * len(one)),
     )
-    told = analyse(points, QUICK)
-    found = [w for w in told["warnings"] if w["code"] == "learning_rate_edge"]
+    law = analyse(points, QUICK)
+    found = [w for w in law["warnings"] if w["code"] == "learning_rate_edge"]
     assert bool(found) == warned
     assert not warned or "highest tried (0.004) at 18 sizes" in found[0]["message"]
-    assert told["points"]["n"] == 18 and told["points"]["untuned"] == 36
+    assert law["points"]["n"] == 18 and law["points"]["untuned"] == 36
     alone = analyse(one, QUICK)["parametric"]
-    assert told["parametric"]["E"]["value"] == pytest.approx(alone["E"]["value"], rel=1e-9)
+    assert law["parametric"]["E"]["value"] == pytest.approx(alone["E"]["value"], rel=1e-9)
 
 
 def test_seeds_of_one_learning_rate_all_count():
@@ -308,8 +308,8 @@ def test_seeds_of_one_learning_rate_all_count():
         run=np.array([f"r{i}" for i in range(len(two))]),
         facts=tuple({"learning_rate": 1e-3, "seed": i % 2} for i in range(len(two))),
     )
-    told = analyse(points, QUICK)
-    assert (told["points"]["n"], told["points"]["untuned"]) == (36, 0)
+    law = analyse(points, QUICK)
+    assert (law["points"]["n"], law["points"]["untuned"]) == (36, 0)
 
 
 def test_a_biased_grid_and_decaying_curves_are_named(law):
@@ -320,20 +320,20 @@ def test_a_biased_grid_and_decaying_curves_are_named(law):
     n = base.params * 0.1
     wide = replace(base, params=n, tokens=base.flops / 6 / n)
     wide = replace(wide, loss=true_loss(wide.params, wide.tokens))
-    told = analyse(wide, replace(QUICK, window=11))
-    assert max(told["isoflop"]["grid_bias"]["params"]) > 0.2
-    assert "grid_bias" in {w["code"] for w in told["warnings"]}
+    found = analyse(wide, replace(QUICK, window=11))
+    assert max(found["isoflop"]["grid_bias"]["params"]) > 0.2
+    assert "grid_bias" in {w["code"] for w in found["warnings"]}
 
 
 def test_the_optimum_is_the_laws_with_intervals_that_widen():
-    told = analyse(simulate(), QUICK)["optimum"]
-    for row in told:
+    rows = analyse(simulate(), QUICK)["optimum"]
+    for row in rows:
         n = best_params(row["flops"])
         assert row["params"]["value"] == pytest.approx(n, rel=0.25)
         assert row["tokens_per_param"]["value"] == pytest.approx(
             row["tokens"]["value"] / row["params"]["value"]
         )
-    wide = [np.log(row["loss"]["hi"] / row["loss"]["lo"]) for row in told]
+    wide = [np.log(row["loss"]["hi"] / row["loss"]["lo"]) for row in rows]
     assert wide[0] < wide[1] < wide[2]
 
 
@@ -348,59 +348,3 @@ def test_collinear_designs_are_named():
     codes = {w["code"] for w in analyse(points, QUICK)["warnings"]}
     assert "collinear" in codes
     assert "collinear" not in {w["code"] for w in analyse(simulate(), QUICK)["warnings"]}
-
-
-def test_a_prediction_is_written_once(tmp_path):
-    path, points = tmp_path / "prediction.json", simulate()
-    first = write_prediction(path, points, TARGET, QUICK)
-    before = path.read_bytes()
-    again = write_prediction(path, points, TARGET, Settings(draws=50))
-    assert path.read_bytes() == before
-    assert (again["made"], again["loss"]) == (first["made"], first["loss"])
-    assert [p.name for p in tmp_path.iterdir()] == ["prediction.json"]
-    assert first["target"] == TARGET
-    assert first["loss"]["lo"] < first["loss"]["value"] < first["loss"]["hi"]
-
-
-def test_other_points_make_another_prediction(tmp_path):
-    path, points = tmp_path / "prediction.json", simulate()
-    write_prediction(path, points, TARGET, QUICK)
-    before = path.read_bytes()
-    fewer = points.select(np.arange(len(points)) != 3)
-    record = write_prediction(path, fewer, TARGET, QUICK)
-    assert record["path"].endswith("prediction-2.json")
-    assert path.read_bytes() == before
-    assert [r["path"] for r in read_predictions(tmp_path)] == [str(path), record["path"]]
-    assert write_prediction(path, fewer, TARGET, QUICK)["path"] == record["path"]
-
-
-def test_a_prediction_is_judged_at_the_length_that_it_was_made_for(tmp_path):
-    """The run was evaluated on its way too, and those rows come first."""
-    points = simulate(held_out=20.0)
-    held = np.flatnonzero(points.holdout)
-    target = {"run": str(points.run[held[0]])}
-    target |= {name: float(getattr(points, name)[held[0]]) for name in ("params", "tokens")}
-    record = write_prediction(tmp_path / "p.json", points, target, QUICK)
-    rows = np.concatenate([held, held, np.arange(len(points))])
-    early = replace(points, **{name: getattr(points, name)[rows] for name in ARRAYS})
-    for row, share in enumerate((0.2, 0.5)):
-        early.tokens[row] *= share
-        early.loss[row] *= 2
-    judged = analyse(early, QUICK, [record])["holdout"]["registered"][0]
-    assert judged["outcome"] == points.loss[held[0]]
-    assert judged["extrapolated"] and judged["extrapolation"] > 10
-
-
-def test_the_outcome_joins_law_json_and_leaves_the_prediction(tmp_path):
-    points = simulate()
-    folder = write_runs(tmp_path / "runs", points)
-    held = points.select(points.holdout)
-    target = TARGET | {"params": float(held.params[0]), "tokens": float(held.tokens[0])}
-    path = folder / "prediction.json"
-    record = write_prediction(path, points, target, QUICK)
-    before = path.read_bytes()
-    law = analyse(read_runs(folder), QUICK, read_predictions(folder))
-    judged = law["holdout"]["registered"][0]
-    assert judged["outcome"] == held.loss[0]
-    assert judged["error"] == pytest.approx(held.loss[0] / record["loss"]["value"] - 1)
-    assert path.read_bytes() == before

@@ -122,9 +122,9 @@ def test_the_bias_of_a_lopsided_grid_is_what_it_does_to_the_minima(shift):
     points = replace(points, loss=true_loss(points.params, points.tokens))
     found = isoflop(points, window=11)
     error = found.array("log_params") - np.log(best_params(np.array(BUDGETS)))
-    told = bias(points, found, lambda p: true_loss(p.params, p.tokens), 11)
-    assert np.array(told["shifts"]) == pytest.approx(error, abs=2e-3)
-    assert np.abs(error).max() > 0.1 and abs(told["a"]) > 0.02
+    found_bias = bias(points, found, lambda p: true_loss(p.params, p.tokens), 11)
+    assert np.array(found_bias["shifts"]) == pytest.approx(error, abs=2e-3)
+    assert np.abs(error).max() > 0.1 and abs(found_bias["a"]) > 0.02
     narrow = simulate(noise=0, sizes=9, span=1.5, held_out=0)
     small = bias(narrow, isoflop(narrow), lambda p: true_loss(p.params, p.tokens))
     assert np.abs(small["shifts"]).max() < 0.01

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from launch.errors import BadInput
-from launch.verbs.fit import SETTINGS, main
+from launch.verbs.fit import SETTINGS, fit_runs, main
 from scaling.fits.analysis import analyse
 from scaling.settings import Settings
 from scaling.csv_file import read_csv, to_csv
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
+    folder = tmp_path_factory.mktemp("fit")
     runs = write_runs(folder / "runs", simulate())
     flags = [f"--runs={runs}", f"--out={folder / 'report'}", f"--json={folder / 'law.json'}"]
     assert main([*flags, "--draws=100"]) == 0
@@ -81,10 +81,10 @@ def test_hovering_reads_every_run(report):
     page = (report / "index.html").read_text()
     specs = json.loads(re.search(r"const specs = (.*);\n", page).group(1).replace("<\\/", "</"))
     rows = [row for layer in specs["frontier"]["layer"] for row in layer["data"]["values"]]
-    told = {row["Run"]: row["Loss"] for row in rows if row.get("Series") == "runs"}
+    shown = {row["Run"]: row["Loss"] for row in rows if row.get("Series") == "runs"}
     points = read_csv(report / "points.csv")
     fitted = points.select(~points.holdout)
-    assert told == dict(zip(fitted.run, fitted.loss, strict=True))
+    assert shown == dict(zip(fitted.run, fitted.loss, strict=True))
     assert "tooltip" in json.dumps(specs["frontier"])
 
 
@@ -114,7 +114,7 @@ def test_a_table_that_supports_no_law_still_gets_its_page_and_exit_code_2(tmp_pa
 
 @pytest.mark.parametrize("unit", ["bits", "nats"])
 def test_losses_in_bits_are_refused_unless_said_to_be_either(chinchilla, tmp_path, unit):
-    """The published runs in bits: refused by default, converted or believed when told."""
+    """The published runs in bits: refused by default, converted or believed when said to be."""
     bits = replace(chinchilla, loss=chinchilla.loss / np.log(2))
     path, out = tmp_path / "p.csv", tmp_path / "law.json"
     path.write_text(to_csv(bits))
@@ -125,7 +125,7 @@ def test_losses_in_bits_are_refused_unless_said_to_be_either(chinchilla, tmp_pat
     assert e == pytest.approx(1.817218 / {"bits": 1, "nats": np.log(2)}[unit], rel=1e-4)
 
 
-def test_the_published_study_in_one_command(chinchilla_all, tmp_path):
+def test_the_published_fit_in_one_command(chinchilla_all, tmp_path):
     """All 245 rows and --drop_worst=5: the 240 of the paper, draws and all."""
     (tmp_path / "p.csv").write_text(to_csv(chinchilla_all))
     out = tmp_path / "law.json"
@@ -207,6 +207,21 @@ def test_bad_input_is_one_line(tmp_path, flags, message):
     with pytest.raises(BadInput, match=re.escape(message)) as caught:
         main([table if flag == "--table=TABLE" else flag for flag in flags])
     assert "\n" not in str(caught.value)
+
+
+def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys):
+    """What a sweep calls at its end: the same law.json, report and text as the verb's."""
+    runs = write_runs(tmp_path / "runs", simulate())
+    law = fit_runs(runs, tmp_path / "called")
+    called = capsys.readouterr().out
+    assert main([f"--runs={runs}", f"--out={tmp_path / 'asked'}"]) == 0
+    asked = json.loads((tmp_path / "asked" / "law.json").read_text())
+    command = law.pop("made")["command"]
+    assert command == asked.pop("made")["command"].replace("asked", "called")
+    assert json.loads(json.dumps(law)) == asked
+    assert called == capsys.readouterr().out.replace("asked", "called")
+    with pytest.raises(BadInput, match="holds no"):
+        fit_runs(tmp_path / "none", tmp_path / "out")
 
 
 def test_holdout_rules(tmp_path):

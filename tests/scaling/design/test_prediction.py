@@ -1,0 +1,72 @@
+"""Tests of predictions on file: written once, never changed, judged when the run is there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from scaling.design.prediction import read_predictions, write_prediction
+from scaling.fits.analysis import analyse
+from scaling.runs import read_runs
+from scaling.settings import Settings
+from scaling.table import ARRAYS
+from tests.scaling.ladder import simulate, write_runs
+
+QUICK = Settings(draws=40)
+TARGET = {"run": "sim-018", "params": 127e3, "tokens": 4e7, "flops": 3e13}
+
+
+def test_a_prediction_is_written_once(tmp_path):
+    path, points = tmp_path / "prediction.json", simulate()
+    first = write_prediction(path, points, TARGET, QUICK)
+    before = path.read_bytes()
+    again = write_prediction(path, points, TARGET, Settings(draws=50))
+    assert path.read_bytes() == before
+    assert (again["made"], again["loss"]) == (first["made"], first["loss"])
+    assert [p.name for p in tmp_path.iterdir()] == ["prediction.json"]
+    assert first["target"] == TARGET
+    assert first["loss"]["lo"] < first["loss"]["value"] < first["loss"]["hi"]
+
+
+def test_other_points_make_another_prediction(tmp_path):
+    path, points = tmp_path / "prediction.json", simulate()
+    write_prediction(path, points, TARGET, QUICK)
+    before = path.read_bytes()
+    fewer = points.select(np.arange(len(points)) != 3)
+    record = write_prediction(path, fewer, TARGET, QUICK)
+    assert record["path"].endswith("prediction-2.json")
+    assert path.read_bytes() == before
+    assert [r["path"] for r in read_predictions(tmp_path)] == [str(path), record["path"]]
+    assert write_prediction(path, fewer, TARGET, QUICK)["path"] == record["path"]
+
+
+def test_a_prediction_is_judged_at_the_length_that_it_was_made_for(tmp_path):
+    """The run was evaluated on its way too, and those rows come first."""
+    points = simulate(held_out=20.0)
+    held = np.flatnonzero(points.holdout)
+    target = {"run": str(points.run[held[0]])}
+    target |= {name: float(getattr(points, name)[held[0]]) for name in ("params", "tokens")}
+    record = write_prediction(tmp_path / "p.json", points, target, QUICK)
+    rows = np.concatenate([held, held, np.arange(len(points))])
+    early = replace(points, **{name: getattr(points, name)[rows] for name in ARRAYS})
+    for row, share in enumerate((0.2, 0.5)):
+        early.tokens[row] *= share
+        early.loss[row] *= 2
+    judged = analyse(early, QUICK, [record])["holdout"]["registered"][0]
+    assert judged["outcome"] == points.loss[held[0]]
+    assert judged["extrapolated"] and judged["extrapolation"] > 10
+
+
+def test_the_outcome_joins_law_json_and_leaves_the_prediction(tmp_path):
+    points = simulate()
+    folder = write_runs(tmp_path / "runs", points)
+    held = points.select(points.holdout)
+    target = TARGET | {"params": float(held.params[0]), "tokens": float(held.tokens[0])}
+    path = folder / "prediction.json"
+    record = write_prediction(path, points, target, QUICK)
+    before = path.read_bytes()
+    law = analyse(read_runs(folder), QUICK, read_predictions(folder))
+    judged = law["holdout"]["registered"][0]
+    assert judged["outcome"] == held.loss[0]
+    assert judged["error"] == pytest.approx(held.loss[0] / record["loss"]["value"] - 1)
+    assert path.read_bytes() == before
