@@ -51,7 +51,8 @@ class PilotPlan:
     def planned(self, folder: Path) -> expand.Plan:
         """The sweep of the pilot's own trials, whose file is written to `folder`."""
         doc = f"Pilot of {self.values.config}, written by isoflop pilot.  Unmeasured."
-        return expand.plan(str(self.write(folder / "pilot_trials.json", doc, self.trials)), {})
+        spec = str(self.write(folder / "pilot_trials.json", doc, self.trials))
+        return expand.plan(spec, {}, Path(self.values.workdir) / "trials")
 
     def rates(self) -> list[float]:
         """The learning rates that are tried at every size first."""
