@@ -187,7 +187,7 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
 def rolled_out(cfg: StepConfig, state: TrainState, batches: Batch) -> Batch:
     """The batch [1, B, ...] of one step that the objective makes from data and the parameters."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    key = jax.random.fold_in(jax.random.key(state.seed ^ ROLLOUT), state.step)
+    key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(ROLLOUT)), state.step)
     batch = jax.tree.map(lambda x: x[0], batches)
     batch = objective.rollout(family, state.params, state.frozen, cfg, batch, key)
     return jax.tree.map(lambda x: x[None], batch)

@@ -179,7 +179,13 @@ def _model(config: ConfigDict, vocab_size: int) -> tuple[families.Family, Any]:
 
 def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> None:
     """ValueError where the objective or the optimiser cannot do what the config asks for."""
-    objectives.find(config.objective.name).configure(config)
+    objective = objectives.find(config.objective.name)
+    objective.configure(config)
+    if hasattr(objective, "rollout") and config.train.chunk > 1:
+        raise ValueError(
+            f"train.chunk={config.train.chunk}, but objective.name={config.objective.name!r} makes "
+            "the batch of each step from the parameters before it; use 0"
+        )
     if hasattr(family, "update_scales"):
         family.update_scales(cfg, config.optimizer.name)
     if config.optimizer.name == "muon" and not hasattr(family, "MATRICES"):

@@ -1,0 +1,266 @@
+"""Families, objectives and batches that the project does not know go through all of it.
+
+tests/launch/toy.py registers them; no other file names them.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from launch.runners import RUNNERS
+from launch.trial import run as trial
+from launch.trial.resolve import check_fit, prepare, resolve, resolve_sizes
+from launch.trial.start import hash_of
+from launch.verbs import fit, sweep
+from model.families import FAMILIES
+from tests.launch import toy
+from tests.launch.inline import Inline
+from train.ahead_of_time.compiled import abstract_chunk
+from train.checkpoint import restore_params
+from train.objectives import OBJECTIVES
+from train.parallel.sharding import make_mesh
+
+ROOT = Path(__file__).resolve().parents[3]
+EIGHT = "--xla_force_host_platform_device_count=8"
+
+
+@pytest.fixture(scope="module")
+def home(text_folder) -> Path:
+    return text_folder
+
+
+def result(workdir: Path) -> dict:
+    return json.loads((workdir / "result.json").read_text())
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in open(workdir / "metrics.jsonl")]
+
+
+def params(workdir: Path) -> dict:
+    return restore_params(workdir / "checkpoints")[0]
+
+
+def run(home: Path, name: str, **keys) -> dict:
+    assert trial.run(toy.config(home, **keys), home / name) == 0
+    return result(home / name)
+
+
+def process(home: Path, name: str, *keys: str, xla_flags: str = "") -> int:
+    environment = os.environ | ({"XLA_FLAGS": xla_flags} if xla_flags else {})
+    command = [sys.executable, "-m", "tests.launch.toy", str(home / name), *keys]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode
+
+
+@pytest.fixture(scope="module")
+def whole(home) -> Path:
+    """An uninterrupted trial of the toy family under the toy objective."""
+    run(home, "whole")
+    return home / "whole"
+
+
+def test_it_trains_and_its_result_has_its_own_counts_and_metrics(whole):
+    told = result(whole)
+    assert (told["family"], told["objective"], told["status"]) == ("bag", "focal", "done")
+    assert told["params"] == {"embedding": 256 * 16, "head": 256 * 16}
+    assert told["flops"]["6nd"] == 6 * sum(told["params"].values()) * told["tokens"]
+    assert set(told["metrics"]) == {"loss", "bits_per_byte", "accuracy"}
+    assert told["metrics"]["accuracy"]["better"] == "higher"
+    assert 0 < told["metrics"]["accuracy"]["value"] < 1 and told["metrics"]["accuracy"]["se"] > 0
+    trained = [row for row in rows(whole) if "loss" in row]
+    assert all(0 < row["confidence"] < 1 for row in trained)
+    assert trained[-1]["loss"] < trained[0]["loss"] - 0.3
+    assert [row["step"] for row in rows(whole) if "eval_accuracy" in row] == [6, 12, 18, 24]
+
+
+@pytest.mark.parametrize("objective", ["focal", "own_samples"])
+def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, objective):
+    """Batches that the objective makes from its parameters resume like any other."""
+    straight, keys = whole, {"objective.name": objective}
+    if objective == "own_samples":
+        keys["train.chunk"] = "0"  # one step, for the next batch needs its outcome
+        run(home, "straight", **keys)
+        straight = home / "straight"
+    name = f"killed-{objective}"
+    assert process(home, name, *(f"{k}={v}" for k, v in keys.items()), "kill_at=8") == -9
+    assert not (home / name / "result.json").exists()
+    run(home, name, **keys)
+    assert hash_of(params(home / name)) == hash_of(params(straight))
+    assert [r["loss"] for r in rows(home / name) if "loss" in r] == [
+        r["loss"] for r in rows(straight) if "loss" in r
+    ]
+    if objective != "focal":  # control: the rollout does change the batches
+        assert hash_of(params(straight)) != hash_of(params(whole))
+
+
+def test_batches_made_from_parameters_are_made_for_one_step_at_a_time(home, capsys):
+    keys = {"objective.name": "own_samples", "train.chunk": "2"}
+    assert trial.run(toy.config(home, **keys), home / "ahead") == 2
+    assert "train.chunk=2, but objective.name='own_samples' makes" in capsys.readouterr().err
+
+
+def test_on_eight_devices_it_is_the_same_trial(home, whole):
+    assert process(home, "eight", xla_flags=EIGHT) == 0
+    assert result(home / "eight")["devices"] == 8
+    assert result(home / "eight")["id"] == result(whole)["id"]
+    assert result(home / "eight")["eval_loss"] == pytest.approx(
+        result(whole)["eval_loss"], abs=1e-5
+    )
+    other = result(whole)["train_loss"] - result(home / "eight")["train_loss"]
+    assert abs(other) < 1e-5
+    assert process(home, "seed", "seed=1", xla_flags=EIGHT) == 0  # control
+    assert abs(result(home / "seed")["eval_loss"] - result(whole)["eval_loss"]) > 1e-4
+
+
+SWEEP = """
+from tests.launch import toy
+from pathlib import Path
+
+def get_config(arg=None):
+    return toy.config(Path({home!r}), **{{"train.batch_size": "64"}})
+
+def get_sweep(config):
+    return [
+        {{"name": f"d{{d}}", "model.d_model": d, "train.duration": f"{{steps}} steps"}}
+        for d in (4, 8, 16) for steps in (12, 24, 48)
+    ] + [{{"name": "decoder", "model.family": "decoder", "model.n_layers": 1, "model.n_heads": 2}},
+         {{"name": "counted", "model.family": "ngram", "model.order": 3,
+           "objective.name": "next_token"}}]
+"""
+
+
+def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys):
+    monkeypatch.setitem(RUNNERS, "inline", Inline())
+    (home / "sweep.py").write_text(SWEEP.format(home=str(home)))
+    flags = [f"--config={home}/sweep.py", f"--workdir={home}/sweep", "--on=inline", "--nofit"]
+    assert sweep.main(flags) == 0
+    # The decoder keeps the keys that it shares with the toy; the others are dropped by name.
+    assert "model.family=ngram has no d_model" not in capsys.readouterr().err
+    results = {
+        path.parent.name: json.loads(path.read_text()) for path in home.glob("sweep/*/result.json")
+    }
+    assert len(results) == 11
+    families = sorted(one["family"] for one in results.values())
+    assert families == ["bag"] * 9 + ["decoder", "ngram"]
+    counted = next(one for one in results.values() if one["counted"])
+    assert set(counted["params"]) == {"1-grams", "2-grams", "3-grams"}
+    assert sweep.main(flags) == 0  # done: a no-op
+    law = home / "law.json"
+    assert (
+        fit.main([f"--runs={home}/sweep", "--law=tokens_only", "--draws=20", f"--json={law}"]) == 0
+    )
+    found = json.loads(law.read_text())
+    assert found["points"]["runs"] == 10 and found["parametric"]["n"] == 10
+    assert [line["family"] for line in found["baselines"]] == ["ngram"]
+    assert "bag" in capsys.readouterr().out  # a warning: two families fitted as one
+
+
+def test_it_is_stacked(home):
+    from launch.sweep.groups import run as run_group
+
+    trials = [
+        (toy.config(home, **{"seed": str(seed), "name": f"lane{seed}"}), home / f"lane{seed}", {})
+        for seed in (0, 1)
+    ]
+    assert run_group(trials) == 0
+    alone = run(home, "alone", seed="1")
+    assert result(home / "lane1")["eval_loss"] == pytest.approx(alone["eval_loss"], abs=1e-5)
+    assert abs(result(home / "lane0")["eval_loss"] - alone["eval_loss"]) > 1e-4
+
+
+def test_its_program_is_described_without_any_data(home):
+    config = resolve_sizes(toy.config(home, **{"model.vocab_size": "256"}), 1)
+    _, state, batches, _ = abstract_chunk(
+        config, make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
+    )
+    assert batches["tokens"].shape == (2, 8, 16)
+    assert state.params["head"]["kernel"].shape == (16, 256)
+
+
+def test_it_starts_from_the_weights_of_a_run(home, whole):
+    started = run(home, "started", **{"train.init_from": str(whole), "seed": "5"})
+    assert started["parent"] == {"init_from": str(whole), "init_hash": hash_of(params(whole))}
+    first, fresh = rows(home / "started")[0], rows(whole)[0]
+    assert first["step"] == fresh["step"] and first["loss"] < fresh["loss"] - 0.2
+    assert first["learning_rate"] == fresh["learning_rate"]  # its own schedule, from the beginning
+    # The weights are part of what the trial is; where they lie is not.
+    shutil.copytree(whole, home / "moved")
+    at, dataset = {"train.init_from": str(whole)}, prepare(toy.config(home))
+    moved = resolve(toy.config(home, **{"train.init_from": str(home / "moved")}), dataset)
+    from launch.trial.identity import trial_id
+
+    assert trial_id(moved) == trial_id(resolve(toy.config(home, **at), dataset))
+    assert trial_id(moved) != trial_id(resolve(toy.config(home), dataset))
+    other = resolve(toy.config(home, **{"train.init_from": str(home / "started")}), dataset)
+    assert trial_id(moved) != trial_id(other)
+
+
+def test_weights_that_do_not_fit_are_refused(home, whole, capsys):
+    keys = {"train.init_from": str(whole), "model.d_model": "8"}
+    assert trial.run(toy.config(home, **keys), home / "narrow") == 2
+    assert (
+        "the parameter embed/embedding is (256, 16) there and (256, 8) in"
+        in capsys.readouterr().err
+    )
+    stale = {"train.init_from": str(whole), "train.init_hash": "0" * 16}
+    assert trial.run(toy.config(home, **stale), home / "stale") == 2
+    assert "have the hash" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="holds no config"):
+        toy.config(home, **{"train.init_from": str(home / "nowhere")})
+
+
+def test_frozen_parameters_are_read_and_never_updated(home, whole):
+    keys = {"objective.name": "distil", "objective.teacher": str(whole), "seed": "3"}
+    told = run(home, "student", **keys)
+    again = {key: value for key, value in keys.items() if key != "seed"}
+    assert told["eval_loss"] < 5.5 and told["objective"] == "distil"
+    saved = sorted(p.name for p in (home / "student" / "checkpoints").iterdir())
+    assert saved and "frozen" not in "".join(
+        (home / "student" / "checkpoints" / saved[-1] / "_METADATA").read_text()
+    )
+    assert (
+        process(home, "student-killed", *(f"{k}={v}" for k, v in keys.items()), "kill_at=8") == -9
+    )
+    run(home, "student-killed", **keys)
+    assert hash_of(params(home / "student-killed")) == hash_of(params(home / "student"))
+    # Another teacher is another trial.
+    dataset = prepare(toy.config(home, **again))
+    ids = {
+        json.dumps(
+            resolve(
+                toy.config(home, **again | {"objective.teacher": str(home / t)}), dataset
+            ).objective.to_dict()
+        )
+        for t in ("whole", "seed")
+    }
+    assert len(ids) == 2
+
+
+def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, monkeypatch):
+    config = toy.config(home)
+    monkeypatch.setitem(
+        FAMILIES, "bag", type(toy.BAG)(**vars(toy.BAG) | {"INPUTS": ("source", "tokens")})
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"needs the batch fields source, tokens, targets, weights; data.kind='text' has no "
+        r"source. Kinds that fit: none",
+    ):
+        check_fit(config)
+    monkeypatch.undo()
+    headless = {key: value for key, value in vars(toy.BAG).items() if key != "logits"}
+    monkeypatch.setitem(FAMILIES, "bag", type(toy.BAG)(**headless))
+    with pytest.raises(
+        ValueError, match=r"model.family='bag' has no logits. Families that fit: decoder"
+    ):
+        check_fit(config)
+    monkeypatch.undo()
+    check_fit(config)
+    assert np.all([name in OBJECTIVES for name in ("focal", "distil")])
