@@ -14,12 +14,14 @@ import jax
 import numpy as np
 import pytest
 
+from launch.__main__ import main as isoflop
 from launch.runners import RUNNERS
 from launch.trial import run as trial
 from launch.trial.resolve import check_fit, prepare, resolve, resolve_sizes
 from launch.trial.start import hash_of
 from launch.verbs import fit, sweep
 from model.families import FAMILIES
+from model.huggingface import weights
 from tests.launch import toy
 from tests.launch.inline import Inline
 from train.ahead_of_time.compiled import abstract_chunk
@@ -264,3 +266,25 @@ def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, m
     monkeypatch.undo()
     check_fit(config)
     assert np.all([name in OBJECTIVES for name in ("focal", "distil")])
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_published_weights_can_be_trained(home, converted):
+    """From a Hugging Face folder, or from the run that `isoflop convert` makes of one."""
+    folder = ROOT / "tests" / "golden" / "hf" / "llama"
+    source = folder
+    if converted:
+        source = home / "llama"
+        assert isoflop(["convert", f"--from_hf={folder}", f"--to={source}"]) == 0
+    keys = {"data.tokenizer": "chars", "train.duration": "6 steps", "optimizer.learning_rate": "0"}
+    config = toy.config(
+        home, **keys | {"model.family": "decoder", "objective.name": "next_token"},
+        **{"train.init_from": str(source), "model.d_model": "36"},
+    )  # fmt: skip
+    published, loaded = weights.load(folder)
+    assert config.model.norm == published.norm == "rmsnorm"  # the section is that of the weights
+    assert trial.run(config, home / f"tuned-{converted}") == 0
+    kept = params(home / f"tuned-{converted}")
+    assert hash_of(kept) == hash_of(jax.tree.map(np.asarray, loaded))  # a rate of 0 moves nothing
+    ids = {result(home / name)["id"] for name in ("tuned-False", f"tuned-{converted}")}
+    assert len(ids) == 1  # the same weights, wherever they lie
