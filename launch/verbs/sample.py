@@ -32,10 +32,11 @@ from launch.errors import DONE, bad_input, writing
 from launch.files import read_json, read_model, write_json
 from launch.sample_text import Continuation, describe, describe_beam, show, visible
 from launch.verbs.convert import KEPT
+from model import parameters
 from model.generation import beam, sample, speculative
 from model.generation.samplers import Sampler
-from model.transformer import parameters
 from model.transformer.config import ModelConfig
+from model.transformer.decoder import shapes
 from train.checkpoint import restore_params
 
 TOP = 5  # tokens that --show_probabilities shows at each step
@@ -233,7 +234,7 @@ def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:
     """The model of a run's last good checkpoint, and its step."""
     params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     try:
-        parameters.check(cfg, params)
+        parameters.check(shapes(cfg), params)
     except ValueError as error:
         raise ValueError(
             f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
