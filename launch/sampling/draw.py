@@ -11,10 +11,11 @@ from data.tokenizer import Tokenizer
 from launch.files import read_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
+from model import parameters
 from model.generation import sample, speculative
 from model.generation.samplers import Sampler
-from model.transformer import parameters
 from model.transformer.config import ModelConfig
+from model.transformer.decoder import shapes
 from train.checkpoint import restore_params
 
 Model = tuple[dict, ModelConfig]
@@ -82,7 +83,7 @@ def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:
     those of `cfg`."""
     params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     try:
-        parameters.check(cfg, params)
+        parameters.check(shapes(cfg), params)
     except ValueError as error:
         raise ValueError(
             f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"

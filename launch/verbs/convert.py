@@ -23,8 +23,7 @@ from data.tokenizer import Tokenizer
 from launch import flags
 from launch.errors import DONE, BadInput, bad_input
 from launch.files import read_json, read_model, write_json
-from model.huggingface import config_json as hf_config
-from model.huggingface import weights as huggingface
+from model.huggingface import config_json, weights
 from model.transformer import count
 from model.transformer.config import ModelConfig
 from model.transformer.family import PARAMETER_AXES
@@ -71,10 +70,10 @@ def main(argv: Sequence[str]) -> int:
 def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input():
-        huggingface.refuse_full(run)
-        cfg, params = huggingface.load(source, shardings if jax.device_count() > 1 else None)
+        weights.refuse_full(run)
+        cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
         tokenizer = own(source, cfg)
-    with huggingface.whole_folder(run) as folder:
+    with weights.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
             if (source / name).is_file():
@@ -85,7 +84,7 @@ def from_hf(source: Path, run: Path) -> int:
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
-    tell(run, hf_config.read_json(source)["model_type"], cfg)
+    tell(run, config_json.read_json(source)["model_type"], cfg)
     if not tokenizer:
         print(
             f"{source} has no tokenizer.model, and no tokenizer.json that could be read (it needs "
@@ -117,7 +116,7 @@ def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:
 def beginning(source: Path) -> list[int]:
     """<s>, where the checkpoint's tokenizer.model is used with one before every text."""
     about = read_json(source / "tokenizer_config.json") or {}
-    first = hf_config.read_json(source).get("bos_token_id")
+    first = config_json.read_json(source).get("bos_token_id")
     begins = about.get("add_bos_token", about.get("tokenizer_class") in BEGINNING)
     return [first] if begins and first is not None else []
 
@@ -136,18 +135,18 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
     """Writes the newest checkpoint of a run for transformers."""
     with bad_input():
         cfg = read_model(run, "from")
-        huggingface.refuse_full(target)
+        weights.refuse_full(target)
         came = read_json(run / KEPT / "config.json") or {}
         origin = came.get("model_type", "")
-        if not model_type and origin and not hf_config.misfit(cfg, origin):
+        if not model_type and origin and not config_json.misfit(cfg, origin):
             model_type = origin
-        model_type = hf_config.write(cfg, model_type)["model_type"]  # before the weights are read
+        model_type = config_json.write(cfg, model_type)["model_type"]  # before the weights are read
         extra = {key: came[key] for key in TOKEN_IDS if key in came}
         files = {p.name: p for p in (run / KEPT).glob("*") if p.name != "config.json"}
         if not came:
             extra, files = own_tokenizer(run)
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-        huggingface.save(target, cfg, params, model_type, extra, files)
+        weights.save(target, cfg, params, model_type, extra, files)
     tell(target, model_type, cfg)
     return DONE
 

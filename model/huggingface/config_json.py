@@ -1,8 +1,7 @@
-"""This file translates config.json of Hugging Face to a ModelConfig and back.
+"""Translates Hugging Face's config.json to a ModelConfig and back.
 
-Keys that the tables of `model/huggingface/name_tables.py` do not know and that might change what a
-model computes are refused. What is written is read back, so that no switch is lost
-on the way out.
+`read` refuses keys that `model/huggingface/name_tables.py` does not list, because they might change
+what the model computes. `write` reads its own output back, to be sure that it says what `cfg` says.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from model.transformer import parametrization
 from model.transformer.config import ModelConfig
 
 KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
-# Keys of ours that change no logits of a trained model in float32.
+# Our keys that do not change the logits of a trained model in float32.
 UNSEEN = (
     *("init", "init_std", "embedding_std", "dropout", "dtype"),
     *("scan_layers", "remat", "attention"),
@@ -24,7 +23,7 @@ UNSEEN = (
 
 
 def read_json(directory: Path) -> dict[str, Any]:
-    """config.json of a directory; FileNotFoundError or ValueError if there is none to read."""
+    """config.json of a directory; FileNotFoundError or ValueError if it is missing or damaged."""
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no config.json; give the folder of a model")
@@ -37,14 +36,14 @@ def read_json(directory: Path) -> dict[str, Any]:
 
 
 def family(config: dict[str, Any]) -> Family:
-    """The tables of its model_type; ValueError lists those that are supported."""
+    """The tables of the config's model_type; ValueError lists the supported ones."""
     model_type = config.get("model_type")
     if "text_config" in config:
         raise ValueError(
-            f"model_type={model_type!r} is of a model that sees images too; give its text model "
-            "alone, saved by transformers from its language_model"
+            f"model_type={model_type!r} is a model of images and text; give its text model only, "
+            "saved by transformers from its language_model"
         )
-    if model_type not in list(FAMILIES):  # which a JSON list can be looked for in
+    if model_type not in list(FAMILIES):  # a list, because JSON values need not be hashable
         raise ValueError(
             f"model_type={model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
         )
@@ -52,7 +51,7 @@ def family(config: dict[str, Any]) -> Family:
 
 
 def read(config: dict[str, Any]) -> ModelConfig:
-    """The ModelConfig of a config.json; ValueError names a key that we cannot honour."""
+    """The ModelConfig of a config.json; ValueError names a key that we do not support."""
     table = family(config)
     keys = {key: value for key, value in config.items() if key not in INERT}
     dtype = keys.pop("dtype", None) or keys.pop("torch_dtype", None)
@@ -105,7 +104,7 @@ def _refuse_unknown(keys: dict[str, Any], table: Family, model_type: str) -> Non
 
 
 def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
-    """config.json of the first family that computes what `cfg` does, or of `model_type`.
+    """config.json in the first family that computes what `cfg` does, or in `model_type`.
 
     ValueError names the keys that the nearest family cannot express.
     """
@@ -127,7 +126,7 @@ def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
 
 
 def misfit(cfg: ModelConfig, model_type: str) -> list[str]:
-    """Keys of `cfg` that change what it computes and that `model_type` cannot express."""
+    """Keys of `cfg` that change what it computes but that `model_type` cannot express."""
     try:
         back = read(_keys(cfg, model_type))
     except ValueError:
@@ -148,7 +147,7 @@ def _keys(cfg: ModelConfig, model_type: str) -> dict[str, Any]:
 
 
 def meaning(cfg: ModelConfig) -> dict[str, Any]:
-    """`cfg` without what changes no logits: equal meanings, equal functions of equal weights."""
+    """The keys that change logits: models with equal ones compute equal functions of weights."""
     keys = {key: value for key, value in vars(cfg).items() if key not in UNSEEN}
     local = tuple(cfg.is_local(layer) for layer in range(cfg.n_layers))
     keys["window"], keys["window_pattern"] = cfg.window * any(local), local

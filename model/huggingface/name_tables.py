@@ -1,17 +1,18 @@
-"""This file lists the families of Hugging Face: how each names its tensors and its config's keys.
+"""Hugging Face's model families: how each names its tensors and the keys of its config.
 
-A family's `config.json` is read and written by tables, and by pairs of functions where a key has no
-equal among ours: see `model/huggingface/config_json.py`. Defaults are those of the family's class.
+Tables translate the keys of `config.json` that have a direct counterpart among ours; pairs of
+functions translate the others: see `model/huggingface/config_json.py`. Defaults are those of the
+family's class.
 """
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from model.huggingface import parts as hf_parts
+from model.huggingface import parts
 from model.huggingface.parts import Part
 
-# Modules of theirs and of ours. A tuple: tensors that theirs holds side by side.
+# {their module: ours}. A tuple: theirs holds our tensors concatenated along the outputs.
 LLAMA = {
     "model.embed_tokens": "embed",
     "model.layers.{}.input_layernorm": "blocks/attention_norm",
@@ -67,7 +68,7 @@ GPT2 = {
     "lm_head": "head",
 }
 
-# Keys with an equal among ours.
+# {their key: ours}, of the same meaning.
 SIZES = dict(
     vocab_size="vocab_size",
     max_position_embeddings="context_length",
@@ -82,7 +83,7 @@ SIZES = dict(
 RMS = SIZES | dict(rms_norm_eps="norm_eps")
 BIAS = dict(attention_bias="attention_bias")
 SOFTCAPS = dict(attn_logit_softcapping="attention_softcap", final_logit_softcapping="logit_softcap")
-# What a family's block always has, where it is not our default.
+# What every block of a family has, where it differs from our defaults.
 BLOCK = dict(
     norm="rmsnorm", positions="rotary", gated=True, attention_bias=False, mlp_bias=False,
     init="normal",
@@ -96,16 +97,16 @@ ONE_WAY = dict(use_bidirectional_attention=False)
 
 @dataclass(frozen=True)
 class Family:
-    """How one `model_type` is written.
+    """How checkpoints of one `model_type` are written.
 
     architecture  its class
     modules   {their module: ours}; see above
     keys      {their key: ours}, of equal value
     parts     readers and writers of all other keys
     block     keys of ours that the family fixes
-    defaults  of their keys, where config.json has none
-    fixed     their keys that must have this value, or be left out
-    conv1d    matrices of blocks are kept [in, out], as ours are
+    defaults  values of their keys that config.json leaves out
+    fixed     their keys that must have this value or be absent
+    conv1d    the matrices of blocks are stored [in, out], as ours are
     """
 
     architecture: str
@@ -118,10 +119,10 @@ class Family:
     conv1d: bool = False
 
 
-SILU = hf_parts.activation("hidden_act", "silu", "gelu_pytorch_tanh")
-TANH = hf_parts.activation("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
+SILU = parts.activation("hidden_act", "silu", "gelu_pytorch_tanh")
+TANH = parts.activation("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
 
-# Where several families fit a model of ours, the first is written.
+# If several families fit a model of ours, `config_json.write` takes the first.
 FAMILIES = {
     "gpt2": Family(
         "GPT2LMHeadModel", GPT2,
@@ -132,9 +133,9 @@ FAMILIES = {
             initializer_range="init_std",
         ),
         (
-            hf_parts.activation("activation_function", "gelu_new", "gelu_new"),
-            hf_parts.EVEN_HEADS,
-            hf_parts.DROPOUT,
+            parts.activation("activation_function", "gelu_new", "gelu_new"),
+            parts.EVEN_HEADS,
+            parts.DROPOUT,
         ),
         {},
         dict(
@@ -149,39 +150,39 @@ FAMILIES = {
     ),
     "llama": Family(
         "LlamaForCausalLM", LLAMA, RMS | BIAS | dict(mlp_bias="mlp_bias"),
-        (SILU, hf_parts.HEADS, hf_parts.ROPE), BLOCK, FREE | NO_BIAS | dict(rms_norm_eps=1e-6),
+        (SILU, parts.HEADS, parts.ROPE), BLOCK, FREE | NO_BIAS | dict(rms_norm_eps=1e-6),
     ),
     "mistral": Family(
         "MistralForCausalLM", LLAMA, RMS,
-        (SILU, hf_parts.HEADS, hf_parts.ROPE, hf_parts.window_everywhere(4096)),
+        (SILU, parts.HEADS, parts.ROPE, parts.window_everywhere(4096)),
         BLOCK, FREE | dict(rms_norm_eps=1e-6), NO_BIAS,
     ),
     "qwen2": Family(
         "Qwen2ForCausalLM", LLAMA, RMS,
-        (SILU, hf_parts.EVEN_HEADS, hf_parts.ROPE, hf_parts.WINDOW_ABOVE),
+        (SILU, parts.EVEN_HEADS, parts.ROPE, parts.WINDOW_ABOVE),
         BLOCK | dict(attention_bias=True, out_bias=False), FREE | dict(rms_norm_eps=1e-6),
         dict(mlp_bias=False, use_mrope=False),
     ),
     "qwen3": Family(
         "Qwen3ForCausalLM", LLAMA | QK_NORM, RMS | BIAS,
-        (SILU, hf_parts.HEADS, hf_parts.ROPE, hf_parts.WINDOW_ABOVE),
+        (SILU, parts.HEADS, parts.ROPE, parts.WINDOW_ABOVE),
         BLOCK | dict(qk_norm=True), FREE | dict(rms_norm_eps=1e-6, attention_bias=False),
         dict(mlp_bias=False),
     ),
     "phi3": Family(
         "Phi3ForCausalLM", PHI3, RMS,
-        (SILU, hf_parts.EVEN_HEADS, hf_parts.PARTIAL_ROPE, hf_parts.window_everywhere(None)),
+        (SILU, parts.EVEN_HEADS, parts.PARTIAL_ROPE, parts.window_everywhere(None)),
         BLOCK, FREE | dict(rms_norm_eps=1e-5),
         NO_BIAS | dict(lm_head_bias=False),
     ),
     "gemma": Family(
         "GemmaForCausalLM", LLAMA, RMS | BIAS,
-        (hf_parts.GEMMA_ACTIVATION, hf_parts.HEADS, hf_parts.ROPE),
+        (parts.GEMMA_ACTIVATION, parts.HEADS, parts.ROPE),
         GEMMA_BLOCK, TIED | dict(rms_norm_eps=1e-6, attention_bias=False), ONE_WAY,
     ),
     "gemma2": Family(
         "Gemma2ForCausalLM", GEMMA2, RMS | BIAS | SOFTCAPS,
-        (TANH, hf_parts.HEADS, hf_parts.ROPE, hf_parts.QUERY_SCALE, hf_parts.WINDOW_EVEN),
+        (TANH, parts.HEADS, parts.ROPE, parts.QUERY_SCALE, parts.WINDOW_EVEN),
         GEMMA_BLOCK | dict(norm_position="both"),
         TIED | dict(
             rms_norm_eps=1e-6, attention_bias=False, attn_logit_softcapping=50.0,
@@ -191,7 +192,7 @@ FAMILIES = {
     ),
     "gemma3_text": Family(
         "Gemma3ForCausalLM", GEMMA2 | QK_NORM, RMS | BIAS | SOFTCAPS,
-        (TANH, hf_parts.HEADS, hf_parts.TWO_ROPES, hf_parts.QUERY_SCALE, hf_parts.WINDOW_PERIOD),
+        (TANH, parts.HEADS, parts.TWO_ROPES, parts.QUERY_SCALE, parts.WINDOW_PERIOD),
         GEMMA_BLOCK | dict(norm_position="both", qk_norm=True),
         TIED | dict(
             rms_norm_eps=1e-6, attention_bias=False, attn_logit_softcapping=None,
@@ -202,7 +203,7 @@ FAMILIES = {
     "cohere": Family(
         "CohereForCausalLM", LLAMA,
         SIZES | BIAS | dict(layer_norm_eps="norm_eps", logit_scale="logit_scale"),
-        (SILU, hf_parts.HEADS, hf_parts.ROPE),
+        (SILU, parts.HEADS, parts.ROPE),
         BLOCK | dict(
             norm="layernorm", norm_bias=False, norm_position="parallel", rope_layout="interleaved"
         ),
@@ -210,9 +211,9 @@ FAMILIES = {
         dict(mlp_bias=False, use_qk_norm=False),
     ),
 }  # fmt: skip
-"""By model_type. PaLM has no class of its own: Cohere's block computes the same function."""
+"""By model_type. transformers has no PaLM class; Cohere's block computes the same function."""
 
-# Keys that change nothing in what the model computes, or only in training.
+# Keys that do not change what the model computes, or only in training.
 INERT = frozenset(
     (
         *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
@@ -227,5 +228,5 @@ INERT = frozenset(
         *("_attn_implementation", "full_attn_mod", "interpolate_factor"),
     )
 )
-# Tensors that older checkpoints hold and nobody needs: causal masks and rotary frequencies.
+# Tensors of older checkpoints that follow from the config: causal masks, rotary frequencies.
 DERIVED = (r"h\.\d+\.attn\.(bias|masked_bias)$", r"rotary_emb\.inv_freq$")

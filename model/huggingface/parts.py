@@ -1,8 +1,8 @@
-"""This file translates the keys of Hugging Face's configs that have no equal among ours.
+"""Translates the keys of Hugging Face's configs that have no direct counterpart among ours.
 
-A Part reads its keys out of `keys`, which it takes them from, given what is known so far of ours;
-and writes them for a ModelConfig. Where theirs cannot say what ours means, it writes the nearest:
-`model/huggingface/config_json.py` reads all back and sees the difference.
+A Part reads its keys, which it removes from `keys`, given our keys so far; and it writes them for a
+ModelConfig. If theirs cannot express a config of ours, it writes the nearest:
+`model/huggingface/config_json.py` reads the result back and sees the difference.
 """
 
 import math
@@ -30,18 +30,18 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A reader (their keys, ours so far) -> more of ours, and the writer back."""
+    """A reader (their keys, ours so far) -> more of ours, and the writer back to theirs."""
 
     read: Callable[[Keys, Keys], Keys]
     write: Callable[[ModelConfig], Keys]
 
 
 def activation(key: str, default: str, tanh: str) -> Part:
-    """The activation under `key`; `tanh` is this family's usual name of the tanh GELU."""
+    """The activation under `key`; `tanh` is this family's name of the tanh GELU."""
 
     def read(keys: Keys, ours: Keys) -> Keys:
         if key != "hidden_act":
-            keys.pop("hidden_act", None)  # Gemma's newer classes hold it and read the other
+            keys.pop("hidden_act", None)  # Gemma's newer classes have it but read `key`
         name = keys.pop(key, default)
         if name not in ACTIVATIONS:
             raise ValueError(f"{key}={name!r} is unknown; known are {', '.join(ACTIVATIONS)}")
@@ -54,7 +54,7 @@ def activation(key: str, default: str, tanh: str) -> Part:
 
 
 def _read_gemma_activation(keys: Keys, ours: Keys) -> Keys:
-    """Gemma 1 was published with "gelu" and meant tanh."""
+    """Gemma 1 was published with "gelu" but means the tanh GELU."""
     named = keys.pop("hidden_activation", None) or keys.pop("hidden_act", None) or "gelu"
     keys.pop("hidden_act", None)
     keys["hidden_act"] = "gelu_pytorch_tanh" if named == "gelu" else named
@@ -67,8 +67,8 @@ GEMMA_ACTIVATION = Part(
 
 
 def _read_heads(keys: Keys, ours: Keys) -> Keys:
-    """Head width where it is given; the class derives it otherwise."""
-    derived = ours["d_model"] // max(1, ours["n_heads"])  # 0 heads are refused with all the rest
+    """The head width; derived as the class does if it is not given."""
+    derived = ours["d_model"] // max(1, ours["n_heads"])  # ModelConfig refuses 0 heads
     return {"head_dim": keys.pop("head_dim", None) or derived}
 
 
@@ -77,7 +77,7 @@ EVEN_HEADS = Part(_read_heads, lambda cfg: {})
 
 
 def _read_dropout(keys: Keys, ours: Keys) -> Keys:
-    """Ours has one rate and none on attention's weights; weights without it are the same."""
+    """Ignores the rates: ours is one for all, and trained weights do not depend on it."""
     for key in ("resid_pdrop", "embd_pdrop"):
         keys.pop(key, None)
     return {}
@@ -88,7 +88,7 @@ DROPOUT = Part(
     lambda cfg: {"resid_pdrop": cfg.dropout, "embd_pdrop": cfg.dropout, "attn_pdrop": 0.0},
 )
 
-# Their keys of a scaling and ours.
+# {type of scaling: {their key: ours}}.
 ROPE_KEYS = {
     "default": {},
     "linear": {"factor": "rope_factor"},
@@ -104,12 +104,12 @@ ROPE_KEYS = {
         "original_max_position_embeddings": "rope_original_context",
     },
 }
-ROPE_NAMES = {"default": "none"}  # ours, where it differs
+ROPE_NAMES = {"default": "none"}  # ours, if different
 OLDER_NAMES = {"su": "longrope"}
 
 
 def _scaling(rope: Keys, original: int | None, context: int) -> Keys:
-    """Ours, from one dict of rotary keys; ValueError for a type or a key that we do not have."""
+    """Our keys from one dict of rotary keys; ValueError for an unknown type or key."""
     rope = {key: value for key, value in rope.items() if value is not None}
     older = rope.pop("type", "default")
     kind = rope.pop("rope_type", older)
@@ -138,7 +138,7 @@ def _scaling(rope: Keys, original: int | None, context: int) -> Keys:
 
 
 def _check_longrope(rope: Keys, stretch: float) -> None:
-    """Its factors may be given, if they are those that follow from the two contexts."""
+    """ValueError for factors other than those that follow from the two contexts."""
     stretch = max(1.0, stretch)
     factor = rope.pop("factor", stretch)
     if abs(factor - stretch) > 1e-9 * stretch:
@@ -151,7 +151,7 @@ def _check_longrope(rope: Keys, stretch: float) -> None:
 
 
 def _older_rope(keys: Keys) -> Keys | None:
-    """The keys of before transformers 5 as one dict; None if there are none."""
+    """The keys used before transformers 5 as one dict; None if there are none."""
     rope = {}
     for key in ("rope_theta", "partial_rotary_factor"):
         if keys.get(key) is not None:
@@ -161,7 +161,7 @@ def _older_rope(keys: Keys) -> Keys | None:
 
 
 def _read_rope(keys: Keys, ours: Keys) -> Keys:
-    """The newer form, the older form, or both if they agree."""
+    """Reads the newer form, the older form, or both if they agree."""
     original = keys.pop("original_max_position_embeddings", None)
     new, old = keys.pop("rope_parameters", None), _older_rope(keys)
     forms = [_scaling(form, original, ours["context_length"]) for form in (new, old) if form]
@@ -174,13 +174,13 @@ def _read_rope(keys: Keys, ours: Keys) -> Keys:
 
 
 def _write_rope(cfg: ModelConfig) -> Keys:
-    """Both forms: transformers before 5 would take the newer alone for no theta at all."""
+    """Writes both forms: transformers before 5 ignores the newer one, theta included."""
     kind = "default" if cfg.rope_scaling == "none" else cfg.rope_scaling
     rope = {theirs: getattr(cfg, ours) for theirs, ours in ROPE_KEYS[kind].items()}
     rope = {key: list(v) if isinstance(v, tuple) else v for key, v in rope.items()}
     new = rope | {"rope_type": kind, "rope_theta": cfg.rope_theta}
     old = {"rope_theta": cfg.rope_theta, "rope_scaling": None}
-    if kind == "longrope":  # in the older form this one key stands outside
+    if kind == "longrope":  # in the older form this key is outside the dict
         old["original_max_position_embeddings"] = rope.pop("original_max_position_embeddings")
         old["rope_scaling"] = {"type": kind} | rope
     elif kind != "default":
@@ -212,7 +212,7 @@ PARTIAL_ROPE = Part(_read_partial, _write_partial)
 
 
 def _read_two_ropes(keys: Keys, ours: Keys) -> Keys:
-    """Gemma 3: one for each type of layer; the local one is never scaled."""
+    """Gemma 3: one for each type of layer; local layers are never scaled."""
     new = keys.pop("rope_parameters", None)
     local = {"rope_theta": keys.pop("rope_local_base_freq", None) or 10_000.0}
     rope = {"rope_theta": keys.pop("rope_theta", None) or 1_000_000.0}
@@ -263,7 +263,7 @@ def pattern(local: list[bool]) -> str:
 
 
 def _windows(keys: Keys, ours: Keys, window: int | None, local: list[bool]) -> Keys:
-    """Of a window and the local layers, which `layer_types` overrules."""
+    """Our keys of a window and the local layers; `layer_types` overrides `local`."""
     types = keys.pop("layer_types", None)
     if types is not None:
         wrong = sorted(set(types) - {LOCAL, GLOBAL})
@@ -283,10 +283,12 @@ def _layer_types(cfg: ModelConfig) -> list[str]:
 
 
 def window_everywhere(default: int | None) -> Part:
-    """All layers are local if there is a window, `default` where none is given."""
+    """All layers are local if there is a window; `default` applies if the key is absent."""
 
     def read(keys: Keys, ours: Keys) -> Keys:
-        window = keys.pop("sliding_window", default)  # null: none, unlike a key that is not there
+        window = keys.pop(
+            "sliding_window", default
+        )  # null means no window; an absent key, `default`
         return {"window": window or 0}
 
     return Part(read, lambda cfg: {"sliding_window": cfg.window or None})

@@ -1,7 +1,7 @@
-"""This file reads and writes safetensors: eight bytes of length, a JSON header, then the arrays.
+"""Reads and writes safetensors files: eight bytes of length, a JSON header, then the arrays.
 
-Tensors are read by blocks of rows into the array that wants them, so that a checkpoint is never in
-memory twice, nor mapped into it. Format: github.com/huggingface/safetensors.
+Tensors are read in blocks of rows into their destination: a checkpoint is never in memory twice,
+and files are not memory-mapped. Format: github.com/huggingface/safetensors.
 """
 
 import json
@@ -23,22 +23,22 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 BLOCK = 1 << 20  # bytes read at a time
-LINES = 16  # rows copied at a time: a matrix is turned round two to three times as fast so
+LINES = 16  # rows copied at a time: transposes a matrix two to three times as fast
 LARGEST_HEADER = 100_000_000  # bytes, as in the reference implementation
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies: the first byte of its rows in `file`."""
+    """Where a tensor is: its values begin at byte `start` of `file`."""
 
     name: str
     file: Path
-    dtype: str  # a key of DTYPES, or one that we do not read
+    dtype: str  # a key of DTYPES, or an unsupported one
     shape: tuple[int, ...]
     start: int
 
     def read(self, rows: slice, columns: slice, out: np.ndarray) -> None:
-        """Copies tensor[rows, columns] into `out`, of the same shape; of a vector, tensor[rows]."""
+        """Copies tensor[rows, columns], or vector[rows], into `out`, of the same shape."""
         width = self.shape[1] if len(self.shape) == 2 else 1
         first, last, _ = rows.indices(self.shape[0])
         row_bytes = width * out.itemsize
@@ -56,7 +56,7 @@ class Tensor:
 
 
 def _fill(file, array: np.ndarray, tensor: Tensor) -> None:
-    """Reads as many bytes as `array` holds; one read may return fewer."""
+    """Fills `array` from the file; a single read may return fewer bytes."""
     view = memoryview(array.reshape(-1).view(np.uint8))
     while view:
         count = file.readinto(view)
@@ -66,9 +66,9 @@ def _fill(file, array: np.ndarray, tensor: Tensor) -> None:
 
 
 def tensors(directory: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint's shards by name; only headers are read.
+    """All tensors of a checkpoint by name; only the headers of its files are read.
 
-    FileNotFoundError or ValueError name the file that is missing, damaged or of the wrong kind.
+    FileNotFoundError or ValueError names the file that is missing, damaged or of the wrong kind.
     """
     directory = Path(directory)
     found, stated = {}, {}
@@ -110,7 +110,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file; ValueError if its header or its length is not right."""
+    """The tensors of one file; ValueError if its header or its length is wrong."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -143,9 +143,9 @@ def write(
     layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     array: Callable[[str], Iterable[np.ndarray]],
 ) -> None:
-    """Writes one file: `layout` gives each tensor's type and shape, `array(name)` its parts.
+    """Writes one file: `layout` gives each tensor's dtype and shape, `array(name)` its parts.
 
-    The parts of a tensor are blocks of rows, in order; one is in memory at a time.
+    The parts of a tensor are consecutive blocks of rows; one is in memory at a time.
     """
     header, end = {"__metadata__": {"format": "pt"}}, 0  # transformers asks for this format
     for name, (dtype, shape) in layout.items():

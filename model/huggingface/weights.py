@@ -1,7 +1,7 @@
-"""This file carries weights between Hugging Face's checkpoints and ours, without torch.
+"""Loads and saves checkpoints in Hugging Face's format, without torch.
 
-`load` reads tensor by tensor, straight into the arrays, or the slices of them, that devices hold;
-`save` writes what transformers loads. Types are kept, so that weights come back bit by bit.
+`load` reads tensor by tensor, directly into the arrays, or slices of arrays, that devices hold.
+`save` writes what transformers loads. Dtypes are kept: a round trip changes no bit.
 """
 
 import concurrent.futures
@@ -19,30 +19,29 @@ from typing import Any
 import jax
 import numpy as np
 
-from model.huggingface import config_json as hf_config
-from model.huggingface import safetensors
+from model import parameters
+from model.huggingface import config_json, safetensors
 from model.huggingface.name_tables import DERIVED, Family
-from model.transformer import parameters
+from model.transformer import decoder
 from model.transformer.config import ModelConfig
 
-ALIGNMENT = 64  # bytes; JAX takes an array on the CPU as it is if it begins at a multiple
-THREADS = 4  # that read the layers of a parameter
+ALIGNMENT = 64  # bytes; on CPU JAX uses an array that starts at a multiple without copying it
+THREADS = 4  # readers of a parameter's layers
 SHARD = 5_000_000_000  # bytes of one file
 LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
-"""What a leaf of ours is called there."""
+"""Our name of a leaf: theirs."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter of ours comes from: one tensor a layer, or one in all.
+    """Where a parameter of ours comes from: one tensor per layer, or one in all.
 
-    It fills `offset` to `offset + width` of the tensor's outputs; `turned` says that the tensor is
-    [out, in].
+    The parameter is the tensor's outputs from `offset` on.
     """
 
-    template: str
+    template: str  # the tensor's name; {} stands for the layer
     offset: int
-    turned: bool
+    transposed: bool  # the tensor is [out, in]
     shape: tuple[int, ...]  # of the whole tensor
 
 
@@ -51,20 +50,20 @@ def load(
 ) -> tuple[ModelConfig, dict]:
     """The model in a folder with config.json and safetensors, as transformers writes it.
 
-    `shardings` makes a tree of shardings from a tree of shapes; each device's slice is then read
-    alone. Without it all goes to the default device. Parameters have the types that they have on
-    disk; `cfg.dtype`, of the computation, is bfloat16 if config.json says so.
-    ValueError or FileNotFoundError name what is missing, damaged or not supported.
+    `shardings` maps a tree of shapes to a tree of shardings; then only the slices of this
+    process's devices are read. Without it everything goes to the default device. Parameters keep
+    their dtypes on disk; `cfg.dtype`, of the computation, is bfloat16 if config.json says so.
+    ValueError or FileNotFoundError names what is missing, damaged or not supported.
     """
     directory = Path(directory)
-    config = hf_config.read_json(directory)
+    config = config_json.read_json(directory)
     try:
-        cfg = hf_config.read(config)
+        cfg = config_json.read(config)
     except ValueError as error:
         raise ValueError(f"{directory / 'config.json'}: {error}") from None
-    shapes = parameters.shapes(cfg)
+    shapes = decoder.shapes(cfg)
     found = _renamed(safetensors.tensors(directory))
-    sources = plan(cfg, hf_config.family(config))
+    sources = tensor_sources(cfg, config_json.family(config))
     _check(directory, sources, found, cfg)
     where = parameters.flat(shardings(shapes)) if shardings else {}
     params = {}
@@ -74,41 +73,41 @@ def load(
             params[path] = jax.make_array_from_callback(leaf.shape, where[path], read)
         else:
             params[path] = jax.device_put(read((slice(None),) * leaf.ndim), may_alias=True)
-        params[path].block_until_ready()  # or the next would be read while this is copied
+        params[path].block_until_ready()  # otherwise the next is read while this is copied
     return cfg, parameters.nested(params)
 
 
 def _renamed(found: dict[str, safetensors.Tensor]) -> dict[str, safetensors.Tensor]:
-    """Today's names for the first GPT-2's, which lack `transformer.`; no derived tensors."""
+    """Without derived tensors, and with `transformer.`, which the first GPT-2 files lack."""
     found = {n: t for n, t in found.items() if not any(re.search(r, n) for r in DERIVED)}
     if "wte.weight" in found:
         found = {f"transformer.{n}": t for n, t in found.items()}
     return found
 
 
-def plan(cfg: ModelConfig, family: Family) -> dict[str, Source]:
-    """Where each parameter of ours comes from, by path."""
+def tensor_sources(cfg: ModelConfig, family: Family) -> dict[str, Source]:
+    """{path of a parameter of ours: where it comes from}."""
     shapes = {
         path: leaf.shape[1:] if stacked(path) else leaf.shape
-        for path, leaf in parameters.flat(parameters.shapes(cfg)).items()
+        for path, leaf in parameters.flat(decoder.shapes(cfg)).items()
     }
     sources = {}
     for theirs, ours in family.modules.items():
         for leaf, name in LEAVES.items():
             parts = (ours,) if isinstance(ours, str) else ours
             paths = [f"{part}/{leaf}" for part in parts if f"{part}/{leaf}" in shapes]
-            turned = leaf == "kernel" and not (family.conv1d and ours != "head")
+            transposed = leaf == "kernel" and not (family.conv1d and ours != "head")
             total, offset = sum(shapes[path][-1] for path in paths), 0
             for path in paths:
                 shape = (*shapes[path][:-1], total)
-                shape = shape[::-1] if turned else shape
-                sources[path] = Source(f"{theirs}.{name}", offset, turned, shape)
+                shape = shape[::-1] if transposed else shape
+                sources[path] = Source(f"{theirs}.{name}", offset, transposed, shape)
                 offset += shapes[path][-1]
     return sources
 
 
 def stacked(path: str) -> bool:
-    """Whether a parameter's first axis is layers."""
+    """Whether the first axis of a parameter is the layer."""
     return path.startswith("blocks/")
 
 
@@ -118,21 +117,21 @@ def _names(source: Source, path: str, cfg: ModelConfig) -> list[str]:
 
 
 def _expected(sources: Mapping[str, Source], cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor of theirs."""
+    """The shape of every tensor that the checkpoint must have."""
     return {
         name: source.shape for path, source in sources.items() for name in _names(source, path, cfg)
     }
 
 
 def file_name(number: int, count: int) -> str:
-    """Of the first, second, … of `count` files."""
+    """The name of file `number`, from 1 on, of `count` files."""
     if count == 1:
         return safetensors.SINGLE
     return f"model-{number:05d}-of-{count:05d}.safetensors"
 
 
 def _shards(layout: Mapping[str, tuple], limit: int) -> list[list[str]]:
-    """Names, file by file, of at most `limit` bytes each where one tensor is not larger."""
+    """Tensor names by file. A file has at most `limit` bytes, or one larger tensor."""
     files: list[list[str]] = [[]]
     size = 0
     for name, (dtype, shape) in layout.items():
@@ -151,10 +150,10 @@ def _check(
     found: dict[str, safetensors.Tensor],
     cfg: ModelConfig,
 ) -> None:
-    """ValueError names a tensor that is missing, too many, or of another shape or type."""
+    """ValueError names a tensor that is missing, unknown, or of another shape or dtype."""
     expected = _expected(sources, cfg)
     if cfg.tie_embeddings:
-        found.pop("lm_head.weight", None)  # some write the tied head out; it is the embedding
+        found.pop("lm_head.weight", None)  # some files repeat the embedding as the tied head
     for name, shape in expected.items():
         if name not in found:
             raise ValueError(f"{directory} lacks tensor {name} {list(shape)}; fetch it again")
@@ -191,7 +190,7 @@ def _read(
     path: str,
     index: tuple[slice, ...],
 ) -> np.ndarray:
-    """A slice of one parameter, from the rows of its tensors that it needs."""
+    """A slice of one parameter; reads only the rows of its tensors that hold it."""
     layered = stacked(path)
     ranges = [range(n)[one] for n, one in zip(shape, index, strict=True)]
     first = found[source.template.format(0)]
@@ -202,7 +201,7 @@ def _read(
     def read(number: int, layer: int) -> None:
         target = out[number] if layered else out
         tensor = found[source.template.format(layer)]
-        if source.turned:
+        if source.transposed:
             tensor.read(slices[1], slices[0], target.T)
         else:
             tensor.read(slices[0], slices[-1], target)
@@ -214,7 +213,7 @@ def _read(
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that begins where JAX wants it, so that the CPU's device does not copy it."""
+    """An empty array that starts at a multiple of ALIGNMENT."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -232,20 +231,21 @@ def save(
 ) -> None:
     """Writes a folder that transformers.AutoModelForCausalLM loads; all of it or nothing.
 
-    `model_type` chooses among the families that fit; `extra` are more keys of config.json, such as
-    eos_token_id; `files` {name: path} are copied beside, such as a tokenizer's.
+    `model_type` chooses among the families that fit; `extra` holds more keys of config.json, such
+    as eos_token_id; `files` {name: path} are copied into the folder, such as a tokenizer's; `shard`
+    is the size limit of a file in bytes.
     ValueError names keys of `cfg` that no family expresses, or a parameter that does not fit `cfg`;
-    FileExistsError a folder that is not empty.
+    FileExistsError names a folder that is not empty.
     """
     directory = Path(directory)
-    parameters.check(cfg, params)
-    config = hf_config.write(cfg, model_type)
-    family = hf_config.family(config)
-    leaves, sources = parameters.flat(params), plan(cfg, family)
+    parameters.check(decoder.shapes(cfg), params)
+    config = config_json.write(cfg, model_type)
+    family = config_json.family(config)
+    leaves, sources = parameters.flat(params), tensor_sources(cfg, family)
     refuse_full(directory)
     config |= {
         "architectures": [family.architecture],
-        # The class's defaults are tokens of another vocabulary.
+        # The class's defaults belong to another vocabulary.
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": str(np.dtype(leaves["embed/embedding"].dtype)),
     } | dict(extra or {})
@@ -257,14 +257,14 @@ def save(
 
 
 def refuse_full(folder: Path) -> None:
-    """FileExistsError for a file, or a folder with anything in it."""
+    """FileExistsError for a file or a folder that is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is there already and is not empty; name a new folder")
 
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of `folder` at the end, or leaves nothing."""
+    """A temporary folder to fill; it becomes `folder` at the end, or disappears after an error."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
@@ -280,7 +280,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def _write_tensors(
     directory: Path, cfg: ModelConfig, sources: Mapping[str, Source], leaves: dict, shard: int
 ) -> None:
-    parts: dict[str, list[tuple[str, int]]] = {}  # their name: our paths and layers, in order
+    parts: dict[str, list[tuple[str, int]]] = {}  # {their name: our paths and layers, in order}
     for path, source in sources.items():
         for layer, name in enumerate(_names(source, path, cfg)):
             parts.setdefault(name, []).append((path, layer))
@@ -294,12 +294,12 @@ def _write_tensors(
             raise ValueError(f"{name} would hold {types}; make them float32 or bfloat16")
 
     def array(name: str) -> Iterator[np.ndarray]:
-        """The tensor, of our parameters side by side; one after the other if they are its rows."""
-        turned = sources[parts[name][0][0]].turned
+        """The tensor, joined from our parameters; one by one if those are blocks of its rows."""
+        transposed = sources[parts[name][0][0]].transposed
         pieces = (
             leaves[path][layer] if stacked(path) else leaves[path] for path, layer in parts[name]
         )
-        if turned or len(layout[name][1]) == 1:
+        if transposed or len(layout[name][1]) == 1:
             yield from (np.asarray(piece).T for piece in pieces)
         else:
             yield np.concatenate([np.asarray(piece) for piece in pieces], axis=-1)

@@ -1,6 +1,6 @@
-"""This file counts: a model's parameters by component, its training FLOPs by published convention.
+"""Counts a model's parameters by component, and its training FLOPs by published conventions.
 
-Arithmetic only, so that a 540B-parameter model costs as little to count as a tiny one.
+Arithmetic only: counting a 540B-parameter model is as cheap as counting a tiny one.
 """
 
 from model.transformer.config import ModelConfig
@@ -10,7 +10,7 @@ NORMS = {"pre": 2, "post": 2, "both": 4, "parallel": 1}  # of a block, by cfg.no
 
 
 def parameters(cfg: ModelConfig) -> dict[str, int]:
-    """Parameters of each of COMPONENTS; they sum to all there are. A tied head counts 0."""
+    """Parameters of each of COMPONENTS, which sum to the total. A tied head counts 0."""
     D, L, F = cfg.d_model, cfg.n_layers, cfg.d_ff
     heads = cfg.n_heads + 2 * cfg.n_kv_heads
     attention_bias = (heads * cfg.head_dim + D * cfg.out_bias) * cfg.attention_bias
@@ -41,21 +41,21 @@ def _mlp_kernels(cfg: ModelConfig) -> int:
 def kernels(cfg: ModelConfig) -> int:
     """Weights of all blocks' matrices: N of Kaplan et al. 2020, eq. 2.1.
 
-    No embeddings, positions, head, biases or norms. With multi-head attention and a plain MLP this
-    is the paper's 2 d L (2 kH + f); otherwise the matrices that there are.
+    It excludes embeddings, positions, head, biases and norms. With multi-head attention and a
+    plain MLP it is the paper's 2 d L (2 kH + f); otherwise it counts the matrices of the model.
     """
     return cfg.n_layers * (_attention_kernels(cfg) + _mlp_kernels(cfg))
 
 
 def six_n(cfg: ModelConfig) -> int:
-    """6 N, N all parameters, of every component; attention's T·S products are left out."""
+    """6 N, N all parameters of every component; attention's T·S products are left out."""
     return 6 * sum(parameters(cfg).values())
 
 
 def kaplan(cfg: ModelConfig) -> int:
     """3 (2 N + 2 L S kH), N = `kernels`: Kaplan et al. 2020, table 1.
 
-    2 L S kH is one of attention's two products in full or, just as well, both over the causal half.
+    2 L S kH counts one of attention's two products in full or, equally, the causal half of both.
     """
     return 3 * (2 * kernels(cfg) + 2 * cfg.n_layers * cfg.context_length * _attention_width(cfg))
 
@@ -68,10 +68,11 @@ def chinchilla(cfg: ModelConfig) -> int:
 def appendix_f(cfg: ModelConfig) -> int:
     """Forward FLOPs of one sequence of S = context_length tokens, Hoffmann et al. 2022, appendix F.
 
-    Embedding and head as matrix products, projections, scores, softmax, weighted values, MLP; the
-    mask saves nothing. The paper has multi-head attention and a plain MLP. Grouped queries shrink
-    the key and value projections alone, for each query head still meets every key; a gate is one
-    more [D, F] matrix. Norms, biases, activations and the gate's product count nothing, as there.
+    It counts embedding and head as matrix products, projections, scores, softmax, weighted values
+    and MLP; the mask saves nothing. The paper has multi-head attention and a plain MLP. Grouped
+    queries shrink only the key and value projections, because each query head still meets every
+    key; a gate is one more [D, F] matrix. Norms, biases, activations and the product with the gate
+    are not counted, as in the paper.
     """
     S, D, L, V = cfg.context_length, cfg.d_model, cfg.n_layers, cfg.vocab_size
     products = 4 * S * S * _attention_width(cfg)

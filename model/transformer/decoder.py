@@ -1,9 +1,11 @@
-"""This file assembles the Transformer: a Block, and the Decoder that stacks L of them.
+"""The decoder-only Transformer: a Block, and the Decoder that stacks L of them.
 
-The parameters of all blocks are stacked along a leading layer axis, so that one layout serves the
-unrolled loop (faster on CPU), a scan over layers (compiled once), and every checkpoint.
+The parameters of all blocks are stacked along a leading layer axis. This one layout serves the
+unrolled loop (faster on CPU), the scan over layers (compiled once) and every checkpoint.
 """
 
+import dataclasses
+import functools
 import math
 
 import flax.linen as nn
@@ -26,7 +28,7 @@ class Block(nn.Module):
         both      x + r norm(A(norm(x))), then x + r norm(M(norm(x)))   Gemma 2
         parallel  x + r (A(norm(x)) + M(norm(x))), one norm for both    PaLM
 
-    r is 1 where `cfg.parametrization` knows no depth. `local`: attention is limited to the window.
+    r is 1 unless `cfg.parametrization` scales with depth. `local`: attention has the window.
     """
 
     cfg: ModelConfig
@@ -67,7 +69,7 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A decoder-only language model: tokens [B, T] to next-token logits [B, T, V] (float32).
 
-    `train=True` turns dropout on and then needs `rngs={"dropout": key}`.
+    `train=True` turns dropout on; if `cfg.dropout` > 0 it needs `rngs={"dropout": key}`.
     """
 
     cfg: ModelConfig
@@ -77,14 +79,14 @@ class Decoder(nn.Module):
         cfg = self.cfg
         self.embed = Embed(cfg, cfg.vocab_size, cfg.embedding_std or cfg.init_std)
         if cfg.positions == "learned":
-            # GPT-2's published code starts positions at half the standard deviation of tokens.
+            # GPT-2's published code initialises positions with half the std of tokens.
             std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
             self.position = Embed(cfg, cfg.context_length, std)
         self.block = {local: Block(cfg, self.train, local, parent=None) for local in (False, True)}
-        # Decoding hands the layers over one by one (`unstack`), which flax would not recognise.
+        # For decoding `unstack` gives a tuple of layers, which `self.param` would not accept.
         given = self.get_variable("params", "blocks")
-        one_by_one = isinstance(given, tuple)
-        self.blocks = given if one_by_one else self.param("blocks", init_blocks, cfg)
+        unstacked = isinstance(given, tuple)
+        self.blocks = given if unstacked else self.param("blocks", init_blocks, cfg)
         if cfg.norm_position != "post":
             self.final_norm = Norm(cfg)
         if not cfg.tie_embeddings:
@@ -97,28 +99,28 @@ class Decoder(nn.Module):
         positions_BT: jax.Array | None = None,
         segments_BT: jax.Array | None = None,
     ) -> jax.Array:
-        """Logits; positions default to 0..T-1; segments keep packed documents apart."""
+        """Logits [B, T, V]. Positions default to 0..T-1; segments separate packed documents."""
         x_BTD, _ = self.hidden(tokens_BT, positions_BT, segments_BT)
         return self.logits(x_BTD)
 
     def prefill(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
     ) -> tuple[jax.Array, list[Cache]]:
-        """The last hidden state [B, T, D] of tokens that begin a context, and the caches with them
-        in. Rows shorter than T are padded with tokens at position -1."""
+        """The final hidden states [B, T, D] of tokens that begin a context, and the caches with
+        those tokens added. Rows shorter than T are padded with tokens at position -1."""
         return self.hidden(tokens_BT, positions_BT, caches=caches, prefill=True)
 
     def decode(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
     ) -> tuple[jax.Array, list[Cache]]:
-        """Logits of tokens that continue what the caches hold, and the caches with them in."""
+        """Logits [B, T, V] of tokens that follow the cached ones, and the caches with them in."""
         x_BTD, caches = self.hidden(tokens_BT, positions_BT, caches=caches)
         return self.logits(x_BTD), caches
 
     def hidden(
         self, tokens_BT, positions_BT=None, segments_BT=None, caches=None, prefill=False
     ) -> tuple[jax.Array, list[Cache]]:
-        """The residual stream after the last norm [B, T, D], and the caches if there were any."""
+        """The residual stream after the final norm [B, T, D], and the caches, if any."""
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
@@ -129,7 +131,7 @@ class Decoder(nn.Module):
         return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD, new_caches
 
     def _with_caches(self, x_BTD, positions_BT, caches, prefill) -> tuple[jax.Array, list[Cache]]:
-        """x after all blocks, and the caches with these tokens in."""
+        """x after all blocks, and the caches with these tokens added."""
         unstacked, new_caches = isinstance(self.blocks, tuple), []
         for layer, cache in enumerate(caches):
             params = self.blocks[layer] if unstacked else layer_of(self.blocks, layer)
@@ -141,8 +143,8 @@ class Decoder(nn.Module):
         return x_BTD, new_caches
 
     def _through(self, x_BTD, positions_BT, segments_BT) -> jax.Array:
-        """x after all blocks; with `scan_layers` a scan goes over the repetitions of the window
-        pattern, and what is left of the layers follows it."""
+        """x after all blocks. With `scan_layers`, a scan runs over the repetitions of the window
+        pattern; the layers that do not fill a repetition follow it."""
         cfg, blocks, keys, left = self.cfg, self.blocks, self._dropout_keys(), self.cfg.n_layers
 
         def apply(x_BTD, blocks, keys, count, scanned=False):
@@ -195,14 +197,14 @@ class Decoder(nn.Module):
         return x_BTD
 
     def _dropout_keys(self) -> jax.Array | None:
-        """A key a layer [L]."""
+        """One key per layer [L]; None without dropout."""
         if not (self.train and self.cfg.dropout):
             return None
         return jax.random.split(self.make_rng("dropout"), self.cfg.n_layers)
 
 
 def init_blocks(key: jax.Array, cfg: ModelConfig) -> dict:
-    """The parameters of L blocks, each leaf with a leading layer axis."""
+    """Fresh parameters of L blocks, each leaf with a leading layer axis."""
     x_BTD, positions_BT = jnp.zeros((1, 1, cfg.d_model)), jnp.zeros((1, 1), jnp.int32)
     init = lambda key: Block(cfg, parent=None).init(key, x_BTD, positions_BT)["params"]  # noqa: E731
     return jax.vmap(init)(jax.random.split(key, cfg.n_layers))
@@ -214,8 +216,8 @@ def layer_of(blocks: dict, layer: int) -> dict:
 
 
 def unstack(params: dict, cfg: ModelConfig) -> dict:
-    """The parameters with each layer's in arrays of their own, as a program reads them fastest that
-    runs many times: else it cuts every layer out of the stack each time."""
+    """The parameters with the stacked blocks split into a tuple of layers. A program that runs many
+    times reads them faster so: otherwise it slices every layer out of the stack each time."""
     blocks = tuple(layer_of(params["blocks"], layer) for layer in range(cfg.n_layers))
     return params | {"blocks": blocks}
 
@@ -225,17 +227,26 @@ def init(cfg: ModelConfig, key: jax.Array) -> dict:
     return Decoder(cfg).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
+@functools.lru_cache(maxsize=64)
+def shapes(cfg: ModelConfig) -> dict:
+    """The parameter tree with shapes in place of arrays; nothing is computed."""
+    # All blocks have the same shapes: tracing one is enough.
+    tree = jax.eval_shape(lambda: init(dataclasses.replace(cfg, n_layers=1), jax.random.key(0)))
+    stack = lambda leaf: jax.ShapeDtypeStruct((cfg.n_layers, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+    return tree | {"blocks": jax.tree.map(stack, tree["blocks"])}
+
+
 def head_of(cfg: ModelConfig, params: dict) -> dict:
-    """The parameters that logits are made with."""
+    """The parameters of the output head: the tied embedding, or the head's own."""
     name = "embed" if cfg.tie_embeddings else "head"
     return {name: params[name]}
 
 
 def logits(cfg: ModelConfig, head: dict, x_BTD: jax.Array) -> jax.Array:
-    """`Decoder.logits` of hidden states, from the parameters of `head_of` alone."""
+    """`Decoder.logits` of hidden states [B, T, D], given the parameters of `head_of` only."""
     return Decoder(cfg).apply({"params": head | {"blocks": ()}}, x_BTD, method="logits")
 
 
 def empty_caches(cfg: ModelConfig, batch: int, length: int, at_once: int = 1) -> list[Cache]:
-    """A cache a layer for contexts of `length` tokens, later read `at_once` at a time."""
+    """One cache per layer for contexts of `length` tokens, extended by `at_once` tokens a call."""
     return [empty_cache(cfg, layer, batch, length, at_once) for layer in range(cfg.n_layers)]

@@ -1,9 +1,9 @@
-"""This file holds the layers a Transformer is made of: Linear, Embed, norms, and the MLP.
+"""The layers of a Transformer: Linear, Embed, Norm and the MLP.
 
 The legend of every shape suffix and einsum letter in the project:
 B batch, T query time, S key time, D model width, H query heads, K key/value heads, G = H/K,
 C head width, X = H*C or K*C (heads side by side), F mlp width, V vocabulary, L layers;
-M = B*T, the tokens of a batch.
+M = B*T, the tokens of a batch, I inputs and O outputs of a Linear.
 
 Parameters are float32; the computation runs in `cfg.dtype`, norms and softmax in float32.
 """
@@ -29,8 +29,8 @@ ACTIVATIONS = {
 }
 
 HEADS = ("query", "key", "value", "out")  # the Linears whose wide side is heads, not the MLP
-# Bytes of an MLP's kernel. With a larger one, TPUs' compiler fits what is done with the product's
-# input gradient into the product so badly that it costs less after it: docs/scaling-up.md.
+# Bytes of an MLP kernel. Above this size the TPU compiler fuses what follows the input gradient
+# into the product so badly that a separate pass is cheaper: docs/scaling-up.md.
 LARGE = 64 << 20
 
 
@@ -38,8 +38,8 @@ def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> f
     """Standard deviation of a kernel's initial values.
 
     gpt2: `init_std`, and init_std / sqrt(2L) where a branch writes to the residual stream (Radford
-    et al. 2019, section 2.3). normal: `init_std` everywhere. fan_in: 1 / sqrt(fan_in). These are
-    what it has in a model of the base shape; `cfg.parametrization` goes on from there.
+    et al. 2019, section 2.3). normal: `init_std` everywhere. fan_in: 1 / sqrt(fan_in). These hold
+    at the base shape; `cfg.parametrization` scales them with width and depth.
     """
     base_fan_in = fan_in / parametrization.width_ratio(cfg)
     base_layers = cfg.n_layers / parametrization.depth_ratio(cfg)
@@ -53,7 +53,7 @@ def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> f
 
 @jax.custom_vjp
 def layout_kept(kernel: jax.Array) -> jax.Array:
-    """The same array; its gradient is computed in its layout, which XLA would else turn round."""
+    """The same array; its gradient keeps its layout. Otherwise XLA transposes the gradient."""
     return kernel
 
 
@@ -61,16 +61,16 @@ layout_kept.defvjp(lambda kernel: (kernel, None), lambda _, g: (jax.lax.optimiza
 
 
 def merged(x_BTI: jax.Array) -> jax.Array:
-    """The 2-D view [M, I] that products contract; x itself where T is sharded, as M cannot be.
+    """The 2-D view [M, I] that products contract; x itself if T is sharded, because M cannot be.
 
     XLA:CPU materialises transposed copies in the weight gradient of a 3-D contraction; the view
-    avoids them and costs nothing elsewhere.
+    avoids them and is free on other platforms.
     """
     return x_BTI if ways("seq") > 1 else x_BTI.reshape(-1, x_BTI.shape[-1])
 
 
 def product(x_MI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """x W [M, O] as `dtype`. W's gradient is computed longer side last: up to 2× faster on CPU."""
+    """x W [M, O] as `dtype`. W's gradient has its longer side last: up to 2× faster on CPU."""
     if kernel_IO.shape[0] > kernel_IO.shape[1]:
         kernel_OI = layout_kept(kernel_IO.T)
         return jnp.einsum("...i,oi->...o", x_MI, kernel_OI, preferred_element_type=dtype)
@@ -78,7 +78,7 @@ def product(x_MI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Arra
 
 
 def spreads(x: jax.Array, kernel_IO: jax.Array, along: int) -> bool:
-    """Whether the mesh in force cuts a kernel, and with it every array of the product, evenly."""
+    """Whether the current mesh shards the kernel, and divides every array of the product evenly."""
     rows = x.ndim == 3 and x.shape[0] % ways("batch") == 0 and x.shape[1] % ways("seq") == 0
     return ways("embed") > 1 and rows and kernel_IO.shape[along] % ways("embed") == 0
 
@@ -87,45 +87,53 @@ def spreads(x: jax.Array, kernel_IO: jax.Array, along: int) -> bool:
 def spread_product(
     x_BTI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype, wide: str, along: int
 ) -> jax.Array:
-    """`product` with a kernel that is spread over devices by its dimension `along`, and lies by the
-    logical axis `wide` along the other.
+    """`product` with a kernel whose dimension `along` is sharded by the logical axis "embed", and
+    whose other dimension by `wide`.
 
-    It is gathered for the product, and anew for the backward pass; each device's part of its
-    gradient is summed where it lies.
+    The kernel is gathered along "embed" for the forward pass and again for the backward pass. Its
+    gradient is reduced to the shard that each device holds.
     """
     return _spread_forward(x_BTI, kernel_IO, dtype, wide, along)[0]
 
 
 def _spread_forward(x_BTI, kernel_IO, dtype, wide, along):
-    y_MO = jnp.matmul(merged(x_BTI), _whole(kernel_IO, wide, along), preferred_element_type=dtype)
+    x_MI, whole_IO = merged(x_BTI), _gathered(kernel_IO, wide, along)
+    y_MO = jnp.matmul(x_MI, whole_IO, preferred_element_type=dtype)
     return y_MO.reshape(*x_BTI.shape[:-1], -1), (x_BTI, kernel_IO)
 
 
-def _whole(kernel_IO: jax.Array, wide: str, along: int) -> jax.Array:
+def _gathered(kernel_IO: jax.Array, wide: str, along: int) -> jax.Array:
     return constrain(kernel_IO, None, wide) if along == 0 else constrain(kernel_IO, wide, None)
 
 
 def _spread_backward(dtype, wide, along, saved, g_BTO):
-    x_BTI, whole_IO = saved[0], _whole(saved[1], wide, along)
+    x_BTI, kernel_IO = saved
+    whole_IO = _gathered(kernel_IO, wide, along)
     if wide == "mlp":
-        # Made once: two products read it, and would each make it again for every block of theirs.
+        # Both products below read g. Without the barrier XLA recomputes it for every tile of each.
         g_BTO = jax.lax.optimization_barrier(g_BTO)
     dx_BTI = jnp.einsum("bto,io->bti", g_BTO, whole_IO, preferred_element_type=x_BTI.dtype)
     if wide == "mlp" and whole_IO.nbytes > LARGE:
         dx_BTI = jax.lax.optimization_barrier(dx_BTI)
     if wide == "vocab":
-        # First: the whole kernel is let go before the gradient of its size is made.
+        # The input gradient comes first: it frees the gathered kernel before the kernel's gradient,
+        # of the same size, is allocated.
         x_BTI, dx_BTI = jax.lax.optimization_barrier((x_BTI, dx_BTI))
+    return dx_BTI, _kernel_gradient(x_BTI, g_BTO, whole_IO.dtype, wide, along)
+
+
+def _kernel_gradient(x_BTI, g_BTO, dtype, wide, along) -> jax.Array:
+    """x^T g [I, O], summed over the tokens of all devices; each keeps its shard of the kernel."""
     sides = ("embed", wide) if along == 0 else (wide, "embed")
     of_kernel, over = spec(*sides), mesh_axes("batch") + mesh_axes("seq")
 
     def part(x_BTI, g_BTO):
-        dw_IO = jnp.einsum("bti,bto->io", x_BTI, g_BTO, preferred_element_type=whole_IO.dtype)
+        dw_IO = jnp.einsum("bti,bto->io", x_BTI, g_BTO, preferred_element_type=dtype)
         return summed(dw_IO, of_kernel, over)
 
     of_x, of_g = (spec("batch", "seq", None if side == "embed" else wide) for side in sides)
     sum_parts = jax.shard_map(part, in_specs=(of_x, of_g), out_specs=of_kernel, check_vma=False)
-    return dx_BTI, sum_parts(x_BTI, g_BTO)
+    return sum_parts(x_BTI, g_BTO)
 
 
 spread_product.defvjp(_spread_forward, _spread_backward)
@@ -134,7 +142,7 @@ spread_product.defvjp(_spread_forward, _spread_backward)
 def multiplied(
     x: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype, wide: str, along: int
 ) -> jax.Array:
-    """x W [..., O] as `dtype`, by `spread_product` where the mesh in force spreads W evenly."""
+    """x W [..., O] as `dtype`, by `spread_product` if the current mesh shards W evenly."""
     if spreads(x, kernel_IO, along):
         return spread_product(x, kernel_IO, dtype, wide, along)
     return product(merged(x), kernel_IO, dtype).reshape(*x.shape[:-1], kernel_IO.shape[1])
@@ -144,7 +152,7 @@ class Linear(nn.Module):
     """y = x W + b over the last axis.
 
     `residual` marks outputs added to the residual stream, `logits` those that stay float32.
-    The output has the module's name for `model/transformer/remat.py`.
+    The output carries the module's name as a checkpoint name: see `model/transformer/remat.py`.
     """
 
     cfg: ModelConfig
@@ -169,10 +177,10 @@ class Linear(nn.Module):
 
 @jax.custom_vjp
 def rows(table_ID: jax.Array, index: jax.Array) -> jax.Array:
-    """The table's rows at `index`; a row's gradient is summed in float32, whatever its type.
+    """The table's rows at `index`; a row's gradient is summed in float32, whatever its dtype.
 
-    Where the tokens of a row are spread over devices, the table is gathered for them: XLA would
-    gather the tokens' rows instead, of all devices on each.
+    If the tokens of a sequence are sharded, every device gathers the table. Otherwise XLA gathers
+    the embedded tokens of all devices on each.
     """
     return _rows_forward(table_ID, index)[0]
 
@@ -208,7 +216,7 @@ rows.defvjp(_rows_forward, _rows_backward)
 
 
 class Embed(nn.Module):
-    """A table [rows, D]: rows are read by index, or scored by their product with x (tied head)."""
+    """A table [rows, D]: looked up by index, or multiplied with x as the logits of a tied head."""
 
     cfg: ModelConfig
     rows: int
@@ -230,7 +238,7 @@ class Embed(nn.Module):
 class Norm(nn.Module):
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, in float32.
 
-    With `norm_offset` the parameter is what the scale has above 1, as in Gemma.
+    With `norm_offset` the scale is 1 + the parameter, as in Gemma.
     """
 
     cfg: ModelConfig

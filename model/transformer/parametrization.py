@@ -1,9 +1,9 @@
-"""This file scales a model with its width and depth: standard, μP and CompleteP, a row each.
+"""How a model scales with its width and depth: standard, μP and CompleteP, a row each.
 
 A model is m = d_model / base_width times as wide as the base shape, its heads are
 c = head_dim / base_head_dim times as wide, and it is l = n_layers / base_depth times as deep. At
-the base shape the three are one model. `d_ff` and all heads together are taken to grow with the
-width. What the optimiser does for each is in `train/optimizers/update_scales.py`.
+the base shape all three give the same model. `d_ff` and n_heads * head_dim are assumed to grow
+with the width. `train/optimizers/update_scales.py` has what each means for the optimizer.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from model.transformer.config import ModelConfig
 
 @dataclass(frozen=True)
 class Exponents:
-    """Powers of m, c or l by which a part of the model differs from the base shape's."""
+    """The powers of m, c or l that scale each part of the model relative to the base shape."""
 
     kernels: float  # of m: standard deviation of the initial kernels of blocks
     scores: float  # of c: scale of attention's scores, which is 1 / sqrt(base_head_dim) at the base
     logits: float  # of m: multiplier of the logits
-    branches: float  # of l: multiplier of what a block adds to the residual stream
+    branches: float  # of l: multiplier of what each branch adds to the residual stream
 
 
-# mup: Yang et al. 2022, table 8 and definition 4.1; the form in which embeddings may be tied.
+# mup: Yang et al. 2022, table 8 and definition 4.1: the form that allows tied embeddings.
 # completep: Dey et al. 2025, table 1 with α = 1.
 PARAMETRIZATIONS = {
     "standard": Exponents(kernels=0, scores=-1 / 2, logits=0, branches=0),
@@ -31,22 +31,22 @@ PARAMETRIZATIONS = {
 
 
 def width_ratio(cfg: ModelConfig) -> float:
-    """m; 1 where the parametrisation knows no base width."""
+    """m; 1 if the parametrization has no base width."""
     return cfg.d_model / (cfg.base_width or cfg.d_model)
 
 
 def depth_ratio(cfg: ModelConfig) -> float:
-    """l; 1 where the parametrisation knows no base depth."""
+    """l; 1 if the parametrization has no base depth."""
     return cfg.n_layers / (cfg.base_depth or cfg.n_layers)
 
 
 def kernels(cfg: ModelConfig) -> float:
-    """Factor of the standard deviation of blocks' kernels."""
+    """The factor on the initial standard deviation of blocks' kernels."""
     return width_ratio(cfg) ** PARAMETRIZATIONS[cfg.parametrization].kernels
 
 
 def scores(cfg: ModelConfig) -> float:
-    """What q·k is multiplied by: `query_scale`, or 1 / sqrt(C), or sqrt(base_head_dim) / C."""
+    """The factor on q·k: `query_scale`, or 1 / sqrt(C), or sqrt(base_head_dim) / C."""
     if cfg.query_scale:
         return cfg.query_scale
     base = cfg.base_head_dim or cfg.head_dim
@@ -54,10 +54,10 @@ def scores(cfg: ModelConfig) -> float:
 
 
 def logits(cfg: ModelConfig) -> float:
-    """What the logits are multiplied by, before any softcap."""
+    """The factor on the logits, before any softcap."""
     return cfg.logit_scale * width_ratio(cfg) ** PARAMETRIZATIONS[cfg.parametrization].logits
 
 
 def branches(cfg: ModelConfig) -> float:
-    """What the output of attention or MLP is multiplied by on its way to the residual stream."""
+    """The factor on the output of attention or MLP before it joins the residual stream."""
     return depth_ratio(cfg) ** PARAMETRIZATIONS[cfg.parametrization].branches

@@ -1,4 +1,4 @@
-"""This file tells a token's place: rotary, sinusoidal, ALiBi (learned positions: see Embed)."""
+"""Position encodings: rotary, sinusoidal and ALiBi. Learned positions are an `Embed`."""
 
 import math
 
@@ -13,8 +13,8 @@ def rotary(x_BTHC: jax.Array, angle_BTR: jax.Array, factor: float, layout: str) 
     """Rotates pairs of each head's first 2R dimensions by their angles, in float32.
 
     Su et al. 2021, section 3.2.2. A pair is (i, i + R) in the `half` layout of most published
-    weights, (2i, 2i + 1) in the `interleaved` one of the paper. Dimensions from 2R on stay; what
-    is rotated is multiplied by `factor`.
+    weights, (2i, 2i + 1) in the `interleaved` layout of the paper. Rotated dimensions are
+    multiplied by `factor`; dimensions from 2R on are unchanged.
     """
     R = angle_BTR.shape[-1]
     cos, sin = factor * jnp.cos(angle_BTR)[:, :, None], factor * jnp.sin(angle_BTR)[:, :, None]
@@ -22,7 +22,7 @@ def rotary(x_BTHC: jax.Array, angle_BTR: jax.Array, factor: float, layout: str) 
     first, second = (
         (slice(R), slice(R, 2 * R)) if half else (slice(0, 2 * R, 2), slice(1, 2 * R, 2))
     )
-    # Cut before it is widened: TPUs' compiler would else write all of x once more, in float32.
+    # Slice before the cast; otherwise the TPU compiler writes all of x again, in float32.
     x1, x2 = (x_BTHC[..., part].astype(jnp.float32) for part in (first, second))
     turned = [x1 * cos - x2 * sin, x2 * cos + x1 * sin]
     if half:
@@ -35,9 +35,9 @@ def rotary(x_BTHC: jax.Array, angle_BTR: jax.Array, factor: float, layout: str) 
 def angles(
     cfg: ModelConfig, positions_BT: jax.Array, local: bool, length: int
 ) -> tuple[jax.Array, float]:
-    """Angles [B, T, R] of R = rotary_dim / 2 pairs, and the factor on what they rotate.
+    """Angles [B, T, R] of R = rotary_dim / 2 pairs, and the factor on the rotated dimensions.
 
-    `length` is how many tokens the context at hand may hold, which longrope chooses by.
+    `length` is the number of tokens that the context may hold; longrope depends on it.
     """
     if local and cfg.rope_theta_local:
         frequency_R, factor = base_frequencies(cfg, cfg.rope_theta_local), 1.0
@@ -47,7 +47,7 @@ def angles(
 
 
 def base_frequencies(cfg: ModelConfig, theta: float) -> np.ndarray:
-    """theta^(-2i/rotary_dim) for pair i, radians a token [R]."""
+    """theta^(-2i/rotary_dim) for pair i, in radians per token [R]."""
     return theta ** (-np.arange(0, cfg.rotary_dim, 2) / cfg.rotary_dim)
 
 
@@ -61,10 +61,10 @@ def linear(cfg: ModelConfig, length: int) -> tuple[np.ndarray, float]:
 
 
 def llama3(cfg: ModelConfig, length: int) -> tuple[np.ndarray, float]:
-    """Slow pairs divided by `rope_factor`, fast ones kept, a ramp between.
+    """Frequencies of slow pairs divided by `rope_factor`, those of fast pairs kept, a ramp between.
 
-    A pair is fast that turns more than `rope_high_frequency` times in the original context, slow
-    below `rope_low_frequency`. Llama 3.1, github.com/meta-llama/llama-models.
+    Fast pairs turn more than `rope_high_frequency` times in the original context, slow pairs less
+    than `rope_low_frequency` times. Llama 3.1, github.com/meta-llama/llama-models.
     """
     frequency_R = base_frequencies(cfg, cfg.rope_theta)
     turns_R = cfg.rope_original_context * frequency_R / (2 * math.pi)
@@ -74,14 +74,14 @@ def llama3(cfg: ModelConfig, length: int) -> tuple[np.ndarray, float]:
 
 
 def longrope(cfg: ModelConfig, length: int) -> tuple[np.ndarray, float]:
-    """A divisor for each pair, from one list or another as the context is beyond the original.
+    """A divisor for each pair: the short list within the original context, the long one beyond it.
 
-    Ding et al. 2024 (arXiv:2402.13753); the factor sqrt(1 + ln(max/original) / ln(original)) makes
-    up for the entropy that a longer context adds.
+    Ding et al. 2024 (arXiv:2402.13753). The factor sqrt(1 + ln(max/original) / ln(original))
+    compensates for the entropy that a longer context adds.
 
-    `length` is fixed for a whole call: prompt and sample together, the longest of a batch. Keys in
-    a cache so never change. transformers goes by the tokens so far: where a text outgrows the
-    original context it computes all keys again, with the long list, and goes on with those.
+    `length` is fixed for a whole call: prompt plus sample, the longest of a batch. So cached keys
+    never change. transformers decides by the tokens so far: once a text outgrows the original
+    context, it recomputes all keys with the long list and continues with those.
     """
     original = cfg.rope_original_context
     long = length > original
@@ -95,18 +95,18 @@ SCALINGS = {"none": unscaled, "linear": linear, "llama3": llama3, "longrope": lo
 
 
 def sinusoidal(positions_BT: jax.Array, width: int) -> jax.Array:
-    """Sines and cosines in turn, of wavelengths 2π to 20,000π [B, T, width]. Vaswani et al. 2017,
-    section 3.5."""
+    """Alternating sines and cosines of wavelengths 2π to 20,000π [B, T, width]. Vaswani et al.
+    2017, section 3.5."""
     frequency = 10_000.0 ** (-np.arange(0, width, 2) / width)
     angle = positions_BT[..., None].astype(jnp.float32) * frequency.astype(np.float32)
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(*angle.shape[:-1], width)
 
 
 def alibi_slopes(n_heads: int) -> np.ndarray:
-    """What a head's score loses for each token of distance [H]. Press et al. 2022, section 3.
+    """The penalty on each head's scores per token of distance [H]. Press et al. 2022, section 3.
 
-    2^(-8/n), 2^(-16/n), … for n heads where n is a power of 2; otherwise those of the power below,
-    then every second one of the power above, as in the paper's code.
+    2^(-8/n), 2^(-16/n), … for n heads if n is a power of 2; otherwise the slopes of the next lower
+    power, then every second slope of the next higher power, as in the paper's code.
     """
     below = 2 ** math.floor(math.log2(n_heads))
     slopes = [2 ** (-8 * (i + 1) / below) for i in range(below)]
@@ -115,6 +115,6 @@ def alibi_slopes(n_heads: int) -> np.ndarray:
 
 
 def alibi(query_BT: jax.Array, key_BS: jax.Array, n_heads: int) -> jax.Array:
-    """What is added to the scores [B, H, T, S]: minus slope times distance."""
+    """The bias on the scores [B, H, T, S]: minus slope times distance."""
     distance_BTS = (query_BT[:, :, None] - key_BS[:, None, :]).astype(jnp.float32)
     return -alibi_slopes(n_heads)[:, None, None] * distance_BTS[:, None]

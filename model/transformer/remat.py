@@ -1,8 +1,8 @@
-"""This file says what a block keeps for its backward pass, and what is computed there again.
+"""Rematerialisation: what a block stores for its backward pass; the rest is recomputed there.
 
-What can be kept has a name, given by `checkpoint_name` where it is made: "input", the block's own;
-"attention", the heads' outputs; and the output of every Linear, which has the Linear's name. With
-every policy a block keeps its input and nothing else but what is listed here.
+Arrays that can be stored are named by `checkpoint_name` where they are computed: "input", the
+input of the block; "attention", the outputs of the heads; and the output of every Linear, under
+the Linear's name. With every policy a block stores its input and what the policy lists.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "projections": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS),
-    # By name rather than by primitive, so that products under vmap are among them.
+    # By name rather than by primitive, which includes products under vmap.
     "dots": jax.checkpoint_policies.save_only_these_names(*DOTS),
     "dots_attention": jax.checkpoint_policies.save_only_these_names(*DOTS, "attention"),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -29,9 +29,9 @@ POLICIES = {
 
 
 def rematerialised(block: Callable, policy: str, scanned: bool) -> Callable:
-    """`block(x, *rest)` with the gradient's memory and recomputation of a policy; "none": as it is.
+    """`block(x, *rest)` under a policy; "none" stores everything and returns `block` itself.
 
-    A scan's body cannot be merged with its own recomputation, which elsewhere must be prevented.
+    Outside a scan, XLA must be kept from merging the recomputation with the original computation.
     """
     if policy == "none":
         return block

@@ -9,8 +9,7 @@ import pytest
 
 from configs import base, pretrain
 from configs.families import FAMILIES
-from model.transformer import count, parameters
-from model.transformer import decoder as transformer
+from model.transformer import count, decoder
 from model.transformer.config import derive
 from model.transformer.decoder import Decoder
 
@@ -146,8 +145,8 @@ def test_a_whole_forward_pass_makes_the_same_parameters():
         shallow = dataclasses.replace(family(name), n_layers=2)
         assert built(shallow, method=None) == built(shallow)
         assert built(shallow) != built(family(name))
-        init = functools.partial(transformer.init, shallow)
-        assert parameters.shapes(shallow) == jax.eval_shape(init, jax.random.key(0))
+        init = functools.partial(decoder.init, shallow)
+        assert decoder.shapes(shallow) == jax.eval_shape(init, jax.random.key(0))
 
 
 def test_longrope_has_a_divisor_for_each_pair():

@@ -16,14 +16,13 @@ HF = Path(__file__).parent / "hf"
 
 
 def write(folder: Path) -> None:
-    from model.huggingface import config_json as hf_config
-    from model.huggingface import weights as huggingface
+    from model.huggingface import config_json, weights
 
     for case in sorted(HF.iterdir()):
-        cfg, params = huggingface.load(case)
+        cfg, params = weights.load(case)
         own = json.loads((case / "config.json").read_text())["model_type"]
-        for model_type in sorted({own, hf_config.write(cfg)["model_type"]}):
-            huggingface.save(folder / f"{case.name}-{model_type}", cfg, params, model_type)
+        for model_type in sorted({own, config_json.write(cfg)["model_type"]}):
+            weights.save(folder / f"{case.name}-{model_type}", cfg, params, model_type)
 
 
 def compare(folder: Path) -> None:

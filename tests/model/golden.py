@@ -9,11 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from model.huggingface import safetensors
-from model.huggingface import weights as huggingface
-from model.transformer import parameters
+from model import parameters
+from model.huggingface import safetensors, weights
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import Decoder
+from model.transformer.decoder import Decoder, shapes
 
 FOLDER = Path(__file__).parent.parent / "golden"
 TOLERANCE = 5e-5  # logits are about 4; float32 alone leaves 7e-6
@@ -26,7 +25,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 @functools.cache
 def checkpoint(case: str) -> tuple[ModelConfig, dict]:
     """A case of hf/, computed in float32 whatever its weights are."""
-    cfg, params = huggingface.load(FOLDER / "hf" / case)
+    cfg, params = weights.load(FOLDER / "hf" / case)
     return dataclasses.replace(cfg, dtype="float32"), params
 
 
@@ -42,7 +41,7 @@ def expected(case: str) -> dict[str, np.ndarray]:
 def logits(cfg: ModelConfig, params: dict, tokens_BT: np.ndarray) -> np.ndarray:
     """[B, T, V]; parameters that `cfg` has no use for are left out."""
     found = parameters.flat(params)
-    used = {path: found[path] for path in parameters.flat(parameters.shapes(cfg))}
+    used = {path: found[path] for path in parameters.flat(shapes(cfg))}
     with jax.default_matmul_precision("highest"):
         return np.asarray(_logits(parameters.nested(used), cfg, tokens_BT))
 

@@ -10,9 +10,9 @@ import pytest
 from data import tokenizer as tokenizers
 from launch.__main__ import main
 from launch.verbs import sample
-from model.huggingface import weights as huggingface
-from model.transformer import parameters
+from model.huggingface import weights
 from model.transformer.config import ModelConfig
+from model.transformer.decoder import shapes
 from tests.model import golden
 from train.checkpoint import restore_params
 
@@ -33,7 +33,7 @@ def test_there_and_back(case, tmp_path, capsys):
     assert kept.keys() == came.keys()
     for name, array in kept.items():
         assert (array.dtype, array.tobytes()) == (came[name].dtype, came[name].tobytes()), name
-    assert huggingface.load(tmp_path / "back")[0] == huggingface.load(HF / case)[0]
+    assert weights.load(tmp_path / "back")[0] == weights.load(HF / case)[0]
     assert "has no tokenizer.model" in capsys.readouterr().err
 
 
@@ -77,9 +77,9 @@ def model(tmp_path_factory):
         attention_bias=False, mlp_bias=False, tie_embeddings=False,
     )  # fmt: skip
     draw = np.random.default_rng(0).standard_normal
-    params = jax.tree.map(lambda leaf: draw(leaf.shape, np.float32), parameters.shapes(cfg))
+    params = jax.tree.map(lambda leaf: draw(leaf.shape, np.float32), shapes(cfg))
     files = {"tokenizer.model": folder / "tokenizer" / "tokenizer.model"}
-    huggingface.save(folder / "hf", cfg, params, extra={"eos_token_id": 1}, files=files)
+    weights.save(folder / "hf", cfg, params, extra={"eos_token_id": 1}, files=files)
     return folder / "hf", params, tokenizer
 
 
@@ -91,7 +91,7 @@ def test_a_converted_model_can_be_sampled(model, tmp_path, capsys):
     assert meta["step"] == 0
     jax.tree.map(np.testing.assert_array_equal, found, params)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert ModelConfig(**config["model"]) == huggingface.load(source)[0]
+    assert ModelConfig(**config["model"]) == weights.load(source)[0]
     assert tokenizers.load(tmp_path / "run" / "tokenizer").fingerprint == tokenizer.fingerprint
     argv = [f"--run={tmp_path / 'run'}", "--prompt=the cat", "--tokens=1"]
     assert main(["sample", *argv, f"--json={tmp_path / 'sample.json'}"]) == 0

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from model.generation.sample import decode, prefill
-from model.transformer import parameters
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import Decoder, empty_caches
+from model.transformer.decoder import Decoder, empty_caches, shapes
 
 BASE = ModelConfig(
     vocab_size=37, context_length=24, n_layers=1, d_model=16, n_heads=4, n_kv_heads=2, head_dim=6,
@@ -61,7 +60,7 @@ def model(case):
         mean = float(path[-1].key == "scale" and not cfg.norm_offset)
         return rng.normal(mean, 0.3, x.shape).astype(np.float32)
 
-    params = jax.tree_util.tree_map_with_path(hard, parameters.shapes(cfg))
+    params = jax.tree_util.tree_map_with_path(hard, shapes(cfg))
     full = jit(lambda p, t: Decoder(cfg).apply({"params": p}, t))(params, TOKENS)
     return params, np.asarray(full)
 

@@ -10,7 +10,7 @@ import pytest
 from model.generation import beam
 from model.generation.sample import prefill, sample
 from model.generation.samplers import Sampler
-from model.huggingface import weights as huggingface
+from model.huggingface import weights
 
 FOLDER = Path(__file__).parents[2] / "golden" / "hf"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -24,7 +24,7 @@ CASES = [
 
 def load(case):
     """(params, cfg, arrays); in float32 whatever the weights are stored as."""
-    cfg, params = huggingface.load(FOLDER / case)
+    cfg, params = weights.load(FOLDER / case)
     with np.load(FOLDER / case / "expected.npz") as file:
         return params, dataclasses.replace(cfg, dtype="float32"), dict(file)
 

@@ -9,9 +9,8 @@ import pytest
 
 from model.generation.sample import advance, begin, join, prepare, sample, stream
 from model.generation.samplers import Sampler
-from model.transformer import parameters
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import Decoder
+from model.transformer.decoder import Decoder, shapes
 
 LEARNED = ModelConfig(
     vocab_size=37, context_length=48, n_layers=2, d_model=16, n_heads=4, n_kv_heads=2, head_dim=6,
@@ -33,7 +32,7 @@ def fresh(cfg):
     def draw(path, leaf):
         return rng.normal(path[-1].key == "scale", 0.4, leaf.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, parameters.shapes(cfg))
+    return jax.tree_util.tree_map_with_path(draw, shapes(cfg))
 
 
 @pytest.fixture(

@@ -10,9 +10,8 @@ import pytest
 
 from model.generation import speculative
 from model.generation.samplers import Sampler
-from model.transformer import parameters
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import Decoder
+from model.transformer.decoder import Decoder, shapes
 
 LARGE = ModelConfig(
     vocab_size=7, context_length=40, n_layers=2, d_model=16, n_heads=4, n_kv_heads=2, head_dim=6,
@@ -34,7 +33,7 @@ def models():
     for seed, cfg in enumerate((LARGE, SMALL)):
         rng = np.random.default_rng(seed)
         draw = lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32)  # noqa: B023, E731
-        found += [jax.tree.map(draw, parameters.shapes(cfg)), cfg]
+        found += [jax.tree.map(draw, shapes(cfg)), cfg]
     return found
 
 

@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from model.huggingface import config_json as hf_config
-from model.huggingface import weights as huggingface
+from model.huggingface import config_json, weights
 from model.transformer import count
 from tests.model import golden
 
@@ -16,7 +15,7 @@ BAD_KEYS = {
     "model_type=.mamba. is not supported; supported are gpt2, llama,": (
         "llama", dict(model_type="mamba"),
     ),
-    "model_type='gemma3' is of a model that sees images": (
+    "model_type='gemma3' is a model of images and text": (
         "gemma3", dict(model_type="gemma3", text_config={}),
     ),
     "model_type=None": ("llama", dict(model_type=None)),
@@ -76,7 +75,7 @@ def test_a_config_that_means_something_else_is_refused(message, tmp_path):
     case, changes = BAD_KEYS[message]
     folder = golden.copy(case, tmp_path, **changes)
     with pytest.raises(ValueError, match=message) as caught:
-        huggingface.load(folder)
+        weights.load(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -141,18 +140,18 @@ PUBLISHED = {
 @pytest.mark.parametrize("total", PUBLISHED)
 def test_a_published_config_gives_its_published_size(total):
     """And comes back through the config that we write."""
-    cfg = hf_config.read(PUBLISHED[total])
+    cfg = config_json.read(PUBLISHED[total])
     assert sum(count.parameters(cfg).values()) == total
     model_type = PUBLISHED[total]["model_type"]
-    assert hf_config.misfit(cfg, model_type) == []
+    assert config_json.misfit(cfg, model_type) == []
     smaller = dataclasses.replace(cfg, d_ff=cfg.d_ff - 8)
     assert sum(count.parameters(smaller).values()) != total
 
 
 def test_what_changes_nothing_is_accepted(tmp_path):
     changes = dict(attention_dropout=0.1, _name_or_path="x", unsloth_version=None, auto_map={})
-    cfg, _ = huggingface.load(golden.copy("mistral", tmp_path, **changes))
-    assert cfg == huggingface.load(HF / "mistral")[0]
+    cfg, _ = weights.load(golden.copy("mistral", tmp_path, **changes))
+    assert cfg == weights.load(HF / "mistral")[0]
 
 
 def test_a_model_that_no_family_computes_is_refused_by_key(tmp_path):
@@ -164,25 +163,25 @@ def test_a_model_that_no_family_computes_is_refused_by_key(tmp_path):
     ):
         other = dataclasses.replace(cfg, **change)
         with pytest.raises(ValueError, match=named):
-            huggingface.save(tmp_path / "no", other, params)
+            weights.save(tmp_path / "no", other, params)
     assert not (tmp_path / "no").exists()
 
 
 def test_the_family_that_fits_is_found():
     """Of one that no key names: partial rotary positions are Phi 3's alone."""
     cfg, _ = golden.checkpoint("llama")
-    assert hf_config.write(cfg)["model_type"] == "llama"
-    assert hf_config.misfit(cfg, "llama") == []
+    assert config_json.write(cfg)["model_type"] == "llama"
+    assert config_json.misfit(cfg, "llama") == []
     partial = dataclasses.replace(cfg, head_dim=6, rope_fraction=0.7)
-    assert hf_config.write(partial)["model_type"] == "phi3"
-    assert hf_config.misfit(partial, "llama") == ["rope_fraction"]
+    assert config_json.write(partial)["model_type"] == "phi3"
+    assert config_json.misfit(partial, "llama") == ["rope_fraction"]
 
 
 def test_another_family_is_refused_where_it_computes_another_thing(tmp_path):
     cfg, params = golden.checkpoint("llama")
-    huggingface.save(tmp_path / "as-mistral", cfg, params, "mistral")
-    assert hf_config.read_json(tmp_path / "as-mistral")["model_type"] == "mistral"
+    weights.save(tmp_path / "as-mistral", cfg, params, "mistral")
+    assert config_json.read_json(tmp_path / "as-mistral")["model_type"] == "mistral"
     with pytest.raises(ValueError, match="gemma computes something else"):
-        huggingface.save(tmp_path / "no", cfg, params, "gemma")
+        weights.save(tmp_path / "no", cfg, params, "gemma")
     with pytest.raises(ValueError, match="model_type='mamba' is not supported"):
-        huggingface.save(tmp_path / "no", cfg, params, "mamba")
+        weights.save(tmp_path / "no", cfg, params, "mamba")

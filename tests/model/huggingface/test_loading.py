@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.huggingface import weights as huggingface
-from model.transformer import parameters
+from model import parameters
+from model.huggingface import weights
 from model.transformer.config import ModelConfig
+from model.transformer.decoder import shapes
 
 ROOT = Path(__file__).resolve().parents[3]
 LARGE = ModelConfig(
@@ -25,14 +26,14 @@ MEASURE = """
 import sys, time
 import jax, numpy as np
 from pathlib import Path
-from model.huggingface import weights as huggingface
+from model.huggingface import weights
 folder = Path(sys.argv[1])
 file = folder / "model.safetensors"
 size = file.stat().st_size
 np.fromfile(file, np.uint8, count=1 << 20)
 jax.block_until_ready(jax.numpy.zeros(8) + 1)
 start = time.perf_counter()
-cfg, params = huggingface.load(folder)
+cfg, params = weights.load(folder)
 load = time.perf_counter() - start
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 start = time.perf_counter()
@@ -47,9 +48,9 @@ print(size, peak, load, read)
 def test_memory_and_time_of_a_large_checkpoint(tmp_path):
     """Peak memory of the whole process ≤ 1.3 × the file; time ≤ 2 × reading it into memory."""
     draw = np.random.default_rng(0).standard_normal
-    leaves = parameters.flat(parameters.shapes(LARGE))
+    leaves = parameters.flat(shapes(LARGE))
     params = {path: draw(leaf.shape, np.float32) for path, leaf in leaves.items()}
-    huggingface.save(tmp_path / "model", LARGE, parameters.nested(params))
+    weights.save(tmp_path / "model", LARGE, parameters.nested(params))
     del params
     ratios = []
     for _ in range(3):  # other programs may take time from either

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.huggingface import config_json as hf_config
-from model.huggingface import weights as huggingface
-from model.transformer import parameters
+from model import parameters
+from model.huggingface import config_json, weights
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import Decoder
 from tests.model import golden
@@ -190,7 +189,7 @@ def test_gradients_are_those_of_torch(name, tmp_path):
     with jax.default_matmul_precision("highest"):
         value, gradients = golden.jit(jax.value_and_grad(loss))(params)
     assert abs(value - arrays["loss"]) < 1e-5
-    huggingface.save(tmp_path / "gradients", cfg, gradients)  # by their names
+    weights.save(tmp_path / "gradients", cfg, gradients)  # by their names
     found = golden.read_all(tmp_path / "gradients")
     errors = {
         path: np.abs(found[path] - want).max() / np.abs(want).max()
@@ -207,5 +206,5 @@ def test_gradients_are_those_of_torch(name, tmp_path):
 )
 def test_the_older_config_means_the_same(name):
     newer, older = golden.config_json(name), golden.config_json(name, older=True)
-    assert hf_config.read(older) == hf_config.read(newer)
+    assert config_json.read(older) == config_json.read(newer)
     assert json.dumps(older) != json.dumps(newer)

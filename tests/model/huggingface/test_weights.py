@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from model.huggingface import config_json as hf_config
-from model.huggingface import safetensors
-from model.huggingface import weights as huggingface
+from model import parameters
+from model.huggingface import config_json, safetensors, weights
 from model.huggingface.name_tables import FAMILIES
-from model.transformer import parameters
+from model.transformer import decoder
 from tests.model import golden
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,19 +27,19 @@ def bits(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
 
 @pytest.mark.parametrize("case", [case for case in golden.HF if case != "gpt2_published"])
 def test_what_is_loaded_and_saved_is_the_same_bit_by_bit(case, tmp_path):
-    cfg, params = huggingface.load(HF / case)
+    cfg, params = weights.load(HF / case)
     model_type = golden.config_json(case)["model_type"]
-    huggingface.save(tmp_path / "saved", cfg, params, model_type)
+    weights.save(tmp_path / "saved", cfg, params, model_type)
     assert bits(golden.read_all(tmp_path / "saved")) == bits(golden.read_all(HF / case))
-    config = hf_config.read_json(tmp_path / "saved")
+    config = config_json.read_json(tmp_path / "saved")
     assert config["model_type"] == model_type
     assert config["dtype"] == golden.config_json(case)["dtype"]
-    assert hf_config.read(config) == cfg
+    assert config_json.read(config) == cfg
 
 
 def test_the_first_gpt2_gets_todays_names(tmp_path):
-    cfg, params = huggingface.load(HF / "gpt2_published")
-    huggingface.save(tmp_path / "saved", cfg, params)
+    cfg, params = weights.load(HF / "gpt2_published")
+    weights.save(tmp_path / "saved", cfg, params)
     before = bits(
         {f"transformer.{n}": a for n, a in golden.read_all(HF / "gpt2_published").items()}
     )
@@ -48,8 +47,8 @@ def test_the_first_gpt2_gets_todays_names(tmp_path):
 
 
 def test_saved_in_shards(tmp_path):
-    cfg, params = huggingface.load(HF / "phi3")
-    huggingface.save(tmp_path / "saved", cfg, params, shard=20_000)
+    cfg, params = weights.load(HF / "phi3")
+    weights.save(tmp_path / "saved", cfg, params, shard=20_000)
     files = list((tmp_path / "saved").glob("*.safetensors"))
     assert len(files) > 3 and (tmp_path / "saved" / safetensors.INDEX).exists()
     assert bits(golden.read_all(tmp_path / "saved")) == bits(golden.read_all(HF / "phi3"))
@@ -63,15 +62,15 @@ def test_the_library_reads_what_we_write():
     length = int.from_bytes(raw[:8], "little")
     about = json.loads(raw[8 : 8 + length])["model.norm.weight"]
     start, end = (8 + length + offset for offset in about["data_offsets"])
-    _, params = huggingface.load(HF / "llama")
+    _, params = weights.load(HF / "llama")
     assert raw[start:end] == np.asarray(params["final_norm"]["scale"]).tobytes()
 
 
 @pytest.mark.parametrize("case", ["gpt2", "phi3", "mistral"])
 def test_slices_are_read_alone(case, monkeypatch):
     """Any slice equals that of the whole, and fewer rows are read for it."""
-    cfg, params = huggingface.load(HF / case)
-    sources = huggingface.plan(cfg, FAMILIES[case])
+    cfg, params = weights.load(HF / case)
+    sources = weights.tensor_sources(cfg, FAMILIES[case])
     found = safetensors.tensors(HF / case)
     read = []
     fill = safetensors._fill
@@ -80,7 +79,7 @@ def test_slices_are_read_alone(case, monkeypatch):
     )
     for path, leaf in parameters.flat(params).items():
         index = tuple(slice(n // 3, n - n // 4) for n in leaf.shape)
-        part = huggingface._read(sources[path], found, leaf.shape, path, index)
+        part = weights._read(sources[path], found, leaf.shape, path, index)
         np.testing.assert_array_equal(part, np.asarray(leaf)[index])
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     assert sum(read) < 0.8 * whole
@@ -94,21 +93,21 @@ def test_shardings_are_asked_for_shapes_and_kept():
         asked.append(shapes)
         return jax.tree.map(lambda leaf: NamedSharding(mesh, PartitionSpec()), shapes)
 
-    cfg, params = huggingface.load(HF / "gemma2", shardings)
-    assert asked == [parameters.shapes(cfg)]
+    cfg, params = weights.load(HF / "gemma2", shardings)
+    assert asked == [decoder.shapes(cfg)]
     assert all(isinstance(leaf.sharding, NamedSharding) for leaf in jax.tree.leaves(params))
-    jax.tree.map(np.testing.assert_array_equal, params, huggingface.load(HF / "gemma2")[1])
+    jax.tree.map(np.testing.assert_array_equal, params, weights.load(HF / "gemma2")[1])
 
 
 EIGHT = """
 import jax, numpy as np
 from pathlib import Path
 from launch.verbs.convert import shardings
-from model.huggingface import weights as huggingface
+from model.huggingface import weights
 from tests.model.golden import FOLDER
 folder = Path("{folder}")
-cfg, params = huggingface.load(folder, shardings)
-_, whole = huggingface.load(folder)
+cfg, params = weights.load(folder, shardings)
+_, whole = weights.load(folder)
 jax.tree.map(np.testing.assert_array_equal, params, whole)
 kernel = params["blocks"]["mlp"]["up"]["kernel"]
 assert len(jax.devices()) == 8 and kernel.addressable_shards[0].data.size * 8 == kernel.size
@@ -118,8 +117,8 @@ print("sharded")
 
 @pytest.mark.slow
 def test_eight_devices_hold_an_eighth_each(tmp_path):
-    cfg, params = huggingface.load(HF / "phi3")
-    huggingface.save(tmp_path / "model", cfg, params)
+    cfg, params = weights.load(HF / "phi3")
+    weights.save(tmp_path / "model", cfg, params)
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", EIGHT.format(folder=tmp_path / "model")],
@@ -161,14 +160,14 @@ def test_a_wrong_tensor_is_named(message, tmp_path):
     folder = golden.copy("llama", tmp_path)
     rewrite(folder, BAD_TENSORS[message])
     with pytest.raises(ValueError, match=message):
-        huggingface.load(folder)
+        weights.load(folder)
 
 
 def test_rewriting_alone_is_harmless(tmp_path):
     """The control of the test above."""
     folder = golden.copy("llama", tmp_path)
     rewrite(folder, lambda arrays: arrays)
-    huggingface.load(folder)
+    weights.load(folder)
 
 
 def cut(folder, name, size):
@@ -222,13 +221,13 @@ def test_a_damaged_or_missing_file_is_named(message, tmp_path):
     folder = golden.copy(case, tmp_path)
     spoil(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        huggingface.load(folder)
+        weights.load(folder)
 
 
 def test_parameters_that_do_not_fit_are_named():
     cfg, params = golden.checkpoint("llama")
     leaves = parameters.flat(params)
-    parameters.check(cfg, params)
+    parameters.check(decoder.shapes(cfg), params)
     for change, message in (
         ({"final_norm/scale": None}, "parameter final_norm/scale .36,. is missing"),
         ({"final_norm/scale": np.zeros(35)}, "final_norm/scale has shape .35,.; the model needs"),
@@ -236,16 +235,16 @@ def test_parameters_that_do_not_fit_are_named():
     ):
         found = {path: leaf for path, leaf in (leaves | change).items() if leaf is not None}
         with pytest.raises(ValueError, match=message):
-            parameters.check(cfg, parameters.nested(found))
+            parameters.check(decoder.shapes(cfg), parameters.nested(found))
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     cfg, params = golden.checkpoint("llama")
     with pytest.raises(FileNotFoundError):
-        huggingface.save(tmp_path / "no", cfg, params, files={"x": tmp_path / "absent"})
+        weights.save(tmp_path / "no", cfg, params, files={"x": tmp_path / "absent"})
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("kept")
     with pytest.raises(FileExistsError, match="is not empty"):
-        huggingface.save(tmp_path / "full", cfg, params)
+        weights.save(tmp_path / "full", cfg, params)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]

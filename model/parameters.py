@@ -1,23 +1,8 @@
-"""This file knows the parameters that a ModelConfig asks for, and checks those that are given."""
+"""Parameter trees of any model: flat by path, nested again, checked against the shapes wanted."""
 
-import dataclasses
-import functools
 from typing import Any
 
 import jax
-
-from model.transformer import decoder as transformer
-from model.transformer.config import ModelConfig
-
-
-@functools.lru_cache(maxsize=64)
-def shapes(cfg: ModelConfig) -> dict:
-    """The tree of parameters with shapes in place of arrays; nothing is computed."""
-    # All blocks are alike: one is traced in place of 126.
-    shallow = dataclasses.replace(cfg, n_layers=1)
-    tree = jax.eval_shape(lambda: transformer.init(shallow, jax.random.key(0)))
-    stack = lambda leaf: jax.ShapeDtypeStruct((cfg.n_layers, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
-    return tree | {"blocks": jax.tree.map(stack, tree["blocks"])}
 
 
 def flat(params: Any) -> dict[str, Any]:
@@ -27,7 +12,7 @@ def flat(params: Any) -> dict[str, Any]:
 
 
 def nested(leaves: dict[str, Any]) -> dict:
-    """The tree that `flat` made flat."""
+    """The inverse of `flat`."""
     tree: dict = {}
     for path, leaf in leaves.items():
         *folders, name = path.split("/")
@@ -38,9 +23,10 @@ def nested(leaves: dict[str, Any]) -> dict:
     return tree
 
 
-def check(cfg: ModelConfig, params: Any) -> None:
-    """ValueError names a parameter that is missing, one too many, or of another shape."""
-    wanted, found = flat(shapes(cfg)), flat(params)
+def check(shapes: Any, params: Any) -> None:
+    """ValueError names a parameter that is missing, unknown or of another shape than in `shapes`,
+    the tree that the model needs."""
+    wanted, found = flat(shapes), flat(params)
     for name, leaf in wanted.items():
         if name not in found:
             raise ValueError(f"parameter {name} {leaf.shape} is missing")
