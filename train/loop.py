@@ -20,6 +20,7 @@ from train.evaluate import Evaluation, Evaluator
 from train.parallel import processes, sharding
 from train.progress import Progress
 from train.record import Record
+from train.rules import path_name
 from train.step import StepConfig, TrainState, init_state, rolled_out, train_chunk
 from train.watch import Stop
 
@@ -74,12 +75,27 @@ def initial_state(
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     given = start.params, start.frozen
     shapes = jax.eval_shape(lambda *a: init_state(cfg, *a), *arguments, *given)
+    check_count(families.FAMILIES[cfg.family], cfg.model, shapes.params)
     shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
     make = jax.jit(init_state, static_argnums=0, out_shardings=shardings)
     return like, lambda: make(cfg, *arguments, *given)
+
+
+def check_count(family: families.Trained, cfg: Any, params: Any) -> None:
+    """ValueError where the family counts other parameters than there are: FLOPs and laws would be
+    wrong. Names the parameter whose size is the difference, if there is one."""
+    sizes = {path_name(path): leaf.size for path, leaf in jax.tree.leaves_with_path(params)}
+    counted, made = sum(family.parameters(cfg).values()), sum(sizes.values())
+    if counted == made:
+        return
+    likely = [name for name, size in sizes.items() if size == abs(made - counted)]
+    raise ValueError(
+        f"the model has {made:,} parameters and its family's parameters() counts {counted:,}; the "
+        f"difference is the size of {' or '.join(likely) or 'no single parameter'}: count it"
+    )
 
 
 def frozen_state(like: TrainState, start: Start) -> dict:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from launch.files import read_json
 from launch.trial.identity import weights_named
-from model import families
+from model import families, parameters
 from model.huggingface import config_json, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
@@ -97,7 +97,13 @@ def start(resolved: ConfigDict) -> Start:
         params = load(Path(resolved.train.init_from)).params
         family, cfg = families.read(resolved.model)
         shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
-        require_same(shapes, params, resolved.train.init_from)
+        try:
+            parameters.check(shapes, params)
+        except ValueError as error:
+            raise ValueError(
+                f"train.init_from={resolved.train.init_from}: {error}; give the section model the "
+                "keys of those weights"
+            ) from None
     frozen, models = {}, []
     objective = objectives.find(resolved.objective.name)
     for name, key in getattr(objective, "FROZEN", {}).items():
@@ -108,22 +114,6 @@ def start(resolved: ConfigDict) -> Start:
         frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
     return Start(params, frozen, tuple(models))
-
-
-def require_same(shapes: Any, params: Any, source: str) -> None:
-    """ValueError names the first parameter that one tree has and the other has not, or has in
-    another shape."""
-    wanted, found = (
-        {path_name(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-        for tree in (shapes, params)
-    )
-    for name in [*wanted, *found]:
-        if wanted.get(name) != found.get(name):
-            raise ValueError(
-                f"train.init_from={source}: the parameter {name} is {found.get(name, 'missing')} "
-                f"there and {wanted.get(name, 'missing')} in this model; give the model the keys "
-                "of that run"
-            )
 
 
 def _config(source: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tests.launch import toy
 from tests.launch.inline import Inline
 from train.ahead_of_time.compiled import abstract_chunk
 from train.checkpoint import restore_params
+from train.loop import Run
 from train.objectives import OBJECTIVES
 from train.parallel.sharding import make_mesh
 
@@ -208,7 +209,7 @@ def test_weights_that_do_not_fit_are_refused(home, whole, capsys):
     keys = {"train.init_from": str(whole), "model.d_model": "8"}
     assert trial.run(toy.config(home, **keys), home / "narrow") == 2
     assert (
-        "the parameter embed/embedding is (256, 16) there and (256, 8) in"
+        "parameter embed/embedding has shape (256, 16); the model needs (256, 8)"
         in capsys.readouterr().err
     )
     stale = {"train.init_from": str(whole), "train.init_hash": "0" * 16}
@@ -243,6 +244,17 @@ def test_frozen_parameters_are_read_and_never_updated(home, whole):
         for t in ("whole", "seed")
     }
     assert len(ids) == 2
+
+
+def test_a_parameter_that_the_family_does_not_count_is_named(home, monkeypatch, capfd):
+    def extra(cfg, key):
+        return toy.BAG.init(cfg, key) | {"gate": {"kernel": jax.numpy.ones((3, 7))}}
+
+    axes = (*toy.BAG.PARAMETER_AXES, (r"^gate/kernel$", (None, None)))
+    changed = type(toy.BAG)(**vars(toy.BAG) | {"init": extra, "PARAMETER_AXES": axes})
+    monkeypatch.setitem(FAMILIES, "bag", changed)
+    with pytest.raises(ValueError, match=r"8,213 parameters .* counts 8,192.* size of gate/kernel"):
+        Run(resolve(toy.config(home), prepare(toy.config(home))), None, home / "uncounted")
 
 
 def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, monkeypatch):
