@@ -61,7 +61,7 @@ def trial_table(
             notes.append(f"from step {planned.branched_at:,} of {planned.trunk}")
         table.add_row(
             planned.id,
-            amount(planned.params),
+            amount(planned.params) if planned.params else "counted",
             amount(about["tokens"]),
             f"{about['steps']:,}",
             flops(about["flops"][CONVENTION]),

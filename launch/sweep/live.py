@@ -102,7 +102,8 @@ class Live:
     def _add(self, table: rich.table.Table, key: str, progress, row: dict, note: str) -> None:
         planned = self.trials[key]
         speed = f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""
-        size, tokens = amount(planned.params), amount(planned.about["tokens"])
+        size = amount(planned.params) if planned.params else "counted"
+        tokens = amount(planned.about["tokens"])
         table.add_row(key, size, tokens, progress, self._loss(key), speed, note)
 
     def _row(self, key: str) -> dict:
