@@ -24,6 +24,7 @@ from model.transformer.config import ModelConfig, derive
 from model.transformer.count import flops_per_token
 from tests.bench import contestant, ours, stacked
 from tests.bench.shapes import SHAPES, Shape
+from train.objectives import next_token
 from train.parallel.chips import peak_flops
 from train.step import StepConfig, init_state, train_chunk
 
@@ -81,7 +82,8 @@ def training(cfg: StepConfig, rows: int, steps: int) -> contestant.Advance:
 def utilisation(name: str, model: ModelConfig, tokens: int, steps: int, trace: str = "") -> dict:
     """Tokens a second, FLOP/s by PaLM's count and MFU (None where the peak is unknown)."""
     rows = max(1, tokens // model.context_length)
-    advance = training(StepConfig(model, loss_chunk=min(1024, model.context_length)), rows, steps)
+    loss = next_token.Config(loss_chunk=min(1024, model.context_length))
+    advance = training(StepConfig(model, loss), rows, steps)
     each = seconds(advance) / steps
     if trace:
         with jax.profiler.trace(str(Path(trace) / name)):

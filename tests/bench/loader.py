@@ -20,7 +20,7 @@ BATCH, CONTEXT, CHUNK = 64, 256, 16
 TARGET = 100  # Mtok/s, one batch at a time
 
 
-def dataset(folder: Path, files: int = 128, size: int = 1 << 18) -> store.Dataset:
+def dataset(folder: Path, files: int = 128, size: int = 1 << 18) -> store.TokenStore:
     """Random text as token shards on disk: 32 MB unless told."""
     text, rng = folder / "text", np.random.default_rng(0)
     text.mkdir()

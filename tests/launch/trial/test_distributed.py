@@ -179,10 +179,11 @@ def test_two_processes_train_as_one_does(home, alone):
 ROWS = """
 import sys, jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
-from train.parallel import processes
-from train.parallel import sharding
+from data.kinds import text
+from train.parallel import processes, sharding
 for sizes in (dict(data=1, fsdp=4), dict(data=2, fsdp=1, tensor=2), dict(data=1, sequence=4)):
-    where = sharding.batch_sharding(sharding.make_mesh(sizes, jax.devices()), 1)
+    mesh = sharding.make_mesh(sizes, jax.devices())
+    where = sharding.batch_shardings(mesh, text.Dataset(None, length=16).spec())["tokens"]
     print("rows", *processes.own_rows(where, (4, 8, 16)))
 print("said", processes.exchange("x", 0), processes.exchange("x", processes.index()))
 jax.distributed.shutdown()

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from model.transformer.family import MATRICES
 from train.optimizers import optimizer, schedule
 
 H = dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1)
@@ -25,7 +26,7 @@ def gradient(scale: float) -> dict:
 
 
 def directions(name: str, grads: list[dict], **changes) -> dict:
-    build = optimizer.build(name, H | changes)
+    build = optimizer.build(name, H | changes, matrices=MATRICES)
     state = build.init(PARAMS)
     for g in grads:
         out, state = build.update(g, state, PARAMS)
@@ -84,6 +85,22 @@ def test_a_parameter_without_a_rule_is_an_error():
         optimizer.build("adamw", H).update(
             strange, optimizer.build("sgd", H).init(strange), strange
         )
+
+
+def test_muon_takes_the_matrices_from_the_family_and_passes_none_over():
+    strange = {"cell": {"recurrent": {"kernel": jnp.ones((3, 4))}}}
+    build = optimizer.build("muon", H, matrices=MATRICES)
+    with pytest.raises(ValueError, match=r"cell/recurrent/kernel.*MATRICES"):
+        build.init(strange)
+    rules = ((r"^cell/.*kernel$", (0, 1)), *MATRICES)
+    build = optimizer.build("muon", H | {"weight_decay": 0.0}, matrices=rules)
+    out, _ = build.update(strange, build.init(strange), strange)
+    adam = optimizer.build("adamw", H | {"weight_decay": 0.0})
+    other, _ = adam.update(strange, adam.init(strange), strange)
+    gap = np.abs(np.subtract(*(x["cell"]["recurrent"]["kernel"] for x in (out, other))))
+    assert gap.max() > 0.1  # control: Adam would have moved it otherwise
+    with pytest.raises(ValueError, match=r"needs a model.family that states its MATRICES"):
+        optimizer.build("muon", H)
 
 
 def test_clip_keeps_direction_and_limits_norm():

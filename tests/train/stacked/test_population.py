@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from data import store
-from launch.trial import run as trial
+from launch.trial.resolve import prepare, resolve
 from train import metrics
 from train.checkpoint import restore_params
 from train.loop import Run
@@ -52,17 +51,18 @@ def home(text_folder, compiled_once) -> Path:
     return text_folder
 
 
-def resolved(home: Path, **changes):
+def sized(home: Path, **changes):
     keys = {"data.corpora": (f"{home}/text.txt",), "data.cache": f"{home}/cache"} | TINY | changes
     made = base.get_config()
     made.update_from_flattened_dict(keys)
-    dataset = store.prepare(made.data)
-    return trial.resolve(made, dataset), dataset
+    dataset = prepare(made)
+    found = resolve(made, dataset)
+    return found, dataset.for_run(found)
 
 
 def together(home: Path, trials: dict[str, dict], memory: int | None = None, **more) -> Population:
     """A population of the named trials, each in the folder of its name."""
-    configs = {name: resolved(home, **changes, **more) for name, changes in trials.items()}
+    configs = {name: sized(home, **changes, **more) for name, changes in trials.items()}
     members = []
     for name, (config, _) in configs.items():
         (home / name).mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def together(home: Path, trials: dict[str, dict], memory: int | None = None, **m
 
 def separate(home: Path, name: str, **changes) -> Path:
     """The same trial by itself, trained once."""
-    config, dataset = resolved(home, **changes)
+    config, dataset = sized(home, **changes)
     if not (home / name).exists():
         (home / name).mkdir()
         assert Run(config, dataset, home / name, lambda text: None).train(Stop()) == "done"
@@ -146,7 +146,7 @@ def test_stopped_trials_go_on_together_or_alone_from_different_steps(home, monke
     saved = [(home / name / "checkpoints/15/manifest.json").exists() for name in trials]
     assert saved == [True] * 3
     shutil.copytree(home / "stopped-0", home / "apart")
-    config, dataset = resolved(home, **TRIALS[0])
+    config, dataset = sized(home, **TRIALS[0])
     run = Run(config, dataset, home / "apart", lambda text: None)
     assert run.record.step == 15 and run.train(Stop()) == "done"
     shutil.rmtree(home / "stopped-1")  # begins again, with neighbours that are at step 15
