@@ -1,8 +1,8 @@
-"""This file lists published architectures as data: what each source says, by config section.
+"""Published architectures as data: what each source says, by config section.
 
 `FAMILIES[name]` has `source` and, for each section of `configs/base.py`, the keys it sets. Batch
-sizes are published in tokens, "0.5M" say, and given here in sequences of the family's context.
-What a source leaves open stays at the default of base.py. docs/families.md explains the keys.
+sizes are published in tokens, "0.5M" say; here they are sequences of the family's context. What a
+source does not state stays at the default of base.py. docs/families.md explains the keys.
 """
 
 _GPT2 = "Radford et al. 2019, table 2; github.com/openai/gpt-2"
@@ -19,7 +19,7 @@ _PHI3 = "Abdin et al. 2024 (arXiv:2404.14219), section 2; config.json of microso
 _QWEN25 = "Yang et al. 2024 (arXiv:2412.15115), table 1; config.json of Qwen/Qwen2.5-*"
 _QWEN3 = "Yang et al. 2025 (arXiv:2505.09388), table 1; config.json of Qwen/Qwen3-*"
 
-# LLaMA's block, which most later families start from.
+# LLaMA's block, the base of most later families.
 _BLOCK = dict(
     norm="rmsnorm",
     norm_eps=1e-6,
@@ -47,7 +47,7 @@ _PHI3_LONG = (
 
 
 def gpt2(n_layers: int, d_model: int) -> dict:
-    """Heads of 64. The optimiser was not published."""
+    """Heads of 64. The optimizer is not published."""
     model = dict(
         vocab_size=50257,
         context_length=1024,
@@ -59,7 +59,8 @@ def gpt2(n_layers: int, d_model: int) -> dict:
 
 
 def gpt3(n_layers, d_model, n_heads, head_dim, batch_size, learning_rate) -> dict:
-    """GPT-2's block. Its alternating sparse attention, of unpublished pattern, is dense."""
+    """GPT-2's block. The paper's alternating sparse attention has no published pattern: here it is
+    dense."""
     model = dict(
         vocab_size=50257,
         context_length=2048,
@@ -73,7 +74,7 @@ def gpt3(n_layers, d_model, n_heads, head_dim, batch_size, learning_rate) -> dic
         model=model,
         train=dict(batch_size=batch_size, duration="3e11 tokens"),
         optimizer=dict(learning_rate=learning_rate, b2=0.95, weight_decay=0.1, clip_norm=1.0),
-        # The paper's cosine ends at 260e9 tokens and stays at 10 %; here it ends with the run.
+        # The paper's cosine ends at 260e9 tokens and then stays at 10 %; ours ends with the run.
         schedule=dict(name="cosine", warmup="3.75e8 tokens", final=0.1),
     )
 
@@ -81,10 +82,10 @@ def gpt3(n_layers, d_model, n_heads, head_dim, batch_size, learning_rate) -> dic
 def palm(n_layers: int, d_model: int, n_heads: int, batch_size: int, tokens: str) -> dict:
     """Attention and MLP side by side, one key/value head, LayerNorm without bias, heads of 256.
 
-    The batch is the final one, reached in one or two doublings. The paper's Adafactor is not
-    factored, keeps a first moment and scales updates by the parameter's RMS; its rate is the
-    constant 1e-2 for 10,000 steps where ours rises, and falls as 1/√step, as ours. Its weight decay
-    is the square of the rate, which ours is at the peak.
+    The batch size is the final one; the paper doubles it once or twice. The paper's Adafactor is
+    not factored, keeps a first moment and scales updates by the parameter's RMS. Its learning rate
+    is 1e-2 for 10,000 steps, where ours warms up, then falls as 1/√step, like ours. Its weight
+    decay is the square of the learning rate, which ours equals at the peak.
     """
     model = dict(
         vocab_size=256_000,
@@ -99,7 +100,7 @@ def palm(n_layers: int, d_model: int, n_heads: int, batch_size: int, tokens: str
         norm_bias=False,
         norm_position="parallel",
         positions="rotary",
-        rope_layout="interleaved",  # as in the paper it cites; the two differ by a permutation
+        rope_layout="interleaved",  # as in RoPE's paper; the layouts differ by a permutation
         activation="silu",
         gated=True,
         attention_bias=False,
@@ -118,7 +119,7 @@ def palm(n_layers: int, d_model: int, n_heads: int, batch_size: int, tokens: str
 
 
 def llama(n_layers, d_model, n_heads, d_ff, tokens, learning_rate, **changes) -> dict:
-    """RMSNorm, rotary positions, SwiGLU, no biases, free head. No initialisation is published."""
+    """RMSNorm, rotary positions, SwiGLU, no biases, untied head. No initialisation is published."""
     model = _BLOCK | dict(
         vocab_size=32000,
         context_length=2048,
@@ -138,7 +139,7 @@ def llama(n_layers, d_model, n_heads, d_ff, tokens, learning_rate, **changes) ->
 
 
 def llama2(n_layers, d_model, n_heads, d_ff, learning_rate, **changes) -> dict:
-    """Twice the context, twice the data; grouped queries at 70B."""
+    """Twice LLaMA's context and data; grouped queries at 70B."""
     family = llama(
         n_layers, d_model, n_heads, d_ff, "2e12", learning_rate,
         context_length=4096, norm_eps=1e-5, **changes,
@@ -148,10 +149,10 @@ def llama2(n_layers, d_model, n_heads, d_ff, learning_rate, **changes) -> dict:
 
 
 def llama3(n_layers, d_model, n_heads, d_ff, tokens, learning_rate=0.0, **changes) -> dict:
-    """8 key/value heads, a vocabulary of 128k, theta 500,000. Batches are published at 405B alone.
+    """8 key/value heads, a vocabulary of 128k, theta 500,000. Only 405B's batch size is published.
 
-    8B and 70B are the first release, with a context of 8192; `rope_factor` makes it the later
-    131072.
+    8B and 70B are the first release, with a context of 8192; a `rope_factor` gives the 131,072
+    tokens of the later ones.
     """
     model = _BLOCK | dict(
         vocab_size=128_256,
@@ -221,9 +222,9 @@ def gemma2(*sizes, **changes) -> dict:
 
 
 def gemma3(*sizes, window=1024, **changes) -> dict:
-    """qk-norm for the softcaps, windows in five of six layers, slow rotation in the sixth.
+    """qk-norm in place of softcaps, windows in five of six layers, slow rotation in the sixth.
 
-    The vocabulary is 262,208 in the larger ones, whose last 64 tokens stand for images.
+    The larger models have a vocabulary of 262,208, whose last 64 tokens represent images.
     """
     keys = dict(
         vocab_size=262_208, context_length=131_072, norm_position="both", qk_norm=True,
@@ -235,7 +236,7 @@ def gemma3(*sizes, window=1024, **changes) -> dict:
 
 
 def phi3(n_layers, d_model, n_heads, n_kv_heads, d_ff, tokens, **changes) -> dict:
-    """LLaMA's block, its window one short of 2048. Small's blocksparse attention is not here."""
+    """LLaMA's block with a window of 2047. Small's blocksparse attention is not supported."""
     model = _BLOCK | dict(
         vocab_size=32_064,
         context_length=4096,
@@ -251,9 +252,9 @@ def phi3(n_layers, d_model, n_heads, n_kv_heads, d_ff, tokens, **changes) -> dic
 
 
 def qwen25(n_layers, d_model, n_heads, n_kv_heads, d_ff, **changes) -> dict:
-    """LLaMA's block with biases on queries, keys and values; heads tied up to 3B.
+    """LLaMA's block with biases on queries, keys and values; tied embeddings up to 3B.
 
-    These are the base models; the epsilon of those for instructions is 1e-6 in all sizes.
+    These are the base models; the instruct models have an epsilon of 1e-6 in all sizes.
     """
     model = _BLOCK | dict(
         vocab_size=152_064,
@@ -271,7 +272,7 @@ def qwen25(n_layers, d_model, n_heads, n_kv_heads, d_ff, **changes) -> dict:
 
 
 def qwen3(n_layers, d_model, n_heads, n_kv_heads, d_ff, **changes) -> dict:
-    """qk-norm for the biases, heads of 128 whatever the width; heads tied up to 4B."""
+    """qk-norm in place of biases, heads of 128 at every width; tied embeddings up to 4B."""
     model = _BLOCK | dict(
         vocab_size=151_936,
         context_length=32_768,

@@ -1,8 +1,7 @@
-"""This file asks for activations to lie on the mesh in force: logical axes in, constraints out.
+"""Sharding of activations on the current mesh: logical axes in, constraints out.
 
-The mesh is the one of `jax.set_mesh`, and the table from logical to mesh axes that of
-`flax.linen.logical_axis_rules`; both are in force while a program is traced. Without them nothing
-is sharded and everything here does nothing.
+`jax.set_mesh` sets the mesh, `flax.linen.logical_axis_rules` the table from logical to mesh axes;
+both apply while a program is traced. Without them nothing is sharded and `constrain` does nothing.
 """
 
 import math
@@ -12,54 +11,54 @@ import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec
 
-RING = 16  # TPUs along an axis of the largest slices: among about so many they reduce to parts
+RING = 16  # TPUs along an axis of the largest slices; reduce-scatters span about this many
 
 
 def mesh_axes(axis: str | None) -> tuple[str, ...]:
-    """The mesh axes along which a logical axis lies: those of its rule that the mesh has."""
+    """The mesh axes that shard a logical axis: those of its rule that the mesh has."""
     targets = dict(nn.get_logical_axis_rules()).get(axis, ())
     return tuple(name for name in targets if name in jax.sharding.get_abstract_mesh().shape)
 
 
 def spec(*axes: str | None) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; None: replicated along it."""
+    """The PartitionSpec of an array with these logical axes; None: not sharded."""
     return PartitionSpec(*[mesh_axes(axis) or None for axis in axes])
 
 
 def ways(axis: str) -> int:
-    """Into how many parts the mesh in force cuts a logical axis."""
+    """The number of parts into which the current mesh shards a logical axis."""
     shape = jax.sharding.get_abstract_mesh().shape
     return math.prod(shape[name] for name in mesh_axes(axis))
 
 
 def platform() -> str:
-    """cpu, gpu or tpu: of the mesh's devices, which may be described only, or of the default."""
+    """cpu, gpu or tpu: of the mesh's devices, which may be abstract, or of the default backend."""
     described = jax.sharding.get_abstract_mesh().abstract_device
     name = getattr(described, "platform", None) or jax.default_backend()
     return {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Asks for `x` to be sharded by these logical axes."""
+    """`x`, constrained to be sharded by these logical axes."""
     if jax.sharding.get_abstract_mesh().size <= 1 or not nn.get_logical_axis_rules():
         return x
     return jax.lax.with_sharding_constraint(x, spec(*axes))
 
 
 def whole_along(axes: tuple[str, ...]) -> AbstractContextManager:
-    """A context in which nothing lies along these mesh axes: inside a `shard_map` over them, where
-    an array is what one device has of it."""
+    """A context in which these mesh axes shard nothing: for use inside a `shard_map` over them,
+    where an array is one device's part."""
     rules = nn.get_logical_axis_rules()
     left = [(axis, tuple(name for name in of if name not in axes)) for axis, of in rules]
     return nn.logical_axis_rules(left)
 
 
 def summed(x: jax.Array, scattered: PartitionSpec, axes: tuple[str, ...]) -> jax.Array:
-    """Inside a `shard_map`: x summed over mesh axes, of which each device is left with its part
-    along those that `scattered` names.
+    """Inside a `shard_map`: x summed over mesh axes; each device keeps its part along those axes
+    that `scattered` names.
 
-    Along more than a few devices in stages, as TPUs' compiler reduces to parts only among
-    devices on one ring of a slice; else it sends everything to every device, twice the bytes.
+    Over many devices the sum proceeds in stages, because the TPU compiler reduce-scatters only
+    among devices on one ring of a slice. Otherwise it all-reduces, which sends twice the bytes.
     """
     sizes = jax.sharding.get_abstract_mesh().shape
     over = [name for name in axes if sizes[name] > 1]
@@ -75,8 +74,8 @@ def summed(x: jax.Array, scattered: PartitionSpec, axes: tuple[str, ...]) -> jax
 
 
 def stages(devices: int) -> list[list[list[int]]]:
-    """Groups of the devices of an axis for the stages of a reduction, the most distant ones first:
-    they are numbered as by digits, and a group differs in one digit."""
+    """Groups of an axis's devices for each stage of a reduction, the most distant devices first.
+    With devices numbered by digits, those of a group differ in one digit."""
     found, inner = [], devices
     for size in _digits(devices):
         inner //= size
@@ -92,7 +91,7 @@ def stages(devices: int) -> list[list[list[int]]]:
 
 
 def _digits(devices: int) -> list[int]:
-    """Sizes of the stages: two, as nearly the same as can be; more where one would be too large."""
+    """Sizes of the stages: two, as equal as possible; more if one of them would be too large."""
     last = next(n for n in range(min(math.isqrt(devices), RING), 0, -1) if devices % n == 0)
     rest = devices // last
     if last == 1:

@@ -1,11 +1,12 @@
-"""This file is `isoflop convert`: weights of Hugging Face's format become a run, and back.
+"""`isoflop convert` turns a checkpoint in Hugging Face's format into a run, or a run into one.
 
 isoflop convert --from_hf=Llama-3.2-1B --to=runs/llama
 isoflop convert --from=runs/llama --to_hf=llama-tuned
 
-Both are folders on this machine; nothing is fetched. A run made so has no training behind it: give
-it to `isoflop sample --run=…`. The tokenizer's files travel along in either direction; isoflop
-itself reads a SentencePiece tokenizer.model or, with the library tokenizers, a tokenizer.json.
+Both are folders on this machine; nothing is downloaded. The run has weights but no training
+history: give it to `isoflop sample --run=…`. The tokenizer's files are copied in both directions;
+isoflop itself reads a SentencePiece tokenizer.model or, with the library tokenizers installed, a
+tokenizer.json.
 """
 
 import importlib.util
@@ -30,13 +31,13 @@ from model.transformer.family import PARAMETER_AXES
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
-KEPT = "huggingface"  # folder of a run that holds the files that came with its weights
+KEPT = "huggingface"  # the folder in a run for the files that came with its weights
 FILES = (
     *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
-# Classes of tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
+# Tokenizer classes that start every text with <s> unless tokenizer_config.json says otherwise.
 BEGINNING = ("LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -68,11 +69,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def from_hf(source: Path, run: Path) -> int:
-    """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
+    """Makes a run from a checkpoint: its config, its weights as step 0, its tokenizer."""
     with bad_input():
         weights.refuse_full(run)
         cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
-        tokenizer = own(source, cfg)
+        tokenizer = read_tokenizer(source, cfg)
     with weights.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
@@ -84,7 +85,7 @@ def from_hf(source: Path, run: Path) -> int:
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
-    tell(run, config_json.read_json(source)["model_type"], cfg)
+    print_summary(run, config_json.read_json(source)["model_type"], cfg)
     if not tokenizer:
         print(
             f"{source} has no tokenizer.model, and no tokenizer.json that could be read (it needs "
@@ -99,9 +100,9 @@ def shardings(shapes: dict) -> dict:
     return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:
-    """The checkpoint's tokenizer, with the tokens that its prompts begin with; None if there is
-    none that can be read, or if it has more tokens than the model."""
+def read_tokenizer(source: Path, cfg: ModelConfig) -> Tokenizer | None:
+    """The checkpoint's tokenizer, with the tokens that its prompts start with; None if it cannot be
+    read, or has more tokens than the model."""
     paths = [source / name for name in ("tokenizer.model", "tokenizer.json")]
     if importlib.util.find_spec("tokenizers") is None:
         paths.pop()
@@ -114,7 +115,7 @@ def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:
 
 
 def beginning(source: Path) -> list[int]:
-    """<s>, where the checkpoint's tokenizer.model is used with one before every text."""
+    """<s>, if the checkpoint's tokenizer.model puts it before every text."""
     about = read_json(source / "tokenizer_config.json") or {}
     first = config_json.read_json(source).get("bos_token_id")
     begins = about.get("add_bos_token", about.get("tokenizer_class") in BEGINNING)
@@ -122,7 +123,7 @@ def beginning(source: Path) -> list[int]:
 
 
 def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:
-    """A run's config.json: the defaults, but for the model and its tokenizer."""
+    """A run's config.json: the defaults, except for the model and its tokenizer."""
     config = base.get_config()
     config.name = source.resolve().name
     config.model.update(vars(cfg))
@@ -144,17 +145,17 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         extra = {key: came[key] for key in TOKEN_IDS if key in came}
         files = {p.name: p for p in (run / KEPT).glob("*") if p.name != "config.json"}
         if not came:
-            extra, files = own_tokenizer(run)
+            extra, files = tokenizer_files(run)
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
         weights.save(target, cfg, params, model_type, extra, files)
-    tell(target, model_type, cfg)
+    print_summary(target, model_type, cfg)
     return DONE
 
 
-def own_tokenizer(run: Path) -> tuple[dict, dict[str, Path]]:
-    """Keys of config.json and files of a tokenizer that was trained here or given as .model.
+def tokenizer_files(run: Path) -> tuple[dict, dict[str, Path]]:
+    """Keys of config.json, and files, of a tokenizer that was trained here or given as .model.
 
-    Bytes and characters have no equal in transformers.
+    transformers has no counterpart of bytes and characters.
     """
     about = read_json(run / "tokenizer" / "tokenizer.json")
     if not about:
@@ -164,6 +165,6 @@ def own_tokenizer(run: Path) -> tuple[dict, dict[str, Path]]:
     return extra, {model.name: model} if about["kind"] == "sentencepiece" else {}
 
 
-def tell(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+def print_summary(folder: Path, model_type: str, cfg: ModelConfig) -> None:
     total = sum(count.parameters(cfg).values())
     print(f"{folder}: {model_type}, {total:,} parameters, context {cfg.context_length:,}")

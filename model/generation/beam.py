@@ -1,10 +1,10 @@
-"""This file searches with beams for the likeliest continuations (Graves 2012; Freitag & Al-Onaizan
-2017), by the rules of transformers' `generate`.
+"""Beam search for the most likely continuations (Graves 2012; Freitag & Al-Onaizan 2017), by the
+rules of transformers' `generate`.
 
-A beam's score is the sum of its new tokens' log-probabilities over their number to the power of
-`length_penalty`. At every step the best W of all continuations that don't end go on. Of those that
-end, what is among the best W enters the list of the W best finished. A prompt is done when its list
-is full and its best open beam, scored as if it ended here, is no better than the list's last.
+A beam's score is the sum of its new tokens' log-probabilities, divided by their number to the power
+of `length_penalty`. At every step the best W continuations that do not end stay open. Those that
+end and are among the best W enter the list of the W best finished beams. A prompt is done when its
+list is full and its best open beam, scored as if it ended here, does not beat the list's last.
 
     P prompts, W beams of each, N tokens to add, B = P * W rows, J candidates of a step
 """
@@ -28,21 +28,21 @@ NEVER = -1e9  # a score below all others
 
 @flax.struct.dataclass
 class Beams:
-    """The best continuations of each prompt, best first; after a stop token all is 0."""
+    """The best continuations of each prompt, best first; everything after a stop token is 0."""
 
     tokens_PWN: jax.Array
-    lengths_PW: jax.Array  # tokens added, the stop token among them
+    lengths_PW: jax.Array  # tokens added, the stop token included
     scores_PW: jax.Array
 
 
 @flax.struct.dataclass
 class Search:
-    """What one step leaves to the next; `sums` are log-probabilities, not yet over a length."""
+    """What one step leaves to the next."""
 
     step: jax.Array
-    open: Beams  # scores are sums
+    open: Beams  # scores are sums of log-probabilities, not yet divided by a length
     finished: Beams
-    full_PW: jax.Array  # places of the list of finished beams that are taken
+    full_PW: jax.Array  # which places in the list of finished beams are taken
     hopeful_P: jax.Array  # whether an open beam may still enter the list
     caches: list[Cache]
 
@@ -62,7 +62,7 @@ def search(
     """The `beams` best continuations of each prompt by up to `n_tokens` tokens, as numpy arrays.
 
     A positive `length_penalty` favours long ones. `early_stopping`: a prompt is done as soon as its
-    list is full. Tokens from `vocab_size` on (0: none) mean nothing. Raises ValueError, naming the
+    list is full. Tokens from `vocab_size` on are padding (0: none). Raises ValueError, naming the
     argument, its value and what would be valid.
     """
     sampler = Sampler(vocab_size=vocab_size or cfg.vocab_size, stop=tuple(stop))
@@ -78,7 +78,7 @@ def search(
 
 
 def check_beams(cfg: ModelConfig, sampler: Sampler, beams: int) -> None:
-    """ValueError for a number of beams that so many tokens can't fill, in one line."""
+    """ValueError, in one line, for more beams than the vocabulary can fill."""
     most = min(sampler.vocab_size, cfg.vocab_size) // (1 + max(1, len(sampler.stop)))
     if not 1 <= beams <= most:
         raise ValueError(f"beams={beams} is out of range; use 1 to {most}")
@@ -98,7 +98,7 @@ def _search(
         jnp.zeros((P, W), jnp.int32),
         jnp.full((P, W), NEVER, jnp.float32),
     )
-    # All beams of a prompt begin alike: one alone may be continued.
+    # All beams of a prompt are equal at first, so only one of them is continued.
     first = none.replace(scores_PW=none.scores_PW.at[:, 0].set(0))
     no_PW, yes_P = jnp.zeros((P, W), bool), jnp.ones(P, bool)
     state = Search(jnp.int32(0), first, none, no_PW, yes_P, caches)
@@ -121,7 +121,7 @@ def _search(
 
 
 def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
-    """One more token in every open beam, and what ended with it in the list of finished ones."""
+    """Adds a token to every open beam; beams that end with it may enter the finished list."""
     P, W, N = state.open.tokens_PWN.shape
     logprobs_BV = jax.nn.log_softmax(samplers.meaningful(logits_BV, sampler))
     sums_PX = (logprobs_BV.reshape(P, W, -1) + state.open.scores_PW[..., None]).reshape(P, -1)
@@ -157,7 +157,7 @@ def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
 
 
 def _rows(beams: Beams, index_PW: jax.Array) -> Beams:
-    """These beams of each prompt."""
+    """The beams of each prompt at these indices."""
 
     def take(x):
         return jnp.take_along_axis(x, index_PW.reshape(*index_PW.shape, *[1] * (x.ndim - 2)), 1)

@@ -1,9 +1,9 @@
-"""This file samples: it reads prompts in one pass, then decodes token by token with the cache.
+"""Sampling: reads prompts in one pass, then decodes token by token with the key/value cache.
 
-`sample` is for people: lists of tokens in, numpy out, bad requests refused; `stream` is the same
-bit by bit. Under them, `begin` and `advance` are the jitted programs. A row's randomness follows
-from the key, its number and the step: a larger n adds rows and a larger n_tokens adds tokens,
-neither changes those that were there.
+`sample` takes lists of tokens, validates the request and returns numpy arrays; `stream` yields the
+same in pieces. They call two jitted programs, `begin` and `advance`. The randomness of a row
+depends only on the key, its number and the step: a larger n adds rows, a larger n_tokens adds
+tokens, and neither changes the others.
 
     P prompts, T their padded length, N tokens to add, B = P * n rows, M most likely tokens shown
 """
@@ -23,20 +23,20 @@ from model.transformer.attention import Cache
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import Decoder, empty_caches, unstack
 
-BUCKET = 32  # lengths are padded to a multiple: those that share one share a compiled program
+BUCKET = 32  # lengths are padded to a multiple of it, so that few programs are compiled
 CHUNK = 32  # steps of one call
 
 
 @flax.struct.dataclass
 class Samples:
-    """Rows [P * n], those of one prompt together. After a row's stop token all is 0.
+    """Rows [P * n], grouped by prompt. Everything after a row's stop token is 0.
 
-    Log-probabilities, in nats, are the model's own: before whatever the sampler does to them.
+    Log-probabilities, in nats, are the model's own, before the sampler changes the distribution.
     """
 
     tokens_BN: jax.Array
     logprobs_BN: jax.Array
-    lengths_B: jax.Array  # tokens drawn, the stop token among them
+    lengths_B: jax.Array  # tokens drawn, the stop token included
     top_tokens_BNM: jax.Array  # most likely first
     top_logprobs_BNM: jax.Array
 
@@ -46,9 +46,9 @@ class State:
     """What one step leaves to the next."""
 
     step: jax.Array  # tokens drawn so far
-    tokens_B: jax.Array  # the last of them, not in the caches yet
+    tokens_B: jax.Array  # the last of them, not yet in the caches
     live_B: jax.Array  # whether each row goes on
-    starts_B: jax.Array  # tokens of its prompt
+    starts_B: jax.Array  # tokens of each row's prompt
     keys_B: jax.Array
     seen_BV: jax.Array  # tokens that occurred, in the prompt or since
     caches: list[Cache]
@@ -63,9 +63,9 @@ def _prepared(params: dict, cfg: ModelConfig) -> dict:
 
 
 def prepare(params: dict, cfg: ModelConfig) -> dict:
-    """Parameters as decoding reads them fastest: layer by layer, in the dtype of the computation.
+    """Parameters in the form that decodes fastest: one tree per layer, in the computation's dtype.
 
-    What takes parameters here takes either form, and prepares the stored one at every call.
+    `sample`, `stream` and `beam.search` accept either form, and convert the stored one every call.
     """
     return params if isinstance(params["blocks"], tuple) else _prepared(params, cfg)
 
@@ -76,7 +76,7 @@ def prefill(
 ) -> tuple[jax.Array, list[Cache]]:  # fmt: skip
     """Logits [P, V] after each prompt, and caches for contexts of `length` that hold the prompts.
 
-    Padding, on either side, stands at position -1, which no query sees and no cache keeps.
+    Padding, on either side, has position -1: no query sees it and no cache keeps it.
     """
     caches = empty_caches(cfg, len(prompts_PT), length, at_once)
     x_PTD, caches = Decoder(cfg).apply(
@@ -92,7 +92,7 @@ def decode(
     params: dict, cfg: ModelConfig, tokens_BT: jax.Array, positions_BT: jax.Array,
     caches: list[Cache],
 ) -> tuple[jax.Array, list[Cache]]:  # fmt: skip
-    """Logits [B, T, V] after each of T more tokens a row, and the caches with them in."""
+    """Logits [B, T, V] after each of T more tokens per row, and the caches with them in."""
     logits_BTV, caches = Decoder(cfg).apply(
         {"params": params}, tokens_BT, positions_BT, caches, method="decode"
     )
@@ -137,7 +137,7 @@ def advance(
     size: int,
     top: int,
 ) -> tuple[State, Samples]:
-    """`count` more tokens, at most `size`, in every row that goes on."""
+    """`count` more tokens, at most `size`, in every live row."""
 
     def more(carry):
         done, state, _ = carry
@@ -170,7 +170,7 @@ def _empty(B: int, N: int, M: int) -> Samples:
 
 
 def _draw(state: State, logits_BV: jax.Array, sampler: Sampler, top: int) -> tuple[State, Samples]:
-    """One more token in every row that goes on."""
+    """One more token in every live row."""
     logits_BV = samplers.meaningful(logits_BV, sampler)
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(state.keys_B, state.step)
     tokens_B = samplers.draw(keys_B, logits_BV, sampler, state.seen_BV)
@@ -196,7 +196,7 @@ def _draw(state: State, logits_BV: jax.Array, sampler: Sampler, top: int) -> tup
 
 
 GoesOn = Callable[[Samples], np.ndarray]
-"""Whether each row [B] goes on after these tokens: what only the caller can tell, as from text."""
+"""Whether each row [B] goes on after these tokens; for criteria that need the text, say."""
 
 
 def stream(
@@ -212,7 +212,7 @@ def stream(
     chunk: int = CHUNK,
     goes_on: GoesOn | None = None,
 ) -> Iterator[Samples]:
-    """What `sample` returns, in pieces of `chunk` tokens and the first alone, as numpy arrays."""
+    """What `sample` returns in pieces, as numpy arrays: the first token, then `chunk` at a time."""
     check(cfg, prompts, n_tokens, sampler, n, top)
     params, sampler = prepare(params, cfg), samplers.as_arrays(sampler)
     prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
@@ -245,33 +245,36 @@ def sample(
 ) -> Samples:
     """`n` continuations of each prompt by up to `n_tokens` tokens, as numpy arrays.
 
-    `top` most likely tokens of every step come along. Raises ValueError, naming the argument, its
-    value and what would be valid.
+    They include the `top` most likely tokens of every step. Raises ValueError, naming the argument,
+    its value and what would be valid.
     """
     pieces = stream(params, cfg, prompts, n_tokens, sampler, n=n, seed=seed, top=top)
     return join(pieces, n_tokens)
 
 
 def join(pieces: Iterable[Samples], n_tokens: int) -> Samples:
-    """The pieces of a stream as one; a row takes from each as many tokens as it drew there."""
+    """The pieces of a stream as one: a row takes from each piece the tokens that it drew there."""
     pieces = list(pieces)
-    whole = jax.tree.map(
-        lambda x: np.zeros_like(x, shape=(x.shape[0], n_tokens, *x.shape[2:])[: max(x.ndim, 1)])
-        if x.ndim > 1 else np.zeros_like(x), pieces[0],
-    )  # fmt: skip
-    for piece in pieces:
-        for row, (at, more) in enumerate(zip(whole.lengths_B, piece.lengths_B, strict=True)):
-            for name in ("tokens_BN", "logprobs_BN", "top_tokens_BNM", "top_logprobs_BNM"):
-                getattr(whole, name)[row, at : at + more] = getattr(piece, name)[row, :more]
-        whole.lengths_B[:] += piece.lengths_B
-    return whole
+    lengths_B = sum(piece.lengths_B for piece in pieces)
+    drawn = [np.arange(p.tokens_BN.shape[1]) < p.lengths_B[:, None] for p in pieces]
+    drawn_BT, filled_BN = np.concatenate(drawn, axis=1), np.arange(n_tokens) < lengths_B[:, None]
+
+    def joined(*arrays):
+        if arrays[0].ndim == 1:
+            return lengths_B
+        all_BT = np.concatenate(arrays, axis=1)
+        whole_BN = np.zeros_like(all_BT, shape=(len(all_BT), n_tokens, *all_BT.shape[2:]))
+        whole_BN[filled_BN] = all_BT[drawn_BT]  # both in the order of rows, then of time
+        return whole_BN
+
+    return jax.tree.map(joined, *pieces)
 
 
 def pad(
     cfg: ModelConfig, prompts: Sequence[Sequence[int]], n_tokens: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Tokens [P, T] and their positions [P, T], -1 for padding; and the length of the contexts."""
-    # longrope chooses by length, which then is the true one.
+    """Tokens [P, T], their positions [P, T], -1 for padding, and the length of the contexts."""
+    # longrope depends on the length, so the true one is used.
     bucket = 1 if cfg.rope_scaling == "longrope" else BUCKET
     lengths_P1 = np.array([[len(prompt)] for prompt in prompts])
     longest = int(lengths_P1.max())
@@ -292,7 +295,7 @@ def check(
     n: int = 1,
     top: int = 0,
 ) -> None:
-    """ValueError for what `sample` can't do, in one line."""
+    """ValueError, in one line, for a request that `sample` cannot serve."""
     if not len(prompts) or not all(len(prompt) for prompt in prompts):
         raise ValueError("prompt is empty; give it at least one token")
     longest = max(len(prompt) for prompt in prompts)

@@ -1,7 +1,7 @@
-"""This file changes a distribution before a token is drawn: pure functions of logits [B, V].
+"""Samplers: pure functions of logits [B, V] that change a distribution before a token is drawn.
 
--inf marks what can't be drawn. `process` applies them in the order of transformers' `generate`:
-repetition penalty, temperature, top-k, top-p, min-p, typical.
+-inf marks tokens that cannot be drawn. `process` applies the functions in the order of
+transformers' `generate`: repetition penalty, temperature, top-k, top-p, min-p, typical.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class Sampler:
-    """How a token is drawn. These are inputs of the program: changing one compiles nothing."""
+    """How a token is drawn. All fields are inputs of the program: no change recompiles it."""
 
     temperature: float = 1.0  # divides the logits; 0: greedy
     top_k: int = 0  # most likely tokens kept; 0: all
     top_p: float = 1.0  # probability that the kept tokens must reach
-    min_p: float = 0.0  # of the most likely token's probability, what others must have
-    typical: float = 1.0  # probability that the tokens of typical surprise must reach
+    min_p: float = 0.0  # least probability kept, as a share of the most likely token's
+    typical: float = 1.0  # probability that the kept tokens, of typical surprise, must reach
     repetition_penalty: float = 1.0  # divides positive logits of tokens that occurred; 1: none
-    vocab_size: int = 2**31 - 1  # tokens from here on mean nothing and are never drawn
+    vocab_size: int = 2**31 - 1  # tokens from here on are padding and never drawn
     stop: tuple[int, ...] = ()  # tokens that end a row
 
 
-STOPS = 4  # stop tokens are padded to a multiple: numbers that share one share a program
+STOPS = 4  # stop tokens are padded to a multiple of it, so that few programs are compiled
 
 
 def as_arrays(sampler: Sampler) -> Sampler:
-    """The same of arrays; weak Python numbers would compile anew where an int follows a float."""
+    """The sampler with arrays for numbers: Python ints in place of floats would recompile."""
     stop = (*sampler.stop, *[-1] * (-len(sampler.stop) % STOPS)) or (-1,) * STOPS
     return Sampler(
         temperature=jnp.float32(sampler.temperature),
@@ -44,16 +44,16 @@ def as_arrays(sampler: Sampler) -> Sampler:
 
 
 def repetition_penalty(logits_BV: jax.Array, seen_BV: jax.Array, penalty: jax.Array) -> jax.Array:
-    """Logits of tokens that occurred, divided by the penalty, or times it where negative.
+    """Divides the logits of tokens that occurred by the penalty; multiplies negative ones by it.
 
-    Keskar et al. 2019 (CTRL), section 4.1, as commonly mended for logits below 0.
+    Keskar et al. 2019 (CTRL), section 4.1, with the usual correction for negative logits.
     """
     punished_BV = jnp.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
     return jnp.where(seen_BV, punished_BV, logits_BV)
 
 
 def temperature(logits_BV: jax.Array, t: jax.Array) -> jax.Array:
-    """logits / t; at t = 0 the limit, which leaves the (first) largest alone."""
+    """logits / t; at t = 0 the limit, which keeps only the (first) largest."""
     largest_BV = jax.nn.one_hot(logits_BV.argmax(-1), logits_BV.shape[-1], dtype=bool)
     return jnp.where(
         t > 0, logits_BV / jnp.where(t > 0, t, 1), jnp.where(largest_BV, 0.0, -jnp.inf)
@@ -61,7 +61,7 @@ def temperature(logits_BV: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def top_k(logits_BV: jax.Array, k: jax.Array) -> jax.Array:
-    """Keeps the k largest and what equals the k-th; k = 0 keeps all. Fan et al. 2018."""
+    """Keeps the k largest and ties with the k-th; k = 0 keeps all. Fan et al. 2018."""
     V = logits_BV.shape[-1]
     sorted_BV = jnp.sort(logits_BV, axis=-1)
     least_B1 = jax.lax.dynamic_slice_in_dim(sorted_BV, V - jnp.clip(k, 1, V), 1, axis=-1)
@@ -69,7 +69,7 @@ def top_k(logits_BV: jax.Array, k: jax.Array) -> jax.Array:
 
 
 def top_p(logits_BV: jax.Array, p: jax.Array) -> jax.Array:
-    """Keeps the fewest tokens whose probability reaches p, one at least. Holtzman et al. 2020."""
+    """Keeps the fewest tokens whose probability reaches p, at least one. Holtzman et al. 2020."""
     sorted_BV = -jnp.sort(-logits_BV, axis=-1)
     probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
     before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
@@ -78,14 +78,14 @@ def top_p(logits_BV: jax.Array, p: jax.Array) -> jax.Array:
 
 
 def min_p(logits_BV: jax.Array, p: jax.Array) -> jax.Array:
-    """Keeps tokens at least p times as likely as the likeliest. Nguyen et al. 2024."""
+    """Keeps tokens at least p times as likely as the most likely one. Nguyen et al. 2024."""
     below_BV = logits_BV - logits_BV.max(-1, keepdims=True)
     return jnp.where(below_BV >= jnp.log(p), logits_BV, -jnp.inf)
 
 
 def typical(logits_BV: jax.Array, p: jax.Array) -> jax.Array:
-    """Keeps the fewest tokens that reach probability p, those first whose surprise -log p is
-    nearest to its mean, the entropy. Meister et al. 2022."""
+    """Keeps the fewest tokens that reach probability p, in order of the distance between their
+    surprise -log p and its mean, the entropy. Meister et al. 2022."""
     logprobs_BV = jax.nn.log_softmax(logits_BV, axis=-1)
     probability_BV = jnp.exp(logprobs_BV)
     possible_BV = probability_BV > 0
@@ -103,15 +103,15 @@ CUTS: dict[str, tuple[Callable, Callable]] = {
     "min_p": (min_p, lambda p: p > 0),
     "typical": (typical, lambda p: p < 1),
 }
-"""What takes tokens away, in order, and the values at which it does."""
+"""The functions that remove tokens, in order, and whether a value makes them do so."""
 
 
 def process(logits_BV: jax.Array, sampler: Sampler, seen_BV: jax.Array) -> jax.Array:
-    """Logits of the distribution that is drawn from; `seen` are the tokens that occurred."""
+    """Logits of the distribution to draw from; `seen` marks the tokens that occurred."""
     logits_BV = repetition_penalty(logits_BV, seen_BV, sampler.repetition_penalty)
     logits_BV = temperature(logits_BV, sampler.temperature)
     for name, (cut, on) in CUTS.items():
-        # Most sort the vocabulary: dear enough to skip.
+        # Most of them sort the vocabulary, which is worth skipping.
         value = getattr(sampler, name)
         logits_BV = jax.lax.cond(on(value), cut, lambda x, _: x, logits_BV, value)
     return logits_BV
@@ -120,7 +120,7 @@ def process(logits_BV: jax.Array, sampler: Sampler, seen_BV: jax.Array) -> jax.A
 def draw(
     keys_B: jax.Array, logits_BV: jax.Array, sampler: Sampler, seen_BV: jax.Array
 ) -> jax.Array:
-    """A token a row [B], each by its own key."""
+    """One token per row [B], each drawn with its own key."""
 
     def at_random():
         logits = process(logits_BV, sampler, seen_BV)
@@ -134,11 +134,11 @@ def draw(
 
 
 def meaningful(logits_BV: jax.Array, sampler: Sampler) -> jax.Array:
-    """Logits without the rows of the head that belong to no token."""
+    """Logits with -inf for the rows of the head that belong to no token."""
     known_V = jnp.arange(logits_BV.shape[-1]) < sampler.vocab_size
     return jnp.where(known_V, logits_BV, -jnp.inf)
 
 
 def mark(seen_BV: jax.Array, tokens_B: jax.Array) -> jax.Array:
-    """`seen` with a token a row more."""
+    """`seen` with one more token per row."""
     return seen_BV.at[jnp.arange(len(tokens_B)), tokens_B].set(True)

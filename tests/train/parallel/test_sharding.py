@@ -241,7 +241,7 @@ def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
         sharding.require(family, narrow, fake_mesh(tensor=6))
     splash = replace(cfg, attention="splash")
     with pytest.raises(
-        sharding.MeshError, match=r"'splash' cannot: 20 tokens are no multiple of 128"
+        sharding.MeshError, match=r"'splash' cannot run: 20 tokens are not a multiple of 128"
     ):
         sharding.require(family, splash, fake_mesh(tensor=1))
 
