@@ -12,10 +12,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import sections, sweep_file
+from launch import sweep_file
 from launch.checkout import ROOT
 from launch.errors import BadInput
-from train.flatten import flatten
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
@@ -137,6 +136,9 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
     Choices that change a section's keys come first; the list has a line for each that drops keys.
     Raises ValueError, naming the nearest key or the type, for an unknown key or a wrong type.
     """
+    from launch import sections  # imports jax, which parsing the flags does not need
+    from train.flatten import flatten
+
     notes = sections.apply(config, overrides)
     for key, value in overrides.items():
         *path, leaf = key.split(".")

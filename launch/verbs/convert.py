@@ -1,11 +1,12 @@
-"""This file is `isoflop convert`: weights of Hugging Face's format become a run, and back.
+"""isoflop convert: turns Hugging Face weights into a run, and a run into Hugging Face weights.
 
 isoflop convert --from_hf=Llama-3.2-1B --to=runs/llama
 isoflop convert --from=runs/llama --to_hf=llama-tuned
 
-Both are folders on this machine; nothing is fetched. A run made so has no training behind it: give
-it to `isoflop sample --run=…`. The tokenizer's files travel along in either direction; isoflop
-itself reads a SentencePiece tokenizer.model or, with the library tokenizers, a tokenizer.json.
+Both are folders on this machine; nothing is downloaded. The run holds the weights as step 0: sample
+from it with `isoflop sample --run=…`, or train on with --config.train.init_from=RUN. The files of
+the tokenizer are copied in either direction; isoflop itself reads a SentencePiece tokenizer.model
+or, with the library tokenizers, a tokenizer.json.
 """
 
 import importlib.util
@@ -21,40 +22,42 @@ from configs import base
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch import flags
+from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input
 from launch.files import read_json, read_model, write_json
-from model.huggingface import config_json as hf_config
-from model.huggingface import weights as huggingface
+from model.huggingface import config_json, weights
 from model.transformer import count
 from model.transformer.config import ModelConfig
 from model.transformer.family import PARAMETER_AXES
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
-KEPT = "huggingface"  # folder of a run that holds the files that came with its weights
 FILES = (
     *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
-# Classes of tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
+# Tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
 BEGINNING = ("LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
     text("from_hf", None, "folder with config.json and safetensors, to read", values)
     text("to", None, "folder of the run to write", values)
     text("from", None, "folder of the run to read", values)
     text("to_hf", None, "folder to write, as transformers reads it", values)
-    text("model_type", "", "with --to_hf, the family; none: where it came from, or fits", values)
+    text(
+        "model_type", "", "with --to_hf, the family; default: the original or one that fits", values
+    )
     return values
 
 
 def main(argv: Sequence[str]) -> int:
-    """Converts. Returns the exit code."""
+    """Converts in one of the two directions. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
     pairs = (("from_hf", "to"), ("from", "to_hf"))
@@ -71,10 +74,10 @@ def main(argv: Sequence[str]) -> int:
 def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input():
-        huggingface.refuse_full(run)
-        cfg, params = huggingface.load(source, shardings if jax.device_count() > 1 else None)
-        tokenizer = own(source, cfg)
-    with huggingface.whole_folder(run) as folder:
+        weights.refuse_full(run)
+        cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
+        tokenizer = read_tokenizer(source, cfg)
+    with weights.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
             if (source / name).is_file():
@@ -85,7 +88,7 @@ def from_hf(source: Path, run: Path) -> int:
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
-    tell(run, hf_config.read_json(source)["model_type"], cfg)
+    say(run, config_json.read_json(source)["model_type"], cfg)
     if not tokenizer:
         print(
             f"{source} has no tokenizer.model, and no tokenizer.json that could be read (it needs "
@@ -100,9 +103,9 @@ def shardings(shapes: dict) -> dict:
     return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:
-    """The checkpoint's tokenizer, with the tokens that its prompts begin with; None if there is
-    none that can be read, or if it has more tokens than the model."""
+def read_tokenizer(source: Path, cfg: ModelConfig) -> Tokenizer | None:
+    """The checkpoint's tokenizer, with the tokens that its prompts begin with; None if none can be
+    read, or if it has more tokens than the model."""
     paths = [source / name for name in ("tokenizer.model", "tokenizer.json")]
     if importlib.util.find_spec("tokenizers") is None:
         paths.pop()
@@ -117,13 +120,13 @@ def own(source: Path, cfg: ModelConfig) -> Tokenizer | None:
 def beginning(source: Path) -> list[int]:
     """<s>, where the checkpoint's tokenizer.model is used with one before every text."""
     about = read_json(source / "tokenizer_config.json") or {}
-    first = hf_config.read_json(source).get("bos_token_id")
+    first = config_json.read_json(source).get("bos_token_id")
     begins = about.get("add_bos_token", about.get("tokenizer_class") in BEGINNING)
     return [first] if begins and first is not None else []
 
 
 def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:
-    """A run's config.json: the defaults, but for the model and its tokenizer."""
+    """A run's config.json: the defaults except for the model and its tokenizer."""
     config = base.get_config()
     config.name = source.resolve().name
     config.model.update(vars(cfg))
@@ -136,27 +139,25 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
     """Writes the newest checkpoint of a run for transformers."""
     with bad_input():
         cfg = read_model(run, "from")
-        huggingface.refuse_full(target)
-        came = read_json(run / KEPT / "config.json") or {}
-        origin = came.get("model_type", "")
-        if not model_type and origin and not hf_config.misfit(cfg, origin):
+        weights.refuse_full(target)
+        original = read_json(run / KEPT / "config.json") or {}
+        origin = original.get("model_type", "")
+        if not model_type and origin and not config_json.misfit(cfg, origin):
             model_type = origin
-        model_type = hf_config.write(cfg, model_type)["model_type"]  # before the weights are read
-        extra = {key: came[key] for key in TOKEN_IDS if key in came}
+        model_type = config_json.write(cfg, model_type)["model_type"]  # before the weights are read
+        extra = {key: original[key] for key in TOKEN_IDS if key in original}
         files = {p.name: p for p in (run / KEPT).glob("*") if p.name != "config.json"}
-        if not came:
-            extra, files = own_tokenizer(run)
+        if not original:
+            extra, files = tokenizer_of(run)
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-        huggingface.save(target, cfg, params, model_type, extra, files)
-    tell(target, model_type, cfg)
+        weights.save(target, cfg, params, model_type, extra, files)
+    say(target, model_type, cfg)
     return DONE
 
 
-def own_tokenizer(run: Path) -> tuple[dict, dict[str, Path]]:
-    """Keys of config.json and files of a tokenizer that was trained here or given as .model.
-
-    Bytes and characters have no equal in transformers.
-    """
+def tokenizer_of(run: Path) -> tuple[dict, dict[str, Path]]:
+    """Keys of config.json and files of the run's own tokenizer; without files for bytes and
+    characters, which transformers does not have."""
     about = read_json(run / "tokenizer" / "tokenizer.json")
     if not about:
         return {}, {}
@@ -165,6 +166,7 @@ def own_tokenizer(run: Path) -> tuple[dict, dict[str, Path]]:
     return extra, {model.name: model} if about["kind"] == "sentencepiece" else {}
 
 
-def tell(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+def say(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+    """Prints what was written."""
     total = sum(count.parameters(cfg).values())
     print(f"{folder}: {model_type}, {total:,} parameters, context {cfg.context_length:,}")

@@ -9,7 +9,7 @@ import pytest
 
 from data import tokenizer as tokenizers
 from launch.__main__ import main
-from launch.verbs import sample
+from launch.converted import end_tokens
 from model.huggingface import weights as huggingface
 from model.transformer import parameters
 from model.transformer.config import ModelConfig
@@ -61,8 +61,8 @@ def test_samples_end_where_the_checkpoint_says(tmp_path):
     shutil.copytree(HF / "llama_gqa", tmp_path / "hf")
     (tmp_path / "hf" / "generation_config.json").write_text('{"eos_token_id": [96, 7]}')
     assert run(f"--from_hf={tmp_path / 'hf'}", f"--to={tmp_path / 'run'}") == 0
-    assert sample.ends(tmp_path / "run") == {96, 7}
-    assert sample.ends(tmp_path / "no_run") == set()
+    assert end_tokens(tmp_path / "run") == {96, 7}
+    assert end_tokens(tmp_path / "no_run") == set()
 
 
 @pytest.fixture(scope="module")
