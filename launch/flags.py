@@ -53,7 +53,7 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
     for name in sorted(values):
         flag = values[name]
         form = f"--[no]{name}" if flag.boolean else f"--{name}=…"
-        default = "" if flag.default is None else f" (default: {flag.default})"
+        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
         rows.append(f"  {form:<22} {' '.join(flag.help.split())}{default}")
     if "config" in values:
         rows.append(

@@ -46,7 +46,7 @@ def make_flags() -> absl_flags.FlagValues:
     text("prediction", None, "file of isoflop predict; needed if that was given --out", values)
     text("out", None, "folder of the report; default: no report", values)
     text("json", None, "file for law.json", values)
-    fixes = "constants of the law to hold fixed: alpha=0.35,E=1.7; may be repeated"
+    fixes = "constants of the law to hold fixed: alpha=0.35,E=1.7"
     absl_flags.DEFINE_multi_string("fix", [], fixes, values)
     whole("drop_worst", 0, "leave out this many runs of highest loss", flag_values=values)
     text("loss_unit", "auto", LOSS_UNIT, values)
