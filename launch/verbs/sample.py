@@ -147,7 +147,7 @@ def refuse(values: absl_flags.FlagValues) -> None:
     for flag, others in NOT_WITH.items():
         for other in others if values[flag].value else ():
             if values[other].value != values[other].default:
-                raise ValueError(f"--{other} has no effect with --{flag}; drop one of them")
+                raise ValueError(f"--{other} means nothing with --{flag}; drop one of them")
     if values.stream and (values.n > 1 or values.show_probabilities):
         raise ValueError("--stream shows one sample and no probabilities; drop it, or use --n=1")
     if "" in values.stop:
