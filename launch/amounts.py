@@ -35,8 +35,13 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def with_interval(estimate: Mapping[str, Any], text: Callable[[float], str]) -> str:
-    """'42.7K [39.7K, 45.9K]': "value" with its "lo" and "hi" where they are known; '—' for None."""
+def with_interval(
+    estimate: Mapping[str, Any], text: Callable[[float], str] = "{:.4g}".format
+) -> str:
+    """'42.7K [39.7K, 45.9K]': an estimate's "value", with "lo" and "hi" if they are known.
+
+    `text` formats each of the three. A "value" of None becomes '—'.
+    """
     if estimate["value"] is None:
         return "—"
     value = text(estimate["value"])

@@ -12,10 +12,9 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from launch import sections, sweep_file
+from launch import sweep_file
 from launch.checkout import ROOT
 from launch.errors import BadInput
-from train.flatten import flatten
 
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
@@ -54,7 +53,7 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
     for name in sorted(values):
         flag = values[name]
         form = f"--[no]{name}" if flag.boolean else f"--{name}=…"
-        default = "" if flag.default is None else f" (default: {flag.default})"
+        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
         rows.append(f"  {form:<22} {' '.join(flag.help.split())}{default}")
     if "config" in values:
         rows.append(
@@ -137,6 +136,9 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
     Choices that change a section's keys come first; the list has a line for each that drops keys.
     Raises ValueError, naming the nearest key or the type, for an unknown key or a wrong type.
     """
+    from launch import sections  # imports jax, which parsing the flags does not need
+    from train.flatten import flatten
+
     notes = sections.apply(config, overrides)
     for key, value in overrides.items():
         *path, leaf = key.split(".")

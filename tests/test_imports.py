@@ -129,6 +129,19 @@ def test_a_planted_circle_is_caught(texts, planted, circle):
     assert house.circles(house.imports(texts | straight)) == CIRCLES
 
 
+def verbs_of_verbs(texts: dict[str, str]) -> dict[str, set[str]]:
+    """The verbs that import other verbs, with what they import."""
+    verbs = set(house.inside(texts, "launch/verbs"))
+    graph = house.imports(texts)
+    return {file: found for file in verbs if (found := graph[file] & verbs)}
+
+
+def test_no_verb_imports_another(texts):
+    assert verbs_of_verbs(texts) == {}
+    planted = {"launch/verbs/new.py": "def f():\n    from launch.verbs import fit"}
+    assert verbs_of_verbs(texts | planted) == {"launch/verbs/new.py": {"launch/verbs/fit.py"}}
+
+
 def test_a_circle_through_two_rooms_is_caught(texts):
     planted = {"train/a.py": "import launch.b", "launch/b.py": "def f():\n    import train.a"}
     found = house.circles(house.imports(texts | planted))

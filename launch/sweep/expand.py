@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data.kinds import Dataset
-from launch import flags
+from launch import amounts, flags
 from launch.files import read_json, write_json
 from launch.runners.tasks import Slot
 from launch.trial import trunk
@@ -164,15 +164,16 @@ def share_trunks(trials: Iterable[Planned]) -> list[Planned]:
 
 
 def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
-    """What shared trunks spare, in a line, given the first step of each trial; '' if nothing."""
-    spared = sum(planned.flops_until(branched_at[planned.id]) for planned in plan.trials)
-    if not spared:
+    """One line on the FLOPs that shared trunks save, given the first step of each trial; '' if
+    none."""
+    saved = sum(planned.flops_until(branched_at[planned.id]) for planned in plan.trials)
+    if not saved:
         return ""
     whole = sum(planned.flops for planned in plan.trials)
     count = sum(step > 0 for step in branched_at.values())
     return (
-        f"{count} trials branch from longer ones: {whole - spared:.3g} FLOPs in place of "
-        f"{whole:.3g}, {spared / whole:.0%} saved"
+        f"{count} trials branch from longer ones: {amounts.flops(whole - saved)} FLOPs in place of "
+        f"{amounts.flops(whole)}, {saved / whole:.0%} saved"
     )
 
 

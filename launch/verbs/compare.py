@@ -1,4 +1,14 @@
-"""The verb `compare`: how much compute one ladder of runs saves against another."""
+"""isoflop compare: how much compute one ladder of runs saves against another.
+
+isoflop compare runs/llama runs/gpt
+isoflop compare runs/a points.csv --names=ours,theirs --out=comparison/
+
+Compares the first of two or more ladders (architectures, data, optimisers) with each of the others.
+A ladder is a folder of runs or a CSV of points. Prints how many times the compute a ladder needs
+for the same loss, over the losses that both reach, with an interval, and whether the difference is
+significant; --out adds a page with figures. Losses are comparable only on the same validation text:
+if the runs' data differ, the text and the page warn.
+"""
 
 import json
 from collections import Counter
@@ -6,43 +16,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags as absl_flags
 
-from launch.errors import bad_input, writing
-from launch.flags import parse
-from launch.verbs.fit import LOSS_UNIT, interval, made
-
-DOC = """isoflop compare runs/a runs/b [points.csv …] [--out=comparison/] [--json=comparison.json]
-
-Compares two or more ladders (architectures, data, optimisers): folders of runs or CSV files of
-points, the first against every other. Prints how many times less compute a ladder needs for the
-same loss, over the losses that both reach, with an interval, and whether that is significant; --out
-adds a page with the picture. Losses compare only on the same validation text: where the runs' data
-differ, text and picture say so."""
+from launch import flags
+from launch.amounts import flops, with_interval
+from launch.errors import DONE, bad_input, writing
+from launch.law.fitting import LOSS_UNIT, made
 
 
-def flag_values() -> flags.FlagValues:
+def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
-    values = flags.FlagValues()
-    own = {"flag_values": values}
-    flags.DEFINE_string("out", None, "folder of the page; none is written without", **own)
-    flags.DEFINE_string("json", None, "file for the comparison", **own)
-    flags.DEFINE_list("names", None, "names of the ladders; else those of their paths", **own)
-    flags.DEFINE_string("method", "auto", "auto | parametric | isoflop", **own)
-    flags.DEFINE_string("measure", "loss", "loss (nats per token) | bits_per_byte", **own)
-    flags.DEFINE_string("params", "total", "count N as total | non_embedding | with_head", **own)
-    flags.DEFINE_string("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm", **own)
-    flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **own)
-    flags.DEFINE_integer("draws", 1000, "bootstrap draws; 0: no intervals", **own)
-    flags.DEFINE_integer("seed", 0, "of the bootstrap", **own)
+    values = absl_flags.FlagValues()
+    text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    text("out", None, "folder of the page; default: no page", values)
+    text("json", None, "file for the comparison", values)
+    names = "names of the ladders; default: the last parts of their paths"
+    absl_flags.DEFINE_list("names", None, names, values)
+    text("method", "auto", "auto | parametric | isoflop", values)
+    text("measure", "loss", "loss (nats per token) | bits_per_byte", values)
+    text("params", "total", "count N as total | non_embedding | with_head", values)
+    text("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm", values)
+    text("loss_unit", "auto", LOSS_UNIT, values)
+    whole("draws", 1000, "bootstrap draws; 0: no intervals", flag_values=values)
+    whole("seed", 0, "seed of the bootstrap", flag_values=values)
     return values
 
 
-def main(argv: list[str]) -> int:
-    """Runs the verb; returns the exit code."""
-    values = flag_values()
+def main(argv: Sequence[str]) -> int:
+    """Prints the comparison and writes what the flags ask for. Returns the exit code."""
+    values = make_flags()
     paths = [arg for arg in argv if not arg.startswith("-")]
-    parse(values, [arg for arg in argv if arg.startswith("-")], DOC)
+    flags.parse(values, [arg for arg in argv if arg.startswith("-")], __doc__)
     from scaling.drafts import write
     from scaling.fits.comparison import compare
     from scaling.report.page import require_drawing
@@ -52,9 +56,8 @@ def main(argv: list[str]) -> int:
         if values.out:
             require_drawing()
         ladders = read_ladders(paths, values.names, values.loss_unit)
-        settings = Settings(
-            draws=values.draws, seed=values.seed, params=values.params, flops=values.flops
-        )
+        options = ("draws", "seed", "params", "flops")
+        settings = Settings(**{name: values[name].value for name in options})
         compared = compare(ladders, settings, values.method, values.measure)
     compared["made"] = made("compare", argv)
     if values.json:
@@ -66,13 +69,14 @@ def main(argv: list[str]) -> int:
 
         with writing("out", values.out):
             print(f"page: {write_page(values.out, ladders, compared)}")
-    return 0
+    return DONE
 
 
 def read_ladders(
     paths: Sequence[str], names: Sequence[str] | None, loss_unit: str = "auto"
 ) -> list[Any]:
-    """The ladders at the paths, each under its own name."""
+    """The ladders at the paths, each with its name. ValueError unless every ladder has a name of
+    its own; FileNotFoundError names a path that does not exist."""
     from scaling.csv_file import read_csv
     from scaling.fits.comparison import Ladder
     from scaling.runs import read_runs
@@ -94,25 +98,25 @@ def read_ladders(
 
 
 def named(paths: Sequence[str]) -> list[str]:
-    """The last parts of the paths; with a number behind those that occur more than once."""
+    """The last parts of the paths, with a number added to those that occur more than once."""
     stems = [Path(path).stem if path.endswith(".csv") else Path(path).name for path in paths]
-    often, met = Counter(stems), Counter()
+    total, seen = Counter(stems), Counter()
     names = []
     for stem in stems:
-        met[stem] += 1
-        names.append(f"{stem} ({met[stem]})" if often[stem] > 1 else stem)
+        seen[stem] += 1
+        names.append(f"{stem} ({seen[stem]})" if total[stem] > 1 else stem)
     return names
 
 
 def summary(compared: dict[str, Any]) -> str:
-    """What the terminal shows."""
+    """The text that the verb prints; `compared` is the content of comparison.json."""
     settings = compared["settings"]
     lines = [f"WARNING: {w['message']}" for w in compared["warnings"]]
     width = max(len(part["name"]) for part in compared["ladders"])
     for part in compared["ladders"]:
-        c, reach = part["flops"], part["reach"]
+        (least, most), reach = map(flops, part["flops"]), part["reach"]
         lines.append(
-            f"  {part['name']:<{width}}  {part['n']} points, {c[0]:.2g} to {c[1]:.2g} FLOPs, "
+            f"  {part['name']:<{width}}  {part['n']} points, {least} to {most} FLOPs, "
             f"frontier {reach[1]:.4g} to {reach[0]:.4g} {compared['unit']}"
         )
     lines.append(f"compute at equal loss, {compared['method']} method, {settings['level']:.0%}:")
@@ -122,28 +126,32 @@ def summary(compared: dict[str, Any]) -> str:
 
 
 def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:
-    """One pair's multiplier, its significance, its trend."""
+    """The multiplier of one pair, its significance and its trend over the losses."""
     if "reason" in pair:
         return [f"  {pair['other']} against {pair['baseline']}: none; {pair['reason']}"]
     settings, count = compared["settings"], len(compared["pairs"])
-    needs = f"{pair['other']} needs {interval(inverse(pair['multiplier']), '.3g')} times"
+    factor = with_interval(inverse(pair["multiplier"]), "{:.3g}".format)
     low, high = pair["losses"]
-    lines = [f"  {needs} the compute of {pair['baseline']} for losses of {low:.4g} to {high:.4g}"]
+    lines = [
+        f"  {pair['other']} needs {factor} times the compute of {pair['baseline']} for losses of "
+        f"{low:.4g} to {high:.4g}"
+    ]
     if pair["p"] is None:
-        return [*lines, "    no interval, for --draws=0"]
+        return [*lines, "    no interval, because of --draws=0"]
     level = f"{settings['alpha']:g}" + (f"/{count}, {count} pairs" if count > 1 else "")
     verdict = "significant" if pair["significant"] else "not significant"
     lines.append(f"    {verdict} (two-sided p = {pair['p']:.2g}, limit {level})")
-    trend = interval(pair["trend"], ".3f")
-    grows = f"times the multiplier at the lowest of these losses as at the highest: {trend}"
-    lines.append(f"    {grows} (p = {pair['trend_p']:.2g})")
+    trend = with_interval(pair["trend"], "{:.3f}".format)
+    ratio = f"multiplier at the lowest of these losses over that at the highest: {trend}"
+    lines.append(f"    {ratio} (p = {pair['trend_p']:.2g})")
     if "second_opinion" in pair and pair["second_opinion"]["value"] is not None:
         other = pair["second_opinion"]
-        lines.append(f"    by the {other['method']} method {interval(inverse(other), '.3g')} times")
+        factor = with_interval(inverse(other), "{:.3g}".format)
+        lines.append(f"    by the {other['method']} method {factor} times")
     return lines
 
 
 def inverse(multiplier: dict[str, Any]) -> dict[str, Any]:
-    """What one ladder needs for each FLOP of the other, from what it saves."""
-    turned = {"value": "value", "lo": "hi", "hi": "lo"}
-    return {key: multiplier[other] and 1 / multiplier[other] for key, other in turned.items()}
+    """The FLOPs that one ladder needs for each FLOP of the other, from the multiplier it saves."""
+    source = {"value": "value", "lo": "hi", "hi": "lo"}
+    return {key: multiplier[name] and 1 / multiplier[name] for key, name in source.items()}

@@ -33,7 +33,9 @@ PLAIN_WIDTH = 120  # characters per line where the output is not a terminal
 
 def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("config", None, "the config file, FILE.py or FILE.py:ARG", values)
+    absl_flags.DEFINE_string(
+        "config", None, "the config: FILE.py, FILE.py:ARG or FILE.json", values
+    )
     absl_flags.DEFINE_string(
         "topology", None, "the slice: v5e:4x4, v5e-16, v5p:4x4x8, 2*v5e:16x16", values
     )

@@ -1,12 +1,12 @@
-"""`isoflop convert` turns a checkpoint in Hugging Face's format into a run, or a run into one.
+"""isoflop convert: turns Hugging Face weights into a run, and a run into Hugging Face weights.
 
 isoflop convert --from_hf=Llama-3.2-1B --to=runs/llama
 isoflop convert --from=runs/llama --to_hf=llama-tuned
 
-Both are folders on this machine; nothing is downloaded. The run has weights but no training
-history: give it to `isoflop sample --run=…`. The tokenizer's files are copied in both directions;
-isoflop itself reads a SentencePiece tokenizer.model or, with the library tokenizers installed, a
-tokenizer.json.
+Both are folders on this machine; nothing is downloaded. The run holds the weights as step 0: sample
+from it with `isoflop sample --run=…`, or train on with --config.train.init_from=RUN. The files of
+the tokenizer are copied in either direction; isoflop itself reads a SentencePiece tokenizer.model
+or, with the library tokenizers, a tokenizer.json.
 """
 
 import importlib.util
@@ -22,6 +22,7 @@ from configs import base
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch import flags
+from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input
 from launch.files import read_json, read_model, write_json
 from model.huggingface import config_json, weights
@@ -31,30 +32,32 @@ from model.transformer.family import PARAMETER_AXES
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
-KEPT = "huggingface"  # the folder in a run for the files that came with its weights
 FILES = (
     *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
-# Tokenizer classes that start every text with <s> unless tokenizer_config.json says otherwise.
+# Tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
 BEGINNING = ("LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
     text("from_hf", None, "folder with config.json and safetensors, to read", values)
     text("to", None, "folder of the run to write", values)
     text("from", None, "folder of the run to read", values)
     text("to_hf", None, "folder to write, as transformers reads it", values)
-    text("model_type", "", "with --to_hf, the family; none: where it came from, or fits", values)
+    text(
+        "model_type", "", "with --to_hf, the family; default: the original or one that fits", values
+    )
     return values
 
 
 def main(argv: Sequence[str]) -> int:
-    """Converts. Returns the exit code."""
+    """Converts in one of the two directions. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
     pairs = (("from_hf", "to"), ("from", "to_hf"))
@@ -69,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def from_hf(source: Path, run: Path) -> int:
-    """Makes a run from a checkpoint: its config, its weights as step 0, its tokenizer."""
+    """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input():
         weights.refuse_full(run)
         cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
@@ -85,7 +88,7 @@ def from_hf(source: Path, run: Path) -> int:
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
-    print_summary(run, config_json.read_json(source)["model_type"], cfg)
+    say(run, config_json.read_json(source)["model_type"], cfg)
     if not tokenizer:
         print(
             f"{source} has no tokenizer.model, and no tokenizer.json that could be read (it needs "
@@ -101,8 +104,8 @@ def shardings(shapes: dict) -> dict:
 
 
 def read_tokenizer(source: Path, cfg: ModelConfig) -> Tokenizer | None:
-    """The checkpoint's tokenizer, with the tokens that its prompts start with; None if it cannot be
-    read, or has more tokens than the model."""
+    """The checkpoint's tokenizer, with the tokens that its prompts begin with; None if none can be
+    read, or if it has more tokens than the model."""
     paths = [source / name for name in ("tokenizer.model", "tokenizer.json")]
     if importlib.util.find_spec("tokenizers") is None:
         paths.pop()
@@ -115,7 +118,7 @@ def read_tokenizer(source: Path, cfg: ModelConfig) -> Tokenizer | None:
 
 
 def beginning(source: Path) -> list[int]:
-    """<s>, if the checkpoint's tokenizer.model puts it before every text."""
+    """<s>, where the checkpoint's tokenizer.model is used with one before every text."""
     about = read_json(source / "tokenizer_config.json") or {}
     first = config_json.read_json(source).get("bos_token_id")
     begins = about.get("add_bos_token", about.get("tokenizer_class") in BEGINNING)
@@ -123,7 +126,7 @@ def beginning(source: Path) -> list[int]:
 
 
 def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:
-    """A run's config.json: the defaults, except for the model and its tokenizer."""
+    """A run's config.json: the defaults except for the model and its tokenizer."""
     config = base.get_config()
     config.name = source.resolve().name
     config.model.update(vars(cfg))
@@ -137,26 +140,24 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
     with bad_input():
         cfg = read_model(run, "from")
         weights.refuse_full(target)
-        came = read_json(run / KEPT / "config.json") or {}
-        origin = came.get("model_type", "")
+        original = read_json(run / KEPT / "config.json") or {}
+        origin = original.get("model_type", "")
         if not model_type and origin and not config_json.misfit(cfg, origin):
             model_type = origin
         model_type = config_json.write(cfg, model_type)["model_type"]  # before the weights are read
-        extra = {key: came[key] for key in TOKEN_IDS if key in came}
+        extra = {key: original[key] for key in TOKEN_IDS if key in original}
         files = {p.name: p for p in (run / KEPT).glob("*") if p.name != "config.json"}
-        if not came:
-            extra, files = tokenizer_files(run)
+        if not original:
+            extra, files = tokenizer_of(run)
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
         weights.save(target, cfg, params, model_type, extra, files)
-    print_summary(target, model_type, cfg)
+    say(target, model_type, cfg)
     return DONE
 
 
-def tokenizer_files(run: Path) -> tuple[dict, dict[str, Path]]:
-    """Keys of config.json, and files, of a tokenizer that was trained here or given as .model.
-
-    transformers has no counterpart of bytes and characters.
-    """
+def tokenizer_of(run: Path) -> tuple[dict, dict[str, Path]]:
+    """Keys of config.json and files of the run's own tokenizer; without files for bytes and
+    characters, which transformers does not have."""
     about = read_json(run / "tokenizer" / "tokenizer.json")
     if not about:
         return {}, {}
@@ -165,6 +166,7 @@ def tokenizer_files(run: Path) -> tuple[dict, dict[str, Path]]:
     return extra, {model.name: model} if about["kind"] == "sentencepiece" else {}
 
 
-def print_summary(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+def say(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+    """Prints what was written."""
     total = sum(count.parameters(cfg).values())
     print(f"{folder}: {model_type}, {total:,} parameters, context {cfg.context_length:,}")

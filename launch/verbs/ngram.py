@@ -27,7 +27,7 @@ from train.objectives import next_token
 def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
-    text("config", "configs/base.py", "the config file, FILE.py or FILE.py:ARG", values)
+    text("config", "configs/base.py", "the config: FILE.py, FILE.py:ARG or FILE.json", values)
     text("json", "", "also write what is printed to this file", values)
     absl_flags.DEFINE_integer("order", 5, "tokens of an n-gram", flag_values=values)
     return values

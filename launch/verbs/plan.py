@@ -10,6 +10,7 @@ least compute over training and use.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from absl import flags as absl_flags
 
 from launch import flags
 from launch.amounts import amount, flops, with_interval
-from launch.errors import bad_input, writing
+from launch.errors import DONE, bad_input, writing
 from train.parallel.chips import CHIPS, PRICED, Slice, parse_slice
 
 BUDGETS = {
     "flops": "training compute in FLOPs, 6·params·tokens",
-    "tokens": "tokens to train on: the size for which this is the best length",
-    "params": "size, in parameters: the length for which it is the best size",
+    "tokens": "tokens to train on: plan the size for which this length is optimal",
+    "params": "parameters: plan the length for which this size is optimal",
     "loss": "loss to reach with the least compute, in nats per token",
 }
 DAY = 86400
@@ -39,20 +40,26 @@ def make_flags() -> absl_flags.FlagValues:
         absl_flags.DEFINE_float(name, None, meaning, **own)
     slices = f"accelerators, such as v5e-256, h100-8 or v5e:16x16 ({', '.join(CHIPS)})"
     absl_flags.DEFINE_string("tpu", None, slices, **own)
-    absl_flags.DEFINE_float("days", None, "days that they are available: the budget", **own)
+    absl_flags.DEFINE_float("days", None, "days that they are available, as the budget", **own)
     absl_flags.DEFINE_float("mfu", MFU, "fraction of their peak that training reaches", **own)
-    absl_flags.DEFINE_float("price", None, "USD a chip-hour, in place of the list price", **own)
+    absl_flags.DEFINE_float("price", None, "USD per chip-hour; default: the list price", **own)
     absl_flags.DEFINE_float("inference_tokens", None, "tokens the model will read and write", **own)
-    absl_flags.DEFINE_string("family", "gpt3", "of configs/families.py, for the config", **own)
-    absl_flags.DEFINE_integer("vocab_size", None, "of the config; else the family's", **own)
-    absl_flags.DEFINE_integer("context_length", None, "of the config; else the family's", **own)
+    absl_flags.DEFINE_string(
+        "family", "gpt3", "family of the config, as in configs/families.py", **own
+    )
+    absl_flags.DEFINE_integer(
+        "vocab_size", None, "tokens of the config; default: the family's", **own
+    )
+    absl_flags.DEFINE_integer(
+        "context_length", None, "context of the config; default: the family's", **own
+    )
     absl_flags.DEFINE_integer("seed", 0, "seed of the noise in the loss's interval", **own)
     absl_flags.DEFINE_string("json", None, "file for the plan", **own)
     return values
 
 
-def main(argv: list[str]) -> int:
-    """Runs the verb; returns the exit code."""
+def main(argv: Sequence[str]) -> int:
+    """Prints the plan and writes it. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
     from launch.pilot.shapes import shaped
@@ -80,11 +87,11 @@ def main(argv: list[str]) -> int:
         with writing("json", values.json):
             write(Path(values.json), json.dumps(planned, indent=1) + "\n")
     print(summary(planned))
-    return 0
+    return DONE
 
 
 def positive(values: absl_flags.FlagValues, name: str) -> Any:
-    """A flag's value, None where it is not given; ValueError where it is not above 0."""
+    """A flag's value, None if it is not given; ValueError unless it is positive and finite."""
     value = values[name].value
     if value is not None and not 0 < value < float("inf"):
         raise ValueError(f"{name}={value:g} must be positive and finite")
@@ -92,7 +99,8 @@ def positive(values: absl_flags.FlagValues, name: str) -> Any:
 
 
 def accelerators(values: absl_flags.FlagValues) -> Slice | None:
-    """What --tpu names, or None. ValueError where it is needed or a value is out of range."""
+    """The slice that --tpu names, or None. ValueError if --days or --price are given without it, or
+    if a value is out of range."""
     if not 0 < values.mfu <= 1:
         raise ValueError(f"mfu={values.mfu:g} is not a fraction of the peak; use 0.2 to 0.6")
     positive(values, "price")
@@ -109,7 +117,8 @@ def accelerators(values: absl_flags.FlagValues) -> Slice | None:
 def budget_of(
     values: absl_flags.FlagValues, chips: Slice | None
 ) -> tuple[tuple[str, float], float | None]:
-    """The one budget, and the loss to reach where --loss is not the budget itself."""
+    """The one budget, and the loss to reach if --loss is given beside it. ValueError unless exactly
+    one budget is given."""
     given = {name: positive(values, name) for name in (*BUDGETS, "days")}
     given = {name: value for name, value in given.items() if value is not None}
     target = given.pop("loss") if "loss" in given and len(given) > 1 else None
@@ -126,7 +135,7 @@ def budget_of(
 
 
 def hardware(chips: Slice, flops: float, values: absl_flags.FlagValues) -> dict[str, Any]:
-    """Time and cost of training that takes `flops` on these chips, at --mfu and --price."""
+    """Time and cost of `flops` of training on these chips, at --mfu and --price."""
     price = chips.chip.price if values.price is None else values.price
     seconds = flops / chips.rate(values.mfu)
     return {
@@ -146,16 +155,16 @@ def hardware(chips: Slice, flops: float, values: absl_flags.FlagValues) -> dict[
 
 
 def command(shape: dict[str, Any]) -> str:
-    """The command that trains it; the corpus remains to be added."""
-    own = " ".join(
+    """The command that trains this config, without the corpus."""
+    overrides = " ".join(
         f"--config.{key}={value!r}" if isinstance(value, str) else f"--config.{key}={value}"
         for key, value in shape["overrides"].items()
     )
-    return f"isoflop train --config={shape['config']} --workdir=runs/planned {own}"
+    return f"isoflop train --config={shape['config']} --workdir=runs/planned {overrides}"
 
 
 def summary(planned: dict[str, Any]) -> str:
-    """What the terminal shows."""
+    """The text that the verb prints; `planned` is what --json writes."""
     law = planned["law"]
     counted = "" if law["params"] == "total" else f", N counted as {law['params']}"
     budget = ", ".join(f"{name} = {FORMS[name](v)}" for name, v in planned["budget"].items())
@@ -191,7 +200,7 @@ def rows(part: dict[str, Any]) -> list[str]:
     return [f"  {title:<14} {_shown(part, name)}" for name, title in names.items()]
 
 
-# Name of a number -> how it is shown.
+# Name of a number -> its format.
 FORMS = {
     "params": amount,
     "tokens": amount,
@@ -221,7 +230,7 @@ def around_lines(table: list[dict[str, Any]]) -> list[str]:
 
 
 def inference_lines(part: dict[str, Any]) -> list[str]:
-    """The over-trained model and what it saves."""
+    """The over-trained model and the compute that it saves."""
     plain, reach = part["compute_optimal"], part["draws_that_reach_it"]
     lines = [
         f"cheapest over training and {amount(part['inference_tokens'])} tokens of use, at a loss "
@@ -237,7 +246,7 @@ def inference_lines(part: dict[str, Any]) -> list[str]:
 
 
 def config_lines(part: dict[str, Any]) -> list[str]:
-    """The config, or why there is none."""
+    """The config, or the reason why there is none."""
     if "reason" in part:
         return [f"no config: {part['reason']}"]
     keys = part["overrides"]
@@ -254,7 +263,7 @@ def config_lines(part: dict[str, Any]) -> list[str]:
 
 
 def hardware_lines(part: dict[str, Any]) -> list[str]:
-    """Time and cost."""
+    """The time and cost of training on the slice."""
     time = (
         f"{part['days']:.3g} days" if part["days"] >= 1 else f"{part['seconds'] / 3600:.3g} hours"
     )

@@ -1,55 +1,58 @@
-"""The verb `predict`: the loss of a run, written to a file before the run starts."""
+"""isoflop predict: writes down the loss of a run before the run starts.
 
+isoflop predict --runs=runs/quickstart --params=1.5e6 --tokens=9e7
+isoflop predict --table=points.csv --params=7e10 --flops=5.76e23
+
+Fits the scaling law to the finished runs, or to a CSV, and writes a file with the law, the hash of
+the points, the predicted loss with its interval, and the time. The file never changes afterwards;
+`isoflop fit` on the same runs or table adds the outcome. Give two of --params, --tokens and
+--flops. Without --out the file lies in the folder of the runs (prediction.json) or beside the table
+(TABLE.prediction.json), where `isoflop fit` finds it.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags as absl_flags
 
-from launch.errors import bad_input, writing
-from launch.flags import parse
-from launch.verbs.fit import LOSS_UNIT, interval, read_points
-
-DOC = """isoflop predict --runs=runs/quickstart | --table=points.csv --params=7e9 --tokens=1.4e11
-
-Fits the scaling law to the finished runs, or to a CSV, and writes down the loss that a run of that
-size and length will have: the law, the hash of the points, the interval, the time. The file is
-never changed afterwards; `isoflop fit` on the same runs or table adds the outcome. Two of --params,
---tokens and --flops are enough. Without --out the file lies in the folder of the runs
-(prediction.json) or beside the table (TABLE.prediction.json), where `isoflop fit` finds it."""
+from launch import flags
+from launch.amounts import amount, flops, with_interval
+from launch.errors import DONE, bad_input, writing
+from launch.law.fitting import LOSS_UNIT, read_points
 
 NUMBERS = {
     "params": "parameters of the run",
     "tokens": "tokens of the run",
-    "flops": "training FLOPs of the run; 6·params·tokens if left out",
+    "flops": "training FLOPs of the run; default: 6·params·tokens",
 }
 
 
-def flag_values() -> flags.FlagValues:
+def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
-    values = flags.FlagValues()
-    own = {"flag_values": values}
-    flags.DEFINE_string("runs", None, "folder of a sweep", **own)
-    flags.DEFINE_string("table", None, "CSV of points", **own)
+    values = absl_flags.FlagValues()
+    text, real = absl_flags.DEFINE_string, absl_flags.DEFINE_float
+    whole = absl_flags.DEFINE_integer
+    text("runs", None, "folder of a sweep", values)
+    text("table", None, "CSV of points", values)
     for name, meaning in NUMBERS.items():
-        flags.DEFINE_float(name, None, meaning, **own)
-    flags.DEFINE_string(
-        "run", None, "id that the run will have; else it is known by its size", **own
-    )
-    flags.DEFINE_string("out", None, "file of the prediction", **own)
-    flags.DEFINE_string("holdout", None, "points to leave out of the fit, as in isoflop fit", **own)
-    flags.DEFINE_string("law", "parametric", "law of the loss, as in isoflop fit", **own)
-    flags.DEFINE_string("loss_unit", "auto", LOSS_UNIT, **own)
-    flags.DEFINE_integer("draws", 1000, "bootstrap draws", **own)
-    flags.DEFINE_integer("seed", 42, "of the bootstrap", **own)
-    flags.DEFINE_string("objective", "huber", "huber | squares | absolute", **own)
-    flags.DEFINE_float("delta", 1e-3, "of the Huber loss, in log-loss", **own)
+        real(name, None, meaning, flag_values=values)
+    text("run", None, "id that the run will have; default: it is recognised by its size", values)
+    text("out", None, "file of the prediction", values)
+    text("holdout", None, "points to leave out of the fit, as in isoflop fit", values)
+    text("law", "parametric", "law of the loss, as in isoflop fit", values)
+    text("loss_unit", "auto", LOSS_UNIT, values)
+    whole("draws", 1000, "bootstrap draws", flag_values=values)
+    whole("seed", 42, "seed of the bootstrap", flag_values=values)
+    text("objective", "huber", "huber | squares | absolute", values)
+    real("delta", 1e-3, "threshold of the Huber loss, in log-loss", flag_values=values)
     return values
 
 
-def main(argv: list[str]) -> int:
-    """Runs the verb; returns the exit code."""
-    values = flag_values()
-    parse(values, argv, DOC)
+def main(argv: Sequence[str]) -> int:
+    """Writes the prediction and prints it. Returns the exit code."""
+    values = make_flags()
+    flags.parse(values, argv, __doc__)
     from scaling.design.prediction import default_path, refuse_finished, sized, write_prediction
     from scaling.selection import hold_out
     from scaling.settings import Settings
@@ -60,13 +63,8 @@ def main(argv: list[str]) -> int:
         target = sized(**{name: values[name].value for name in NUMBERS}) | {"run": values.run}
         if values.out and Path(values.out).is_dir():
             raise ValueError(f"out={values.out} is a folder; name a file: {values.out}/a.json")
-        settings = Settings(
-            law=values.law,
-            draws=values.draws,
-            seed=values.seed,
-            objective=values.objective,
-            delta=values.delta,
-        )
+        options = ("law", "draws", "seed", "objective", "delta")
+        settings = Settings(**{name: values[name].value for name in options})
         law = settings.fitted_law
         points = read_points(values.runs, values.table, law, values.loss_unit)
         points = hold_out(points, values.holdout, law)
@@ -75,22 +73,24 @@ def main(argv: list[str]) -> int:
         with writing("out", path):
             record = write_prediction(path, points, target, settings)
     print(summary(record))
-    return 0
+    return DONE
 
 
 def summary(record: dict[str, Any]) -> str:
-    """What the terminal shows."""
+    """The text that the verb prints; `record` is the content of the file."""
     from scaling.intervals import FAR
 
+    loss, frontier = (with_interval(record[name], "{:.5g}".format) for name in ("loss", "frontier"))
+
     target, law, points = record["target"], record["law"], record["points"]
-    size = f"{target['params']:.4g} parameters, {target['tokens']:.4g} tokens"
+    size = f"{amount(target['params'])} parameters, {amount(target['tokens'])} tokens"
     lines = [
-        f"{target['run'] or 'a run'} of {size}, {target['flops']:.3g} FLOPs",
-        f"  predicted loss {interval(record['loss'], '.5g')} nats per token, {record['level']:.0%}",
+        f"{target['run'] or 'a run'} of {size}, {flops(target['flops'])} FLOPs",
+        f"  predicted loss {loss} nats per token, {record['level']:.0%}",
     ]
     if record["frontier"]["value"] is not None:
-        lines.append(f"  the frontier's best loss there: {interval(record['frontier'], '.5g')}")
-    # Predictions of an older version lack the list of constants; all are of the parametric law.
+        lines.append(f"  the frontier's best loss there: {frontier}")
+    # Predictions of an older version have no list of constants; they are of the parametric law.
     names = law.get("constants", ("E", "A", "B", "alpha", "beta"))
     constants = ", ".join(f"{k} {law[k]['value']:.4g}" for k in names)
     lines.append(f"  {law['law']}: {constants}; from {points['n']} points")

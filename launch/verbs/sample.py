@@ -7,13 +7,14 @@ isoflop sample --run=runs/tiny --prompt="def " --beams=4 --tokens=30
 
 Without --prompt a new document begins. --temperature=0 takes the most likely token every time.
 The repetition penalty, temperature, top-k, top-p, min-p and typical apply to the logits in this
-order; log-probabilities are those of the model itself. On a terminal a single sample appears while
-it is drawn; Ctrl-C ends it and keeps what was drawn (exit code 130).
+order; the log-probabilities shown are those of the model before them. On a terminal a single sample
+appears while it is drawn; Ctrl-C ends it and keeps what was drawn (exit code 130).
 
---stop may be given more than once; \\n is a newline. The text ends before it, the tokens with it.
---draft names the run of a smaller model with the same tokenizer, which guesses --ahead tokens that
-the large model checks at once: the distribution of samples is exactly the large model's.
---beams searches for the likeliest continuations and prints them all, best first; nothing is drawn.
+--stop may be repeated; \\n in it is a newline. The text ends before the stop string, the list of
+tokens after it.
+--draft names the run of a smaller model with the same tokenizer. It guesses --ahead tokens, which
+the large model checks at once; samples keep exactly the large model's distribution.
+--beams searches for the likeliest continuations, prints them all, best first, and draws nothing.
 """
 
 import sys
@@ -24,12 +25,12 @@ from absl import flags as absl_flags
 
 from data.tokenizer import Tokenizer
 from launch import flags
+from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
-from launch.files import read_json, write_json
+from launch.files import write_json
 from launch.sampling.continuation import Continuation, describe, describe_beam
 from launch.sampling.draw import draw, open_draft, open_run, restored
 from launch.sampling.terminal import Echo, show
-from launch.verbs.convert import KEPT
 from model.generation import beam, sample
 from model.generation.samplers import Sampler
 
@@ -52,23 +53,31 @@ def make_flags() -> absl_flags.FlagValues:
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     real, boolean = absl_flags.DEFINE_float, absl_flags.DEFINE_boolean
     text("run", None, "folder of a run of train or sweep", values)
-    text("prompt", "", "text to continue; none: a new document", values)
-    whole("tokens", 0, "tokens to add; 0: as many as the model's context holds", flag_values=values)
+    text("prompt", "", "text to continue; default: a new document", values)
+    whole("tokens", 0, "tokens to add; 0: until the model's context is full", flag_values=values)
     whole("n", 1, "samples", flag_values=values)
     whole("seed", 0, "equal seeds give equal samples", flag_values=values)
     real("temperature", 1.0, "divides the logits; 0: the most likely token", flag_values=values)
     whole("top_k", 0, "draw among this many most likely tokens; 0: all", flag_values=values)
     real("top_p", 1.0, "draw among the fewest tokens of this probability", flag_values=values)
     real(
-        "min_p", 0.0, "draw among tokens this times as likely as the likeliest", flag_values=values
+        "min_p",
+        0.0,
+        "draw among tokens at least this times as likely as the likeliest",
+        flag_values=values,
     )
-    real("typical", 1.0, "draw among tokens of usual surprise, to this probability", flag_values=values)  # fmt: skip  # noqa: E501
+    real("typical", 1.0, "draw among tokens of typical surprisal, up to this probability", flag_values=values)  # fmt: skip  # noqa: E501
     real("repetition_penalty", 1.0, "divides logits of tokens that occurred", flag_values=values)
     absl_flags.DEFINE_multi_string("stop", [], "text that ends a sample", flag_values=values)
     whole("beams", 0, "beams of a search for the likeliest continuations", flag_values=values)
-    real("length_penalty", 1.0, "beams: score over tokens to this power", flag_values=values)
-    boolean("early_stopping", False, "beams: stop when as many have ended", values)
-    text("draft", None, "folder of a smaller model's run that drafts", values)
+    real(
+        "length_penalty",
+        1.0,
+        "beams: divide a score by its tokens to this power",
+        flag_values=values,
+    )
+    boolean("early_stopping", False, "beams: stop once that many texts have ended", values)
+    text("draft", None, "folder of the run of a smaller model that drafts", values)
     whole("ahead", 4, "draft: tokens guessed at a time", flag_values=values)
     boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)
     boolean("show_probabilities", False, f"print the {TOP} likeliest tokens of each step", values)
@@ -87,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
         cfg, tokenizer = open_run(run)
         prompt = [*tokenizer.prefix, *tokenizer.encode(values.prompt).tolist()] or [tokenizer.eod]
         n_tokens = values.tokens or max(1, cfg.context_length - len(prompt))
-        sampler = make_sampler(values, tokenizer, ends(run))
+        sampler = make_sampler(values, tokenizer, end_tokens(run))
         sample.check(cfg, [prompt], n_tokens, sampler, values.n)
         model, step = restored(run, cfg)
         draft = None
@@ -121,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         if drawn is None:
             return code
         if accepted is not None:
-            share = f"{accepted:.0%} of what {values.draft} drafted was accepted"
+            share = f"accepted {accepted:.0%} of the tokens drafted by {values.draft}"
             print(share, file=sys.stderr)
         samples = [describe(tokenizer, row, drawn, number) for number, row in enumerate(rows)]
         if not streams(values):
@@ -145,17 +154,8 @@ def refuse(values: absl_flags.FlagValues) -> None:
         raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
 
 
-def ends(run: Path) -> set[int]:
-    """The tokens that end a text according to the files of converted weights, such as the end of a
-    turn."""
-    files = [run / KEPT / name for name in ("config.json", "generation_config.json")]
-    named = [(read_json(file) or {}).get("eos_token_id") for file in files]
-    lists = [ids if isinstance(ids, list) else [ids] for ids in named if ids is not None]
-    return {token for ids in lists for token in ids}
-
-
-def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer, ends: set[int]) -> Sampler:
-    """How the flags say to draw; `ends` and the tokenizer's end of document end a text."""
+def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer, stop: set[int]) -> Sampler:
+    """How the flags say to draw; a token of `stop` or the end of a document ends a sample."""
     return Sampler(
         temperature=values.temperature,
         top_k=values.top_k,
@@ -164,7 +164,7 @@ def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer, ends: set[
         typical=values.typical,
         repetition_penalty=values.repetition_penalty,
         vocab_size=tokenizer.vocab_size,
-        stop=tuple(sorted({tokenizer.eod, *ends})),
+        stop=tuple(sorted({tokenizer.eod, *stop})),
     )
 
 

@@ -15,6 +15,7 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input
 from launch.files import write_json
+from launch.law import fitting
 from launch.runners import RUNNERS
 from launch.sweep import expand
 from launch.sweep.dry_run import dry_run
@@ -68,9 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _fit(workdir: Path) -> None:
     """Fits the results and writes the report, or prints why the trials do not support a fit."""
-    from launch.verbs import fit
-
     try:
-        fit.fit_runs(workdir, workdir / "report")
+        fitting.fit_runs(workdir, workdir / "report")
     except BadInput as error:
         print(f"No scaling law from these trials: {error}", file=sys.stderr)

@@ -40,3 +40,4 @@ def test_an_estimate_has_its_interval_where_one_is_known():
     assert with_interval({"value": 42_700, "lo": 4e4, "hi": 1e6}, amount) == "42.7K [40K, 1M]"
     assert with_interval({"value": 3e12, "lo": None, "hi": None}, flops) == "3e12"
     assert with_interval({"value": None, "lo": None, "hi": None}, flops) == "—"
+    assert with_interval({"value": 0.351234, "lo": 0.31, "hi": 0.4}) == "0.3512 [0.31, 0.4]"

@@ -65,12 +65,12 @@ def test_trials_that_differ_in_numbers_alone_make_a_group():
 
 
 def test_groups_leave_no_device_idle_and_the_costliest_is_first():
-    alike = [planned(name, seed=i) for i, name in enumerate("abcdef")]
-    assert named(groups.groups(alike, 128, 1)) == ["abcdef"]
-    assert named(groups.groups(alike, 128, 2)) == ["abc", "def"]
-    assert named(groups.groups(alike, 128, 4)) == ["ab", "cd", "ef"]
+    stackable = [planned(name, seed=i) for i, name in enumerate("abcdef")]
+    assert named(groups.groups(stackable, 128, 1)) == ["abcdef"]
+    assert named(groups.groups(stackable, 128, 2)) == ["abc", "def"]
+    assert named(groups.groups(stackable, 128, 4)) == ["ab", "cd", "ef"]
     large = [planned(name, 10.0, **{"model.d_model": 64, "seed": i}) for i, name in enumerate("xy")]
-    assert named(groups.groups(alike + large, 128, 2)) == ["xy", "abcdef"]
+    assert named(groups.groups(stackable + large, 128, 2)) == ["xy", "abcdef"]
     assert named(groups.groups([], 128, 0)) == []
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from launch.amounts import flops
 from launch.errors import DIVERGED, BadInput
 from launch.files import read_json
 from launch.runners import RUNNERS
@@ -302,7 +303,8 @@ def test_the_plan_says_what_is_saved(sweeps, capsys):
     }
     spared = sum(p.flops * steps[p.id] / p.about["steps"] for p in planned.trials)
     whole = sum(p.flops for p in planned.trials)
-    assert f"3 trials branch from longer ones: {whole - spared:.3g} FLOPs" in shown
+    cost = f"{flops(whole - spared)} FLOPs in place of {flops(whole)}"
+    assert f"3 trials branch from longer ones: {cost}" in shown
     assert f"{spared / whole:.0%} saved" in shown and 0.2 < spared / whole < 0.5
     assert [len(stage) for stage in planned.stages] == [2, 2, 1]
     (keep_at,) = [k for p in planned.trials if (k := p.config.checkpoint.keep_at)]

@@ -9,7 +9,8 @@ import pytest
 
 from data import tokenizer as tokenizers
 from launch.__main__ import main
-from launch.verbs import sample
+from launch.converted import end_tokens
+from model import families
 from model.huggingface import weights
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import shapes
@@ -61,8 +62,8 @@ def test_samples_end_where_the_checkpoint_says(tmp_path):
     shutil.copytree(HF / "llama_gqa", tmp_path / "hf")
     (tmp_path / "hf" / "generation_config.json").write_text('{"eos_token_id": [96, 7]}')
     assert run(f"--from_hf={tmp_path / 'hf'}", f"--to={tmp_path / 'run'}") == 0
-    assert sample.ends(tmp_path / "run") == {96, 7}
-    assert sample.ends(tmp_path / "no_run") == set()
+    assert end_tokens(tmp_path / "run") == {96, 7}
+    assert end_tokens(tmp_path / "no_run") == set()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_a_converted_model_can_be_sampled(model, tmp_path, capsys):
     assert meta["step"] == 0
     jax.tree.map(np.testing.assert_array_equal, found, params)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert ModelConfig(**config["model"]) == weights.load(source)[0]
+    assert families.read(config["model"])[1] == weights.load(source)[0]
     assert tokenizers.load(tmp_path / "run" / "tokenizer").fingerprint == tokenizer.fingerprint
     argv = [f"--run={tmp_path / 'run'}", "--prompt=the cat", "--tokens=1"]
     assert main(["sample", *argv, f"--json={tmp_path / 'sample.json'}"]) == 0

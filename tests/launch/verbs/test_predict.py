@@ -2,11 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from launch.__main__ import main
+from launch.checkout import ROOT
 from scaling.csv_file import to_csv
 from tests.scaling.ladder import simulate, write_runs
 
@@ -122,6 +125,17 @@ def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
     size = [f"--params={points.params[2]}", f"--tokens={points.tokens[2]}"]
     assert main(["predict", f"--table={tmp_path / 'points.csv'}", *size]) == 2
     assert re.search(r"run=sim-002 has finished .* at a loss", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("verb", ["predict", "compare"])
+def test_the_verb_loads_no_jax(verb):
+    code = (
+        f"import sys, launch.verbs.{verb}, scaling.design.prediction, scaling.fits.comparison;"
+        "loaded = {'jax', 'flax', 'model', 'train', 'configs', 'data'} & set(sys.modules);"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_prediction_that_is_not_there(tmp_path, capsys):

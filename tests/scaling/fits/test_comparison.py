@@ -20,7 +20,7 @@ from scaling.settings import Settings
 from tests.scaling.ladder import simulate, true_loss, write_runs
 
 QUICK = Settings(draws=100)
-TOLD = {"dataset": "0123456789abcdef", "context_length": 128.0}
+FACTS = {"dataset": "0123456789abcdef", "context_length": 128.0}
 
 
 def ladder(saving, seed, name="", noise=0.004, **design):
@@ -32,7 +32,7 @@ def ladder(saving, seed, name="", noise=0.004, **design):
     random = np.random.default_rng(seed)
     loss = true_loss(points.params, points.tokens * saving)
     loss = loss * np.exp(noise * random.standard_normal(len(points)))
-    facts = (TOLD,) * len(points)
+    facts = (FACTS,) * len(points)
     return Ladder(name or f"x{saving}", replace(points, loss=loss, facts=facts))
 
 
@@ -159,7 +159,7 @@ def test_bits_per_byte_are_another_measure_of_the_same():
     def in_bits(x):
         bits = x.points.loss / np.log(2)
         return replace(
-            x, points=replace(x.points, facts=tuple(TOLD | {"bits_per_byte": v} for v in bits))
+            x, points=replace(x.points, facts=tuple(FACTS | {"bits_per_byte": v} for v in bits))
         )
 
     nats, bits = pair_of(a, b), pair_of(in_bits(a), in_bits(b), measure="bits_per_byte")
@@ -191,7 +191,7 @@ def test_flops_that_are_not_6nd_are_compared_by_minima():
     ],
 )
 def test_what_forbids_a_comparison_is_said(changes, codes):
-    facts = {k: v for k, v in (TOLD | changes).items() if v is not None}
+    facts = {k: v for k, v in (FACTS | changes).items() if v is not None}
     a, b = ladder(1.0, 3), ladder(2.0, 4)
     other = replace(b, points=replace(b.points, facts=(facts,) * len(b.points)))
     warnings = compare([a, other], QUICK)["warnings"]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from launch.errors import BadInput
-from launch.verbs.fit import SETTINGS, fit_runs, main
+from launch.law.fitting import fit_runs
+from launch.verbs.fit import SETTINGS, main
 from scaling.fits.analysis import analyse
 from scaling.settings import Settings
 from scaling.csv_file import read_csv, to_csv

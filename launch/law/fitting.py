@@ -1,0 +1,102 @@
+"""Fits a law to a folder of runs or to a CSV; prints it and writes law.json and the report."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from launch.checkout import commit
+from launch.errors import bad_input, writing
+from launch.law.lines import summary
+
+LOSS_UNIT = "unit of a CSV's losses: nats | bits | auto, nats unless they look like bits"
+
+
+def read_points(runs: str | None, table: str | None, law: Any, loss_unit: str) -> Any:
+    """The points of a folder of runs or of a CSV, with the columns that the law names. ValueError
+    unless exactly one of the two is given."""
+    from scaling.csv_file import read_csv
+    from scaling.runs import read_runs
+
+    if (runs is None) == (table is None):
+        raise ValueError("give either --runs=FOLDER or --table=FILE.csv")
+    return read_runs(runs, law) if runs else read_csv(table, loss_unit, law)
+
+
+def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
+    """Does what `isoflop fit --runs=RUNS --out=OUT` does; returns law.json. BadInput if the runs
+    do not support a law.
+    """
+    from scaling.design.prediction import default_path
+    from scaling.report.page import require_drawing
+    from scaling.runs import read_runs
+    from scaling.settings import DEFAULTS
+
+    with bad_input():
+        require_drawing()
+        points = read_runs(runs)
+    command = [f"--runs={runs}", f"--out={out}"]
+    return fit_points(points, DEFAULTS, default_path(str(runs), None), command, out=out)
+
+
+def fit_points(
+    points: Any,
+    settings: Any,
+    prediction: Path,
+    argv: Sequence[str],
+    out: str | Path | None = None,
+    json_file: str | Path | None = None,
+    asked: bool = False,
+) -> dict[str, Any]:
+    """Fits the points, prints the law and returns law.json. BadInput if there is no law.
+
+    Writes law.json to `json_file` and the report to the folder `out` if they are given.
+    `prediction` is the file of earlier predictions, which may be missing; `argv` holds the flags
+    that law.json records. If `asked`, only the settings' law counts as a law: iso-FLOP minima or a
+    frontier do not replace it.
+    """
+    from scaling.design.prediction import read_predictions, recognised
+    from scaling.drafts import write
+    from scaling.fits.analysis import analyse
+    from scaling.report.page import write_report
+
+    with bad_input():
+        registered = recognised(points, read_predictions(prediction.parent, prediction.stem))
+        law = analyse(points, settings, registered, progress_line if settings.draws else None)
+    law["made"] = made("fit", argv)
+    if json_file:
+        with writing("json", json_file):
+            write(Path(json_file), json.dumps(law, indent=1) + "\n")
+    print(summary(law))
+    if out:
+        with writing("out", out):
+            print(f"report: {write_report(Path(out), points, law)}")
+    with bad_input():
+        refuse_no_law(law, asked)
+    return law
+
+
+def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
+    """ValueError if the points support no law at all or, if `asked`, not the settings' law."""
+    parts = [law[name].get("reason") for name in ("parametric", "isoflop", "envelope")]
+    if parts[0] and (asked or all(parts)):
+        raise ValueError(f"no law: {parts[0]}")
+
+
+def made(verb: str, argv: Sequence[str]) -> dict[str, Any]:
+    """What produced these numbers: the command, the commit of this checkout, the versions."""
+    return {
+        "command": " ".join(["isoflop", verb, *map(shlex.quote, argv)]),
+        "commit": commit(),
+        "versions": {name: metadata.version(name) for name in ("numpy", "scipy")},
+    }
+
+
+def progress_line(done: int, total: int) -> None:
+    """Shows the bootstrap's progress in one line of a terminal; prints nothing elsewhere."""
+    if sys.stderr.isatty():
+        end = "\r" if done < total else "\r\033[K"
+        print(f"bootstrap {done}/{total}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,104 @@
+"""What the terminal shows of a fitted law: law.json as lines of text."""
+
+from typing import Any
+
+from launch.amounts import amount, flops, with_interval
+
+EXPONENT = "{:.3f}".format
+
+
+def summary(law: dict[str, Any]) -> str:
+    """The text that `isoflop fit` prints; `law` is the content of law.json."""
+    points, level = law["points"], law["settings"]["level"]
+    head = f"{points['n']} points of {points['runs']} runs"
+    held = f", {points['held_out']} held out" if points["held_out"] else ""
+    lines = [f"{head}{held} ({points['source']}); intervals hold {level:.0%}"]
+    lines += parametric_lines(law["parametric"])
+    lines += isoflop_lines(law["isoflop"], law["frontier"])
+    lines += sensitivity_lines(law)
+    lines += baseline_lines(law["baselines"])
+    lines += holdout_lines(law["holdout"])
+    lines += [f"warning: {w['message']} [{w['threshold']}; {w['source']}]" for w in law["warnings"]]
+    return "\n".join(lines)
+
+
+def parametric_lines(part: dict[str, Any]) -> list[str]:
+    """The parametric law with its constants, or why there is none."""
+    if "reason" in part:
+        return [f"parametric law: none. {part['reason']}"]
+    rows = [
+        f"  {name:<7} {with_interval(part[name])}{' fixed' * (name in part['fixed'])}"
+        for name in part["constants"]
+    ]
+    fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} starts agree"
+    return [f"{part['law']}   ({fit}; rmse {part['rmse']:.2%})", *rows]
+
+
+def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
+    """The iso-FLOP minima and the frontier, or why there are none."""
+    lines = []
+    if "reason" in part:
+        lines.append(f"iso-FLOP exponents: none. {part['reason'].split(';')[0]}")
+    else:
+        a, b = (with_interval(part[name], EXPONENT) for name in ("a", "b"))
+        lines.append(f"iso-FLOP: N* ∝ C^{a}, D* ∝ C^{b}")
+    for m in part["minima"] if len(part["minima"]) <= 12 else ():
+        best = f"N* = {with_interval(m['params'], amount)}, loss {with_interval(m['loss'])}"
+        lines.append(f"  C = {flops(m['flops'])}: {m.get('reason', best)}")
+    if "reason" in frontier:
+        return [*lines, f"frontier: none. {frontier['reason']}"]
+    constants = [f"{name} = {with_interval(frontier[name])}" for name in ("E", "K", "gamma")]
+    return [*lines, f"frontier {frontier['law']}: {', '.join(constants)}"]
+
+
+def sensitivity_lines(law: dict[str, Any]) -> list[str]:
+    """The exponent a under every other analysis, and under every other count."""
+    rows = [(row["label"], row["a"]) for row in law["sensitivity"] if row["a"]["value"] is not None]
+    rows += [
+        (f"N {row['params']}, C {row['flops']}", row["parametric"]["a"])
+        for row in law["conventions"]
+    ]
+    if len(rows) < 2:
+        return []
+    wide = max(len(label) for label, _ in rows)
+    return [
+        "the exponent a of other analyses:",
+        *(f"  {label:<{wide}}  {with_interval(a)}" for label, a in rows),
+    ]
+
+
+def baseline_lines(entries: list[dict[str, Any]]) -> list[str]:
+    """One line for each baseline; baselines are never fitted."""
+    lines = []
+    for entry in entries:
+        error = "" if entry["loss_se"] is None else f" ± {entry['loss_se']:.4f}"
+        counts = [("params", "parameters"), ("tokens", "tokens")]
+        size = ", ".join(f"{amount(entry[key])} {word}" for key, word in counts if entry[key])
+        family = f"{entry['family']}, " if entry["family"] else ""
+        lines.append(f"baseline {entry['id']} ({family}{size}): {entry['loss']:.4f}{error}")
+    return lines
+
+
+def holdout_lines(part: dict[str, Any]) -> list[str]:
+    """Predictions with their outcomes."""
+    lines = []
+    for record in part["registered"]:
+        when = f"predicted {record['made']} for {record['target']['run']}"
+        result = "not run yet" if record["outcome"] is None else came_out(record)
+        lines.append(f"{when}: {with_interval(record['loss'])}; {result}")
+    for entry in part["runs"][:10] if not part["registered"] else ():
+        predicted = with_interval(entry["predicted"])
+        lines.append(f"held out {entry['run']}: {predicted}; {came_out(entry)}")
+    if part["n"] > 1 and part["mean_error"] is not None:
+        worst = f"at most {part['max_error']:.2%}"
+        lines.append(f"held out {part['n']}: mean error {part['mean_error']:.2%}, {worst}")
+    return lines
+
+
+def came_out(entry: dict[str, Any]) -> str:
+    """'outcome 1.52, error +0.40%, inside the interval'."""
+    where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
+    text = f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
+    if entry.get("extrapolated"):
+        text += f" (extrapolated {entry['extrapolation']:.3g}-fold in compute)"
+    return text
