@@ -25,6 +25,7 @@ from model.transformer.count import flops_per_token
 from tests.bench import contestant, ours, stacked
 from tests.bench.shapes import SHAPES, Shape
 from train.metrics import peak_flops
+from train.objectives import next_token
 from train.step import StepConfig, init_state, train_chunk
 
 ROUNDS = 5
@@ -81,7 +82,11 @@ def training(cfg: StepConfig, rows: int, steps: int) -> contestant.Advance:
 def utilisation(name: str, model: ModelConfig, tokens: int, steps: int, trace: str = "") -> dict:
     """Tokens a second, FLOP/s by PaLM's count and MFU (None where the peak is unknown)."""
     rows = max(1, tokens // model.context_length)
-    advance = training(StepConfig(model, loss_chunk=min(1024, model.context_length)), rows, steps)
+    advance = training(
+        StepConfig(model, next_token.Config(loss_chunk=min(1024, model.context_length))),
+        rows,
+        steps,
+    )
     each = seconds(advance) / steps
     if trace:
         with jax.profiler.trace(str(Path(trace) / name)):

@@ -1,4 +1,4 @@
-"""This file measures the loader alone: tokens a second of batches of 64 sequences of 256 tokens.
+"""Measures the loader alone: tokens a second of batches of 64 sequences of 256 tokens.
 
 taskset -c 0 python -m tests.bench.loader 3
 """
@@ -20,8 +20,8 @@ BATCH, CONTEXT, CHUNK = 64, 256, 16
 TARGET = 100  # Mtok/s, one batch at a time
 
 
-def dataset(folder: Path, files: int = 128, size: int = 1 << 18) -> store.Dataset:
-    """Random text as token shards on disk: 32 MB unless told."""
+def dataset(folder: Path, files: int = 128, size: int = 1 << 18) -> store.TokenStore:
+    """Random text as token shards on disk: 32 MB by default."""
     text, rng = folder / "text", np.random.default_rng(0)
     text.mkdir()
     for number in range(files):

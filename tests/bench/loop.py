@@ -1,4 +1,4 @@
-"""This file measures what the training loop adds to the bare jitted chunk that it calls.
+"""Measures what the training loop adds to the bare jitted chunk that it calls.
 
 The loop reads batches, logs, watches for divergence and shows its progress; evaluations and
 checkpoints are left out, as they are work of their own.
@@ -18,8 +18,8 @@ from typing import Any
 import jax
 
 from configs import base
-from data.store import Dataset
-from launch.trial import run as trial
+from data.kinds import text
+from launch.trial.resolve import chunk_steps, resolve
 from tests.bench import loader, ours
 from tests.bench.shapes import SHAPES, Shape
 from train.loop import Run
@@ -47,17 +47,17 @@ class Timed(Run):
         return statistics.median((end - begin) / count for begin, end, count in pairs)
 
 
-def resolve(shape: Shape, data: Dataset) -> Any:
+def resolved(shape: Shape, data: text.Dataset) -> Any:
     """The resolved config of a run of CHUNKS chunks that logs at every fourth."""
     config = base.get_config()
     config.model.n_layers, config.model.d_model = shape.n_layers, shape.d_model
     config.model.context_length, config.model.n_heads = shape.context, shape.n_heads
     config.train.batch_size, config.train.duration = shape.batch, "1000 steps"
-    config.train.chunk = trial.chunk_steps(trial.resolve(config, data))
+    config.train.chunk = chunk_steps(resolve(config, data))
     config.train.duration = f"{CHUNKS * config.train.chunk} steps"
     config.log.every = f"{4 * config.train.chunk} steps"
     config.eval.every = config.checkpoint.every = "100 %"
-    return trial.resolve(config, data)
+    return resolve(config, data)
 
 
 def bare_seconds_per_step(advance: ours.contestant.Advance, steps: int) -> float:
@@ -74,8 +74,8 @@ def measure(shape: Shape) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        data = loader.dataset(Path(folder), size=1 << 14)
-        config = resolve(shape, data)
+        data = text.Dataset(loader.dataset(Path(folder), size=1 << 14))
+        config = resolved(shape, data)
         steps = config.train.chunk
         same = dataclasses.replace(shape, steps=steps, vocab=config.model.vocab_size)
         advance, _ = ours.prepare(same)
@@ -85,7 +85,7 @@ def measure(shape: Shape) -> dict:
             bare.append(bare_seconds_per_step(advance, steps))
             workdir = Path(folder) / f"run{number}"
             workdir.mkdir()
-            run = Timed(config, data, workdir)
+            run = Timed(config, data.for_run(config), workdir)
             run.train(Stop())
             loop.append(run.seconds_per_step())
     return {

@@ -14,7 +14,7 @@ from launch.compile import variants as compile_search
 from launch.compile import verdict as compile_text
 from launch.compile.variants import Variant
 from launch.errors import BAD_INPUT, DONE, BadInput
-from launch.trial import run as trial
+from launch.trial.resolve import resolve_sizes
 from launch.verbs import compile as verb
 from train.ahead_of_time import compiled, costs, topology
 from train.parallel import sharding
@@ -78,7 +78,7 @@ def test_the_estimate_counts_kernels_at_the_peak(monkeypatch):
     monkeypatch.setattr(costs, "measure", lambda text: found)
     monkeypatch.setattr(compiled, "libtpu_version", lambda: "none")
     there = topology.parse("v5e:2x2")
-    config = trial.resolve_sizes(flags.load_config("configs/pretrain.py:tiny"), there.devices)
+    config = resolve_sizes(flags.load_config("configs/pretrain.py:tiny"), there.devices)
     mesh = jax.sharding.AbstractMesh((4,), ("fsdp",))
     program = compiled.Program("text", 1, 1, 2, 0.0)
     report = compiled.describe(config, there, mesh, program)
@@ -119,7 +119,7 @@ def test_the_state_of_a_large_model_is_never_made():
         "configs/pretrain.py:llama2-7b", {"train.batch_per_device": 1, "model.n_layers": 2}
     )
     there = topology.parse("v5e:16x16")
-    resolved = trial.resolve_sizes(config, there.devices)
+    resolved = resolve_sizes(config, there.devices)
     mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
     arguments = compiled.abstract_chunk(resolved, mesh)
     parameters = sum(np.prod(leaf.shape) for leaf in _leaves(arguments[1].params))

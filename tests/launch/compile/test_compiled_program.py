@@ -9,7 +9,7 @@ import pytest
 from launch import flags
 from launch.__main__ import main as isoflop
 from launch.errors import DONE
-from launch.trial import run as trial
+from launch.trial.resolve import resolve_sizes
 from tests.launch.compile.test_compile import CONFIG, SMALL, needs_libtpu, overrides
 from train.ahead_of_time import compiled, costs, hlo, topology
 from train.parallel import sharding
@@ -45,7 +45,7 @@ def training_program(changes: dict) -> compiled.Program:
     """The tiny config with these changes, compiled for four chips."""
     there = topology.parse("v5e:2x2")
     config = flags.load_config("configs/pretrain.py:tiny", {"model.dtype": "bfloat16"} | changes)
-    resolved = trial.resolve_sizes(config, there.devices)
+    resolved = resolve_sizes(config, there.devices)
     mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
     return compiled.compile_chunk(resolved, mesh)
 

@@ -178,11 +178,13 @@ def test_two_processes_train_as_one_does(home, alone):
 
 ROWS = """
 import sys, jax
+from data.fields import Field
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]), cluster_detection_method="deactivate")
 from train.parallel import processes
 from train.parallel import sharding
 for sizes in (dict(data=1, fsdp=4), dict(data=2, fsdp=1, tensor=2), dict(data=1, sequence=4)):
-    where = sharding.batch_sharding(sharding.make_mesh(sizes, jax.devices()), 1)
+    mesh, fields = sharding.make_mesh(sizes, jax.devices()), {"tokens": Field((16,), int, ("seq",))}
+    where = sharding.batch_shardings(mesh, fields)["tokens"]
     print("rows", *processes.own_rows(where, (4, 8, 16)))
 print("said", processes.exchange("x", 0), processes.exchange("x", processes.index()))
 jax.distributed.shutdown()

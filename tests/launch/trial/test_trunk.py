@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from configs import base
+from data.kinds import text
 from launch.errors import DIVERGED, BadInput
 from launch.files import read_json
 from launch.runners.local import Event
 from launch.sweep import expand as plan
 from launch.trial import run as trial
 from launch.trial import trunk
+from launch.trial.identity import trial_id
+from launch.trial.resolve import resolve
 from launch.verbs import sweep
 from train import checkpoint, metrics, record
 
@@ -231,8 +234,8 @@ def test_steps_to_keep_lie_within_the_run(home, tmp_path, capsys):
 def test_trunks_are_not_part_of_the_id(home):
     changes = {"checkpoint.keep_at": ("80 steps",), "checkpoint.trunk": "x"}
     plain, other = config(home), config(home, **changes, **{"checkpoint.share_trunks": True})
-    dataset = trial.store.prepare(plain.data, progress=False)
-    ids = {trial.trial_id(trial.resolve(c, dataset)) for c in (plain, other)}
+    dataset = text.prepare(plain.data, progress=False)
+    ids = {trial_id(resolve(c, dataset)) for c in (plain, other)}
     assert len(ids) == 1
 
 

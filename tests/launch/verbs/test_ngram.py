@@ -1,16 +1,16 @@
-"""This file tests the verb ngram: it scores the very tokens that a model of the config scores."""
+"""Tests of the verb ngram: it scores the very tokens that a model of the config scores."""
 
 import json
 
 import numpy as np
 import pytest
 
-from data.kinds.text import eval_batches
-from data.store import prepare
+from data.kinds import text
 from launch import flags
 from launch.__main__ import main
-from launch.verbs import ngram as verb
 from model.counted import ngram
+from train import counting
+from train.objectives import next_token
 
 SEQUENCES, CONTEXT = 6, 16
 
@@ -34,7 +34,14 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(keys):
-    return prepare(flags.load_config("configs/base.py", keys).data, progress=False)
+    config = flags.load_config("configs/base.py", keys)
+    config.eval.batch_size = SEQUENCES
+    return text.prepare(config.data, progress=False).for_run(config)
+
+
+def fitted(dataset, order):
+    cfg = ngram.Config(dataset.vocab_size, CONTEXT, order)
+    return ngram.fit(cfg, dataset.texts("train"))
 
 
 def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tmp_path, capsys):
@@ -43,34 +50,37 @@ def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tm
     assert main(["ngram", "--order=1", f"--json={out}", *arguments]) == 0
     about = json.loads(out.read_text())
     # Unigrams need no context, so that the windows alone give the loss.
-    model = ngram.fit(verb.texts(dataset, "train"), dataset.vocab_size, 1)
-    (batch,) = eval_batches(dataset, SEQUENCES, SEQUENCES, CONTEXT)
+    model = fitted(dataset, 1)
+    (batch,) = dataset.examples("validation")
     wanted = model.nats(batch["targets"]).mean()
     assert about["eval_loss"] == pytest.approx(wanted, abs=1e-12)
     assert about["bits_per_byte"] == pytest.approx(
-        model.nats(batch["targets"]).sum() / np.log(2) / dataset.token_bytes[batch["targets"]].sum()
+        model.nats(batch["targets"]).sum()
+        / np.log(2)
+        / dataset.store.token_bytes[batch["targets"]].sum()
     )
-    elsewhere = model.nats(verb.texts(dataset, "validation")[0]).mean()
+    elsewhere = model.nats(dataset.texts("validation")[0]).mean()
     assert abs(elsewhere - wanted) > 1e-3
     assert f"{about['eval_loss']:.4f}" in capsys.readouterr().out
 
 
 def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
-    model = ngram.fit(verb.texts(dataset, "train"), dataset.vocab_size, 5)
-    found = verb.evaluate(model, dataset, SEQUENCES, CONTEXT)
-    (batch,) = eval_batches(dataset, SEQUENCES, SEQUENCES, CONTEXT)
+    model = fitted(dataset, 5)
+    loss, _ = counting.evaluate(ngram, model, dataset, next_token.METRICS)["loss"]
+    (batch,) = dataset.examples("validation")
     rows = np.concatenate([batch["tokens"][:, :1], batch["targets"]], axis=1)
     alone = model.nats(rows)[:, 1:]
-    assert found.loss < alone.mean()
+    assert loss < alone.mean()
     # From the fourth target on, the window holds all that a 5-gram looks at.
-    starts = verb.validation_starts(dataset, SEQUENCES, CONTEXT)
     whole = np.concatenate(
         [
-            model.nats(text)[start[:, None] + 1 + np.arange(CONTEXT)]
-            for text, start in zip(verb.texts(dataset, "validation"), starts, strict=True)
+            model.nats(tokens)[starts[:, None] + 1 + np.arange(CONTEXT)]
+            for tokens, starts in zip(
+                dataset.texts("validation"), dataset.windows("validation"), strict=True
+            )
         ]
     )
-    assert found.loss == pytest.approx(whole.mean(), abs=1e-12)
+    assert loss == pytest.approx(whole.mean(), abs=1e-12)
     assert np.array_equal(whole[:, 3:], alone[:, 3:])
     assert not np.array_equal(whole[:, :3], alone[:, :3])
 

@@ -12,8 +12,8 @@ import pytest
 from model.transformer.config import BASE_SIZES, ModelConfig, derive
 from model.transformer.decoder import Block, Decoder, init
 from model.transformer.parametrization import scores
+from model.transformer.update_scales import update_scales
 from train.optimizers import optimizer
-from train.optimizers import update_scales as parametrization
 from train.rules import map_with_rules, path_name
 from train.step import StepConfig, init_state, train_step
 
@@ -102,7 +102,7 @@ def test_an_update_is_that_of_adamw_with_these_rates_decays_and_epsilons():
         jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes) for _ in "12"
     )
     h = dict(b1=0.9, b2=0.95, eps=0.5, weight_decay=0.1)
-    build = optimizer.build("adamw", h, parametrization.factors(cfg, "adamw"))
+    build = optimizer.build("adamw", h, update_scales(cfg, "adamw"))
     out, _ = build.update(grads, build.init(params), params)
     expected = {  # of learning rate, decay, epsilon
         ("blocks", "attention", "query", "kernel"): (1 / m, 0.1 * m, 0.5 / m / depth),
@@ -121,10 +121,10 @@ def test_an_update_is_that_of_adamw_with_these_rates_decays_and_epsilons():
 
 @scaled
 def test_a_parameter_without_a_rule_is_an_error(name):
-    rules = parametrization.factors(under(name, SMALL), "adamw")
+    rules = update_scales(under(name, SMALL), "adamw")
     for cfg in (SMALL, LLAMA):
         params = jax.eval_shape(lambda cfg=cfg: init(cfg, jax.random.key(0)))
-        map_with_rules(lambda path, leaf, f: f.rate, rules, params, "RULES")
+        map_with_rules(lambda path, leaf, factors: factors, rules, params, "RULES")
     with pytest.raises(ValueError, match=r"blocks/mlp/gadget.*RULES"):
         map_with_rules(lambda *_: 0, rules, {"blocks": {"mlp": {"gadget": 1}}}, "RULES")
 

@@ -1,9 +1,10 @@
-"""This file tests updates: each optimiser, decay by rule, clipping, schedules."""
+"""Tests of updates: each optimiser, decay by rule, clipping, schedules."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from model.transformer import family
 from train.optimizers import optimizer, schedule
 
 H = dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.1)
@@ -25,7 +26,7 @@ def gradient(scale: float) -> dict:
 
 
 def directions(name: str, grads: list[dict], **changes) -> dict:
-    build = optimizer.build(name, H | changes)
+    build = optimizer.build(name, H | changes, matrices=family.MATRICES)
     state = build.init(PARAMS)
     for g in grads:
         out, state = build.update(g, state, PARAMS)
@@ -53,7 +54,7 @@ def test_lion_is_a_sign_plus_decay():
 def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adam():
     out = directions("muon", [gradient(1.0)], weight_decay=0.0)
     kernel = np.asarray(out["blocks"]["mlp"]["up"]["kernel"])
-    for layer in kernel:  # singular values of an orthogonalised matrix are alike
+    for layer in kernel:  # an orthogonalised matrix has similar singular values
         values = np.linalg.svd(layer, compute_uv=False)
         assert values.max() / values.min() < 2.0
     raw = np.asarray(gradient(1.0)["blocks"]["mlp"]["up"]["kernel"])
@@ -84,6 +85,17 @@ def test_a_parameter_without_a_rule_is_an_error():
         optimizer.build("adamw", H).update(
             strange, optimizer.build("sgd", H).init(strange), strange
         )
+
+
+def test_muon_knows_each_kernel_and_a_family_without_matrices_has_none():
+    muon = optimizer.build("muon", H, matrices=family.MATRICES)
+    strange = PARAMS | {"gadget": {"kernel": jnp.ones((3, 3))}}
+    with pytest.raises(ValueError, match=r"'gadget/kernel' matches no rule of MATRICES"):
+        muon.init(strange)
+    muon.init(PARAMS)  # control: the rules cover what the family has
+    optimizer.build("adamw", H, matrices=family.MATRICES).init(strange)
+    with pytest.raises(ValueError, match=r"optimizer.name='muon' needs .* MATRICES; use adamw"):
+        optimizer.build("muon", H)
 
 
 def test_clip_keeps_direction_and_limits_norm():

@@ -19,20 +19,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.base import get_config
-from data import store
-from launch.trial import run as trial
+from data.fields import Field
+from data.kinds import text
+from launch.trial.resolve import resolve
 from model.kernels.backends import Sight, attend_rows
 from model.transformer.config import ModelConfig
 from model.transformer.layers import multiplied
 from tests.model.kernels import test_backends as cases
+from train import record
 from train.checkpoint import Checkpoints
 from train.loop import Run, initial_state
+from train.objectives import next_token
 from train.parallel import sharding
 from train.parallel.mesh import make_mesh
 from train.step import StepConfig, TrainState, gradients, train_chunk
 
 MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
-CFG = StepConfig(MODEL, loss_chunk=8)
+CFG = StepConfig(MODEL, next_token.Config(loss_chunk=8))
 HYPER = dict(
     learning_rate=1e-2, warmup=2, decay=2, total=20, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
     weight_decay=0.1, clip_norm=1.0,
@@ -75,7 +78,7 @@ def steps(
     state: TrainState, mesh: jax.sharding.Mesh, first: int, last: int, cfg: StepConfig = CFG
 ) -> tuple:
     """(state, losses) after steps first..last, chunk by chunk; all chunks are of one shape."""
-    losses, where = [], sharding.batch_sharding(mesh, 1)
+    losses, where = [], sharding.batch_shardings(mesh, FIELDS)
     while first < last:
         count = min(CHUNK, last - first)
         part = {k: np.resize(v[first : first + count], (CHUNK, 8, 16)) for k, v in DATA.items()}
@@ -114,7 +117,7 @@ def train(name: str, folder: str) -> dict:
             assert leaf.sharding.is_equivalent_to(expected.sharding, leaf.ndim), name
         if name in SAVING:
             saver = Checkpoints(f"{folder}/{name}", 1, 0)
-            saver.save(SAVED, state, {})
+            saver.save(SAVED, record.saved(state), {})
             saver.close()
         losses += more + steps(state, mesh, SAVED, STEPS)[1]
     return {"losses": losses, "gradient": distance(first, GRADIENTS["one"]), "bytes": held}
@@ -125,7 +128,7 @@ def at_once(name: str, folder: str) -> list[dict[str, float]]:
     of a tied head and a free one; `control`: how far another seed's is."""
     found = []
     for tied in (True, False):
-        cfg = replace(CFG, loss_chunk=0, model=replace(MODEL, tie_embeddings=tied))
+        cfg = StepConfig(replace(MODEL, tie_embeddings=tied))
         firsts = {}
         for where in ("one", "other seed", name):
             mesh = mesh_of(where)
@@ -156,10 +159,11 @@ def long(name: str, folder: str) -> dict[str, float]:
         }  # fmt: skip
         changes = {"n_layers": 2, "scan_layers": True, "remat": "full"}
         model = replace(MODEL, context_length=length, attention=attention, **changes)
-        mesh, cfg = mesh_of("one" if where == "other" else where), StepConfig(model, loss_chunk=0)
+        mesh, cfg = mesh_of("one" if where == "other" else where), StepConfig(model)
         with sharding.activation_rules(mesh):
             params = initial_state(cfg, HYPER, 0, mesh)[1]().params
-            grads, _ = jax.jit(gradients, static_argnums=1)(params, cfg, batch, jax.random.key(0))
+            jitted = jax.jit(gradients, static_argnums=2)
+            grads, _ = jitted(params, {}, cfg, batch, jax.random.key(0))
         found[where] = {str(i): np.asarray(g) for i, g in enumerate(jax.tree.leaves(grads))}
     near, control = (distance(found[where], found["one"]) for where in (name, "other"))
     return {"distance": near, "control": control}
@@ -171,7 +175,7 @@ def kept(name: str, folder: str) -> dict[str, int]:
     mesh = mesh_of(name)
     with sharding.activation_rules(mesh):
         x, kernel = jnp.ones((8, 16, 64)), jnp.ones((64, 512))
-        rows = jax.device_put(x, sharding.batch_sharding(mesh, 0))
+        rows = jax.device_put(x, sharding.batch_shardings(mesh, FIELDS, leading=0)["tokens"])
         spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
         multiply = functools.partial(multiplied, dtype=jnp.float32, wide="mlp", along=0)
         pull = jax.jit(lambda *of: jax.vjp(multiply, *of)[1])(rows, jax.device_put(kernel, spread))
@@ -181,12 +185,12 @@ def kept(name: str, folder: str) -> dict[str, int]:
 
 def restore(pair: str, folder: str) -> dict:
     """The losses of the later steps, from what another mesh saved."""
-    saved, _, name = pair.partition(">")
+    source, _, name = pair.partition(">")
     mesh = mesh_of(name)
     with sharding.activation_rules(mesh):
         like, _ = initial_state(CFG, HYPER, 0, mesh)
-        state, _ = Checkpoints(f"{folder}/{saved}", 1, 0).restore(like)
-        return {"losses": steps(state, mesh, SAVED, STEPS)[1]}
+        tree, _ = Checkpoints(f"{folder}/{source}", 1, 0).restore(record.saved(like))
+        return {"losses": steps(TrainState(**tree), mesh, SAVED, STEPS)[1]}
 
 
 def made(name: str, folder: str) -> dict[str, int]:
@@ -232,20 +236,22 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
 
 def refused(name: str, folder: str) -> str:
     """What a run on a mesh says of a context that does not divide."""
-    text = Path(folder) / "text.jsonl"
-    text.write_text("".join(f'{{"text": "to be or not to be {n}"}}\n' for n in range(1000)))
+    path = Path(folder) / "text.jsonl"
+    path.write_text("".join(f'{{"text": "to be or not to be {n}"}}\n' for n in range(1000)))
     config = get_config()
-    config.update(data=dict(corpora=(str(text),), cache=folder), mesh=MESHES[name])
+    config.update(data=dict(corpora=(str(path),), cache=folder), mesh=MESHES[name])
     config.model.context_length = 12
-    dataset = store.prepare(config.data)
+    dataset = text.prepare(config.data)
+    config = resolve(config, dataset, 8)
     try:
-        Run(trial.resolve(config, dataset, 8), dataset, Path(folder) / "refused")
+        Run(config, dataset.for_run(config), Path(folder) / "refused")
     except sharding.MeshError as error:
         return str(error)
     return "not refused"
 
 
 DATA, GRADIENTS = batches(), {}
+FIELDS = {name: Field((16,), array.dtype, ("seq",)) for name, array in DATA.items()}
 VERBS = {"": train, "restore": restore, "made": made, "refused": refused, "at_once": at_once}
 VERBS |= {"long": long, "kept": kept}
 VERBS |= {name: functools.partial(attend, backend=name) for name in ("ring", "splash")}

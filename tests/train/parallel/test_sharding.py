@@ -1,4 +1,4 @@
-"""This file tests sharding: the rule tables with their errors, meshes on 8 virtual devices."""
+"""Tests of sharding: the rule tables with their errors, meshes on 8 virtual devices."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from model.transformer import family
 from model.transformer.config import ModelConfig, derive
 from model.transformer.decoder import init
 from train.parallel import sharding
@@ -176,7 +177,7 @@ def shapes(**changes) -> dict:
 )
 def test_every_parameter_has_a_rule_of_its_rank(changes):
     mesh = make_mesh({"data": 1, "fsdp": -1, "tensor": 1, "sequence": 1}, jax.devices()[:1])
-    found = sharding.parameter_shardings(shapes(**changes), mesh)
+    found = sharding.parameter_shardings(shapes(**changes), family.PARAMETER_AXES, mesh)
     split = ("fsdp", "sequence")
     assert found["embed"]["embedding"].spec == PartitionSpec("tensor", split)
     assert found["blocks"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", split)
@@ -187,8 +188,9 @@ def fake_mesh(**sizes) -> jax.sharding.AbstractMesh:
 
 
 def test_errors_name_what_is_wrong(monkeypatch):
-    with pytest.raises(ValueError, match=r"'blocks/gadget' matches no rule of PARAMETER_RULES"):
-        sharding.parameter_shardings({"blocks": {"gadget": np.ones(3)}}, fake_mesh(data=1, fsdp=1))
+    with pytest.raises(ValueError, match=r"'blocks/gadget' matches no rule of PARAMETER_AXES"):
+        strange = {"blocks": {"gadget": np.ones(3)}}
+        sharding.parameter_shardings(strange, family.PARAMETER_AXES, fake_mesh(data=1, fsdp=1))
     with pytest.raises(ValueError, match=r"embed/embedding: .*'embed' = 12 .* mesh.fsdp=8"):
         sharding.spec("embed/embedding", (256, 12), ("vocab", "embed"), fake_mesh(data=1, fsdp=8))
     with pytest.raises(ValueError, match=r"names 2 axes .* shape is \(3,\)"):
@@ -229,18 +231,18 @@ def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
         ({"sequence": 8}, r"model.context_length=20 .* use model.context_length=16 or 24, or .*=4"),
     ):
         with pytest.raises(ValueError, match=message):
-            sharding.require(cfg, fake_mesh(**sizes))
-    sharding.require(cfg, fake_mesh(tensor=6, sequence=4))  # control; keys are repeated
+            sharding.require(family, cfg, fake_mesh(**sizes))
+    sharding.require(family, cfg, fake_mesh(tensor=6, sequence=4))  # control; keys are repeated
     narrow = replace(cfg, d_model=20)
     with pytest.raises(
         sharding.MeshError, match=r"d_model=20 .* use model.d_model=18 or 24, or .*=2"
     ):
-        sharding.require(narrow, fake_mesh(tensor=6))
+        sharding.require(family, narrow, fake_mesh(tensor=6))
     splash = replace(cfg, attention="splash")
     with pytest.raises(
         sharding.MeshError, match=r"'splash' cannot: 20 tokens are no multiple of 128"
     ):
-        sharding.require(splash, fake_mesh(tensor=1))
+        sharding.require(family, splash, fake_mesh(tensor=1))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""This file tests stacked trials: each is what it is alone, whatever its neighbours do."""
+"""Tests of stacked trials: each is what it is alone, whatever its neighbours do."""
 
 import itertools
 import json
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from data import store
-from launch.trial import run as trial
+from data.kinds import text
+from launch.trial.resolve import resolve
 from train import metrics
 from train.checkpoint import restore_params
 from train.loop import Run
@@ -56,8 +56,9 @@ def resolved(home: Path, **changes):
     keys = {"data.corpora": (f"{home}/text.txt",), "data.cache": f"{home}/cache"} | TINY | changes
     made = base.get_config()
     made.update_from_flattened_dict(keys)
-    dataset = store.prepare(made.data)
-    return trial.resolve(made, dataset), dataset
+    dataset = text.prepare(made.data)
+    config = resolve(made, dataset)
+    return config, dataset.for_run(config)
 
 
 def together(home: Path, trials: dict[str, dict], memory: int | None = None, **more) -> Population:
