@@ -1,4 +1,4 @@
-"""This file measures one accelerator: MFU of three GPTs, and what stacking small trials gains.
+"""Measures one accelerator: MFU of three GPTs, and what stacking small trials gains.
 
     python -m tests.bench.accelerator [--lanes=8,32,128] [--models=gpt3-125m,gpt3-350m,gpt3-1.3b]
         [--tokens=16384] [--remat=none] [--trace=FOLDER] [--json=FILE]
@@ -32,7 +32,7 @@ ROUNDS = 5
 
 
 def seconds(advance: contestant.Advance, rounds: int = ROUNDS) -> float:
-    """The median time of a call, the first, which compiles, left out."""
+    """The median time of a call without the first, which compiles."""
     advance()
     times = []
     for _ in range(rounds):

@@ -1,7 +1,7 @@
 """Measures what the training loop adds to the bare jitted chunk that it calls.
 
-The loop reads batches, logs, watches for divergence and shows its progress; evaluations and
-checkpoints are left out, as they are work of their own.
+The loop reads batches, logs, watches for divergence and shows its progress; the measurement
+excludes evaluations and checkpoints.
 
     JAX_PLATFORMS=cpu taskset -c 0 python -m tests.bench.loop S2
 """

@@ -1,6 +1,6 @@
-"""This file tests runs of several processes: same numbers as one, ended together, refused together.
+"""Tests of runs of several processes: same numbers as one, ended together, refused together.
 
-Real processes on this machine, each with virtual CPU devices.
+They are real processes on this machine, each with virtual CPU devices.
 """
 
 import json
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def start(home: Path, name: str, devices: int, flags=(), **overrides) -> subprocess.Popen:
-    """One process of a run in the folder `name`, on so many virtual devices."""
+    """One process of a run in the folder `name`, on `devices` virtual devices."""
     # Unoptimised code is compiled in half the time.
     virtual = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
     return spawn.train(home, name, TINY | overrides, *flags, xla_flags=virtual)
@@ -142,7 +142,7 @@ def test_one_process_needs_nothing(monkeypatch):
     assert distributed.find() is None
     monkeypatch.setattr(distributed, "_tpu_is_here", lambda: True)
     assert distributed.find() == distributed.Cluster()
-    assert distributed.find(processes=1) is None  # as a sweep's worker would have it
+    assert distributed.find(processes=1) is None  # as in a sweep's worker
 
 
 def test_slurm_is_found():
@@ -245,7 +245,7 @@ def test_one_is_killed_and_the_other_leaves_within_15_seconds(home, alone, victi
 
 
 @pytest.mark.slow
-def test_all_diverge_alike(home):
+def test_all_processes_diverge_together(home):
     keys = {"optimizer.learning_rate": 1e30, "optimizer.name": "sgd"}
     codes, outputs = end(*start_all(home, "diverged", **keys))
     assert codes == [43, 43], outputs
@@ -254,7 +254,7 @@ def test_all_diverge_alike(home):
 
 
 @pytest.mark.slow
-def test_what_is_not_alike_is_refused_by_all(home, tmp_path):
+def test_all_processes_refuse_settings_that_differ(home, tmp_path):
     where = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
     codes, outputs = end(
         start(home, "unlike", 2, (*where, "--process=0")),

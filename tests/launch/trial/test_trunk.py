@@ -1,4 +1,4 @@
-"""This file tests trunks: a branched run is the run itself, bit for bit, and others are refused."""
+"""Tests of trunks: a branched run is the run itself, bit for bit, and others are refused."""
 
 import itertools
 import json
@@ -22,7 +22,7 @@ from launch.trial.resolve import resolve
 from launch.verbs import sweep
 from train import checkpoint, metrics, record
 
-# Dropout, clipping and an optimiser with a count of its own: whatever could depend on the step.
+# Dropout, clipping and an optimiser that counts steps: whatever could depend on the step.
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "150 steps", "train.chunk": 16,
@@ -107,7 +107,7 @@ def test_a_branched_run_is_the_run_itself_bit_for_bit(home, whole, direct):
 
 @pytest.mark.slow
 def test_so_it_is_with_muon(home):
-    """Whose state has other parts, and counts of its own."""
+    """Its state has other parts and counts."""
     muon = {"optimizer.name": "muon"}
     long = train(home, "long-muon", **muon, **{"checkpoint.keep_at": ("80 steps",)})
     branch = train(home, "branch-muon", **muon, **SHORT, **{"checkpoint.trunk": str(long)})

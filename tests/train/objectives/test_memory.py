@@ -190,7 +190,7 @@ def trained(cfg):
 
 
 def test_training_with_short_moments_and_a_donated_state():
-    few = dataclasses.replace(  # parameters, each of which is rounded by code of its own
+    few = dataclasses.replace(  # parameters: each is rounded by separate code
         MODEL, norm="rmsnorm", positions="rotary", attention_bias=False, mlp_bias=False
     )
     losses, reused, size = trained(StepConfig(few))

@@ -1,4 +1,4 @@
-"""This file tests hyperparameter transfer: the rule tables, and the coordinate checks."""
+"""Tests of hyperparameter transfer: the rule tables, and the coordinate checks."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ def train(cfg: ModelConfig, seed: int, **changes: float) -> tuple[dict, dict]:
 
 
 def program(cfg: ModelConfig) -> str:
-    """All that XLA is told of the training of `cfg`."""
+    """The whole program that XLA compiles to train `cfg`."""
     return jax.jit(train, static_argnums=0).lower(cfg, 0).as_text()
 
 
@@ -200,7 +200,7 @@ def growth(name: str, m: int) -> dict[str, float]:
     return {k: wide[k] / base[k] for k in base}
 
 
-def test_activations_move_alike_at_eight_times_the_width_under_mup_alone():
+def test_activations_move_equally_at_eight_times_the_width_only_under_mup():
     for ratio in growth("mup", 8).values():
         assert ratio == pytest.approx(1, rel=0.1)
     standard = growth("standard", 8)  # control: 46, 18, 22, 2.4
@@ -209,13 +209,13 @@ def test_activations_move_alike_at_eight_times_the_width_under_mup_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("m", [2, 4])
-def test_activations_move_alike_at_the_widths_between(m):
+def test_activations_move_equally_at_the_widths_between(m):
     for ratio in growth("mup", m).values():
         assert ratio == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.slow
-def test_the_stream_moves_alike_at_four_times_the_depth_under_completep_alone():
+def test_the_stream_moves_equally_at_four_times_the_depth_only_under_completep():
     ratios = {}
     for name in ("mup", "completep"):
         shallow, deep = (

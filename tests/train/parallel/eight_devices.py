@@ -1,9 +1,10 @@
-"""This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
+"""Trains 10 steps on meshes of 1 to 8 virtual devices and prints the results as JSON.
 
-Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
-saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`, with
-all logits at once; `long:NAME`, packed rows by splash; `kept:NAME`; `refused:NAME`. Of training:
-losses, how far the first step's gradient is from one device's, bytes of the state on each device.
+Arguments: names of MESHES to train on beside one device; `restore:A>B`, to continue on B from what
+A saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`,
+with all logits at once; `long:NAME`, packed rows by splash; `kept:NAME`; `refused:NAME`. Training
+reports losses, how far the first step's gradient is from one device's, bytes of the state on each
+device.
 """
 
 import functools
