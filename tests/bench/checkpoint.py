@@ -1,10 +1,10 @@
-"""This file measures a checkpoint: how long training stands still, and the time until it is whole
-on disk with the hashes of its files, and the one before removed.
+"""Measures a checkpoint: how long training pauses, and the time until the checkpoint and the hashes
+of its files are on disk and the previous one is removed.
 
     JAX_PLATFORMS=cpu taskset -c 0 python -m tests.bench.checkpoint S4
 
-Nothing trains while it is written: on a core of its own a run loses the second figure at most.
-Verification reads what the operating system still has in memory.
+Nothing trains while it is written, so a run that has one core loses the second figure at most.
+Verification reads files that the operating system still has in memory.
 """
 
 import json
@@ -26,7 +26,7 @@ ROUNDS = 5
 
 
 def measure(shape: Shape) -> dict:
-    """Medians over rounds, the first, which makes threads and folders, left out."""
+    """Medians over rounds without the first, which makes threads and folders."""
     hyper = {name: jnp.float32(value) for name, value in ours.HYPER.items()}
     make = jax.jit(init_state, static_argnums=0)
     state = jax.block_until_ready(make(ours.step_config(shape), hyper, jnp.uint32(0)))

@@ -1,6 +1,6 @@
-"""This file lets a process take turns with others: it trains when it is told to, and says how fast.
+"""Lets a process take turns with others: it trains on request and reports its speed.
 
-It knows no framework and imports nothing, so that any Python can run a contestant.
+It imports no framework, so that any Python can run a contestant.
 """
 
 import json
@@ -14,10 +14,10 @@ Advance = Callable[[], None]  # takes shape.steps steps and waits for their resu
 
 
 def main(prepare: Callable[[Shape], tuple[Advance, int | None]]) -> None:
-    """Runs `MODULE SHAPE [SECONDS]`; `prepare` returns (advance, parameters of the model, if it is
-    one).
+    """Runs `MODULE SHAPE [SECONDS]`; `prepare` returns (advance, parameters of the model or None
+    where there is no model).
 
-    With SECONDS, trains once for so long. Without, for as many seconds as each line of stdin says.
+    With SECONDS, trains once for that long; without, for the seconds on each line of stdin.
     """
     shape = SHAPES[sys.argv[1]]
     advance, parameters = prepare(shape)
@@ -31,7 +31,7 @@ def main(prepare: Callable[[Shape], tuple[Advance, int | None]]) -> None:
 
 
 def measure(shape: Shape, advance: Advance, seconds: float) -> float:
-    """Model GFLOP/s over at least so many seconds of whole calls."""
+    """Model GFLOP/s over whole calls that take at least `seconds`."""
     calls, begun = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begun) < seconds:
         advance()

@@ -1,4 +1,4 @@
-"""This file measures generation: greedy tokens a second, ours and transformers' `generate` in turn.
+"""Measures generation: greedy tokens per second, ours and transformers' `generate` in turn.
 
     python -m tests.bench.decode --torch_python=PATH [--vocab=256] [--rounds=5] [--json=FILE]
 

@@ -1,4 +1,4 @@
-"""This file says what the measurements were made with: processor, cores, versions."""
+"""Describes the machine of the measurements: processor, cores, versions."""
 
 import json
 import os

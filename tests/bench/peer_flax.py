@@ -1,7 +1,7 @@
-"""This file trains a plain Flax GPT, the way a good short codebase writes it (nanodo, say).
+"""Trains a plain Flax GPT as a good short codebase, such as nanodo, writes it.
 
-A module a block, DenseGeneral over heads, attention as two einsums, optax for the update, and one
-jitted step for each turn of a Python loop.
+One module per block, DenseGeneral over heads, attention as two einsums, optax for the update, and
+one jitted step for each turn of a Python loop.
 
     JAX_PLATFORMS=cpu python -m tests.bench.peer_flax S1 5
 """

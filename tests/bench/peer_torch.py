@@ -1,4 +1,4 @@
-"""This file trains the same GPT in PyTorch eager, with its own fused attention and fused AdamW.
+"""Trains the same GPT in PyTorch eager, with its own fused attention and fused AdamW.
 
 OMP_NUM_THREADS=1 python -m tests.bench.peer_torch S1 5
 """

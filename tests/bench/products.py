@@ -1,4 +1,4 @@
-"""This file multiplies square matrices: what the cores can do, so that a model's share is its MFU.
+"""Multiplies square matrices: the cores' best rate, of which a model's share is its MFU.
 
 JAX_PLATFORMS=cpu python -m tests.bench.products S1 5
 """

@@ -1,4 +1,4 @@
-"""This file defines the four GPTs that all contestants train, and the FLOPs of a step."""
+"""Defines the four GPTs that all contestants train, and the FLOPs of a step."""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,10 @@
-"""This file measures stacked trials on CPU cores: against the same trials, a process for each core.
+"""Measures stacked trials on CPU cores against the same trials in one process per core.
 
     python -m tests.bench.stacked [--shape=S1] [--rounds=5] [--seconds=4]
 
 Trials of S1 to S3 on two cores: eight stacked in one process of two threads, four in each of two
-processes, and one in each of two processes, in turn. The reason why a sweep stacks nothing on CPUs.
+processes, and one in each of two processes, in turn. This is why sweeps do not stack trials on
+CPUs.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""This file tests checkpoints: what comes back, what is kept, and that no damage goes unnoticed."""
+"""Tests of checkpoints: what comes back, what is kept, and that no damage goes unnoticed."""
 
 import errno
 import random

@@ -1,4 +1,4 @@
-"""This file tests durations: every unit to steps, and what is refused."""
+"""Tests of durations: every unit to steps, and what is refused."""
 
 import pytest
 

@@ -1,4 +1,6 @@
-"""This file tests the training step: accumulation, chunks, traced hyperparameters, the loss."""
+"""The training step: accumulation, chunks, traced hyperparameters, the loss, evaluation."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 
 from model.transformer.config import ModelConfig
 from train import step as step_module
+from train.objectives import next_token
 from train.objectives.cross_entropy import training_loss
 from train.step import StepConfig, eval_sums, gradients, init_state, train_chunk, train_step
 
@@ -43,14 +46,16 @@ def largest_difference(a, b) -> float:
 def test_accumulated_gradient_is_that_of_one_batch():
     params = init_state(StepConfig(MODEL), hyper(), jnp.uint32(0)).params
     batch, key = one(batches(1, rows=8)), jax.random.key(0)
-    whole, loss = gradients(params, StepConfig(MODEL), batch, key)
+    whole, means = gradients(params, {}, StepConfig(MODEL), batch, key)
     for parts in (2, 8):
-        split, split_loss = gradients(params, StepConfig(MODEL, accumulation=parts), batch, key)
+        cfg = StepConfig(MODEL, accumulation=parts)
+        split, split_means = gradients(params, {}, cfg, batch, key)
         assert largest_difference(whole, split) < 1e-6
-        assert float(loss) == pytest.approx(float(split_loss), rel=1e-6)
+        assert means.keys() == split_means.keys() == {"loss"}
+        assert float(means["loss"]) == pytest.approx(float(split_means["loss"]), rel=1e-6)
     # Control: averaging the micro-batches' own means is not the same when weights differ.
     halves = [{k: v[s] for k, v in batch.items()} for s in (slice(0, 4), slice(4, 8))]
-    means = [gradients(params, StepConfig(MODEL), half, key)[0] for half in halves]
+    means = [gradients(params, {}, StepConfig(MODEL), half, key)[0] for half in halves]
     assert largest_difference(whole, jax.tree.map(lambda a, b: (a + b) / 2, *means)) > 1e-4
 
 
@@ -75,7 +80,7 @@ def test_chunk_equals_steps_one_after_another(optimizer):
 
 
 def test_one_program_serves_every_hyperparameter():
-    cfg, data = StepConfig(MODEL, schedule="linear", z_loss=1e-3), batches(4)
+    cfg, data = StepConfig(MODEL, next_token.Config(z_loss=1e-3), schedule="linear"), batches(4)
     before = train_chunk._cache_size()
     results = []
     for changes in ({}, {"learning_rate": 0.03}, {"b2": 0.5}, {"total": 99}, {"weight_decay": 1}):
@@ -116,10 +121,39 @@ def test_evaluation_ignores_rows_of_weight_zero():
     cfg, data = StepConfig(MODEL), batches(2)
     params = init_state(cfg, hyper(), jnp.uint32(0)).params
     data["weights"][1, 2:] = 0
-    nats, weights = eval_sums(cfg, params, data)
-    assert np.all(np.asarray(nats)[1, 2:] == 0) and np.all(np.asarray(weights)[1, 2:] == 0)
-    full = eval_sums(cfg, params, data | {"weights": np.ones_like(data["weights"])})[0]
-    assert np.all(np.asarray(full)[1, 2:] > 0)
+    sums = eval_sums(cfg, params, {}, data)
+    assert sums.keys() == {"nats", "weights"} and sums["nats"].shape == (2, 4)
+    assert np.all(np.asarray(sums["nats"])[1, 2:] == 0)
+    assert np.all(np.asarray(sums["weights"])[1, 2:] == 0)
+    full = eval_sums(cfg, params, {}, data | {"weights": np.ones_like(data["weights"])})
+    assert np.all(np.asarray(full["nats"])[1, 2:] > 0)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_packed_documents_are_scored_as_they_are_apart(positions):
+    """Evaluation reads the segments and the positions of a batch."""
+    cfg = StepConfig(dataclasses.replace(MODEL, positions=positions))
+    params = init_state(cfg, hyper(), jnp.uint32(0)).params
+    apart = one(batches(1, rows=2))
+    cut = [5, 3]  # tokens of each document
+    for row, length in enumerate(cut):
+        apart["weights"][row, length:] = 0
+    packed = {k: np.concatenate([v[0, :5], v[1, :3]])[None] for k, v in apart.items()}
+    packed["segments"] = np.repeat([[0, 1]], cut, axis=1).astype(np.int32)
+    packed["positions"] = np.concatenate([np.arange(n) for n in cut])[None].astype(np.int32)
+
+    def nats(batch):
+        sums = eval_sums(cfg, params, {}, {k: v[None] for k, v in batch.items()})
+        return float(sums["nats"].sum())
+
+    def without(field):
+        return nats({k: v for k, v in packed.items() if k != field})
+
+    assert nats(packed) == pytest.approx(nats(apart), rel=1e-5)
+    # Control: without its segments the second document sees the first.
+    assert abs(without("segments") / nats(apart) - 1) > 1e-3
+    if positions == "learned":  # rotary positions are relative
+        assert abs(without("positions") / nats(apart) - 1) > 1e-3
 
 
 def test_loss_falls_on_a_language_that_can_be_learned():

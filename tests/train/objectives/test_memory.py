@@ -1,4 +1,4 @@
-"""This file checks what saves memory in training: losses in chunks, short moments, donation."""
+"""What saves memory in training: losses in chunks, short moments, donation."""
 
 import dataclasses
 import functools
@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
+from configs import base
 from model.transformer.config import ModelConfig
-from train.objectives import loss_in_chunks
+from train.objectives import loss_in_chunks, next_token
 from train.optimizers import moments
 from train.step import StepConfig, eval_sums, init_state, loss_sums, train_chunk
 
@@ -50,7 +51,11 @@ def fresh(cfg):
 @functools.partial(jit, static_argnums=1)
 def loss_and_gradients(params, cfg, weights):
     data = batch(3, 12) | {"weights": weights}
-    return jax.value_and_grad(loss_sums, has_aux=True)(params, cfg, data, jax.random.key(0))
+    return jax.value_and_grad(loss_sums, has_aux=True)(params, {}, cfg, data, jax.random.key(0))
+
+
+def in_chunks(cfg, chunk):
+    return dataclasses.replace(cfg, loss=dataclasses.replace(cfg.loss, loss_chunk=chunk))
 
 
 FREE = dataclasses.replace(MODEL, tie_embeddings=False, logit_softcap=3.0, logit_scale=0.7)
@@ -60,8 +65,8 @@ MUP = dataclasses.replace(MODEL, parametrization="mup", base_width=8, base_head_
 @pytest.mark.parametrize(
     ("cfg", "chunk"),
     [
-        (StepConfig(MUP, z_loss=1e-2, label_smoothing=0.1), 3),
-        (StepConfig(FREE, z_loss=1e-2), 4),
+        (StepConfig(MUP, next_token.Config(z_loss=1e-2, label_smoothing=0.1)), 3),
+        (StepConfig(FREE, next_token.Config(z_loss=1e-2)), 4),
         pytest.param(StepConfig(MODEL), 1, marks=pytest.mark.slow),
     ],
     ids=["mup", "free", "one"],
@@ -70,7 +75,7 @@ def test_a_loss_in_chunks_is_the_plain_one(cfg, chunk):
     params = fresh(cfg)
     data = batch(3, 12)
     plain = loss_and_gradients(params, cfg, data["weights"])
-    chunked = dataclasses.replace(cfg, loss_chunk=chunk)
+    chunked = in_chunks(cfg, chunk)
     assert difference(plain, loss_and_gradients(params, chunked, data["weights"])) < 2e-6
     # Control: each token counts with its own weight and target.
     other = loss_and_gradients(params, chunked, data["weights"][:, ::-1])
@@ -80,11 +85,11 @@ def test_a_loss_in_chunks_is_the_plain_one(cfg, chunk):
 def test_an_evaluation_in_chunks_is_the_plain_one():
     cfg, data = StepConfig(FREE), batch(2, 3, 12)
     evaluate, params = jit(eval_sums, static_argnums=0), fresh(cfg)
-    plain = evaluate(cfg, params, data)
-    chunked = dataclasses.replace(cfg, loss_chunk=4)
-    assert difference(plain, evaluate(chunked, params, data)) < 1e-6
+    plain = evaluate(cfg, params, {}, data)
+    chunked = in_chunks(cfg, 4)
+    assert difference(plain, evaluate(chunked, params, {}, data)) < 1e-6
     other = data | {"weights": data["weights"][..., ::-1]}  # control
-    assert difference(plain, evaluate(chunked, params, other)) > 1e-3
+    assert difference(plain, evaluate(chunked, params, {}, other)) > 1e-3
 
 
 def test_chunks_are_cut_and_joined():
@@ -105,9 +110,9 @@ def test_a_loss_in_chunks_takes_an_eighth_of_the_memory(cfg):
     data = {k: jax.ShapeDtypeStruct((4, 256), v.dtype) for k, v in batch(1, 1).items()}
 
     def temporary(chunk):
-        step_cfg = StepConfig(large, loss_chunk=chunk, z_loss=1e-4)
+        step_cfg = StepConfig(large, next_token.Config(loss_chunk=chunk, z_loss=1e-4))
         shapes = jax.eval_shape(lambda: init_state(step_cfg, HYPER, jnp.uint32(0)).params)
-        grad = jax.grad(lambda p, data: loss_sums(p, step_cfg, data, jax.random.key(0))[0])
+        grad = jax.grad(lambda p, data: loss_sums(p, {}, step_cfg, data, jax.random.key(0))[0])
         return jax.jit(grad).lower(shapes, data).compile().memory_analysis().temp_size_in_bytes
 
     plain, chunked = temporary(0), temporary(8)
@@ -117,10 +122,13 @@ def test_a_loss_in_chunks_takes_an_eighth_of_the_memory(cfg):
 
 
 def test_bad_chunks_are_refused():
-    with pytest.raises(
-        ValueError, match=r"train.loss_chunk=5 does not divide .*=12; use 0, or .*6"
-    ):
-        StepConfig(MODEL, loss_chunk=5)
+    config = base.get_config()
+    config.model.context_length, config.train.loss_chunk = 12, 5
+    message = r"train.loss_chunk=5 does not divide .*=12; use 0, or .*6"
+    with pytest.raises(ValueError, match=message):
+        next_token.configure(config)
+    config.train.loss_chunk = 6  # control
+    assert next_token.configure(config).loss_chunk == 6
 
 
 def test_rounding_at_random_is_right_on_average():
@@ -182,7 +190,7 @@ def trained(cfg):
 
 
 def test_training_with_short_moments_and_a_donated_state():
-    few = dataclasses.replace(  # parameters, each of which is rounded by code of its own
+    few = dataclasses.replace(  # parameters: each is rounded by separate code
         MODEL, norm="rmsnorm", positions="rotary", attention_bias=False, mlp_bias=False
     )
     losses, reused, size = trained(StepConfig(few))
