@@ -45,7 +45,10 @@ def to_steps(key: str, text: str, units: Units) -> int:
                 f"{key}={text!r} is a share of itself; give it in {', '.join(UNITS[:4])}"
             )
         return round(number / 100 * units.total_steps)
-    return round(number / getattr(units, unit))
+    worth = getattr(units, unit)
+    if not worth:
+        raise ValueError(f"{key}={text!r}: this run has no {unit}; give it in {UNITS[0]}")
+    return round(number / worth)
 
 
 def steps(text: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import base
+from data.kinds import KINDS
 from model import families
 from train import objectives
 from train.flatten import flatten
@@ -105,16 +106,22 @@ def relevant(resolved: Any) -> dict[str, Any]:
 
 def defaults(resolved: Any) -> dict[str, Any]:
     """The default of every dotted key that a config with these sections can have."""
-    found = flatten(resolved)
-    family = found.get("model.family", "decoder")
-    usual = flatten(base.get_config())
-    if family not in base.MODELS:
-        usual = {k: v for k, v in usual.items() if not k.startswith("model.")}
-        usual |= flatten({"model": families.keys(families.find(family))})
-    elif family != "decoder":
-        usual = flatten(base.get_config(family=family))
+    found, usual = flatten(resolved), base.get_config().to_dict()
     # Which family, objective and kind of data it is always counts, but for the first of each.
-    return usual | {"model.family": "decoder"}
+    chosen = (
+        ("model", "family", base.MODELS, families.FAMILIES),
+        ("objective", "name", base.OBJECTIVES, objectives.OBJECTIVES),
+        ("data", "kind", base.DATA, KINDS),
+    )
+    for section, key, listed, known in chosen:
+        first = usual[section].pop(key)
+        choice = found.get(f"{section}.{key}", first)
+        if choice != first:
+            has_keys = hasattr(known.get(choice), "Config")
+            unlisted = families.keys(known[choice]) if has_keys else {}
+            usual[section] = listed[choice]() if choice in listed else unlisted
+        usual[section][key] = first
+    return flatten(usual)
 
 
 def _named(resolved: Any, hashed: Mapping[str, Any]) -> str:

@@ -56,6 +56,11 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
     _resolve_weights(config)
     family, cfg = _model(config, getattr(dataset, "vocab_size", 0))
     if families.is_counted(family):
+        if not hasattr(dataset, "texts"):
+            raise ValueError(
+                f"model.family={config.model.family!r} is counted from whole texts, which "
+                f"data.kind={config.data.kind!r} does not have; use data.kind=text"
+            )
         _resolve_counted(config)
         dataset.for_run(config)
         return config
@@ -168,9 +173,10 @@ def _model(config: ConfigDict, vocab_size: int) -> tuple[families.Family, Any]:
     if "vocab_size" in keys:
         keys["vocab_size"] = keys["vocab_size"] or vocab_size
         if keys["vocab_size"] < vocab_size:
+            source = "tokenizer" if "tokenizer" in config.data else "kind"
             raise ValueError(
                 f"model.vocab_size={keys['vocab_size']} is smaller than the {vocab_size} "
-                f"tokens of data.tokenizer={config.data.tokenizer!r}; use {vocab_size}, or 0"
+                f"tokens of data.{source}={config.data[source]!r}; use {vocab_size}, or 0"
             )
     cfg = family.derive(keys)
     config.model.update(vars(cfg))

@@ -47,6 +47,10 @@ def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: AnyMesh
         raise MeshError(f"{name}: its rule names {len(axes)} axes {axes}, its shape is {shape}")
     parts, taken = [], {}
     for dimension, axis in zip(shape, axes, strict=True):
+        if axis not in MESH_AXES:
+            raise MeshError(
+                f"{name}: the logical axis {axis!r} is not in MESH_AXES; use {', '.join(MESH_AXES)}"
+            )
         targets = tuple(target for target in MESH_AXES[axis] if target in mesh.shape)
         for target in targets:
             if target in taken:
