@@ -163,7 +163,7 @@ def finish(chart: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
         .configure_view(stroke=None)
         .configure_axis(
             gridColor="#e6e8ec", domainColor="#9aa0aa", tickColor="#9aa0aa", titleFontWeight=500,
-            titlePadding=10, labelOverlap="greedy", **text,
+            titlePadding=10, labelOverlap="greedy", labelSeparation=5, **text,
         )
         .configure_legend(titleFontWeight=500, symbolStrokeWidth=2, symbolOpacity=1, **text)
     )  # fmt: skip

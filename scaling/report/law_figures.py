@@ -250,7 +250,7 @@ def exponents(law: Law) -> Figure | None:
     colors = [color for name, color in GROUPS.values() if name in groups]
     color = alt.Color(
         "Group:N", sort=groups, scale=alt.Scale(domain=groups, range=colors),
-        legend=alt.Legend(title=None, orient="top", columns=2),
+        legend=alt.Legend(title=None, orient="top", columns=1),
     )  # fmt: skip
     tips = [alt.Tooltip("Analysis:N")] + [
         alt.Tooltip(f"{k}:Q", format=".4f") for k in ("value", "lo", "hi")

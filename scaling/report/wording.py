@@ -11,10 +11,11 @@ from scaling.report.number_text import (
     interval_html,
     nats,
     prose,
+    setting,
     three_digits,
 )
 
-LOSSES = {"huber": "Huber losses (δ = {delta:g})", "squares": "squares"}
+LOSSES = {"huber": "Huber losses (δ = {delta})", "squares": "squares"}
 COUNTS = {
     "total": "all parameters",
     "non_embedding": "the parameters without embeddings",
@@ -167,13 +168,13 @@ def methods(law: dict[str, Any]) -> str:
         text.append(
             f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
             "sum of "
-            f"{LOSSES[part['loss']].format(delta=part['delta'])} of the log-{part['response']} with analytic "
+            f"{LOSSES[part['loss']].format(delta=setting(part['delta']))} of the log-{part['response']} with analytic "
             "gradients from "
             f"{part['starts']} starts ({part['reached']} of those polished reached the best "
             "minimum, objective "
-            f"{part['objective']:.6e}, scaled gradient {part['gradient_norm']:.1e}, condition "
+            f"{part['objective']:.6e}, scaled gradient {three_digits(part['gradient_norm'])}, condition "
             "number "
-            f"{part['condition']:.3g}); the residuals have a root mean square of "
+            f"{three_digits(part['condition'])}); the residuals have a root mean square of "
             f"{part['rmse']:.2%} and a mean of "
             f"{part['bias']:+.3%}."
             + "".join(f" {name} = {three_digits(v)} was fixed." for name, v in part["fixed"].items())

@@ -69,7 +69,7 @@ def test_the_page_says_how_it_was_made_and_what_to_doubt(report):
     assert places == sorted(places)
     for text in (
         html.escape(law["warnings"][0]["message"]),
-        "sum of Huber losses (δ = 0.001)",
+        "sum of Huber losses (δ = 1e-3)",
         f"{law['parametric']['objective']:.6e}",
         "100 bootstrap draws made by redrawing",
         html.escape(law["made"]["command"]),
