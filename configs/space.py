@@ -53,7 +53,7 @@ def product(*spaces: Iterable[Overrides]) -> list[Overrides]:
 def sample(axes: Mapping[str, Any], n: int, seed: int) -> list[Overrides]:
     """n random draws. An axis is a distribution below, or a constant that every draw keeps.
 
-    Each key has a generator of its own, so a key that joins the sweep moves no other key's draws,
+    Each key has its own generator: adding a key to the sweep changes no other key's draws,
     and a larger n only adds draws at the end.
     """
     if not isinstance(n, Integral) or n < 1:

@@ -81,7 +81,7 @@ def from_rows(
     keys = [read["tokens"]] if named and "tokens" in read else [read[name] for name in needed]
     tags = [replicate(row) for row in rows]
     if named:
-        run = np.array(told_apart([str(row["run"]) for row in rows], tags, keys))
+        run = np.array(distinct_names([str(row["run"]) for row in rows], tags, keys))
         duplicates(run, keys, where, source)
     else:
         run = np.array([at.replace(" ", "-") for at in where])
@@ -109,7 +109,7 @@ def replicate(row: dict[str, Any]) -> str:
     return "".join(f"-{name}-{str(value).strip()}" for name, value in known)
 
 
-def told_apart(names: list[str], tags: list[str], keys: list[np.ndarray]) -> list[str]:
+def distinct_names(names: list[str], tags: list[str], keys: list[np.ndarray]) -> list[str]:
     """The names of runs, with the row's tag added where runs of one name agree in all `keys`."""
     rows = list(zip(names, *keys, strict=True))
     often = {row[0] for row, times in Counter(rows).items() if times > 1}

@@ -269,7 +269,7 @@ def exponents(law: Law) -> Figure | None:
         band = alt.Chart(data([chosen])).mark_rect(color=GREY, opacity=0.18)
         layers.insert(0, band.encode(x=alt.X("lo:Q", **x), x2="hi:Q"))
     caption = (
-        "The same runs analysed otherwise. Bars: 90 % intervals where they were computed; grey: "
+        "The same runs under other analyses. Bars: 90 % intervals where they were computed; grey: "
         "that of the parametric law as chosen."
     )
     chart = finish(alt.layer(*layers), height=24 * len(rows) + 20)

@@ -30,7 +30,7 @@ SPENT = {
 
 
 def warnings(law: dict[str, Any]) -> str:
-    """Every warning with its threshold and source, or a line that says there is none."""
+    """Every warning with its threshold and source, or a line that says that none applies."""
     if not law["warnings"]:
         return '<p class="quiet">No warning applies to these data.</p>'
     items = "".join(
