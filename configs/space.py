@@ -1,6 +1,6 @@
-"""This file builds sweeps: plain lists of override dicts, the same list on every run.
+"""Builds sweeps: plain lists of override dicts, the same list on every run.
 
-Keys are dotted config keys:
+Keys are dotted config keys; an axis is any ordered iterable of values, a NumPy array too:
 
     chain(grid({'model.d_model': [64, 128], 'optimizer.learning_rate': [1e-3, 3e-3]}),
           sample({'optimizer.learning_rate': log_uniform(1e-4, 1e-2)}, n=20, seed=0))
@@ -9,7 +9,8 @@ Keys are dotted config keys:
 import itertools
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Set
+from numbers import Integral
 from typing import Any
 
 Overrides = dict[str, Any]
@@ -17,27 +18,27 @@ Distribution = Callable[[random.Random], Any]
 """Draws one value from the random generator that it is given."""
 
 
-def grid(axes: Mapping[str, Sequence]) -> list[Overrides]:
+def grid(axes: Mapping[str, Iterable]) -> list[Overrides]:
     """Every combination of the values of all keys; the last key varies fastest."""
-    _check_axes("grid", axes)
+    axes = {key: _values(f"grid: {key}", values) for key, values in axes.items()}
     return [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
 
 
-def zip_(axes: Mapping[str, Sequence]) -> list[Overrides]:
+def zip_(axes: Mapping[str, Iterable]) -> list[Overrides]:
     """The first value of every key, then the second …: keys that move together."""
-    _check_axes("zip_", axes)
+    axes = {key: _values(f"zip_: {key}", values) for key, values in axes.items()}
     lengths = {key: len(values) for key, values in axes.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"zip_ needs as many values for each key, got {lengths}")
     return [dict(zip(axes, row, strict=True)) for row in zip(*axes.values(), strict=True)]
 
 
-def chain(*spaces: Sequence[Overrides]) -> list[Overrides]:
+def chain(*spaces: Iterable[Overrides]) -> list[Overrides]:
     """One sweep after the other."""
     return [dict(overrides) for space in spaces for overrides in space]
 
 
-def product(*spaces: Sequence[Overrides]) -> list[Overrides]:
+def product(*spaces: Iterable[Overrides]) -> list[Overrides]:
     """Every override dict of one space joined with every one of the next; no key may be in two."""
     joined = []
     for parts in itertools.product(*spaces):
@@ -52,10 +53,10 @@ def product(*spaces: Sequence[Overrides]) -> list[Overrides]:
 def sample(axes: Mapping[str, Any], n: int, seed: int) -> list[Overrides]:
     """n random draws. An axis is a distribution below, or a constant that every draw keeps.
 
-    Each key has a generator of its own, so a key that joins the sweep moves no other key's draws,
+    Each key has its own generator: adding a key to the sweep changes no other key's draws,
     and a larger n only adds draws at the end.
     """
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or n < 1:
         raise ValueError(f"sample: n={n} must be a whole number of at least 1")
     columns = {}
     for key, axis in axes.items():
@@ -84,22 +85,25 @@ def log_uniform(low: float, high: float) -> Distribution:
 def integers(low: int, high: int) -> Distribution:
     """A whole number from low to high, both included."""
     _check_range("integers", low, high)
-    if not (isinstance(low, int) and isinstance(high, int)):
+    if not (isinstance(low, Integral) and isinstance(high, Integral)):
         raise ValueError(f"integers: low={low}, high={high} must be whole numbers")
+    low, high = int(low), int(high)
     return lambda generator: generator.randint(low, high)
 
 
-def choice(values: Sequence) -> Distribution:
+def choice(values: Iterable) -> Distribution:
     """One of the values."""
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ValueError(f"choice needs a list of at least one value, got {values!r}")
-    return lambda generator: generator.choice(values)
+    listed = _values("choice", values)
+    return lambda generator: generator.choice(listed)
 
 
-def _check_axes(space: str, axes: Mapping[str, Sequence]) -> None:
-    for key, values in axes.items():
-        if isinstance(values, str) or not isinstance(values, Sequence) or not len(values):
-            raise ValueError(f"{space}: {key} needs a list of at least one value, got {values!r}")
+def _values(what: str, values: Iterable) -> list:
+    """The values as a list; ValueError for text, for a set, which has no order, and for none."""
+    ordered = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | Set)
+    listed = list(values) if ordered else []
+    if not listed:
+        raise ValueError(f"{what} needs a list of at least one value, got {values!r}")
+    return listed
 
 
 def _check_range(name: str, low: float, high: float) -> None:

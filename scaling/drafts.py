@@ -27,5 +27,7 @@ def draft_of(path: Path, content: str | bytes) -> Path:
     """The content under a temporary name in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    draft.write_bytes(
+        content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    )
     return draft

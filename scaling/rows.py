@@ -1,5 +1,6 @@
 """Rows of text or numbers become checked points, whether they come from runs or from a CSV."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from scaling.laws.law import CLASSICAL
 from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Baseline, Points
 from scaling.validate import duplicates, listed, not_negative, positive, wrong_units
 
-# What a run says beside its counts; each may be a column of a CSV too.
+# What a run records besides its counts; each may be a column of a CSV too.
 FACTS = {
     "family": str,
     "objective": str,
@@ -31,6 +32,7 @@ FACTS = {
     "mfu": float,
     "device": str,
 }
+REPLICATES = ("seed", "replicate")  # columns that tell runs of one name apart
 TRUTHS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 STANDARD = ("params", "tokens", "flops", "loss", "loss_se", "unique_tokens")
 COMPONENT = "params_"  # begins the columns of components beyond those of a decoder
@@ -76,14 +78,14 @@ def from_rows(
     flops = read.get("flops", 6 * n * d)
     wrong_units(n, d, flops, loss, source)
     named = "run" in present
-    run = np.array(
-        [
-            str(row["run"]) if named else at.replace(" ", "-")
-            for row, at in zip(rows, where, strict=True)
-        ]
-    )
     keys = [read["tokens"]] if named and "tokens" in read else [read[name] for name in needed]
-    duplicates(run if named else None, keys, where, source)
+    tags = [replicate(row) for row in rows]
+    if named:
+        run = np.array(distinct_names([str(row["run"]) for row in rows], tags, keys))
+        duplicates(run, keys, where, source)
+    else:
+        run = np.array([at.replace(" ", "-") for at in where])
+        duplicates(None, [*keys, tags], where, source)
     return Points(
         run=run,
         params=n,
@@ -99,6 +101,19 @@ def from_rows(
         baselines=baselines,
         source=source,
     )
+
+
+def replicate(row: dict[str, Any]) -> str:
+    """'-seed-2' from the columns that tell runs of one setting apart; '' without them."""
+    known = [(name, row[name]) for name in REPLICATES if row.get(name) not in (None, "")]
+    return "".join(f"-{name}-{str(value).strip()}" for name, value in known)
+
+
+def distinct_names(names: list[str], tags: list[str], keys: list[np.ndarray]) -> list[str]:
+    """The names of runs, with the row's tag added where runs of one name agree in all `keys`."""
+    rows = list(zip(names, *keys, strict=True))
+    often = {row[0] for row, times in Counter(rows).items() if times > 1}
+    return [name + tag * (name in often) for name, tag in zip(names, tags, strict=True)]
 
 
 def components(
@@ -157,7 +172,7 @@ def numbers(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
     if wrong:
         raise ValueError(
             f"{source}: column {name} is not a number in {listed(where, wrong)} "
-            f"(found {rows[wrong[0]][name]!r}); write plain numbers such as 1.5e9"
+            f"(found {rows[wrong[0]][name]!r:.80}); write plain numbers such as 1.5e9"
         )
     return values
 
@@ -173,7 +188,7 @@ def facts_of(row: dict[str, Any], at: str, source: str) -> dict[str, Any]:
             facts[name] = kind(value)
         except (TypeError, ValueError):
             raise ValueError(
-                f"{source}: {name}={value!r} in {at} is not a number; leave it empty"
+                f"{source}: {name}={value!r:.80} in {at} is not a number; leave it empty"
             ) from None
     return facts
 
@@ -184,6 +199,6 @@ def truths(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
     wrong = [i for i, word in enumerate(words) if word not in TRUTHS]
     if wrong:
         raise ValueError(
-            f"{source}: {name}={words[wrong[0]]!r} in {listed(where, wrong)}; use true or false"
+            f"{source}: {name}={words[wrong[0]]!r:.80} in {listed(where, wrong)}; use true or false"
         )
     return np.array([TRUTHS[word] for word in words], bool)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from scaling.laws.law import Law
+from scaling.printable import printable
 from scaling.table import Points
 
 
@@ -19,7 +20,7 @@ def hold_out(points: Points, rule: str | None, law: Law) -> Points:
     if by_compute and not np.isfinite(points.flops).all():
         raise ValueError(
             f"holdout={rule!r} takes the compute of every run, and {points.source} lacks it; "
-            f"name a run such as {points.run[0]}"
+            f"name a run such as {printable(points.run[0])}"
         )
     if rule == "largest":
         # Of several runs with the most compute, the best one.
@@ -35,9 +36,8 @@ def hold_out(points: Points, rule: str | None, law: Law) -> Points:
     if not mask.any():
         known = np.isfinite(points.flops).all()
         below = f"largest, flops>X with X below {points.flops.max():.3g}, or " if known else ""
-        raise ValueError(
-            f"holdout={rule!r} matches no point; use {below}a run such as {points.run[0]}"
-        )
+        example = printable(points.run[0])
+        raise ValueError(f"holdout={rule!r} matches no point; use {below}a run such as {example}")
     if mask.all():
         raise ValueError(f"holdout={rule!r} leaves no point to fit; hold out fewer")
     return replace(points, holdout=mask)

@@ -211,4 +211,5 @@ def sha256(points: Points) -> str:
         ",".join([str(points.run[i]), *(exact(values[i]) for values in arrays)])
         for i in range(len(points))
     )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    # Half a surrogate pair in a name, which JSON can hold, has no UTF-8.
+    return hashlib.sha256("\n".join(lines).encode(errors="backslashreplace")).hexdigest()

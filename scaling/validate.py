@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from scaling.printable import printable
+
 
 class Unsupported(ValueError):
     """The points are sound but cannot carry what was asked; the message says what would."""
@@ -28,16 +30,17 @@ def positive(
         )
 
 
-def misshapen(found: list[str], rows: list[dict], source: str) -> None:
-    """Refuses columns of one name, and rows of csv.DictReader that are longer than the header."""
-    twice = [name for name in found if name and found.count(name) > 1]
+def misshapen(names: list[str], lines: list[list[str]], where: list[str], source: str) -> None:
+    """Refuses columns of one name, and lines with more cells than there are names."""
+    twice = [name for name in names if name and names.count(name) > 1]
     if twice:
-        raise ValueError(f"{source} has two columns {twice[0]}; keep one, or rename the other")
-    longer = [i for i, row in enumerate(rows, start=2) if None in row]
+        column = printable(twice[0])
+        raise ValueError(f"{source} has two columns {column}; keep one, or rename the other")
+    longer = [i for i, cells in enumerate(lines) if len(cells) > len(names)]
     if longer:
         raise ValueError(
-            f"{source}: row {longer[0]} has more cells than the header has columns; write numbers "
-            "without thousands separators"
+            f"{source}: {where[longer[0]]} has more cells than the header has columns; write "
+            "numbers without thousands separators"
         )
 
 
@@ -136,9 +139,10 @@ def duplicates(
     first: dict[tuple, int] = {}
     for i, key in enumerate(keys):
         if key in first:
-            name = "the same run" if run is None else f"run {run[i]}"
+            name = "the same run" if run is None else f"run {printable(run[i])}"
             raise ValueError(
                 f"{source}: {name} is listed twice, in {where[first[key]]} and {where[i]}; "
-                "remove one (several evaluations of one run need different tokens)"
+                "remove one, or add a column seed or replicate if both were trained (several "
+                "evaluations of one run need different tokens)"
             )
         first[key] = i

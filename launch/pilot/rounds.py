@@ -69,7 +69,7 @@ def prepared(values: absl_flags.FlagValues, overrides: Mapping[str, str]) -> Pil
     where = machine(values.on, values.workers)
     base = load_config(values.config, overrides)
     module, _ = load_module(values.config)
-    known = module.get_sweep(base) if hasattr(module, "get_sweep") else []
+    known = expand.trials_of(module, base, values.config) if hasattr(module, "get_sweep") else []
     vocab_size = store.prepare(base.data).vocab_size
     known_shapes = proposal.sweep_shapes(base, vocab_size, known)
     spent = list(zip(known_shapes, map(budget_of, known), map(held_out_of, known), strict=False))

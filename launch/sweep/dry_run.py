@@ -5,6 +5,7 @@ from pathlib import Path
 
 import rich.console
 import rich.table
+from rich.markup import escape
 
 from launch.amounts import amount, clock, flops
 from launch.errors import bad_input
@@ -14,6 +15,7 @@ from launch.sweep.execution import ended_states, first_steps
 from launch.sweep.expand import CONVENTION, Plan, Planned
 from launch.sweep.live import columns
 from launch.sweep.machine import Machine
+from scaling.printable import printable
 
 MOST_LISTED = 5  # overrides of a trial in the table
 
@@ -74,6 +76,6 @@ def trial_table(
 
 def listed(overrides: Mapping[str, object]) -> str:
     """The first overrides of a trial and how many follow; config.json has them all."""
-    texts = [f"{key}={value}" for key, value in overrides.items()]
+    texts = [escape(printable(f"{key}={value}")) for key, value in overrides.items()]
     left = len(texts) - MOST_LISTED
     return ", ".join(texts[:MOST_LISTED]) + (f" and {left} more" if left > 0 else "")

@@ -1,4 +1,4 @@
-"""This file turns a sweep's config file into its trials: resolved, counted, each once."""
+"""The trials of a sweep: its config file expanded, resolved and counted, without duplicates."""
 
 import heapq
 import json
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -92,7 +93,7 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
     module, _ = flags.load_module(spec)
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"config={spec} has no get_sweep(config); use isoflop train for one model")
-    variations = module.get_sweep(base)
+    variations = trials_of(module, base, spec)
     if not variations:
         raise ValueError(f"config={spec}: get_sweep returns no trials")
     datasets: dict[str, Dataset] = {}
@@ -103,10 +104,10 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
         try:
             planned = _planned(base, variation, datasets, known, notes)
         except ValueError as error:
-            raise ValueError(f"trial {number} of {spec} {dict(variation)}: {error}") from error
+            raise ValueError(f"trial {number} of {spec} {variation}: {error}") from error
         if trials.setdefault(planned.id, planned).holdout != planned.holdout:
             raise ValueError(
-                f"trial {number} of {spec} {dict(variation)} is both fitted and held out; drop one"
+                f"trial {number} of {spec} {variation} is both fitted and held out; drop one"
             )
     for note in sorted(notes):
         print(note, file=sys.stderr)
@@ -115,9 +116,33 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
     return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
 
 
+def trials_of(module: ModuleType, base: ConfigDict, spec: str) -> list[dict[str, Any]]:
+    """The overrides of every trial that a config file's `get_sweep` returns or yields; NumPy
+    scalars and arrays become Python numbers and lists. ValueError for anything else.
+    """
+    found = module.get_sweep(base)
+    if isinstance(found, Mapping) or not isinstance(found, Iterable):
+        kind = type(found).__name__
+        raise ValueError(f"config={spec}: get_sweep returns a {kind}; return a list of dicts")
+    trials = list(found)
+    for number, trial in enumerate(trials):
+        if not isinstance(trial, Mapping):
+            raise ValueError(
+                f"config={spec}: trial {number} is {trial!r}; write a dict of overrides"
+            )
+    return [{str(key): plain(value) for key, value in trial.items()} for trial in trials]
+
+
+def plain(value: Any) -> Any:
+    """A value with NumPy scalars and arrays, also inside lists, as Python's own types."""
+    if isinstance(value, list | tuple):
+        return tuple(map(plain, value)) if isinstance(value, tuple) else [*map(plain, value)]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _planned(
     base: ConfigDict,
-    variation: Mapping[str, Any],
+    variation: dict[str, Any],
     datasets: dict[str, Dataset],
     known: Collection[str],
     notes: set[str],
@@ -132,7 +157,7 @@ def _planned(
     older = [key for key in former_ids(resolved) if key in known]
     key = older[0] if older else trial_id(resolved)
     about = describe(resolved, datasets[section]) | {"id": key}
-    return Planned(key, dict(variation), resolved, about)
+    return Planned(key, variation, resolved, about)
 
 
 def share_trunks(trials: Iterable[Planned]) -> list[Planned]:

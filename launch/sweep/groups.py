@@ -1,4 +1,4 @@
-"""This file trains trials of a sweep in groups: stacked in one process, each in its own folder.
+"""Trains trials of a sweep in groups: stacked in one process, each in its own folder.
 
 Trials that differ in numbers alone make a group. An accelerator trains many small models as fast as
 one; a CPU core does not, so there are no groups on CPUs unless they are asked for.

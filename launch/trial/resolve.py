@@ -1,5 +1,6 @@
 """Resolving a config: every size explicit, every duration in steps, nonsense refused."""
 
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -20,6 +21,7 @@ CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
 ACCELERATOR_CHUNK_FLOPS = 1.5e13
 LARGEST_CHUNK = 64  # steps
 LARGEST_CPU_MESH_CHUNK = 16  # steps: more in flight deadlock the collectives of virtual devices
+NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9._=+,-]{0,199}")  # begins the trial's folder name
 # Keys whose values name an entry of a table.
 NAMES = {
     "optimizer.name": OPTIMIZERS,
@@ -106,8 +108,13 @@ def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """ValueError names the first key that is out of its bounds or names no entry of its table."""
+    """ValueError names the first key that is out of its bounds or not in its table."""
     values = flatten(config)
+    if not NAME.fullmatch(values["name"]):
+        raise ValueError(
+            f"name={values['name'][:60]!r} is not valid; use 1 to 200 letters, digits and ._=+,- "
+            "and no dot at the start"
+        )
     for key, known in NAMES.items():
         if values[key] not in known:
             raise ValueError(f"{key}={values[key]!r} is unknown; use one of {', '.join(known)}")

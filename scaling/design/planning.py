@@ -17,7 +17,8 @@ from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
 
 SARDANA = "Sardana et al. 2024, arXiv:2401.00448"
-CONSTANTS = ("A", "B", "E", "alpha", "beta")
+CONSTANTS = ("A", "B", "E", "alpha", "beta")  # in files that do not name their own
+IN_FOLDER = ("law.json", "report/law.json")  # where a report or a sweep has it
 AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # sizes shown beside the optimum, as multiples of it
 NOISE_DRAWS = 4000
 HALVINGS = 100  # of a bisection in log N: far below the spacing of floats
@@ -40,8 +41,15 @@ class PlanningLaw:
 
 
 def read_law(path: str | Path) -> PlanningLaw:
-    """The law of a file that `isoflop fit --json` wrote. ValueError where it holds none."""
+    """The law of a file that `isoflop fit --json` wrote, or of the folder of a report or a sweep.
+    ValueError where it holds none.
+    """
     path = Path(path)
+    if path.is_dir():
+        found = [path / place for place in IN_FOLDER if (path / place).is_file()]
+        if not found:
+            raise FileNotFoundError(f"law={path} holds no {' and no '.join(IN_FOLDER)}")
+        path = found[0]
     if not path.is_file():
         raise FileNotFoundError(f"law={path} does not exist; isoflop fit --json={path} writes it")
     try:
@@ -51,9 +59,10 @@ def read_law(path: str | Path) -> PlanningLaw:
             raise ValueError(f"law={path} holds no parametric law to plan with: {part['reason']}")
         if part["law"] != LAWS["parametric"].formula:
             raise ValueError(f"law={path} holds {part['law']}; plan takes the parametric law")
-        value = [[part[name]["value"] for name in CONSTANTS]]
+        names = part.get("split") or CONSTANTS
+        value = [[part[name]["value"] for name in names]]
         cloud = part.get("cloud") or {}
-        drawn = np.array([cloud[name] for name in CONSTANTS]).T if cloud else np.empty((0, 5))
+        drawn = np.array([cloud[name] for name in names]).T if cloud else np.empty((0, 5))
         table = np.concatenate([np.array(value, float), drawn.astype(float)])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(

@@ -189,7 +189,7 @@ def other_analyses(
     curves: Envelope | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """The same runs analysed otherwise: by method, and by what is counted."""
+    """The same runs under other methods and other conventions of counting."""
     rows = approaches(kept, parametric, curves, settings)
     split = split_known(parametric)
     if split:

@@ -1,5 +1,5 @@
-"""The same runs analysed otherwise: other robust losses, without the worst runs, by other methods,
-counted by other conventions. A conclusion that holds survives all of it.
+"""The same runs under other analyses: other robust losses, without the worst runs, by other
+methods, counted by other conventions. A sound conclusion holds under all of them.
 """
 
 from dataclasses import replace

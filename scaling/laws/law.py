@@ -5,12 +5,14 @@ logarithms x of its inputs [n] to the log of its response [S, n] and the gradien
 A coordinate named log_X is the logarithm of the constant X; any other is the constant itself.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 Inputs = Mapping[str, np.ndarray]
 Evaluate = Callable[[np.ndarray, Inputs], tuple[np.ndarray, np.ndarray]]
 POWER_LAW = (1e-3, 2.0)  # bounds of an exponent: published ones lie below 1
@@ -174,6 +176,13 @@ def frontier_exponents(
     """
     total = alpha + growth * beta
     return {"a": beta / total, "b": alpha / total, "gamma": alpha * beta / total}
+
+
+def symbols(text: str) -> str:
+    """The text with Greek letters for their names: 'A N^-α' for 'A N^-alpha'."""
+    return re.sub(
+        rf"(?<![A-Za-z])({'|'.join(GREEK)})(?![A-Za-z])", lambda name: GREEK[name[0]], text
+    )
 
 
 def power_law_bounds(*exponents: str) -> dict[str, tuple[float, float]]:

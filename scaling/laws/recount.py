@@ -1,4 +1,4 @@
-"""What counting parameters otherwise does to an exponent: Pearce & Song 2024, arXiv:2406.12907.
+"""How the way of counting parameters changes an exponent: Pearce & Song 2024, arXiv:2406.12907.
 
 Kaplan et al. 2020 left the embeddings out of N, and found N* ∝ C^0.73 where Hoffmann et al. 2022
 found C^0.50. Small models are mostly embeddings, so that the same optima, counted without them,

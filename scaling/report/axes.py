@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from scaling.report.number_text import amount, compute, label
 from scaling.table import Points
 
 # Okabe & Ito's palette, readable with every common colour blindness.
@@ -29,20 +30,6 @@ class Figure:
     caption: str
     chart: alt.TopLevelMixin
     half: bool = False  # two of them share a row
-
-
-def power_of_ten(value: float) -> str:
-    """'1e13', '3e13': as flags are written, and in every font."""
-    lead, exponent = f"{value:.1e}".split("e")
-    return f"{lead.removesuffix('.0')}e{int(exponent)}"
-
-
-def amount(value: float) -> str:
-    """'30k', '1.5M', '7B': counts of parameters and tokens."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
 
 
 def response_title(law: dict[str, Any]) -> str:
@@ -92,21 +79,22 @@ def run_row(points: Points, row: int) -> dict[str, Any]:
     n, d, c = (float(v[row]) for v in (points.params, points.tokens, points.flops))
     counts = {"N": n, "D": d, "C": c, "Loss": float(points.loss[row])}
     return {
-        "Run": str(points.run[row]),
+        "Run": label(points.run[row]),
         **{name: value if np.isfinite(value) else None for name, value in counts.items()},
         "Parameters": amount(n),
         "Tokens": amount(d),
-        "FLOPs": f"{c:.3g}",
+        "FLOPs": compute(c),
         "Kind": "held out" if points.holdout[row] else "fitted",
     }
 
 
+COUNTS = (("Parameters", "N", amount), ("Tokens", "D", amount), ("FLOPs", "C", compute))
 TOOLTIP = [
     alt.Tooltip("Run:N"),
     alt.Tooltip("Parameters:N"),
     alt.Tooltip("Tokens:N"),
     alt.Tooltip("FLOPs:N"),
-    alt.Tooltip("Loss:Q", format=".4f"),
+    alt.Tooltip("Loss:Q", format=".4f", title="Loss (nats)"),
     alt.Tooltip("Kind:N"),
 ]
 
@@ -118,10 +106,11 @@ def baseline_rows(points: Points) -> Rows:
         counts = {"N": b.params, "D": b.tokens, "C": b.flops}
         known = {k: float(v) if np.isfinite(v) and v > 0 else None for k, v in counts.items()}
         texts = {
-            name: amount(known[k]) if known[k] else "unknown"
-            for name, k in (("Parameters", "N"), ("Tokens", "D"), ("FLOPs", "C"))
+            name: text(known[k]) if known[k] else "unknown"
+            for name, k, text in COUNTS
         }
-        rows.append({"Run": b.id, "Loss": float(b.loss), "Kind": b.family} | known | texts)
+        names = {"Run": label(b.id), "Kind": label(b.family)}
+        rows.append(names | {"Loss": float(b.loss)} | known | texts)
     return rows
 
 
@@ -133,11 +122,11 @@ def baseline_layers(rows: Rows, x: str, at: dict[str, Any]) -> list[alt.Chart]:
     if known := [row for row in rows if row[x] is not None]:
         base = alt.Chart(data(known)).encode(x=at["x"], y=at["y"], tooltip=TOOLTIP)
         layers.append(base.mark_point(shape="square", size=90, filled=True, color=INK, opacity=1))
-        layers.append(base.mark_text(align="left", dx=9, color=INK).encode(text="Run:N"))
+        layers.append(base.mark_text(align="left", dx=9, color=INK, limit=160).encode(text="Run:N"))
     if unknown := [row for row in rows if row[x] is None]:
         base = alt.Chart(data(unknown)).encode(y=at["y"], tooltip=TOOLTIP)
         layers.append(base.mark_rule(color=INK, strokeDash=[2, 3]))
-        layers.append(base.mark_text(align="left", x=4, dy=-6, color=INK).encode(text="Run:N"))
+        layers.append(base.mark_text(align="left", x=4, dy=-6, color=INK, limit=300).encode(text="Run:N"))
     return layers
 
 
@@ -174,7 +163,7 @@ def finish(chart: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
         .configure_view(stroke=None)
         .configure_axis(
             gridColor="#e6e8ec", domainColor="#9aa0aa", tickColor="#9aa0aa", titleFontWeight=500,
-            titlePadding=10, labelOverlap="greedy", **text,
+            titlePadding=10, labelOverlap="greedy", labelSeparation=5, **text,
         )
         .configure_legend(titleFontWeight=500, symbolStrokeWidth=2, symbolOpacity=1, **text)
     )  # fmt: skip

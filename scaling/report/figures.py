@@ -24,7 +24,6 @@ from scaling.report.axes import (
     VERMILION,
     Figure,
     Rows,
-    amount,
     baseline_layers,
     baseline_rows,
     data,
@@ -33,12 +32,12 @@ from scaling.report.axes import (
     log_color,
     log_loss_axis,
     loss_axis,
-    power_of_ten,
     response_title,
     shown,
     run_row,
 )
 from scaling.laws.optimal_split import optimal_params
+from scaling.report.number_text import amount, compute, label, nats, power_of_ten
 from scaling.report.law_figures import (
     clouds,
     exponents,
@@ -51,8 +50,6 @@ from scaling.table import Points
 Law = dict[str, Any]
 CLOSE_UPS = 3  # held-out runs up to which one is shown by itself
 NAMED_BUDGETS = 8  # budgets up to which each has its own entry in the legend
-nats = "{:.4f}".format
-
 
 PREDICTION, OUTCOME = "prediction, 90 % interval", "outcome"
 
@@ -65,19 +62,19 @@ def curves(points: Points, law: Law) -> Figure | None:
         for _, tokens, loss in points.curves[row]:
             if tokens > 0 and np.isfinite(loss):
                 so_far = {"D": tokens, "C": tokens * per_token, "Loss": float(loss)}
-                text = {"Tokens": amount(tokens), "FLOPs": f"{tokens * per_token:.3g}"}
-                rows.append(run_row(points, row) | so_far | text)
+                text = {"Tokens": amount(tokens), "FLOPs": compute(tokens * per_token)}
+                rows.append(run_row(points, row) | so_far | text | {"Row": row})
     if not rows:
         return None
     counted = baseline_rows(points)
     every = [*rows, *counted]
-    losses, flops = (np.array([r[k] for r in every if r[k]]) for k in ("Loss", "C"))
-    x, y = log_axis(flops, FLOPS, power_of_ten), log_loss_axis(losses)
+    losses, spent = (np.array([r[k] for r in every if r[k]]) for k in ("Loss", "C"))
+    x, y = log_axis(spent, FLOPS, power_of_ten), log_loss_axis(losses)
     base = alt.Chart(data(rows)).encode(
         x=alt.X("C:Q", **x),
         y=alt.Y("Loss:Q", **y),
         color=log_color("N", points.params, PARAMS, amount),
-        detail="Run:N",
+        detail="Row:N",
     )
     dash = alt.StrokeDash(
         "Kind:N",
@@ -161,7 +158,7 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
         return None
     dots = [
         {"C": m["flops"], "Value": m[column]["value"], "lo": m[column]["lo"], "hi": m[column]["hi"],
-         "FLOPs": f"{m['flops']:.3g}", "Optimum": interval_text(m[column], amount)}
+         "FLOPs": compute(m['flops']), "Optimum": interval_text(m[column], amount)}
         for m in minima
     ]  # fmt: skip
     flops = np.geomspace(min(points.flops.min(), minima[0]["flops"]), points.flops.max(), 40)
@@ -219,7 +216,7 @@ def frontier(points: Points, law: Law) -> Figure | None:
     if not lines:
         return None
     best = [
-        {"C": m["flops"], "Loss": m["loss"]["value"], "FLOPs": f"{m['flops']:.3g}",
+        {"C": m["flops"], "Loss": m["loss"]["value"], "FLOPs": compute(m['flops']),
          "Lowest loss": interval_text(m["loss"], nats)}
         for m in law["isoflop"]["minima"] if m["loss"]["value"]
     ]  # fmt: skip
@@ -274,7 +271,7 @@ def held_out(law: Law) -> Rows:
         target, loss = entry.get("target", entry), entry.get("loss") or entry["predicted"]
         rows.append(
             {
-                "Run": target["run"],
+                "Run": label(target["run"]),
                 "C": target["flops"],
                 "Loss": loss["value"],
                 "lo": loss["lo"],
@@ -337,7 +334,7 @@ def prediction(points: Points, law: Law) -> Figure | None:
         layers.append(rule.encode(x=x, tooltip=tip))
     target = entry.get("target", entry)
     came_out = "; the green line is the outcome" if came else "; the run is still to come"
-    caption = f"{target['run']}: predictions with 90 % intervals{came_out}."
+    caption = f"{label(target['run'])}: predictions with 90 % intervals{came_out}."
     chart = finish(alt.layer(*layers), height=130)
     return Figure("prediction", "The prediction close up", caption, chart)
 

@@ -19,7 +19,6 @@ from scaling.report.axes import (
     VERMILION,
     Figure,
     Rows,
-    amount,
     baseline_layers,
     baseline_rows,
     data,
@@ -27,12 +26,12 @@ from scaling.report.axes import (
     log_axis,
     log_color,
     loss_axis,
-    power_of_ten,
     shown,
     run_row,
 )
 from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
+from scaling.report.number_text import amount, power_of_ten
 from scaling.table import Points
 
 Law = dict[str, Any]
@@ -251,7 +250,7 @@ def exponents(law: Law) -> Figure | None:
     colors = [color for name, color in GROUPS.values() if name in groups]
     color = alt.Color(
         "Group:N", sort=groups, scale=alt.Scale(domain=groups, range=colors),
-        legend=alt.Legend(title=None, orient="top"),
+        legend=alt.Legend(title=None, orient="top", columns=1),
     )  # fmt: skip
     tips = [alt.Tooltip("Analysis:N")] + [
         alt.Tooltip(f"{k}:Q", format=".4f") for k in ("value", "lo", "hi")
@@ -270,7 +269,7 @@ def exponents(law: Law) -> Figure | None:
         band = alt.Chart(data([chosen])).mark_rect(color=GREY, opacity=0.18)
         layers.insert(0, band.encode(x=alt.X("lo:Q", **x), x2="hi:Q"))
     caption = (
-        "The same runs analysed otherwise. Bars: 90 % intervals where they were computed; grey: "
+        "The same runs under other analyses. Bars: 90 % intervals where they were computed; grey: "
         "that of the parametric law as chosen."
     )
     chart = finish(alt.layer(*layers), height=24 * len(rows) + 20)

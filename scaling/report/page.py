@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import sys
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -11,12 +13,21 @@ import numpy as np
 from scaling.csv_file import to_csv
 from scaling.drafts import write
 from scaling.intervals import FAR
+from scaling.report.number_text import (
+    amount,
+    compute,
+    escape,
+    exponent,
+    interval_html,
+    label,
+    nats,
+    setting,
+    three_digits,
+)
 from scaling.report.wording import (
     citation,
     constants,
     conventions,
-    escape,
-    interval_html,
     methods,
     optimum,
     sensitivity,
@@ -26,47 +37,94 @@ from scaling.table import Points
 
 PAGE = Path(__file__).with_name("page.html")
 MOST_ROWS = 500
+COLUMNS = (
+    *("run", "N (parameters)", "D (tokens)", "C (FLOPs)", "loss (nats per token)", "± (nats)"),
+    *("bits per byte", "D/N", "epochs", "learning rate", "time (s)"),
+)
 PNG_SCALE = 2
-# Figures written by an earlier report that this one does not have would mislead.
+DRAWING = ("altair", "vl_convert")
+# Figures that only an earlier report has would mislead.
 OURS = ("*.png", "*.svg")
 
 
 def write_report(folder: str | Path, points: Points, law: dict[str, Any]) -> Path:
-    """Writes law.json, points.csv, figures as PNG and SVG, and last index.html: its path."""
-    require_drawing()
-    import vl_convert
+    """Writes law.json, points.csv, figures as PNG and SVG, and last index.html; returns its path.
 
+    Where the packages that draw are not installed, writes law.json and points.csv alone, removes
+    the page and figures of an earlier report, and returns the path of law.json.
+    """
+    folder = Path(folder)
+    numbers = write(folder / "law.json", json.dumps(law, indent=1) + "\n")
+    write(folder / "points.csv", to_csv(points))
+    if missing_package():
+        remove_page(folder)
+        return numbers
     from scaling.report.figures import figures
 
-    folder = Path(folder)
     drawn = figures(points, law)
+    return write(folder / "index.html", page(points, law, drawn, draw(folder, drawn)))
+
+
+def missing_package() -> str | None:
+    """The package that pages and figures take and that is not installed; None if all are there."""
+    found = (name for name in DRAWING if importlib.util.find_spec(name) is None)
+    return next(found, None)
+
+
+def require_drawing() -> None:
+    """Prints a line to stderr where pages and figures will not be written."""
+    if name := missing_package():
+        print(
+            f"no page and no figures: {name} is not installed; pip install -e '.[report]' adds it. "
+            "All numbers are printed and written",
+            file=sys.stderr,
+        )
+
+
+def remove_page(folder: Path) -> None:
+    """Removes the page and the figures of an earlier report, which other numbers would contradict.
+    """
+    (folder / "index.html").unlink(missing_ok=True)
+    remove_figures(folder, keep=())
+
+
+def remove_figures(folder: Path, keep: Collection[str]) -> None:
+    """Removes the figures of an earlier page, but for those of the names to keep."""
+    for pattern in OURS:
+        for old in (folder / "figures").glob(pattern):
+            if old.stem not in keep:
+                old.unlink()
+
+
+def draw(folder: Path, drawn: Sequence[Any]) -> dict[str, dict]:
+    """Writes every figure as PNG and SVG; returns their Vega-Lite specifications by name."""
+    import vl_convert
+
     specs = {figure.name: figure.chart.to_dict() for figure in drawn}
     for name, spec in specs.items():
         write(folder / "figures" / f"{name}.png", vl_convert.vegalite_to_png(spec, scale=PNG_SCALE))
         write(folder / "figures" / f"{name}.svg", vl_convert.vegalite_to_svg(spec))
-    for pattern in OURS:
-        for old in (folder / "figures").glob(pattern):
-            if old.stem not in specs:
-                old.unlink()
-    write(folder / "law.json", json.dumps(law, indent=1) + "\n")
-    write(folder / "points.csv", to_csv(points))
-    text = page(points, law, drawn, specs, vl_convert.javascript_bundle())
-    return write(folder / "index.html", text)
+    remove_figures(folder, keep=specs)
+    return specs
 
 
-def require_drawing() -> None:
-    """ValueError where the packages that draw are not installed: to know it before the work."""
-    for name in ("altair", "vl_convert"):
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(
-                f"the report takes {name}, which is not installed; run pip install -e '.[report]'"
-            )
+def scripts(specs: dict[str, dict]) -> dict[str, str]:
+    """What the page's script elements hold: the figures, as wide as their place, and the library.
+    """
+    import vl_convert
+
+    fluid = {
+        name: spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+        for name, spec in specs.items()
+    }
+    # "</script" and "<!--" inside a string would end or nest the script element.
+    library = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return {"specs": json.dumps(fluid).replace("<", "\\u003c"), "library": library}
 
 
-def page(points: Points, law: dict, drawn: list, specs: dict[str, dict], script: str) -> str:
+def page(points: Points, law: dict, drawn: list, specs: dict[str, dict]) -> str:
     """The whole page as text."""
     figures = "\n".join(figure_block(figure) for figure in drawn)
-    fluid = {name: fluid_spec(spec) for name, spec in specs.items()}
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         title=escape(f"Scaling law of {Path(law['points']['source']).name}"),
         subtitle=subtitle(law),
@@ -81,19 +139,12 @@ def page(points: Points, law: dict, drawn: list, specs: dict[str, dict], script:
         settings=settings(points, law),
         methods=methods(law),
         citation=citation(law),
-        # "</" would end the script element from inside a string.
-        specs=json.dumps(fluid).replace("</", "<\\/"),
-        library=script.replace("</script", "<\\/script"),
+        **scripts(specs),
     )
 
 
-def fluid_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """The chart as wide as its place on the page."""
-    return spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-
-
 def subtitle(law: dict[str, Any]) -> str:
-    """How many points, and whence."""
+    """How many points of how many runs."""
     points = law["points"]
     held = f", {points['held_out']} held out" if points["held_out"] else ""
     return escape(f"{points['n']} points of {points['runs']} runs fitted{held}.")
@@ -120,13 +171,13 @@ def cards(law: dict[str, Any]) -> str:
     if floor:
         response = parametric["response"]
         note = "nats per token" if response == "loss" else ""
-        value = interval_html(parametric[floor], ".3f")
+        value = interval_html(parametric[floor], exponent)
         shown.append(card(f"Irreducible {response} {floor}", value, note))
     split = parametric["a"] if law["optimum"] else {"value": None}
     a = isoflop["a"] if "reason" not in isoflop else split
     how = "iso-FLOP minima" if "reason" not in isoflop else "parametric law"
     if a["value"] is not None:
-        shown.append(card("N* ∝ C^a", interval_html(a, ".3f"), how))
+        shown.append(card("N* ∝ C^a", interval_html(a, exponent), how))
     return "\n".join(shown)
 
 
@@ -140,15 +191,16 @@ def prediction_cards(entry: dict[str, Any], response: str) -> list[str]:
         else "fitted without that run"
     )
     size = ", ".join(
-        f"{target[name]:.3g} {word}"
+        f"{amount(target[name])} {word}"
         for name, word in (("params", "parameters"), ("tokens", "tokens"))
         if target[name] is not None
     )
     if (entry.get("extrapolation") or 0) > FAR:
-        made += f"; extrapolated {entry['extrapolation']:.3g}-fold in compute, so too narrow"
+        made += f"; extrapolated {three_digits(entry['extrapolation'])}-fold in compute, so too narrow"
     about = "; ".join(part for part in (size, made) if part)
-    title = f"Predicted {response}"
-    shown = [card(title, interval_html(loss), f"{escape(target['run'])}: {about}")]
+    unit = " (nats per token)" if response == "loss" else ""
+    title, name = f"Predicted {response}{unit}", label(target["run"] or "a run")
+    shown = [card(title, interval_html(loss, nats), f"{escape(name)}: {about}")]
     if entry["outcome"] is None:
         return [*shown, card("Outcome", "—", "the run has not finished")]
     verdict = {True: "inside the interval", False: "outside the interval", None: ""}[
@@ -157,7 +209,7 @@ def prediction_cards(entry: dict[str, Any], response: str) -> list[str]:
     kind = {True: "good", False: "bad", None: ""}[entry["inside"]]
     return [
         *shown,
-        card("Outcome", f"{entry['outcome']:.4g}", "nats per token" if response == "loss" else ""),
+        card("Outcome", nats(entry["outcome"]), "nats per token" if response == "loss" else ""),
         card("Error", f"{entry['error']:+.2%}", verdict, kind),
     ]
 
@@ -176,45 +228,29 @@ def figure_block(figure: Any) -> str:
 
 def trials(points: Points) -> str:
     """One row for each run and baseline."""
-    names = [
-        "run",
-        "N",
-        "D",
-        "C",
-        "loss",
-        "± se",
-        "bits/byte",
-        "D/N",
-        "epochs",
-        "learning rate",
-        "s",
-        *(escape(name) for name in points.other),
-        "",
-    ]
+    names = [*COLUMNS, *(escape(name) for name in points.other), ""]
     rows = []
-    every = np.argsort(points.flops, kind="stable")[:MOST_ROWS]
-    for i in every:
+    for i in np.argsort(points.flops, kind="stable")[:MOST_ROWS]:
         facts = points.facts[i] if points.facts else {}
         n, d = float(points.params[i]), float(points.tokens[i])
         cells = [
-            escape(points.run[i]),
-            *(number_cell(v, ".3g") for v in (n, d, points.flops[i])),
-            number_cell(points.loss[i], ".4f"),
-            number_cell(points.loss_se[i], ".4f"),
-            number_cell(facts.get("bits_per_byte"), ".4f"),
-            number_cell(d / n, ".3g"),
-            number_cell(facts.get("epochs_of_data"), ".3g"),
-            number_cell(facts.get("learning_rate"), ".3g"),
-            number_cell(facts.get("seconds"), ".3g"),
-            *(number_cell(values[i], ".4g") for values in points.other.values()),
+            escape(label(points.run[i])),
+            *(number_cell(v, text) for v, text in ((n, amount), (d, amount))),
+            number_cell(points.flops[i], compute),
+            number_cell(points.loss[i], nats),
+            number_cell(points.loss_se[i], nats),
+            number_cell(facts.get("bits_per_byte"), nats),
+            number_cell(d / n),
+            *(number_cell(facts.get(k)) for k in ("epochs_of_data", "learning_rate", "seconds")),
+            *(number_cell(values[i]) for values in points.other.values()),
             "held out" if points.holdout[i] else "",
         ]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     for b in points.baselines:
-        counts = (b.params, b.tokens, b.flops)
-        cells = [escape(b.id), *(number_cell(v if v > 0 else None, ".3g") for v in counts)]
-        cells += [number_cell(b.loss, ".4f"), number_cell(b.loss_se, ".4f")]
-        cells += [""] * (len(names) - len(cells) - 1) + [escape(f"baseline, {b.family}")]
+        counts = ((b.params, amount), (b.tokens, amount), (b.flops, compute))
+        cells = [escape(label(b.id)), *(number_cell(v or None, text) for v, text in counts)]
+        cells += [number_cell(b.loss, nats), number_cell(b.loss_se, nats)]
+        cells += [""] * (len(names) - len(cells) - 1) + [escape(f"baseline, {label(b.family)}")]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{name}</th>" for name in names)
     more = (
@@ -225,9 +261,9 @@ def trials(points: Points) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}"
 
 
-def number_cell(value: float | None, form: str) -> str:
+def number_cell(value: float | None, text: Callable[[float], str] = three_digits) -> str:
     """A number as a cell of a table, empty where it is unknown."""
-    return format(value, form) if value is not None and np.isfinite(value) else ""
+    return text(value) if value is not None and np.isfinite(value) else ""
 
 
 def settings(points: Points, law: dict[str, Any]) -> str:
@@ -269,7 +305,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def definition(title: str, entries: dict[str, Any]) -> str:
     rows = "".join(
-        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in entries.items()
+        f"<div><dt>{escape(k)}</dt><dd>{escape(setting(v))}</dd></div>" for k, v in entries.items()
     )
     opened = " open" if len(entries) < 20 else ""
     return (

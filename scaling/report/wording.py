@@ -1,12 +1,21 @@
 """The tables and paragraphs of the report, from law.json."""
 
-import html
 from typing import Any
 
 from scaling.fits.isoflop import INTERPOLATIONS
 from scaling.fits.sensitivity import FEW_DRAWS
+from scaling.report.number_text import (
+    amount,
+    compute,
+    escape,
+    interval_html,
+    nats,
+    prose,
+    setting,
+    three_digits,
+)
 
-LOSSES = {"huber": "Huber losses (δ = {delta:g})", "squares": "squares"}
+LOSSES = {"huber": "Huber losses (δ = {delta})", "squares": "squares"}
 COUNTS = {
     "total": "all parameters",
     "non_embedding": "the parameters without embeddings",
@@ -20,26 +29,12 @@ SPENT = {
 }
 
 
-def escape(text: Any) -> str:
-    return html.escape(str(text))
-
-
-def interval_html(v: dict[str, Any] | None, form: str = ".4g") -> str:
-    """A value with its interval in small print."""
-    if v is None or v["value"] is None:
-        return "—"
-    text = format(v["value"], form)
-    if v["lo"] is None:
-        return text
-    return f"{text} <small>[{v['lo']:{form}}, {v['hi']:{form}}]</small>"
-
-
 def warnings(law: dict[str, Any]) -> str:
-    """Every warning with its threshold and source, or a line that says there is none."""
+    """Every warning with its threshold and source, or a line that says that none applies."""
     if not law["warnings"]:
         return '<p class="quiet">No warning applies to these data.</p>'
     items = "".join(
-        f"<li><b>{escape(w['message'])}</b><br><small>warned when {escape(w['threshold'])}; "
+        f"<li><b>{prose(w['message'])}</b><br><small>warned when {prose(w['threshold'])}; "
         f"{escape(w['source'])}</small></li>"
         for w in law["warnings"]
     )
@@ -59,20 +54,20 @@ def constants(law: dict[str, Any]) -> str:
         if "reason" in part:
             rows.append(
                 f'<tr><th>{name}</th><td colspan="2" class="reason">'
-                f"No law: {escape(part['reason'])}</td></tr>"
+                f"No law: {prose(part['reason'])}</td></tr>"
             )
             continue
         of_part = [n for n, v in part.items() if isinstance(v, dict) and "value" in v]
         names = part.get("constants", of_part)
         fixed = part.get("fixed", {})
         values = "".join(
-            f"<span><i>{escape(n)}</i> = {interval_html(part[n])}"
+            f"<span><i>{prose(n)}</i> = {interval_html(part[n])}"
             + ("<small> fixed</small>" if n in fixed else "")
             + "</span>"
             for n in names
         )
         rows.append(
-            f'<tr><th>{name}</th><td>{escape(formula)}</td><td class="flow">{values}</td></tr>'
+            f'<tr><th>{name}</th><td>{prose(formula)}</td><td class="flow">{values}</td></tr>'
         )
     return f'<table class="laws">{"".join(rows)}</table>'
 
@@ -93,13 +88,16 @@ def optimum(law: dict[str, Any]) -> str:
     if not law["optimum"]:
         return ""
     rows = [
-        [f"{row['flops']:.3g}"
+        [compute(row["flops"])
          + (" <small>extrapolated</small>" if row["extrapolation"] > 1 else ""),
-         *(interval_html(row[k], ".3g") for k in ("params", "tokens", "tokens_per_param")),
-         interval_html(row["loss"])]
+         interval_html(row["params"], amount), interval_html(row["tokens"], amount),
+         interval_html(row["tokens_per_param"]), interval_html(row["loss"], nats)]
         for row in law["optimum"]
     ]  # fmt: skip
-    head = ("C (FLOPs)", "N*", "D*", "tokens a parameter", "loss (nats)")
+    head = (
+        *("C (FLOPs)", "N* (parameters)", "D* (tokens)", "tokens per parameter"),
+        "loss (nats per token)",
+    )
     note = (
         "The parametric law's efficient frontier at the largest fitted budget, and 10 and 100 "
         "times beyond: intervals are of the law, without the noise of a run."
@@ -108,15 +106,15 @@ def optimum(law: dict[str, Any]) -> str:
 
 
 def sensitivity(law: dict[str, Any]) -> str:
-    """The same runs by other methods, objectives, and without the worst."""
+    """The same runs by other methods and objectives, and without the worst runs."""
     if not law["sensitivity"]:
         return ""
     rows = [
         [escape(row["label"]), str(row["n"])]
-        + [interval_html(row[k], ".3g") for k in ("E", "alpha", "beta", "a", "b")]
+        + [interval_html(row[k]) for k in ("E", "alpha", "beta", "a", "b")]
         for row in law["sensitivity"]
     ]
-    parts = [table(("Analysis", "points", "E", "α", "β", "a", "b"), rows)]
+    parts = [table(("Analysis", "points", "E (nats per token)", "α", "β", "a", "b"), rows)]
     shifts = (law["isoflop"].get("grid_bias") or {}).get("params") or []
     known = [v for v in shifts if v is not None]
     if known:
@@ -127,27 +125,27 @@ def sensitivity(law: dict[str, Any]) -> str:
         )
     curves = law["envelope"]
     if curves["a"]["value"] is None:
-        parts.append(f"<p class=reason>Approach 1: {escape(curves['reason'])}</p>")
+        parts.append(f"<p class=reason>Approach 1: {prose(curves['reason'])}</p>")
     note = (
-        "What a conclusion should survive. Intervals hold 90 %; those of other losses and of fewer "
+        "A conclusion should hold in every row. Intervals hold 90 %; those of other losses and of fewer "
         f"runs come from {FEW_DRAWS} draws, and are left out for very long tables."
     )
     return panel("Sensitivity", note, "".join(parts))
 
 
 def conventions(law: dict[str, Any]) -> str:
-    """The exponents of the same runs under every way of counting."""
+    """The exponents of the same runs under every convention of counting."""
     if not law["conventions"]:
         return ""
     rows = [
         [row["params"], row["flops"], f"{row['parametric']['growth']:.3f}"]
-        + [interval_html(row["parametric"][k], ".3g") for k in ("E", "alpha", "beta", "a")]
-        + [interval_html(row["isoflop"]["a"], ".3g")]
+        + [interval_html(row["parametric"][k]) for k in ("E", "alpha", "beta", "a")]
+        + [interval_html(row["isoflop"]["a"])]
         for row in law["conventions"]
     ]
-    head = ("N counted as", "C by", "g", "E", "α", "β", "a, parametric", "a, iso-FLOP")
+    head = ("N counted as", "C by", "g", "E (nats per token)", "α", "β", "a, parametric", "a, iso-FLOP")
     note = (
-        "The same runs, counted otherwise. A token costs C/D ∝ N^g, and a = β / (α + g β); "
+        "The same runs under other conventions. A token costs C/D ∝ N^g, and a = β / (α + g β); "
         "iso-FLOP exponents need runs of equal C under that very count."
     )
     expected = law["kaplan_count"]
@@ -170,16 +168,16 @@ def methods(law: dict[str, Any]) -> str:
         text.append(
             f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
             "sum of "
-            f"{LOSSES[part['loss']].format(delta=part['delta'])} of the log-{part['response']} with analytic "
+            f"{LOSSES[part['loss']].format(delta=setting(part['delta']))} of the log-{part['response']} with analytic "
             "gradients from "
             f"{part['starts']} starts ({part['reached']} of those polished reached the best "
             "minimum, objective "
-            f"{part['objective']:.6e}, scaled gradient {part['gradient_norm']:.1e}, condition "
+            f"{part['objective']:.6e}, scaled gradient {three_digits(part['gradient_norm'])}, condition "
             "number "
-            f"{part['condition']:.3g}); the residuals have a root mean square of "
+            f"{three_digits(part['condition'])}); the residuals have a root mean square of "
             f"{part['rmse']:.2%} and a mean of "
             f"{part['bias']:+.3%}."
-            + "".join(f" {name} = {v:g} was fixed." for name, v in part["fixed"].items())
+            + "".join(f" {name} = {three_digits(v)} was fixed." for name, v in part["fixed"].items())
             + (
                 " Runs weigh by the inverse square of their standard error."
                 if chosen["weights"] == "loss_se"
@@ -203,7 +201,7 @@ def methods(law: dict[str, Any]) -> str:
         "the spread about these curves with its degrees of freedom taken off (Student's t). N "
         f"counts {COUNTS[chosen['params']]}; C is {SPENT[chosen['flops']]}."
     )
-    return "".join(f"<p>{escape(t)}</p>" for t in text) + (
+    return "".join(f"<p>{prose(t)}</p>" for t in text) + (
         f"<p><small>Data: {escape(points['source'])}, SHA-256 of the fitted points "
         f"<code>{points['sha256']}</code>.</small></p>"
     )
@@ -219,5 +217,5 @@ def citation(law: dict[str, Any]) -> str:
         ("datasets", ", ".join(points["datasets"]) or None),
         ("versions", ", ".join(f"{k} {v}" for k, v in (made.get("versions") or {}).items())),
     ]
-    text = "\n".join(f"{name:<16} {value}" for name, value in lines if value)
-    return f"<pre>{escape(text)}</pre>"
+    text = "\n".join(escape(f"{name:<16} {value}") for name, value in lines if value)
+    return f"<pre>{text}</pre>"

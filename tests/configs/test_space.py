@@ -1,6 +1,7 @@
 import math
 import statistics
 
+import numpy as np
 import pytest
 
 from configs.space import (
@@ -83,6 +84,17 @@ def test_sample_ranges_and_types():
     assert middle == pytest.approx(-3, abs=0.1)
 
 
+def test_axes_are_any_ordered_iterable_and_numbers_may_be_numpys():
+    rates = np.array([1e-3, 3e-3])
+    assert grid({"lr": rates, "k": range(2)}) == grid({"lr": [1e-3, 3e-3], "k": [0, 1]})
+    assert zip_({"a": (i for i in (1, 2)), "b": np.arange(2)}) == zip_({"a": [1, 2], "b": [0, 1]})
+    assert chain(d for d in [{"a": 1}]) == [{"a": 1}]
+    draws = {"k": integers(np.int64(2), np.int32(4)), "c": choice(np.array([5, 6]))}
+    assert sample(draws, n=np.int64(9), seed=np.int64(3)) == sample(
+        {"k": integers(2, 4), "c": choice([5, 6])}, n=9, seed=3
+    )
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -95,6 +107,9 @@ def test_sample_ranges_and_types():
         (lambda: choice("abc"), "needs a list"),
         (lambda: grid({"a": []}), "grid: a needs a list"),
         (lambda: grid({"a": 3}), "grid: a needs a list"),
+        (lambda: grid({"a": {"x", "y"}}), "grid: a needs a list"),
+        (lambda: grid({"a": {"x": 1}}), "grid: a needs a list"),
+        (lambda: choice(iter(())), "at least one value"),
         (lambda: zip_({"a": "xy"}), "zip_: a needs a list"),
         (lambda: sample({}, n=0, seed=0), "n=0"),
         (lambda: sample({}, n=2.5, seed=0), "n=2.5"),

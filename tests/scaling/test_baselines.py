@@ -100,7 +100,7 @@ def test_baselines_are_in_every_plot_of_loss_and_on_the_terminal(folder, tmp_pat
 
 def test_baselines_are_on_the_page_of_a_comparison(folder, tmp_path):
     pytest.importorskip("altair")
-    from scaling.report.comparison_page import frontiers
+    from scaling.report.comparison_figures import frontiers
 
     ngram(folder, flops={"6nd": 3e12})
     points = read_runs(folder)

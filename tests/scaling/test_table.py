@@ -1,13 +1,19 @@
 """Tests of reading points: round trips, conventions, and every refusal."""
 
+import csv
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from scaling.csv_file import read_csv, to_csv
+from scaling.fits.analysis import analyse
+from scaling.laws import LAWS
 from scaling.runs import read_runs
-from scaling.table import count, sha256
+from scaling.settings import Settings
+from scaling.table import Baseline, count, sha256
 from tests.scaling.ladder import components, simulate, write_runs
 
 GOOD = "params,tokens,loss\n1e6,2e7,3.1\n2e6,2e7,3.0\n"
@@ -107,6 +113,16 @@ def test_conventions_without_components_are_refused(chinchilla):
         ("params,tokens,loss,mlp\n1e6,2e7,3,-5\n", "mlp must not be negative .* in row 2"),
         ("params,tokens,loss,flops_palm\n1e6,2e7,3,0\n", "flops_palm must be positive .* row 2"),
         ("params,tokens,loss,loss\n1e6,2e7,3,9\n", "has two columns loss"),
+        ("N,D,loss\n1e6,-2e7,3\n", "tokens must be positive .* in row 2"),
+        ("N,N,D,loss\n1e6,1e6,2e7,3\n", "has two columns params"),
+        (GOOD + "\n\n1e6,many,3\n", "tokens is not a number in row 6 .found 'many'"),
+        ("\n\nparams,tokens,loss\n1e6,0,3\n", "tokens must be positive .* in row 4"),
+        ('run,params,tokens,loss\n"a\nb",1e6,2e7,3\nc,1e6,0,3\n', "tokens .* in row 4"),
+        ('run,params,tokens,loss\r\n\r\n"a\r\nb",1e6,2e7,3\r\nc,1e6,0,3\r\n', "tokens .* row 5"),
+        ("\nparams,tokens,loss\n1e6,2e7,3\n\n1,000,000,2e7,3\n", "row 5 has more cells"),
+        ("params,tokens,loss,seed\n1e6,2e7,3,1\n1e6,2e7,3,1\n", "same run is listed twice"),
+        ("run,seed,params,tokens,loss\na,1,1e6,2e7,3\na,1,1e6,2e7,2.9\n", "add a column seed"),
+        ("\x1b[2J,\u202etokens\n1,2\n", r"found \\x1b\[2J, \\u202etokens; needed"),
         ("params,tokens,loss\n1,000,000,2e7,3\n", "row 2 has more cells than the header"),
     ],
 )
@@ -130,6 +146,81 @@ def test_a_good_table_is_read(tmp_path):
     points = read_csv(path)
     assert points.flops == pytest.approx([1.2e14, 2.4e14])
     assert list(points.run) == ["row-2", "row-3"]
+
+
+@pytest.mark.parametrize("column", ["seed", "replicate"])
+def test_seeds_tell_runs_of_one_name_apart(tmp_path, column):
+    """Evaluations of one run keep its name where no other run has it."""
+    path = tmp_path / "points.csv"
+    rows = ("a,1,1e6,1e7,3.2", "a,1,1e6,2e7,3.1", "a,2,1e6,2e7,3.0", "b,1,2e6,2e7,2.9")
+    path.write_text("\n".join([f"run,{column},params,tokens,loss", *rows]))
+    points = read_csv(path)
+    names = [f"a-{column}-1", f"a-{column}-1", f"a-{column}-2", "b"]
+    assert list(points.run) == names and list(points.loss) == [3.2, 3.1, 3.0, 2.9]
+    path.write_text(to_csv(points))
+    assert list(read_csv(path).run) == names and sha256(read_csv(path)) == sha256(points)
+
+
+def test_seeds_tell_runs_without_names_apart(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("params,tokens,loss,seed\n1e6,2e7,3,1\n1e6,2e7,3,2\n")
+    assert list(read_csv(path).run) == ["row-2", "row-3"]
+
+
+def test_every_seed_is_a_point_of_the_fit(tmp_path):
+    """Twice the rows under the same names: as many points and runs as rows."""
+    points, path = simulate(held_out=0), tmp_path / "points.csv"
+    rows = [
+        f"r{i},{seed},{points.params[i]:.9g},{points.tokens[i]:.9g},{loss * (1 + seed / 1e3):.9g}"
+        for seed in (0, 1)
+        for i, loss in enumerate(points.loss)
+    ]
+    path.write_text("\n".join(["run,seed,params,tokens,loss", *rows]))
+    law = analyse(read_csv(path), Settings(draws=0))
+    assert law["points"]["n"] == law["points"]["runs"] == 2 * len(points)
+    found = [name for m in law["isoflop"]["minima"] for name in m["runs"]]
+    assert len(set(found)) == len(found) == 2 * len(points)
+
+
+def test_headers_as_papers_write_them(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("N,D,C,loss\n1e6,2e7,1e14,3.1\n2e6,2e7,2e14,3.0\n")
+    points = read_csv(path)
+    assert list(points.params) == [1e6, 2e6] and list(points.tokens) == [2e7, 2e7]
+    assert list(points.flops) == [1e14, 2e14]
+    # A table that has the column itself keeps its own N, unread.
+    path.write_text("N,params,D,loss\n7,1e6,2e7,3.1\n7,2e6,2e7,3.0\n")
+    assert list(read_csv(path).params) == [1e6, 2e6]
+    # A law of one's own may have an input of that name.
+    own = replace(LAWS["parametric"], inputs=("params", "tokens", "N"))
+    path.write_text("N,params,tokens,loss\n7,1e6,2e7,3.1\n8,2e6,2e7,3.0\n")
+    assert list(read_csv(path, law=own).other["N"]) == [7, 8]
+
+
+HOSTILE = (
+    "=1+1", "+1", "-1", "@a", "'=x", "''-x", "'x", "\t=1", "\r=1", "\n=1", "＝1", 'a"b', "a,b",
+    "a\nb", "a\r\nb", "a\rb", "\x1b[31m", "\u202eb", "</script>", "🧪", " =1 ", "x" * 10_000,
+)  # fmt: skip
+
+
+def test_formulas_are_text_in_points_csv_and_read_back_the_same(tmp_path):
+    points = simulate(sizes=9, held_out=0)
+    named = replace(
+        points,
+        run=np.array([*HOSTILE, *points.run[len(HOSTILE) :]]),
+        facts=({"schedule": "=1", "device": "@x"}, *({},) * (len(points) - 1)),
+        baselines=(Baseline("=b", "-f", 1.0, 1e6, 1.0, 3.0, 0.1),),
+    )
+    path = tmp_path / "points.csv"
+    path.write_bytes(to_csv(named).encode())
+    again = read_csv(path)
+    assert list(again.run) == list(named.run) and sha256(again) == sha256(named)
+    assert again.facts[0] == named.facts[0] and again.baselines == named.baselines
+    assert to_csv(again) == to_csv(named)
+    with open(path, newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    texts = [c for c in cells if not re.fullmatch(r"-?[\d.e+-]+", c)]
+    assert not [c for c in texts if c.startswith(tuple("=+-@＝\t\r\n"))]
 
 
 def test_missing_inputs_are_named(tmp_path):

@@ -4,12 +4,14 @@ import random
 import signal
 import threading
 
+import numpy as np
 import pytest
+import rich.text
 
 from launch.errors import BadInput
 from launch.runners import RUNNERS
 from launch.runners.tasks import Slot
-from launch.sweep import execution, expand, live
+from launch.sweep import dry_run, execution, expand, live
 from launch.verbs import sweep
 from tests.launch import fake
 from tests.launch.inline import Inline
@@ -191,6 +193,9 @@ def test_dry_run_prints_the_trials_and_writes_nothing(config, tmp_path, capsys, 
         (["--config=s.py", "--workdir=w", "--config.lrr=1"], "did you mean config.lr?"),
         (["--config=plain.py", "--workdir=w"], "no get_sweep"),
         (["--config=empty.py", "--workdir=w"], "returns no trials"),
+        (["--config=dict.py", "--workdir=w"], "get_sweep returns a dict; return a list of dicts"),
+        (["--config=none.py", "--workdir=w"], "get_sweep returns a NoneType"),
+        (["--config=pairs.py", "--workdir=w"], r"trial 0 is \('seed', 1\); write"),
         (["--config=bad.py", "--workdir=w"], r"trial 1 of bad.py .*width=12 is not divisible"),
         (["--config=typo.py", "--workdir=w"], r"trial 0 of typo.py .*did you mean config.seed"),
     ],
@@ -199,6 +204,9 @@ def test_bad_input_is_refused_before_anything_is_written(config, tmp_path, argum
     (tmp_path / "plain.py").write_text(fake.CONFIG)
     for name, body in {
         "empty": "[]",
+        "dict": "{'seed': 1}",
+        "none": "None",
+        "pairs": "[('seed', 1)]",
         "bad": "[{}, {'model.width': 12}]",
         "typo": "[{'sede': 1}]",
     }.items():
@@ -207,6 +215,30 @@ def test_bad_input_is_refused_before_anything_is_written(config, tmp_path, argum
     with pytest.raises(BadInput, match=message):
         sweep.main(arguments)
     assert not (tmp_path / "w").exists()
+
+
+def test_numpy_numbers_and_generators_give_the_trials_of_plain_lists(config, tmp_path):
+    plain = "[{'seed': 1, 'lr': 0.003}, {'seed': 2, 'lr': 0.01}]"
+    with_numpy = (
+        "({np.str_('seed'): np.int64(i), 'lr': rate} "
+        "for i, rate in zip(np.arange(1, 3), np.array([3e-3, 1e-2])))"
+    )
+    for name, body in {"plain": plain, "numpy": with_numpy}.items():
+        text = f"import numpy as np\n{fake.CONFIG}\ndef get_sweep(c): return {body}\n"
+        (tmp_path / f"{name}.py").write_text(text)
+    one, other = (expand.plan(f"{name}.py", {}) for name in ("plain", "numpy"))
+    assert [p.id for p in one.trials] == [p.id for p in other.trials] and one.duplicates == 0
+    assert [p.overrides for p in one.trials] == [p.overrides for p in other.trials]
+    text = json.dumps([p.overrides for p in other.trials])  # numbers, and not text such as "1"
+    assert sorted(trial["seed"] for trial in json.loads(text)) == [1, 2]
+    nested = expand.plain({"x": np.float32(0.5)}["x"]), expand.plain((np.int8(1), [np.bool_(1)]))
+    assert nested == (0.5, (1, [True])) and type(nested[1][1][0]) is bool
+
+
+def test_overrides_reach_the_terminal_escaped():
+    shown = dry_run.listed({"data.text_key": "\x1b[31m[/bold]\u202e"})
+    assert "\x1b" not in shown and "\u202e" not in shown
+    assert rich.text.Text.from_markup(shown).plain == "data.text_key=\\x1b[31m[/bold]\\u202e"
 
 
 def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):

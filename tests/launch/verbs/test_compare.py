@@ -48,8 +48,11 @@ def test_the_page_lies_where_out_says(tmp_path, paths, capsys):
     page = (tmp_path / "page" / "index.html").read_text()
     compared = json.loads((tmp_path / "page" / "comparison.json").read_text())
     assert "new against old" in page and compared["made"]["command"] in page
-    second = compared["pairs"][0]["second_opinion"]
-    assert f"{second['value']:.3f} <small>[{second['lo']:.3f}" in page
+    pair = compared["pairs"][0]
+    for saved in (pair["multiplier"], pair["second_opinion"]):
+        assert f"{1 / saved['value']:.3g} <small>[{1 / saved['hi']:.3g}" in page
+    assert "new needs" in page and "times the compute of old for equal loss" in page
+    assert "times less" not in page.lower() and "× " not in page
 
 
 def test_names_come_from_paths():

@@ -226,7 +226,8 @@ def test_bad_choices_are_named(many, more, message):
 def test_the_page_stands_alone_and_carries_the_alarm(tmp_path):
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
-    from scaling.report.comparison_page import figures, write_page
+    from scaling.report.comparison_figures import figures
+    from scaling.report.comparison_page import write_page
 
     folders = [
         write_runs(tmp_path / f"{i}", ladder(s, i).points, dataset=f"{i}" * 16)

@@ -9,7 +9,7 @@ import pytest
 
 from launch.__main__ import main
 from scaling.csv_file import read_csv, to_csv
-from scaling.design.planning import read_law
+from scaling.design.planning import plan, read_law
 from scaling.design.prediction import write_prediction
 from scaling.fits.analysis import analyse
 from scaling.fits.comparison import Ladder, compare
@@ -221,7 +221,7 @@ def test_predictions_are_by_any_law_of_the_loss_from_a_size(tmp_path, ladder, ac
         )
 
 
-def test_a_split_is_known_by_what_the_law_says_of_it():
+def test_a_split_is_known_by_what_the_law_says_of_it(tmp_path):
     """Other names of the constants change no number of the analysis."""
     points = simulate()
     one, other = (
@@ -232,6 +232,15 @@ def test_a_split_is_known_by_what_the_law_says_of_it():
         assert other["parametric"][own] == one["parametric"][usual]
     for key in ("optimum", "sensitivity", "frontier", "holdout"):
         assert other[key] == one[key]
+    plans = []
+    for place, law in ((tmp_path / "one", one), (tmp_path / "other" / "report", other)):
+        place.mkdir(parents=True)
+        (place / "law.json").write_text(json.dumps(law))
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        plans.append(plan(read_law(folder), ("flops", 1e15))["run"])
+    assert plans[0] == plans[1]
+    with pytest.raises(FileNotFoundError, match=r"holds no law\.json and no report/law.json"):
+        read_law(tmp_path)
 
 
 def test_a_law_whose_parts_do_not_fit_is_refused():

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from launch.verbs.fit import SETTINGS, main
 from scaling.fits.analysis import analyse
 from scaling.settings import Settings
 from scaling.csv_file import read_csv, to_csv
+from scaling.report.number_text import amount, compute, setting, three_digits
 from scaling.table import sha256
 from tests.scaling.ladder import simulate, true_loss, write_runs
 
@@ -68,7 +70,7 @@ def test_the_page_says_how_it_was_made_and_what_to_doubt(report):
     assert places == sorted(places)
     for text in (
         html.escape(law["warnings"][0]["message"]),
-        "sum of Huber losses (δ = 0.001)",
+        "sum of Huber losses (δ = 1e-3)",
         f"{law['parametric']['objective']:.6e}",
         "100 bootstrap draws made by redrawing",
         html.escape(law["made"]["command"]),
@@ -286,3 +288,75 @@ def test_every_setting_is_a_flag_with_the_same_default():
     """--help answers before the room is loaded, so its flags repeat the defaults."""
     defaults = {name: default for name, default, _ in SETTINGS}
     assert defaults | {"fix": {}} == asdict(Settings())
+
+
+WITHOUT = (
+    "import sys; sys.modules |= dict.fromkeys(('altair', 'vl_convert'));"
+    "from launch.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+def without_drawing(*argv):
+    """A verb in a process where the packages that draw are not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, *argv], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+
+
+def test_without_the_packages_that_draw_only_the_page_is_missing(report, tmp_path):
+    """The law is printed, law.json and points.csv are those of the whole report; an earlier page,
+    which would show other numbers, is gone."""
+    out = tmp_path / "report"
+    shutil.copytree(report, out)
+    done = without_drawing("fit", f"--runs={report.parent / 'runs'}", f"--out={out}", "--draws=100")
+    assert done.returncode == 0, done.stderr
+    assert "L(N, D) = E + A N^-" in done.stdout and str(out / "law.json") in done.stdout
+    (line,) = done.stderr.strip().splitlines()
+    assert "altair is not installed; pip install -e '.[report]'" in line
+    assert (out / "points.csv").read_text() == (report / "points.csv").read_text()
+    one, other = (json.loads((f / "law.json").read_text()) for f in (out, report))
+    assert one | {"made": None} == other | {"made": None}
+    left = {path.name for path in out.rglob("*") if path.is_file()}
+    assert left == {"law.json", "points.csv"}
+
+
+def test_without_the_packages_that_draw_a_comparison_is_written(report, tmp_path):
+    out, runs = tmp_path / "page", str(report.parent / "runs")
+    done = without_drawing("compare", runs, runs, f"--out={out}", "--draws=0")
+    assert done.returncode == 0, done.stderr
+    assert "is not installed" in done.stderr and done.stderr.count("\n") == 1
+    assert [path.name for path in out.iterdir()] == ["comparison.json"]
+
+
+def test_numbers_have_one_format(report):
+    """50k, 3e-3, 1e13, three digits; losses with four decimals; letters as Greek ones."""
+    page = re.sub(r"<script.*?</script>", "", (report / "index.html").read_text(), flags=re.DOTALL)
+    text = re.sub(r"<style.*?</style>|<pre>.*?</pre>|<code>.*?</code>", "", page, flags=re.DOTALL)
+    methods = text.index("<h2>Methods")
+    assert not re.findall(r"\d[eE]\+?-?0\d|\de\+", text[:methods])
+    assert not re.findall(r"\b(?:alpha|beta|gamma)\b", text)
+    law = json.loads((report / "law.json").read_text())
+    assert "E + A N^-α + B D^-β" in text
+    assert f"<i>α</i> = {law['parametric']['alpha']['value']:.3g} <small>[" in text
+    run = read_csv(report / "points.csv").select(np.array([True] + 18 * [False]))
+    assert f"<td>{run.params[0] / 1e3:.3g}k</td><td>{run.tokens[0] / 1e6:.3g}M</td>" in text
+    assert f"<td>1e12</td><td>{run.loss[0]:.4f}</td>" in text and "<td>3e-3</td>" in text
+    for head in ("N (parameters)", "D (tokens)", "C (FLOPs)", "loss (nats per token)", "time (s)"):
+        assert f"<th>{head}</th>" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "shown"),
+    [
+        (amount, 50_000, "50k"), (amount, 999_900, "1M"), (amount, 7e9, "7B"), (amount, 12.0, "12"),
+        (compute, 1e13, "1e13"), (compute, 1.234e13, "1.23e13"), (compute, 9.999e13, "1e14"),
+        (three_digits, 0.003, "3e-3"), (three_digits, -0.00123456, "-1.23e-3"),
+        (three_digits, 0.0, "0"), (three_digits, 0.35, "0.35"), (three_digits, 2085.43, "2.09e3"),
+        (three_digits, 100.0, "100"), (setting, 0.003, "3e-3"), (setting, 1.25e-7, "1.25e-7"),
+        (setting, 50_000, "50000"), (setting, 0.9, "0.9"), (setting, "a", "a"),
+        (setting, [1, "é"], '[1, "é"]'), (setting, None, "None"), (setting, True, "True"),
+        (setting, 3e10, "3e10"), (setting, 123456.5, "1.234565e5"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_number(text, value, shown):
+    assert text(value) == shown

@@ -1,0 +1,89 @@
+"""Numbers and names as pages and figures show them: three digits, 50k, 3e-3, 1.5e13, α."""
+
+import html
+import json
+from collections.abc import Callable
+from typing import Any
+
+from scaling.laws.law import symbols
+from scaling.printable import printable
+
+LONGEST_LABEL = 80  # characters of a name
+exponent = "{:.3f}".format
+nats = "{:.4f}".format  # losses keep four decimals: runs differ in the third
+
+
+def amount(value: float) -> str:
+    """'30k', '1.5M', '7B': counts of parameters and tokens."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def three_digits(value: float) -> str:
+    """'0.35', '2.09e3', '3e-3': any other number."""
+    text = f"{value:.3g}"
+    if 0 < abs(value) < 0.01:
+        text = f"{value:.2e}"
+    return short_power(text)
+
+
+def compute(value: float) -> str:
+    """'1.23e13': FLOPs, in powers of ten as the flags take them."""
+    return short_power(f"{value:.2e}")
+
+
+def power_of_ten(value: float) -> str:
+    """'1e13', '3e13': a round number on an axis."""
+    return short_power(f"{value:.1e}")
+
+
+def setting(value: Any) -> str:
+    """A setting with all its digits: 3e-3 for 0.003, text and whole numbers as they are."""
+    if isinstance(value, float) and value and not 0.01 <= abs(value) < 1e4:
+        exact = repr(value)
+        digits = len(exact.partition("e")[0].replace(".", "").lstrip("-0")) or 1
+        return short_power(f"{value:.{digits - 1}e}")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def short_power(text: str) -> str:
+    """'3e-3' for '3.00e-03'."""
+    lead, e, power = text.partition("e")
+    lead = lead.rstrip("0").rstrip(".") if "." in lead and e else lead
+    return f"{lead}e{int(power)}" if e else lead
+
+
+def label(name: str) -> str:
+    """The name of a run or a ladder as it is shown: its characters printable, its length bounded."""
+    text = printable(name)
+    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+
+
+def escape(text: Any) -> str:
+    """Text from outside as HTML that shows it, whatever it holds."""
+    return html.escape(printable(text))
+
+
+def prose(text: str) -> str:
+    """A sentence or formula about a law as HTML, with α for alpha."""
+    return escape(symbols(text))
+
+
+def interval_html(v: dict[str, Any] | None, text: Callable[[float], str] = three_digits) -> str:
+    """A value with its interval in small print, `text` writing each number."""
+    if v is None or v["value"] is None:
+        return "—"
+    value = text(v["value"])
+    if v["lo"] is None:
+        return value
+    return f"{value} <small>[{text(v['lo'])}, {text(v['hi'])}]</small>"
+
+
+def needed(saved: dict[str, float | None]) -> dict[str, float | None]:
+    """How many times the compute of the first ladder another needs, from how many times less it
+    needs: the inverse of a value with its interval.
+    """
+    turned = {"value": "value", "lo": "hi", "hi": "lo"}
+    return {name: saved.get(other) and 1 / saved[other] for name, other in turned.items()}
