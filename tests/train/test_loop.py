@@ -14,7 +14,7 @@ import pytest
 from tests import spawn
 from train import metrics
 from train.checkpoint import damage, finished, read_meta, restore_params
-from train.record import Plan
+from train.record import Events
 from train.watch import divergence
 
 TINY = {
@@ -208,8 +208,8 @@ def test_divergence_is_seen_and_noise_is_not():
 
 
 def test_events_end_chunks():
-    plan = Plan(total=100, log_every=30, eval_every=50, checkpoint_every=0, chunk=16)
-    assert [plan.next_event(step) for step in (0, 29, 30, 49, 60, 99)] == [30, 30, 50, 50, 90, 100]
+    plan = Events(total=100, log_every=30, eval_every=50, checkpoint_every=0, chunk=16)
+    assert [plan.after(step) for step in (0, 29, 30, 49, 60, 99)] == [30, 30, 50, 50, 90, 100]
     assert plan.due(90, plan.log_every) and not plan.due(90, plan.eval_every)
     assert plan.due(100, plan.checkpoint_every) and not plan.due(90, plan.checkpoint_every)
 
