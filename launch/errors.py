@@ -28,6 +28,8 @@ def bad_input() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise BadInput(error) from error
+    except RecursionError as error:
+        raise BadInput("a JSON file that was read is nested too deeply; replace it") from error
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Reads and writes the JSON files of runs, each whole or not at all."""
+"""Reads and writes the JSON files of runs. A write replaces the whole file or nothing."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,32 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def read_json(file: Path) -> dict | None:
-    """The content of a JSON file; None if it does not exist, ValueError if it is damaged."""
+    """The object in a JSON file; None if there is no file, ValueError if it is damaged."""
     try:
-        return json.loads(file.read_text())
+        content = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply; delete it and run again") from None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); delete it and run again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no JSON object; delete it and run again")
+    return content
+
+
+def ended(run: Path) -> str:
+    """How the trial in a folder ended: "done" or "diverged"; "" if it has not, or if it failed and
+    will be tried again. ValueError if its result.json says none of these."""
+    result = read_json(run / "result.json")
+    if result is None:
+        return ""
+    status = result.get("status")
+    if status not in ("done", "diverged", "failed"):
+        raise ValueError(
+            f"{run / 'result.json'} has no known status ({status!r}); delete it and run again"
+        )
+    return "" if status == "failed" else status
 
 
 def read_model(run: Path, flag: str) -> ModelConfig:
@@ -33,7 +52,7 @@ def read_model(run: Path, flag: str) -> ModelConfig:
         raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
     if "model_type" in config:
         raise ValueError(
-            f"{flag}={run} holds a model of Hugging Face's; make a run of it first: "
+            f"{flag}={run} holds a Hugging Face model; convert it to a run first: "
             f"isoflop convert --from_hf={run} --to=RUN"
         )
     try:

@@ -1,17 +1,18 @@
-"""This file keeps training states on disk: written by Orbax in the background, verified by hash.
+"""Checkpoints of training states: written by Orbax in the background, verified by hash.
 
 Layout: FOLDER/STEP/ holds Orbax's files and `manifest.json`, which is written last and lists the
-SHA-256 of every other file. A checkpoint without manifest was never finished; one whose files do
-not match is damaged: the previous good one is used, and the damaged one is set aside.
+SHA-256 of every other file. A checkpoint without a manifest is unfinished and is removed. One whose
+files do not match its manifest is damaged: it is renamed, and the previous good one is used.
 
-Several processes of one run write a checkpoint together, each the parts on its devices, into a
-folder that all of them see, and each hashes its share of the files. The first does what is done
-once: it makes and removes folders and writes the manifest. A checkpoint fits any other mesh and
-number of processes.
+The processes of one run write a checkpoint together: each writes the parts on its devices to a
+folder that all of them see, and each hashes a share of the files. Process 0 alone creates and
+removes folders and writes the manifest. A checkpoint can be restored on any mesh and any number of
+processes.
 """
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -28,18 +29,17 @@ from data.atomic import write_atomic
 from train.parallel import processes
 
 MANIFEST = "manifest.json"
+_TEMPORARY = ".orbax-checkpoint-tmp"
 _DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
 
 
 class Damaged(ValueError):
-    """Every checkpoint there is, is damaged."""
+    """No checkpoint of a run can be restored."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep_last`, the `keep_best` by eval loss, and those
-    of the steps `keep_at`.
-
-    `say` receives one line for everything a person should know.
+    """The checkpoints of one run: the last `keep_last`, the `keep_best` by eval loss, and those at
+    the steps `keep_at`. `say` receives one line for each thing that the user should know.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Checkpoints:
         try:
             self._writer.save(path, args=ocp.args.StandardSave(state))
         except Exception as error:
-            self._remove_unfinished(path)
+            self._remove_failed()
             raise as_os_error(error, path) from error
         self._finisher = threading.Thread(target=self._finish, args=(path, {**meta, "step": step}))
         self._finisher.start()
@@ -89,10 +89,10 @@ class Checkpoints:
         self._writer.close()
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
-        """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes will
-        do), or None if there is none yet. Damaged ones before it are set aside. Damaged if all
-        are."""
-        names = processes.from_first("checkpoints", lambda: [p.name for p in self.finished()])
+        """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes are
+        enough), or None if there is no checkpoint. Newer ones that are damaged are renamed, and
+        unfinished ones removed. Raises Damaged if all are damaged."""
+        names = processes.from_first("checkpoints", self._tidied)
         paths = [self.folder / name for name in names]
         good = newest_good(paths, self.say)
         if good is None and paths:
@@ -123,13 +123,20 @@ class Checkpoints:
             write_manifest(path, meta)
             if processes.is_first():
                 self._prune()
+                _remove_unfinished(self.folder)
         except Exception as error:  # raised in the thread that trains
             self._error = as_os_error(error, path)
-            self._remove_unfinished(path)
+            self._remove_failed()
+
+    def _tidied(self) -> list[str]:
+        """The names of the finished checkpoints, after the unfinished ones are removed."""
+        if removed := _remove_unfinished(self.folder):
+            self.say(f"removed unfinished checkpoints in {self.folder}: {', '.join(removed)}")
+        return [path.name for path in self.finished()]
 
     def _prune(self) -> None:
         paths = self.finished()
-        losses = {p: read_meta(p).get("eval_loss") for p in paths}
+        losses = {p: (_meta(p) or {}).get("eval_loss") for p in paths}
         scored = [p for p in paths if losses[p] is not None]
         kept = paths[: self.keep_last] + sorted(scored, key=losses.get)[: self.keep_best]
         kept += [p for p in paths if int(p.name) in self.keep_at]
@@ -138,20 +145,36 @@ class Checkpoints:
                 os.remove(path / MANIFEST)  # from here on it counts as unfinished
                 shutil.rmtree(path)
 
-    def _remove_unfinished(self, path: Path) -> None:
-        for left in self.folder.glob(f"{path.name}*"):
-            if not (left / MANIFEST).exists():
-                shutil.rmtree(left, ignore_errors=True)
+    def _remove_failed(self) -> None:
+        if processes.is_first():
+            _remove_unfinished(self.folder)
+
+
+def _remove_unfinished(folder: Path) -> list[str]:
+    """Removes what a killed or failed save has left in a folder that nobody writes to now; the
+    names of what it removed."""
+    left = [p for p in folder.glob("*") if _TEMPORARY in p.name or _is_step(p.name)]
+    left = [p for p in left if not (p / MANIFEST).exists()]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    return [path.name for path in left]
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 def finished(folder: Path) -> list[Path]:
     """Folders of the finished checkpoints of a run, the newest first."""
-    paths = [p for p in Path(folder).glob("*") if p.name.isdigit() and (p / MANIFEST).exists()]
+    paths = [p for p in Path(folder).glob("*") if _is_step(p.name) and (p / MANIFEST).exists()]
     return sorted(paths, key=lambda p: -int(p.name))
 
 
 def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Path | None:
-    """The first of `paths`, the newest first, that is not damaged; None if none is."""
+    """The first of `paths`, ordered newest first, that is not damaged; None if all are."""
     for path in paths:
         fault = damage(path)
         if fault is None:
@@ -162,12 +185,28 @@ def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Pa
 
 def _set_aside(paths: Sequence[Path]) -> None:
     for path in paths:
-        os.rename(path, path.with_name(f"{path.name}.damaged"))
+        names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
+        os.rename(path, next(p for name in names if not (p := path.with_name(name)).exists()))
 
 
 def read_meta(path: Path) -> dict:
     """What was saved beside the state of a good checkpoint."""
-    return json.loads((path / MANIFEST).read_text())["meta"]
+    return json.loads((path / MANIFEST).read_bytes())["meta"]
+
+
+def _meta(path: Path) -> dict | None:
+    """As `read_meta`; None where the manifest cannot be read."""
+    try:
+        return dict(read_meta(path))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def saved_config(path: Path) -> dict | None:
+    """The resolved config of the run that wrote a checkpoint; None where its manifest cannot be
+    read or, written by an older version, holds none."""
+    config = (_meta(path) or {}).get("config")
+    return config if isinstance(config, dict) else None
 
 
 def as_os_error(error: Exception, path: Path) -> Exception:
@@ -196,14 +235,23 @@ def damage(path: Path) -> str | None:
 
 def _damage_of_share(path: Path) -> str | None:
     try:
-        body = json.loads((path / MANIFEST).read_text())
+        body = json.loads((path / MANIFEST).read_bytes())
         stated = body.pop("sha256")
         if stated != _sha256(json.dumps(body, sort_keys=True).encode()):
             return f"{MANIFEST} does not match its own hash"
-        expected = {name: body["files"][name] for name in processes.share(sorted(body["files"]))}
-    except (ValueError, KeyError, AttributeError, TypeError):
+        step, listed = body["meta"]["step"], sorted(body["files"])
+        expected = {name: body["files"][name] for name in processes.share(listed)}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{MANIFEST} cannot be read"
-    found = _hashes(path, [name for name in expected if (path / name).is_file()])
+    if path.name != str(step):
+        return f"it is the checkpoint of step {step}"
+    # Orbax reads a checkpoint in another way if it holds certain names. Hidden files are harmless.
+    if extra := [name for name in _names(path) if name not in listed and "/." not in f"/{name}"]:
+        return f"{extra[0]} does not belong to it"
+    try:
+        found = _hashes(path, [name for name in expected if (path / name).is_file()])
+    except OSError as error:
+        return f"{error.filename} cannot be read"
     for name, sha256 in expected.items():
         if name not in found:
             return f"{name} is missing"
@@ -215,7 +263,7 @@ def _damage_of_share(path: Path) -> str | None:
 def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
     """(parameters as numpy arrays, meta) of a run's newest good checkpoint, for any device.
 
-    FileNotFoundError if the run has none; Damaged if all are.
+    FileNotFoundError if the run has none; Damaged if all are damaged.
     """
     if not finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished checkpoint; train the run first")

@@ -1,5 +1,6 @@
 """A counted model's trial: one pass over the text, an evaluation, and the model on disk."""
 
+import json
 import os
 import shutil
 import time
@@ -77,7 +78,7 @@ class Count:
             self.family.save(model, file)
             file.flush()
             os.fsync(file.fileno())
-        write_manifest(folder, {"step": 1})
+        write_manifest(folder, {"step": 1, "config": json.loads(self.config.to_json())})
 
 
 def evaluate(

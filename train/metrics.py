@@ -1,4 +1,4 @@
-"""This file records a run: metrics.jsonl, the source of truth, and TensorBoard as a view of it."""
+"""The metrics of a run: metrics.jsonl, the source of truth, and TensorBoard as a view of it."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from data.atomic import write_atomic
 
 
 class MetricsLog:
-    """One JSON object a row, appended and flushed. Every row has "step"; a resumed run first drops
-    the rows after the step it resumes from, so that no step is there twice. A `silent` one, of a
-    process that is not the first, writes nothing."""
+    """Appends rows to metrics.jsonl, one JSON object each, and flushes. Every row has a "step". A
+    resumed run first drops the rows after the step that it resumes from, so that no step appears
+    twice. A `silent` log, of a process other than 0, writes nothing."""
 
     def __init__(self, workdir: Path, tensorboard: bool = False, silent: bool = False):
         self.path = Path(workdir) / "metrics.jsonl"
@@ -17,7 +17,7 @@ class MetricsLog:
         self._tensorboard, self._silent = tensorboard, silent
 
     def rewind(self, step: int) -> None:
-        """Begins after `step`: drops the rows beyond it, and a last row that was cut off."""
+        """Drops the rows after `step`, and damaged ones."""
         if self._silent:
             return
         copy(self.path, self.path, step)
@@ -44,19 +44,21 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict]:
-    """The whole rows of a metrics file; [] if there is none."""
+    """The rows of a metrics file that are whole, each with a "step"; [] if there is no file."""
     if not Path(path).exists():
         return []
     rows = []
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue  # cut off by a kill
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut off by a kill, or damaged
+        if isinstance(row, dict) and type(row.get("step")) is int:
+            rows.append(row)
     return rows
 
 
 def copy(source: Path, target: Path, until: int) -> None:
-    """Writes the whole rows of `source` up to step `until` in place of `target`."""
+    """Replaces `target` by the whole rows of `source` up to step `until`."""
     rows = [json.dumps(row) + "\n" for row in read(source) if row["step"] <= until]
     write_atomic(Path(target), "".join(rows).encode())

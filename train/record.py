@@ -186,6 +186,7 @@ class Record:
     def save(self, state: TrainState) -> None:
         meta = {"seconds": self.seconds, "recent": list(self.recent), "unlogged": self.unlogged}
         meta |= {"eval_loss": self.evaluated.get(self.step), "origin": self.origin}
+        meta |= {"config": json.loads(self.config.to_json())}  # which trial these parameters are of
         self.checkpoints.save(self.step, saved(state), meta)
 
     def _training_row(self) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from launch.errors import BUG, DIVERGED, DONE, PREEMPTED, bad_input
-from launch.files import read_json, write_json
+from launch.files import ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.sweep import expand, groups
 from launch.sweep.expand import Plan, Planned
@@ -70,12 +70,8 @@ def summary(sweep: Plan, workdir: Path, code: int) -> dict:
 
 def ended_states(trials: Sequence[Planned], workdir: Path) -> dict[str, str]:
     """'done' or 'diverged' for each trial that has ended; a failed one will be tried again."""
-    results = {planned.id: read_json(workdir / planned.id / "result.json") for planned in trials}
-    return {
-        key: result["status"]
-        for key, result in results.items()
-        if result and result["status"] in STATES.values()
-    }
+    states = {planned.id: ended(workdir / planned.id) for planned in trials}
+    return {key: state for key, state in states.items() if state}
 
 
 def first_steps(sweep: Plan, workdir: Path) -> dict[str, int]:

@@ -63,10 +63,11 @@ def run(trials: Sequence[Trial]) -> int:
     if len(trials) == 1:
         return trial.run(*trials[0])
     with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]):
-        return trial.guarded(functools.partial(_run, trials), trials[0][1].parent)
+        with contextlib.ExitStack() as held:
+            return trial.guarded(functools.partial(_run, trials, held), trials[0][1].parent)
 
 
-def _run(trials: Sequence[Trial], stop: Stop) -> int:
+def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int:
     # Slow imports, which planning a sweep does without.
     import jax
 
@@ -80,6 +81,7 @@ def _run(trials: Sequence[Trial], stop: Stop) -> int:
         for config, workdir, overrides in trials:
             resolved, status, branch = trial.opened(config, workdir, dataset, devices=1)
             if not status:
+                held.enter_context(trial.claimed(config, resolved, workdir))
                 going.append((resolved, overrides))
                 say = functools.partial(_say, workdir / "log.txt")
                 members.append(Member(resolved, workdir, say, branch))

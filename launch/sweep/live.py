@@ -1,5 +1,6 @@
 """The live view of a sweep: a table on a terminal, plain lines elsewhere."""
 
+import contextlib
 import json
 import os
 import time
@@ -133,10 +134,8 @@ def last_row(file: Path) -> dict:
         return {}
     merged: dict = {}
     for line in lines:
-        try:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # cut off, or not a row
             merged |= json.loads(line)
-        except ValueError:  # cut off where the tail starts, or not yet fully written
-            continue
     return merged
 
 

@@ -7,7 +7,7 @@ that it made are recognised, so that older sweeps resume.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from train.flatten import flatten
 
 RULE = 2
 # Keys that cannot change a trial's numbers: whole sections or single keys. The text counts through
-# data.hash, and weights to start from through their hashes.
+# data.hash, and weights to start from through their hashes. `code` is the fingerprint that
+# config.json carries.
 NOT_IN_ID = (
-    *("name", "holdout", "checkpoint", "log", "mesh", "eval.batch_size"),
+    *("name", "holdout", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
     *("data.validation", "data.cache", "data.max_bytes"),
     *("model.attention", "model.scan_layers", "model.remat"),
@@ -30,6 +31,15 @@ NOT_IN_ID = (
 )
 # Sections that a counted model does not read.
 NOT_COUNTED = ("seed", "train", "optimizer", "schedule", "eval.every")
+# Hashes and sizes that are derived, each with the keys that they are derived from.
+SOURCES = {
+    "data.hash": (
+        *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
+        *("data.validation", "data.max_bytes"),
+    ),
+    "train.init_hash": ("train.init_from",),
+    "train.batch_size": ("train.batch_per_device",),
+}
 # What rule 1 hashed.
 RULE_1 = (
     *("data.hash", "eval.every", "eval.sequences", "seed"),
@@ -61,6 +71,42 @@ def identity(resolved: Any) -> dict[str, Any]:
     """The dotted keys that make the id of a resolved config, with their values as JSON has them."""
     usual = defaults(resolved)
     return {k: v for k, v in relevant(resolved).items() if k not in usual or usual[k] != v}
+
+
+def trial_difference(
+    there: Any,
+    here: Any,
+    config: Any = None,
+    given: Collection[str] = (),
+    leave_out: Collection[str] = (),
+) -> str:
+    """The key that makes two resolved configs different trials, with both values, in words; "" if
+    they are the same trial.
+
+    Of several keys it names the one that the user set. `config` is `here` before it was resolved,
+    and `given` the keys of the command line; a key at a percentage or at 0 was derived from others.
+    Keys in `leave_out` may differ.
+    """
+    flat, raw = (flatten(there), flatten(here)), flatten(here if config is None else config)
+    ids = identity(there), identity(here)
+    keys = [key for key in ids[1] | ids[0] if ids[0].get(key) != ids[1].get(key)]
+    if not (keys := [key for key in keys if key not in leave_out]):
+        return ""
+
+    def derived(key: str) -> tuple[int, bool]:
+        value = raw.get(key)
+        if value == flat[1].get(key):
+            return 0, key not in given
+        return (2 if not value or str(value).endswith("%") else 1), key not in given
+
+    key = min(keys, key=derived)
+    usual = defaults(there)
+    values = flat[0].get(key, usual.get(key)), flat[1].get(key, usual.get(key))
+    for source in SOURCES.get(key, ()):
+        if raw.get(source) and raw[source] != flat[0].get(source, usual.get(source)):
+            key, values = source, (flat[0].get(source, usual.get(source)), raw[source])
+            break
+    return f"config.{key} is {values[0]!r} there and {values[1]!r} here"
 
 
 def trial_id(resolved: Any) -> str:

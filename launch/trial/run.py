@@ -4,10 +4,11 @@ RUNS/SWEEP/TRIAL/ holds config.json (resolved), metrics.jsonl, checkpoints/ and,
 result.json. A trial whose result says "done" is not run again; any other trial resumes.
 """
 
+import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from ml_collections import ConfigDict
 
 from data.kinds import Dataset
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
-from launch.files import read_json, write_json
-from launch.trial import distributed, trunk
-from launch.trial.identity import identity, own_id
+from launch.files import ended, write_json
+from launch.trial import distributed, folder, trunk
+from launch.trial.identity import own_id
 from launch.trial.resolve import chunk_steps, describe, prepare, resolve
 from launch.trial.result import summarise
 from model import families
-from train.flatten import difference
 from train.parallel import processes
 from train.watch import Stop, stop_signals
 
@@ -65,24 +65,28 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
 
     with distributed.together() as equal, bad_input():
         dataset = prepare(config, progress=processes.is_first())
-        resolved, ended, branch = opened(config, workdir, dataset, jax.device_count())
+        resolved, status, branch = opened(config, workdir, dataset, jax.device_count(), overrides)
         dataset = dataset.for_run(resolved)
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved)
         kept = [path.name for path in finished(workdir / "checkpoints")]
         equal |= distributed.shared_keys(json.loads(resolved.to_json()))
-        equal |= {"--workdir": str(workdir), "its checkpoints": kept, "its status": ended}
-    if ended:
-        print(f"{workdir} holds the result already: {ended}")
-        return EXIT_CODES[ended]
-    try:
-        training = _trainer(resolved, dataset, workdir, branch)
-    except (MeshError, Damaged) as error:
-        raise BadInput(error) from error
-    begin(resolved, workdir, dataset)
-    with distributed.together(), bad_input():
-        distributed.require_shared(workdir / "config.json")
-    status = training.train(stop)
-    end(resolved, dataset, getattr(training, "record", training), overrides, status)
+        equal |= {"--workdir": str(workdir), "its checkpoints": kept, "its status": status}
+    if status:
+        print(f"{workdir} holds the result already: {status}")
+        return EXIT_CODES[status]
+    with contextlib.ExitStack() as held:
+        with distributed.together(), bad_input():
+            if processes.is_first():
+                held.enter_context(claimed(config, resolved, workdir, overrides))
+        try:
+            training = _trainer(resolved, dataset, workdir, branch)
+        except (MeshError, Damaged) as error:
+            raise BadInput(error) from error
+        begin(resolved, workdir, dataset)
+        with distributed.together(), bad_input():
+            distributed.require_shared(workdir / "config.json")
+        status = training.train(stop)
+        end(resolved, dataset, getattr(training, "record", training), overrides, status)
     return EXIT_CODES[status]
 
 
@@ -101,19 +105,36 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
 
 
 def opened(
-    config: ConfigDict, workdir: Path, dataset: Dataset, devices: int
+    config: ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    devices: int,
+    given: Collection[str] = (),
 ) -> tuple[ConfigDict, str, int]:
     """(the resolved config, its status if it has ended in `workdir`, the step until which it may
-    branch from its trunk). ValueError where it cannot be trained there."""
+    branch from its trunk). `given` holds the keys of the command line. ValueError where it cannot
+    be trained there."""
     from train.checkpoint import finished
 
     resolved = resolve(config, dataset, devices)
-    _check_same(resolved, read_json(workdir / "config.json"), workdir)
-    result = read_json(workdir / "result.json")
-    if result and result["status"] in ("done", "diverged"):
-        return resolved, result["status"], 0
+    folder.require_same(config, resolved, workdir, given)
+    if status := ended(workdir):
+        return resolved, status, 0
     fresh = resolved.checkpoint.trunk and not finished(workdir / "checkpoints")
     return resolved, "", trunk.branch_until(resolved) if fresh else 0
+
+
+@contextlib.contextmanager
+def claimed(
+    config: ConfigDict, resolved: ConfigDict, workdir: Path, given: Collection[str] = ()
+) -> Iterator[None]:
+    """Holds the folder of a trial that was `opened`. ValueError where another run holds it, or has
+    used it since."""
+    with folder.locked(workdir):
+        folder.require_same(config, resolved, workdir, given)
+        if ended(workdir):
+            raise ValueError(f"another run has just finished in workdir={workdir}; run this again")
+        yield
 
 
 def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
@@ -132,13 +153,3 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
     of_sweep = {"sweep": record.workdir.parent.name, "overrides": overrides, "status": status}
     result = summarise(about, resolved, dataset, record)
     write_json(record.workdir / "result.json", result | of_sweep)
-
-
-def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None:
-    """ValueError, naming the first key that differs, if the config there is another trial's."""
-    if there is None:
-        return
-    if differs := difference(identity(there), identity(resolved)):
-        raise ValueError(
-            f"workdir={workdir} holds another config's run: {differs}; choose another --workdir"
-        )

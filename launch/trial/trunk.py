@@ -1,4 +1,4 @@
-"""This file lets runs that differ in their length alone share their beginning: trunk and cooldowns.
+"""Trunks: runs that differ only in their length share their beginning.
 
 Under schedule.name=wsd the learning rate before the decay does not depend on the length of the run,
 and neither do batches and dropout, which are functions of (seed, step). A run may therefore start
@@ -14,9 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from launch.files import read_json
-from launch.trial.identity import identity
+from launch.trial.identity import trial_difference
 from train import duration
-from train.flatten import difference
 
 # Keys of an identity that say when the run ends, or only how it is looked at on the way.
 AFTER_THE_TRUNK = (
@@ -72,7 +71,7 @@ def branch_until(resolved: ConfigDict) -> int:
     about, there = f"checkpoint.trunk={str(folder)!r}", read_json(folder / "config.json")
     if there is None:
         raise ValueError(f"{about} holds no run (config.json); name the folder of one")
-    if differs := difference(stem(identity(there)), stem(identity(resolved))):
+    if differs := trial_difference(there, resolved, leave_out=AFTER_THE_TRUNK):
         raise ValueError(f"{about} is no trunk of this run: {differs}")
     until = min(branch_step(resolved), stable_steps(there))
     kept = [int(path.name) for path in finished(folder / "checkpoints")]

@@ -1,4 +1,4 @@
-"""Tests of checkpoints: what comes back, what is kept, and that no damage goes unnoticed."""
+"""Checkpoints: what comes back, what is kept, and that no damage goes unnoticed."""
 
 import errno
 import random
@@ -94,6 +94,68 @@ def test_an_unfinished_save_is_ignored_and_written_over(tmp_path, said):
     checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
     checkpoints.wait()
     assert checkpoints.restore(like())[1]["step"] == 20
+
+
+def leaked(folder) -> list:
+    """What runs that were killed while they saved have left."""
+    left = [folder / "30.orbax-checkpoint-tmp", folder / "5.orbax-checkpoint-tmp-7", folder / "7"]
+    for path in left:
+        (path / "params").mkdir(parents=True)
+        (path / "params" / "data").write_bytes(b"half")
+    (folder / "40").touch()
+    return [*left, folder / "40"]
+
+
+def test_what_killed_saves_left_is_removed_on_restore_and_after_a_save(tmp_path, said):
+    checkpoints = saved(tmp_path, said)
+    kept = [tmp_path / "10", tmp_path / "20", tmp_path / "30.damaged", tmp_path / "notes"]
+    for path in kept[2:]:
+        path.mkdir()
+    for act in (
+        lambda: checkpoints.restore(like()),
+        lambda: checkpoints.save(30, jax.tree.map(jax.numpy.asarray, state(30)), {}),
+    ):
+        left = leaked(tmp_path)
+        act()
+        checkpoints.wait()
+        assert not any(path.exists() for path in left)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept[1:], tmp_path / "30"])
+    assert any("removed unfinished checkpoints" in line and "30.orbax" in line for line in said)
+
+
+def test_a_damaged_checkpoint_that_is_set_aside_again_gets_another_name(tmp_path, said):
+    checkpoints = saved(tmp_path, said)
+    for name in ("20.damaged", "20.damaged1"):
+        checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
+        checkpoints.wait()
+        (tmp_path / "20" / "_METADATA").unlink()
+        assert checkpoints.restore(like())[1]["step"] == 10
+        assert (tmp_path / name).is_dir()
+
+
+def test_a_damaged_manifest_of_an_older_checkpoint_does_not_stop_training(tmp_path, said):
+    checkpoints = saved(tmp_path, said, keep_best=1)
+    (tmp_path / "10" / MANIFEST).write_text("[" * 100_000)
+    checkpoints.save(30, jax.tree.map(jax.numpy.asarray, state(30)), {"eval_loss": 1.0})
+    checkpoints.wait()
+    assert checkpoints.restore(like())[1]["step"] == 30
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "params", "d/more"])
+def test_a_stray_file_in_a_checkpoint_is_damage(tmp_path, said, name):
+    """Orbax reads a folder with a file `checkpoint` as one of an older format, and fails."""
+    checkpoints = saved(tmp_path, said)
+    (tmp_path / "20" / name).write_bytes(b"")
+    (tmp_path / "10" / ".DS_Store").write_bytes(b"")  # control: hidden files do no harm
+    assert checkpoints.restore(like())[1]["step"] == 10
+    assert f"{name} does not belong to it" in said[0]
+
+
+def test_a_renamed_checkpoint_is_damage(tmp_path, said):
+    checkpoints = saved(tmp_path, said)
+    (tmp_path / "20").rename(tmp_path / "30")
+    assert checkpoints.restore(like())[1]["step"] == 10
+    assert "it is the checkpoint of step 20" in said[0]
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, said, monkeypatch):

@@ -1,0 +1,110 @@
+"""What the folder of a trial holds before it trains: which trial, how it ended, and a lock."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from launch.errors import writing
+from launch.files import read_json
+from launch.trial import trunk
+from launch.trial.identity import trial_difference
+
+LOCK = "lock"
+# What the file system answers where it has no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def require_same(
+    config: ConfigDict, resolved: ConfigDict, workdir: Path, given: Collection[str] = ()
+) -> None:
+    """ValueError if config.json or a checkpoint in `workdir` belongs to another trial; it names the
+    key that the user set. `config` is `resolved` before it was resolved, `given` the keys of the
+    command line. Checkpoints that older versions wrote name no trial and pass."""
+    from train.checkpoint import (
+        finished,
+        saved_config,
+    )  # slow to import; a sweep's parent does without
+
+    file = workdir / "config.json"
+    known = {str(file): read_json(file)}
+    for path in finished(workdir / "checkpoints"):
+        known[str(path)] = saved_config(path)
+    for place, there in known.items():
+        if there is None:
+            continue
+        try:
+            differs = trial_difference(there, resolved, config, given)
+            longer = differs and not trial_difference(
+                there, resolved, config, given, trunk.AFTER_THE_TRUNK
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{place} describes no trial ({error}); delete it and run again"
+            ) from None
+        if differs:
+            remedy = "choose another --workdir"
+            if longer and differs.startswith("config.train.duration "):
+                remedy += _to_extend(resolved, workdir)
+            where = "" if place == str(file) else f" ({place})"
+            raise ValueError(
+                f"workdir={workdir} holds another config's run{where}: {differs}; {remedy}"
+            )
+
+
+def _to_extend(resolved: ConfigDict, workdir: Path) -> str:
+    """How to train a finished run for longer, to follow "choose another --workdir"."""
+    branch = resolved.copy_and_resolve_references()
+    branch.checkpoint.trunk = str(workdir)
+    try:
+        trunk.check_schedule(branch)
+        trunk.branch_until(branch)
+    except ValueError:
+        return (
+            f" and add --config.train.init_from={workdir} to train on from its parameters with a "
+            "fresh optimizer and schedule"
+        )
+    return (
+        f" and add --config.checkpoint.trunk={workdir} to branch from its checkpoint before the "
+        "decay, which gives the same numbers as training from step 0"
+    )
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a trial's folder, which is created if needed. Files that a killed run left
+    half-written are removed.
+
+    ValueError if another process holds it; BadInput if the folder cannot be written. A file system
+    without locks passes.
+    """
+    with writing("workdir", workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / LOCK, "a+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read(200).strip() or "another process"
+            raise ValueError(
+                f"workdir={workdir} is in use by {owner}; wait until that run ends, or choose "
+                "another --workdir"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        with writing("workdir", workdir):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        for left in workdir.glob("*.tmp"):
+            if re.search(r"\.\d+\.tmp$", left.name):  # of data.atomic
+                left.unlink(missing_ok=True)
+        yield
