@@ -103,7 +103,11 @@ def further(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
     """The columns that a law names beyond the standard ones, and the standard error of its response
     where the run has it: from result.json, its metrics or its hyperparameters.
     """
-    places = [result, result.get("metrics") or {}, result.get("hyperparameters") or {}]
+    metrics = {}
+    for name, measured in (result.get("metrics") or {}).items():
+        whole = measured if isinstance(measured, Mapping) else {"value": measured}
+        metrics |= {name: whole.get("value"), f"{name}_se": whole.get("se")}
+    places = [result, metrics, result.get("hyperparameters") or {}]
     found = {}
     for name in (*law.columns, f"{law.response}_se"):
         if name in STANDARD:

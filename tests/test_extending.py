@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from launch.trial.resolve import prepare, resolve, resolve_sizes
 from launch.verbs import fit, sweep
 from model.families import FAMILIES
 from scaling.laws import LAWS
+from scaling.runs import read_runs
 from tests.test_imports import wrong
 from train.ahead_of_time.compiled import abstract_chunk
 from train.checkpoint import restore_params
@@ -271,6 +273,13 @@ def test_the_optimiser_trains(tmp_path, trained):
     assert values[0] > values[-1] + 0.5
     assert result(tmp_path / "belief")["hyperparameters"]["optimizer"] == "adabelief"
     assert values[-1] != losses(trained)[-1]
+
+
+def test_a_law_of_its_own_metric_reads_its_runs(trained):
+    law = replace(LAWS["params_only_without_floor"], response="accuracy", better="up")
+    points, accuracy = read_runs(trained, law), result(trained)["metrics"]["accuracy"]
+    assert points.other["accuracy"].tolist() == [accuracy["value"]]
+    assert points.other["accuracy_se"].tolist() == [accuracy["se"]]
 
 
 def test_the_runner_runs_a_sweep(tmp_path, capsys, monkeypatch):
