@@ -95,7 +95,7 @@ def test_law_json_the_terminal_and_the_page_say_fixed(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert re.search(r"alpha +0\.35 fixed", shown) and not re.search(r"beta .*fixed", shown)
     page = (tmp_path / "r" / "index.html").read_text()
-    assert "<i>alpha</i> = 0.35<small> fixed</small>" in page and "E = 0.9 was fixed." in page
+    assert "<i>α</i> = 0.35<small> fixed</small>" in page and "E = 0.9 was fixed." in page
     law_of_file = read_law(out)
     assert law_of_file.dof == law["parametric"]["n"] - 2
     assert plan(law_of_file, ("flops", 1e14))["optimum"]["params"]["value"] > 0
