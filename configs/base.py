@@ -233,6 +233,9 @@ def log() -> dict:
         peak_flops=Key(
             0.0, least=0
         ),  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
+        # Seconds without a finished chunk of steps, compilation included, after which a run prints
+        # its stacks and ends with 42; 0: never.
+        stall_timeout=Key(1800.0, least=0),
     )
 
 

@@ -3,9 +3,10 @@
 import difflib
 import importlib
 import os
+import signal
 import sys
 
-from launch.errors import BAD_INPUT, BUG, BadInput, disk_full
+from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full
 
 # verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
 VERBS = {
@@ -51,6 +52,9 @@ def main(argv: list[str]) -> int:
     except BadInput as error:
         print(f"isoflop {verb}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"isoflop {verb}: interrupted; run it again", file=sys.stderr)
+        return PREEMPTED
     except OSError as error:
         if not disk_full(error):
             raise
@@ -61,8 +65,16 @@ def main(argv: list[str]) -> int:
         return BAD_INPUT
 
 
+def _end_at_once(number: int, frame: object) -> None:
+    os.write(2, b"isoflop: ended by SIGTERM; run it again\n")
+    os._exit(PREEMPTED)
+
+
 def entry() -> None:
     """The console command `isoflop`."""
+    # Before the slow imports: they take seconds, and until a verb handles signals there is nothing
+    # to save.
+    signal.signal(signal.SIGTERM, _end_at_once)
     try:
         sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:  # as in `isoflop … | head`: the reader is gone

@@ -22,7 +22,7 @@ from train.progress import Progress
 from train.record import Record
 from train.rules import path_name
 from train.step import StepConfig, TrainState, init_state, rolled_out, train_chunk
-from train.watch import Stop
+from train.watch import Stop, Watchdog
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ class Run:
         record = self.record
         if stop.requested:
             return "preempted"  # before the first step: there is nothing new to save
-        with record, sharding.activation_rules(self.mesh):
+        watchdog = Watchdog(self.config.log.stall_timeout, self.config.name, record.step)
+        with record, sharding.activation_rules(self.mesh), watchdog:
             bar = contextlib.nullcontext()
             if processes.is_first():
                 bar = Progress(self.config.name, record.events.total)
@@ -164,6 +165,7 @@ class Run:
                     compiled = compiled or self._compile(batches)
                     self._advance(compiled, batches, count)
                     record.after_chunk(self._current, self._evaluation)
+                    watchdog.progress(record.step)
                     if progress:
                         progress.update(record.step, record.row)
                     asked = stop.after(chunk)  # agreed by all processes, whatever their status

@@ -1,7 +1,9 @@
-"""This file shows how far training is: a bar on a terminal, a line now and then elsewhere."""
+"""How far training is: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -9,12 +11,14 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """A context that shows the step and the newest row of metrics."""
+    """A context that shows the step, the time left and the newest row of metrics."""
 
     SECONDS_BETWEEN_LINES = 10
 
     def __init__(self, name: str, total: int):
         self.name, self.total, self._last = name, total, time.monotonic()
+        self._first: tuple[int, float] | None = None  # step and time of the first update
+        self._shown: dict[str, Any] = {}
         console = Console(stderr=True)
         self._bar = None
         if console.is_terminal:
@@ -32,22 +36,39 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
-    def update(self, step: int, row: dict) -> None:
+    def update(self, step: int, row: Mapping[str, Any]) -> None:
+        """Shows `step` and `row`, the newest value of every column. A line shows only the values
+        that are new since the line before it."""
+        now = time.monotonic()
+        self._first = self._first or (step, now)
         if self._bar:
             self._bar.update(self._task, completed=step, text=describe(row))
-        elif time.monotonic() - self._last > self.SECONDS_BETWEEN_LINES or step == self.total:
-            self._last = time.monotonic()
-            print(f"{self.name}: step {step}/{self.total} {describe(row)}", file=sys.stderr)
+        elif now - self._last > self.SECONDS_BETWEEN_LINES or step == self.total:
+            self._last = now
+            new = {key: value for key, value in row.items() if self._shown.get(key) != value}
+            self._shown = dict(row)
+            parts = [f"step {step}/{self.total}", self._left(step, now), describe(new)]
+            print(f"{self.name}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+
+    def _left(self, step: int, now: float) -> str:
+        """The time left, from the rate since the first update; "" while there is no rate."""
+        first, begun = self._first
+        if step in (first, self.total):
+            return ""
+        minutes, seconds = divmod(round((self.total - step) * (now - begun) / (step - first)), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left"
 
 
-def describe(row: dict) -> str:
-    """The newest numbers in a few words."""
+def describe(row: Mapping[str, Any]) -> str:
+    """The numbers of a row in a few words."""
     parts = [f"loss {row['loss']:.4f}"] if "loss" in row else []
     if "eval_loss" in row:
         bits = f" ({row['bits_per_byte']:.4f} bits/byte)" if "bits_per_byte" in row else ""
         parts.append(f"eval {row['eval_loss']:.4f}{bits}")
     if "tokens_per_second" in row:
         parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    if "model_flops_per_second" in row:
         parts.append(f"{row['model_flops_per_second'] / 1e9:,.1f} GFLOP/s")
     if row.get("mfu"):
         parts.append(f"MFU {row['mfu']:.1%}")

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from data.kinds import Dataset
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
-from launch.files import ended, write_json
-from launch.trial import distributed, folder, trunk
+from launch.files import ended, read_json, write_json
+from launch.trial import distributed, fingerprint, folder, messages, trunk
 from launch.trial.identity import own_id
 from launch.trial.resolve import chunk_steps, describe, prepare, resolve
 from launch.trial.result import summarise
@@ -72,12 +72,14 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
         equal |= distributed.shared_keys(json.loads(resolved.to_json()))
         equal |= {"--workdir": str(workdir), "its checkpoints": kept, "its status": status}
     if status:
-        print(f"{workdir} holds the result already: {status}")
+        result = read_json(workdir / "result.json")
+        _say([fingerprint.warning(workdir, True), *messages.again(resolved, workdir, result)])
         return EXIT_CODES[status]
     with contextlib.ExitStack() as held:
         with distributed.together(), bad_input():
             if processes.is_first():
                 held.enter_context(claimed(config, resolved, workdir, overrides))
+        _say([fingerprint.warning(workdir, False), *messages.header(resolved, dataset, workdir)])
         try:
             training = _trainer(resolved, dataset, workdir, branch)
         except (MeshError, Damaged) as error:
@@ -87,7 +89,34 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
             distributed.require_shared(workdir / "config.json")
         status = training.train(stop)
         end(resolved, dataset, getattr(training, "record", training), overrides, status)
+        if status == "preempted":
+            _say(messages.stopped(resolved, workdir))
+        elif processes.is_first():
+            _say(messages.summary(resolved, workdir, read_json(workdir / "result.json")))
     return EXIT_CODES[status]
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Prints the lines that are not empty, in the first process."""
+    if processes.is_first():
+        print("\n".join(filter(None, lines)), flush=True)
+
+
+def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any]) -> int:
+    """Prints what `run` would train, or what is there already, and writes nothing but token shards;
+    the exit code. Refuses what `run` refuses."""
+    import jax
+
+    workdir = Path(workdir)
+    with bad_input():
+        dataset = prepare(config)
+        resolved, status, _ = opened(config, workdir, dataset, jax.device_count(), overrides)
+        dataset = dataset.for_run(resolved)
+    if status:
+        _say(messages.again(resolved, workdir, read_json(workdir / "result.json")))
+    else:
+        _say(messages.header(resolved, dataset, workdir))
+    return DONE
 
 
 def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int) -> Any:
@@ -141,7 +170,8 @@ def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
     """Writes what a run is, before it trains."""
     if not processes.is_first():
         return
-    write_json(workdir / "config.json", json.loads(resolved.to_json()))
+    code = fingerprint.record(workdir)
+    write_json(workdir / "config.json", json.loads(resolved.to_json()) | {"code": code})
     dataset.save(workdir)
 
 
@@ -150,6 +180,8 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
     if status == "preempted" or not processes.is_first():
         return
     about = describe(resolved, dataset) | {"id": own_id(resolved, record.workdir)}
+    code = fingerprint.record(record.workdir)
+    about |= {"code": {key: code[key] for key in ("fingerprint", "earlier")}}
     of_sweep = {"sweep": record.workdir.parent.name, "overrides": overrides, "status": status}
     result = summarise(about, resolved, dataset, record)
     write_json(record.workdir / "result.json", result | of_sweep)

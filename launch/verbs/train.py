@@ -2,6 +2,10 @@
 
 isoflop train --config=configs/pretrain.py:tiny --workdir=runs/tiny
 isoflop train --config=configs/pretrain.py:tiny --workdir=runs/wide --config.model.d_model=256
+isoflop train --config=configs/pretrain.py:tiny --workdir=runs/tiny --dry_run
+
+Before it trains it prints the model's size, the tokens, FLOPs and an estimated time; --dry_run
+prints only that. Ctrl-C saves a checkpoint; the same command goes on from there.
 
 On several hosts, run the same command on each: TPU pods and SLURM are detected; elsewhere add
 --coordinator=HOST:PORT --processes=N --process=I (docs/scaling-up.md).
@@ -22,6 +26,7 @@ def make_flags() -> absl_flags.FlagValues:
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     text("config", None, "the config: FILE.py, FILE.py:ARG or FILE.json", values)
     text("workdir", None, "folder of the run; a run in it resumes", values)
+    absl_flags.DEFINE_boolean("dry_run", False, "print what would be trained, and stop", values)
     text("coordinator", None, "HOST:PORT where process 0 listens, for several", values)
     several = "processes that train together; 1: this one alone"
     whole("processes", None, several, lower_bound=1, flag_values=values)
@@ -32,12 +37,18 @@ def make_flags() -> absl_flags.FlagValues:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code 0: done; 2: bad input; 42: stopped by a signal, run it again; 43: diverged."""
+    """Exit code 0: done; 2: bad input; 42: stopped by a signal or stalled, run it again; 43:
+    diverged."""
     values = make_flags()
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
         config = flags.load_config(values.config, overrides)
         cluster = distributed.find(values.coordinator, values.processes, values.process)
+
+    if values.dry_run:
+        from launch.trial import run as trial  # slow to import
+
+        return trial.dry_run(config, values.workdir, overrides)
 
     def train() -> int:
         from launch.trial import (

@@ -30,7 +30,7 @@ from train.progress import Progress
 from train.record import Record
 from train.stacked import stackable
 from train.step import StepConfig, TrainState, eval_sums, train_chunk
-from train.watch import Stop
+from train.watch import Stop, Watchdog
 
 AXIS = "trial"
 MEMORY_SHARE = 0.9  # of a device's memory, that a program may need: batches wait there too
@@ -111,7 +111,9 @@ class Population:
 
     def train(self, stop: Stop) -> list[str]:
         """Trains all to their ends; the status of each, as `Run.train` has it."""
-        with contextlib.ExitStack() as files:
+        timeout, first = self.configs[0].log.stall_timeout, self.records[0].step
+        self.watchdog = Watchdog(timeout, f"{len(self.records)} trials", first)
+        with contextlib.ExitStack() as files, self.watchdog:
             if not stop.requested:
                 for record in self.records:
                     files.enter_context(record)
@@ -181,6 +183,7 @@ class Population:
                         self.records[i].took({k: v[lane] for k, v in metrics.items()}, seconds)
                         self._events(i, lane, now, stopping)
                 progress.update(self.records[left[0]].step, self.records[left[0]].row)
+                self.watchdog.progress(self.records[left[0]].step)
                 left = self._left(trials)
                 if stopping:
                     break

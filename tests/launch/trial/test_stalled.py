@@ -1,0 +1,97 @@
+"""Runs that are asked to end before they begin, and runs that hang."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import spawn
+from tests.launch.trial.test_folder import TINY
+from train.watch import Watchdog
+
+# `isoflop train` whose data of step 8 never comes. The first argument is the process that hangs.
+HANGS = """
+import sys, time
+from train import loop
+from train.parallel import processes
+read, who = loop.read_steps, sys.argv.pop(1)
+def hang(config, dataset, step, *rest):
+    if step >= 8 and str(processes.index()) == who:
+        time.sleep(1000)
+    return read(config, dataset, step, *rest)
+loop.read_steps = hang
+from launch.__main__ import entry
+entry()
+"""
+
+
+def hanging(home: Path, name: str, who: int, *flags: str, patience: int = 4) -> subprocess.Popen:
+    keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | TINY
+    keys |= {"log.stall_timeout": patience, "train.chunk": 4, "checkpoint.every": "4 steps"}
+    keys |= {"train.duration": "64 steps"}
+    given = [f"--config.{key}={value}" for key, value in keys.items()]
+    command = [sys.executable, "-c", HANGS, str(who), "train", "--config=configs/base.py"]
+    caching = {"JAX_COMPILATION_CACHE_DIR": str(home / "compiled"), "PYTHONPATH": str(spawn.ROOT)}
+    caching |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return subprocess.Popen(
+        [*command, f"--workdir={home}/{name}", *flags, *given],
+        cwd=spawn.ROOT, env=os.environ | caching, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def test_a_read_that_hangs_ends_the_run_with_its_stacks(text_folder):
+    # Compiles in the first run, so that compiling is no stall in the second.
+    keys = TINY | {"train.duration": "4 steps", "train.chunk": 4, "log.stall_timeout": 0}
+    assert spawn.train(text_folder, "compiles", keys).wait(300) == 0
+    process = hanging(text_folder, "hangs", 0)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 42, output
+    assert "trial made no progress for 4 s after step 8 (log.stall_timeout)" in output
+    assert " in hang\n" in output and "run it again" in output
+    assert (text_folder / "hangs/checkpoints/4/manifest.json").exists()
+    assert not (text_folder / "hangs/result.json").exists()
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_hangs_and_both_end(text_folder):
+    from tests.launch.trial.test_distributed import free_port
+
+    where = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"
+    both = [hanging(text_folder, "two", 1, *where, f"--process={i}", patience=20) for i in range(2)]
+    outputs = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [42, 42], outputs
+    assert any("made no progress for 20 s after step 8" in output for output in outputs), outputs
+
+
+def test_a_run_that_makes_progress_is_left_alone():
+    with Watchdog(0.2, "quick", 0) as watchdog:
+        for step in range(20):
+            time.sleep(0.02)
+            watchdog.progress(step)
+    with Watchdog(0, "patient", 0):
+        time.sleep(0.3)
+
+
+def catches(process: subprocess.Popen, number: int) -> bool:
+    """Whether a process handles a signal."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_modules_are_imported_is_42(text_folder, number):
+    process = spawn.train(text_folder, "early", TINY)
+    while not catches(process, signal.SIGTERM):
+        time.sleep(0.001)
+    assert "jaxlib" not in Path(f"/proc/{process.pid}/maps").read_text()  # not imported yet
+    process.send_signal(number)
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode == 42 and "run it again" in output, output
+    assert "Traceback" not in output and not (text_folder / "early").exists()
