@@ -10,11 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
 from model.transformer import family as decoder
-
-CONVENTIONS = ("6nd", "kaplan", "chinchilla", "palm")
-"""Ways to count training FLOPs; `flops` of every family gives each of them."""
 
 
 class Family(Protocol):

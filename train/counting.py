@@ -86,17 +86,15 @@ def evaluate(
 ) -> Evaluation:
     """The metrics on the windows of `dataset.examples`. The first tokens of a window have the
     tokens before it as their context, which a trained model does not see."""
-    inside = 1 + np.arange(dataset.length)
-    nats, targets = [], []
+    nats = []
     texts, windows = dataset.texts("validation"), dataset.windows("validation")
     for text, starts in zip(texts, windows, strict=True):
-        place_ET = starts[:, None] + inside
-        nats.append(family.nats(model, text)[place_ET])
-        targets.append(text[place_ET])
-    nats_ET, targets_ET = np.concatenate(nats), np.concatenate(targets)
-    rows = {
-        "nats": nats_ET.sum(1),
-        "weights": np.full(len(nats_ET), dataset.length),
-        "bytes": dataset.store.token_bytes[targets_ET].sum(1),
-    }
+        inside = 1 + np.arange(dataset.length)
+        nats.append(family.nats(model, text)[starts[:, None] + inside])
+    nats_E = np.concatenate(nats).sum(1)
+    examples = list(dataset.examples("validation"))
+    weights_E = np.concatenate([batch["weights"].sum(-1) for batch in examples])[: len(nats_E)]
+    rows = {"nats": nats_E, "weights": weights_E}
+    if all("bytes" in batch for batch in examples):
+        rows["bytes"] = np.concatenate([batch["bytes"] for batch in examples])[: len(nats_E)]
     return measure(metrics, rows)

@@ -17,7 +17,11 @@ Batch = dict[str, np.ndarray]
 
 
 class Dataset(Protocol):
-    """Prepared data. Batches are a pure function of (hash, seed, step, row)."""
+    """Prepared data. Batches are a pure function of (hash, seed, step, row).
+
+    Data of tokens also has `vocab_size`. Counted models read whole texts: `texts(split)`, an array
+    of tokens for each component; `windows(split)`, where the sequences of `examples` begin in them;
+    `n_tokens(split)`; and `length`, the tokens of a sequence."""
 
     hash: str  # of content alone: no path, name or date
 
@@ -45,7 +49,8 @@ class Dataset(Protocol):
 
 
 class Kind(Protocol):
-    """The interface of a module in KINDS. `config` is a resolved config."""
+    """The interface of a module in KINDS. `config` is a resolved config, whose section `data` has
+    the keys `kind` and `hash`."""
 
     FIELDS: tuple[str, ...]  # of every training batch
 

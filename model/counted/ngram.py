@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from model.conventions import CONVENTIONS
+
 INPUTS = ("tokens",)
 
 
@@ -43,7 +45,7 @@ def derive(keys: Mapping[str, Any]) -> Config:
 def flops(cfg: Config) -> dict[str, float]:
     """One addition for each order per token, by every convention; sorting and smoothing are left
     out."""
-    return dict.fromkeys(("6nd", "kaplan", "chinchilla", "palm"), float(cfg.order))
+    return dict.fromkeys(CONVENTIONS, float(cfg.order))
 
 
 def fit(cfg: Config, texts: Sequence[np.ndarray]) -> "NGram":
