@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from model.conventions import CONVENTIONS
+from model.keys import check, key
 
 INPUTS = ("tokens",)
 
@@ -27,14 +28,10 @@ INPUTS = ("tokens",)
 class Config:
     """The keys of the family. Raises ValueError, naming the key, its value and what is valid."""
 
-    vocab_size: int = 0  # tokens; 0: the tokenizer's
-    context_length: int = 128  # tokens of one scored sequence; contexts may begin before it
-    order: int = 5  # tokens of the longest n-gram
-
-    def __post_init__(self):
-        for key in ("vocab_size", "context_length", "order"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"model.{key}={getattr(self, key)} must be at least 1")
+    vocab_size: int = key(0, least=1)  # tokens; 0: the tokenizer's
+    context_length: int = key(128, least=1)  # tokens of one scored sequence
+    order: int = key(5, least=1)  # tokens of the longest n-gram
+    __post_init__ = check
 
 
 def derive(keys: Mapping[str, Any]) -> Config:
