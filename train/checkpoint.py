@@ -64,7 +64,8 @@ class Checkpoints:
         """
         self.wait()
         path = self.folder / str(step)
-        if processes.from_first("there", lambda: self._make_room(path)):
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
+        if processes.from_first("there", lambda: self._make_room(path, size)):
             return
         try:
             self._writer.save(path, args=ocp.args.StandardSave(state))
@@ -109,12 +110,15 @@ class Checkpoints:
         """Folders of the finished checkpoints, the newest first."""
         return finished(self.folder)
 
-    def _make_room(self, path: Path) -> bool:
-        """Whether this step is there already; if not, nothing is in its place from now on."""
+    def _make_room(self, path: Path, size: int) -> bool:
+        """Whether this step is saved already; if not, its folder is removed and there is room for
+        `size` bytes. OSError if the disk is too full: Orbax would only notice while it writes."""
         if (path / MANIFEST).exists():
             return True
         shutil.rmtree(path, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.folder).free < size:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return False
 
     def _finish(self, path: Path, meta: dict) -> None:

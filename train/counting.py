@@ -26,8 +26,8 @@ MODEL = "model.npz"
 class Count:
     """One counted trial in a folder, with the parts of `loop.Run` that its caller reads.
 
-    checkpoints/1/model.npz holds the model. A trial that is killed starts over or, once the model
-    is whole, goes on with its evaluation.
+    checkpoints/1/model.npz holds the model. A trial that is killed starts over; if the model is
+    saved already, it goes on with the evaluation.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Count:
         self.params: dict[str, int] = {}
 
     def train(self, stop: Stop) -> str:
-        """Counts, scores and saves: 'done', or 'preempted' where it was asked to stop before."""
+        """Counts, scores and saves: 'done', or 'preempted' if it was asked to stop before."""
         if stop.requested:
             return "preempted"
         begun = time.perf_counter()

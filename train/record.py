@@ -1,7 +1,7 @@
 """The record of one trial as it trains: its progress, rows, checkpoints and evidence.
 
-Its trainer, `train/loop.py` for one trial or `train/stacked/population.py` for many, reports each
-chunk here; what is due at that step is written here, so the files are the same.
+The trainer, `train/loop.py` for one trial or `train/stacked/population.py` for many, reports each
+chunk here. This module writes what is due at that step, so both write the same files.
 """
 
 import json
@@ -64,9 +64,9 @@ def events(config: Any) -> Events:
 
 
 class Record:
-    """One trial in its folder: where it is, and what it has written. A context manager: inside it
-    rows can be written. Of several processes that train the trial, the first writes, and all keep
-    the checkpoints together."""
+    """One trial in its folder: the step it is at, and what it has written. A context manager; rows
+    can be written inside it. If several processes train the trial, process 0 writes the files and
+    all write checkpoints together."""
 
     def __init__(
         self,

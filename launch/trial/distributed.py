@@ -1,11 +1,11 @@
-"""This file makes several processes one run: found, joined, held to the same input, and ended.
+"""Runs of several processes: finds and joins them, checks that their input is equal, ends them.
 
-Who takes part is said by flags, by SLURM or by a TPU (`find`). Only `isoflop train` comes here: the
-workers of a sweep stay runs of one process.
+Flags, SLURM or a TPU say which processes take part (`find`). Only `isoflop train` uses this; the
+workers of a sweep are runs of one process.
 
-Each process of a run lives in a child of the command. When a peer dies, jax's coordination service
-ends its process by SIGABRT, which Python cannot catch; the parent is there to say so in one line,
-with the exit code that means "run me again".
+Each process of a run is a child of the command. When another process dies, jax's coordination
+service ends the child by SIGABRT, which Python cannot catch. The parent then prints one line and
+returns the exit code that means "run it again".
 """
 
 import contextlib
@@ -59,9 +59,9 @@ class Cluster:
 def find(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Cluster | None:
-    """The cluster that the flags name, or else SLURM or a TPU; None for a run of one process.
+    """The cluster that the flags name, or that of SLURM or a TPU; None for a single process.
 
-    ValueError for flags of which some are missing or do not fit together.
+    ValueError if some of the flags are missing or they contradict each other.
     """
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     if processes == 1:
@@ -111,9 +111,9 @@ def _tpu_is_here() -> bool:
 
 
 def run(cluster: Cluster, work: Callable[[], int], wait: int) -> int:
-    """The exit code of `work()`, called when all processes have met; `wait` seconds for that.
+    """The exit code of `work()`, called once all processes have met, within `wait` seconds.
 
-    2, and one line, where they do not meet; 42, and one line, where another is lost on the way.
+    Prints one line and returns 2 if they do not meet, and 42 if another process is lost later.
     """
     with tempfile.TemporaryFile("w+") as notes:
         notes.write("not met")
@@ -201,7 +201,7 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
 
 
 def _refused(cluster: Cluster) -> int:
-    """2, and one line in every process, where they cannot make one mesh; else 0."""
+    """Prints one line in every process and returns 2 if they cannot form one mesh; otherwise 0."""
     try:
         _require_one_mesh(cluster)
     except BadInput as error:
@@ -237,9 +237,9 @@ def _require_equal(name: str, values: Any) -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[dict[str, Any]]:
-    """Bad input of one process is bad input of all: each leaves with the same BadInput.
+    """Bad input of one process is bad input of all: each raises the same BadInput.
 
-    Yields a dict for what must be equal in all. None may go on before all have come.
+    Yields a dict for the values that must be equal in all. No process goes on before all are here.
     """
     from train.parallel import processes
 
@@ -267,15 +267,15 @@ def together() -> Iterator[dict[str, Any]]:
 
 
 def shared_keys(resolved: dict[str, Any]) -> dict[str, Any]:
-    """The keys of a resolved config that must be equal in all processes: all but where each finds
-    its text."""
+    """The keys of a resolved config that must be equal in all processes: all but the paths of
+    text."""
     apart = ("config.data.corpora", "config.data.cache")
     found = {f"config.{key}": value for key, value in flatten(resolved).items()}
     return {key: value for key, value in found.items() if key not in apart}
 
 
 def require_shared(file: Path) -> None:
-    """ValueError where another process wrote `file` and this one cannot see it."""
+    """ValueError if this process does not see `file`, which process 0 wrote."""
     latest = time.monotonic() + VISIBLE
     while not file.exists():
         if time.monotonic() > latest:
@@ -286,7 +286,7 @@ def require_shared(file: Path) -> None:
 
 
 def _part() -> None:
-    """Leaves together, so that nobody takes the first one's end for a loss."""
+    """Ends all processes together, so that none takes the end of another for a loss."""
     import jax
 
     from train.parallel import processes
@@ -296,7 +296,7 @@ def _part() -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends at once: Python's own end would wait for peers that may be gone."""
+    """Ends at once: a normal exit would wait for processes that may be gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

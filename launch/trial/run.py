@@ -5,6 +5,7 @@ result.json. A trial whose result says "done" is not run again; any other trial 
 """
 
 import contextlib
+import errno
 import functools
 import json
 import sys
@@ -46,6 +47,11 @@ def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
     except BadInput as error:
         print(f"isoflop: {error}", file=sys.stderr)
     except OSError as error:
+        if error.errno == errno.EROFS:
+            print(
+                f"isoflop: {workdir} cannot be written any more ({error.strerror})", file=sys.stderr
+            )
+            return BAD_INPUT
         if not disk_full(error):
             raise
         print(

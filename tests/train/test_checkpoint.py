@@ -173,6 +173,22 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, said, monkeypatch
     shutil.rmtree(tmp_path)
 
 
+def test_too_little_space_is_noticed_before_anything_is_written(tmp_path, said, monkeypatch):
+    """Orbax and tensorstore would print a traceback for each array."""
+    checkpoints = saved(tmp_path, said, steps=(10,))
+    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state(20)))
+    for free, fits in ((size - 1, False), (size, True)):
+        usage = shutil._ntuple_diskusage(10**9, 10**9 - free, free)
+        monkeypatch.setattr("train.checkpoint.shutil.disk_usage", lambda folder, u=usage: u)
+        if fits:
+            checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
+            checkpoints.wait()
+        else:
+            with pytest.raises(OSError, match="No space left"):
+                checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
+        assert (tmp_path / "20").exists() == fits
+
+
 def test_a_save_is_not_disturbed_by_donation(tmp_path, said):
     checkpoints = Checkpoints(tmp_path, 1, 0, said.append)
     double = jax.jit(lambda x: jax.tree.map(lambda y: 2 * y, x), donate_argnums=0)

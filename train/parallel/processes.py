@@ -1,7 +1,7 @@
-"""This file lets the processes that train one model agree: values exchanged, waits that end.
+"""Exchanges values between the processes that train one model, with waits that end.
 
-Where there is one process, everything here returns at once. Values travel through the coordination
-service of `jax.distributed`, not through the devices: a thread may exchange while a step runs.
+With one process everything here returns at once. Values travel through the coordination service of
+`jax.distributed`, not through the devices, so a thread may exchange while a step runs.
 """
 
 import collections
@@ -14,7 +14,7 @@ import numpy as np
 from jax._src import distributed  # its client has no public name
 from jax.sharding import NamedSharding
 
-PATIENCE = 600  # seconds that a process waits for another that lives, before it gives up
+PATIENCE = 600  # seconds that a process waits for another one that is alive
 
 _turns = collections.Counter()
 
@@ -34,10 +34,10 @@ def is_first() -> bool:
 
 
 def exchange(topic: str, value: Any, patience: float = PATIENCE) -> list:
-    """The JSON values of all processes, by process, in each of them; nobody leaves before all came.
+    """The JSON values of all processes, ordered by process; returns in each once all have called.
 
-    All must exchange on a topic equally often; topics do not wait for each other. TimeoutError
-    after `patience` seconds.
+    All processes must call it equally often for a topic. Topics do not wait for each other.
+    TimeoutError after `patience` seconds.
     """
     if count() == 1:
         return [value]
@@ -52,14 +52,24 @@ def exchange(topic: str, value: Any, patience: float = PATIENCE) -> list:
             raise
         raise TimeoutError(f"waited {patience} s for the other processes ({topic})") from error
     said = {int(key.rpartition("/")[2]): v for key, v in client.key_value_dir_get(f"{folder}/")}
-    if before[-2:] != "/0":  # all have read it, else they would not be here
+    if before[-2:] != "/0":  # all have read it, because all are here
         client.key_value_delete(f"{before}/{index()}")
     return [json.loads(said[process]) for process in sorted(said)]
 
 
 def from_first(topic: str, make: Callable[[], Any]) -> Any:
-    """What `make()` returned in the first process, the only one that calls it."""
-    return exchange(topic, make() if is_first() else None)[0]
+    """What `make()` returned in process 0, the only one that calls it. All raise its OSError."""
+    value, error = None, None
+    try:
+        value = make() if is_first() else None
+    except OSError as raised:
+        if count() == 1:
+            raise
+        error = [raised.errno, raised.strerror, str(raised.filename)]
+    error, value = exchange(topic, [error, value])[0]
+    if error:
+        raise OSError(*error)
+    return value
 
 
 def share(items: list) -> list:

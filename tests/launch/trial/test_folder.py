@@ -16,6 +16,7 @@ import pytest
 from launch import __main__ as command_line
 from launch.files import read_json
 from launch.trial import folder
+from launch.trial import run as trial
 from tests import spawn
 from train import checkpoint, metrics
 
@@ -273,6 +274,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(home, tmp_path, capsys):
         subprocess.run(["umount", str(place)], check=True)
     (tmp_path / "file").touch()
     assert "Not a directory" in refused(capsys, train(home, tmp_path / "file"))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_fails_while_training_is_one_line(tmp_path, capsys, number):
+    def act(stop):
+        raise OSError(number, os.strerror(number), str(tmp_path))
+
+    assert str(tmp_path) in refused(capsys, trial.guarded(act, tmp_path))
+    with pytest.raises(OSError, match="Bad address"):  # control: a bug keeps its traceback
+        number = errno.EFAULT
+        trial.guarded(act, tmp_path)
 
 
 def test_slow_imports_are_not_needed_to_plan():
