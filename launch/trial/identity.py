@@ -14,7 +14,7 @@ from typing import Any
 from configs import base
 from model import families
 from train import objectives
-from train.flatten import difference, flatten
+from train.flatten import flatten
 
 RULE = 2
 # Keys that cannot change a trial's numbers: whole sections or single keys. The text counts through
@@ -76,14 +76,6 @@ def former_ids(resolved: Any) -> list[str]:
     hashed = {key: found[key] for key in RULE_1}
     hashed |= {k: found[k] for k in RULE_1_SWITCHES if k in found and found[k] != usual[k]}
     return [_named(resolved, hashed)]
-
-
-def changed(there: Any, here: Any, ignored: tuple[str, ...] = ()) -> str:
-    """The first dotted key in which the identities of two resolved configs differ, with both
-    values, defaults included; '' if none does."""
-    keys = {*identity(there), *identity(here)}.difference(ignored)
-    values = (defaults(config) | relevant(config) for config in (there, here))
-    return difference(*({k: v for k, v in of.items() if k in keys} for of in values))
 
 
 def own_id(resolved: Any, folder: Path) -> str:

@@ -17,10 +17,11 @@ from data.kinds import Dataset
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
 from launch.files import read_json, write_json
 from launch.trial import distributed, trunk
-from launch.trial.identity import changed, own_id
+from launch.trial.identity import identity, own_id
 from launch.trial.resolve import chunk_steps, describe, prepare, resolve
 from launch.trial.result import summarise
 from model import families
+from train.flatten import difference
 from train.parallel import processes
 from train.watch import Stop, stop_signals
 
@@ -137,7 +138,7 @@ def _check_same(resolved: ConfigDict, there: dict | None, workdir: Path) -> None
     """ValueError, naming the first key that differs, if the config there is another trial's."""
     if there is None:
         return
-    if differs := changed(there, resolved):
+    if differs := difference(identity(there), identity(resolved)):
         raise ValueError(
             f"workdir={workdir} holds another config's run: {differs}; choose another --workdir"
         )

@@ -14,8 +14,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from launch.files import read_json
-from launch.trial.identity import changed
+from launch.trial.identity import identity
 from train import duration
+from train.flatten import difference
 
 # Keys of an identity that say when the run ends, or only how it is looked at on the way.
 AFTER_THE_TRUNK = (
@@ -71,7 +72,7 @@ def branch_until(resolved: ConfigDict) -> int:
     about, there = f"checkpoint.trunk={str(folder)!r}", read_json(folder / "config.json")
     if there is None:
         raise ValueError(f"{about} holds no run (config.json); name the folder of one")
-    if differs := changed(there, resolved, AFTER_THE_TRUNK):
+    if differs := difference(stem(identity(there)), stem(identity(resolved))):
         raise ValueError(f"{about} is no trunk of this run: {differs}")
     until = min(branch_step(resolved), stable_steps(there))
     kept = [int(path.name) for path in finished(folder / "checkpoints")]
