@@ -102,7 +102,8 @@ def utilisation(name: str, model: ModelConfig, tokens: int, steps: int, trace: s
 
 def family(name: str, remat: str) -> ModelConfig:
     """A published size, such as gpt3-125m, in bfloat16, its layers scanned."""
-    keys = dict(pretrain.get_config(name).model)
+    keys = pretrain.get_config(name).model.to_dict()
+    del keys["family"]  # a decoder
     return derive(keys | {"dtype": "bfloat16", "scan_layers": True, "remat": remat})
 
 

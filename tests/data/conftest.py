@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data import tokenizer as tokenizers
 from data.shards import Split
 from data.store import Component, TokenStore
 
@@ -37,7 +36,9 @@ def make_dataset(*lengths: int, weights: tuple[int, ...] = (1,), borders=()) -> 
         tokens = 10**6 * c + np.arange(n)
         splits = {name: make_split(tokens, borders) for name in ("train", "validation")}
         parts.append(Component(f"corpus{c}", Path("nowhere"), str(c), splits))
-    return TokenStore(tuple(parts), weights, tokenizers.given("bytes"), "hash")
+    size = 10**6 * len(lengths)
+    tokenizer = SimpleNamespace(vocab_size=size, token_bytes=1 + np.arange(size) % 5)
+    return TokenStore(tuple(parts), weights, tokenizer, "hash")
 
 
 @pytest.fixture

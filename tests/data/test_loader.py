@@ -1,4 +1,4 @@
-"""This file tests that batches are a pure function of (dataset, seed, step), and cover the text."""
+"""Tests that batches are a pure function of (dataset, seed, step), and cover the text."""
 
 import gc
 import itertools
@@ -140,6 +140,10 @@ def test_evaluation_set_is_fixed_spread_and_padded():
     weights = np.concatenate([batch["weights"] for batch in batches])
     assert np.array_equal(tokens[:10, 0], np.arange(50, 1001, 100))
     assert weights[:10].min() == 1 and weights[10:].max() == 0
+    text_bytes = np.concatenate([batch["bytes"] for batch in batches])
+    targets = tokens[:10] + 1  # token t stands for 1 + t % 5 bytes
+    assert text_bytes.dtype == np.float32
+    assert np.array_equal(text_bytes[:10], (1 + targets % 5).sum(1)) and not text_bytes[10:].any()
     again = list(eval_batches(dataset, 10, 4, 10))
     assert all(same(a, b) for a, b in zip(batches, again, strict=True))
 
@@ -151,7 +155,8 @@ def test_evaluation_of_hosts_and_of_few_windows():
     assert len(np.unique(tokens[:, 0])) == 6 + 3 == len(tokens)  # every window, once
     halves = [list(eval_batches(dataset, 1000, 4, 10, range(h, h + 2))) for h in (0, 2)]
     for batch, left, right in zip(whole, *halves, strict=True):
-        assert same({name: np.concatenate([left[name], right[name]]) for name in batch}, batch)
+        joined = {name: np.concatenate([left[name], right[name]]) for name in batch}
+        assert same(joined, batch) and np.array_equal(joined["bytes"], batch["bytes"])
 
 
 def test_epochs_of_data():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from data.fields import Field
 from model.transformer import family
 from model.transformer.config import ModelConfig, derive
 from model.transformer.decoder import init
@@ -19,6 +20,7 @@ from model.transformer.family import PARAMETER_AXES
 from train.parallel import sharding
 from train.parallel.mesh import MESH_AXES, ORDER, make_mesh, mesh_sizes, row_parts
 from train.rules import lookup, path_name
+from train.step import StepConfig, init_state
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -186,6 +188,42 @@ def test_every_parameter_has_a_rule_of_its_rank(changes):
 
 def fake_mesh(**sizes) -> jax.sharding.AbstractMesh:
     return jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
+
+
+def test_each_field_of_a_batch_lies_along_its_own_axes():
+    fields = {
+        "tokens": Field((16,), np.int32, ("seq",)),
+        "image": Field((8, 8, 3), np.float32, (None, None, None)),
+        "label": Field((), np.int32, ()),
+    }
+    mesh, rows = fake_mesh(data=2, fsdp=2, sequence=2), ("data", "fsdp")
+    found = {k: s.spec for k, s in sharding.batch_shardings(mesh, fields).items()}
+    assert found == {
+        "tokens": PartitionSpec(None, rows, "sequence"),
+        "image": PartitionSpec(None, rows, None, None, None),
+        "label": PartitionSpec(None, rows),
+    }
+    without_steps = sharding.batch_shardings(mesh, fields, leading=0)
+    assert without_steps["label"].spec == PartitionSpec(rows)
+
+
+def test_moments_lie_as_their_parameter_and_frozen_parameters_by_their_own_rules():
+    hyper = dict.fromkeys(("b1", "b2", "eps", "weight_decay"), np.float32(0.1))
+    cfg = StepConfig(ModelConfig(64, 16, 1, 32, 4, 4, 8, 64))
+    frozen = {"teacher": {"table": np.ones((8, 6), np.float32)}}
+    state = jax.eval_shape(lambda: init_state(cfg, hyper, np.uint32(0), None, frozen))
+    rules, mesh = {"teacher": ((r"^table$", ("vocab", "vector")),)}, fake_mesh(fsdp=4, tensor=2)
+    found = sharding.state_shardings(state, cfg.axes, rules, mesh)
+    assert found.frozen["teacher"]["table"].spec == PartitionSpec("tensor", None)
+    moments = [
+        (path_name(path), of.spec)
+        for path, of in jax.tree_util.tree_leaves_with_path(found.opt_state)
+        if path_name(path).endswith("mlp/up/kernel")
+    ]
+    up = found.params["blocks"]["mlp"]["up"]["kernel"].spec
+    assert len(moments) == 2 and {of for _, of in moments} == {up} != {PartitionSpec()}
+    with pytest.raises(ValueError, match=r"'table' matches no rule of PARAMETER_AXES"):
+        sharding.state_shardings(state, cfg.axes, {"teacher": cfg.axes}, mesh)
 
 
 def test_errors_name_what_is_wrong(monkeypatch):
