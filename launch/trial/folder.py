@@ -41,9 +41,9 @@ def require_same(
             continue
         try:
             differs = trial_difference(there, resolved, config, given)
-            longer = differs and not trial_difference(
-                there, resolved, config, given, trunk.AFTER_THE_TRUNK
-            )
+            # A warmup in percent follows the duration.
+            length = (*trunk.AFTER_THE_TRUNK, "schedule.warmup")
+            longer = differs and not trial_difference(there, resolved, config, given, length)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{place} describes no trial ({error}); delete it and run again"
