@@ -3,6 +3,7 @@
 from typing import Any
 
 from launch.amounts import amount, flops, with_interval
+from scaling.printable import printable
 
 EXPONENT = "{:.3f}".format
 
@@ -19,7 +20,7 @@ def summary(law: dict[str, Any]) -> str:
     lines += baseline_lines(law["baselines"])
     lines += holdout_lines(law["holdout"])
     lines += [f"warning: {w['message']} [{w['threshold']}; {w['source']}]" for w in law["warnings"]]
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def parametric_lines(part: dict[str, Any]) -> list[str]:

@@ -49,12 +49,12 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, [arg for arg in argv if arg.startswith("-")], __doc__)
     from scaling.drafts import write
     from scaling.fits.comparison import compare
-    from scaling.report.page import require_drawing
+    from scaling.report.page import note_missing_drawing
     from scaling.settings import Settings
 
     with bad_input():
         if values.out:
-            require_drawing()
+            note_missing_drawing()
         ladders = read_ladders(paths, values.names, values.loss_unit)
         options = ("draws", "seed", "params", "flops")
         settings = Settings(**{name: values[name].value for name in options})

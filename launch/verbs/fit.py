@@ -61,13 +61,13 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__)
     # Imported after parsing, so that --help answers at once.
     from scaling.design.prediction import default_path
-    from scaling.report.page import require_drawing
+    from scaling.report.page import note_missing_drawing
     from scaling.selection import drop_worst, hold_out
     from scaling.settings import Settings
 
     with bad_input():
         if values.out:
-            require_drawing()
+            note_missing_drawing()
         given = {name: values[name].value for name, _, _ in SETTINGS}
         settings = Settings(**given, fix=fixed(values.fix))
         law = settings.fitted_law

@@ -71,7 +71,7 @@ def missing_package() -> str | None:
     return next(found, None)
 
 
-def require_drawing() -> None:
+def note_missing_drawing() -> None:
     """Prints a line to stderr where pages and figures will not be written."""
     if name := missing_package():
         print(
