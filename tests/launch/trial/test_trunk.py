@@ -203,7 +203,7 @@ REFUSED = {
     "seed": (4, "config.seed is 3 there and 4 here"),
     "train.batch_size": (8, "config.train.batch_size is 4 there and 8 here"),
     "schedule.warmup": ("11 steps", "config.schedule.warmup is '10 steps' there and '11 steps'"),
-    "data.max_bytes": (50_000, "config.data.hash is "),
+    "data.max_bytes": (50_000, "config.data.max_bytes is 0 there and 50000 here"),
     "schedule.name": ("cosine", "needs schedule.name='wsd', not 'cosine'"),
     "checkpoint.trunk": ("no/such/run", "checkpoint.trunk='no/such/run' holds no run"),
     "train.duration": (
