@@ -125,7 +125,9 @@ def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> Config
     module, arg = load_module(spec)
     config = module.get_config(arg) if arg else module.get_config()
     config.lock()
-    for note in apply_overrides(config, overrides or {}):
+    source = config.get("train", {}).get("init_from", "")  # set in the file, it counts the same
+    given = {"train.init_from": source} if source else {}
+    for note in apply_overrides(config, given | dict(overrides or {})):
         print(note, file=sys.stderr)
     return config
 

@@ -1,7 +1,7 @@
 """The sections of a config whose keys depend on a choice: the family, the objective, the data kind.
 
-Choosing another one swaps the section: keys that both have keep their values, keys that only the
-new one has get their defaults, the others are dropped.
+Choosing another one swaps the section: a key that both have keeps a value that was set, every other
+key of the new one gets its default, and the rest is dropped.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,8 @@ def swap(config: ConfigDict, section: str, choice: str) -> str:
     if before.get(key) == choice:
         return ""
     usual, wanted = keys_of(section, before[key]), keys_of(section, choice)
-    kept = {name: before.get(name, default) for name, default in wanted.items()}
+    given = {name: value for name, value in before.items() if value != usual.get(name)}
+    kept = {name: given.get(name, default) for name, default in wanted.items()}
     replace(config, section, {key: choice} | kept)
     lost = {k: v for k, v in before.items() if k != key and k not in kept and v != usual.get(k)}
     if not lost:
@@ -70,5 +71,13 @@ def apply(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
         from launch.trial.start import model_section  # slow imports
 
         section = model_section(Path(source))
+        before = config.model.to_dict()
+        usual = keys_of("model", before["family"])
         replace(config, "model", keys_of("model", section["family"]) | section)
+        lost = {k: v for k, v in before.items() if v not in (usual.get(k), section.get(k))}
+        if lost:
+            listed = ", ".join(f"{name}={value!r}" for name, value in lost.items())
+            lines.append(
+                f"train.init_from={source} brings its own model, without {listed}: dropped"
+            )
     return [line for line in lines if line]

@@ -106,4 +106,9 @@ def read(section: Mapping[str, Any]) -> tuple[Family, Any]:
     have them, are decoders."""
     section = dict(section)
     family = find(section.pop("family", "decoder"))
-    return family, family.Config(**section)
+    return family, family.Config(**{key: _hashable(value) for key, value in section.items()})
+
+
+def _hashable(value: Any) -> Any:
+    """Lists, as JSON has them, as tuples."""
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

@@ -13,7 +13,7 @@ import numpy as np
 from data.kinds import Dataset
 from model import families
 from train import objectives
-from train.checkpoint import finished, newest_good, write_manifest
+from train.checkpoint import finished, newest_good, read_meta, write_manifest
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog
 from train.objectives.metrics import measure
@@ -24,7 +24,7 @@ MODEL = "model.npz"
 
 
 class Count:
-    """One counted trial in a folder, with the parts of `loop.Run` that its caller reads.
+    """One counted trial in a folder, with what a caller reads of a `record.Record`.
 
     checkpoints/1/model.npz holds the model. A trial that is killed starts over; if the model is
     saved already, it goes on with the evaluation.
@@ -50,9 +50,9 @@ class Count:
         if model is None:
             self.say(f"{self.config.name}: counting {self.dataset.n_tokens('train'):,} tokens")
             model = self.family.fit(self.cfg, self.dataset.texts("train"))
+            self.seconds = time.perf_counter() - begun
             self._save(model)
         self.params = self.family.count(model)
-        self.seconds = time.perf_counter() - begun
         found = evaluate(self.family, model, self.dataset, self.metrics)
         log = MetricsLog(self.workdir, self.config.log.tensorboard)
         log.rewind(0)
@@ -67,6 +67,7 @@ class Count:
         path = newest_good(finished(self.workdir / "checkpoints"), self.say)
         if path is None:
             return None
+        self.seconds = read_meta(path).get("seconds", 0.0)
         with open(path / MODEL, "rb") as file:
             return self.family.load(file)
 
@@ -78,7 +79,8 @@ class Count:
             self.family.save(model, file)
             file.flush()
             os.fsync(file.fileno())
-        write_manifest(folder, {"step": 1, "config": json.loads(self.config.to_json())})
+        meta = {"step": 1, "seconds": self.seconds, "config": json.loads(self.config.to_json())}
+        write_manifest(folder, meta)
 
 
 def evaluate(

@@ -70,7 +70,8 @@ def initial_state(
     mesh: jax.sharding.Mesh,
     start: Start = Start(),
 ) -> tuple[Any, Callable[[], TrainState]]:
-    """(shapes and shardings of the state, a function that makes it sharded from the start)."""
+    """(shapes and shardings of the state, a function that makes it sharded from the start, but for
+    frozen parameters)."""
     sharding.require(families.FAMILIES[cfg.family], cfg.model, mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     given = start.params, start.frozen
@@ -80,8 +81,9 @@ def initial_state(
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
-    make = jax.jit(init_state, static_argnums=0, out_shardings=shardings)
-    return like, lambda: make(cfg, *arguments, *given)
+    # Frozen parameters are put on their devices once, by `frozen_state`.
+    make = jax.jit(init_state, static_argnums=0, out_shardings=shardings.replace(frozen={}))
+    return like, lambda: make(cfg, *arguments, start.params)
 
 
 def check_count(family: families.Trained, cfg: Any, params: Any) -> None:
@@ -144,7 +146,8 @@ class Run:
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
         self.evaluate = Evaluator(self.cfg, dataset, self.mesh)
         frozen = frozen_state(like, start)
-        self.state = self.record.restore(like, hyper, frozen, branch_until) or make()
+        restored = self.record.restore(like, hyper, frozen, branch_until)
+        self.state = restored or make().replace(frozen=frozen)
         self.rolls_out = hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout")
 
     def train(self, stop: Stop) -> str:

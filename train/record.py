@@ -163,7 +163,7 @@ class Record:
         """Writes what is due at this step. Sets `status` to "diverged", and keeps the evidence,
         where the metrics say so."""
         floor = self.objective.METRICS["loss"].floor
-        ratio = self.config.train.max_loss_ratio if floor == 0 else math.inf
+        ratio = self.config.train.max_loss_ratio if floor == 0 else None
         fault = divergence(self.chunk, self.recent, ratio)
         self.recent.extend(self.chunk["loss"])
         if not fault and self.events.due(self.step, self.events.log_every):

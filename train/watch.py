@@ -16,7 +16,7 @@ STALLED = 42  # exit code of a run that stalled, the same as of a preempted one:
 
 
 def divergence(
-    metrics: Mapping[str, Sequence[float]], recent: Sequence[float], max_ratio: float
+    metrics: Mapping[str, Sequence[float]], recent: Sequence[float], max_ratio: float | None
 ) -> str | None:
     """What is wrong with the newest metrics, in words: one is not finite, or a loss is above
     `max_ratio` times the median of the `recent` ones before; else None."""
@@ -24,7 +24,7 @@ def divergence(
         if not all(math.isfinite(value) for value in values):
             return f"{name} is not finite"
     losses = metrics["loss"]
-    if len(recent) >= FEWEST:
+    if max_ratio is not None and len(recent) >= FEWEST:
         median = statistics.median(list(recent)[-MEDIAN_OF:])
         if max(losses) > max_ratio * median:
             return f"loss {max(losses):.4g} is above {max_ratio:g} times its median {median:.4g}"

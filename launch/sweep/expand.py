@@ -18,6 +18,7 @@ from launch.runners.tasks import Slot
 from launch.trial import trunk
 from launch.trial.identity import defaults, former_ids, identity, trial_id
 from launch.trial.resolve import describe, prepare, resolve
+from model import families
 from train.flatten import difference, flatten
 
 CONVENTION = "chinchilla"  # counts attention and the head, so that time is in proportion to it
@@ -154,6 +155,11 @@ def _planned(
     if section not in datasets:
         datasets[section] = prepare(config)
     resolved = resolve(config, datasets[section])
+    if resolved.holdout and families.is_counted(families.find(resolved.model.family)):
+        raise ValueError(
+            f"model.family={resolved.model.family!r} is counted, so no law predicts it; drop "
+            "holdout=True"
+        )
     older = [key for key in former_ids(resolved) if key in known]
     key = older[0] if older else trial_id(resolved)
     about = describe(resolved, datasets[section]) | {"id": key}
@@ -226,7 +232,9 @@ def measured_flops(results: Iterable[Mapping]) -> float | None:
     rates = sorted(
         result["flops"][CONVENTION] / result["seconds"]
         for result in results
-        if result.get("status") == "done" and not result["holdout"] and result["seconds"] > 0
+        if result.get("status") == "done"
+        and not (result["holdout"] or result.get("counted"))
+        and result["seconds"] > 0
     )
     return rates[len(rates) // 2] if rates else None
 

@@ -130,19 +130,19 @@ def own_id(resolved: Any, folder: Path) -> str:
     return folder.name if folder.name in former_ids(resolved) else trial_id(resolved)
 
 
-def weights_named(config: Any) -> dict[str, str]:
-    """The dotted keys that may name weights to start from or to read, each with the key that holds
-    their hash."""
-    objective = objectives.find(config["objective"]["name"])
+def weights_named(objective: str) -> dict[str, str]:
+    """The dotted keys that may name weights to start from or, under an objective, to read; each
+    with the key that holds their hash."""
+    frozen = getattr(objectives.OBJECTIVES.get(objective), "FROZEN", {})
     named = {"train.init_from": "train.init_hash"}
-    return named | {key: f"{key}_hash" for key in getattr(objective, "FROZEN", {}).values()}
+    return named | {key: f"{key}_hash" for key in frozen.values()}
 
 
 def relevant(resolved: Any) -> dict[str, Any]:
     """All dotted keys that can change the numbers."""
     found = flatten(resolved)
     family = families.FAMILIES.get(found.get("model.family", "decoder"))
-    left_out = NOT_IN_ID
+    left_out = (*NOT_IN_ID, *weights_named(found.get("objective.name", "next_token")))
     if family is not None and families.is_counted(family):
         left_out += NOT_COUNTED
     return {
@@ -153,7 +153,7 @@ def relevant(resolved: Any) -> dict[str, Any]:
 def defaults(resolved: Any) -> dict[str, Any]:
     """The default of every dotted key that a config with these sections can have."""
     found, usual = flatten(resolved), base.get_config().to_dict()
-    # Which family, objective and kind of data it is always counts, but for the first of each.
+    # A family, objective or kind of data other than the first of its table is always in the id.
     chosen = (
         ("model", "family", base.MODELS, families.FAMILIES),
         ("objective", "name", base.OBJECTIVES, objectives.OBJECTIVES),

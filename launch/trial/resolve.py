@@ -99,6 +99,11 @@ def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
             "to compile"
         )
     _check_settings(config, family, cfg)
+    if frozen := getattr(objectives.find(config.objective.name), "FROZEN", {}):
+        raise ValueError(
+            f"objective.name={config.objective.name!r} reads other weights "
+            f"({', '.join(frozen)}); compiling with them is not supported yet"
+        )
     config.eval.batch_size = devices  # evaluations are another program
     _resolve_batch(config, devices)
     config.train.duration = f"{LARGEST_CHUNK} steps"
@@ -145,6 +150,12 @@ def check_fit(config: ConfigDict) -> None:
             f"{', '.join(missing)}. Kinds that fit: {', '.join(fitting) or 'none'}"
         )
     if families.is_counted(family):
+        if objective.METRICS["loss"] != objectives.OBJECTIVES["next_token"].METRICS["loss"]:
+            raise ValueError(
+                f"model.family={config.model.family!r} is counted and scored by the nats of each "
+                f"token, which objective.name={config.objective.name!r} does not measure; use "
+                "next_token"
+            )
         return
     if missing := [name for name in objective.NEEDS if not hasattr(family, name)]:
         fitting = [
@@ -161,7 +172,7 @@ def check_fit(config: ConfigDict) -> None:
 
 def _resolve_weights(config: ConfigDict) -> None:
     values = flatten(config)
-    if any(values[key] for key in weights_named(config)):
+    if any(values[key] for key in weights_named(config.objective.name)):
         from launch.trial import start  # slow imports
 
         start.resolve(config)

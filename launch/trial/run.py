@@ -130,6 +130,11 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
     if families.is_counted(families.find(resolved.model.family)):
         from train.counting import Count
 
+        if processes.count() > 1:
+            raise BadInput(
+                f"model.family={resolved.model.family!r} is counted by one process; use --processes=1"
+            )
+
         return Count(resolved, dataset, workdir)
     from launch.trial import start
     from train.loop import Run

@@ -75,7 +75,7 @@ def hash_of(params: dict) -> str:
 def resolve(config: ConfigDict) -> None:
     """Fills in the hashes of the weights that the config names, in place. ValueError where a hash
     is given and the weights have another one, or where the model has another shape."""
-    for key, hash_key in weights_named(config).items():
+    for key, hash_key in weights_named(config.objective.name).items():
         section, leaf = key.split(".")
         source, stated = config[section][leaf], config[section][hash_key.split(".")[1]]
         if not source:

@@ -101,7 +101,8 @@ def state_shardings(
 
     def follow(path, leaf):
         name = path_name(path)
-        owner = next((n for n in by_name if name == n or name.endswith("/" + n)), None)
+        owners = [n for n in by_name if name == n or name.endswith("/" + n)]
+        owner = max(owners, key=len, default=None)  # the whole path, not the end of another one
         return by_name[owner] if owner and shapes[owner] == leaf.shape else replicated
 
     frozen = {

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+from launch import flags
 from launch.__main__ import main as isoflop
 from launch.runners import RUNNERS
 from launch.trial import run as trial
+from launch.trial.identity import trial_id
 from launch.trial.resolve import check_fit, prepare, resolve, resolve_sizes
 from launch.trial.start import hash_of
 from launch.verbs import fit, sweep
@@ -28,6 +30,7 @@ from train.ahead_of_time.compiled import abstract_chunk
 from train.checkpoint import restore_params
 from train.loop import Run
 from train.objectives import OBJECTIVES
+from train.objectives.metrics import Metric
 from train.parallel.sharding import make_mesh
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -142,10 +145,9 @@ def get_sweep(config):
 def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys):
     monkeypatch.setitem(RUNNERS, "inline", Inline())
     (home / "sweep.py").write_text(SWEEP.format(home=str(home)))
-    flags = [f"--config={home}/sweep.py", f"--workdir={home}/sweep", "--on=inline", "--nofit"]
-    assert sweep.main(flags) == 0
-    # The decoder keeps the keys that it shares with the toy; the others are dropped by name.
-    assert "model.family=ngram has no d_model" not in capsys.readouterr().err
+    arguments = [f"--config={home}/sweep.py", f"--workdir={home}/sweep", "--on=inline", "--nofit"]
+    assert sweep.main(arguments) == 0
+    capsys.readouterr()
     results = {
         path.parent.name: json.loads(path.read_text()) for path in home.glob("sweep/*/result.json")
     }
@@ -154,7 +156,7 @@ def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys)
     assert families == ["bag"] * 9 + ["decoder", "ngram"]
     counted = next(one for one in results.values() if one["counted"])
     assert set(counted["params"]) == {"1-grams", "2-grams", "3-grams"}
-    assert sweep.main(flags) == 0  # done: a no-op
+    assert sweep.main(arguments) == 0  # done: a no-op
     law = home / "law.json"
     assert (
         fit.main([f"--runs={home}/sweep", "--law=tokens_only", "--draws=20", f"--json={law}"]) == 0
@@ -173,6 +175,7 @@ def test_it_is_stacked(home):
         for seed in (0, 1)
     ]
     assert run_group(trials) == 0
+    assert "trained with 1 others" in (home / "lane1" / "log.txt").read_text()
     alone = run(home, "alone", seed="1")
     assert result(home / "lane1")["eval_loss"] == pytest.approx(alone["eval_loss"], abs=1e-5)
     assert abs(result(home / "lane0")["eval_loss"] - alone["eval_loss"]) > 1e-4
@@ -197,12 +200,21 @@ def test_it_starts_from_the_weights_of_a_run(home, whole):
     shutil.copytree(whole, home / "moved")
     at, dataset = {"train.init_from": str(whole)}, prepare(toy.config(home))
     moved = resolve(toy.config(home, **{"train.init_from": str(home / "moved")}), dataset)
-    from launch.trial.identity import trial_id
-
     assert trial_id(moved) == trial_id(resolve(toy.config(home, **at), dataset))
     assert trial_id(moved) != trial_id(resolve(toy.config(home), dataset))
     other = resolve(toy.config(home, **{"train.init_from": str(home / "started")}), dataset)
     assert trial_id(moved) != trial_id(other)
+
+
+def test_a_config_file_that_names_weights_gets_their_model(home, whole, capsys):
+    (home / "tune.py").write_text(
+        "from pathlib import Path\nfrom tests.launch import toy\n"
+        f"def get_config(arg=None):\n    config = toy.config(Path({str(home)!r}))\n"
+        f"    config.model.span = 2\n    config.train.init_from = {str(whole)!r}\n    return config\n"
+    )
+    config = flags.load_config(str(home / "tune.py"), {"model.context_length": "8"})
+    assert (config.model.span, config.model.context_length) == (4, 8)
+    assert "brings its own model, without span=2" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_are_refused(home, whole, capsys):
@@ -233,17 +245,34 @@ def test_frozen_parameters_are_read_and_never_updated(home, whole):
     )
     run(home, "student-killed", **keys)
     assert hash_of(params(home / "student-killed")) == hash_of(params(home / "student"))
-    # Another teacher is another trial.
+    # Other weights are another trial; the same weights elsewhere are not.
+    run(home, "other-teacher", seed="9")
+    shutil.copytree(whole, home / "same-teacher")
     dataset = prepare(toy.config(home, **again))
-    ids = {
-        json.dumps(
-            resolve(
-                toy.config(home, **again | {"objective.teacher": str(home / t)}), dataset
-            ).objective.to_dict()
-        )
-        for t in ("whole", "seed")
-    }
-    assert len(ids) == 2
+    ids = [
+        trial_id(resolve(toy.config(home, **again | {"objective.teacher": str(teacher)}), dataset))
+        for teacher in (whole, home / "same-teacher", home / "other-teacher")
+    ]
+    assert ids[0] == ids[1] != ids[2]
+    # Such a program is not compiled without its weights.
+    with pytest.raises(ValueError, match="reads other weights"):
+        resolve_sizes(toy.config(home, **keys, **{"model.vocab_size": "256"}), 1)
+
+
+def test_a_loss_without_a_floor_may_fall_below_zero(home, monkeypatch):
+    def shifted(*arguments):
+        total, sums = toy.FOCAL.loss(*arguments)
+        loss, weight = sums["loss"]
+        return total, sums | {"loss": (loss - 10 * weight, weight)}
+
+    keys = vars(toy.FOCAL) | {"loss": shifted}
+    metrics = {"loss": Metric("nats/token", "nats", "weights")}
+    monkeypatch.setitem(OBJECTIVES, "focal", type(toy.FOCAL)(**keys | {"METRICS": metrics}))
+    assert run(home, "below", **{"train.duration": "60 steps"})["train_loss"] < 0
+    floor = {"loss": Metric("nats/token", "nats", "weights", floor=0.0)}  # control
+    monkeypatch.setitem(OBJECTIVES, "focal", type(toy.FOCAL)(**keys | {"METRICS": floor}))
+    config = toy.config(home, **{"train.duration": "60 steps"})
+    assert trial.run(config, home / "below-floor") == 43
 
 
 def test_a_parameter_that_the_family_does_not_count_is_named(home, monkeypatch, capfd):
