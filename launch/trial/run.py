@@ -132,7 +132,8 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
 
         if processes.count() > 1:
             raise BadInput(
-                f"model.family={resolved.model.family!r} is counted by one process; use --processes=1"
+                f"model.family={resolved.model.family!r} is counted by one process; use "
+                "--processes=1"
             )
 
         return Count(resolved, dataset, workdir)

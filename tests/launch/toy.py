@@ -153,13 +153,13 @@ DISTIL = SimpleNamespace(
 )
 
 FAMILIES["bag"] = BAG
-OBJECTIVES |= {"focal": FOCAL, "own_samples": OWN_SAMPLES, "distil": DISTIL}
+OBJECTIVES |= {"toy_focal": FOCAL, "own_samples": OWN_SAMPLES, "distil": DISTIL}
 
 
 def config(home: Path, **keys):
     """The config of a trial in `home`, which has text.txt; `keys` are dotted, values are text."""
     usual = {
-        "model.family": "bag", "objective.name": "focal", "data.corpora": f"{home}/text.txt",
+        "model.family": "bag", "objective.name": "toy_focal", "data.corpora": f"{home}/text.txt",
         "data.cache": f"{home}/cache", "model.context_length": "16", "model.d_model": "16",
         "train.batch_size": "8", "train.duration": "24 steps", "train.chunk": "2",
         "eval.sequences": "16",

@@ -74,7 +74,7 @@ def whole(home) -> Path:
 
 def test_it_trains_and_its_result_has_its_own_counts_and_metrics(whole):
     told = result(whole)
-    assert (told["family"], told["objective"], told["status"]) == ("bag", "focal", "done")
+    assert (told["family"], told["objective"], told["status"]) == ("bag", "toy_focal", "done")
     assert told["params"] == {"embedding": 256 * 16, "head": 256 * 16}
     assert told["flops"]["6nd"] == 6 * sum(told["params"].values()) * told["tokens"]
     assert set(told["metrics"]) == {"loss", "bits_per_byte", "accuracy"}
@@ -86,7 +86,7 @@ def test_it_trains_and_its_result_has_its_own_counts_and_metrics(whole):
     assert [row["step"] for row in rows(whole) if "eval_accuracy" in row] == [6, 12, 18, 24]
 
 
-@pytest.mark.parametrize("objective", ["focal", "own_samples"])
+@pytest.mark.parametrize("objective", ["toy_focal", "own_samples"])
 def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, objective):
     """Batches that the objective makes from its parameters resume like any other."""
     straight, keys = whole, {"objective.name": objective}
@@ -102,7 +102,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, objective):
     assert [r["loss"] for r in rows(home / name) if "loss" in r] == [
         r["loss"] for r in rows(straight) if "loss" in r
     ]
-    if objective != "focal":  # control: the rollout does change the batches
+    if objective != "toy_focal":  # control: the rollout does change the batches
         assert hash_of(params(straight)) != hash_of(params(whole))
 
 
@@ -210,7 +210,8 @@ def test_a_config_file_that_names_weights_gets_their_model(home, whole, capsys):
     (home / "tune.py").write_text(
         "from pathlib import Path\nfrom tests.launch import toy\n"
         f"def get_config(arg=None):\n    config = toy.config(Path({str(home)!r}))\n"
-        f"    config.model.span = 2\n    config.train.init_from = {str(whole)!r}\n    return config\n"
+        f"    config.model.span = 2\n    config.train.init_from = {str(whole)!r}\n"
+        "    return config\n"
     )
     config = flags.load_config(str(home / "tune.py"), {"model.context_length": "8"})
     assert (config.model.span, config.model.context_length) == (4, 8)
@@ -267,11 +268,12 @@ def test_a_loss_without_a_floor_may_fall_below_zero(home, monkeypatch):
 
     keys = vars(toy.FOCAL) | {"loss": shifted}
     metrics = {"loss": Metric("nats/token", "nats", "weights")}
-    monkeypatch.setitem(OBJECTIVES, "focal", type(toy.FOCAL)(**keys | {"METRICS": metrics}))
-    assert run(home, "below", **{"train.duration": "60 steps"})["train_loss"] < 0
+    monkeypatch.setitem(OBJECTIVES, "below", type(toy.FOCAL)(**keys | {"METRICS": metrics}))
+    longer = {"train.duration": "60 steps", "objective.name": "below"}
+    assert run(home, "below", **longer)["train_loss"] < 0
     floor = {"loss": Metric("nats/token", "nats", "weights", floor=0.0)}  # control
-    monkeypatch.setitem(OBJECTIVES, "focal", type(toy.FOCAL)(**keys | {"METRICS": floor}))
-    config = toy.config(home, **{"train.duration": "60 steps"})
+    monkeypatch.setitem(OBJECTIVES, "floor", type(toy.FOCAL)(**keys | {"METRICS": floor}))
+    config = toy.config(home, **longer | {"objective.name": "floor"})
     assert trial.run(config, home / "below-floor") == 43
 
 
@@ -306,7 +308,7 @@ def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, m
         check_fit(config)
     monkeypatch.undo()
     check_fit(config)
-    assert np.all([name in OBJECTIVES for name in ("focal", "distil")])
+    assert np.all([name in OBJECTIVES for name in ("toy_focal", "distil")])
 
 
 @pytest.mark.parametrize("converted", [False, True])
