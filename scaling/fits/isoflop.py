@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import Akima1DInterpolator
 
 from scaling.fits.minimise import Sample, bfgs
 from scaling.fits.robust_fit import SEED, Fit, fit
@@ -63,6 +62,13 @@ class IsoFlop:
     def array(self, name: str) -> np.ndarray:
         """One attribute of the accepted minima."""
         return np.array([getattr(m, name) for m in self.accepted])
+
+
+def akima(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The Akima spline through y [n, ...] at x [n] (Akima 1970)."""
+    from scipy.interpolate import Akima1DInterpolator  # takes most of a second to import
+
+    return Akima1DInterpolator(x, y)
 
 
 def budgets(flops: np.ndarray, same: float = SAME_BUDGET) -> list[np.ndarray]:
@@ -127,7 +133,7 @@ def lowest_of_splines(log_n: np.ndarray, log_loss: np.ndarray) -> tuple[np.ndarr
     sizes, which = np.unique(log_n, return_inverse=True)
     mean = np.stack([log_loss[which == k].mean(axis=0) for k in range(len(sizes))])
     fine = np.linspace(sizes[0], sizes[-1], FINENESS)
-    curves = Akima1DInterpolator(sizes, mean)(fine)
+    curves = akima(sizes, mean)(fine)
     at = curves.argmin(axis=0)
     return fine[at], curves[at, np.arange(curves.shape[1])]
 
@@ -199,7 +205,7 @@ def curve(points: Points, m: Minimum, log_params: np.ndarray) -> np.ndarray:
     log_n = np.log(points.params[m.window])
     sizes, which = np.unique(log_n, return_inverse=True)
     mean = np.bincount(which, np.log(points.loss[m.window])) / np.bincount(which)
-    return Akima1DInterpolator(sizes, mean)(log_params)
+    return akima(sizes, mean)(log_params)
 
 
 def redraw(

@@ -8,7 +8,6 @@ seem to grow faster.
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 FEWEST_SIZES = 4
 
@@ -37,6 +36,8 @@ def ladder_exponent(
     log_total = np.log(total)[first]
     if len(log_n) < FEWEST_SIZES:
         return None
+    from scipy.interpolate import PchipInterpolator  # takes most of a second to import
+
     slope = PchipInterpolator(log_n, log_total).derivative()(log_n)
     if not (slope > 0).all():
         return None
