@@ -42,7 +42,8 @@ class Dataset(Protocol):
         more fields than `spec` names, arrays [B] for the objective's metrics."""
 
     def epochs(self, steps: float) -> float:
-        """How often that many steps read the training data; its most repeated part counts."""
+        """How often that many steps read the training data; its most repeated part
+        counts. 0 where no row comes twice."""
 
     def save(self, workdir: Path) -> None:
         """Keeps in a run's folder what a trained model needs of the data, such as a tokenizer."""

@@ -18,7 +18,6 @@ from launch.runners.tasks import Slot
 from launch.trial import trunk
 from launch.trial.identity import defaults, former_ids, identity, trial_id
 from launch.trial.resolve import describe, prepare, resolve
-from model import families
 from train.flatten import difference, flatten
 
 CONVENTION = "chinchilla"  # counts attention and the head, so that time is in proportion to it
@@ -155,14 +154,14 @@ def _planned(
     if section not in datasets:
         datasets[section] = prepare(config)
     resolved = resolve(config, datasets[section])
-    if resolved.holdout and families.is_counted(families.find(resolved.model.family)):
+    older = [key for key in former_ids(resolved) if key in known]
+    key = older[0] if older else trial_id(resolved)
+    about = describe(resolved, datasets[section]) | {"id": key}
+    if resolved.holdout and about["counted"]:
         raise ValueError(
             f"model.family={resolved.model.family!r} is counted, so no law predicts it; drop "
             "holdout=True"
         )
-    older = [key for key in former_ids(resolved) if key in known]
-    key = older[0] if older else trial_id(resolved)
-    about = describe(resolved, datasets[section]) | {"id": key}
     return Planned(key, variation, resolved, about)
 
 

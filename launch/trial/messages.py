@@ -25,7 +25,9 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
     if about["counted"]:
         return [f"{resolved.name}: {kind}, counted on {amount(about['tokens'])} tokens; {workdir}"]
     parts = ", ".join(f"{name} {amount(n)}" for name, n in about["params"].items() if n)
-    epochs = dataset.epochs(about["steps"])
+    data = "data without end"
+    if epochs := dataset.epochs(about["steps"]):
+        data = f"{epochs:.3g} epochs of {amount(about['tokens'] / epochs)} tokens of data"
     platform, devices = jax.default_backend(), jax.device_count()
     if platform == "cpu":
         units = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -37,8 +39,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
     time = START_SECONDS + share * about["flops"][CONVENTION] / rate
     return [
         f"{resolved.name}: {amount(sum(about['params'].values()))} parameters ({parts}); {kind}",
-        f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; "
-        f"{epochs:.3g} epochs of {amount(about['tokens'] / epochs)} tokens of text",
+        f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; {data}",
         f"  {flops(about['flops'][CONVENTION])} FLOPs ({CONVENTION}); about {clock(time)} on "
         f"{where}, at an assumed {rate / 1e9:,.0f} GFLOP/s",
         f"  writes to {workdir}; Ctrl-C saves a checkpoint and stops",

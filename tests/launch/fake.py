@@ -131,6 +131,7 @@ def describe(config, dataset=None) -> dict:
     params, tokens = 1000 * config.model.width, 1000 * config.tokens
     return {
         "id": trial_id(config),
+        "counted": False,
         "params": {"mlp": params},
         "tokens": tokens,
         "steps": 10,
