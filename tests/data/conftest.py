@@ -37,7 +37,9 @@ def make_dataset(*lengths: int, weights: tuple[int, ...] = (1,), borders=()) -> 
         tokens = 10**6 * c + np.arange(n)
         splits = {name: make_split(tokens, borders) for name in ("train", "validation")}
         parts.append(Component(f"corpus{c}", Path("nowhere"), str(c), splits))
-    return TokenStore(tuple(parts), weights, tokenizers.given("bytes"), "hash")
+    tokenizer = tokenizers.given("bytes")
+    tokenizer.token_bytes = np.broadcast_to(np.int32(1), 10**6 * (len(lengths) + 1))
+    return TokenStore(tuple(parts), weights, tokenizer, "hash")
 
 
 @pytest.fixture
