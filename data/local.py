@@ -11,7 +11,7 @@ REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 def local_path(spec: str, key: str) -> Path:
     """The path of `spec`, with `~` expanded. ValueError for a remote address; `key` names it."""
     if REMOTE.match(spec):
-        raise ValueError(f"{key}={spec!r} is a remote address; copy it here and give a local path")
+        raise ValueError(f"{key}={spec!r} is a remote address; give a path on this machine")
     try:
         return Path(spec).expanduser()
     except RuntimeError as error:

@@ -111,7 +111,8 @@ def read_saved(folder: Path) -> Saved:
         content = model.read_bytes() if model.exists() else b""
         prefix = about.get("prefix", ())
         saved = Saved(about["kind"], about["name"], content, prefix, about["fingerprint"])
-        if saved.kind not in KINDS or not all(type(i) is int for i in prefix):
+        named = isinstance(saved.name, str) and saved.kind in KINDS
+        if not named or not all(type(i) is int for i in prefix):
             raise ValueError("it describes no tokenizer")
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no key {error}" if isinstance(error, KeyError) else error
