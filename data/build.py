@@ -7,7 +7,6 @@ name holds a hash of its group's text, so a later build keeps the shards whose t
 
 import concurrent.futures
 import hashlib
-import json
 import multiprocessing
 import os
 import threading
@@ -20,12 +19,18 @@ from pathlib import Path
 import numpy as np
 
 from data.atomic import write_atomic
+from data.local import sealed, unsealed
 from data.shards import SPLITS, damage, token_dtype, write_manifest
 from data.tokenizer import Tokenizer
 
 GROUP_BYTES = 16 << 20  # decides where shards end, so it changes every dataset's hash
 # Bytes of text below which starting a second process takes longer than it saves.
-WORTH_WORKERS = {"bytes": 256 << 20, "chars": 64 << 20, "sentencepiece": 2 * GROUP_BYTES}
+WORTH_WORKERS = {
+    "bytes": 256 << 20,
+    "chars": 64 << 20,
+    "sentencepiece": 2 * GROUP_BYTES,
+    "huggingface": 2 * GROUP_BYTES,
+}
 
 
 @dataclass(frozen=True)
@@ -198,14 +203,14 @@ def tokenize_group(folder: Path, group: Group, tokenizer: Tokenizer) -> dict:
         if content:
             write_atomic(folder / record[split]["file"], content)
     record["itemsize"] = np.dtype(dtype).itemsize
-    write_atomic(folder / f"{group.name}.json", json.dumps(record).encode())
+    write_atomic(folder / f"{group.name}.json", sealed(record))
     return record
 
 
 def _finished(folder: Path, name: str) -> dict | None:
     """The record of a group whose shards are all present and undamaged; None otherwise."""
     try:
-        record = json.loads((folder / f"{name}.json").read_text())
+        record = unsealed((folder / f"{name}.json").read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     for split in SPLITS:

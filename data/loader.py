@@ -1,14 +1,13 @@
-"""This file makes batches: pure functions of (store, seed, step), so there is no state to lose.
+"""Makes batches as pure functions of (store, seed, step): there is no state to save.
 
 A window is context_length + 1 tokens; windows overlap by one, so that every token but the first is
 a target once an epoch. Window w of a split starts at token w * context_length, wherever documents
 and shards begin; the few tokens after the last whole window are left out. Each epoch is a
 permutation of all windows (`data/order.py`).
 
-Rows are numbered through: row r of step s is s * batch_size + r, whoever loads it, so any number of
-hosts that each load their rows see the same global batch. A mixture deals the numbered rows out in
-blocks that hold exactly `weights[c]` rows of component c, evenly spread, and each component walks
-through epochs of its own.
+Rows have global numbers: row r of step s is s * batch_size + r, whichever host loads it, so the
+global batch does not depend on the number of hosts. A mixture deals these rows out in blocks that
+hold exactly `weights[c]` rows of component c, evenly spread. Each component has its own epochs.
 """
 
 import functools

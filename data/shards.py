@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.atomic import write_atomic
+from data.local import sealed, unsealed
 
 SPLITS = ("train", "validation")
 
@@ -91,26 +92,16 @@ def _rows(shard: np.ndarray, length: int) -> np.ndarray:
 
 def write_manifest(folder: Path, about: dict) -> None:
     """Writes `about`, its dataset hash and a checksum of both; this completes a build."""
-    manifest = {**about, "hash": content_hash(about)}
-    manifest["checksum"] = _checksum(manifest)
-    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_atomic(folder / "manifest.json", sealed({**about, "hash": content_hash(about)}))
 
 
 def read_manifest(folder: Path) -> dict:
     """The manifest of `folder`; ValueError if its checksum does not match."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes())
-        if manifest["checksum"] == _checksum(manifest):
-            return manifest
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{path} is damaged; delete {folder} to rebuild it")
-
-
-def _checksum(manifest: dict) -> str:
-    about = {key: value for key, value in manifest.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return unsealed(path.read_bytes())
+    except ValueError:
+        raise ValueError(f"{path} is damaged; delete {folder} to rebuild it") from None
 
 
 def content_hash(about: dict) -> str:

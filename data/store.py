@@ -30,6 +30,7 @@ import numpy as np
 
 from data import build
 from data import tokenizer as tokenizers
+from data.local import local_path
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
 from data.tokenizer import Tokenizer
@@ -100,7 +101,9 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
         raise ValueError(
             f"data.validation={data_cfg.validation} must be at least 0 and below 1; try 0.02"
         )
-    cache = Path(data_cfg.cache).expanduser()
+    cache = local_path(data_cfg.cache, "data.cache")
+    for spec in corpora:
+        corpus.identity(spec)  # text that is not there is refused before a folder is made
     tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
     if data_cfg.vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(
@@ -154,6 +157,8 @@ def _component(
     data_cfg: Any, spec: str, tokenizer: Tokenizer, cache: Path, progress: bool
 ) -> Component:
     key = [_origin(data_cfg, spec), tokenizer.fingerprint, data_cfg.validation]
+    if tokenizer.kind in tokenizers.REVISIONS:
+        key.append(tokenizers.REVISIONS[tokenizer.kind])
     folder = _folder(cache, [spec, tokenizer.name], key)
     with _unless_there(folder / "manifest.json") as missing:
         if missing:
@@ -162,7 +167,22 @@ def _component(
             with _progress(f"tokenizing {spec}", size, progress) as advance:
                 build.build(folder, spec, documents, size, tokenizer, data_cfg.validation, advance)
     manifest = read_manifest(folder)
+    _check_tokenizer(folder, tokenizer)
     return Component(spec, folder, manifest["hash"], open_splits(folder, manifest))
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """ValueError unless `folder` says that its tokens are those of `tokenizer`."""
+    try:
+        saved = tokenizers.read_saved(folder)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} is missing; delete {folder} to rebuild it"
+        ) from None
+    if saved.fingerprint != tokenizer.fingerprint:
+        raise ValueError(
+            f"{folder / 'tokenizer.json'} is of another tokenizer; delete {folder} to rebuild it"
+        )
 
 
 def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: bool) -> Tokenizer:
@@ -221,7 +241,7 @@ def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]
 def _origin(data_cfg: Any, spec: str) -> list:
     """Where the documents of `spec` come from; equal origins give equal documents."""
     named = spec == "stdlib" or corpus.scheme(spec)
-    where = spec if named else str(Path(spec).resolve())
+    where = spec if named else str(local_path(spec, "data.corpora").resolve())
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
 
 

@@ -7,23 +7,28 @@
     'path/to/x.json'     a Hugging Face tokenizer.json, read by the library tokenizers
 
 A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'.
+
+Text never yields control tokens, such as the end of a document: a document that spells
+<|endoftext|> is encoded as those 13 characters. Only `encode_prompt` reads special strings.
 """
 
 import hashlib
 import io
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from data import tokenizer_json
 from data.atomic import write_atomic
+from data.local import local_path, parse_object, sealed, unsealed
 
 TRAINED = ("chars", "bpe", "unigram")
-SPACE = "\u2581"  # what SentencePiece writes for a space
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # of documents, in published models
+REVISIONS = {"huggingface": 1}  # raise one when texts get other tokens from an equal model
+SPACE = tokenizer_json.SPACE
 LINE_CHARACTERS = 1000  # SentencePiece drops training lines above 4192 bytes
 
 
@@ -34,20 +39,27 @@ class Tokenizer:
         """`prefix` holds the tokens that the model expects before every prompt, such as <s>."""
         self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
         self._encode, self.pieces, self.eod = KINDS[kind](model)
+        # The largest id plus 1, ids that no token has included.
         self.vocab_size = len(self.pieces)
-        self.fingerprint = hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
+        self.fingerprint = _fingerprint(kind, model)
         # Some models put a space before every text.
-        first = self.pieces[self.encode("a b")[0]]
+        first = b"".join(self.pieces[i] for i in self.encode("a b")[:1])
         self._dummy_prefix = b" " if first.startswith(b" ") else b""
-        # Bytes of text that each token represents [V]; 0 for the end of a document.
+        # Bytes of text that each token represents [V]; 0 for control tokens and unused ids.
         self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids int32 [n], without an end-of-document token."""
+        """Token ids int32 [n] of a document: no control tokens, whatever the text spells."""
+        return self._encode(text)
+
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """Token ids int32 [n] of a prompt, where special strings such as <|user|> are tokens."""
+        if self.kind == "huggingface":
+            return tokenizer_json.encode_prompt(self.model, text)
         return self._encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`. End-of-document gives no text; a cut character becomes U+FFFD."""
+        """The text of `ids`. Control tokens give no text; a cut character becomes U+FFFD."""
         raw = b"".join(self.pieces[int(i)] for i in ids)
         return raw.removeprefix(self._dummy_prefix).decode("utf-8", "replace")
 
@@ -64,34 +76,64 @@ class Tokenizer:
         } | ({"prefix": self.prefix} if self.prefix else {})
         if self.model:
             write_atomic(folder / "tokenizer.model", self.model)
-        write_atomic(folder / "tokenizer.json", json.dumps(about, indent=1).encode())
+        write_atomic(folder / "tokenizer.json", sealed(about))
 
 
-def load(folder: str | Path) -> Tokenizer:
-    """The tokenizer that `save` wrote into `folder`.
+def _fingerprint(kind: str, model: bytes) -> str:
+    return hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
 
-    Raises FileNotFoundError if there is none, ValueError if its model has changed since.
+
+class Saved(NamedTuple):
+    """What `Tokenizer.save` wrote."""
+
+    kind: str
+    name: str
+    model: bytes
+    prefix: Sequence[int]
+    fingerprint: str
+
+
+def read_saved(folder: Path) -> Saved:
+    """The files of a saved tokenizer, verified but not built.
+
+    Raises FileNotFoundError if there is none, ValueError if a file is damaged.
     """
-    folder = Path(folder)
-    if not (folder / "tokenizer.json").is_file():
+    path, model = folder / "tokenizer.json", folder / "tokenizer.model"
+    if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no tokenizer that isoflop reads; a converted model has one if its "
             "tokenizer.model or tokenizer.json came with it"
         )
-    about = json.loads((folder / "tokenizer.json").read_text())
-    model = folder / "tokenizer.model"
-    content = model.read_bytes() if model.exists() else b""
-    tokenizer = Tokenizer(about["kind"], about["name"], content, about.get("prefix", ()))
-    if tokenizer.fingerprint != about["fingerprint"]:
+    try:
+        about = parse_object(path.read_bytes())
+        if "checksum" in about:
+            about = unsealed(path.read_bytes())
+        content = model.read_bytes() if model.exists() else b""
+        prefix = about.get("prefix", ())
+        saved = Saved(about["kind"], about["name"], content, prefix, about["fingerprint"])
+        named = isinstance(saved.name, str) and saved.kind in KINDS
+        if not named or not all(type(i) is int for i in prefix):
+            raise ValueError("it describes no tokenizer")
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no key {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is damaged ({reason}); delete {folder} to rebuild it") from None
+    if _fingerprint(saved.kind, content) != saved.fingerprint:
         raise ValueError(f"{model} does not match tokenizer.json; delete {folder} to rebuild it")
-    return tokenizer
+    return saved
+
+
+def load(folder: str | Path) -> Tokenizer:
+    """The tokenizer that `save` wrote into `folder`; raises what `read_saved` raises."""
+    return Tokenizer(*read_saved(Path(folder))[:4])
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
     """Trains 'chars', 'bpe' or 'unigram' on documents; equal texts give equal tokenizers."""
     if name == "chars":
-        characters = "".join(sorted(set().union(*texts)))
-        return Tokenizer("chars", "chars", characters.encode("utf-32-le"))
+        characters: set[str] = set()
+        for text in texts:
+            characters.update(text)
+        return Tokenizer("chars", "chars", "".join(sorted(characters)).encode("utf-32-le"))
     return Tokenizer("sentencepiece", name, _train_sentencepiece(name, texts, vocab_size))
 
 
@@ -108,7 +150,7 @@ def given(spec: str) -> Tokenizer:
         raise ValueError(
             f"data.tokenizer={spec!r} is unknown; use {known} or the path of a .model or .json"
         )
-    path = Path(spec).expanduser()
+    path = local_path(spec, "data.tokenizer")
     if not path.is_file():
         raise FileNotFoundError(f"data.tokenizer={spec!r} does not exist")
     model = path.read_bytes()
@@ -116,7 +158,9 @@ def given(spec: str) -> Tokenizer:
         made = Tokenizer(kind, path.stem, model)
     except RuntimeError as error:
         raise ValueError(f"data.tokenizer={spec!r} is not a SentencePiece model") from error
-    return made if kind == "sentencepiece" else Tokenizer(kind, path.stem, model, _prefix(model))
+    if kind == "huggingface":
+        made.prefix = tuple(tokenizer_json.prefix(model))
+    return made
 
 
 Encode = Callable[[str], np.ndarray]
@@ -179,66 +223,6 @@ def _piece_bytes(processor, i: int) -> bytes:
     return processor.id_to_piece(i).replace(SPACE, " ").encode()
 
 
-def _library(model: bytes):
-    """The tokenizer of the library tokenizers that a tokenizer.json describes."""
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ValueError(
-            "data.tokenizer: a tokenizer.json needs the library tokenizers; pip install -e '.[hf]'"
-        ) from error
-    try:
-        return tokenizers.Tokenizer.from_str(model.decode())
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"data.tokenizer: this is not a tokenizer.json: {error}") from error
-
-
-def _prefix(model: bytes) -> list[int]:
-    """Tokens that a tokenizer.json puts before every text, such as <s>."""
-    fast = _library(model)
-    whole, plain = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
-    return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
-
-
-def _huggingface(model: bytes) -> tuple[Encode, list[bytes], int]:
-    fast = _library(model)
-    special = {i for i, token in fast.get_added_tokens_decoder().items() if token.special}
-    eod = next((i for end in ENDS if (i := fast.token_to_id(end)) is not None), None)
-    if eod is None:
-        raise ValueError(
-            f"data.tokenizer: the tokenizer.json has none of {', '.join(ENDS)} to end documents"
-        )
-    spelled = _spelled_bytes if '"ByteLevel"' in model.decode() else _marked_bytes
-    names = [fast.id_to_token(i) for i in range(fast.get_vocab_size())]
-    pieces = [b"" if i in special or not name else spelled(name) for i, name in enumerate(names)]
-
-    def encode(text: str) -> np.ndarray:
-        return np.array(fast.encode(text, add_special_tokens=False).ids, np.int32)
-
-    return encode, pieces, eod
-
-
-def _marked_bytes(piece: str) -> bytes:
-    """The bytes of a SentencePiece-style piece in a tokenizer.json."""
-    if re.fullmatch(r"<0x[0-9A-F]{2}>", piece):
-        return bytes([int(piece[3:5], 16)])
-    return piece.replace(SPACE, " ").encode()
-
-
-# GPT-2 spells bytes as characters: printable ones as themselves, the others from U+0100 on.
-_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
-_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
-_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE}
-_BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}
-
-
-def _spelled_bytes(piece: str) -> bytes:
-    """The bytes of a piece of a byte-level tokenizer; manually added tokens are plain text."""
-    if all(character in _BYTE_OF for character in piece):
-        return bytes(_BYTE_OF[character] for character in piece)
-    return piece.encode()
-
-
 def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> bytes:
     import sentencepiece
 
@@ -289,5 +273,5 @@ KINDS: dict[str, Callable[[bytes], tuple[Encode, list[bytes], int]]] = {
     "bytes": _bytes,
     "chars": _characters,
     "sentencepiece": _sentencepiece,
-    "huggingface": _huggingface,
+    "huggingface": tokenizer_json.read,
 }

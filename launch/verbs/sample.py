@@ -94,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         refuse(values)
         cfg, tokenizer = open_run(run)
-        prompt = [*tokenizer.prefix, *tokenizer.encode(values.prompt).tolist()] or [tokenizer.eod]
+        typed = tokenizer.encode_prompt(values.prompt).tolist()
+        prompt = [*tokenizer.prefix, *typed] or [tokenizer.eod]
         n_tokens = values.tokens or max(1, cfg.context_length - len(prompt))
         sampler = make_sampler(values, tokenizer, end_tokens(run))
         sample.check(cfg, [prompt], n_tokens, sampler, values.n)

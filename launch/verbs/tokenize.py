@@ -5,12 +5,12 @@ isoflop tokenize --config=configs/base.py --config.data.tokenizer=bpe --config.d
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
+from data.local import local_path
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
 from data.store import Component, TokenStore, prepare
@@ -34,10 +34,11 @@ def main(argv: Sequence[str]) -> int:
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
         config = flags.load_config(values.config, overrides)
+        out = local_path(values.json, "json") if values.json else None
         dataset = prepare(config.data)
         about = describe(dataset)
-        if values.json:
-            write_json(Path(values.json), about)
+        if out:
+            write_json(out, about)
     print_table(about)
     return DONE
 

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sources import corpus
+from data.sources import corpus, formats
 from tests.data.conftest import sentence
 
 ROWS = [{"text": sentence(i), "body": f"body {i}"} for i in range(5)]
@@ -94,7 +94,7 @@ def test_cut_text_is_whole_when_put_together(tmp_path_factory, parts):
     path.write_bytes(text.encode())
     documents = list(corpus.documents(str(path)))
     assert "".join(documents) == text
-    assert max(len(document.encode()) for document in documents) <= 3 * corpus.CHUNK_BYTES
+    assert max(len(document.encode()) for document in documents) <= 3 * formats.CHUNK_BYTES
 
 
 def test_text_is_kept_byte_for_byte(tmp_path):

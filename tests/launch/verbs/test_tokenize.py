@@ -52,3 +52,13 @@ def test_a_flag_of_one_call_is_not_there_in_the_next(arguments, tmp_path):
     out.unlink()
     assert main(arguments) == 0
     assert not out.exists()
+
+
+def test_the_path_of_json_is_expanded_or_refused_first(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main([*arguments, "--json=~/home.json"]) == 0
+    assert json.loads((tmp_path / "home.json").read_text())["corpora"]
+    cache = f"--config.data.cache={tmp_path / 'never'}"
+    assert main([*arguments, cache, "--json=gs://bucket/out.json"]) == 2
+    assert "remote address" in capsys.readouterr().err
+    assert not (tmp_path / "never").exists()

@@ -1,0 +1,56 @@
+"""Paths and JSON files on this machine, each checked before it is used."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(spec: str, key: str) -> Path:
+    """The path of `spec`, with `~` expanded. ValueError for a remote address; `key` names it."""
+    if REMOTE.match(spec):
+        raise ValueError(f"{key}={spec!r} is a remote address; give a path on this machine")
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{key}={spec!r} has no home folder: {error}; give a full path") from None
+
+
+def parse_json(raw: bytes | str) -> object:
+    """The value of a JSON text; ValueError in one line if it is damaged or nested too deeply."""
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def parse_object(raw: bytes) -> dict:
+    """The JSON object that `raw` spells; ValueError in one line for anything else."""
+    found = parse_json(raw)
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds {type(found).__name__}, not an object")
+    return found
+
+
+def sealed(about: dict) -> bytes:
+    """`about` as JSON, with a checksum that `unsealed` verifies."""
+    return json.dumps({**about, "checksum": _checksum(about)}, indent=1).encode()
+
+
+def unsealed(raw: bytes) -> dict:
+    """What `sealed` wrote, with its checksum; ValueError if it has changed."""
+    about = parse_object(raw)
+    try:
+        same = about.get("checksum") == _checksum(about)
+    except RecursionError:
+        same = False
+    if not same:
+        raise ValueError("its checksum does not match")
+    return about
+
+
+def _checksum(about: dict) -> str:
+    content = {key: value for key, value in about.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,193 @@
+"""Reads a Hugging Face tokenizer.json with the library tokenizers.
+
+Documents and prompts are encoded differently. In a prompt a special string is its token. In a
+document it is text: neither the library nor the model inside the file may turn it into a control
+token, so control tokens get names there that no text contains.
+
+What a file saves for other uses is switched off: truncation and padding, and the dropout of merges
+that makes equal texts get different tokens.
+"""
+
+import functools
+import json
+import re
+import secrets
+from collections.abc import Callable
+
+import numpy as np
+
+from data.local import parse_object
+
+SPACE = "\u2581"  # what SentencePiece writes for a space
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # of documents, in published models
+LARGEST_ID = 1 << 24
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # the token of a byte that no other token covers
+
+
+def read(model: bytes) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
+    """How to encode documents, the bytes of each token [V], and the token that ends documents.
+
+    V is the largest id plus 1. A control token and an id without a token stand for no bytes, the
+    unknown token for one. Raises ValueError for a file that describes no tokenizer.
+    """
+    about = _described(model)
+    try:
+        names = {*_names(about), *(token["content"] for token in about["added_tokens"])}
+        end, unknown = next((name for name in ENDS if name in names), None), _unknown(about)
+        hidden = {name: secrets.token_hex(32) for name in sorted(_control(about, end, unknown))}
+        edited = _hide(about, hidden)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _not_one(error) from None
+    if end is None:
+        raise ValueError(
+            f"data.tokenizer: the tokenizer.json has none of {', '.join(ENDS)} to end documents"
+        )
+    fast = _library(edited)
+    fast.encode_special_tokens = True
+
+    ids = fast.get_vocab(with_added_tokens=True)
+    if max(ids.values()) > LARGEST_ID:
+        raise ValueError(f"data.tokenizer: the largest token id is {max(ids.values())}; mend it")
+    added = set(fast.get_added_tokens_decoder())
+    byte_level = '"ByteLevel"' in model.decode()
+    pieces = [b""] * (max(ids.values()) + 1)
+    for name, i in ids.items():
+        # The library spells bytes as characters, but keeps tokens that were added as plain text.
+        pieces[i] = name.encode() if i in added and byte_level else _spelled(name, byte_level)
+    for name in hidden.values():
+        pieces[ids[name]] = b""
+    if unknown in names and unknown != end:
+        pieces[ids[hidden.get(unknown, unknown)]] = b"?"
+
+    def encode(text: str) -> np.ndarray:
+        return np.array(fast.encode(text, add_special_tokens=False).ids, np.int32)
+
+    return encode, pieces, ids[hidden[end]]
+
+
+def prefix(model: bytes) -> list[int]:
+    """The tokens that a tokenizer.json puts before every text, such as <s>."""
+    fast = _for_prompts(model)
+    whole, plain = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
+    return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
+
+
+def encode_prompt(model: bytes, text: str) -> np.ndarray:
+    """Token ids int32 [n] of `text`, in which special strings are tokens."""
+    return np.array(_for_prompts(model).encode(text, add_special_tokens=False).ids, np.int32)
+
+
+@functools.lru_cache(maxsize=1)
+def _for_prompts(model: bytes):
+    return _library(_described(model))
+
+
+def _described(model: bytes) -> dict:
+    """A tokenizer.json, checked as far as this module edits it."""
+    try:
+        about = parse_object(model)
+        inner = about["model"]
+        inner["vocab"], about["added_tokens"] = inner["vocab"], about.get("added_tokens") or []
+        if not all(isinstance(token["content"], str) for token in about["added_tokens"]):
+            raise ValueError("an added token is not a string")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_one(error) from None
+    inner["dropout"] = None
+    return about | {"truncation": None, "padding": None}
+
+
+def _names(about: dict) -> list[str]:
+    """The names of the tokens of the model inside a tokenizer.json."""
+    vocab = about["model"]["vocab"]
+    return list(vocab) if isinstance(vocab, dict) else [name for name, _ in vocab]
+
+
+def _unknown(about: dict) -> str | None:
+    inner = about["model"]
+    if isinstance(inner.get("unk_id"), int) and isinstance(inner["vocab"], list):
+        return inner["vocab"][inner["unk_id"]][0]
+    return inner.get("unk_token")
+
+
+def _control(about: dict, end: str | None, unknown: str | None) -> set[str]:
+    """The names of the tokens that no document may contain."""
+    special = {token["content"] for token in about["added_tokens"] if token.get("special")}
+    # Models find their unknown token by its name, except those that list their tokens in order.
+    by_name = {unknown} if isinstance(about["model"]["vocab"], dict) else set()
+    return (special - by_name - {""}) | ({end} if end else set())
+
+
+def _not_one(error: object) -> ValueError:
+    return ValueError(f"data.tokenizer: this is not a tokenizer.json: {error}")
+
+
+def _hide(about: dict, hidden: dict[str, str]) -> dict:
+    """`about` with the tokens `hidden` under other names, and no merges that spell them.
+
+    Merges that spell the token of a byte go as well: '<0x41>' in a document is 6 characters.
+    """
+    inner = dict(about["model"])
+    vocab, mark = inner["vocab"], inner.get("continuing_subword_prefix") or ""
+    if isinstance(vocab, dict):
+        inner["vocab"] = {hidden.get(name, name): i for name, i in vocab.items()}
+    else:
+        inner["vocab"] = [[hidden.get(name, name), score] for name, score in vocab]
+    if inner.get("unk_token") in hidden:
+        inner["unk_token"] = None
+
+    def kept(merge: str | list[str]) -> bool:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        names = {left, right, left + right.removeprefix(mark)}
+        spells_byte = inner.get("byte_fallback") and any(map(BYTE.fullmatch, names))
+        return not names & hidden.keys() and not spells_byte
+
+    if "merges" in inner:
+        inner["merges"] = [merge for merge in inner["merges"] if kept(merge)]
+    added = [
+        token | {"content": hidden[token["content"]], "special": True}
+        if token["content"] in hidden
+        else token
+        for token in about["added_tokens"]
+    ]
+    return about | {"model": inner, "added_tokens": added}
+
+
+def _library(about: dict):
+    """The tokenizer of the library that `about` describes, with the ids that it declares."""
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ValueError(
+            "data.tokenizer: a tokenizer.json needs the library tokenizers; pip install -e '.[hf]'"
+        ) from error
+    try:
+        fast = tokenizers.Tokenizer.from_str(json.dumps(about))
+        vocab, found = about["model"]["vocab"], fast.get_vocab(with_added_tokens=True)
+        moved = {
+            token["content"]: token["id"]
+            for token in about["added_tokens"]
+            if token["id"] != found[token["content"]] and token["content"] not in vocab
+        }
+        if moved and isinstance(vocab, dict) and not set(moved.values()) & set(vocab.values()):
+            # The library numbers added tokens through, unless the model inside has them too.
+            inner = about["model"] | {"vocab": vocab | moved}
+            fast = tokenizers.Tokenizer.from_str(json.dumps(about | {"model": inner}))
+        return fast
+    except Exception as error:  # the library raises nothing narrower
+        raise _not_one(error) from error
+
+
+def _spelled(piece: str, byte_level: bool) -> bytes:
+    """The bytes of a piece, which byte-level tokenizers spell one character a byte."""
+    if byte_level and all(character in _BYTE_OF for character in piece):
+        return bytes(_BYTE_OF[character] for character in piece)
+    if not byte_level and (byte := BYTE.fullmatch(piece)):
+        return bytes([int(byte[1], 16)])
+    return (piece if byte_level else piece.replace(SPACE, " ")).encode()
+
+
+# GPT-2 spells bytes as characters: printable ones as themselves, the others from U+0100 on.
+_PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE}
+_BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}
