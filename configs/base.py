@@ -25,10 +25,8 @@ def get_config(
     family: str = "decoder", objective: str = "next_token", kind: str = "text"
 ) -> ConfigDict:
     """The defaults: a 0.8M-parameter GPT on the bytes of the Python standard library."""
-    sections = {
-        name: _defaults(keys) for name, keys in sections_of(family, objective, kind).items()
-    }
-    return ConfigDict(_defaults(TRIAL) | sections).lock()
+    sections = {name: defaults(keys) for name, keys in sections_of(family, objective, kind).items()}
+    return ConfigDict(defaults(TRIAL) | sections).lock()
 
 
 def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:
@@ -41,16 +39,18 @@ def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:
     )
 
 
-def bounds() -> dict[str, Key]:
+def bounds(objective: str = "next_token", kind: str = "text") -> dict[str, Key]:
     """The bounds of dotted keys outside the section `model`, whose families check their own."""
     found = {name: key for name, key in TRIAL.items() if isinstance(key, Key)}
     sections = {name: keys() for name, keys in SECTIONS.items()}
+    sections |= {"objective": OBJECTIVES.get(objective, dict)(), "data": DATA.get(kind, dict)()}
     for name, keys in sections.items():
         found |= {f"{name}.{key}": v for key, v in keys.items() if isinstance(v, Key)}
     return found
 
 
-def _defaults(keys: dict) -> dict:
+def defaults(keys: dict) -> dict[str, Any]:
+    """Keys with their defaults, without bounds."""
     return {name: key.default if isinstance(key, Key) else key for name, key in keys.items()}
 
 

@@ -30,7 +30,7 @@ def keys_of(section: str, choice: str) -> dict[str, Any]:
     if choice not in known:
         raise ValueError(f"{section}.{key}={choice!r} is unknown; use one of {', '.join(known)}")
     if choice in listed:
-        return listed[choice]()
+        return base.defaults(listed[choice]())
     return families.keys(known[choice]) if hasattr(known[choice], "Config") else {}
 
 

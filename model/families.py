@@ -95,15 +95,15 @@ def keys(family: Family) -> dict[str, Any]:
 
 
 def derive(section: Mapping[str, Any]) -> tuple[Family, Any]:
-    """(family, Config) of a `model` section whose zeros are still to be derived."""
+    """(family, Config) of a `model` section in which 0 may still mean "derive it"."""
     section = dict(section)
     family = find(section.pop("family", "decoder"))
     return family, family.derive(section)
 
 
 def read(section: Mapping[str, Any]) -> tuple[Family, Any]:
-    """(family, Config) of a resolved `model` section. Sections that name no family, as older runs
-    have them, are decoders."""
+    """(family, Config) of a resolved `model` section. A section without a family, as in older
+    runs, is a decoder."""
     section = dict(section)
     family = find(section.pop("family", "decoder"))
     return family, family.Config(**{key: _hashable(value) for key, value in section.items()})

@@ -104,7 +104,7 @@ class Checkpoints:
         if good is None:
             return None
         processes.from_first("aside", lambda: _set_aside(paths[: paths.index(good)]))
-        return self._writer.restore(good, args=ocp.args.StandardRestore(like)), read_meta(good)
+        return _read(good, like), read_meta(good)
 
     def finished(self) -> list[Path]:
         """Folders of the finished checkpoints, the newest first."""
@@ -289,7 +289,17 @@ def restore_until(
     path = newest_good(paths, say)
     if path is None:
         raise Damaged(f"{folder} has no good checkpoint up to step {until}; train that run again")
-    return ocp.StandardCheckpointer().restore(path.absolute(), like), read_meta(path)
+    return _read(path.absolute(), like), read_meta(path)
+
+
+def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a good checkpoint that `like` has. Checkpoints of older versions hold more."""
+    with ocp.StandardCheckpointer() as reader:
+        held = reader.metadata(path).item_metadata
+        more = {name: entry for name, entry in dict(held).items() if name not in like}
+        more = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), more)
+        tree = reader.restore(path, like | more)
+    return {name: tree[name] for name in like}
 
 
 def _names(path: Path) -> list[str]:

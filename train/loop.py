@@ -27,7 +27,7 @@ from train.watch import Stop, Watchdog
 
 @dataclass(frozen=True)
 class Start:
-    """Where a fresh run begins: parameters in place of random ones, and frozen parameters by name,
+    """What a new run begins with: parameters (None: random ones), and frozen parameters by name,
     each with its (family, Config)."""
 
     params: dict | None = None
@@ -87,8 +87,8 @@ def initial_state(
 
 
 def check_count(family: families.Trained, cfg: Any, params: Any) -> None:
-    """ValueError where the family counts other parameters than there are: FLOPs and laws would be
-    wrong. Names the parameter whose size is the difference, if there is one."""
+    """ValueError if the family's parameter count is wrong, which would make FLOPs and laws wrong.
+    Names the parameter whose size is the difference, if there is one."""
     sizes = {path_name(path): leaf.size for path, leaf in jax.tree.leaves_with_path(params)}
     counted, made = sum(family.parameters(cfg).values()), sum(sizes.values())
     if counted == made:

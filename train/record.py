@@ -26,8 +26,9 @@ from train.parallel.chips import peak_flops
 from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
 
-SAVED = ("step", "params", "opt_state", "hyper", "seed")
-"""The fields of a TrainState in a checkpoint. Frozen parameters stay where they came from."""
+SAVED = ("step", "params", "opt_state", "seed")
+"""The fields of a TrainState in a checkpoint. The config gives `hyper`, so that it can get keys
+with a neutral default; frozen parameters stay where they came from."""
 
 
 @dataclass(frozen=True)
@@ -110,33 +111,34 @@ class Record:
     def restore(
         self, like: TrainState, hyper: dict[str, float], frozen: dict, branch_until: int = 0
     ) -> TrainState | None:
-        """The state that the trial resumes from, on the shardings of `like`, with `frozen` in it;
-        None: it starts at step 0.
+        """The state that the trial resumes from, on the shardings of `like`, with `hyper` and
+        `frozen` in it; None: it starts at step 0.
 
         A trial without a checkpoint starts from the newest one of at most `branch_until` steps in
-        the folder `checkpoint.trunk`, with its own `hyper`. Damaged if there is no good one.
+        the folder `checkpoint.trunk`. Damaged if there is no good one.
         """
         restored = self.checkpoints.restore(saved(like))
         if not restored and branch_until:
-            restored = self._branch(like, hyper, branch_until)
+            restored = self._branch(like, branch_until)
         if not restored:
             return None
         tree, meta = restored
         self._begin(meta)
-        return TrainState(**tree, frozen=frozen)
+        own = {k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()}
+        return TrainState(**tree, hyper=own, frozen=frozen)
 
     def _begin(self, meta: dict) -> None:
         self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})
         self.step, self.seconds = meta.get("step", 0), meta.get("seconds", 0.0)
         self.unlogged = meta.get("unlogged", 0)  # steps since the last row
-        self.recent = deque(meta.get("recent", ()), maxlen=max(MEDIAN_OF, self.events.log_every))
+        size = max(MEDIAN_OF, self.events.log_every)
+        recent = {"loss": meta.get("recent", ())} | meta.get("recent_metrics", {})
+        self.recent = {k: deque(recent.get(k, ()), maxlen=size) for k in self.objective.TRAINED}
 
-    def _branch(self, like: TrainState, hyper: dict[str, float], until: int) -> tuple[dict, dict]:
-        """The trunk's saved fields with this run's own schedule; its rows begin this run's
-        metrics."""
+    def _branch(self, like: TrainState, until: int) -> tuple[dict, dict]:
+        """The trunk's saved fields; its rows begin this run's metrics."""
         trunk = Path(self.config.checkpoint.trunk)
         tree, meta = restore_until(trunk / "checkpoints", saved(like), until, self.say)
-        own = {k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()}
         step, recent = meta["step"], meta["recent"]
         if processes.is_first():
             self.workdir.mkdir(parents=True, exist_ok=True)
@@ -146,7 +148,7 @@ class Record:
         unlogged = min(step % every if every else step, len(recent))
         origin = {"branched_from": trunk.name, "branched_at": step}
         self.say(f"{self.config.name}: branching from {trunk} at step {step}")
-        return tree | {"hyper": own}, meta | {"unlogged": unlogged, "origin": origin}
+        return tree, meta | {"unlogged": unlogged, "origin": origin}
 
     def took(self, metrics: dict[str, list[float]], seconds: float) -> None:
         """Notes the metrics of the steps of a chunk, which took `seconds`."""
@@ -164,8 +166,9 @@ class Record:
         where the metrics say so."""
         floor = self.objective.METRICS["loss"].floor
         ratio = self.config.train.max_loss_ratio if floor == 0 else None
-        fault = divergence(self.chunk, self.recent, ratio)
-        self.recent.extend(self.chunk["loss"])
+        fault = divergence(self.chunk, self.recent["loss"], ratio)
+        for name, values in self.recent.items():
+            values.extend(self.chunk[name])
         if not fault and self.events.due(self.step, self.events.log_every):
             self.log.write(self._training_row())
         if not fault and self.events.due(self.step, self.events.eval_every):
@@ -184,21 +187,24 @@ class Record:
             self.save(state())
 
     def save(self, state: TrainState) -> None:
-        meta = {"seconds": self.seconds, "recent": list(self.recent), "unlogged": self.unlogged}
+        recent = {name: list(values) for name, values in self.recent.items()}
+        meta = {"seconds": self.seconds, "recent": recent.pop("loss"), "unlogged": self.unlogged}
+        meta |= {"recent_metrics": recent} if recent else {}
         meta |= {"eval_loss": self.evaluated.get(self.step), "origin": self.origin}
         meta |= {"config": json.loads(self.config.to_json())}  # which trial these parameters are of
         self.checkpoints.save(self.step, saved(state), meta)
 
     def _training_row(self) -> dict:
-        losses = list(self.recent)[-self.unlogged :]
+        """The objective's metrics are means since the last row, the others those of one step."""
+        since = {name: list(values)[-self.unlogged :] for name, values in self.recent.items()}
+        means = {name: sum(values) / len(values) for name, values in since.items()}
         rate = self.timed * self.tokens_per_step / max(self.seconds - self.timed_from, 1e-9)
         flops = rate * self.flops_per_token
         self.unlogged, self.timed, self.timed_from = 0, 0, self.seconds
         row = {
             "step": self.step,
             "tokens": self.step * self.tokens_per_step,
-            "loss": sum(losses) / len(losses),
-            **{name: values[-1] for name, values in self.chunk.items() if name != "loss"},
+            **({name: values[-1] for name, values in self.chunk.items()} | means),
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(rate, 1),
             "model_flops_per_second": flops,

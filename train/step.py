@@ -16,7 +16,6 @@ import optax
 
 from model import families
 from train import objectives
-from train.objectives import next_token
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
 from train.optimizers.schedule import learning_rate
@@ -26,7 +25,6 @@ from train.rules import Rules
 
 Batch = Mapping[str, jax.Array]
 """The fields of the data kind, arrays [B, ...]."""
-NEXT_TOKEN = next_token.Config()
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,9 @@ class StepConfig:
     """What the compiled program depends on."""
 
     model: Any  # the Config of the family
-    loss: Any = NEXT_TOKEN  # what the objective's `configure` returned
-    family: str = "decoder"
-    objective: str = "next_token"
+    loss: Any  # what the objective's `configure` returned
+    family: str
+    objective: str
     optimizer: str = "adamw"
     schedule: str = "cosine"
     accumulation: int = 1  # micro-batches of a step

@@ -6,7 +6,7 @@ outside knows a batch as a dict of arrays whose first dimension is the batch's r
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,9 +19,7 @@ Batch = dict[str, np.ndarray]
 class Dataset(Protocol):
     """Prepared data. Batches are a pure function of (hash, seed, step, row).
 
-    Data of tokens also has `vocab_size`. Counted models read whole texts: `texts(split)`, an array
-    of tokens for each component; `windows(split)`, where the sequences of `examples` begin in them;
-    `n_tokens(split)`; and `length`, the tokens of a sequence."""
+    Data of tokens also has `vocab_size`."""
 
     hash: str  # of content alone: no path, name or date
 
@@ -47,6 +45,22 @@ class Dataset(Protocol):
 
     def save(self, workdir: Path) -> None:
         """Keeps in a run's folder what a trained model needs of the data, such as a tokenizer."""
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """What a counted family reads of prepared data, beside a Dataset: its texts as a whole."""
+
+    length: int  # tokens of a sequence of `examples`
+
+    def texts(self, split: str) -> list[np.ndarray]:
+        """All tokens of a split, an int64 array for each component."""
+
+    def windows(self, split: str) -> list[np.ndarray]:
+        """Where each sequence of `examples` begins in `texts`, an array for each component."""
+
+    def n_tokens(self, split: str) -> int:
+        """Tokens of a split, those that end documents included."""
 
 
 class Kind(Protocol):

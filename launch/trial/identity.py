@@ -132,7 +132,7 @@ def own_id(resolved: Any, folder: Path) -> str:
 
 def weights_named(objective: str) -> dict[str, str]:
     """The dotted keys that may name weights to start from or, under an objective, to read; each
-    with the key that holds their hash."""
+    with the key that holds their hash: for a key X of FROZEN that is X_hash, default ""."""
     frozen = getattr(objectives.OBJECTIVES.get(objective), "FROZEN", {})
     named = {"train.init_from": "train.init_hash"}
     return named | {key: f"{key}_hash" for key in frozen.values()}
@@ -165,7 +165,7 @@ def defaults(resolved: Any) -> dict[str, Any]:
         if choice != first:
             has_keys = hasattr(known.get(choice), "Config")
             unlisted = families.keys(known[choice]) if has_keys else {}
-            usual[section] = listed[choice]() if choice in listed else unlisted
+            usual[section] = base.defaults(listed[choice]()) if choice in listed else unlisted
         usual[section][key] = first
     return flatten(usual)
 

@@ -39,7 +39,8 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
     time = START_SECONDS + share * about["flops"][CONVENTION] / rate
     return [
         f"{resolved.name}: {amount(sum(about['params'].values()))} parameters ({parts}); {kind}",
-        f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; {data}",
+        f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; "
+        f"{data}",
         f"  {flops(about['flops'][CONVENTION])} FLOPs ({CONVENTION}); about {clock(time)} on "
         f"{where}, at an assumed {rate / 1e9:,.0f} GFLOP/s",
         f"  writes to {workdir}; Ctrl-C saves a checkpoint and stops",

@@ -58,7 +58,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
     _resolve_weights(config)
     family, cfg = _model(config, getattr(dataset, "vocab_size", 0))
     if families.is_counted(family):
-        if not hasattr(dataset, "texts"):
+        if not isinstance(dataset, kinds.Countable):
             raise ValueError(
                 f"model.family={config.model.family!r} is counted from whole texts, which "
                 f"data.kind={config.data.kind!r} does not have; use data.kind=text"
@@ -123,7 +123,7 @@ def check(config: ConfigDict) -> None:
     for key, known in NAMES.items():
         if values[key] not in known:
             raise ValueError(f"{key}={values[key]!r} is unknown; use one of {', '.join(known)}")
-    for key, bound in base.bounds().items():
+    for key, bound in base.bounds(values["objective.name"], values["data.kind"]).items():
         value = values[key]
         if bound.least is not None and not value >= bound.least:
             raise ValueError(f"{key}={value} is too small; use {bound.least} or more")

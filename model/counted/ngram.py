@@ -186,8 +186,8 @@ def _level(keys: np.ndarray, count: np.ndarray, context: np.ndarray, n_contexts:
 def discounts(count: np.ndarray) -> np.ndarray:
     """D(0) = 0, D(1), D(2) and D(3 or more), from how many n-grams have counts of 1 to 4.
 
-    Chen & Goodman 1998, eq. 26. Where small or strange text makes one of them no discount (not
-    in (0, c]), all are Ney's single n1 / (n1 + 2 n2), and 1/2 where that is none either.
+    Chen & Goodman 1998, eq. 26. If one of them is outside (0, c], as small or unusual text can
+    make it, all are Ney's single discount n1 / (n1 + 2 n2); if that is outside (0, 1) too, 1/2.
     """
     n1, n2, n3, n4 = (int(np.sum(count == c)) for c in (1, 2, 3, 4))
     y = n1 / (n1 + 2 * n2) if n1 else 0.5

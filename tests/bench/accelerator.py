@@ -24,6 +24,7 @@ from model.transformer.config import ModelConfig, derive
 from model.transformer.count import flops_per_token
 from tests.bench import contestant, ours, stacked
 from tests.bench.shapes import SHAPES, Shape
+from tests.train.steps import decoder_step
 from train.objectives import next_token
 from train.parallel.chips import peak_flops
 from train.step import StepConfig, init_state, train_chunk
@@ -83,7 +84,7 @@ def utilisation(name: str, model: ModelConfig, tokens: int, steps: int, trace: s
     """Tokens a second, FLOP/s by PaLM's count and MFU (None where the peak is unknown)."""
     rows = max(1, tokens // model.context_length)
     loss = next_token.Config(loss_chunk=min(1024, model.context_length))
-    advance = training(StepConfig(model, loss), rows, steps)
+    advance = training(decoder_step(model, loss), rows, steps)
     each = seconds(advance) / steps
     if trace:
         with jax.profiler.trace(str(Path(trace) / name)):

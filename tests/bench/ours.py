@@ -10,6 +10,7 @@ import numpy as np
 from model.transformer.config import ModelConfig
 from tests.bench import contestant
 from tests.bench.shapes import Shape
+from tests.train.steps import decoder_step
 from train.step import StepConfig, init_state, train_chunk
 
 HYPER = dict(
@@ -28,7 +29,7 @@ HYPER = dict(
 
 def step_config(shape: Shape) -> StepConfig:
     d, heads = shape.d_model, shape.n_heads
-    return StepConfig(
+    return decoder_step(
         ModelConfig(
             vocab_size=shape.vocab,
             context_length=shape.context,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from model.transformer.config import ModelConfig
+from tests.train.steps import decoder_step
 from train import step as step_module
 from train.objectives import next_token
 from train.objectives.cross_entropy import training_loss
-from train.step import StepConfig, eval_sums, gradients, init_state, train_chunk, train_step
+from train.step import eval_sums, gradients, init_state, train_chunk, train_step
 
 MODEL = ModelConfig(
     vocab_size=17, context_length=8, n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_dim=8,
@@ -44,24 +45,24 @@ def largest_difference(a, b) -> float:
 
 
 def test_accumulated_gradient_is_that_of_one_batch():
-    params = init_state(StepConfig(MODEL), hyper(), jnp.uint32(0)).params
+    params = init_state(decoder_step(MODEL), hyper(), jnp.uint32(0)).params
     batch, key = one(batches(1, rows=8)), jax.random.key(0)
-    whole, means = gradients(params, {}, StepConfig(MODEL), batch, key)
+    whole, means = gradients(params, {}, decoder_step(MODEL), batch, key)
     for parts in (2, 8):
-        cfg = StepConfig(MODEL, accumulation=parts)
+        cfg = decoder_step(MODEL, accumulation=parts)
         split, split_means = gradients(params, {}, cfg, batch, key)
         assert largest_difference(whole, split) < 1e-6
         assert means.keys() == split_means.keys() == {"loss"}
         assert float(means["loss"]) == pytest.approx(float(split_means["loss"]), rel=1e-6)
     # Control: averaging the micro-batches' own means is not the same when weights differ.
     halves = [{k: v[s] for k, v in batch.items()} for s in (slice(0, 4), slice(4, 8))]
-    means = [gradients(params, {}, StepConfig(MODEL), half, key)[0] for half in halves]
+    means = [gradients(params, {}, decoder_step(MODEL), half, key)[0] for half in halves]
     assert largest_difference(whole, jax.tree.map(lambda a, b: (a + b) / 2, *means)) > 1e-4
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_chunk_equals_steps_one_after_another(optimizer):
-    cfg, data = StepConfig(MODEL, optimizer=optimizer), batches(5)
+    cfg, data = decoder_step(MODEL, optimizer=optimizer), batches(5)
     state = init_state(cfg, hyper(), jnp.uint32(0))
     losses = []
     step = jax.jit(train_step, static_argnums=0)
@@ -80,7 +81,7 @@ def test_chunk_equals_steps_one_after_another(optimizer):
 
 
 def test_one_program_serves_every_hyperparameter():
-    cfg, data = StepConfig(MODEL, next_token.Config(z_loss=1e-3), schedule="linear"), batches(4)
+    cfg, data = decoder_step(MODEL, next_token.Config(z_loss=1e-3), schedule="linear"), batches(4)
     before = train_chunk._cache_size()
     results = []
     for changes in ({}, {"learning_rate": 0.03}, {"b2": 0.5}, {"total": 99}, {"weight_decay": 1}):
@@ -92,7 +93,7 @@ def test_one_program_serves_every_hyperparameter():
 
 
 def test_seed_decides_initialisation_and_dropout():
-    cfg = StepConfig(ModelConfig(**{**vars(MODEL), "dropout": 0.5}))
+    cfg = decoder_step(ModelConfig(**{**vars(MODEL), "dropout": 0.5}))
     data = one(batches(1))
     run = jax.jit(train_step, static_argnums=0)
     same = [run(cfg, init_state(cfg, hyper(), jnp.uint32(3)), data)[1]["loss"] for _ in range(2)]
@@ -118,7 +119,7 @@ def test_training_loss_against_its_definition():
 
 
 def test_evaluation_ignores_rows_of_weight_zero():
-    cfg, data = StepConfig(MODEL), batches(2)
+    cfg, data = decoder_step(MODEL), batches(2)
     params = init_state(cfg, hyper(), jnp.uint32(0)).params
     data["weights"][1, 2:] = 0
     sums = eval_sums(cfg, params, {}, data)
@@ -132,7 +133,7 @@ def test_evaluation_ignores_rows_of_weight_zero():
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_packed_documents_are_scored_as_they_are_apart(positions):
     """Evaluation reads the segments and the positions of a batch."""
-    cfg = StepConfig(dataclasses.replace(MODEL, positions=positions))
+    cfg = decoder_step(dataclasses.replace(MODEL, positions=positions))
     params = init_state(cfg, hyper(), jnp.uint32(0)).params
     apart = one(batches(1, rows=2))
     cut = [5, 3]  # tokens of each document
@@ -157,7 +158,7 @@ def test_packed_documents_are_scored_as_they_are_apart(positions):
 
 
 def test_loss_falls_on_a_language_that_can_be_learned():
-    cfg = StepConfig(MODEL)
+    cfg = decoder_step(MODEL)
     tokens = np.tile(np.arange(8, dtype=np.int32), (60, 4, 1))
     data = {"tokens": tokens, "targets": (tokens + 1) % 17, "weights": np.ones((60, 4, 8), "f4")}
     state = init_state(cfg, hyper(total=60), jnp.uint32(0))
@@ -167,7 +168,7 @@ def test_loss_falls_on_a_language_that_can_be_learned():
 
 def test_step_is_a_pure_module_level_function():
     assert step_module.train_step.__module__ == "train.step"
-    cfg, data = StepConfig(MODEL), one(batches(1))
+    cfg, data = decoder_step(MODEL), one(batches(1))
     state = init_state(cfg, hyper(), jnp.uint32(0))
     first, second = (train_step(cfg, state, data)[0].params for _ in range(2))
     assert largest_difference(first, second) == 0

@@ -1,10 +1,10 @@
-"""This file scores predictions a few tokens of each sequence at a time.
+"""The loss of a few tokens of each sequence at a time, to save memory.
 
-The logits of a batch [B, T, V] are the largest array of a small model; here no more than
-[B, chunk, V] of them ever exist. Each chunk's gradient is taken as soon as its loss is known, so
-that nothing is computed twice: what is kept is the gradient of the hidden states, and the sum of
-the head's. A chunk is every (T / chunk)-th token, so that each device of a mesh has a part of it
-wherever the sequences are cut.
+The logits of a batch [B, T, V] are the largest array of a small model; here at most [B, chunk, V]
+of them exist at once. The gradient of a chunk is computed right after its loss, so nothing is
+computed twice: only the gradient of the hidden states and the sum of the head's gradients are
+kept. A chunk takes every (T / chunk)-th token, so that each device of a mesh holds a part of it
+however the sequences are sharded.
 """
 
 import functools

@@ -1,8 +1,8 @@
-"""Which dimension of which array lies along which mesh axis.
+"""Sharding: the mesh axis of each dimension of each array.
 
-Two tables decide. A family's PARAMETER_AXES gives every parameter, by path, the logical axes of its
-dimensions; MESH_AXES in train/parallel/mesh.py maps logical axes to mesh axes. Optimiser moments
-and frozen parameters lie as the parameter of the same path does.
+It follows from two tables. A family's PARAMETER_AXES maps the path of every parameter to the
+logical axes of its dimensions; MESH_AXES in train/parallel/mesh.py maps logical axes to mesh axes.
+Optimiser moments and frozen parameters are sharded as the parameter of the same path.
 """
 
 import contextlib

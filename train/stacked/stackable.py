@@ -17,7 +17,7 @@ TRACED = (
     *(f"optimizer.{key}" for key in ("learning_rate", "b1", "b2", "eps", "weight_decay")),
     *("optimizer.clip_norm", "schedule.warmup", "schedule.decay", "schedule.final"),
 )
-# Keys that nothing compiled reads, and that need not be the same.
+# Keys that may differ: the compiled program does not read them.
 UNREAD = ("name", "holdout", "checkpoint.trunk", "train.max_loss_ratio")
 
 

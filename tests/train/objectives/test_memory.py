@@ -12,9 +12,10 @@ import pytest
 
 from configs import base
 from model.transformer.config import ModelConfig
+from tests.train.steps import decoder_step
 from train.objectives import loss_in_chunks, next_token
 from train.optimizers import moments
-from train.step import StepConfig, eval_sums, init_state, loss_sums, train_chunk
+from train.step import eval_sums, init_state, loss_sums, train_chunk
 
 MODEL = ModelConfig(
     vocab_size=37, context_length=12, n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_dim=8,
@@ -65,9 +66,9 @@ MUP = dataclasses.replace(MODEL, parametrization="mup", base_width=8, base_head_
 @pytest.mark.parametrize(
     ("cfg", "chunk"),
     [
-        (StepConfig(MUP, next_token.Config(z_loss=1e-2, label_smoothing=0.1)), 3),
-        (StepConfig(FREE, next_token.Config(z_loss=1e-2)), 4),
-        pytest.param(StepConfig(MODEL), 1, marks=pytest.mark.slow),
+        (decoder_step(MUP, next_token.Config(z_loss=1e-2, label_smoothing=0.1)), 3),
+        (decoder_step(FREE, next_token.Config(z_loss=1e-2)), 4),
+        pytest.param(decoder_step(MODEL), 1, marks=pytest.mark.slow),
     ],
     ids=["mup", "free", "one"],
 )
@@ -83,7 +84,7 @@ def test_a_loss_in_chunks_is_the_plain_one(cfg, chunk):
 
 
 def test_an_evaluation_in_chunks_is_the_plain_one():
-    cfg, data = StepConfig(FREE), batch(2, 3, 12)
+    cfg, data = decoder_step(FREE), batch(2, 3, 12)
     evaluate, params = jit(eval_sums, static_argnums=0), fresh(cfg)
     plain = evaluate(cfg, params, {}, data)
     chunked = in_chunks(cfg, 4)
@@ -110,7 +111,7 @@ def test_a_loss_in_chunks_takes_an_eighth_of_the_memory(cfg):
     data = {k: jax.ShapeDtypeStruct((4, 256), v.dtype) for k, v in batch(1, 1).items()}
 
     def temporary(chunk):
-        step_cfg = StepConfig(large, next_token.Config(loss_chunk=chunk, z_loss=1e-4))
+        step_cfg = decoder_step(large, next_token.Config(loss_chunk=chunk, z_loss=1e-4))
         shapes = jax.eval_shape(lambda: init_state(step_cfg, HYPER, jnp.uint32(0)).params)
         grad = jax.grad(lambda p, data: loss_sums(p, {}, step_cfg, data, jax.random.key(0))[0])
         return jax.jit(grad).lower(shapes, data).compile().memory_analysis().temp_size_in_bytes
@@ -167,7 +168,7 @@ def test_second_moments_in_bfloat16_go_on_moving(monkeypatch):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "sgd", "muon"])
 def test_moments_are_stored_in_half_the_bytes(optimizer):
     def sizes(moments):
-        cfg = StepConfig(MODEL, optimizer=optimizer, moments=moments)
+        cfg = decoder_step(MODEL, optimizer=optimizer, moments=moments)
         state = jax.eval_shape(lambda: init_state(cfg, HYPER, jnp.uint32(0)))
         leaves = [x for x in jax.tree.leaves(state.opt_state) if x.size > 1]
         assert {x.dtype for x in leaves} == {jnp.dtype(moments)}
@@ -193,8 +194,8 @@ def test_training_with_short_moments_and_a_donated_state():
     few = dataclasses.replace(  # parameters: each is rounded by separate code
         MODEL, norm="rmsnorm", positions="rotary", attention_bias=False, mlp_bias=False
     )
-    losses, reused, size = trained(StepConfig(few))
-    short, reused_short, size_short = trained(StepConfig(few, moments="bfloat16"))
+    losses, reused, size = trained(decoder_step(few))
+    short, reused_short, size_short = trained(decoder_step(few, moments="bfloat16"))
     assert reused >= size and reused_short >= size_short  # the new state takes the old one's place
     assert size_short < 0.7 * size
     assert losses[-1] < 0.7 * losses[0] and abs(short[-1] / losses[-1] - 1) < 0.05

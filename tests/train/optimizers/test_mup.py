@@ -13,9 +13,10 @@ from model.transformer.config import BASE_SIZES, ModelConfig, derive
 from model.transformer.decoder import Block, Decoder, init
 from model.transformer.parametrization import scores
 from model.transformer.update_scales import update_scales
+from tests.train.steps import decoder_step
 from train.optimizers import optimizer
 from train.rules import map_with_rules, path_name
-from train.step import StepConfig, init_state, train_step
+from train.step import init_state, train_step
 
 SMALL = ModelConfig(
     vocab_size=32, context_length=16, n_layers=2, d_model=32, n_heads=4, n_kv_heads=4, head_dim=8,
@@ -49,7 +50,7 @@ def wider(cfg: ModelConfig, m: int) -> ModelConfig:
 
 def train(cfg: ModelConfig, seed: int, **changes: float) -> tuple[dict, dict]:
     """Parameters before and after 8 steps of AdamW on tokens of which some are frequent."""
-    step = StepConfig(cfg, schedule="constant")
+    step = decoder_step(cfg, schedule="constant")
     hyper = {k: jnp.float32(v) for k, v in HYPER.items()} | changes
     state = init_state(step, hyper, jnp.uint32(seed))
     logits_V = -jnp.log(1.0 + jnp.arange(cfg.vocab_size))
@@ -131,7 +132,7 @@ def test_a_parameter_without_a_rule_is_an_error(name):
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
 def test_optimizers_without_rules_are_refused_by_name(name):
-    cfg = StepConfig(under("mup", SMALL), optimizer=name)
+    cfg = decoder_step(under("mup", SMALL), optimizer=name)
     make = lambda: jax.eval_shape(lambda: init_state(cfg, HYPER, jnp.uint32(0)))  # noqa: E731
     if name in ("adamw", "lion"):
         make()

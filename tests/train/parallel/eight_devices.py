@@ -26,6 +26,7 @@ from model.kernels.backends import AttentionSpec, attend_rows
 from model.transformer.config import ModelConfig
 from model.transformer.layers import multiplied
 from tests.model.kernels import test_backends as cases
+from tests.train.steps import decoder_step
 from train.checkpoint import Checkpoints
 from train.loop import Run, initial_state
 from train.objectives import next_token
@@ -35,7 +36,7 @@ from train.record import saved
 from train.step import StepConfig, TrainState, gradients, train_chunk
 
 MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
-CFG = StepConfig(MODEL, next_token.Config(loss_chunk=8))
+CFG = decoder_step(MODEL, next_token.Config(loss_chunk=8))
 HYPER = dict(
     learning_rate=1e-2, warmup=2, decay=2, total=20, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
     weight_decay=0.1, clip_norm=1.0,
@@ -160,7 +161,7 @@ def long(name: str, folder: str) -> dict[str, float]:
         }  # fmt: skip
         changes = {"n_layers": 2, "scan_layers": True, "remat": "full"}
         model = replace(MODEL, context_length=length, attention=attention, **changes)
-        mesh, cfg = mesh_of("one" if where == "other" else where), StepConfig(model)
+        mesh, cfg = mesh_of("one" if where == "other" else where), decoder_step(model)
         with sharding.activation_rules(mesh):
             params = initial_state(cfg, HYPER, 0, mesh)[1]().params
             key = jax.random.key(0)
@@ -192,13 +193,14 @@ def restore(pair: str, folder: str) -> dict:
     with sharding.activation_rules(mesh):
         like, _ = initial_state(CFG, HYPER, 0, mesh)
         tree, _ = Checkpoints(f"{folder}/{source}", 1, 0).restore(saved(like))
-        return {"losses": steps(TrainState(**tree), mesh, SAVED, STEPS)[1]}
+        state = TrainState(**tree, hyper={k: jnp.float32(v) for k, v in HYPER.items()})
+        return {"losses": steps(state, mesh, SAVED, STEPS)[1]}
 
 
 def made(name: str, folder: str) -> dict[str, int]:
     """Bytes that one device needs while the initial state of a larger model is made; `control`: on
     one device; and those of the state."""
-    mesh, cfg = mesh_of(name), StepConfig(ModelConfig(512, 64, 1, 128, 4, 4, 32, 512))
+    mesh, cfg = mesh_of(name), decoder_step(ModelConfig(512, 64, 1, 128, 4, 4, 32, 512))
     like, make = initial_state(cfg, HYPER, 0, mesh)
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
     alone = jax.jit(initial_state(cfg, HYPER, 0, mesh_of("one"))[1])

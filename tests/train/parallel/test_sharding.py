@@ -17,10 +17,11 @@ from model.transformer import family
 from model.transformer.config import ModelConfig, derive
 from model.transformer.decoder import init
 from model.transformer.family import PARAMETER_AXES
+from tests.train.steps import decoder_step
 from train.parallel import sharding
 from train.parallel.mesh import MESH_AXES, ORDER, make_mesh, mesh_sizes, row_parts
 from train.rules import lookup, path_name
-from train.step import StepConfig, init_state
+from train.step import init_state
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -209,7 +210,7 @@ def test_each_field_of_a_batch_lies_along_its_own_axes():
 
 def test_moments_lie_as_their_parameter_and_frozen_parameters_by_their_own_rules():
     hyper = dict.fromkeys(("b1", "b2", "eps", "weight_decay"), np.float32(0.1))
-    cfg = StepConfig(ModelConfig(64, 16, 1, 32, 4, 4, 8, 64))
+    cfg = decoder_step(ModelConfig(64, 16, 1, 32, 4, 4, 8, 64))
     frozen = {"teacher": {"table": np.ones((8, 6), np.float32)}}
     state = jax.eval_shape(lambda: init_state(cfg, hyper, np.uint32(0), None, frozen))
     rules, mesh = {"teacher": ((r"^table$", ("vocab", "vector")),)}, fake_mesh(fsdp=4, tensor=2)
