@@ -46,7 +46,7 @@ def test_folder_is_read_in_order_by_ending(tmp_path):
     ("ending", "content"),
     [
         (".jsonl", JSONL),
-        (".jsonl.gz", gzip.compress(JSONL)),
+        (".jsonl.gz", gzip.compress(JSONL, mtime=0)),
         (".jsonl.zst", zstandard.compress(JSONL)),
         (".jsonl.zst", zstandard.compress(JSONL[:99]) + zstandard.compress(JSONL[99:])),
     ],
@@ -128,7 +128,7 @@ def test_max_bytes_stops_at_a_whole_document(folder_of_text):
         ("a.jsonl", b'{"text": 7}', "line 1: data.text_key='text' holds int"),
         ("a.jsonl", JSONL + b'{"text": "', "line 6 is not JSON"),
         ("a.jsonl", b'{"text": "a\xff"}', "a.jsonl is not UTF-8: byte 0xff at offset 11"),
-        ("a.jsonl.gz", gzip.compress(JSONL)[:-20], "a.jsonl.gz is damaged or not gzip"),
+        ("a.jsonl.gz", gzip.compress(JSONL, mtime=0)[:-20], "a.jsonl.gz is damaged or not gzip"),
         ("a.jsonl.gz", JSONL, "a.jsonl.gz is damaged or not gzip"),
         ("a.jsonl.zst", JSONL, "a.jsonl.zst is damaged or not zstandard"),
         ("a.jsonl.zst", zstandard.compress(JSONL)[:-9], "not zstandard: it ends within"),
