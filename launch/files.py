@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
+from data.local import parse_json
 from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -19,11 +20,9 @@ def write_json(file: Path, content: Any) -> None:
 def read_json(file: Path) -> dict | None:
     """The object in a JSON file; None if there is no file, ValueError if it is damaged."""
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
     except FileNotFoundError:
         return None
-    except RecursionError:
-        raise ValueError(f"{file} is nested too deeply; delete it and run again") from None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); delete it and run again") from None
     if not isinstance(content, dict):

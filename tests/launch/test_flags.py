@@ -118,7 +118,7 @@ def test_parse_divides_flags_from_overrides():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--wrkers=3", "Did you mean: workers"),
+        ("--wrkers=3", "unknown flag --wrkers; did you mean --workers\\?"),
         ("--workers=-1", "workers=-1"),
         ("--workers=two", "workers=two"),
         ("--config.a", "--config.a has no value; write --config.a=VALUE"),

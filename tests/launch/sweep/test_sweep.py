@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-import rich.text
 
 from launch.errors import BadInput
 from launch.runners import RUNNERS
@@ -175,7 +174,7 @@ def test_dry_run_prints_the_trials_and_writes_nothing(config, tmp_path, capsys, 
     assert run(config, "--dry_run", "--json=plan.json") == 0
     shown = capsys.readouterr().out
     assert shown.count("t-") == 16 and "held out" in shown
-    assert "model.width=128, tokens=1600, holdout=True" in shown
+    assert "width=128, tokens=1600" in shown and "holdout=" not in shown
     assert "16 trials (0 finished, 0 duplicates dropped)" in shown and "(assumed)" in shown
     assert not (tmp_path / "runs").exists()
     planned = json.loads((tmp_path / "plan.json").read_text())
@@ -238,7 +237,7 @@ def test_numpy_numbers_and_generators_give_the_trials_of_plain_lists(config, tmp
 def test_overrides_reach_the_terminal_escaped():
     shown = dry_run.listed({"data.text_key": "\x1b[31m[/bold]\u202e"})
     assert "\x1b" not in shown and "\u202e" not in shown
-    assert rich.text.Text.from_markup(shown).plain == "data.text_key=\\x1b[31m[/bold]\\u202e"
+    assert shown == "text_key=\\x1b[31m[/bold]\\u202e"
 
 
 def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):

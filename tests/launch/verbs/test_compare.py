@@ -73,7 +73,7 @@ def test_names_come_from_paths():
         (["RUNS", "FEW"], "FEW: parametric: 4 points are too few"),
         (["RUNS", "TABLE", "--params=with_head"], "takes the columns"),
         (["RUNS", "TABLE", "--config.seed=1"], "reads no config"),
-        (["RUNS", "TABLE", "--wat=1"], "Unknown command line flag"),
+        (["RUNS", "TABLE", "--wat=1"], "unknown flag --wat; see --help"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, paths, capsys, argv, message):
