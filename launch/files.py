@@ -55,8 +55,15 @@ def read_model(run: Path, flag: str) -> ModelConfig:
             f"isoflop convert --from_hf={run} --to=RUN"
         )
     try:
-        family, cfg = families.read(config["model"])
-    except (KeyError, TypeError) as error:
+        section = config["model"]
+        known = {"family", *families.keys(families.find(section.get("family", "decoder")))}
+        if unknown := sorted(set(section) - known):
+            raise ValueError(
+                f"{flag}={run}: its config.json has the key model.{unknown[0]}, which this version "
+                "of isoflop does not know; use the version that wrote it"
+            )
+        family, cfg = families.read(section)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
             "folder of a run"

@@ -171,7 +171,8 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
 @contextlib.contextmanager
 def executing(spec: str) -> Iterator[None]:
     """Turns what a config file raises into a ValueError of one line with the line of the file.
-    A ValueError that other code raises for the file passes through: its text says what is wrong.
+    A ValueError that other code or a `raise` in the file makes passes through: its text says what
+    is wrong.
     """
     try:
         yield
@@ -182,7 +183,9 @@ def executing(spec: str) -> Iterator[None]:
         lines = [place.lineno for place, here in zip(places, own, strict=True) if here]
         if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == file:
             lines, text = [error.lineno], error.msg
-        elif isinstance(error, BadInput | ValueError | OSError) and not own[-1]:
+        elif isinstance(error, BadInput | ValueError | OSError) and (
+            not own[-1] or places[-1].line.startswith("raise ")
+        ):
             raise
         else:
             text = _briefly(error)
@@ -195,11 +198,12 @@ def _briefly(error: Exception) -> str:
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     text = str(error.args[0] if isinstance(error, KeyError) else error)
-    missing = re.match(r'Key "(.+?)" does not exist', text)
+    missing = re.match(r"""Key "(\w+)" does not exist|'(\w+)'\nDid you mean""", text)
     if not missing:
         return text
-    near = difflib.get_close_matches(missing[1], re.findall(r"(\w+)'?: ", text), n=1)
-    return f"there is no key {missing[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+    name, known = missing[1] or missing[2], re.findall(r"(\w+)(?:'?: |\" instead)", text)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"there is no key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from launch.errors import BadInput
-from launch.runners import RUNNERS
+from launch.runners import RUNNERS, local
 from launch.runners.tasks import Slot
 from launch.sweep import dry_run, execution, expand, live
 from launch.verbs import sweep
@@ -167,6 +167,33 @@ def test_equal_trials_run_once(config, tmp_path):
     )
     assert run("d.py") == 0
     assert len(results(tmp_path)) == 2
+
+
+def test_the_table_of_a_dry_run_fits_100_columns(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    (tmp_path / "long.py").write_text(
+        f"{fake.CONFIG}\ndef get_sweep(c): return [{{'name': 't' * 40, 'corpora': ['x' * 99]}}]\n"
+    )
+    assert run("long.py", "--dry_run") == 0
+    head, row, last = capsys.readouterr().out.splitlines()
+    assert len(head) == len(row) == 100 and len(last) < 100
+    (trial,) = expand.plan("long.py", {}).trials
+    assert row.startswith(f"{trial.id} ") and row.endswith("…")  # no number is cut off
+    assert f"{trial.about['steps']:,}" in row and "cor…" in row
+
+
+def test_compiled_code_is_kept_where_the_config_says(config, tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    text = f"{fake.CONFIG}\ndef get_sweep(c): return [{{}}]\n"
+    named = text.replace('dict(text="none")', 'dict(text="none", cache="mine")')
+    seen, runner = [], Inline()
+    runner.slots = lambda n, resources: seen.append(resources) or local.slots(n, resources)
+    monkeypatch.setitem(RUNNERS, "seen", runner)
+    for name, content, folder in (("a", text, "cache"), ("b", named, "mine")):
+        (tmp_path / f"{name}.py").write_text(content)
+        assert run(f"{name}.py", "--on=seen", f"--workdir=runs/{name}") == 0
+        (slot,) = local.slots(1, seen[-1])
+        assert slot.environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / folder / "compiled")
 
 
 def test_dry_run_prints_the_trials_and_writes_nothing(config, tmp_path, capsys, monkeypatch):
