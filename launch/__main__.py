@@ -1,5 +1,6 @@
 """The command line: `isoflop VERB …` imports the module of that verb and runs its `main`."""
 
+import codecs
 import difflib
 import importlib
 import os
@@ -33,8 +34,13 @@ VERBS = {
 
 def usage() -> str:
     """What `isoflop --help` prints."""
+    from launch.flags import EXECUTED  # slow to import
+
     verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in VERBS.items())
-    return f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags."
+    return (
+        f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags.\n"
+        f"{EXECUTED}\nWeights, tokenizers and runs are only read, never executed."
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -65,6 +71,29 @@ def main(argv: list[str]) -> int:
         return BAD_INPUT
 
 
+# What stands for a character that the terminal's encoding lacks; "?" for any other.
+_PLAIN = {
+    **{"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "Δ": "Delta", "λ": "lambda"},
+    **{"∝": "~", "×": "x", "·": "*", "±": "+-", "≤": "<=", "≥": ">=", "≈": "~", "√": "sqrt"},
+    **{"—": "-", "–": "-", "−": "-", "…": "...", "→": "->", "“": '"', "”": '"', "’": "'"},
+}
+
+
+def replace_unknown_characters() -> None:
+    """Lets stdout and stderr of this process and its children show any text: characters that their
+    encoding lacks are replaced."""
+
+    def plain(error: UnicodeEncodeError) -> tuple[str, int]:
+        unknown = error.object[error.start : error.end]
+        return "".join(_PLAIN.get(character, "?") for character in unknown), error.end
+
+    codecs.register_error("plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="plain")
+    encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
+    os.environ["PYTHONIOENCODING"] = f"{encoding}:replace"
+
+
 def _end_at_once(number: int, frame: object) -> None:
     os.write(2, b"isoflop: ended by SIGTERM; run it again\n")
     os._exit(PREEMPTED)
@@ -75,6 +104,7 @@ def entry() -> None:
     # Before the slow imports: they take seconds, and until a verb handles signals there is nothing
     # to save.
     signal.signal(signal.SIGTERM, _end_at_once)
+    replace_unknown_characters()
     try:
         sys.exit(main(sys.argv[1:]))
     except BrokenPipeError:  # as in `isoflop … | head`: the reader is gone

@@ -1,31 +1,19 @@
-"""Numbers as the terminal shows them: parameters, tokens, FLOPs, bytes and times.
-
-Counts of parameters and tokens take the letters of the literature, K, M, B and T ("a 6.74B model").
-FLOPs are powers of ten, as the flags --flops and --budgets take them. Bytes take SI prefixes. All
-have three significant digits.
-"""
+"""Numbers as the terminal shows them: counts, FLOPs, bytes and times, with three digits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
+from scaling.report.number_text import amount as amount
+from scaling.report.number_text import three_digits
+
+flops = three_digits  # powers of ten, as the flags --flops and --budgets take them
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0, "B"))
-
-
-def amount(number: float) -> str:
-    """1234567 parameters or tokens as '1.23M'."""
-    return _scaled(number, _COUNTS)
 
 
 def byte_size(number: float) -> str:
     """1234567 bytes as '1.23MB', in units of 1000."""
-    return _scaled(number, _BYTES)
-
-
-def flops(number: float) -> str:
-    """2700000000000 FLOPs as '2.7e12'."""
-    digits, exponent, power = f"{number:.3g}".partition("e")
-    return f"{digits}e{int(power)}" if exponent else digits
+    size, unit = next(row for row in _BYTES if number >= 0.9995 * row[0])
+    return f"{number / (size or 1):.3g}{unit}"
 
 
 def clock(seconds: float) -> str:
@@ -35,10 +23,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def with_interval(
-    estimate: Mapping[str, Any], text: Callable[[float], str] = "{:.4g}".format
-) -> str:
-    """'42.7K [39.7K, 45.9K]': an estimate's "value", with "lo" and "hi" if they are known.
+def with_interval(estimate: Mapping[str, Any], text: Callable[[float], str] = three_digits) -> str:
+    """'42.7k [39.7k, 45.9k]': an estimate's "value", with "lo" and "hi" if they are known.
 
     `text` formats each of the three. A "value" of None becomes '—'.
     """
@@ -48,10 +34,3 @@ def with_interval(
     if estimate["lo"] is None:
         return value
     return f"{value} [{text(estimate['lo'])}, {text(estimate['hi'])}]"
-
-
-def _scaled(number: float, units: tuple[tuple[float, str], ...]) -> str:
-    for size, unit in units:
-        if number >= 0.9995 * size:  # 999,999 is 1M, for it rounds to that
-            return f"{number / (size or 1):.3g}{unit}"
-    return f"{number:.3g}"

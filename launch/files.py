@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
+from data.local import parse_json
 from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -19,11 +20,9 @@ def write_json(file: Path, content: Any) -> None:
 def read_json(file: Path) -> dict | None:
     """The object in a JSON file; None if there is no file, ValueError if it is damaged."""
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
     except FileNotFoundError:
         return None
-    except RecursionError:
-        raise ValueError(f"{file} is nested too deeply; delete it and run again") from None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); delete it and run again") from None
     if not isinstance(content, dict):
@@ -56,8 +55,15 @@ def read_model(run: Path, flag: str) -> ModelConfig:
             f"isoflop convert --from_hf={run} --to=RUN"
         )
     try:
-        family, cfg = families.read(config["model"])
-    except (KeyError, TypeError) as error:
+        section = config["model"]
+        known = {"family", *families.keys(families.find(section.get("family", "decoder")))}
+        if unknown := sorted(set(section) - known):
+            raise ValueError(
+                f"{flag}={run}: its config.json has the key model.{unknown[0]}, which this version "
+                "of isoflop does not know; use the version that wrote it"
+            )
+        family, cfg = families.read(section)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
             "folder of a run"

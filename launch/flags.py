@@ -1,10 +1,13 @@
 """Reads the command line: flags, the config file, and `--config.key=value`."""
 
 import ast
+import contextlib
 import difflib
 import importlib.util
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,11 +15,51 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
+from data.local import local_path
 from launch import sweep_file
 from launch.checkout import ROOT
 from launch.errors import BadInput
+from scaling.report.number_text import parse_amount
 
+EXECUTED = "A config FILE.py is executed as Python: read a file that you do not trust first."
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
+
+
+def define_path(name: str, default: str | None, help: str, flag_values: flags.FlagValues) -> None:
+    """Defines a flag that takes a path on this machine. `~` is expanded, a remote address is bad
+    input, and an empty value counts as not given."""
+    flags.DEFINE(_Reader(name, _path), name, default, help, flag_values)
+
+
+def define_amount(
+    name: str, default: float | None, help: str, flag_values: flags.FlagValues
+) -> None:
+    """Defines a flag that takes a number, which may be written as 7e9, 7B, 1.5M or 30k."""
+    flags.DEFINE(_Reader(name, _amount), name, default, help, flag_values)
+
+
+class _Reader(flags.ArgumentParser):
+    """Reads the value of one flag with a function of the value and the flag's name."""
+
+    def __init__(self, name: str, read: Callable[[str, str], Any]):
+        self.name, self.read = name, read
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            return self.read(argument, self.name) if isinstance(argument, str) else argument
+        except ValueError as error:
+            raise BadInput(error) from error
+
+
+def _path(text: str, name: str) -> str | None:
+    return str(local_path(text, name)) if text else None
+
+
+def _amount(text: str, name: str) -> float:
+    try:
+        return parse_amount(text)
+    except ValueError as error:
+        raise ValueError(f"{name}={error}") from None
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, str]:
@@ -40,11 +83,48 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
         overrides[key] = value
     try:
         left = values(["isoflop", *own])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise BadInput(_unknown(values, error)) from error
     except flags.Error as error:
-        raise BadInput(error) from error
+        missing = [name for name in values if _required(values[name])]
+        raise BadInput(_missing(missing) if missing else error) from error
     if left:
         raise BadInput(f"unexpected argument {left[0]}; flags are written --name=value")
     return overrides
+
+
+def _unknown(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> str:
+    """The message on a flag that there is not: the key of the config that has its name, or the
+    nearest flag."""
+    name, value = error.flagname, str(error.flagvalue).partition("=")[2]
+    keys = []
+    if "config" in values:
+        from configs import base  # slow to import
+        from train.flatten import flatten
+
+        known = list(flatten(base.get_config()))
+        keys = [key for key in known if key == name or key.endswith(f".{name}")]
+    near = difflib.get_close_matches(name, values, n=1)
+    if keys:
+        hint = " or ".join(f"--config.{key}={value or 'VALUE'}" for key in keys)
+    else:
+        hint = f"--{near[0]}" if near else ""
+    return f"unknown flag --{name}; " + (f"did you mean {hint}?" if hint else "see --help")
+
+
+def _required(flag: flags.Flag) -> bool:
+    """Whether a verb requires the flag and it is not given."""
+    return flag.value is None and not all(check.checker(None) for check in flag.validators)
+
+
+def _missing(names: Sequence[str]) -> str:
+    """The message on required flags that are not given, with an example."""
+    listed = " and ".join(f"--{name}" for name in names)
+    example = " ".join(f"--{name}={_EXAMPLES.get(name, '…')}" for name in names)
+    return f"{listed} {'is' if len(names) == 1 else 'are'} not given; add {example}"
+
+
+_EXAMPLES = {"config": "configs/quickstart.py", "workdir": "runs/first", "run": "runs/first"}
 
 
 def help_text(values: flags.FlagValues, doc: str) -> str:
@@ -59,20 +139,21 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
         rows.append(
             f"  {'--config.KEY=VALUE':<22} overrides one key; configs/base.py lists them all"
         )
+        rows += ["", EXECUTED]
     return f"{doc.strip()}\n\n" + "\n".join(rows)
 
 
 def load_module(spec: str) -> tuple[ModuleType, str | None]:
-    """Imports the config file of 'configs/x.py' or 'configs/x.py:arg'; returns it and the arg. A
+    """Executes the config file of 'configs/x.py' or 'configs/x.py:arg'; returns it and the arg. A
     FILE.json, as `launch.sweep_file` describes it, becomes such a module.
 
     A path that does not exist here is looked up in the checkout. FileNotFoundError names the
-    nearest config; ValueError says what is wrong with the file.
+    nearest config; ValueError says what is wrong with the file, and in which line.
     """
     path, file, arg = _located(spec)
     if path.suffix not in (".py", ".json") or not file.is_file():
         here = (ROOT / "configs").glob("*.py")
-        known = sorted(f"configs/{p.name}" for p in here if "def get_config" in p.read_text())
+        known = sorted(f"configs/{p.name}" for p in here if b"def get_config" in p.read_bytes())
         near = difflib.get_close_matches(path.as_posix(), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
         raise FileNotFoundError(f"config={spec}: there is no config file {path}; {hint}")
@@ -80,10 +161,49 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
         return _module_of(spec, sweep_file.read(file)), None
     module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    with executing(spec):
+        module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"config={spec} has no get_config(arg=None); see configs/quickstart.py")
     return module, arg
+
+
+@contextlib.contextmanager
+def executing(spec: str) -> Iterator[None]:
+    """Turns what a config file raises into a ValueError of one line with the line of the file.
+    A ValueError that other code or a `raise` in the file makes passes through: its text says what
+    is wrong.
+    """
+    try:
+        yield
+    except Exception as error:
+        file = _located(spec)[1].resolve()
+        places = traceback.extract_tb(error.__traceback__)
+        own = [Path(place.filename).resolve() == file for place in places]
+        lines = [place.lineno for place, here in zip(places, own, strict=True) if here]
+        if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == file:
+            lines, text = [error.lineno], error.msg
+        elif isinstance(error, BadInput | ValueError | OSError) and (
+            not own[-1] or places[-1].line.startswith("raise ")
+        ):
+            raise
+        else:
+            text = _briefly(error)
+        where = f", line {lines[-1]}" if lines else ""
+        raise ValueError(f"config={spec}{where}: {type(error).__name__}: {text}") from error
+
+
+def _briefly(error: Exception) -> str:
+    """The text of an error in a config file, without the list of keys that ConfigDict appends."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    missing = re.match(r"""Key "(\w+)" does not exist|'(\w+)'\nDid you mean""", text)
+    if not missing:
+        return text
+    name, known = missing[1] or missing[2], re.findall(r"(\w+)(?:'?: |\" instead)", text)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"there is no key {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -101,7 +221,7 @@ def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any
 def _located(spec: str) -> tuple[Path, Path, str | None]:
     """The path that a config's name gives, the file that it means, and its argument."""
     name, found, arg = spec.partition(".py:")
-    path = Path(name + ".py" if found else name)
+    path = Path(_path(name + ".py" if found else name, "config") or "")
     return path, path if path.is_file() else ROOT / path, arg or None
 
 
@@ -123,7 +243,8 @@ def _module_of(spec: str, content: Mapping[str, Any]) -> ModuleType:
 def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """The locked config of 'configs/x.py:arg' with overrides {'model.d_model': '64', …} applied."""
     module, arg = load_module(spec)
-    config = module.get_config(arg) if arg else module.get_config()
+    with executing(spec):
+        config = module.get_config(arg) if arg else module.get_config()
     config.lock()
     source = config.get("train", {}).get("init_from", "")  # set in the file, it counts the same
     given = {"train.init_from": source} if source else {}
@@ -136,9 +257,12 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
     """Sets dotted keys in place. A value may be text from the command line or of the key's type.
 
     Choices that change a section's keys come first; the list has a line for each that drops keys.
-    Raises ValueError, naming the nearest key or the type, for an unknown key or a wrong type.
+    `~` in the paths of runs is expanded. Raises ValueError, naming the nearest key or the type, for
+    an unknown key or a wrong type, and for a remote path.
     """
-    from launch import sections  # imports jax, which parsing the flags does not need
+    # These import jax, which parsing the flags does not need.
+    from launch import sections
+    from launch.trial.identity import weights_named
     from train.flatten import flatten
 
     notes = sections.apply(config, overrides)
@@ -151,6 +275,11 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
             raise ValueError(f"unknown key config.{key}; {_nearest(key, list(flatten(config)))}")
         with node.ignore_type():  # cast() has checked; a (float) key may hold 1 and be given 0.5
             node[leaf] = cast(key, value, node[leaf])
+    objective = config.get("objective", {}).get("name", "")
+    for key in (*weights_named(objective), "checkpoint.trunk"):
+        section, leaf = key.split(".")
+        if value := config.get(section, {}).get(leaf):
+            config[section][leaf] = str(local_path(value, key))
     return notes
 
 

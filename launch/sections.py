@@ -5,13 +5,13 @@ key of the new one gets its default, and the rest is dropped.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import base
 from data.kinds import KINDS
+from data.local import local_path
 from model import families
 from model.families import FAMILIES
 from train.objectives import OBJECTIVES
@@ -35,8 +35,8 @@ def keys_of(section: str, choice: str) -> dict[str, Any]:
 
 
 def swap(config: ConfigDict, section: str, choice: str) -> str:
-    """Gives a section the keys of another choice, in place. Returns a line about the keys that are
-    dropped with a value of their own; '' if there are none."""
+    """Gives a section the keys of another choice, in place. Returns a line about the dropped keys
+    that were not at their default; '' if there are none."""
     key, _, _ = CHOICES[section]
     before = config[section].to_dict()
     if before.get(key) == choice:
@@ -60,8 +60,8 @@ def replace(config: ConfigDict, section: str, keys: dict[str, Any]) -> None:
 
 
 def apply(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
-    """Swaps the sections that the overrides choose; weights to start from bring their own section
-    `model`. Returns a line for each choice that drops keys."""
+    """Swaps the sections that the overrides choose, in place. Weights to start from bring their own
+    section `model`. Returns a line for each choice that drops keys."""
     lines = [
         swap(config, section, str(overrides[f"{section}.{key}"]))
         for section, (key, _, _) in CHOICES.items()
@@ -70,7 +70,7 @@ def apply(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
     if source := overrides.get("train.init_from"):
         from launch.trial.start import model_section  # slow imports
 
-        section = model_section(Path(source))
+        section = model_section(local_path(source, "train.init_from"))
         before = config.model.to_dict()
         usual = keys_of("model", before["family"])
         replace(config, "model", keys_of("model", section["family"]) | section)

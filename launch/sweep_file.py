@@ -7,10 +7,11 @@ on the command line. "doc" may say where the file comes from.
 """
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from data.local import parse_json
 
 KEYS = ("config", "overrides", "trials", "doc")
 
@@ -32,7 +33,7 @@ def read(path: Path) -> dict[str, Any]:
     ValueError, in one line with the file, the key and the remedy, for anything else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"config={path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):

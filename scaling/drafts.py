@@ -1,7 +1,22 @@
-"""Writes files whole or not at all."""
+"""Reads JSON objects; writes files whole or not at all."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. ValueError in one line for other content; OSError without it."""
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON (it is nested too deeply)") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    return content
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -1,6 +1,5 @@
 """Points from folders of finished runs: the result.json of every trial."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.drafts import read_object
 from scaling.laws import LAWS
 from scaling.laws.law import Law
 from scaling.rows import COMPONENT, FACTS, STANDARD, from_rows
@@ -59,18 +59,26 @@ def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
 def read_result(path: Path) -> dict[str, Any]:
     """One result.json."""
     try:
-        return json.loads(path.read_text())
+        return read_object(path)
     except ValueError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); delete it and run the trial again"
-        ) from None
+        raise ValueError(f"{error}; delete it and run the trial again") from None
 
 
 def from_result(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
-    """A result.json as one row of a points table. ValueError where it lacks what a row takes."""
+    """A result.json as one row of a points table. ValueError where it lacks what a row takes, or
+    holds something of another type."""
     missing = [key for key in CONTENTS if key not in result]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it was written by another program")
+    try:
+        return _row(path, result, law)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds a value of the wrong type ({error}); delete it and run the trial again"
+        ) from None
+
+
+def _row(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
     params, flops = result["params"] or {}, result["flops"] or {}
     flops = flops if isinstance(flops, Mapping) else {"6nd": flops}
     hyper = result.get("hyperparameters", {})

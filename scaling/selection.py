@@ -6,6 +6,7 @@ import numpy as np
 
 from scaling.laws.law import Law
 from scaling.printable import printable
+from scaling.report.number_text import parse_amount
 from scaling.table import Points
 
 
@@ -28,7 +29,7 @@ def hold_out(points: Points, rule: str | None, law: Law) -> Points:
         mask = points.run == points.run[most][law.best(points.response(law)[most])]
     elif rule.startswith("flops>"):
         try:
-            mask = points.flops > float(rule.removeprefix("flops>"))
+            mask = points.flops > parse_amount(rule.removeprefix("flops>"))
         except ValueError:
             raise ValueError(f"holdout={rule!r} has no number; write flops>1e21") from None
     else:

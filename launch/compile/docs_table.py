@@ -47,7 +47,7 @@ def run(page: Path) -> int:
 
 def around(page: Path) -> tuple[str, str]:
     """The page before and after the table; BadInput if it has no place for one."""
-    text = page.read_text()
+    text = page.read_text("utf-8")
     begin, end = text.find(BEGIN), text.find(END)
     if begin < 0 or end < begin:
         raise BadInput(

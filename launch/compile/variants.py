@@ -23,7 +23,7 @@ from absl import flags as absl_flags
 from launch.amounts import clock
 from launch.checkout import ROOT
 from launch.compile import verdict
-from launch.errors import BAD_INPUT, DONE, bad_input
+from launch.errors import BAD_INPUT, DONE, writing
 from launch.files import read_json, write_json
 from model.transformer.config import CHOICES
 from train.parallel.chips import Slice
@@ -136,7 +136,7 @@ def _show(
     ranking = sorted(tried, key=lambda variant: variant.rank)
     if values.json:
         rows = [{"overrides": v.overrides, "error": v.error, "report": v.report} for v in ranking]
-        with bad_input():
+        with writing("json", values.json):
             write_json(Path(values.json), {"topology": topology.name, "ranking": rows})
     console.print(verdict.ranking(ranking))
     if not any(variant.fits for variant in ranking):

@@ -2,12 +2,12 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from launch.alive import alive
 from launch.checkout import commit
 from launch.errors import bad_input, writing
 from launch.law.lines import summary
@@ -30,7 +30,7 @@ def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
     """Does what `isoflop fit --runs=RUNS --out=OUT` does; returns law.json. BadInput if the runs
     do not support a law.
     """
-    from scaling.design.prediction import default_path
+    from scaling.design.prediction import prediction_paths
     from scaling.report.page import note_missing_drawing
     from scaling.runs import read_runs
     from scaling.settings import DEFAULTS
@@ -39,13 +39,13 @@ def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
         note_missing_drawing()
         points = read_runs(runs)
     command = [f"--runs={runs}", f"--out={out}"]
-    return fit_points(points, DEFAULTS, default_path(str(runs), None), command, out=out)
+    return fit_points(points, DEFAULTS, prediction_paths(str(runs), None), command, out=out)
 
 
 def fit_points(
     points: Any,
     settings: Any,
-    prediction: Path,
+    predictions: Sequence[Path],
     argv: Sequence[str],
     out: str | Path | None = None,
     json_file: str | Path | None = None,
@@ -53,27 +53,28 @@ def fit_points(
 ) -> dict[str, Any]:
     """Fits the points, prints the law and returns law.json. BadInput if there is no law.
 
-    Writes law.json to `json_file` and the report to the folder `out` if they are given.
-    `prediction` is the file of earlier predictions, which may be missing; `argv` holds the flags
-    that law.json records. If `asked`, only the settings' law counts as a law: iso-FLOP minima or a
-    frontier do not replace it.
+    Writes law.json to `json_file` and the report to the folder `out` if they are given, and only
+    then prints. `predictions` are the files of earlier predictions, which may be missing; `argv`
+    holds the flags that law.json records. If `asked`, only the settings' law counts as a law:
+    iso-FLOP minima or a frontier do not replace it.
     """
     from scaling.design.prediction import read_predictions, recognised
     from scaling.drafts import write
     from scaling.fits.analysis import analyse
     from scaling.report.page import write_report
 
-    with bad_input():
-        registered = recognised(points, read_predictions(prediction.parent, prediction.stem))
-        law = analyse(points, settings, registered, progress_line if settings.draws else None)
+    with bad_input(), alive("fitting") as detail:
+        registered = recognised(points, read_predictions(predictions))
+        law = analyse(points, settings, registered, lambda n, of: detail(f"bootstrap {n}/{of}"))
     law["made"] = made("fit", argv)
     if json_file:
         with writing("json", json_file):
             write(Path(json_file), json.dumps(law, indent=1) + "\n")
-    print(summary(law))
+    place = ""
     if out:
-        with writing("out", out):
-            print(f"report: {write_report(Path(out), points, law)}")
+        with writing("out", out), alive("drawing the report"):
+            place = written(write_report(Path(out), points, law))
+    print(summary(law) + place)
     with bad_input():
         refuse_no_law(law, asked)
     return law
@@ -95,8 +96,6 @@ def made(verb: str, argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def progress_line(done: int, total: int) -> None:
-    """Shows the bootstrap's progress in one line of a terminal; prints nothing elsewhere."""
-    if sys.stderr.isatty():
-        end = "\r" if done < total else "\r\033[K"
-        print(f"bootstrap {done}/{total}", end=end, file=sys.stderr, flush=True)
+def written(path: Path) -> str:
+    """The last line of a verb's text: where its report is or, if no page was drawn, its numbers."""
+    return f"\n{'report' if path.suffix == '.html' else 'numbers'}: {path}"

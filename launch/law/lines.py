@@ -3,9 +3,9 @@
 from typing import Any
 
 from launch.amounts import amount, flops, with_interval
+from scaling.laws.law import symbols
 from scaling.printable import printable
-
-EXPONENT = "{:.3f}".format
+from scaling.report.number_text import exponent, nats
 
 
 def summary(law: dict[str, Any]) -> str:
@@ -19,37 +19,42 @@ def summary(law: dict[str, Any]) -> str:
     lines += sensitivity_lines(law)
     lines += baseline_lines(law["baselines"])
     lines += holdout_lines(law["holdout"])
-    lines += [f"warning: {w['message']} [{w['threshold']}; {w['source']}]" for w in law["warnings"]]
+    lines += [
+        f"warning: {symbols(w['message'])} [{symbols(w['threshold'])}; {w['source']}]"
+        for w in law["warnings"]
+    ]
     return "\n".join(printable(line) for line in lines)
 
 
 def parametric_lines(part: dict[str, Any]) -> list[str]:
     """The parametric law with its constants, or why there is none."""
     if "reason" in part:
-        return [f"parametric law: none. {part['reason']}"]
+        return [f"no parametric law: {symbols(part['reason'])}"]
+    wide = max(len(symbols(name)) for name in part["constants"])
     rows = [
-        f"  {name:<7} {with_interval(part[name])}{' fixed' * (name in part['fixed'])}"
+        f"  {symbols(name):<{wide}}  {with_interval(part[name])}"
+        + (" fixed" if name in part["fixed"] else "")
         for name in part["constants"]
     ]
     fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} starts agree"
-    return [f"{part['law']}   ({fit}; rmse {part['rmse']:.2%})", *rows]
+    return [f"{symbols(part['law'])}   ({fit}; rmse {part['rmse']:.2%})", *rows]
 
 
 def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
     """The iso-FLOP minima and the frontier, or why there are none."""
     lines = []
     if "reason" in part:
-        lines.append(f"iso-FLOP exponents: none. {part['reason'].split(';')[0]}")
+        lines.append(f"no iso-FLOP exponents: {symbols(part['reason']).split(';')[0]}")
     else:
-        a, b = (with_interval(part[name], EXPONENT) for name in ("a", "b"))
+        a, b = (with_interval(part[name], exponent) for name in ("a", "b"))
         lines.append(f"iso-FLOP: N* ∝ C^{a}, D* ∝ C^{b}")
     for m in part["minima"] if len(part["minima"]) <= 12 else ():
-        best = f"N* = {with_interval(m['params'], amount)}, loss {with_interval(m['loss'])}"
+        best = f"N* = {with_interval(m['params'], amount)}, loss {with_interval(m['loss'], nats)}"
         lines.append(f"  C = {flops(m['flops'])}: {m.get('reason', best)}")
     if "reason" in frontier:
-        return [*lines, f"frontier: none. {frontier['reason']}"]
-    constants = [f"{name} = {with_interval(frontier[name])}" for name in ("E", "K", "gamma")]
-    return [*lines, f"frontier {frontier['law']}: {', '.join(constants)}"]
+        return [*lines, f"no frontier: {symbols(frontier['reason'])}"]
+    constants = [f"{symbols(k)} = {with_interval(frontier[k])}" for k in ("E", "K", "gamma")]
+    return [*lines, f"frontier {symbols(frontier['law'])}: {', '.join(constants)}"]
 
 
 def sensitivity_lines(law: dict[str, Any]) -> list[str]:
@@ -64,7 +69,7 @@ def sensitivity_lines(law: dict[str, Any]) -> list[str]:
     wide = max(len(label) for label, _ in rows)
     return [
         "the exponent a of other analyses:",
-        *(f"  {label:<{wide}}  {with_interval(a)}" for label, a in rows),
+        *(f"  {label:<{wide}}  {with_interval(a, exponent)}" for label, a in rows),
     ]
 
 
@@ -86,9 +91,9 @@ def holdout_lines(part: dict[str, Any]) -> list[str]:
     for record in part["registered"]:
         when = f"predicted {record['made']} for {record['target']['run']}"
         result = "not run yet" if record["outcome"] is None else came_out(record)
-        lines.append(f"{when}: {with_interval(record['loss'])}; {result}")
+        lines.append(f"{when}: {with_interval(record['loss'], nats)}; {result}")
     for entry in part["runs"][:10] if not part["registered"] else ():
-        predicted = with_interval(entry["predicted"])
+        predicted = with_interval(entry["predicted"], nats)
         lines.append(f"held out {entry['run']}: {predicted}; {came_out(entry)}")
     if part["n"] > 1 and part["mean_error"] is not None:
         worst = f"at most {part['max_error']:.2%}"
@@ -97,9 +102,9 @@ def holdout_lines(part: dict[str, Any]) -> list[str]:
 
 
 def came_out(entry: dict[str, Any]) -> str:
-    """'outcome 1.52, error +0.40%, inside the interval'."""
+    """'outcome 1.5200, error +0.40%, inside the interval'."""
     where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
-    text = f"outcome {entry['outcome']:.4g}, error {entry['error']:+.2%}{where[entry['inside']]}"
+    text = f"outcome {nats(entry['outcome'])}, error {entry['error']:+.2%}{where[entry['inside']]}"
     if entry.get("extrapolated"):
         text += f" (extrapolated {entry['extrapolation']:.3g}-fold in compute)"
     return text

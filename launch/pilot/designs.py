@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from scaling.report.number_text import parse_amount
+
 FEWEST_BUDGETS = 3
 HELD_OUT = 3.0  # times the largest budget
 
@@ -11,7 +13,7 @@ def numbers(name: str, text: str, fewest: int = 1) -> list[float]:
     """The flag `name` with the value '3e11,9e11' as rising positive numbers; ValueError if it holds
     anything else, or fewer than `fewest`."""
     try:
-        found = sorted({float(part) for part in text.split(",")})
+        found = sorted({parse_amount(part) for part in text.split(",")})
     except ValueError:
         raise ValueError(f"{name}={text} is not a list of numbers; write 1e12,3e12,1e13") from None
     if not all(0 < value < float("inf") for value in found):

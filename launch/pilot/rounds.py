@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data import store
 from launch import sweep_file
+from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.flags import base_of, load_config, load_module
@@ -32,8 +33,8 @@ TOKENS_A_PARAMETER = 20  # of the first guess where there is no sweep (Hoffmann 
 
 @dataclass
 class PilotPlan:
-    """What a pilot is asked for (the flags of the verb and the overrides of the base config), what
-    there is to choose from, where it runs, and its trials so far."""
+    """What a pilot was asked for (the flags of the verb and the overrides of the base config), the
+    shapes it can choose from, where it runs, and its trials so far."""
 
     values: absl_flags.FlagValues
     overrides: Mapping[str, str]
@@ -146,8 +147,9 @@ def run(plan: PilotPlan) -> int:
         print(f"the best lies at an edge: {len(more)} more trials")
         plan.trials += more
     with bad_input():
-        found = read_pilot(trials, plan.values.seed)
-        ladder, about = proposed(plan, found)
+        with alive("simulating the ladder"):
+            found = read_pilot(trials, plan.values.seed)
+            ladder, about = proposed(plan, found)
     path = workdir / "proposed.json"
     about["proposed"] = str(plan.write(path, headline(path, about), ladder.trials()))
     for target in (workdir / "pilot.json", *filter(None, [plan.values.json])):
@@ -167,20 +169,25 @@ def train(plan: PilotPlan, workdir: Path) -> tuple[int, Trials | None]:
     code = execution.run_sweep(sweep, workdir / "trials", plan.where)
     if code != DONE:
         return code, None
-    rows = []
-    for result in execution.summary(sweep, workdir / "trials", code)["trials"]:
-        own, diverged = result["overrides"], result["status"] == "diverged"
-        rows.append(
-            (
-                budget_of(own),
-                sum(result["params"].values()),
-                result["tokens"],
-                own["model.d_model"],
-                own["optimizer.learning_rate"],
-                float("inf") if diverged else result["eval_loss"],
-            )
-        )
+    with bad_input():
+        found = execution.summary(sweep, workdir / "trials", code)["trials"]
+        rows = [row_of(trial, workdir / "trials" / trial["id"]) for trial in found]
     return code, Trials(*np.array(rows, float).T)
+
+
+def row_of(trial: Mapping[str, Any], folder: Path) -> tuple[float, ...]:
+    """A trial that has ended as a row of Trials: FLOPs, parameters, tokens, width, learning rate,
+    loss (infinite where it diverged). ValueError if its result.json has no loss."""
+    loss, own = trial["eval_loss"], trial["overrides"]
+    if trial["status"] == "diverged":
+        loss = float("inf")
+    elif not isinstance(loss, int | float):
+        raise ValueError(
+            f"{folder / 'result.json'} has no eval_loss (status {trial['status']!r}); delete it "
+            "and run again"
+        )
+    size = sum(trial["params"].values()), trial["tokens"]
+    return budget_of(own), *size, own["model.d_model"], own["optimizer.learning_rate"], loss
 
 
 def further(

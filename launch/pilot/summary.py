@@ -92,9 +92,9 @@ def law_summary(about: Mapping[str, Any]) -> str:
 COLUMNS = {
     "a": ("a", "{:.3f}"),
     "a_isoflop": ("a, parabolas", "{:.3f}"),
-    "alpha": ("alpha", "{:.3f}"),
-    "beta": ("beta", "{:.3f}"),
-    "E": ("E", "{:.3f}"),
+    "alpha": ("α", "{:.3f}"),
+    "beta": ("β", "{:.3f}"),
+    "E": ("E (nats)", "{:.3f}"),
     "prediction": ("held-out", "{:.2%}"),
 }
 

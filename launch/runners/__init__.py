@@ -11,7 +11,8 @@ class Runner(Protocol):
     """What a runner provides; a module with these three functions is one."""
 
     def resources(self, workers: int) -> Resources:
-        """What there is to run on, asked once a sweep. `workers` tasks at a time; 0: all it has."""
+        """What there is to run on, asked once per sweep. `workers` tasks at a time; 0: as many as
+        there is room for."""
 
     def slots(self, tasks: int, resources: Resources) -> list[Slot]:
         """Where that many tasks would run; one that is free takes the next task."""

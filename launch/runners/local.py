@@ -84,7 +84,7 @@ def slots(tasks: int, resources: Resources) -> list[Slot]:
     owned = list(resources.devices) or available_cores()
     owned = [owned[i % len(owned)] for i in range(resources.workers or len(owned))]
     count = min(tasks, len(owned))
-    shared = _compilation_cache()
+    shared = _compilation_cache(resources.compiled)
     if resources.devices:
         one_device = _ONE_DEVICE[resources.platform]
         return [Slot((), shared | one_device(owned[i])) for i in range(count)]
@@ -260,10 +260,10 @@ def _threads(count: int) -> dict[str, str]:
     return environment
 
 
-def _compilation_cache() -> dict[str, str]:
-    """One cache for all workers and sweeps of this folder, so that each shape compiles once."""
+def _compilation_cache(folder: str) -> dict[str, str]:
+    """One cache for all workers and sweeps that share the folder: each shape compiles once."""
     defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(Path("cache/compiled").resolve()),
+        "JAX_COMPILATION_CACHE_DIR": str(Path(folder).resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

@@ -12,12 +12,14 @@ from launch.errors import DONE
 @dataclass(frozen=True)
 class Resources:
     """What a runner has: the platform ('cpu', 'gpu' or 'tpu'), the numbers of its accelerator
-    devices (none on CPUs), and how many tasks may run at a time (0: as many as there is room for).
+    devices (none on CPUs), how many tasks may run at a time (0: as many as there is room for), and
+    the folder in which they share compiled code.
     """
 
     platform: str = "cpu"
     devices: tuple[str, ...] = ()
     workers: int = 0
+    compiled: str = "cache/compiled"
 
 
 @dataclass(frozen=True)

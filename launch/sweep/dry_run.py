@@ -5,7 +5,7 @@ from pathlib import Path
 
 import rich.console
 import rich.table
-from rich.markup import escape
+import rich.text
 
 from launch.amounts import amount, clock, flops
 from launch.errors import bad_input
@@ -17,7 +17,9 @@ from launch.sweep.live import columns
 from launch.sweep.machine import Machine
 from scaling.printable import printable
 
+WIDTH = 100  # characters of a line, if the terminal does not have more
 MOST_LISTED = 5  # overrides of a trial in the table
+SHOWN = ("name", "holdout")  # overrides that other columns show
 
 
 def dry_run(sweep: Plan, workdir: Path, machine: Machine) -> None:
@@ -34,8 +36,9 @@ def dry_run(sweep: Plan, workdir: Path, machine: Machine) -> None:
         times |= {planned.id: expand.seconds(planned.cost, slots[0], rate) for planned in todo}
         total += expand.makespan(todo, slots, rate)
         stacked += [g for g in groups.groups(todo, machine.most, len(slots)) if len(g) > 1]
-    # One line for each trial, however long, in a file or a pager as on a terminal.
-    console = rich.console.Console(width=max(rich.console.Console().width, 250))
+    # One line for each trial, on a terminal as in a file or a pager.
+    console = rich.console.Console()
+    console.width = max(console.width, WIDTH)
     console.print(trial_table(sweep.trials, states, times))
     unit = "core" if platform == "cpu" else "device"
     basis = "measured here" if measured else "assumed"
@@ -54,8 +57,10 @@ def dry_run(sweep: Plan, workdir: Path, machine: Machine) -> None:
 def trial_table(
     trials: Sequence[Planned], states: Mapping[str, str], times: Mapping[str, float]
 ) -> rich.table.Table:
-    """One row for each trial: size, tokens, steps, FLOPs, estimated seconds or state, overrides."""
+    """One row for each trial: size, tokens, steps, FLOPs, estimated time or state, overrides. Only
+    the overrides are cut off where the row is longer than the line."""
     table = columns("trial", "params", "tokens", "steps", "FLOPs", "est. time", "", "overrides")
+    table.columns[-1].no_wrap = False  # such columns alone become narrower
     for planned in trials:
         about = planned.about
         notes = ["held out"] if planned.holdout else []
@@ -69,13 +74,14 @@ def trial_table(
             flops(about["flops"][CONVENTION]),
             states.get(planned.id) or clock(times[planned.id]),
             ", ".join(notes),
-            listed(planned.overrides),
+            rich.text.Text(listed(planned.overrides), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
 
 def listed(overrides: Mapping[str, object]) -> str:
-    """The first overrides of a trial and how many follow; config.json has them all."""
-    texts = [escape(printable(f"{key}={value}")) for key, value in overrides.items()]
+    """The first overrides of a trial, without their sections, and how many follow."""
+    kept = {key: value for key, value in overrides.items() if key not in SHOWN}
+    texts = [printable(f"{key.rpartition('.')[2]}={value}") for key, value in kept.items()]
     left = len(texts) - MOST_LISTED
     return ", ".join(texts[:MOST_LISTED]) + (f" and {left} more" if left > 0 else "")

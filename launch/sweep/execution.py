@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from data.local import local_path
 from launch.errors import BUG, DIVERGED, DONE, PREEMPTED, bad_input
 from launch.files import ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
@@ -29,6 +30,8 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
     BadInput where the folder holds another sweep or damaged results.
     """
     with bad_input():
+        cache = sweep.base.get("data", {}).get("cache", "cache")
+        machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
         expand.record(sweep, workdir)
         states = ended_states(sweep.trials, workdir)
     with Interrupt() as interrupt, Live(workdir, sweep.trials, states) as live:
@@ -136,7 +139,7 @@ def _record_failure(planned: Planned, event: Event, workdir: Path) -> None:
     """Writes the result.json of a trial that no attempt could finish."""
     home = workdir / planned.id
     log = home / "log.txt"
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
     write_json(
         home / "result.json",
         {

@@ -120,11 +120,13 @@ def trials_of(module: ModuleType, base: ConfigDict, spec: str) -> list[dict[str,
     """The overrides of every trial that a config file's `get_sweep` returns or yields; NumPy
     scalars and arrays become Python numbers and lists. ValueError for anything else.
     """
-    found = module.get_sweep(base)
+    with flags.executing(spec):
+        found = module.get_sweep(base)
     if isinstance(found, Mapping) or not isinstance(found, Iterable):
         kind = type(found).__name__
         raise ValueError(f"config={spec}: get_sweep returns a {kind}; return a list of dicts")
-    trials = list(found)
+    with flags.executing(spec):  # a generator runs only here
+        trials = list(found)
     for number, trial in enumerate(trials):
         if not isinstance(trial, Mapping):
             raise ValueError(

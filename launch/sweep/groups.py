@@ -107,7 +107,7 @@ def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int
 
 def _say(log: Path, line: str) -> None:
     """Adds a line to the log of one trial."""
-    with open(log, "a") as file:
+    with open(log, "a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 

@@ -1,6 +1,7 @@
 """Where a sweep runs: a runner, what it has, and how many trials it may stack in one program."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from launch import runners
 from launch.runners import Runner
@@ -15,6 +16,10 @@ class Machine:
     runner: Runner
     resources: Resources
     most: int
+
+    def compiling_into(self, folder: Path) -> "Machine":
+        """This machine with another folder for compiled code."""
+        return replace(self, resources=replace(self.resources, compiled=str(folder)))
 
     def slots(self, tasks: int) -> list[Slot]:
         """Where that many tasks would run."""

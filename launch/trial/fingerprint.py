@@ -39,7 +39,7 @@ def files(root: Path = ROOT) -> dict[str, str]:
     paths = [p for name in TRAINING for p in sorted((root / name).rglob("*.py")) or [root / name]]
     names = {path.relative_to(root).as_posix(): path for path in paths}
     return {
-        name: file_hash(path.read_text())
+        name: file_hash(path.read_text("utf-8"))
         for name, path in names.items()
         if not name.startswith(OTHER)
     }

@@ -18,18 +18,22 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from data.local import local_path
 from launch import flags
+from launch.alive import alive
 from launch.amounts import flops, with_interval
 from launch.errors import DONE, bad_input, writing
-from launch.law.fitting import LOSS_UNIT, made
+from launch.law.fitting import LOSS_UNIT, made, written
+from scaling.laws.law import symbols
+from scaling.report.number_text import nats, needed
 
 
 def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
-    text("out", None, "folder of the page; default: no page", values)
-    text("json", None, "file for the comparison", values)
+    flags.define_path("out", None, "folder of the page; default: no page", values)
+    flags.define_path("json", None, "file for the comparison", values)
     names = "names of the ladders; default: the last parts of their paths"
     absl_flags.DEFINE_list("names", None, names, values)
     text("method", "auto", "auto | parametric | isoflop", values)
@@ -53,30 +57,33 @@ def main(argv: Sequence[str]) -> int:
     from scaling.settings import Settings
 
     with bad_input():
+        paths = [str(local_path(path, "ladder")) for path in paths]
         if values.out:
             note_missing_drawing()
         ladders = read_ladders(paths, values.names, values.loss_unit)
         options = ("draws", "seed", "params", "flops")
         settings = Settings(**{name: values[name].value for name in options})
-        compared = compare(ladders, settings, values.method, values.measure)
+        with alive("comparing"):
+            compared = compare(ladders, settings, values.method, values.measure)
     compared["made"] = made("compare", argv)
     if values.json:
         with writing("json", values.json):
             write(Path(values.json), json.dumps(compared, indent=1) + "\n")
-    print(summary(compared))
+    place = ""
     if values.out:
         from scaling.report.comparison_page import write_page
 
-        with writing("out", values.out):
-            print(f"page: {write_page(values.out, ladders, compared)}")
+        with writing("out", values.out), alive("drawing the page"):
+            place = written(write_page(values.out, ladders, compared))
+    print(summary(compared) + place)
     return DONE
 
 
 def read_ladders(
     paths: Sequence[str], names: Sequence[str] | None, loss_unit: str = "auto"
 ) -> list[Any]:
-    """The ladders at the paths, each with its name. ValueError unless every ladder has a name of
-    its own; FileNotFoundError names a path that does not exist."""
+    """The ladders at the paths, each with its name. ValueError unless the names differ;
+    FileNotFoundError names a path that does not exist."""
     from scaling.csv_file import read_csv
     from scaling.fits.comparison import Ladder
     from scaling.runs import read_runs
@@ -111,13 +118,13 @@ def named(paths: Sequence[str]) -> list[str]:
 def summary(compared: dict[str, Any]) -> str:
     """The text that the verb prints; `compared` is the content of comparison.json."""
     settings = compared["settings"]
-    lines = [f"WARNING: {w['message']}" for w in compared["warnings"]]
+    lines = [f"WARNING: {symbols(w['message'])}" for w in compared["warnings"]]
     width = max(len(part["name"]) for part in compared["ladders"])
     for part in compared["ladders"]:
         (least, most), reach = map(flops, part["flops"]), part["reach"]
         lines.append(
             f"  {part['name']:<{width}}  {part['n']} points, {least} to {most} FLOPs, "
-            f"frontier {reach[1]:.4g} to {reach[0]:.4g} {compared['unit']}"
+            f"frontier {nats(reach[0])} to {nats(reach[1])} {compared['unit']}"
         )
     lines.append(f"compute at equal loss, {compared['method']} method, {settings['level']:.0%}:")
     for pair in compared["pairs"]:
@@ -128,30 +135,25 @@ def summary(compared: dict[str, Any]) -> str:
 def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:
     """The multiplier of one pair, its significance and its trend over the losses."""
     if "reason" in pair:
-        return [f"  {pair['other']} against {pair['baseline']}: none; {pair['reason']}"]
+        why = symbols(pair["reason"])
+        return [f"  {pair['other']} against {pair['baseline']}: no comparison; {why}"]
     settings, count = compared["settings"], len(compared["pairs"])
-    factor = with_interval(inverse(pair["multiplier"]), "{:.3g}".format)
+    factor = with_interval(needed(pair["multiplier"]))
     low, high = pair["losses"]
     lines = [
         f"  {pair['other']} needs {factor} times the compute of {pair['baseline']} for losses of "
-        f"{low:.4g} to {high:.4g}"
+        f"{nats(low)} to {nats(high)} {compared['unit']}"
     ]
     if pair["p"] is None:
         return [*lines, "    no interval, because of --draws=0"]
     level = f"{settings['alpha']:g}" + (f"/{count}, {count} pairs" if count > 1 else "")
     verdict = "significant" if pair["significant"] else "not significant"
     lines.append(f"    {verdict} (two-sided p = {pair['p']:.2g}, limit {level})")
-    trend = with_interval(pair["trend"], "{:.3f}".format)
-    ratio = f"multiplier at the lowest of these losses over that at the highest: {trend}"
+    trend = with_interval(needed(pair["trend"]))
+    ratio = f"needed at the lowest of these losses over the highest: {trend}"
     lines.append(f"    {ratio} (p = {pair['trend_p']:.2g})")
     if "second_opinion" in pair and pair["second_opinion"]["value"] is not None:
         other = pair["second_opinion"]
-        factor = with_interval(inverse(other), "{:.3g}".format)
+        factor = with_interval(needed(other))
         lines.append(f"    by the {other['method']} method {factor} times")
     return lines
-
-
-def inverse(multiplier: dict[str, Any]) -> dict[str, Any]:
-    """The FLOPs that one ladder needs for each FLOP of the other, from the multiplier it saves."""
-    source = {"value": "value", "lo": "hi", "hi": "lo"}
-    return {key: multiplier[name] and 1 / multiplier[name] for key, name in source.items()}

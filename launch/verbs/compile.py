@@ -23,7 +23,8 @@ from absl import flags as absl_flags
 
 from data.atomic import write_atomic
 from launch import flags
-from launch.errors import BAD_INPUT, DONE, BadInput, bad_input
+from launch.alive import alive
+from launch.errors import BAD_INPUT, DONE, BadInput, bad_input, writing
 from launch.files import write_json
 from train.ahead_of_time import topology
 from train.parallel.chips import Slice
@@ -39,12 +40,10 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_string(
         "topology", None, "the slice: v5e:4x4, v5e-16, v5p:4x4x8, 2*v5e:16x16", values
     )
-    absl_flags.DEFINE_string("json", None, "file for the report, or for the ranking", values)
-    absl_flags.DEFINE_string("hlo", None, "file for the text of the optimised program", values)
+    flags.define_path("json", None, "file for the report, or for the ranking", values)
+    flags.define_path("hlo", None, "file for the text of the optimised program", values)
     absl_flags.DEFINE_boolean("topologies", False, "list the chips and slices, then end", values)
-    absl_flags.DEFINE_string(
-        "table", None, "page to write the table of compiled configs in", values
-    )
+    flags.define_path("table", None, "page to write the table of compiled configs in", values)
     absl_flags.DEFINE_boolean("search", False, "compile variants of the config, rank them", values)
     absl_flags.DEFINE_integer(
         "limit",
@@ -87,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         return variants.run(values, config, target, overrides, console)
     report = compiled_report(config, target, values.hlo)
     if values.json:
-        with bad_input():
+        with writing("json", values.json):
             write_json(Path(values.json), report)
     console.print(verdict.heading(report), soft_wrap=True)
     console.print(verdict.table(report))
@@ -110,9 +109,11 @@ def compiled_report(config: Any, target: Slice, hlo: str | None = None) -> dict[
         resolved = resolve_sizes(config, target.devices)
         mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(target))
     try:
-        program = compiled.compile_chunk(resolved, mesh)
+        with alive("compiling"):
+            program = compiled.compile_chunk(resolved, mesh)
     except sharding.MeshError as error:
         raise BadInput(error) from error
     if hlo and program.text:
-        write_atomic(Path(hlo), program.text.encode())
+        with writing("hlo", hlo):
+            write_atomic(Path(hlo), program.text.encode())
     return compiled.describe(resolved, target, mesh, program)

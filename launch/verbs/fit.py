@@ -39,13 +39,14 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    path = flags.define_path
     define = {str: text, int: whole, float: absl_flags.DEFINE_float}
-    text("runs", None, "folder of a sweep", values)
-    text("table", None, "CSV of points", values)
+    path("runs", None, "folder of a sweep", values)
+    path("table", None, "CSV of points", values)
     text("holdout", None, "runs to predict: largest, flops>1e21, or a run's id", values)
-    text("prediction", None, "file of isoflop predict; needed if that was given --out", values)
-    text("out", None, "folder of the report; default: no report", values)
-    text("json", None, "file for law.json", values)
+    path("prediction", None, "file of isoflop predict; needed if that was given --out", values)
+    path("out", None, "folder of the report; default: no report", values)
+    path("json", None, "file for law.json", values)
     fixes = "constants of the law to hold fixed: alpha=0.35,E=1.7"
     absl_flags.DEFINE_multi_string("fix", [], fixes, values)
     whole("drop_worst", 0, "leave out this many runs of highest loss", flag_values=values)
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__)
     # Imported after parsing, so that --help answers at once.
-    from scaling.design.prediction import default_path
+    from scaling.design.prediction import prediction_paths
     from scaling.report.page import note_missing_drawing
     from scaling.selection import drop_worst, hold_out
     from scaling.settings import Settings
@@ -75,9 +76,10 @@ def main(argv: Sequence[str]) -> int:
         points = drop_worst(hold_out(points, values.holdout, law), values.drop_worst, law)
         if values.prediction and not Path(values.prediction).is_file():
             raise ValueError(f"prediction={values.prediction} does not exist; see isoflop predict")
-    prediction = Path(values.prediction or default_path(values.runs, values.table))
+    known = [Path(values.prediction)] if values.prediction else None
+    predictions = known or prediction_paths(values.runs, values.table)
     files = {"out": values.out, "json_file": values.json}
-    fit_points(points, settings, prediction, argv, **files, asked=values["law"].present > 0)
+    fit_points(points, settings, predictions, argv, **files, asked=values["law"].present > 0)
     return DONE
 
 

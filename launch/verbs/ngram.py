@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
+from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.trial.resolve import prepare, resolve
@@ -28,7 +29,7 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
     text("config", "configs/base.py", "the config: FILE.py, FILE.py:ARG or FILE.json", values)
-    text("json", "", "also write what is printed to this file", values)
+    flags.define_path("json", None, "also write what is printed to this file", values)
     absl_flags.DEFINE_integer("order", 5, "tokens of an n-gram", flag_values=values)
     return values
 
@@ -44,8 +45,9 @@ def main(argv: Sequence[str]) -> int:
         dataset = prepare(config)
         config = resolve(config, dataset)
         dataset = dataset.for_run(config)
-        model = ngram.fit(families.read(config.model)[1], dataset.texts("train"))
-        found = counting.evaluate(ngram, model, dataset, next_token.METRICS)
+        with alive("counting"):
+            model = ngram.fit(families.read(config.model)[1], dataset.texts("train"))
+            found = counting.evaluate(ngram, model, dataset, next_token.METRICS)
     (loss, error), (bits, _) = found["loss"], found["bits_per_byte"]
     about = {
         "order": values.order,
@@ -57,12 +59,12 @@ def main(argv: Sequence[str]) -> int:
         "bits_per_byte": bits,
         "seconds": time.perf_counter() - begun,
     }
+    if values.json:
+        with writing("json", values.json):
+            write_json(Path(values.json), about)
     spread = "" if error is None else f" ± {error:.4f}"
     print(
         f"{values.order}-gram of {about['tokens']:,} tokens, {sum(about['ngrams']):,} n-grams: "
         f"{loss:.4f}{spread} nats/token, {bits:.4f} bits/byte ({about['seconds']:.1f} s)"
     )
-    if values.json:
-        with writing("json", values.json):
-            write_json(Path(values.json), about)
     return DONE

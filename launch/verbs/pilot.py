@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
+from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
 from launch.pilot.designs import FEWEST_BUDGETS, designs, held_out_budget, numbers
 from launch.pilot.summary import law_summary
@@ -27,13 +28,14 @@ def make_flags() -> absl_flags.FlagValues:
     own = {"flag_values": values}
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     real, boolean = absl_flags.DEFINE_float, absl_flags.DEFINE_boolean
+    path = flags.define_path
     text("config", None, "base of all trials: FILE.py, FILE.py:ARG or FILE.json", **own)
-    text("workdir", None, "folder of the pilot: proposed.json, pilot.json, trials/", **own)
-    text("law", None, "law.json: print the precision of a ladder, train nothing", **own)
+    path("workdir", None, "folder of the pilot: proposed.json, pilot.json, trials/", **own)
+    path("law", None, "law.json: print the precision of a ladder, train nothing", **own)
     text("budgets", None, "the ladder's FLOPs, 3e11,9e11,2.7e12 (default: the config's)", **own)
     text("share", "0.1,0.3", "pilot budgets as shares of the ladder's smallest", **own)
     text("rates", "0.5,1,2", "pilot learning rates as multiples of the config's", **own)
-    real("held_out", None, "FLOPs of the held-out run (default: the config's, or 3 times the largest)", **own)  # fmt: skip  # noqa: E501
+    flags.define_amount("held_out", None, "FLOPs of the held-out run (default: the config's, or 3 times the largest)", **own)  # fmt: skip  # noqa: E501
     whole("sizes", 5, "sizes of each budget, in the ladder and the pilot", lower_bound=5, **own)
     whole("seeds", 1, "runs of every size in the ladder", lower_bound=1, **own)
     real("span", 3.0, "sizes reach from N*/span to N*·span", **own)
@@ -42,7 +44,7 @@ def make_flags() -> absl_flags.FlagValues:
     whole("workers", 0, "trials at a time; 0: one a core or device", lower_bound=0, **own)
     whole("seed", 0, "seed of the simulation", lower_bound=0, **own)
     boolean("dry_run", False, "print the pilot's trials and stop", **own)
-    text("json", None, "write all numbers to this file", **own)
+    path("json", None, "write all numbers to this file", **own)
     return values
 
 
@@ -95,7 +97,8 @@ def precision_of_law(values: absl_flags.FlagValues) -> int:
             return ladder(law.theta[0], own, sizes, wider * values.span, held_out)
 
         wanted = designs(make, budgets, values.sizes, values.seeds)
-        rows = compared(law.theta, noise, law.dof, wanted, values.seed)
+        with alive("simulating"):
+            rows = compared(law.theta, noise, law.dof, wanted, values.seed)
     about = {"law": law.about, "budgets": budgets, "held_out": held_out, "span": values.span}
     about |= {"sizes": values.sizes, "seeds": values.seeds, "precision": rows}
     if values.json:

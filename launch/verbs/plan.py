@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from launch import flags
+from launch.alive import alive
 from launch.amounts import amount, flops, with_interval
 from launch.errors import DONE, bad_input, writing
 from train.parallel.chips import CHIPS, PRICED, Slice, parse_slice
@@ -35,15 +36,15 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     own = {"flag_values": values}
-    absl_flags.DEFINE_string("law", None, "law.json of isoflop fit", **own)
+    flags.define_path("law", None, "law.json of isoflop fit, or the folder of a report", **own)
     for name, meaning in BUDGETS.items():
-        absl_flags.DEFINE_float(name, None, meaning, **own)
+        flags.define_amount(name, None, meaning, **own)
     slices = f"accelerators, such as v5e-256, h100-8 or v5e:16x16 ({', '.join(CHIPS)})"
     absl_flags.DEFINE_string("tpu", None, slices, **own)
     absl_flags.DEFINE_float("days", None, "days that they are available, as the budget", **own)
     absl_flags.DEFINE_float("mfu", MFU, "fraction of their peak that training reaches", **own)
     absl_flags.DEFINE_float("price", None, "USD per chip-hour; default: the list price", **own)
-    absl_flags.DEFINE_float("inference_tokens", None, "tokens the model will read and write", **own)
+    flags.define_amount("inference_tokens", None, "tokens the model will read and write", **own)
     absl_flags.DEFINE_string(
         "family", "gpt3", "family of the config, as in configs/families.py", **own
     )
@@ -54,7 +55,7 @@ def make_flags() -> absl_flags.FlagValues:
         "context_length", None, "context of the config; default: the family's", **own
     )
     absl_flags.DEFINE_integer("seed", 0, "seed of the noise in the loss's interval", **own)
-    absl_flags.DEFINE_string("json", None, "file for the plan", **own)
+    flags.define_path("json", None, "file for the plan", **own)
     return values
 
 
@@ -73,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
         chips = accelerators(values)
         budget, target = budget_of(values, chips)
         law = read_law(values.law)
-        planned = plan(law, budget, values.inference_tokens, target, values.seed)
+        with alive("planning"):
+            planned = plan(law, budget, values.inference_tokens, target, values.seed)
         run = planned["run"]
         planned["hardware"] = hardware(chips, run["flops"], values) if chips else None
         sizes = {key: positive(values, key) for key in ("vocab_size", "context_length")}

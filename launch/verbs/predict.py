@@ -6,8 +6,8 @@ isoflop predict --table=points.csv --params=7e10 --flops=5.76e23
 Fits the scaling law to the finished runs, or to a CSV, and writes a file with the law, the hash of
 the points, the predicted loss with its interval, and the time. The file never changes afterwards;
 `isoflop fit` on the same runs or table adds the outcome. Give two of --params, --tokens and
---flops. Without --out the file lies in the folder of the runs (prediction.json) or beside the table
-(TABLE.prediction.json), where `isoflop fit` finds it.
+--flops. Without --out the file lies beside what was read, as RUNS.prediction.json or
+TABLE.prediction.json, where `isoflop fit` finds it. Nothing is written into the folder of the runs.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,12 @@ from typing import Any
 from absl import flags as absl_flags
 
 from launch import flags
+from launch.alive import alive
 from launch.amounts import amount, flops, with_interval
 from launch.errors import DONE, bad_input, writing
 from launch.law.fitting import LOSS_UNIT, read_points
+from scaling.laws.law import symbols
+from scaling.report.number_text import nats, three_digits
 
 NUMBERS = {
     "params": "parameters of the run",
@@ -32,13 +35,13 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text, real = absl_flags.DEFINE_string, absl_flags.DEFINE_float
-    whole = absl_flags.DEFINE_integer
-    text("runs", None, "folder of a sweep", values)
-    text("table", None, "CSV of points", values)
+    whole, path = absl_flags.DEFINE_integer, flags.define_path
+    path("runs", None, "folder of a sweep", values)
+    path("table", None, "CSV of points", values)
     for name, meaning in NUMBERS.items():
-        real(name, None, meaning, flag_values=values)
+        flags.define_amount(name, None, meaning, values)
     text("run", None, "id that the run will have; default: it is recognised by its size", values)
-    text("out", None, "file of the prediction", values)
+    path("out", None, "file of the prediction", values)
     text("holdout", None, "points to leave out of the fit, as in isoflop fit", values)
     text("law", "parametric", "law of the loss, as in isoflop fit", values)
     text("loss_unit", "auto", LOSS_UNIT, values)
@@ -53,7 +56,12 @@ def main(argv: Sequence[str]) -> int:
     """Writes the prediction and prints it. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
-    from scaling.design.prediction import default_path, refuse_finished, sized, write_prediction
+    from scaling.design.prediction import (
+        prediction_paths,
+        refuse_finished,
+        sized,
+        write_prediction,
+    )
     from scaling.selection import hold_out
     from scaling.settings import Settings
 
@@ -69,9 +77,10 @@ def main(argv: Sequence[str]) -> int:
         points = read_points(values.runs, values.table, law, values.loss_unit)
         points = hold_out(points, values.holdout, law)
         refuse_finished(points, target)
-        path = Path(values.out) if values.out else default_path(values.runs, values.table)
-        with writing("out", path):
-            record = write_prediction(path, points, target, settings)
+        usual = prediction_paths(values.runs, values.table)
+        path, *earlier = [Path(values.out)] if values.out else usual
+        with writing("out", path), alive("predicting"):
+            record = write_prediction(path, points, target, settings, earlier)
     print(summary(record))
     return DONE
 
@@ -80,8 +89,7 @@ def summary(record: dict[str, Any]) -> str:
     """The text that the verb prints; `record` is the content of the file."""
     from scaling.intervals import FAR
 
-    loss, frontier = (with_interval(record[name], "{:.5g}".format) for name in ("loss", "frontier"))
-
+    loss, frontier = (with_interval(record[name], nats) for name in ("loss", "frontier"))
     target, law, points = record["target"], record["law"], record["points"]
     size = f"{amount(target['params'])} parameters, {amount(target['tokens'])} tokens"
     lines = [
@@ -92,8 +100,8 @@ def summary(record: dict[str, Any]) -> str:
         lines.append(f"  the frontier's best loss there: {frontier}")
     # Predictions of an older version have no list of constants; they are of the parametric law.
     names = law.get("constants", ("E", "A", "B", "alpha", "beta"))
-    constants = ", ".join(f"{k} {law[k]['value']:.4g}" for k in names)
-    lines.append(f"  {law['law']}: {constants}; from {points['n']} points")
+    constants = ", ".join(f"{symbols(k)} {three_digits(law[k]['value'])}" for k in names)
+    lines.append(f"  {symbols(law['law'])}: {constants}; from {points['n']} points")
     if record["extrapolation"] > FAR:
         far = f"{record['extrapolation']:.3g} times the largest fitted compute"
         lines.append(f"  EXTRAPOLATION: {far}; an interval from the fit alone is too narrow there")

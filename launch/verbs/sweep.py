@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
-from launch.errors import DONE, PREEMPTED, BadInput, bad_input
+from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
@@ -28,8 +28,10 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, boolean = absl_flags.DEFINE_string, absl_flags.DEFINE_boolean
     text("config", None, "the sweep: FILE.py, FILE.py:ARG or FILE.json", values)
-    text("workdir", None, "folder of the sweep: one folder for each trial, report/", values)
-    text("json", None, "write what was planned and the results to this file", values)
+    flags.define_path(
+        "workdir", None, "folder of the sweep: one folder for each trial, report/", values
+    )
+    flags.define_path("json", None, "write what was planned and the results to this file", values)
     text("on", "local", f"what runs the trials: {', '.join(RUNNERS)}", values)
     absl_flags.DEFINE_integer(
         "workers", 0, "trials at a time; 0: one a core or device", lower_bound=0, flag_values=values
@@ -41,7 +43,12 @@ def make_flags() -> absl_flags.FlagValues:
         "the largest number of them in a group, on CPUs too, where that is slower",
         values,
     )
-    boolean("dry_run", False, "print the trials with their cost and stop", values)
+    boolean(
+        "dry_run",
+        False,
+        "print the trials with their cost and stop; --json has all overrides",
+        values,
+    )
     boolean("fit", True, "fit the scaling law and write the report at the end", values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values
@@ -60,10 +67,11 @@ def main(argv: Sequence[str]) -> int:
         code = DONE
     else:
         code = run_sweep(sweep, workdir, where)
+    if values.json:
+        with writing("json", values.json):
+            write_json(Path(values.json), summary(sweep, workdir, code))
     if code != PREEMPTED and values.fit and not values.dry_run:
         _fit(workdir)
-    if values.json:
-        write_json(Path(values.json), summary(sweep, workdir, code))
     return code
 
 

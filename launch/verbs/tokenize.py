@@ -5,17 +5,17 @@ isoflop tokenize --config=configs/base.py --config.data.tokenizer=bpe --config.d
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
-from data.local import local_path
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
 from data.store import Component, TokenStore, prepare
 from launch import flags
-from launch.errors import DONE, bad_input
+from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 
 
@@ -24,7 +24,7 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
     text("config", "configs/base.py", "the config: FILE.py, FILE.py:ARG or FILE.json", values)
-    text("json", "", "also write what is printed to this file", values)
+    flags.define_path("json", None, "also write what is printed to this file", values)
     return values
 
 
@@ -34,11 +34,11 @@ def main(argv: Sequence[str]) -> int:
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
         config = flags.load_config(values.config, overrides)
-        out = local_path(values.json, "json") if values.json else None
         dataset = prepare(config.data)
         about = describe(dataset)
-        if out:
-            write_json(out, about)
+    if values.json:
+        with writing("json", values.json):
+            write_json(Path(values.json), about)
     print_table(about)
     return DONE
 

@@ -25,7 +25,7 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     text("config", None, "the config: FILE.py, FILE.py:ARG or FILE.json", values)
-    text("workdir", None, "folder of the run; a run in it resumes", values)
+    flags.define_path("workdir", None, "folder of the run; a run in it resumes", values)
     absl_flags.DEFINE_boolean("dry_run", False, "print what would be trained, and stop", values)
     text("coordinator", None, "HOST:PORT where process 0 listens, for several", values)
     several = "processes that train together; 1: this one alone"

@@ -4,7 +4,6 @@ Everything rests on law.json: the constants, and the cloud of bootstrap draws th
 Arrays are [1 + S]: the fit first, then its draws.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.drafts import read_object
 from scaling.intervals import FAR, finite, number
 from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
@@ -52,8 +52,12 @@ def read_law(path: str | Path) -> PlanningLaw:
         path = found[0]
     if not path.is_file():
         raise FileNotFoundError(f"law={path} does not exist; isoflop fit --json={path} writes it")
+    remedy = "write one with isoflop fit --json=law.json"
     try:
-        law = json.loads(path.read_text())
+        law = read_object(path)
+    except ValueError as error:
+        raise ValueError(f"law={path} is no law.json: {error}; {remedy}") from None
+    try:
         part, points = law["parametric"], law["points"]
         if "reason" in part:
             raise ValueError(f"law={path} holds no parametric law to plan with: {part['reason']}")
@@ -64,10 +68,8 @@ def read_law(path: str | Path) -> PlanningLaw:
         cloud = part.get("cloud") or {}
         drawn = np.array([cloud[name] for name in names]).T if cloud else np.empty((0, 5))
         table = np.concatenate([np.array(value, float), drawn.astype(float)])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"law={path} is no law.json ({error!r}); write one with isoflop fit --json=law.json"
-        ) from None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"law={path} is no law.json ({error!r}); {remedy}") from None
     with np.errstate(divide="ignore"):
         theta = np.concatenate([np.log(table[:, :3]), table[:, 3:]], axis=1)
     return PlanningLaw(

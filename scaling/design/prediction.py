@@ -1,13 +1,15 @@
 """Predictions on file before their runs start, and never changed afterwards."""
 
+import glob
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scaling.drafts import create
+from scaling.drafts import create, read_object
 from scaling.fits.holdout import frontier_value
 from scaling.fits.isoflop import isoflop
 from scaling.fits.parametric import describe_parametric, fit_parametric
@@ -39,9 +41,13 @@ def sized(
     return {"params": n, "tokens": d, "flops": c}
 
 
-def default_path(runs: str | None, table: str | None) -> Path:
-    """Where `isoflop fit` looks for the predictions of a folder of runs, or of a CSV."""
-    return Path(runs) / "prediction.json" if runs else Path(table).with_suffix(".prediction.json")
+def prediction_paths(runs: str | None, table: str | None) -> list[Path]:
+    """Where `isoflop fit` looks for the predictions of a folder of runs, or of a CSV. A prediction
+    is written to the first, beside what it reads; a sweep writes its own to the second."""
+    if table:
+        return [Path(table).with_suffix(".prediction.json")]
+    folder = Path(runs) if Path(runs).name not in ("", "..") else Path(runs).resolve()
+    return [folder.with_name(f"{folder.name}.prediction.json"), folder / "prediction.json"]
 
 
 def refuse_finished(points: Points, target: dict[str, Any]) -> None:
@@ -78,15 +84,19 @@ def recognised(points: Points, records: list[dict[str, Any]]) -> list[dict[str, 
 
 
 def write_prediction(
-    path: str | Path, points: Points, target: dict[str, Any], settings: Settings = DEFAULTS
+    path: str | Path,
+    points: Points,
+    target: dict[str, Any],
+    settings: Settings = DEFAULTS,
+    earlier: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Predicts the run `target` (run, params, tokens, flops) from the points that are not held
     out.
 
-    Returns the record, which lies at its "path". Written once: asked again with the same points
-    and target it returns the record that is there; with others it writes prediction-2.json beside
-    it, and so on, so that no prediction is ever lost. ValueError where the points cannot carry
-    one.
+    Returns the record with the "path" of its file. A file is never changed: for the same points
+    and target this returns the record that `path`, or one of the paths `earlier`, has already; for
+    others it writes prediction-2.json beside it, and so on. ValueError where the points support no
+    prediction.
     """
     path, kept = Path(path), points.select(~points.holdout)
     flops = float(target.get("flops") or 6 * target["params"] * target["tokens"])
@@ -103,7 +113,7 @@ def write_prediction(
             "of the loss, such as law=parametric"
         )
     digest = sha256(kept)
-    for known in read_predictions(path.parent, path.stem):
+    for known in read_predictions([path, *earlier]):
         if known["points"]["sha256"] == digest and known["target"] == wanted:
             return known
     fitted_to = fitted_rows(kept, law)
@@ -128,14 +138,17 @@ def write_prediction(
     return record | {"path": str(free)}
 
 
-def read_predictions(folder: str | Path, stem: str = "prediction") -> list[dict[str, Any]]:
-    """Every prediction of a folder, in the order of making, each with its "path"."""
+def read_predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The predictions at these paths and those with a number beside them, in the order of making,
+    each with its "path"."""
     found = []
-    for path in sorted(Path(folder).glob(f"{stem}*.json")):
+    for path in (p for q in paths for p in sorted(q.parent.glob(f"{glob.escape(q.stem)}*.json"))):
         try:
-            record = json.loads(path.read_text())
-            found.append(record | {"path": str(path), "made": record["made"]})
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no prediction ({error}); move it elsewhere") from None
-    # Those of one second by their number: prediction.json, prediction-2.json, …
+            record = read_object(path)
+            if missing := [key for key in ("made", "target", "points") if key not in record]:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            found.append(record | {"path": str(path)})
+        except ValueError as error:
+            raise ValueError(f"{path} is not a prediction ({error}); move it elsewhere") from None
+    # Those made in the same second are in the order of their numbers.
     return sorted(found, key=lambda record: (record["made"], len(record["path"]), record["path"]))

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from scaling.report.number_text import amount, compute, label
+from scaling.report.number_text import amount, label, three_digits
 from scaling.table import Points
 
 # Okabe & Ito's palette, readable with every common colour blindness.
@@ -83,12 +83,12 @@ def run_row(points: Points, row: int) -> dict[str, Any]:
         **{name: value if np.isfinite(value) else None for name, value in counts.items()},
         "Parameters": amount(n),
         "Tokens": amount(d),
-        "FLOPs": compute(c),
+        "FLOPs": three_digits(c),
         "Kind": "held out" if points.holdout[row] else "fitted",
     }
 
 
-COUNTS = (("Parameters", "N", amount), ("Tokens", "D", amount), ("FLOPs", "C", compute))
+COUNTS = (("Parameters", "N", amount), ("Tokens", "D", amount), ("FLOPs", "C", three_digits))
 TOOLTIP = [
     alt.Tooltip("Run:N"),
     alt.Tooltip("Parameters:N"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from scaling.drafts import write
 from scaling.fits.comparison import Ladder
-from scaling.report.number_text import compute, escape, interval_html, label, needed, prose
+from scaling.report.number_text import escape, interval_html, label, needed, prose, three_digits
 from scaling.report.page import (
     PAGE,
     card,
@@ -94,7 +94,7 @@ def table(compared: Comparison) -> str:
     for part in compared["ladders"]:
         c, reach = part["flops"], part["reach"]
         cells = [
-            escape(label(part["name"])), str(part["n"]), f"{compute(c[0])} to {compute(c[1])}",
+            escape(label(part["name"])), str(part["n"]), f"{three_digits(c[0])} to {three_digits(c[1])}",
             f"{reach[0]:.4f} to {reach[1]:.4f}",
             escape(", ".join(v[:16] for v in part["datasets"]) or "unknown"),
             f"<code>{part['sha256'][:16]}</code>",

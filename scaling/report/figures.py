@@ -37,7 +37,7 @@ from scaling.report.axes import (
     run_row,
 )
 from scaling.laws.optimal_split import optimal_params
-from scaling.report.number_text import amount, compute, label, nats, power_of_ten
+from scaling.report.number_text import amount, label, nats, power_of_ten, three_digits
 from scaling.report.law_figures import (
     clouds,
     exponents,
@@ -62,7 +62,7 @@ def curves(points: Points, law: Law) -> Figure | None:
         for _, tokens, loss in points.curves[row]:
             if tokens > 0 and np.isfinite(loss):
                 so_far = {"D": tokens, "C": tokens * per_token, "Loss": float(loss)}
-                text = {"Tokens": amount(tokens), "FLOPs": compute(tokens * per_token)}
+                text = {"Tokens": amount(tokens), "FLOPs": three_digits(tokens * per_token)}
                 rows.append(run_row(points, row) | so_far | text | {"Row": row})
     if not rows:
         return None
@@ -158,7 +158,7 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
         return None
     dots = [
         {"C": m["flops"], "Value": m[column]["value"], "lo": m[column]["lo"], "hi": m[column]["hi"],
-         "FLOPs": compute(m['flops']), "Optimum": interval_text(m[column], amount)}
+         "FLOPs": three_digits(m['flops']), "Optimum": interval_text(m[column], amount)}
         for m in minima
     ]  # fmt: skip
     flops = np.geomspace(min(points.flops.min(), minima[0]["flops"]), points.flops.max(), 40)
@@ -216,7 +216,7 @@ def frontier(points: Points, law: Law) -> Figure | None:
     if not lines:
         return None
     best = [
-        {"C": m["flops"], "Loss": m["loss"]["value"], "FLOPs": compute(m['flops']),
+        {"C": m["flops"], "Loss": m["loss"]["value"], "FLOPs": three_digits(m['flops']),
          "Lowest loss": interval_text(m["loss"], nats)}
         for m in law["isoflop"]["minima"] if m["loss"]["value"]
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Numbers and names as pages and figures show them: three digits, 50k, 3e-3, 1.5e13, α."""
+"""Numbers and names as the terminal, pages and figures show them: 50k, 3e-3, 1.5e13, α."""
 
 import html
 import json
@@ -8,6 +8,7 @@ from typing import Any
 from scaling.laws.law import symbols
 from scaling.printable import printable
 
+LETTERS = {"T": 1e12, "B": 1e9, "M": 1e6, "k": 1e3}  # of counts, as in "a 7B model"
 LONGEST_LABEL = 80  # characters of a name
 exponent = "{:.3f}".format
 nats = "{:.4f}".format  # losses keep four decimals: runs differ in the third
@@ -15,23 +16,28 @@ nats = "{:.4f}".format  # losses keep four decimals: runs differ in the third
 
 def amount(value: float) -> str:
     """'30k', '1.5M', '7B': counts of parameters and tokens."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{letter}"
-    return f"{value:.3g}"
+    for letter, size in LETTERS.items():
+        if value >= 0.9995 * size:  # 999,999 is 1M, for it rounds to that
+            return f"{three_digits(value / size)}{letter}"
+    return three_digits(value)
+
+
+def parse_amount(text: str) -> float:
+    """'30k', '1.5M', '7B' or '7e9' as a number. ValueError for other text."""
+    text = text.strip()
+    letter = next((k for k in LETTERS if text[-1:].lower() == k.lower()), "")
+    try:
+        return float(text[: len(text) - len(letter)]) * LETTERS.get(letter, 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number; write 7e9, 7B, 1.5M or 30k") from None
 
 
 def three_digits(value: float) -> str:
-    """'0.35', '2.09e3', '3e-3': any other number."""
+    """'0.35', '2.09e3', '3e-3', '1.23e13': FLOPs and any other number."""
     text = f"{value:.3g}"
     if 0 < abs(value) < 0.01:
         text = f"{value:.2e}"
     return short_power(text)
-
-
-def compute(value: float) -> str:
-    """'1.23e13': FLOPs, in powers of ten as the flags take them."""
-    return short_power(f"{value:.2e}")
 
 
 def power_of_ten(value: float) -> str:

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from scaling.csv_file import to_csv
-from scaling.drafts import write
+from scaling.drafts import read_object, write
 from scaling.intervals import FAR
 from scaling.report.number_text import (
     amount,
-    compute,
     escape,
     exponent,
     interval_html,
@@ -236,7 +235,7 @@ def trials(points: Points) -> str:
         cells = [
             escape(label(points.run[i])),
             *(number_cell(v, text) for v, text in ((n, amount), (d, amount))),
-            number_cell(points.flops[i], compute),
+            number_cell(points.flops[i], three_digits),
             number_cell(points.loss[i], nats),
             number_cell(points.loss_se[i], nats),
             number_cell(facts.get("bits_per_byte"), nats),
@@ -247,7 +246,7 @@ def trials(points: Points) -> str:
         ]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     for b in points.baselines:
-        counts = ((b.params, amount), (b.tokens, amount), (b.flops, compute))
+        counts = ((b.params, amount), (b.tokens, amount), (b.flops, three_digits))
         cells = [escape(label(b.id)), *(number_cell(v or None, text) for v, text in counts)]
         cells += [number_cell(b.loss, nats), number_cell(b.loss_se, nats)]
         cells += [""] * (len(names) - len(cells) - 1) + [escape(f"baseline, {label(b.family)}")]
@@ -283,14 +282,20 @@ def settings(points: Points, law: dict[str, Any]) -> str:
 
 
 def read_configs(points: Points) -> list[dict[str, Any]]:
-    """The config.json of every run, flat ({'model.d_model': 64}); none for points from a CSV."""
+    """The config.json of every run, flat ({'model.d_model': 64}); none for points from a CSV.
+    A line on stderr names each file that cannot be read."""
     root = Path(points.source)
     folders = {
         path.parent.name: path
         for path in (*root.glob("*/config.json"), *root.glob("*/*/config.json"))
     }
-    paths = [folders[str(run)] for run in points.run if str(run) in folders]
-    return [dict(flat(json.loads(path.read_text()))) for path in paths]
+    found = []
+    for path in (folders[str(run)] for run in points.run if str(run) in folders):
+        try:
+            found.append(dict(flat(read_object(path))))
+        except (ValueError, OSError) as error:
+            print(f"the report leaves out the settings of a run: {error}", file=sys.stderr)
+    return found
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

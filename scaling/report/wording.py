@@ -6,7 +6,6 @@ from scaling.fits.isoflop import INTERPOLATIONS
 from scaling.fits.sensitivity import FEW_DRAWS
 from scaling.report.number_text import (
     amount,
-    compute,
     escape,
     interval_html,
     nats,
@@ -88,7 +87,7 @@ def optimum(law: dict[str, Any]) -> str:
     if not law["optimum"]:
         return ""
     rows = [
-        [compute(row["flops"])
+        [three_digits(row["flops"])
          + (" <small>extrapolated</small>" if row["extrapolation"] > 1 else ""),
          interval_html(row["params"], amount), interval_html(row["tokens"], amount),
          interval_html(row["tokens_per_param"]), interval_html(row["loss"], nats)]

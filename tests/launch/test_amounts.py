@@ -8,8 +8,8 @@ from launch.amounts import amount, byte_size, clock, flops, with_interval
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        *((999, "999"), (1234, "1.23K"), (2.5e6, "2.5M"), (6.738e9, "6.74B"), (1e12, "1T")),
-        *((0.5, "0.5"), (0, "0"), (999_499, "999K"), (999_600, "1M"), (1.5e15, "1.5e+03T")),
+        *((999, "999"), (1234, "1.23k"), (2.5e6, "2.5M"), (6.738e9, "6.74B"), (1e12, "1T")),
+        *((0.5, "0.5"), (0, "0"), (999_499, "999k"), (999_600, "1M"), (1.5e15, "1.5e3T")),
     ],
 )
 def test_amount(value, text):
@@ -37,7 +37,7 @@ def test_clock():
 
 
 def test_an_estimate_has_its_interval_where_one_is_known():
-    assert with_interval({"value": 42_700, "lo": 4e4, "hi": 1e6}, amount) == "42.7K [40K, 1M]"
+    assert with_interval({"value": 42_700, "lo": 4e4, "hi": 1e6}, amount) == "42.7k [40k, 1M]"
     assert with_interval({"value": 3e12, "lo": None, "hi": None}, flops) == "3e12"
     assert with_interval({"value": None, "lo": None, "hi": None}, flops) == "—"
-    assert with_interval({"value": 0.351234, "lo": 0.31, "hi": 0.4}) == "0.3512 [0.31, 0.4]"
+    assert with_interval({"value": 0.351234, "lo": 0.31, "hi": 0.4}) == "0.351 [0.31, 0.4]"

@@ -101,6 +101,39 @@ def test_a_file_without_get_config_is_refused(tmp_path):
         flags.load_config(str(tmp_path / "c.py"))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_of_that_name", ", line 1: ModuleNotFoundError: No module named"),
+        ("def get_config(:", ", line 1: SyntaxError: invalid syntax"),
+        ("seed = int('x')", ", line 1: ValueError: invalid literal for int()"),
+        ("def get_config():\n    return 1 / 0", ", line 2: ZeroDivisionError: division by zero"),
+        *(
+            (f"from configs import base\ndef get_config():\n    c = base.get_config()\n    {line}",
+             ", line 4: AttributeError: there is no key 'd_modl'; did you mean 'd_model'?")
+            for line in ("c.model.d_modl = 3", "c.model.d_modl")
+        ),
+        ("from configs import base\ndef get_config():\n    base.get_config().modle = 3",
+         ", line 3: AttributeError: there is no key 'modle'; did you mean 'model'?"),
+        ("from configs import base\ndef get_config():\n    return base.get_config()['sede']",
+         ", line 3: KeyError: there is no key 'sede'; did you mean 'seed'?"),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_config_file_is_one_line_that_names_its_line(tmp_path, text, message):
+    file = tmp_path / "c.py"
+    file.write_text(text)
+    with pytest.raises(ValueError) as error:
+        flags.load_config(str(file))
+    shown = str(error.value)
+    assert shown.startswith(f"config={file}, line ") and message in shown
+    assert "\n" not in shown and len(shown) < 300
+
+
+def test_an_error_that_names_its_key_already_passes_through():
+    with pytest.raises(ValueError, match=r"^configs/pretrain.py:gpt5 is unknown; did you mean"):
+        flags.load_config("configs/pretrain.py:gpt5")
+
+
 def make_flags():
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("config", None, "the config", values)
@@ -118,7 +151,7 @@ def test_parse_divides_flags_from_overrides():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--wrkers=3", "Did you mean: workers"),
+        ("--wrkers=3", "unknown flag --wrkers; did you mean --workers\\?"),
         ("--workers=-1", "workers=-1"),
         ("--workers=two", "workers=two"),
         ("--config.a", "--config.a has no value; write --config.a=VALUE"),

@@ -80,7 +80,7 @@ def test_baselines_are_in_every_plot_of_loss_and_on_the_terminal(folder, tmp_pat
     out = tmp_path / "report"
     assert main(["fit", f"--runs={folder}", f"--out={out}", "--draws=20"]) == 0
     shown = capsys.readouterr().out
-    assert "baseline ngram-5 (ngram, 250K parameters, 5M tokens): 1.9000 ± 0.0100" in shown
+    assert "baseline ngram-5 (ngram, 250k parameters, 5M tokens): 1.9000 ± 0.0100" in shown
     page = (out / "index.html").read_text()
     specs = json.loads(re.search(r"const specs = (.*);\n", page).group(1).replace("<\\/", "</"))
     for name in ("frontier", "isoflop", "loss_curves", "plane"):

@@ -45,8 +45,8 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(home, whole, tm
     result = read_json(whole / "result.json")
     assert code == 0 and not (tmp_path / "run").exists()
     first, second, third, fourth = output.splitlines()
-    assert first.startswith("trial: 7.66K parameters (embedding 4.1K, position 256, attention ")
-    assert "2.56K tokens in 40 steps of 64; 0.0403 epochs of " in second
+    assert first.startswith("trial: 7.66k parameters (embedding 4.1k, position 256, attention ")
+    assert "2.56k tokens in 40 steps of 64; 0.0403 epochs of " in second
     assert result["epochs_of_data"] == pytest.approx(0.0403, rel=0.01)
     assert " FLOPs (chinchilla); about 0:06 on " in third and f"{tmp_path}/run" in fourth
     assert "seed" not in output

@@ -44,13 +44,19 @@ def test_the_page_lies_where_out_says(tmp_path, paths, capsys):
     pytest.importorskip("vl_convert")
     names = "--names=old,new"
     assert main(["compare", *paths, QUICK, names, f"--out={tmp_path / 'page'}"]) == 0
-    assert "new needs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
     page = (tmp_path / "page" / "index.html").read_text()
     compared = json.loads((tmp_path / "page" / "comparison.json").read_text())
     assert "new against old" in page and compared["made"]["command"] in page
     pair = compared["pairs"][0]
-    for saved in (pair["multiplier"], pair["second_opinion"]):
-        assert f"{1 / saved['value']:.3g} <small>[{1 / saved['hi']:.3g}" in page
+    for saved in (pair["multiplier"], pair["second_opinion"], pair["trend"]):
+        low, high = 1 / saved["hi"], 1 / saved["lo"]
+        assert f"{1 / saved['value']:.3g} <small>[{low:.3g}, {high:.3g}]</small>" in page
+        assert f"{1 / saved['value']:.3g} [{low:.3g}, {high:.3g}]" in shown
+    assert f"new needs {1 / pair['multiplier']['value']:.3g} [" in shown
+    trend = "needed at the lowest of these losses over the highest"
+    assert trend in page and f"{trend}: {1 / pair['trend']['value']:.3g} [" in shown
+    assert shown.endswith(f"\nreport: {tmp_path / 'page' / 'index.html'}\n")
     assert "new needs" in page and "times the compute of old for equal loss" in page
     assert "times less" not in page.lower() and "× " not in page
 
@@ -73,7 +79,7 @@ def test_names_come_from_paths():
         (["RUNS", "FEW"], "FEW: parametric: 4 points are too few"),
         (["RUNS", "TABLE", "--params=with_head"], "takes the columns"),
         (["RUNS", "TABLE", "--config.seed=1"], "reads no config"),
-        (["RUNS", "TABLE", "--wat=1"], "Unknown command line flag"),
+        (["RUNS", "TABLE", "--wat=1"], "unknown flag --wat; see --help"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, paths, capsys, argv, message):

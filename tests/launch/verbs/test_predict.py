@@ -11,6 +11,7 @@ import pytest
 from launch.__main__ import main
 from launch.checkout import ROOT
 from scaling.csv_file import to_csv
+from scaling.design.prediction import prediction_paths
 from tests.scaling.ladder import simulate, write_runs
 
 QUICK = ("--draws=50",)
@@ -32,8 +33,9 @@ def test_a_folder_of_runs_from_prediction_to_outcome(tmp_path, ladder, capsys):
     runs = write_runs(tmp_path / "runs", done)
     size = [f"--params={coming.params[0]}", f"--tokens={coming.tokens[0]}"]
     assert main(["predict", f"--runs={runs}", *size, "--run=sim-018", *QUICK]) == 0
-    before = (runs / "prediction.json").read_bytes()
-    record = read(runs / "prediction.json")
+    path = tmp_path / "runs.prediction.json"
+    assert not list(runs.glob("*.json"))
+    before, record = path.read_bytes(), read(path)
     assert record["target"]["flops"] == pytest.approx(6 * coming.params[0] * coming.tokens[0])
     assert record["loss"]["lo"] < record["loss"]["value"] < record["loss"]["hi"]
     assert len(record["points"]["sha256"]) == 64 and record["made"].startswith("20")
@@ -47,7 +49,29 @@ def test_a_folder_of_runs_from_prediction_to_outcome(tmp_path, ladder, capsys):
     assert judged["outcome"] == coming.loss[0]
     assert judged["error"] == pytest.approx(coming.loss[0] / record["loss"]["value"] - 1)
     assert "for sim-018" in capsys.readouterr().out
-    assert (runs / "prediction.json").read_bytes() == before
+    assert path.read_bytes() == before
+
+
+def test_a_prediction_in_the_folder_of_the_runs_still_counts(tmp_path, ladder):
+    """Sweeps write theirs there, and so did older versions of predict."""
+    done, coming = ladder
+    runs = write_runs(tmp_path / "runs", done)
+    size = [f"--params={coming.params[0]}", f"--tokens={coming.tokens[0]}", "--run=sim-018"]
+    there = runs / "prediction.json"
+    assert main(["predict", f"--runs={runs}", *size, f"--out={there}", *QUICK]) == 0
+    assert main(["predict", f"--runs={runs}", *size, *QUICK]) == 0
+    assert not (tmp_path / "runs.prediction.json").exists()  # it is made already
+    assert main(["fit", f"--runs={runs}", f"--json={tmp_path / 'law.json'}", *QUICK]) == 0
+    registered = read(tmp_path / "law.json")["holdout"]["registered"]
+    assert [record["path"] for record in registered] == [str(there)]
+
+
+def test_a_folder_without_a_name_has_its_prediction_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path / "runs")
+    wanted = tmp_path / "runs.prediction.json"
+    assert prediction_paths(".", None) == [wanted, tmp_path / "runs" / "prediction.json"]
+    assert prediction_paths("../runs/", None)[0].resolve() == wanted
 
 
 def test_a_table_knows_the_run_by_its_size(tmp_path, ladder, capsys):
@@ -131,7 +155,9 @@ def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
 def test_the_verb_loads_no_jax(verb):
     code = (
         f"import sys, launch.verbs.{verb}, scaling.design.prediction, scaling.fits.comparison;"
-        "loaded = {'jax', 'flax', 'model', 'train', 'configs', 'data'} & set(sys.modules);"
+        "rooms = {'jax', 'flax', 'model', 'train', 'configs', 'data'};"
+        "loaded = {name for name in sys.modules if name.split('.')[0] in rooms};"
+        "loaded -= {'data', 'data.local'};"
         "sys.exit(f'loaded {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -36,7 +36,7 @@ def test_other_points_make_another_prediction(tmp_path):
     record = write_prediction(path, fewer, TARGET, QUICK)
     assert record["path"].endswith("prediction-2.json")
     assert path.read_bytes() == before
-    assert [r["path"] for r in read_predictions(tmp_path)] == [str(path), record["path"]]
+    assert [r["path"] for r in read_predictions([path])] == [str(path), record["path"]]
     assert write_prediction(path, fewer, TARGET, QUICK)["path"] == record["path"]
 
 
@@ -65,7 +65,7 @@ def test_the_outcome_joins_law_json_and_leaves_the_prediction(tmp_path):
     path = folder / "prediction.json"
     record = write_prediction(path, points, target, QUICK)
     before = path.read_bytes()
-    law = analyse(read_runs(folder), QUICK, read_predictions(folder))
+    law = analyse(read_runs(folder), QUICK, read_predictions([path]))
     judged = law["holdout"]["registered"][0]
     assert judged["outcome"] == held.loss[0]
     assert judged["error"] == pytest.approx(held.loss[0] / record["loss"]["value"] - 1)

@@ -205,7 +205,7 @@ def test_predictions_are_by_any_law_of_the_loss_from_a_size(tmp_path, ladder, ac
     size = ["--params=1e6", "--tokens=1e8"]
     own = ["--law=shared_exponent", "--draws=20"]
     assert main(["predict", f"--table={ladder}", *size, *own]) == 0
-    assert "A 30, B 60, E 1.1, alpha 0.3" in capsys.readouterr().out
+    assert "A 30, B 60, E 1.1, α 0.3" in capsys.readouterr().out
     argv = ["predict", f"--table={accuracies}", *size, "--law=expert_accuracy", "--draws=20"]
     assert main(argv) == 2
     assert "describes accuracy, and a prediction is of the loss" in capsys.readouterr().err
