@@ -1,6 +1,5 @@
-"""This file keeps the tests on the CPU, whatever accelerator the machine has.
-
-It also holds what the tests of several rooms share.
+"""Keeps the tests on the CPU whatever accelerators the machine has, refuses skips where the
+reference data are at hand, and holds the fixtures that several rooms share.
 """
 
 import os
@@ -12,6 +11,31 @@ import pytest
 
 # Before anything imports jax. A test that needs more devices starts its own process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+pytest_plugins = ["pytester"]
+SHARED = Path(__file__).parents[2] / "shared"  # reference data beside the checkout
+
+
+def complete(report: pytest.TestReport | pytest.CollectReport) -> pytest.TestReport:
+    """The report; beside SHARED, a failure if a test was skipped for a missing file or package.
+    Skips whose reason begins with "this machine" stay skips.
+    """
+    if report.skipped and not hasattr(report, "wasxfail") and SHARED.is_dir():
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith("this machine"):
+            report.outcome = "failed"
+            report.longrepr = f"skipped although {SHARED} exists: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    return complete((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    return complete((yield))
 
 
 @pytest.fixture(scope="module")

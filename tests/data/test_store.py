@@ -235,7 +235,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this machine has no /proc")
 def test_killed_build_goes_on_with_what_it_had(config, folder_of_text, tmp_path):
     cache = tmp_path / "killed"
     process = start_build(tmp_path, folder_of_text, cache, pause=0.05)

@@ -74,11 +74,12 @@ def test_conventions_recount_the_same_runs(tmp_path):
     assert count(points, "total", "kaplan").flops == pytest.approx(points.flops * 5.6 / 6, rel=1e-3)
 
 
-def test_conventions_without_components_are_refused(chinchilla):
+def test_conventions_without_components_are_refused():
+    points = simulate()
     with pytest.raises(ValueError, match="takes the columns embedding, position"):
-        count(chinchilla, "non_embedding")
+        count(points, "non_embedding")
     with pytest.raises(ValueError, match="takes the column flops_palm"):
-        count(chinchilla, "total", "palm")
+        count(points, "total", "palm")
 
 
 @pytest.mark.parametrize(

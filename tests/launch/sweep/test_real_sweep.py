@@ -66,7 +66,7 @@ def workers(parent: int) -> list[int]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="this machine has no /proc")
 def test_20_trials_survive_the_death_of_their_workers(home):
     """A trial that loses three workers is recorded as failed; the same command tries it again."""
     rng, kills = random.Random(0), 0

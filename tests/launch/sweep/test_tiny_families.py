@@ -1,18 +1,13 @@
 """Trains every family of configs/tiny_families.py, made smaller still, from the command line."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from configs.tiny_families import TINY
 from launch.__main__ import main
 
-TEXT = Path("../shared/text")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not TEXT.is_dir(), reason="needs the text of ../shared/text"),
-]
+pytestmark = pytest.mark.slow
 SMALLER = (
     "--config.model.d_model=64",
     "--config.train.batch_size=16",

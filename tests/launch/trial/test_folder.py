@@ -260,7 +260,7 @@ def test_damaged_rows_of_metrics_are_dropped(home, run, whole):
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="this machine lets root alone mount")
 def test_a_folder_that_cannot_be_written_is_one_line(home, tmp_path, capsys):
     place = tmp_path / "place"
     place.mkdir()

@@ -84,11 +84,11 @@ def catches(process: subprocess.Popen, number: int) -> bool:
     return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this machine has no /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_modules_are_imported_is_42(text_folder, number):
     if signal.getsignal(number) is signal.SIG_IGN:
-        pytest.skip("this shell ignores the signal, and so do its children")
+        pytest.skip("this machine's shell ignores the signal, and so do its children")
     process = spawn.train(text_folder, "early", TINY)
     while not catches(process, signal.SIGTERM):
         time.sleep(0.001)

@@ -97,7 +97,7 @@ def test_a_bug_is_not_called_bad_input(home, tmp_path, monkeypatch):
         trial.run(config(home), tmp_path / "run")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="this machine lets root alone mount")
 def test_a_disk_that_is_really_full(home, tmp_path, capsys):
     small = tmp_path / "small"
     small.mkdir()

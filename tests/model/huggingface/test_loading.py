@@ -44,7 +44,7 @@ print(size, peak, load, read)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells memory on Linux alone")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this machine has no /proc")
 def test_memory_and_time_of_a_large_checkpoint(tmp_path):
     """Peak memory of the whole process ≤ 1.3 × the file; time ≤ 2 × reading it into memory."""
     draw = np.random.default_rng(0).standard_normal
