@@ -54,6 +54,17 @@ class Tensor:
                 for line in range(0, len(part), LINES):
                     target[line : line + LINES] = part[line : line + LINES]
 
+    def equals(self, other: "Tensor") -> bool:
+        """Whether both have the same shape, type and bytes."""
+        if (self.shape, self.dtype) != (other.shape, other.dtype):
+            return False
+        size = DTYPES[self.dtype].itemsize * int(np.prod(self.shape, dtype=np.int64))
+        with open(self.file, "rb") as mine, open(other.file, "rb") as theirs:
+            mine.seek(self.start)
+            theirs.seek(other.start)
+            sizes = (min(BLOCK, size - at) for at in range(0, size, BLOCK))
+            return all(mine.read(n) == theirs.read(n) for n in sizes)
+
 
 def _fill(file, array: np.ndarray, tensor: Tensor) -> None:
     """Fills `array` from the file; a single read may return fewer bytes."""

@@ -152,8 +152,6 @@ def _check(
 ) -> None:
     """ValueError names a tensor that is missing, unknown, or of another shape or dtype."""
     expected = _expected(sources, cfg)
-    if cfg.tie_embeddings:
-        found.pop("lm_head.weight", None)  # some files repeat the embedding as the tied head
     for name, shape in expected.items():
         if name not in found:
             raise ValueError(f"{directory} lacks tensor {name} {list(shape)}; fetch it again")
@@ -167,6 +165,15 @@ def _check(
             raise ValueError(
                 f"{tensor.file}: {name} is {tensor.dtype}; only {', '.join(safetensors.DTYPES)} "
                 "are read, so fetch a checkpoint that is not quantised"
+            )
+    if cfg.tie_embeddings and (head := found.pop("lm_head.weight", None)):
+        # Some files repeat the embedding as the tied head.
+        embedding = found[sources["embed/embedding"].template]
+        if not head.equals(embedding):
+            raise ValueError(
+                f"{head.file}: {head.name} differs from {embedding.name}, but config.json ties "
+                "them; set tie_word_embeddings to false there to keep the head, or remove the "
+                "tensor"
             )
     for path, source in sources.items():
         types = {name: found[name].dtype for name in _names(source, path, cfg)}

@@ -163,6 +163,24 @@ def test_a_wrong_tensor_is_named(message, tmp_path):
         weights.load(folder)
 
 
+@pytest.mark.parametrize(("family", "embedding"), [
+    ("gemma", "model.embed_tokens.weight"), ("gpt2", "transformer.wte.weight"),
+])  # fmt: skip
+def test_a_tied_head_is_the_embedding_or_is_refused(family, embedding, tmp_path):
+    folder = golden.copy(family, tmp_path)
+    before = bits(golden.read_all(folder))
+    head = golden.read_all(folder)[embedding]
+    rewrite(folder, lambda arrays: arrays | {"lm_head.weight": head})
+    weights.save(tmp_path / "saved", *weights.load(folder))
+    assert bits(golden.read_all(tmp_path / "saved")) == before
+    other = np.array(head)
+    other[-1, -1] += 1
+    for wrong in (other, head[:-1], head.astype(np.float16)):
+        rewrite(folder, lambda arrays, wrong=wrong: arrays | {"lm_head.weight": wrong})
+        with pytest.raises(ValueError, match=r"lm_head.weight differs .* tie_word_embeddings"):
+            weights.load(folder)
+
+
 def test_rewriting_alone_is_harmless(tmp_path):
     """The control of the test above."""
     folder = golden.copy("llama", tmp_path)
