@@ -76,7 +76,7 @@ def from_hf(source: Path, run: Path) -> int:
     with bad_input():
         weights.refuse_full(run)
         cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
-        tokenizer = read_tokenizer(source, cfg)
+        tokenizer, faults = read_tokenizer(source, cfg)
     with weights.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
@@ -90,9 +90,9 @@ def from_hf(source: Path, run: Path) -> int:
         checkpoints.close()
     say(run, config_json.read_json(source)["model_type"], cfg)
     if not tokenizer:
+        why = "; ".join(faults) or "has no tokenizer.model and no tokenizer.json"
         print(
-            f"{source} has no tokenizer.model, and no tokenizer.json that could be read (it needs "
-            "pip install -e '.[hf]'): `isoflop sample` cannot spell its text",
+            f"{source}: {why}. The weights are converted, but `isoflop sample` cannot spell text",
             file=sys.stderr,
         )
     return DONE
@@ -103,18 +103,27 @@ def shardings(shapes: dict) -> dict:
     return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def read_tokenizer(source: Path, cfg: ModelConfig) -> Tokenizer | None:
-    """The checkpoint's tokenizer, with the tokens that its prompts begin with; None if none can be
-    read, or if it has more tokens than the model."""
-    paths = [source / name for name in ("tokenizer.model", "tokenizer.json")]
-    if importlib.util.find_spec("tokenizers") is None:
-        paths.pop()
-    for path in paths:
-        found = tokenizers.given(str(path)) if path.is_file() else None
-        if found and found.vocab_size <= cfg.vocab_size:
-            start = found.prefix or beginning(source)
-            return Tokenizer(found.kind, found.name, found.model, start)
-    return None
+def read_tokenizer(source: Path, cfg: ModelConfig) -> tuple[Tokenizer | None, list[str]]:
+    """The checkpoint's tokenizer, with the tokens that its prompts begin with, or None; and what is
+    wrong with each file that is not used. A tokenizer never keeps weights from being converted."""
+    faults = []
+    for path in (source / name for name in ("tokenizer.model", "tokenizer.json")):
+        if not path.is_file():
+            continue
+        if path.suffix == ".json" and importlib.util.find_spec("tokenizers") is None:
+            faults.append(f"{path.name} needs the library tokenizers; pip install -e '.[hf]'")
+            continue
+        try:
+            found = tokenizers.given(str(path))
+            if found.vocab_size <= cfg.vocab_size:
+                start = found.prefix or beginning(source)
+                return Tokenizer(found.kind, found.name, found.model, start), []
+            faults.append(
+                f"{path.name} has {found.vocab_size} tokens, more than the model's {cfg.vocab_size}"
+            )
+        except ValueError as error:
+            faults.append(str(error))
+    return None, faults
 
 
 def beginning(source: Path) -> list[int]:

@@ -36,6 +36,7 @@ from model.generation.samplers import Sampler
 
 TOP = 5  # tokens that --show_probabilities shows at each step
 AT_ONCE = 4  # tokens between two looks at the text, where it is streamed or may hold a stop string
+MOST_TOKENS = 1024  # by default: the cache grows with them, up to gigabytes at long contexts
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 # A search does not draw, so flags on drawing exclude it; a draft shows no probabilities.
 NOT_WITH = {
@@ -54,7 +55,8 @@ def make_flags() -> absl_flags.FlagValues:
     real, boolean = absl_flags.DEFINE_float, absl_flags.DEFINE_boolean
     text("run", None, "folder of a run of train or sweep", values)
     text("prompt", "", "text to continue; default: a new document", values)
-    whole("tokens", 0, "tokens to add; 0: until the model's context is full", flag_values=values)
+    usual = f"tokens to add; 0: until the model's context is full, at most {MOST_TOKENS}"
+    whole("tokens", 0, usual, flag_values=values)
     whole("n", 1, "samples", flag_values=values)
     whole("seed", 0, "equal seeds give equal samples", flag_values=values)
     real("temperature", 1.0, "divides the logits; 0: the most likely token", flag_values=values)
@@ -96,7 +98,8 @@ def main(argv: Sequence[str]) -> int:
         cfg, tokenizer = open_run(run)
         typed = tokenizer.encode_prompt(values.prompt).tolist()
         prompt = [*tokenizer.prefix, *typed] or [tokenizer.eod]
-        n_tokens = values.tokens or max(1, cfg.context_length - len(prompt))
+        room = max(1, cfg.context_length - len(prompt))
+        n_tokens = values.tokens or min(room, MOST_TOKENS)
         sampler = make_sampler(values, tokenizer, end_tokens(run))
         sample.check(cfg, [prompt], n_tokens, sampler, values.n)
         model, step = restored(run, cfg)

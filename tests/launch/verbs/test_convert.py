@@ -57,6 +57,24 @@ def test_a_tokenizer_json_spells_samples(tmp_path, capsys):
     assert "Ab" in capsys.readouterr().out
 
 
+def test_a_tokenizer_never_blocks_weights(tmp_path, capsys):
+    """Neither one that is damaged nor one with more tokens than the model; both are named."""
+    shutil.copytree(HF / "llama_gqa", tmp_path / "hf")
+    file = tmp_path / "hf" / "tokenizer.json"
+    content = json.loads(file.read_bytes())
+    content["added_tokens"].append(content["added_tokens"][-1] | {"id": 200, "content": "<x>"})
+    for text, fault in (
+        ("{}", "tokenizer.json"),
+        (json.dumps(content), "tokenizer.json has 201 tokens, more than the model's 97"),
+    ):
+        file.write_text(text)
+        run_folder = tmp_path / f"run{len(text)}"
+        assert run(f"--from_hf={tmp_path / 'hf'}", f"--to={run_folder}") == 0
+        said = capsys.readouterr().err
+        assert fault in said and "[hf]" not in said and "weights are converted" in said
+        assert (run_folder / "huggingface" / "tokenizer.json").read_text() == text
+
+
 def test_samples_end_where_the_checkpoint_says(tmp_path):
     """generation_config.json may name more ends than config.json, such as a turn's."""
     shutil.copytree(HF / "llama_gqa", tmp_path / "hf")

@@ -45,6 +45,12 @@ def sampled(run, tmp_path, *flags):
     return json.loads((tmp_path / "s.json").read_text())
 
 
+def test_without_tokens_it_draws_a_bounded_number(run, tmp_path, monkeypatch):
+    """The cache grows with the tokens asked for, and contexts can be long."""
+    monkeypatch.setattr(verb, "MOST_TOKENS", 3)
+    assert [len(s["tokens"]) for s in sampled(run, tmp_path, *THREE)["samples"]] == [3] * 3
+
+
 def test_prints_and_writes_what_was_drawn(run, tmp_path, capsys):
     about = sampled(run, tmp_path, *THREE, "--tokens=5")
     printed = capsys.readouterr().out
