@@ -12,7 +12,7 @@ from typing import Any
 
 from model.huggingface.name_tables import FAMILIES, INERT, Family
 from model.transformer import parametrization
-from model.transformer.config import ModelConfig
+from model.transformer.config import CHOICES, ModelConfig
 
 KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # Our keys that do not change the logits of a trained model in float32.
@@ -89,18 +89,24 @@ def _check_kind(theirs: str, value: Any, ours: str) -> None:
 
 
 def _refuse_unknown(keys: dict[str, Any], table: Family, model_type: str) -> None:
-    for key, value in keys.items():
-        if value is None or (key in table.fixed and value == table.fixed[key]):
-            continue
-        if key in table.fixed:
-            raise ValueError(
-                f"{key}={value!r} is not supported for model_type={model_type!r}, "
-                f"only {table.fixed[key]!r}"
-            )
-        raise ValueError(
-            f"{key}={value!r} is unknown for model_type={model_type!r} and may change what the "
-            "model computes; remove it from config.json if it does not"
+    """ValueError lists every key that may change what the model computes."""
+    wrong = {
+        key: value
+        for key, value in keys.items()
+        if value is not None and not (key in table.fixed and value == table.fixed[key])
+    }
+    faults = []
+    if fixed := [key for key in wrong if key in table.fixed]:
+        named = ", ".join(f"{key}={wrong[key]!r} (only {table.fixed[key]!r})" for key in fixed)
+        faults.append(f"{named} not supported for model_type={model_type!r}")
+    if unknown := [key for key in wrong if key not in table.fixed]:
+        named = ", ".join(f"{key}={wrong[key]!r}" for key in unknown)
+        faults.append(
+            f"{named} unknown for model_type={model_type!r}; remove from config.json what does not "
+            "change what the model computes"
         )
+    if faults:
+        raise ValueError("; ".join(faults))
 
 
 def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
@@ -130,9 +136,20 @@ def misfit(cfg: ModelConfig, model_type: str) -> list[str]:
     try:
         back = read(_keys(cfg, model_type))
     except ValueError:
-        return list(vars(cfg))
+        return [key for key in CHOICES if _another_would_do(cfg, key, model_type)] or [*vars(cfg)]
     theirs, ours = meaning(back), meaning(cfg)
     return [key for key in ours if ours[key] != theirs[key]]
+
+
+def _another_would_do(cfg: ModelConfig, key: str, model_type: str) -> bool:
+    """Whether the family can write `cfg` with another choice of `key`."""
+    for choice in CHOICES[key]:
+        try:
+            read(_keys(dataclasses.replace(cfg, **{key: choice}), model_type))
+        except (ValueError, TypeError):
+            continue
+        return True
+    return False
 
 
 def _keys(cfg: ModelConfig, model_type: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from model.huggingface import config_json, weights
 from model.transformer import count
+from model.transformer.config import CHOICES
 from tests.model import golden
 
 HF = golden.FOLDER / "hf"
@@ -46,12 +47,15 @@ BAD_KEYS = {
         )),
     ),
     "hidden_act='mish' is unknown; known are gelu,": ("llama", dict(hidden_act="mish")),
-    "quantization_config=.*is unknown for model_type='llama'": (
+    "quantization_config=.* unknown for model_type='llama'": (
         "llama", dict(quantization_config=dict(bits=4)),
     ),
     "num_local_experts=8": ("mistral", dict(num_local_experts=8)),
-    "attention_bias=True is not supported for model_type='mistral'": (
+    "attention_bias=True .only False. not supported for model_type='mistral'": (
         "mistral", dict(attention_bias=True),
+    ),
+    "mlp_bias=True .only False. not supported .*; quantization_config=.*, moe=1 unknown for": (
+        "mistral", dict(mlp_bias=True, quantization_config=dict(bits=4), moe=1),
     ),
     "mlp_bias=True": ("qwen2", dict(mlp_bias=True)),
     "scale_attn_weights=False": ("gpt2", dict(scale_attn_weights=False)),
@@ -185,3 +189,17 @@ def test_another_family_is_refused_where_it_computes_another_thing(tmp_path):
         weights.save(tmp_path / "no", cfg, params, "gemma")
     with pytest.raises(ValueError, match="model_type='mamba' is not supported"):
         weights.save(tmp_path / "no", cfg, params, "mamba")
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2", "phi3"])
+def test_a_model_that_no_family_expresses_names_few_keys(case):
+    cfg, _ = golden.checkpoint(case)
+    refused = 0
+    for key, choices in CHOICES.items():
+        for choice in choices:
+            try:
+                config_json.write(dataclasses.replace(cfg, **{key: choice}))
+            except ValueError as error:
+                refused += 1
+                assert str(error).count("model.") <= 4, error
+    assert refused
