@@ -45,7 +45,9 @@ def ended(run: Path) -> str:
 
 
 def read_model(run: Path, flag: str) -> ModelConfig:
-    """The model of the run that `flag` names; FileNotFoundError or ValueError if there is none."""
+    """The model of the run that `flag` names. Keys that are younger than the run have their
+    defaults. FileNotFoundError or ValueError, in one line, without a config.json, for keys that
+    this version does not know, and for a model that is no decoder."""
     config = read_json(run / "config.json")
     if config is None:
         raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
@@ -59,8 +61,8 @@ def read_model(run: Path, flag: str) -> ModelConfig:
         known = {"family", *families.keys(families.find(section.get("family", "decoder")))}
         if unknown := sorted(set(section) - known):
             raise ValueError(
-                f"{flag}={run}: its config.json has the key model.{unknown[0]}, which this version "
-                "of isoflop does not know; use the version that wrote it"
+                f"{flag}={run} holds a config.json that describes no model of this version of "
+                f"isoflop: model.{unknown[0]} is unknown to it; use the version that wrote the run"
             )
         family, cfg = families.read(section)
     except (KeyError, TypeError, AttributeError) as error:

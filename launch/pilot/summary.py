@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch.amounts import amount, flops, with_interval
+from scaling.laws.law import symbols
+from scaling.report.number_text import three_digits
 
 
 def summary(about: Mapping[str, Any]) -> str:
@@ -49,26 +51,31 @@ def sources(exponent: Mapping[str, Any]) -> str:
 def rate_line(rule: Mapping[str, Any]) -> str:
     """The rule of the learning rate in words."""
     low, high = rule["widths"]
+    rate = f"  learning rate {three_digits(rule['middle'])}"
     over = f"widths {low:g} to {high:g}"
     if rule["moves"]:
         line = (
-            f"  learning rate {rule['middle']:.2g} (width/{rule['width']:.3g})^{rule['slope']:.2f}:"
-            f" the best changes over {over}"
+            f"{rate} (width/{rule['width']:.3g})^{rule['slope']:.2f}: the best changes over {over}"
         )
     else:
         line = (
-            f"  learning rate {rule['middle']:.2g} at every width (the best over {over} goes as "
-            f"width^{rule['measured']:.2f} ± {rule['error']:.2f})"
+            f"{rate} at every width (the best over {over} goes as width^"
+            f"{rule['measured']:.2f} ± {rule['error']:.2f})"
         )
     if len(rule["by_budget"]) < 2:
         return line
-    means = ", ".join(f"{r:.2g} at {flops(budget)} FLOPs" for budget, r in rule["by_budget"])
+    means = ", ".join(
+        f"{three_digits(r)} at {flops(budget)} FLOPs" for budget, r in rule["by_budget"]
+    )
     return f"{line}\n    best on average: {means}; where it falls, use less for longer runs"
 
 
 def rung_lines(rung: Mapping[str, Any], note: str = "") -> list[str]:
     """One budget and its sizes."""
-    sizes = [f"{size['shape']} {amount(size['params'])} {size['rate']:g}" for size in rung["sizes"]]
+    sizes = [
+        f"{size['shape']} {amount(size['params'])} {three_digits(size['rate'])}"
+        for size in rung["sizes"]
+    ]
     expected = f"N* = {with_interval(rung['params'], amount)}"
     return [f"  {flops(rung['flops'])} FLOPs, {expected}{note}", f"    {'; '.join(sizes)}"]
 
@@ -81,7 +88,7 @@ def law_summary(about: Mapping[str, Any]) -> str:
     head = [
         f"a ladder of {budgets} FLOPs, {about['sizes']} sizes from N*/{about['span']:g} to "
         f"{about['span']:g} N*{seeds}; held out at {flops(about['held_out'])}",
-        f"on {law['law']} of {law['n']} points ({law['source']}), noise of a run "
+        f"on {symbols(law['law'])} of {law['n']} points ({law['source']}), noise of a run "
         f"{about['precision'][0]['noise']:.2%} of its loss",
         "",
     ]

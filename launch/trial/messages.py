@@ -14,6 +14,7 @@ from launch.sweep.expand import ASSUMED_FLOPS, CONVENTION, START_SECONDS
 from launch.trial.resolve import describe
 from model import families
 from model.transformer import family as decoder
+from scaling.report.number_text import three_digits
 
 
 def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
@@ -27,7 +28,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
     parts = ", ".join(f"{name} {amount(n)}" for name, n in about["params"].items() if n)
     data = "data without end"
     if epochs := dataset.epochs(about["steps"]):
-        data = f"{epochs:.3g} epochs of {amount(about['tokens'] / epochs)} tokens of data"
+        data = f"{three_digits(epochs)} epochs of {amount(about['tokens'] / epochs)} tokens of data"
     platform, devices = jax.default_backend(), jax.device_count()
     if platform == "cpu":
         units = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -81,8 +82,9 @@ def stopped(resolved: ConfigDict, workdir: Path) -> list[str]:
 
 def remedy(resolved: ConfigDict, workdir: Path) -> str:
     """What to do about a divergence."""
+    rate = three_digits(resolved.optimizer.learning_rate)
     return (
-        f"try a lower --config.optimizer.learning_rate (here {resolved.optimizer.learning_rate:g}) "
+        f"try a lower --config.optimizer.learning_rate (here {rate}) "
         f"or a longer --config.schedule.warmup (here {resolved.schedule.warmup}) in another "
         f"--workdir; {workdir / 'diverged' / 'diverged.json'} holds its last steps"
     )

@@ -20,6 +20,8 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, flops, with_interval
 from launch.errors import DONE, bad_input, writing
+from scaling.laws.law import symbols
+from scaling.report.number_text import nats, three_digits
 from train.parallel.chips import CHIPS, PRICED, Slice, parse_slice
 
 BUDGETS = {
@@ -170,8 +172,9 @@ def summary(planned: dict[str, Any]) -> str:
     law = planned["law"]
     counted = "" if law["params"] == "total" else f", N counted as {law['params']}"
     budget = ", ".join(f"{name} = {FORMS[name](v)}" for name, v in planned["budget"].items())
+    formula = symbols(law["law"])
     lines = [
-        f"plan for {budget}, by {law['law']} of {law['n']} points ({law['source']}{counted})",
+        f"plan for {budget}, by {formula} of {law['n']} points ({law['source']}{counted})",
         f"intervals hold {law['level']:.0%}; C = 6 N D",
         "",
         "compute-optimal",
@@ -197,7 +200,7 @@ def rows(part: dict[str, Any]) -> list[str]:
         "tokens": "tokens D",
         "tokens_per_param": "tokens/param",
         "flops": "FLOPs C",
-        "loss": "expected loss",
+        "loss": "loss (nats)",
     }
     return [f"  {title:<14} {_shown(part, name)}" for name, title in names.items()]
 
@@ -208,8 +211,8 @@ FORMS = {
     "tokens": amount,
     "flops": flops,
     "total_flops": flops,
-    "loss": "{:.4f}".format,
-    "tokens_per_param": "{:.3g}".format,
+    "loss": nats,
+    "tokens_per_param": three_digits,
 }
 
 
@@ -220,13 +223,14 @@ def _shown(part: dict[str, Any], name: str) -> str:
 
 def around_lines(table: list[dict[str, Any]]) -> list[str]:
     """One line for each size: its loss, and the compute that reaches the optimum's loss there."""
-    lines = [f"  {'N':>9} {'D':>9} {'D/N':>7} {'loss':>8}   compute for the optimum's loss"]
+    lines = [f"  {'N':>9} {'D':>9} {'D/N':>7} {'loss (nats)':>12}   compute for the optimum's loss"]
     for row in table:
         more = row["compute_for_same_loss"]
-        ratio = f"{row['tokens'] / row['params']:.3g}"
+        ratio = three_digits(row["tokens"] / row["params"])
         lines.append(
             f"  {amount(row['params']):>9} {amount(row['tokens']):>9} {ratio:>7} "
-            f"{row['loss']:>8.4f}   " + ("never reaches it" if more is None else f"× {more:.2f}")
+            f"{nats(row['loss']):>12}   "
+            + ("never reaches it" if more is None else f"× {more:.2f}")
         )
     return lines
 
@@ -258,7 +262,7 @@ def config_lines(part: dict[str, Any]) -> list[str]:
         f"  {get['n_layers']} layers, width {get['d_model']}, {get['n_heads']} heads of "
         f"{get['head_dim']}, d_ff {get['d_ff']}: {amount(part['params'])} parameters",
         f"  batch {amount(part['batch_tokens'])} tokens ({get['batch_size']} sequences), "
-        f"{part['steps']} steps, learning rate {get['learning_rate']:g}",
+        f"{part['steps']} steps, learning rate {three_digits(get['learning_rate'])}",
         f"  {part['command']}",
     ]
     return lines + [f"  {name}: {rule}" for name, rule in part["rules"].items()]
@@ -267,11 +271,13 @@ def config_lines(part: dict[str, Any]) -> list[str]:
 def hardware_lines(part: dict[str, Any]) -> list[str]:
     """The time and cost of training on the slice."""
     time = (
-        f"{part['days']:.3g} days" if part["days"] >= 1 else f"{part['seconds'] / 3600:.3g} hours"
+        f"{three_digits(part['days'])} days"
+        if part["days"] >= 1
+        else f"{three_digits(part['seconds'] / 3600)} hours"
     )
     lines = [
         f"{part['name']}: {part['chips']} chips of {flops(part['peak_flops'])} FLOP/s at "
-        f"{part['mfu']:.0%} of peak: {time}, {part['chip_hours']:.4g} chip-hours",
+        f"{part['mfu']:.0%} of peak: {time}, {amount(part['chip_hours'])} chip-hours",
     ]
     if part["cost_usd"] is None:
         return [*lines, "  no list price is known for these; --price=USD gives one"]

@@ -76,7 +76,7 @@ def test_a_diverged_run_names_the_remedy_whenever_it_is_asked(home, tmp_path, ca
     for _ in range(2):
         code, output = train(capsys, home, tmp_path / "run", **bad)
         assert code == 43 and "diverged; try a lower --config.optimizer.learning_rate" in output
-        assert "(here 1e+30)" in output and "diverged/diverged.json holds" in output
+        assert "(here 1e30)" in output and "diverged/diverged.json holds" in output
     assert (tmp_path / "run/diverged/diverged.json").exists()
 
 

@@ -93,7 +93,7 @@ def test_law_json_the_terminal_and_the_page_say_fixed(tmp_path, capsys):
     rows = [row for row in law["sensitivity"] if row["group"] == "objective"]
     assert all(row["alpha"]["value"] == 0.35 for row in rows)
     shown = capsys.readouterr().out
-    assert re.search(r"alpha +0\.35 fixed", shown) and not re.search(r"beta .*fixed", shown)
+    assert re.search(r"α +0\.35 fixed", shown) and not re.search(r"beta .*fixed", shown)
     page = (tmp_path / "r" / "index.html").read_text()
     assert "<i>α</i> = 0.35<small> fixed</small>" in page and "E = 0.9 was fixed." in page
     law_of_file = read_law(out)
