@@ -4,8 +4,8 @@ A duration is a number and a unit: "300 steps", "2e7 tokens", "1e5 examples", "2
 the whole run) or "1e13 flops" (counted by `train.flops_convention`). `launch/trial/resolve.py`
 turns durations and the zeros that mean "derive it" into numbers, and refuses values out of bounds.
 
-`model.family`, `objective.name` and `data.kind` choose which keys their sections have. A family
-that is not listed here has the fields of its Config as its keys.
+`model.family`, `objective.name` and `data.kind` choose which keys their sections have. A family,
+objective or kind that is not listed here has the fields of its Config as its keys.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ def get_config(
 
 
 def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:
-    """The sections of a config, keys with bounds as Keys. KeyError for what is not listed here."""
+    """The sections of a config; keys with bounds are Keys. KeyError for an unlisted choice."""
     return dict(
         model=dict(family=family) | MODELS[family](),
         objective=dict(name=objective) | OBJECTIVES[objective](),
@@ -40,7 +40,7 @@ def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:
 
 
 def bounds(objective: str = "next_token", kind: str = "text") -> dict[str, Key]:
-    """The bounds of dotted keys outside the section `model`, whose families check their own."""
+    """The bounds of dotted keys outside the section `model`; each family checks its keys."""
     found = {name: key for name, key in TRIAL.items() if isinstance(key, Key)}
     sections = {name: keys() for name, keys in SECTIONS.items()}
     sections |= {"objective": OBJECTIVES.get(objective, dict)(), "data": DATA.get(kind, dict)()}
@@ -80,7 +80,7 @@ def decoder() -> dict:
         qk_norm=False,  # True: queries and keys are normalised, each head by itself
         positions="learned",  # learned | sinusoidal | rotary | alibi | none
         rope_theta=10_000.0,  # the slowest pair of dimensions turns once in about 2π theta tokens
-        rope_theta_local=0.0,  # of layers with a window, which are never scaled; 0: as the others
+        rope_theta_local=0.0,  # of layers with a window, which are never scaled; 0: rope_theta
         rope_layout="half",  # half: pairs (i, i + C/2) | interleaved: pairs (2i, 2i + 1)
         rope_fraction=1.0,  # share of a head's dimensions that rotate
         rope_scaling="none",  # none | linear | llama3 | longrope: to contexts beyond the original
@@ -110,13 +110,13 @@ def decoder() -> dict:
         dtype="float32",  # float32 | bfloat16: of the computation; parameters are always float32
         attention="auto",  # auto | xla | splash (TPU) | cudnn (GPU) | ring: see model/kernels/
         # standard | mup | completep: how initial values, multipliers, learning rates, decay and eps
-        # follow the width (completep: and the depth) from a base shape, where all three are one.
+        # scale with the width (completep: and the depth). All three are equal at the base shape.
         parametrization="standard",
         base_width=0,  # d_model of the base shape; ignored by standard
         base_head_dim=0,  # head_dim of the base shape; ignored by standard
         base_depth=0,  # n_layers of the base shape; ignored by all but completep
         scan_layers=False,  # True: one compiled block in a loop; compiles faster, slower on CPU
-        # What a block keeps for its backward pass; the rest is computed again: none (all is kept) |
+        # What a block keeps for its backward pass; it recomputes the rest: none (all is kept) |
         # dots_attention | dots (the products' outputs) | projections (queries, keys, values) |
         # attention (its output) | full (the block's input alone) | offload (to host memory)
         remat="none",
@@ -161,19 +161,19 @@ def train() -> dict:
         batch_per_device=Key(
             0, least=0
         ),  # sequences; > 0: batch_size is this times mesh.data times mesh.fsdp
-        # Micro-batches of one step, their gradients averaged; on a CPU those are fastest whose
-        # activations stay in its cache.
+        # Micro-batches of one step, whose gradients are averaged. On a CPU, micro-batches whose
+        # activations fit its cache are fastest.
         accumulation=Key(1, least=1),
         duration="5e6 tokens",
-        # A run, or a folder of Hugging Face weights: training begins from its parameters with a
-        # fresh optimiser, and the section `model` is its own.
+        # A run, or a folder of Hugging Face weights: training starts from its parameters with a
+        # fresh optimiser and takes the section `model` from it.
         init_from="",
         init_hash="",  # of those parameters, filled in by `resolve`
         flops_convention="6nd",  # 6nd | kaplan | chinchilla | palm: what a duration in flops means
         chunk=Key(0, least=0),  # steps of one jitted call; 0: about a quarter second of work
         z_loss=Key(0.0, least=0),  # weight of log(Z)^2, PaLM section 5
         label_smoothing=Key(0.0, least=0, below=1),  # probability mass spread over the vocabulary
-        loss_chunk=Key(0, least=0),  # tokens of a sequence whose logits are held at once; 0: all
+        loss_chunk=Key(0, least=0),  # tokens of a sequence whose logits exist at once; 0: all
         max_loss_ratio=Key(3.0, least=1),  # diverged: a loss above this times its running median
     )
 
@@ -220,8 +220,8 @@ def checkpoint() -> dict:
         keep_last=Key(2, least=1),
         keep_best=Key(1, least=0),  # by eval loss
         keep_at=(),  # durations at which a checkpoint is made and kept, whatever keep_last says
-        trunk="",  # folder of a wsd run to branch from, which differs in its length alone
-        share_trunks=False,  # a sweep's wsd trials branch from the longest that is the same so far
+        trunk="",  # folder of a wsd run to branch from, which differs only in its length
+        share_trunks=False,  # True: wsd trials of a sweep that differ only in length share steps
     )
 
 
@@ -233,8 +233,8 @@ def log() -> dict:
         peak_flops=Key(
             0.0, least=0
         ),  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
-        # Seconds without a finished chunk of steps, compilation included, after which a run prints
-        # its stacks and ends with 42; 0: never.
+        # After this many seconds without a finished chunk of steps (compilation included) a run
+        # prints its stacks and exits with 42; 0: never.
         stall_timeout=Key(1800.0, least=0),
     )
 

@@ -1,8 +1,8 @@
-"""This file lists the configurations that docs/scaling-up.md has in its tables, as data.
+"""The configurations in the tables of docs/scaling-up.md, as data.
 
-Each row: a name of configs/families.py, a topology, and what is set beside it, as in
+A row is a name of configs/families.py, a topology and the keys that are set, as in
 `isoflop compile --config=configs/pretrain.py:NAME --topology=… --config.KEY=…`. `make
-scaling-table` compiles them all and writes the tables. Batches are one optimiser step's.
+scaling-table` compiles them all and writes the tables. Batches are those of one optimiser step.
 """
 
 _SCAN = {"model.scan_layers": True, "train.batch_per_device": 1}
@@ -12,8 +12,8 @@ _PROJECTIONS = _SCAN | {"model.remat": "projections"}
 _DOTS = _SCAN | {"model.remat": "dots"}
 _DOTS_ATTENTION = _SCAN | {"model.remat": "dots_attention"}
 _ONE_B = {"model.d_model": 2048, "model.n_layers": 16, "model.n_heads": 16, "model.d_ff": 5632}
-# Vocabularies of 32,000 and one row of 4,096 tokens a device: all logits take no more than the sum
-# of the head's gradients over chunks would, so that chunks pay only for longer rows and more rows.
+# With a vocabulary of 32,000 and one row of 4,096 tokens per device, all logits take no more memory
+# than the head's gradients summed over chunks, so chunks pay only for longer rows and more rows.
 _LONG = {
     "model.context_length": 131_072,
     "mesh.fsdp": 16,
@@ -49,15 +49,15 @@ _512B = _256B | {"model.n_layers": 128}
 
 
 def _mesh(rows: int, tensor: int = 1) -> dict:
-    """FSDP of `tensor` devices that share so many rows."""
+    """FSDP over groups of `tensor` devices; each group has `rows` rows."""
     sizes = {"mesh.fsdp": -1, "mesh.tensor": tensor} if tensor > 1 else {}
     return {"train.batch_per_device": rows} | sizes
 
 
-# Runs of MaxText on TPUs, with what its authors measured: TFLOP/s a chip of the products that the
-# model needs, attention's in full. From MaxText/configs/v5e/README.md and v5p/README.md and the
-# scripts beside them. All of one slice but: 128B on v5e, whose policy there is none of here; 32B on
-# v5p, which needs 104 of 96 GiB here; and 1024B.
+# Runs of MaxText on TPUs with the measurements of its authors: TFLOP/s per chip of the products
+# that the model needs, attention's in full. From MaxText/configs/v5e/README.md, v5p/README.md and the
+# scripts beside them. Included are all runs on one slice except 128B on v5e, whose policy isoflop
+# lacks; 32B on v5p, which needs 104 of 96 GiB here; and 1024B.
 PUBLISHED: dict[str, tuple[str, str, dict, float]] = {
     "maxtext-16b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _16B | _mesh(6), 120),
     "maxtext-32b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _32B | _mesh(4), 132),

@@ -3,8 +3,8 @@ One GPU or TPU at :1e16 (0.12 EFLOP in all); about an hour of 2 CPU cores at :3e
 
 The argument is the largest fitted budget in FLOPs; three smaller ones lie factors of about 3 below,
 and a run at three times the largest is held out. At each budget the sizes lie around sqrt(C / 120),
-which is 20 tokens a parameter, from a quarter of it to four times. A device with more than one
-core's appetite wants a larger batch: --config.train.batch_size=64 --config.model.context_length=512
+which is 20 tokens a parameter, from a quarter of it to four times. On a GPU or TPU use
+a larger batch: --config.train.batch_size=64 --config.model.context_length=512
 """
 
 import math
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import quickstart
 
-# (layers, width), depth and width growing together; each has about 1.6 times the last's parameters.
+# (layers, width); depth and width grow together, about 1.6 times the parameters at each step.
 SHAPES = (
     *((2, 32), (2, 48), (3, 48), (3, 64), (4, 64), (4, 80), (4, 96), (5, 112), (6, 128), (6, 160)),
     *((8, 192), (8, 256), (9, 320), (10, 384), (12, 448), (12, 576), (14, 640), (16, 768)),
@@ -38,7 +38,7 @@ def get_config(arg: str = "3e13") -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> list[dict]:
-    """Five or more sizes a budget, and the held-out run at the expected optimum."""
+    """Five or more sizes for each budget, and the held-out run at the expected optimum."""
     largest = float(config.train.duration.removesuffix(" flops"))
     trials = [
         trial(shape, share * largest)

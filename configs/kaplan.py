@@ -1,9 +1,9 @@
 """L(N) and L(D).  isoflop sweep --config=configs/kaplan.py --workdir=runs/kaplan
 One GPU or TPU, or about 1.5 h of 2 CPU cores: unmeasured.
 
-After Kaplan et al. 2020 (arXiv:2001.08361), figure 1: every size on plenty of tokens, and the
-largest size on ever fewer. Each run has its own schedule down to its last token, where the paper
-read one schedule's curve at many points; figures then differ as Hoffmann et al. 2022 explain.
+After Kaplan et al. 2020 (arXiv:2001.08361), figure 1: every size on many tokens, and the largest
+size on fewer and fewer. The schedule of each run ends at its last token, whereas the paper read one
+curve at many points; Hoffmann et al. 2022 explain how the results differ.
 """
 
 from ml_collections import ConfigDict

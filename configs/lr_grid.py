@@ -4,9 +4,9 @@
 `:gpt`, on the text of docs/study.md: best .02, .04, .02 with 1.887, 2.041, 2.410; at width 64 the
 rate .02 costs .098, at the others .04 costs .002 and .012. So 0.04.
 
-Does the quickstart's recipe want another learning rate at another width? Each of three shapes
-spends one small budget at five rates. The curves of loss over rate should have one common minimum;
-where it moves with the width, the ladder needs a rate per width.
+Does the best learning rate of the quickstart's recipe depend on the width? Each of three shapes
+spends one small budget at five rates. If the curves of loss over rate have a common minimum, one
+rate serves the whole ladder; otherwise each width needs its own.
 """
 
 from ml_collections import ConfigDict
@@ -26,6 +26,6 @@ def get_config(arg: str = "llama") -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> list[dict]:
-    """33k, 167k and 468k parameters, times five rates a factor 2 apart."""
+    """33k, 167k and 468k parameters at five rates, a factor 2 apart."""
     shapes = zip_({"model.n_layers": [2, 3, 4], "model.d_model": [32, 64, 96]})
     return product(shapes, grid({"optimizer.learning_rate": RATES}))

@@ -1,4 +1,4 @@
-"""Learning rates at three widths, for a parametrisation: does the best rate of one serve all?
+"""Learning rates at three widths: does a parametrisation have one best rate for all of them?
 
     isoflop sweep --config=configs/mup.py:mup --workdir=runs/mup
     isoflop sweep --config=configs/mup.py:standard --workdir=runs/mup_standard
@@ -8,7 +8,7 @@ under μP (three seeds) and .0071, .0030, .0017 under the standard parametrisati
 losses, and what this does not show: docs/hyperparameter-transfer.md.
 
 Widths 32, 64 and 128 see the same tokens in the same steps, at rates a factor 2 apart. Under μP and
-CompleteP the base shape is the narrowest model, tuned as it is; the others inherit its rate.
+CompleteP the base shape is the narrowest model; the others inherit its best rate.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
     configs/pretrain.py:tiny         0.8M parameters on the bytes of the standard library
     configs/pretrain.py:llama2-7b    any name of configs/families.py: unmeasured
 
-A family comes with its published vocabulary, batch, duration and learning rate; give it your text:
+A family has its published vocabulary, batch, duration and learning rate. Give it your text with
 --config.data.corpora=DIR --config.data.tokenizer=FILE.model
 """
 

@@ -7,9 +7,9 @@ three minima bracketed, N* ∝ C^0.66 [0.55, 0.94].
 
 Decoders in LLaMA's style learn the bytes of this Python's standard library with Muon: three compute
 budgets a factor 3 apart, each spent on five sizes around its optimum, and a held-out run at 3 times
-the largest budget. Depth grows with width. A budget is 6 N D, N all parameters. The text is large
-enough that no trial sees it twice. `:gpt` has blocks in GPT-2's style instead; docs/study.md
-compares the two.
+the largest budget. Depth grows with width. A budget is 6 N D, where N counts all parameters.
+The text is large enough that no trial sees it twice. `:gpt` has blocks in GPT-2's style instead;
+docs/study.md compares the two.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ LADDER = {
 }
 HELD_OUT = {8.1e12: ((3, 80),)}
 
-# At every width: measured by lr_grid.py.
+# The best rate at every width, measured by lr_grid.py.
 LEARNING_RATES = {"llama": 0.02, "gpt": 0.04}
 STYLES = {
     "llama": dict(

@@ -8,8 +8,8 @@ parameters counted, C^0.80 [0.70, 0.89] without embeddings and head.
 
 With 256 bytes the embedding is a tenth of a small model; with 4,096 tokens it is most of it.
 Counting parameters and FLOPs with or without it then gives exponents far apart (Pearce & Song
-2024), which the report's table of conventions shows. The text is the quickstart's; a token is about
-3 bytes of it.
+2024), which the report's table of conventions shows. The text is the quickstart's; a token
+has about 3 bytes.
 """
 
 from ml_collections import ConfigDict

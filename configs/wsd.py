@@ -4,9 +4,9 @@
 
 unmeasured.
 
-Two more budgets stand between the quickstart's three, each spent on the sizes of both neighbours.
-The 27 fitted trials cost what the quickstart's 15 do, since a size trains its stable phase once,
-up to where the largest budget's decay begins. See docs/efficient-ladders.md.
+Two more budgets lie between the quickstart's three; each is spent on the sizes of both neighbours.
+The 27 fitted trials cost as much as the quickstart's 15, because each size trains its stable phase
+once, up to where the decay of its largest budget begins. See docs/efficient-ladders.md.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ LADDER = quickstart.LADDER | BETWEEN
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
-    """The quickstart's, but for the schedule: its warmup must not depend on a run's length."""
+    """The quickstart's with another schedule, whose warmup must not depend on a run's length."""
     config = quickstart.get_config(arg)
     config.schedule.update(name="wsd", warmup="10 steps", decay="20 %")
     config.checkpoint.share_trunks = True
