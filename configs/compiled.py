@@ -55,9 +55,9 @@ def _mesh(rows: int, tensor: int = 1) -> dict:
 
 
 # Runs of MaxText on TPUs with the measurements of its authors: TFLOP/s per chip of the products
-# that the model needs, attention's in full. From MaxText/configs/v5e/README.md, v5p/README.md and the
-# scripts beside them. Included are all runs on one slice except 128B on v5e, whose policy isoflop
-# lacks; 32B on v5p, which needs 104 of 96 GiB here; and 1024B.
+# that the model needs, attention's in full. From MaxText/configs/v5e/README.md, v5p/README.md and
+# the scripts beside them. Included are all runs on one slice except 128B on v5e, whose policy
+# isoflop lacks; 32B on v5p, which needs 104 of 96 GiB here; and 1024B.
 PUBLISHED: dict[str, tuple[str, str, dict, float]] = {
     "maxtext-16b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _16B | _mesh(6), 120),
     "maxtext-32b-v5e256": ("llama2-7b", "v5e:16x16", _FULL | _32B | _mesh(4), 132),
