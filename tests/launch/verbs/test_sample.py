@@ -212,7 +212,7 @@ def test_a_config_that_is_not_that_of_the_weights(run, tmp_path, capsys):
     line = refused(tmp_path / "b", capsys)
     assert "blocks/mlp/down/kernel has shape (1, 16, 8); the model needs (1, 24, 8)" in line
     config.write_text(json.dumps({"model": MODEL | {"depth": 2}}))
-    assert "describes no model" in refused(tmp_path / "b", capsys)
+    assert "has the key model.depth" in refused(tmp_path / "b", capsys)
     config.write_text(json.dumps({"name": "a"}))
     assert "describes no model ('model')" in refused(tmp_path / "b", capsys)
     config.write_text(json.dumps({"model_type": "llama"}))
