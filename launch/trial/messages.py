@@ -49,7 +49,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
 
 
 def summary(resolved: ConfigDict, workdir: Path, result: Mapping[str, Any]) -> list[str]:
-    """What came of a trial that has ended, and what to do with it."""
+    """How a trial ended, and what to do with it."""
     if result["status"] == "diverged":
         return [f"{resolved.name}: diverged; {remedy(resolved, workdir)}"]
     time = clock(result.get("seconds") or 0.0)
@@ -60,23 +60,23 @@ def summary(resolved: ConfigDict, workdir: Path, result: Mapping[str, Any]) -> l
 
 
 def again(resolved: ConfigDict, workdir: Path, result: Mapping[str, Any]) -> list[str]:
-    """What to say where the trial has ended before."""
+    """What to say about a trial that had ended before."""
     first = f"{workdir} holds the result already: {result['status']}"
     if result["status"] == "diverged":
         return [f"{first}; {remedy(resolved, workdir)}"]
     return [
-        f"{first}, {measured(result)}; another --workdir trains it anew",
+        f"{first}, {measured(result)}; use another --workdir to train it again",
         *_to_sample(resolved, workdir),
     ]
 
 
 def stopped(resolved: ConfigDict, workdir: Path) -> list[str]:
-    """What a run that was asked to stop has saved, and how it goes on."""
+    """What a run that was asked to stop has saved, and how to continue it."""
     total, reached = resolved.train.duration.split()[0], _reached(workdir)
     saved = f"a checkpoint of step {reached:,} of {int(total):,} is saved" if reached else ""
     return [
         f"{resolved.name}: stopped; {saved or 'there was nothing to save yet'}. The same command "
-        f"goes on from {'there' if reached else 'the beginning'}"
+        f"continues from {'there' if reached else 'the beginning'}"
     ]
 
 

@@ -2,8 +2,8 @@
 
 isoflop ngram --config=configs/tiny_families.py --order=5
 
-A short cut for a trial of the family `ngram`, without a folder. It counts the training text once,
-whatever the weights of a mixture, and scores the validation windows of `eval.sequences` and
+A short cut for a trial of the family `ngram` that writes no run folder. It counts the training text
+once, whatever the weights of a mixture, and scores the validation windows of `eval.sequences` and
 `model.context_length`. The first tokens of a window have the tokens before it as their context,
 which a Transformer does not see.
 """

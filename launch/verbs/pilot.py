@@ -41,7 +41,7 @@ def make_flags() -> absl_flags.FlagValues:
     real("span", 3.0, "sizes reach from N*/span to N*·span", **own)
     real("noise", None, "spread of a run's log-loss (default: the law's or the pilot's)", **own)
     text("on", "local", "what runs the trials, as in isoflop sweep", **own)
-    whole("workers", 0, "trials at a time; 0: one a core or device", lower_bound=0, **own)
+    whole("workers", 0, "trials at a time; 0: one per core or device", lower_bound=0, **own)
     whole("seed", 0, "seed of the simulation", lower_bound=0, **own)
     boolean("dry_run", False, "print the pilot's trials and stop", **own)
     path("json", None, "write all numbers to this file", **own)

@@ -252,7 +252,7 @@ def inference_lines(part: dict[str, Any]) -> list[str]:
 
 
 def config_lines(part: dict[str, Any]) -> list[str]:
-    """The config, or the reason why there is none."""
+    """The config, or why no config is given."""
     if "reason" in part:
         return [f"no config: {part['reason']}"]
     keys = part["overrides"]

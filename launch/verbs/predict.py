@@ -6,8 +6,8 @@ isoflop predict --table=points.csv --params=7e10 --flops=5.76e23
 Fits the scaling law to the finished runs, or to a CSV, and writes a file with the law, the hash of
 the points, the predicted loss with its interval, and the time. The file never changes afterwards;
 `isoflop fit` on the same runs or table adds the outcome. Give two of --params, --tokens and
---flops. Without --out the file lies beside what was read, as RUNS.prediction.json or
-TABLE.prediction.json, where `isoflop fit` finds it. Nothing is written into the folder of the runs.
+--flops. Without --out the file is RUNS.prediction.json or TABLE.prediction.json, beside the folder
+or the table that was read; `isoflop fit` finds it there.
 """
 
 from collections.abc import Sequence

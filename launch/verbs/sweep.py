@@ -3,7 +3,7 @@
     isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
     isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart --dry_run
 
-The same command goes on after an interrupt: finished trials are kept, the others resume.
+After an interrupt, run the same command again: finished trials are kept, the others resume.
 """
 
 import sys
@@ -34,13 +34,17 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path("json", None, "write what was planned and the results to this file", values)
     text("on", "local", f"what runs the trials: {', '.join(RUNNERS)}", values)
     absl_flags.DEFINE_integer(
-        "workers", 0, "trials at a time; 0: one a core or device", lower_bound=0, flag_values=values
+        "workers",
+        0,
+        "trials at a time; 0: one per core or device",
+        lower_bound=0,
+        flag_values=values,
     )
     text(
         "population",
         "auto",
-        "trials that differ in numbers alone are trained stacked: auto (on accelerators), off, or "
-        "the largest number of them in a group, on CPUs too, where that is slower",
+        "train trials that differ only in numbers together, in one program: auto (on "
+        "accelerators), off, or the most trials per group (also on CPUs, where it is slower)",
         values,
     )
     boolean(

@@ -5,7 +5,7 @@ isoflop train --config=configs/pretrain.py:tiny --workdir=runs/wide --config.mod
 isoflop train --config=configs/pretrain.py:tiny --workdir=runs/tiny --dry_run
 
 Before it trains it prints the model's size, the tokens, FLOPs and an estimated time; --dry_run
-prints only that. Ctrl-C saves a checkpoint; the same command goes on from there.
+prints only that. Ctrl-C saves a checkpoint; the same command continues from there.
 
 On several hosts, run the same command on each: TPU pods and SLURM are detected; elsewhere add
 --coordinator=HOST:PORT --processes=N --process=I (docs/scaling-up.md).

@@ -68,7 +68,7 @@ def test_the_summary_has_the_losses_and_the_next_command(home, run, capsys):
     assert command_line.main(["sample", f"--run={run}", "--prompt=The ", "--tokens=2"]) == 0
     code, output = train(capsys, home, run)
     assert code == 0 and f"done, eval loss {result['eval_loss']:.4f} nats/token" in output
-    assert "another --workdir trains it anew" in output and "isoflop sample" in output
+    assert "use another --workdir to train it again" in output and "isoflop sample" in output
 
 
 def test_a_diverged_run_names_the_remedy_whenever_it_is_asked(home, tmp_path, capsys):
