@@ -315,4 +315,4 @@ def test_the_law_is_fitted_by_the_verb(tmp_path, capsys):
     assert found["constants"] == ["A", "E", "alpha", "beta"]
     for name, value in true.items():
         assert found[name]["value"] == pytest.approx(value, rel=1e-3)
-    assert "L(N, X) = E + A N^-alpha X^-beta" in capsys.readouterr().out
+    assert "L(N, X) = E + A N^-α X^-β" in capsys.readouterr().out
