@@ -46,10 +46,10 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
-    text("from_hf", None, "folder with config.json and safetensors, to read", values)
-    text("to", None, "folder of the run to write", values)
-    text("from", None, "folder of the run to read", values)
-    text("to_hf", None, "folder to write, as transformers reads it", values)
+    flags.define_path("from_hf", None, "folder with config.json and safetensors, to read", values)
+    flags.define_path("to", None, "folder of the run to write", values)
+    flags.define_path("from", None, "folder of the run to read", values)
+    flags.define_path("to_hf", None, "folder to write, as transformers reads it", values)
     text(
         "model_type", "", "with --to_hf, the family; default: the original or one that fits", values
     )

@@ -53,7 +53,7 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     real, boolean = absl_flags.DEFINE_float, absl_flags.DEFINE_boolean
-    text("run", None, "folder of a run of train or sweep", values)
+    flags.define_path("run", None, "folder of a run of train or sweep", values)
     text("prompt", "", "text to continue; default: a new document", values)
     usual = f"tokens to add; 0: until the model's context is full, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)
@@ -79,11 +79,13 @@ def make_flags() -> absl_flags.FlagValues:
         flag_values=values,
     )
     boolean("early_stopping", False, "beams: stop once that many texts have ended", values)
-    text("draft", None, "folder of the run of a smaller model that drafts", values)
+    flags.define_path("draft", None, "folder of the run of a smaller model that drafts", values)
     whole("ahead", 4, "draft: tokens guessed at a time", flag_values=values)
     boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)
     boolean("show_probabilities", False, f"print the {TOP} likeliest tokens of each step", values)
-    text("json", None, "write the samples, with log-probabilities, to this file", values)
+    flags.define_path(
+        "json", None, "write the samples, with log-probabilities, to this file", values
+    )
     absl_flags.mark_flags_as_required(["run"], values)
     return values
 

@@ -28,7 +28,7 @@ def read_json(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no config.json; give the folder of a model")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_bytes())
         config.keys()
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is not a JSON object ({error}); fetch it again") from None

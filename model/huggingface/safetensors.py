@@ -110,7 +110,7 @@ def tensors(directory: Path) -> dict[str, Tensor]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        stated = json.loads(index.read_text())["weight_map"]
+        stated = json.loads(index.read_bytes())["weight_map"]
         stated = {str(name): str(file) for name, file in stated.items()}
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{index} is damaged: it has no weight_map; fetch it again") from None
