@@ -6,7 +6,8 @@
     'path/to/x.model'    an existing SentencePiece model, with its own normalisation
     'path/to/x.json'     a Hugging Face tokenizer.json, read by the library tokenizers
 
-A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'.
+A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. The path
+may also be that of a file that `save` wrote, whatever the kind.
 
 Text never yields control tokens, such as the end of a document: a document that spells
 <|endoftext|> is encoded as those 13 characters. Only `encode_prompt` reads special strings.
@@ -25,6 +26,10 @@ import numpy as np
 from data import tokenizer_json
 from data.atomic import write_atomic
 from data.local import local_path, parse_object, sealed, unsealed
+from data.tokenizer_files import special_strings
+from data.tokenizer_files.added_tokens import end_ids
+from data.tokenizer_files.sentencepiece_model import without_dummy_prefix
+from data.tokenizer_files.special_strings import SpecialString
 
 TRAINED = ("chars", "bpe", "unigram")
 REVISIONS = {"huggingface": 1}  # raise one when texts get other tokens from an equal model
@@ -35,13 +40,28 @@ LINE_CHARACTERS = 1000  # SentencePiece drops training lines above 4192 bytes
 class Tokenizer:
     """Text to int32 ids and back. Equal fingerprints mean equal tokens for every text."""
 
-    def __init__(self, kind: str, name: str, model: bytes = b"", prefix: Sequence[int] = ()):
-        """`prefix` holds the tokens that the model expects before every prompt, such as <s>."""
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        model: bytes = b"",
+        prefix: Sequence[int] = (),
+        end: int | None = None,
+        specials: Sequence[SpecialString] = (),
+        space_after: bool = True,
+    ):
+        """`prefix` holds the tokens that the model expects before every prompt, such as <s>.
+
+        `end` is the token that ends documents, where it is not the one that `model` names.
+        `specials` are read in prompts only; a tokenizer.json has its own. `space_after`: text
+        after one of them begins with a space if `model` puts one before every text.
+        """
         self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
-        self._encode, self.pieces, self.eod = KINDS[kind](model)
+        self.end, self.specials, self.space_after = end, tuple(specials), space_after
+        self._encode, self.pieces, self.eod = KINDS[kind](model, end)
         # The largest id plus 1, ids that no token has included.
         self.vocab_size = len(self.pieces)
-        self.fingerprint = _fingerprint(kind, model)
+        self.fingerprint = _fingerprint(kind, model, end)
         # Some models put a space before every text.
         first = b"".join(self.pieces[i] for i in self.encode("a b")[:1])
         self._dummy_prefix = b" " if first.startswith(b" ") else b""
@@ -56,7 +76,15 @@ class Tokenizer:
         """Token ids int32 [n] of a prompt, where special strings such as <|user|> are tokens."""
         if self.kind == "huggingface":
             return tokenizer_json.encode_prompt(self.model, text)
-        return self._encode(text)
+        parts = list(special_strings.split(text, self.specials))
+        first = later = self._encode
+        if len(parts) > 1 and not self.space_after:
+            later, _, _ = KINDS[self.kind](without_dummy_prefix(self.model), self.end)
+        ids = [np.empty(0, np.int32)]
+        for number, part in enumerate(parts):
+            encode = later if number else first
+            ids.append(encode(part) if isinstance(part, str) else np.array([part], np.int32))
+        return np.concatenate(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Control tokens give no text; a cut character becomes U+FFFD."""
@@ -73,14 +101,24 @@ class Tokenizer:
             "vocab_size": self.vocab_size,
             "end_of_document": self.eod,
             "fingerprint": self.fingerprint,
-        } | ({"prefix": self.prefix} if self.prefix else {})
+        } | self._options()
         if self.model:
             write_atomic(folder / "tokenizer.model", self.model)
         write_atomic(folder / "tokenizer.json", sealed(about))
 
+    def _options(self) -> dict:
+        """The keys of a saved tokenizer.json that most tokenizers lack."""
+        options = {"prefix": self.prefix} if self.prefix else {}
+        if self.end is not None:
+            options["end"] = self.end
+        if self.specials:
+            options |= {"specials": self.specials, "space_after": self.space_after}
+        return options
 
-def _fingerprint(kind: str, model: bytes) -> str:
-    return hashlib.sha256(kind.encode() + b"\0" + model).hexdigest()
+
+def _fingerprint(kind: str, model: bytes, end: int | None) -> str:
+    chosen = b"" if end is None else f"\0end {end}".encode()
+    return hashlib.sha256(kind.encode() + b"\0" + model + chosen).hexdigest()
 
 
 class Saved(NamedTuple):
@@ -90,6 +128,10 @@ class Saved(NamedTuple):
     name: str
     model: bytes
     prefix: Sequence[int]
+    end: int | None
+    specials: Sequence[SpecialString]
+    space_after: bool
+    eod: int  # the token that ends documents
     fingerprint: str
 
 
@@ -109,22 +151,29 @@ def read_saved(folder: Path) -> Saved:
         if "checksum" in about:
             about = unsealed(path.read_bytes())
         content = model.read_bytes() if model.exists() else b""
-        prefix = about.get("prefix", ())
-        saved = Saved(about["kind"], about["name"], content, prefix, about["fingerprint"])
+        prefix, end = about.get("prefix", ()), about.get("end")
+        specials = [SpecialString(*one) for one in about.get("specials", ())]
+        saved = Saved(
+            *(about["kind"], about["name"], content, prefix, end, specials),
+            *(about.get("space_after", True), about["end_of_document"], about["fingerprint"]),
+        )
         named = isinstance(saved.name, str) and saved.kind in KINDS
-        if not named or not all(type(i) is int for i in prefix):
+        ids = [*prefix, saved.eod, *(one.id for one in specials), *([] if end is None else [end])]
+        spelled = all(isinstance(one.text, str) and one.text for one in specials)
+        if not named or not spelled or not all(type(i) is int for i in ids):
             raise ValueError("it describes no tokenizer")
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no key {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is damaged ({reason}); delete {folder} to rebuild it") from None
-    if _fingerprint(saved.kind, content) != saved.fingerprint:
+    if _fingerprint(saved.kind, content, saved.end) != saved.fingerprint:
         raise ValueError(f"{model} does not match tokenizer.json; delete {folder} to rebuild it")
     return saved
 
 
 def load(folder: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into `folder`; raises what `read_saved` raises."""
-    return Tokenizer(*read_saved(Path(folder))[:4])
+    saved = read_saved(Path(folder))
+    return Tokenizer(*saved[: saved._fields.index("eod")])
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
@@ -138,7 +187,8 @@ def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
 
 
 def given(spec: str) -> Tokenizer:
-    """The tokenizer of a spec that needs no training: 'bytes' or the path of a .model or .json.
+    """The tokenizer of a spec that needs no training: 'bytes' or the path of a .model or .json,
+    published or saved by us.
 
     Raises ValueError or FileNotFoundError, naming the spec.
     """
@@ -153,9 +203,14 @@ def given(spec: str) -> Tokenizer:
     path = local_path(spec, "data.tokenizer")
     if not path.is_file():
         raise FileNotFoundError(f"data.tokenizer={spec!r} does not exist")
-    model = path.read_bytes()
+    if _is_saved(path.parent) and path.name in ("tokenizer.model", "tokenizer.json"):
+        saved = read_saved(path.parent)._replace(name=path.stem)
+        return Tokenizer(*saved[: saved._fields.index("eod")])
+    model, end = path.read_bytes(), None
+    if kind == "huggingface" and tokenizer_json.end_of(model) is None:
+        end = next(iter(end_ids(path.parent)), None)
     try:
-        made = Tokenizer(kind, path.stem, model)
+        made = Tokenizer(kind, path.stem, model, end=end)
     except RuntimeError as error:
         raise ValueError(f"data.tokenizer={spec!r} is not a SentencePiece model") from error
     if kind == "huggingface":
@@ -163,17 +218,26 @@ def given(spec: str) -> Tokenizer:
     return made
 
 
+def _is_saved(folder: Path) -> bool:
+    """Whether `Tokenizer.save` wrote the tokenizer.json in `folder`; a published one lacks a
+    fingerprint."""
+    try:
+        return "fingerprint" in parse_object((folder / "tokenizer.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+
+
 Encode = Callable[[str], np.ndarray]
 
 
-def _bytes(model: bytes) -> tuple[Encode, list[bytes], int]:
+def _bytes(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int]:
     def encode(text: str) -> np.ndarray:
         return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
 
     return encode, [bytes([value]) for value in range(255)] + [b""], 255
 
 
-def _characters(model: bytes) -> tuple[Encode, list[bytes], int]:
+def _characters(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int]:
     """Ids are ranks of code points. Unknown counts as one byte, so it never lowers bits/byte."""
     points = np.frombuffer(model, "<u4")
     if not len(points):
@@ -191,13 +255,14 @@ def _characters(model: bytes) -> tuple[Encode, list[bytes], int]:
     return encode, [chr(point).encode() for point in points] + [b"", b"?"], eod
 
 
-def _sentencepiece(model: bytes) -> tuple[Encode, list[bytes], int]:
+def _sentencepiece(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int]:
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [_piece_bytes(processor, i) for i in range(processor.vocab_size())]
     eod = processor.eos_id() if processor.eos_id() >= 0 else processor.bos_id()
-    if eod < 0:
+    eod = eod if end is None else end
+    if not 0 <= eod < len(pieces):
         raise ValueError("data.tokenizer: the model has neither </s> nor <s> to end documents with")
     mark = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE.encode()]
     exact = processor.unk_id() not in mark and pieces[processor.encode("x")[0]] == b"x"
@@ -269,7 +334,7 @@ def _training_lines(texts: Iterable[str]) -> Iterator[str]:
                 yield line[start : start + LINE_CHARACTERS]
 
 
-KINDS: dict[str, Callable[[bytes], tuple[Encode, list[bytes], int]]] = {
+KINDS: dict[str, Callable[[bytes, int | None], tuple[Encode, list[bytes], int]]] = {
     "bytes": _bytes,
     "chars": _characters,
     "sentencepiece": _sentencepiece,

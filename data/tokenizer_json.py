@@ -24,23 +24,30 @@ LARGEST_ID = 1 << 24
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # the token of a byte that no other token covers
 
 
-def read(model: bytes) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
+def read(
+    model: bytes, end_id: int | None = None
+) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
     """How to encode documents, the bytes of each token [V], and the token that ends documents.
 
-    V is the largest id plus 1. A control token and an id without a token stand for no bytes, the
-    unknown token for one. Raises ValueError for a file that describes no tokenizer.
+    `end_id` is that token where it has a name that is not among ENDS. V is the largest id plus 1. A
+    control token and an id without a token stand for no bytes, the unknown token for one. Raises
+    ValueError for a file that describes no tokenizer.
     """
     about = _described(model)
     try:
-        names = {*_names(about), *(token["content"] for token in about["added_tokens"])}
-        end, unknown = next((name for name in ENDS if name in names), None), _unknown(about)
+        names, unknown = token_ids(about), _unknown(about)
+        ends = ENDS if end_id is None else [name for name, i in names.items() if i == end_id]
+        end = next((name for name in ends if name in names), None)
         hidden = {name: secrets.token_hex(32) for name in sorted(_control(about, end, unknown))}
         edited = _hide(about, hidden)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _not_one(error) from None
     if end is None:
         raise ValueError(
-            f"data.tokenizer: the tokenizer.json has none of {', '.join(ENDS)} to end documents"
+            f"data.tokenizer: the tokenizer.json has none of {', '.join(ENDS)} to end documents; "
+            "put the config.json that names its end beside it"
+            if end_id is None
+            else f"data.tokenizer: the tokenizer.json has no token {end_id} to end documents"
         )
     fast = _library(edited)
     fast.encode_special_tokens = True
@@ -50,10 +57,14 @@ def read(model: bytes) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
         raise ValueError(f"data.tokenizer: the largest token id is {max(ids.values())}; mend it")
     added = set(fast.get_added_tokens_decoder())
     byte_level = '"ByteLevel"' in model.decode()
+    steps = [about.get(step) for step in ("normalizer", "pre_tokenizer", "decoder")]
+    space = SPACE if SPACE in json.dumps(steps, ensure_ascii=False) else None
     pieces = [b""] * (max(ids.values()) + 1)
     for name, i in ids.items():
         # The library spells bytes as characters, but keeps tokens that were added as plain text.
-        pieces[i] = name.encode() if i in added and byte_level else _spelled(name, byte_level)
+        pieces[i] = (
+            name.encode() if i in added and byte_level else _spelled(name, byte_level, space)
+        )
     for name in hidden.values():
         pieces[ids[name]] = b""
     if unknown in names and unknown != end:
@@ -63,6 +74,15 @@ def read(model: bytes) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
         return np.array(fast.encode(text, add_special_tokens=False).ids, np.int32)
 
     return encode, pieces, ids[hidden[end]]
+
+
+def end_of(model: bytes) -> int | None:
+    """The token of the first of ENDS that a tokenizer.json has; None if it has none of them."""
+    try:
+        ids = token_ids(_described(model))
+    except (ValueError, TypeError) as error:
+        raise _not_one(error) from None
+    return next((ids[name] for name in ENDS if name in ids), None)
 
 
 def prefix(model: bytes) -> list[int]:
@@ -96,10 +116,12 @@ def _described(model: bytes) -> dict:
     return about | {"truncation": None, "padding": None}
 
 
-def _names(about: dict) -> list[str]:
-    """The names of the tokens of the model inside a tokenizer.json."""
+def token_ids(about: dict) -> dict[str, int]:
+    """{name: id} of all tokens of a tokenizer.json, added ones included."""
     vocab = about["model"]["vocab"]
-    return list(vocab) if isinstance(vocab, dict) else [name for name, _ in vocab]
+    listed = vocab if isinstance(vocab, dict) else {name: i for i, (name, _) in enumerate(vocab)}
+    added = about.get("added_tokens") or []
+    return {token["content"]: token.get("id", -1) for token in added} | listed
 
 
 def _unknown(about: dict) -> str | None:
@@ -177,17 +199,18 @@ def _library(about: dict):
         raise _not_one(error) from error
 
 
-def _spelled(piece: str, byte_level: bool) -> bytes:
-    """The bytes of a piece, which byte-level tokenizers spell one character a byte."""
-    if byte_level and all(character in _BYTE_OF for character in piece):
-        return bytes(_BYTE_OF[character] for character in piece)
+def _spelled(piece: str, byte_level: bool, space: str | None) -> bytes:
+    """The bytes of a piece. Byte-level tokenizers spell each byte as one character; others may
+    write `space` for a space."""
+    if byte_level and all(character in BYTE_LEVEL for character in piece):
+        return bytes(BYTE_LEVEL[character] for character in piece)
     if not byte_level and (byte := BYTE.fullmatch(piece)):
         return bytes([int(byte[1], 16)])
-    return (piece if byte_level else piece.replace(SPACE, " ")).encode()
+    return (piece if byte_level or space is None else piece.replace(space, " ")).encode()
 
 
 # GPT-2 spells bytes as characters: printable ones as themselves, the others from U+0100 on.
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
-_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE}
-_BYTE_OF |= {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}
+BYTE_LEVEL = {chr(byte): byte for byte in _PRINTABLE}
+BYTE_LEVEL |= {chr(256 + place): byte for place, byte in enumerate(_OTHERS)}

@@ -5,11 +5,11 @@ isoflop convert --from=runs/llama --to_hf=llama-tuned
 
 Both are folders on this machine; nothing is downloaded. The run holds the weights as step 0: sample
 from it with `isoflop sample --run=…`, or train on with --config.train.init_from=RUN. The files of
-the tokenizer are copied in either direction; isoflop itself reads a SentencePiece tokenizer.model
-or, with the library tokenizers, a tokenizer.json.
+a published tokenizer are copied in either direction; isoflop itself reads a SentencePiece
+tokenizer.model or, with the library tokenizers, a tokenizer.json, each with the tokens that the
+other files add. The tokenizer of a run that was trained here is written as a tokenizer.json.
 """
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from absl import flags as absl_flags
 from configs import base
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
+from data.tokenizer_files import exported, published
 from launch import flags
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input
@@ -37,8 +38,6 @@ FILES = (
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
-# Tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
-BEGINNING = ("LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast")
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -76,7 +75,7 @@ def from_hf(source: Path, run: Path) -> int:
     with bad_input():
         weights.refuse_full(run)
         cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
-        tokenizer, faults = read_tokenizer(source, cfg)
+        tokenizer, faults = published.read(source, cfg.vocab_size)
     with weights.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name in FILES:
@@ -89,12 +88,11 @@ def from_hf(source: Path, run: Path) -> int:
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
     say(run, config_json.read_json(source)["model_type"], cfg)
-    if not tokenizer:
+    if faults or not tokenizer:
         why = "; ".join(faults) or "has no tokenizer.model and no tokenizer.json"
-        print(
-            f"{source}: {why}. The weights are converted, but `isoflop sample` cannot spell text",
-            file=sys.stderr,
-        )
+        if not tokenizer:
+            why += ". The weights are converted, but `isoflop sample` cannot spell text"
+        print(f"{source}: {why}", file=sys.stderr)
     return DONE
 
 
@@ -103,44 +101,13 @@ def shardings(shapes: dict) -> dict:
     return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def read_tokenizer(source: Path, cfg: ModelConfig) -> tuple[Tokenizer | None, list[str]]:
-    """The checkpoint's tokenizer, with the tokens that its prompts begin with, or None; and what is
-    wrong with each file that is not used. A tokenizer never keeps weights from being converted."""
-    faults = []
-    for path in (source / name for name in ("tokenizer.model", "tokenizer.json")):
-        if not path.is_file():
-            continue
-        if path.suffix == ".json" and importlib.util.find_spec("tokenizers") is None:
-            faults.append(f"{path.name} needs the library tokenizers; pip install -e '.[hf]'")
-            continue
-        try:
-            found = tokenizers.given(str(path))
-            if found.vocab_size <= cfg.vocab_size:
-                start = found.prefix or beginning(source)
-                return Tokenizer(found.kind, found.name, found.model, start), []
-            faults.append(
-                f"{path.name} has {found.vocab_size} tokens, more than the model's {cfg.vocab_size}"
-            )
-        except ValueError as error:
-            faults.append(str(error))
-    return None, faults
-
-
-def beginning(source: Path) -> list[int]:
-    """<s>, where the checkpoint's tokenizer.model is used with one before every text."""
-    about = read_json(source / "tokenizer_config.json") or {}
-    first = config_json.read_json(source).get("bos_token_id")
-    begins = about.get("add_bos_token", about.get("tokenizer_class") in BEGINNING)
-    return [first] if begins and first is not None else []
-
-
 def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:
     """A run's config.json: the defaults except for the model and its tokenizer."""
     config = base.get_config()
     config.name = source.resolve().name
     config.model.update(vars(cfg))
     kept = run / ("tokenizer/tokenizer.model" if tokenizer else f"{KEPT}/tokenizer.json")
-    config.data.tokenizer = str(kept)
+    config.data.tokenizer = "bytes" if tokenizer and tokenizer.kind == "bytes" else str(kept)
     return config.to_dict()
 
 
@@ -155,24 +122,33 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
             model_type = origin
         model_type = config_json.write(cfg, model_type)["model_type"]  # before the weights are read
         extra = {key: original[key] for key in TOKEN_IDS if key in original}
-        files = {p.name: p for p in (run / KEPT).glob("*") if p.name != "config.json"}
+        kept = (p for p in (run / KEPT).glob("*") if p.name != "config.json")
+        files = {path.name: path.read_bytes() for path in kept}
         if not original:
-            extra, files = tokenizer_of(run)
+            extra, files = tokenizer_of(run, cfg)
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
         weights.save(target, cfg, params, model_type, extra, files)
     say(target, model_type, cfg)
     return DONE
 
 
-def tokenizer_of(run: Path) -> tuple[dict, dict[str, Path]]:
-    """Keys of config.json and files of the run's own tokenizer; without files for bytes and
-    characters, which transformers does not have."""
-    about = read_json(run / "tokenizer" / "tokenizer.json")
-    if not about:
+def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
+    """Keys of config.json and files of the tokenizer of a run; a line on stderr says what cannot be
+    written. Empty for a run without a tokenizer."""
+    try:
+        saved = tokenizers.read_saved(run / "tokenizer")
+    except FileNotFoundError:
         return {}, {}
-    extra = {"eos_token_id": about["end_of_document"]}
-    model = run / "tokenizer" / "tokenizer.model"
-    return extra, {model.name: model} if about["kind"] == "sentencepiece" else {}
+    except ValueError as error:
+        print(f"{error}; the weights are written without a tokenizer", file=sys.stderr)
+        return {}, {}
+    try:
+        return exported.ids(saved), exported.files(saved, cfg.context_length)
+    except ValueError as error:
+        print(
+            f"{run / 'tokenizer'}: {error}; its tokenizer.model is written alone", file=sys.stderr
+        )
+        return exported.ids(saved), {"tokenizer.model": saved.model}
 
 
 def say(folder: Path, model_type: str, cfg: ModelConfig) -> None:

@@ -233,13 +233,13 @@ def save(
     params: Any,
     model_type: str = "",
     extra: Mapping[str, Any] | None = None,
-    files: Mapping[str, Path] | None = None,
+    files: Mapping[str, bytes] | None = None,
     shard: int = SHARD,
 ) -> None:
     """Writes a folder that transformers.AutoModelForCausalLM loads; all of it or nothing.
 
     `model_type` chooses among the families that fit; `extra` holds more keys of config.json, such
-    as eos_token_id; `files` {name: path} are copied into the folder, such as a tokenizer's; `shard`
+    as eos_token_id; `files` {name: content}, such as a tokenizer's, are written beside it; `shard`
     is the size limit of a file in bytes.
     ValueError names keys of `cfg` that no family expresses, or a parameter that does not fit `cfg`;
     FileExistsError names a folder that is not empty.
@@ -258,8 +258,8 @@ def save(
     } | dict(extra or {})
     with whole_folder(directory) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for name, path in (files or {}).items():
-            shutil.copyfile(path, folder / name)
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
         _write_tensors(folder, cfg, sources, leaves, shard)
 
 

@@ -18,6 +18,7 @@ from tests.model import golden
 from train.checkpoint import restore_params
 
 HF = golden.FOLDER / "hf"
+CHAT = ("<|user|>", "<|end|>")
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -97,7 +98,7 @@ def model(tmp_path_factory):
     )  # fmt: skip
     draw = np.random.default_rng(0).standard_normal
     params = jax.tree.map(lambda leaf: draw(leaf.shape, np.float32), shapes(cfg))
-    files = {"tokenizer.model": folder / "tokenizer" / "tokenizer.model"}
+    files = {"tokenizer.model": tokenizer.model}
     weights.save(folder / "hf", cfg, params, extra={"eos_token_id": 1}, files=files)
     return folder / "hf", params, tokenizer
 
@@ -130,6 +131,52 @@ def test_a_run_of_ours_takes_its_own_tokenizer_along(model, tmp_path):
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == tokenizer.model
     head = golden.read_all(tmp_path / "out")["lm_head.weight"]
     np.testing.assert_array_equal(head.T, params["head"]["kernel"])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "chars"])
+def test_the_tokenizer_of_a_run_survives_a_round_trip(kind, model, tmp_path, capsys):
+    """Bytes and characters become a tokenizer.json; the run made of it names the same tokenizer."""
+    source = model[0]
+    made = tokenizers.given(kind) if kind == "bytes" else tokenizers.train(kind, ["the cat\n"])
+    assert run(f"--from_hf={source}", f"--to={tmp_path / 'run'}") == 0
+    for folder in ("huggingface", "tokenizer"):
+        shutil.rmtree(tmp_path / "run" / folder)
+    made.save(tmp_path / "run" / "tokenizer")
+    assert run(f"--from={tmp_path / 'run'}", f"--to_hf={tmp_path / 'out'}") == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["eos_token_id"], config["bos_token_id"]) == (made.eod, None)
+    capsys.readouterr()
+    assert run(f"--from_hf={tmp_path / 'out'}", f"--to={tmp_path / 'back'}") == 0
+    assert capsys.readouterr().err == ""
+    assert tokenizers.load(tmp_path / "back" / "tokenizer").fingerprint == made.fingerprint
+    spec = json.loads((tmp_path / "back" / "config.json").read_text())["data"]["tokenizer"]
+    assert tokenizers.given(spec).fingerprint == made.fingerprint
+    assert end_tokens(tmp_path / "back") == {made.eod}
+
+
+def test_a_damaged_tokenizer_keeps_no_weights_back(model, tmp_path, capsys):
+    assert run(f"--from_hf={model[0]}", f"--to={tmp_path / 'run'}") == 0
+    shutil.rmtree(tmp_path / "run" / "huggingface")
+    (tmp_path / "run" / "tokenizer" / "tokenizer.model").write_bytes(b"x")
+    assert run(f"--from={tmp_path / 'run'}", f"--to_hf={tmp_path / 'out'}") == 0
+    assert "does not match tokenizer.json" in capsys.readouterr().err
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_chat_tokens_beside_tokenizer_model(model, tmp_path):
+    """Phi-3's kind: the end of a turn is in tokenizer_config.json alone, and can be drawn."""
+    shutil.copytree(model[0], tmp_path / "hf")
+    chat = {str(280 + i): {"content": name, "special": True} for i, name in enumerate(CHAT)}
+    about = {"added_tokens_decoder": chat, "eos_token": CHAT[1]}
+    (tmp_path / "hf" / "tokenizer_config.json").write_text(json.dumps(about))
+    assert run(f"--from_hf={tmp_path / 'hf'}", f"--to={tmp_path / 'run'}") == 0
+    assert end_tokens(tmp_path / "run") == {1, 281}
+    tokenizer = tokenizers.load(tmp_path / "run" / "tokenizer")
+    assert (tokenizer.vocab_size, tokenizer.eod) == (282, 1)
+    out = tmp_path / "sample.json"
+    argv = [f"--run={tmp_path / 'run'}", f"--prompt={''.join(CHAT)}", "--tokens=1"]
+    assert main(["sample", *argv, f"--json={out}"]) == 0
+    assert tokenizer.encode_prompt("".join(CHAT)).tolist() == [280, 281]
 
 
 def bad(folder, **changes):

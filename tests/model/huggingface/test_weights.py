@@ -259,7 +259,7 @@ def test_parameters_that_do_not_fit_are_named():
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
     cfg, params = golden.checkpoint("llama")
     with pytest.raises(FileNotFoundError):
-        weights.save(tmp_path / "no", cfg, params, files={"x": tmp_path / "absent"})
+        weights.save(tmp_path / "no", cfg, params, files={"absent/x": b""})
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("kept")

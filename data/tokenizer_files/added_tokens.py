@@ -1,0 +1,74 @@
+"""Tokens that the files of a published model add to its tokenizer, and those that end its texts."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from data.local import parse_object
+
+IN_BRACKETS = re.compile(r"<.+>|\[.+\]", re.DOTALL)
+
+
+class Added(NamedTuple):
+    """An added token. Special ones stand for no text."""
+
+    name: str
+    special: bool
+    lstrip: bool
+    rstrip: bool
+
+
+def read_object(path: Path) -> dict:
+    """The JSON object in a file, empty without the file; ValueError names a damaged one."""
+    try:
+        return parse_object(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again") from None
+
+
+def added_tokens(folder: Path) -> dict[int, Added]:
+    """The added tokens of a folder by id, from tokenizer.json, tokenizer_config.json and
+    added_tokens.json; where they differ, from the first of these. ValueError if one is damaged."""
+    listed = read_object(folder / "tokenizer.json").get("added_tokens") or []
+    numbered = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+    plain = read_object(folder / "added_tokens.json")
+    found: dict[int, Added] = {}
+    try:
+        rows = [(token["id"], token) for token in listed]
+        rows += [(int(i), token) for i, token in numbered.items()]
+        # This file does not say which tokens are special: a tag in brackets is, spaces are not.
+        rows += [
+            (i, {"content": name, "special": IN_BRACKETS.fullmatch(name)})
+            for name, i in plain.items()
+        ]
+        taken = set()
+        for i, token in rows:
+            if type(i) is not int or i < 0 or not isinstance(token["content"], str):
+                raise ValueError(f"token {token['content']!r} has the id {i!r}")
+            if i not in found and token["content"] not in taken:
+                flags = (bool(token.get(flag)) for flag in ("special", "lstrip", "rstrip"))
+                found[i] = Added(token["content"], *flags)
+                taken.add(token["content"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{folder} lists its added tokens wrongly ({error}); fetch it again"
+        ) from None
+    return found
+
+
+def end_ids(folder: Path) -> list[int]:
+    """The tokens that end a text, such as the end of a turn: those of config.json, then those that
+    generation_config.json or tokenizer_config.json add. ValueError if a file is damaged."""
+    configs = [read_object(folder / name) for name in ("config.json", "generation_config.json")]
+    ids = [one for config in configs for one in _listed(config.get("eos_token_id"))]
+    name = read_object(folder / "tokenizer_config.json").get("eos_token")
+    name = name.get("content") if isinstance(name, dict) else name
+    if name is not None:
+        ids += [i for i, token in added_tokens(folder).items() if token.name == name]
+    return list(dict.fromkeys(one for one in ids if type(one) is int and one >= 0))
+
+
+def _listed(ids: object) -> list:
+    return ids if isinstance(ids, list) else [ids]

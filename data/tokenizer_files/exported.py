@@ -1,0 +1,200 @@
+"""Writes a tokenizer as the files that transformers reads, with the same ids.
+
+A tokenizer.json describes bytes, characters, BPE and unigram models exactly, with two exceptions
+for SentencePiece: it reads the character U+2581 as a space, and it may choose another of several
+segmentations that are equally likely. The tokenizer.model beside it has neither exception.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from data.tokenizer import Saved
+from data.tokenizer_files import sentencepiece_model
+from data.tokenizer_files.sentencepiece_model import BPE, CHAR, CONTROL, NORMAL, UNIGRAM
+from data.tokenizer_json import BYTE_LEVEL, SPACE, token_ids
+
+END, OTHER = "<|endoftext|>", "<unk>"  # names of tokens that have none in our tokenizers
+
+
+def files(saved: Saved, context_length: int) -> dict[str, bytes]:
+    """{name: content} of the files of a tokenizer; ValueError if no tokenizer.json describes it."""
+    about = DESCRIBE[saved.kind](saved)
+    names = {i: name for name, i in token_ids(about).items()}
+    start = names[saved.prefix[0]] if saved.prefix else None
+    unknown = _unknown(about["model"])
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": names[saved.eod],
+        "bos_token": start,
+        "unk_token": unknown,
+        "add_bos_token": start is not None,
+    }
+    found = {
+        "tokenizer.json": saved.model if saved.kind == "huggingface" else _json(about),
+        "tokenizer_config.json": _json({k: v for k, v in config.items() if v is not None}),
+        "generation_config.json": _json(ids(saved)),
+    }
+    return found | ({"tokenizer.model": saved.model} if saved.kind == "sentencepiece" else {})
+
+
+def ids(saved: Saved) -> dict[str, int]:
+    """The keys of config.json and generation_config.json that name special tokens."""
+    start = {"bos_token_id": saved.prefix[0]} if saved.prefix else {}
+    return {"eos_token_id": saved.eod} | start
+
+
+def recognised(raw: bytes) -> tuple[str, bytes] | None:
+    """The kind and the model of a tokenizer.json that `files` wrote for bytes or characters, which
+    need no library to be read; None for any other file."""
+    try:
+        about = json.loads(raw)
+        if about == _bytes():
+            return "bytes", b""
+        names = list(about["model"]["vocab"])
+        model = "".join(name for name in names if name not in (END, OTHER)).encode("utf-32-le")
+        return ("chars", model) if about == _characters(model) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _json(about: Mapping[str, Any]) -> bytes:
+    return (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _unknown(model: Mapping[str, Any]) -> str | None:
+    if model.get("unk_id") is not None:
+        return model["vocab"][model["unk_id"]][0]
+    return model.get("unk_token")
+
+
+def _described(model: dict, tokens: list[dict], **steps: Any) -> dict:
+    empty = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens} | (
+        empty | steps | {"model": model}
+    )
+
+
+def added(i: int, name: str, special: bool = True, lstrip=False, rstrip=False) -> dict:
+    return {
+        "id": i, "content": name, "single_word": False, "lstrip": lstrip, "rstrip": rstrip,
+        "normalized": False, "special": special,
+    }  # fmt: skip
+
+
+def _bpe(vocab: dict[str, int], merges: list, unknown: str | None, **changes: Any) -> dict:
+    return {
+        "type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+        "ignore_merges": False, "vocab": vocab, "merges": merges,
+    } | changes  # fmt: skip
+
+
+def _bytes() -> dict:
+    vocab = {character: byte for character, byte in BYTE_LEVEL.items() if byte < 255}
+    step = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    model = _bpe(vocab | {END: 255}, [], None)
+    return _described(model, [added(255, END)], pre_tokenizer=step, decoder=step)
+
+
+def _characters(model: bytes) -> dict:
+    vocab = {chr(point): i for i, point in enumerate(np.frombuffer(model, "<u4").tolist())}
+    end, unknown = len(vocab), len(vocab) + 1
+    tokens = [added(end, END), added(unknown, OTHER)]
+    described = _bpe(vocab | {END: end, OTHER: unknown}, [], OTHER)
+    return _described(described, tokens, decoder={"type": "Fuse"})
+
+
+def _sentencepiece(saved: Saved) -> dict:
+    about = sentencepiece_model.describe(saved.model)
+    if about.type not in (UNIGRAM, BPE, CHAR) or about.suffix or not about.escaped:
+        raise ValueError("no tokenizer.json describes this kind of SentencePiece model")
+    unknown = next(
+        i for i, piece in enumerate(about.pieces) if piece.type == sentencepiece_model.UNKNOWN
+    )
+    vocab = {piece.name: i for i, piece in enumerate(about.pieces)}
+    if about.type == UNIGRAM:
+        scored = [[piece.name, piece.score] for piece in about.pieces]
+        model = {"type": "Unigram", "unk_id": unknown, "vocab": scored}
+        model["byte_fallback"] = about.byte_fallback
+    else:
+        merges = _merges(about.pieces) if about.type == BPE else []
+        model = _bpe(
+            vocab, merges, about.pieces[unknown].name, fuse_unk=True,
+            byte_fallback=about.byte_fallback,
+        )  # fmt: skip
+    flags = {special.id: (special.lstrip, special.rstrip) for special in saved.specials}
+    tokens = [
+        added(i, piece.name, piece.type != sentencepiece_model.USER_DEFINED, *flags.get(i, ()))
+        for i, piece in enumerate(about.pieces)
+        if piece.type in (sentencepiece_model.UNKNOWN, CONTROL, sentencepiece_model.USER_DEFINED)
+    ]
+    steps = {"normalizer": _normalizer(about), "decoder": _decoder(about)}
+    if saved.prefix:
+        steps["post_processor"] = _start(saved.prefix[0], about.pieces[saved.prefix[0]].name)
+    return _described(model, tokens, **steps)
+
+
+def _merges(pieces: list[sentencepiece_model.Piece]) -> list[list[str]]:
+    """The pairs that make each piece, in the order in which SentencePiece merges them."""
+    score = {piece.name: piece.score for piece in pieces if piece.type == NORMAL}
+    pairs = [
+        (name[:cut], name[cut:])
+        for name in sorted(score, key=lambda name: -score[name])
+        for cut in range(1, len(name))
+    ]
+    return [[left, right] for left, right in pairs if left in score and right in score]
+
+
+def _normalizer(about: sentencepiece_model.Described) -> dict:
+    replaced = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    steps = [replaced]
+    if about.dummy_prefix:
+        steps.insert(0, {"type": "Prepend", "prepend": SPACE})
+    if about.single_spaces:
+        runs = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+        outer = {"type": "Replace", "pattern": {"Regex": "^ +| +$"}, "content": ""}
+        steps = [outer, runs, *steps]
+    if about.charsmap:
+        charsmap = base64.b64encode(about.charsmap).decode()
+        steps.insert(0, {"type": "Precompiled", "precompiled_charsmap": charsmap})
+    return {"type": "Sequence", "normalizers": steps} if len(steps) > 1 else replaced
+
+
+def _decoder(about: sentencepiece_model.Described) -> dict:
+    spaces = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    steps = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    if about.dummy_prefix:
+        steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    return {"type": "Sequence", "decoders": steps}
+
+
+def _start(i: int, name: str) -> dict:
+    """The step that puts a token before every text."""
+    first, text = (
+        {"SpecialToken": {"id": name, "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    )
+    other = {"Sequence": {"id": "B", "type_id": 0}}
+    return {
+        "type": "TemplateProcessing", "single": [first, text], "pair": [first, text, other],
+        "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]}},
+    }  # fmt: skip
+
+
+DESCRIBE: dict[str, Callable[[Saved], dict]] = {
+    "bytes": lambda saved: _bytes(),
+    "chars": lambda saved: _characters(saved.model),
+    "sentencepiece": _sentencepiece,
+    "huggingface": lambda saved: json.loads(saved.model),
+}
