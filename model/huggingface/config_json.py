@@ -10,9 +10,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from model.huggingface.name_tables import FAMILIES, INERT, Family
+from model.huggingface.inert_keys import INERT, SWITCHED_OFF
+from model.huggingface.name_tables import FAMILIES, Family
 from model.transformer import parametrization
-from model.transformer.config import CHOICES, ModelConfig
+from model.transformer.config import CHOICES, DEFAULTS, ModelConfig
 
 KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # Our keys that do not change the logits of a trained model in float32.
@@ -51,49 +52,61 @@ def family(config: dict[str, Any]) -> Family:
 
 
 def read(config: dict[str, Any]) -> ModelConfig:
-    """The ModelConfig of a config.json; ValueError names a key that we do not support."""
+    """The ModelConfig of a config.json; ValueError lists all keys that we do not support."""
     table = family(config)
     keys = {key: value for key, value in config.items() if key not in INERT}
     dtype = keys.pop("dtype", None) or keys.pop("torch_dtype", None)
     keys.pop("torch_dtype", None)
     ours = {"dtype": "bfloat16" if dtype == "bfloat16" else "float32"} | table.block
+    faults = []
     for theirs, key in table.keys.items():
         value = keys.pop(theirs, None)
         value = table.defaults.get(theirs) if value is None else value
-        if value is None and theirs not in table.defaults:
-            raise ValueError(f"config.json lacks {theirs}; add it")
-        _check_kind(theirs, value, key)
-        ours[key] = value
+        fault = _fault(theirs, value, key, table)
+        faults += [fault] if fault else []
+        ours[key] = (DEFAULTS[key] or 1) if fault else value  # so that other faults are found too
     if ours.get("n_kv_heads") is None:
         ours["n_kv_heads"] = ours["n_heads"]
     if ours["d_ff"] is None:
         ours["d_ff"] = 4 * ours["d_model"]
     for key in ("attention_softcap", "logit_softcap"):
         ours[key] = ours.get(key) or 0.0
-    try:
-        for part in table.parts:
+    of_parts = []
+    for part in table.parts:
+        try:
             ours |= part.read(keys, ours)
-        _refuse_unknown(keys, table, config["model_type"])
+        except ValueError as error:
+            of_parts.append(str(error))
+        except (TypeError, AttributeError) as error:  # a list where a number belongs, say
+            of_parts.append(f"a value is of the wrong kind ({error}); fetch it again")
+    faults = faults or of_parts  # parts depend on the sizes, which are right only without faults
+    faults += _unknown(keys, table, config["model_type"])
+    if faults:
+        raise ValueError("; ".join(faults))
+    try:
         return ModelConfig(**ours)
-    except (TypeError, AttributeError) as error:  # a list where a number belongs, say
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"a value is of the wrong kind ({error}); fetch it again") from error
 
 
-def _check_kind(theirs: str, value: Any, ours: str) -> None:
+def _fault(theirs: str, value: Any, ours: str, table: Family) -> str:
+    """What is wrong with the value of a key that has a counterpart among ours; "" for nothing."""
+    if value is None:
+        return "" if theirs in table.defaults else f"config.json lacks {theirs}; add it"
     kind = KINDS[ours]
     numbers = (int, float) if kind is float else kind
-    if value is not None and (
-        not isinstance(value, numbers) or isinstance(value, bool) != (kind is bool)
-    ):
-        raise ValueError(f"{theirs}={value!r} is of the wrong kind; it must be {kind.__name__}")
+    if not isinstance(value, numbers) or isinstance(value, bool) != (kind is bool):
+        return f"{theirs}={value!r} is of the wrong kind; it must be {kind.__name__}"
+    return ""
 
 
-def _refuse_unknown(keys: dict[str, Any], table: Family, model_type: str) -> None:
-    """ValueError lists every key that may change what the model computes."""
+def _unknown(keys: dict[str, Any], table: Family, model_type: str) -> list[str]:
+    """What is wrong with keys that may change what the model computes."""
+    harmless = SWITCHED_OFF | table.fixed
     wrong = {
         key: value
         for key, value in keys.items()
-        if value is not None and not (key in table.fixed and value == table.fixed[key])
+        if value is not None and not (key in harmless and value == harmless[key])
     }
     faults = []
     if fixed := [key for key in wrong if key in table.fixed]:
@@ -105,8 +118,7 @@ def _refuse_unknown(keys: dict[str, Any], table: Family, model_type: str) -> Non
             f"{named} unknown for model_type={model_type!r}; remove from config.json what does not "
             "change what the model computes"
         )
-    if faults:
-        raise ValueError("; ".join(faults))
+    return faults
 
 
 def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:

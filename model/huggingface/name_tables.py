@@ -212,21 +212,3 @@ FAMILIES = {
     ),
 }  # fmt: skip
 """By model_type. transformers has no PaLM class; Cohere's block computes the same function."""
-
-# Keys that do not change what the model computes, or only in training.
-INERT = frozenset(
-    (
-        *("_name_or_path", "architectures", "auto_map", "model_type", "transformers_version"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"),
-        *("use_cache", "cache_implementation", "return_dict", "output_attentions"),
-        *("output_hidden_states", "output_past", "gradient_checkpointing", "pretraining_tp"),
-        *("attention_dropout", "attn_pdrop", "reorder_and_upcast_attn", "is_encoder_decoder"),
-        *("chunk_size_feed_forward", "id2label", "label2id", "_num_labels", "problem_type"),
-        *("task_specific_params", "summary_type", "summary_use_proj", "summary_activation"),
-        *("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "n_special"),
-        *("predict_special_tokens", "max_sequence_length", "model_max_length", "pool_method"),
-        *("_attn_implementation", "full_attn_mod", "interpolate_factor"),
-    )
-)
-# Tensors of older checkpoints that follow from the config: causal masks, rotary frequencies.
-DERIVED = (r"h\.\d+\.attn\.(bias|masked_bias)$", r"rotary_emb\.inv_freq$")

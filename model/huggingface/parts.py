@@ -121,18 +121,17 @@ def _scaling(rope: Keys, original: int | None, context: int) -> Keys:
     ours = {"rope_scaling": ROPE_NAMES.get(kind, kind)}
     ours["rope_theta"] = float(rope.pop("rope_theta", 10_000.0))
     ours["rope_fraction"] = float(rope.pop("partial_rotary_factor", 1.0))
+    if missing := ", ".join(theirs for theirs in ROPE_KEYS[kind] if theirs not in rope):
+        raise ValueError(f"rope_type={kind!r} lacks {missing}; add what is missing")
     for theirs, key in ROPE_KEYS[kind].items():
-        if theirs not in rope:
-            raise ValueError(f"rope_type={kind!r} lacks {theirs}; add it")
         value = rope.pop(theirs)
         ours[key] = tuple(map(float, value)) if isinstance(value, list) else value
     if kind == "longrope":
         _check_longrope(rope, context / ours["rope_original_context"])
-    if rope:
-        key, value = next(iter(rope.items()))
+    if named := ", ".join(f"{key}={value!r}" for key, value in rope.items()):
         raise ValueError(
-            f"{key}={value!r} beside rope_type={kind!r} is unknown and may change what the model "
-            "computes; remove it if it does not"
+            f"{named} beside rope_type={kind!r} unknown; remove what does not change what the "
+            "model computes"
         )
     return ours
 

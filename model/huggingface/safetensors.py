@@ -82,7 +82,11 @@ def tensors(directory: Path) -> dict[str, Tensor]:
     FileNotFoundError or ValueError names the file that is missing, damaged or of the wrong kind.
     """
     directory = Path(directory)
-    found, stated = {}, {}
+    found, stated, repeated = {}, {}, []
+    if (directory / INDEX).is_file() and (directory / SINGLE).is_file():
+        named = _weight_map(directory / INDEX).values()
+        if SINGLE not in named:
+            raise ValueError(f"{directory} holds {SINGLE} and {INDEX}; remove the one not to read")
     if (directory / INDEX).is_file():
         stated = _weight_map(directory / INDEX)
         files = [directory / name for name in sorted(set(stated.values()))]
@@ -101,10 +105,14 @@ def tensors(directory: Path) -> dict[str, Tensor]:
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing, which {INDEX} names; fetch it too")
-        found |= read_header(file)
+        header = read_header(file)
+        repeated += [(name, file) for name in header if name in found]
+        found |= header
     for name, file in stated.items():
         if name not in found or found[name].file.name != file:
             raise ValueError(f"{directory / INDEX} says that {name} is in {file}; it is not there")
+    for name, file in repeated:
+        raise ValueError(f"{file} repeats {name} of another file; fetch both again")
     return found
 
 

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,14 +19,15 @@ import jax
 import numpy as np
 
 from model import parameters
-from model.huggingface import config_json, safetensors
-from model.huggingface.name_tables import DERIVED, Family
+from model.huggingface import config_json, derived, safetensors
+from model.huggingface.name_tables import Family
 from model.transformer import decoder
 from model.transformer.config import ModelConfig
 
 ALIGNMENT = 64  # bytes; on CPU JAX uses an array that starts at a multiple without copying it
 THREADS = 4  # readers of a parameter's layers
 SHARD = 5_000_000_000  # bytes of one file
+HEAD = "lm_head.weight"
 LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
 """Our name of a leaf: theirs."""
 
@@ -63,6 +63,8 @@ def load(
         raise ValueError(f"{directory / 'config.json'}: {error}") from None
     shapes = decoder.shapes(cfg)
     found = _renamed(safetensors.tensors(directory))
+    for name in derived.names(found):
+        derived.check(found.pop(name), cfg)
     sources = tensor_sources(cfg, config_json.family(config))
     _check(directory, sources, found, cfg)
     where = parameters.flat(shardings(shapes)) if shardings else {}
@@ -78,11 +80,10 @@ def load(
 
 
 def _renamed(found: dict[str, safetensors.Tensor]) -> dict[str, safetensors.Tensor]:
-    """Without derived tensors, and with `transformer.`, which the first GPT-2 files lack."""
-    found = {n: t for n, t in found.items() if not any(re.search(r, n) for r in DERIVED)}
-    if "wte.weight" in found:
-        found = {f"transformer.{n}": t for n, t in found.items()}
-    return found
+    """With `transformer.` before all names but the head's, which the first GPT-2 files lack."""
+    if "wte.weight" not in found:
+        return found
+    return {n if n == HEAD else f"transformer.{n}": tensor for n, tensor in found.items()}
 
 
 def tensor_sources(cfg: ModelConfig, family: Family) -> dict[str, Source]:
@@ -166,7 +167,7 @@ def _check(
                 f"{tensor.file}: {name} is {tensor.dtype}; only {', '.join(safetensors.DTYPES)} "
                 "are read, so fetch a checkpoint that is not quantised"
             )
-    if cfg.tie_embeddings and (head := found.pop("lm_head.weight", None)):
+    if cfg.tie_embeddings and (head := found.pop(HEAD, None)):
         # Some files repeat the embedding as the tied head.
         embedding = found[sources["embed/embedding"].template]
         if not head.equals(embedding):

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 
 from model.huggingface import config_json, weights
+from model.huggingface.inert_keys import INERT, REASONS, SWITCHED_OFF
+from model.huggingface.name_tables import FAMILIES
 from model.transformer import count
 from model.transformer.config import CHOICES
 from tests.model import golden
@@ -56,6 +58,24 @@ BAD_KEYS = {
     ),
     "mlp_bias=True .only False. not supported .*; quantization_config=.*, moe=1 unknown for": (
         "mistral", dict(mlp_bias=True, quantization_config=dict(bits=4), moe=1),
+    ),
+    "vocab_size='a' is of the wrong kind.*; config.json lacks hidden_size.*; .*moe=1.* unknown": (
+        "llama", dict(hidden_size=None, vocab_size="a", moe=1, layer_types=3),
+    ),
+    "hidden_act='mish' is unknown.*; rope_type='llama3' lacks factor, high_.*; a=1, b=2 unknown": (
+        "llama",
+        dict(
+            hidden_act="mish", a=1, b=2, attention_dropout=0.1,
+            rope_parameters=ROPE | dict(
+                rope_type="llama3", low_freq_factor=1, original_max_position_embeddings=64
+            ),
+        ),
+    ),
+    "beta_fast=32, beta_slow=1 beside rope_type='default' unknown": (
+        "llama", dict(rope_parameters=ROPE | dict(beta_fast=32, beta_slow=1)),
+    ),
+    "rope_interleaved=True, pruned_heads=.* unknown": (
+        "llama", dict(rope_interleaved=True, pruned_heads={"1": [0]}),
     ),
     "mlp_bias=True": ("qwen2", dict(mlp_bias=True)),
     "scale_attn_weights=False": ("gpt2", dict(scale_attn_weights=False)),
@@ -156,6 +176,17 @@ def test_what_changes_nothing_is_accepted(tmp_path):
     changes = dict(attention_dropout=0.1, _name_or_path="x", unsloth_version=None, auto_map={})
     cfg, _ = weights.load(golden.copy("mistral", tmp_path, **changes))
     assert cfg == weights.load(HF / "mistral")[0]
+
+
+@pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2"])
+def test_inert_keys_are_accepted_whatever_their_value(case):
+    """None of them is a key that a family reads, and each has its reason."""
+    config, names = golden.config_json(case), [*INERT]
+    others = {key: "anything" for key in names if key not in ("model_type", "architectures")}
+    assert config_json.read(config | others | SWITCHED_OFF) == config_json.read(config)
+    read = {key for table in FAMILIES.values() for key in (*table.keys, *table.fixed)}
+    assert not read & INERT.keys() and not SWITCHED_OFF.keys() & INERT.keys()
+    assert len(names) == sum(map(len, REASONS.values()))
 
 
 def test_a_model_that_no_family_computes_is_refused_by_key(tmp_path):

@@ -19,6 +19,7 @@ from tests.model import golden
 
 ROOT = Path(__file__).resolve().parents[3]
 HF = golden.FOLDER / "hf"
+HEAD = "lm_head.weight"
 
 
 def bits(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
@@ -179,6 +180,87 @@ def test_a_tied_head_is_the_embedding_or_is_refused(family, embedding, tmp_path)
         rewrite(folder, lambda arrays, wrong=wrong: arrays | {"lm_head.weight": wrong})
         with pytest.raises(ValueError, match=r"lm_head.weight differs .* tie_word_embeddings"):
             weights.load(folder)
+
+
+def test_the_first_gpt2_may_repeat_its_head(tmp_path):
+    folder = golden.copy("gpt2_published", tmp_path)
+    head = golden.read_all(folder)["wte.weight"]
+    rewrite(folder, lambda arrays: arrays | {HEAD: head})
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        weights.load(folder)[1],
+        weights.load(HF / "gpt2_published")[1],
+    )
+    rewrite(folder, lambda arrays: arrays | {HEAD: head * 2})
+    with pytest.raises(ValueError, match=r"lm_head.weight differs from wte.weight"):
+        weights.load(folder)
+
+
+def masks(size, dtype=np.float32):
+    return {"h.0.attn.bias": np.tri(size, dtype=dtype)[None, None]}
+
+
+def frequencies(theta, width=10, dtype=np.float32):
+    """In float32 step by step, as older checkpoints hold them."""
+    powers = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    return {"model.layers.0.self_attn.rotary_emb.inv_freq": (1 / theta**powers).astype(dtype)}
+
+
+DERIVED = {
+    "a mask": ("gpt2_published", masks(48), True),
+    "a mask of half precision": ("gpt2_published", masks(48, np.float16), True),
+    "a mask of a longer context": ("gpt2_published", masks(64), True),
+    "a mask that sees ahead": (
+        "gpt2_published", {"h.0.attn.bias": np.ones((1, 1, 48, 48), np.float32)}, False,
+    ),
+    "what a mask adds": ("gpt2_published", {"h.0.attn.masked_bias": np.float32([-1e4])}, True),
+    "a mask that adds nothing": (
+        "gpt2_published", {"h.0.attn.masked_bias": np.float32([0])}, False,
+    ),
+    "frequencies": ("llama", frequencies(500.0), True),
+    "frequencies of half precision": ("llama", frequencies(500.0, dtype=np.float16), True),
+    "frequencies of another theta": ("llama", frequencies(600.0), False),
+    "frequencies of another width": ("llama", frequencies(500.0, 12), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_tensors_that_follow_from_the_config_are_compared_with_it(name, tmp_path):
+    case, more, same = DERIVED[name]
+    folder = golden.copy(case, tmp_path)
+    rewrite(folder, lambda arrays: arrays | more)
+    if same:
+        jax.tree.map(
+            np.testing.assert_array_equal, weights.load(folder)[1], weights.load(HF / case)[1]
+        )
+    else:
+        with pytest.raises(ValueError, match=f"{next(iter(more))} differs from what config.json"):
+            weights.load(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path):
+    folder = golden.copy("llama_gqa", tmp_path)
+    one, two = (folder / weights.file_name(number, 2) for number in (1, 2))
+    name = next(iter(safetensors.read_header(one)))
+    arrays = golden.read_all(folder)
+    layout = {
+        key: (arrays[key].dtype, arrays[key].shape) for key in [*safetensors.read_header(two), name]
+    }
+    safetensors.write(two, layout, lambda key: [arrays[key]])
+    with pytest.raises(ValueError, match=rf"says that {name} is in|repeats {name}"):
+        weights.load(folder)
+    index = json.loads((folder / safetensors.INDEX).read_text())
+    index["weight_map"][name] = two.name
+    (folder / safetensors.INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=f"{two.name} repeats {name} of another file"):
+        weights.load(folder)
+
+
+def test_one_file_beside_an_index_of_others_is_refused(tmp_path):
+    folder = golden.copy("llama_gqa", tmp_path)
+    shutil.copy(HF / "llama" / safetensors.SINGLE, folder)
+    with pytest.raises(ValueError, match=r"holds model.safetensors and .*; remove the one"):
+        weights.load(folder)
 
 
 def test_rewriting_alone_is_harmless(tmp_path):
