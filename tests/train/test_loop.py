@@ -147,7 +147,7 @@ def test_a_diverging_run_stops_with_43_and_keeps_the_evidence(home):
     assert json.loads((home / "diverges/result.json").read_text())["status"] == "diverged"
     code, output = finish(home, "diverges", **changes)
     assert code == 43 and "holds the result already: diverged" in output
-    assert "try a lower --config.optimizer.learning_rate (here 10000)" in output
+    assert "try a lower --config.optimizer.learning_rate (here 1e4)" in output
 
 
 def test_an_update_that_ruins_the_parameters_is_no_result(home):
