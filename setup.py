@@ -29,6 +29,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.11",
         "pebble>=5",
+        "protobuf>=5",
         "rich>=13",
         "scipy>=1.13",
         "sentencepiece>=0.2",

@@ -134,6 +134,11 @@ class Saved(NamedTuple):
     eod: int  # the token that ends documents
     fingerprint: str
 
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that was saved."""
+        how = (self.prefix, self.end, self.specials, self.space_after)
+        return Tokenizer(self.kind, self.name, self.model, *how)
+
 
 def read_saved(folder: Path) -> Saved:
     """The files of a saved tokenizer, verified but not built.
@@ -172,8 +177,7 @@ def read_saved(folder: Path) -> Saved:
 
 def load(folder: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into `folder`; raises what `read_saved` raises."""
-    saved = read_saved(Path(folder))
-    return Tokenizer(*saved[: saved._fields.index("eod")])
+    return read_saved(Path(folder)).tokenizer()
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
@@ -204,8 +208,7 @@ def given(spec: str) -> Tokenizer:
     if not path.is_file():
         raise FileNotFoundError(f"data.tokenizer={spec!r} does not exist")
     if _is_saved(path.parent) and path.name in ("tokenizer.model", "tokenizer.json"):
-        saved = read_saved(path.parent)._replace(name=path.stem)
-        return Tokenizer(*saved[: saved._fields.index("eod")])
+        return read_saved(path.parent)._replace(name=path.stem).tokenizer()
     model, end = path.read_bytes(), None
     if kind == "huggingface" and tokenizer_json.end_of(model) is None:
         end = next(iter(end_ids(path.parent)), None)

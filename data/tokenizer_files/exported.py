@@ -7,15 +7,17 @@ segmentations that are equally likely. The tokenizer.model beside it has neither
 
 import base64
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data.tokenizer import Saved
 from data.tokenizer_files import sentencepiece_model
-from data.tokenizer_files.sentencepiece_model import BPE, CHAR, CONTROL, NORMAL, UNIGRAM
 from data.tokenizer_json import BYTE_LEVEL, SPACE, token_ids
+
+if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec
 
 END, OTHER = "<|endoftext|>", "<unk>"  # names of tokens that have none in our tokenizers
 
@@ -116,38 +118,39 @@ def _characters(model: bytes) -> dict:
 
 
 def _sentencepiece(saved: Saved) -> dict:
-    about = sentencepiece_model.describe(saved.model)
-    if about.type not in (UNIGRAM, BPE, CHAR) or about.suffix or not about.escaped:
+    about = sentencepiece_model.parse(saved.model)
+    trainer, normalizer = about.trainer_spec, about.normalizer_spec
+    described = trainer.model_type in (trainer.UNIGRAM, trainer.BPE, trainer.CHAR)
+    spaces_first = normalizer.escape_whitespaces and not trainer.treat_whitespace_as_suffix
+    if not described or not spaces_first:
         raise ValueError("no tokenizer.json describes this kind of SentencePiece model")
-    unknown = next(
-        i for i, piece in enumerate(about.pieces) if piece.type == sentencepiece_model.UNKNOWN
-    )
-    vocab = {piece.name: i for i, piece in enumerate(about.pieces)}
-    if about.type == UNIGRAM:
-        scored = [[piece.name, piece.score] for piece in about.pieces]
+    unknown = next(i for i, piece in enumerate(about.pieces) if piece.type == piece.UNKNOWN)
+    vocab = {piece.piece: i for i, piece in enumerate(about.pieces)}
+    if trainer.model_type == trainer.UNIGRAM:
+        scored = [[piece.piece, piece.score] for piece in about.pieces]
         model = {"type": "Unigram", "unk_id": unknown, "vocab": scored}
-        model["byte_fallback"] = about.byte_fallback
+        model["byte_fallback"] = trainer.byte_fallback
     else:
-        merges = _merges(about.pieces) if about.type == BPE else []
+        merges = _merges(about.pieces) if trainer.model_type == trainer.BPE else []
         model = _bpe(
-            vocab, merges, about.pieces[unknown].name, fuse_unk=True,
-            byte_fallback=about.byte_fallback,
+            vocab, merges, about.pieces[unknown].piece, fuse_unk=True,
+            byte_fallback=trainer.byte_fallback,
         )  # fmt: skip
     flags = {special.id: (special.lstrip, special.rstrip) for special in saved.specials}
     tokens = [
-        added(i, piece.name, piece.type != sentencepiece_model.USER_DEFINED, *flags.get(i, ()))
+        added(i, piece.piece, piece.type != piece.USER_DEFINED, *flags.get(i, ()))
         for i, piece in enumerate(about.pieces)
-        if piece.type in (sentencepiece_model.UNKNOWN, CONTROL, sentencepiece_model.USER_DEFINED)
+        if piece.type in (piece.UNKNOWN, piece.CONTROL, piece.USER_DEFINED)
     ]
-    steps = {"normalizer": _normalizer(about), "decoder": _decoder(about)}
+    steps = {"normalizer": _normalizer(normalizer), "decoder": _decoder(normalizer)}
     if saved.prefix:
-        steps["post_processor"] = _start(saved.prefix[0], about.pieces[saved.prefix[0]].name)
+        steps["post_processor"] = _start(saved.prefix[0], about.pieces[saved.prefix[0]].piece)
     return _described(model, tokens, **steps)
 
 
-def _merges(pieces: list[sentencepiece_model.Piece]) -> list[list[str]]:
+def _merges(pieces: Sequence["ModelProto.SentencePiece"]) -> list[list[str]]:
     """The pairs that make each piece, in the order in which SentencePiece merges them."""
-    score = {piece.name: piece.score for piece in pieces if piece.type == NORMAL}
+    score = {piece.piece: piece.score for piece in pieces if piece.type == piece.NORMAL}
     pairs = [
         (name[:cut], name[cut:])
         for name in sorted(score, key=lambda name: -score[name])
@@ -156,25 +159,25 @@ def _merges(pieces: list[sentencepiece_model.Piece]) -> list[list[str]]:
     return [[left, right] for left, right in pairs if left in score and right in score]
 
 
-def _normalizer(about: sentencepiece_model.Described) -> dict:
+def _normalizer(about: "NormalizerSpec") -> dict:
     replaced = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     steps = [replaced]
-    if about.dummy_prefix:
+    if about.add_dummy_prefix:
         steps.insert(0, {"type": "Prepend", "prepend": SPACE})
-    if about.single_spaces:
+    if about.remove_extra_whitespaces:
         runs = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
         outer = {"type": "Replace", "pattern": {"Regex": "^ +| +$"}, "content": ""}
         steps = [outer, runs, *steps]
-    if about.charsmap:
-        charsmap = base64.b64encode(about.charsmap).decode()
+    if about.precompiled_charsmap:
+        charsmap = base64.b64encode(about.precompiled_charsmap).decode()
         steps.insert(0, {"type": "Precompiled", "precompiled_charsmap": charsmap})
     return {"type": "Sequence", "normalizers": steps} if len(steps) > 1 else replaced
 
 
-def _decoder(about: sentencepiece_model.Described) -> dict:
+def _decoder(about: "NormalizerSpec") -> dict:
     spaces = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
     steps = [spaces, {"type": "ByteFallback"}, {"type": "Fuse"}]
-    if about.dummy_prefix:
+    if about.add_dummy_prefix:
         steps.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {"type": "Sequence", "decoders": steps}
 

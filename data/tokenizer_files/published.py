@@ -15,7 +15,6 @@ from data import tokenizer_json
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import exported, sentencepiece_model
 from data.tokenizer_files.added_tokens import Added, added_tokens, end_ids, read_object
-from data.tokenizer_files.sentencepiece_model import CONTROL
 from data.tokenizer_files.special_strings import SpecialString
 
 # Tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
@@ -94,8 +93,8 @@ def _sentencepiece(path: Path, around: Around) -> tuple[Tokenizer, list[str]]:
             )
         except ValueError as error:
             faults.append(f"{error}; added tokens are left out")
-    pieces = sentencepiece_model.describe(model).pieces
-    control = [i for i in around.ends if i < len(pieces) and pieces[i].type == CONTROL]
+    pieces = sentencepiece_model.parse(model).pieces
+    control = [i for i in around.ends if i < len(pieces) and pieces[i].type == pieces[i].CONTROL]
 
     def made(end: int | None) -> Tokenizer:
         how = (around.start, end, specials, around.space_after)
