@@ -17,7 +17,9 @@ def byte_size(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss, or m:ss below an hour."""
+    """Seconds as m:ss, h:mm:ss or, from four days on, as days: '1.2k days'."""
+    if seconds >= 4 * 86_400:
+        return f"{amount(seconds / 86_400)} days"
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

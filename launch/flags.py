@@ -94,8 +94,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
 
 
 def _unknown(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> str:
-    """The message on a flag that there is not: the key of the config that has its name, or the
-    nearest flag."""
+    """The message for an unknown flag: it suggests the config key of that name, or the nearest
+    flag."""
     name, value = error.flagname, str(error.flagvalue).partition("=")[2]
     keys = []
     if "config" in values:

@@ -27,7 +27,7 @@ def summary(law: dict[str, Any]) -> str:
 
 
 def parametric_lines(part: dict[str, Any]) -> list[str]:
-    """The parametric law with its constants, or why there is none."""
+    """The parametric law with its constants, or the reason why the points support none."""
     if "reason" in part:
         return [f"no parametric law: {symbols(part['reason'])}"]
     wide = max(len(symbols(name)) for name in part["constants"])

@@ -35,6 +35,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
         where = f"{units} CPU core{'s' if units > 1 else ''}"
     else:
         units, where = devices, f"{devices} × {jax.devices()[0].device_kind}"
+    convention = resolved.train.flops_convention
     rate = ASSUMED_FLOPS.get(platform, ASSUMED_FLOPS["gpu"]) * units
     share = 1 - _reached(workdir) / about["steps"]
     time = START_SECONDS + share * about["flops"][CONVENTION] / rate
@@ -42,7 +43,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
         f"{resolved.name}: {amount(sum(about['params'].values()))} parameters ({parts}); {kind}",
         f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; "
         f"{data}",
-        f"  {flops(about['flops'][CONVENTION])} FLOPs ({CONVENTION}); about {clock(time)} on "
+        f"  {flops(about['flops'][convention])} FLOPs ({convention}); about {clock(time)} on "
         f"{where}, at an assumed {rate / 1e9:,.0f} GFLOP/s",
         f"  writes to {workdir}; Ctrl-C saves a checkpoint and stops",
     ]
@@ -106,7 +107,7 @@ def _to_sample(resolved: ConfigDict, workdir: Path) -> list[str]:
 
 
 def _reached(workdir: Path) -> int:
-    """The step of the newest checkpoint; 0 if there is none."""
+    """The step of the newest checkpoint; 0 before the first."""
     from train.checkpoint import finished  # slow to import
 
     paths = finished(workdir / "checkpoints")

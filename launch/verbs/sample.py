@@ -17,6 +17,7 @@ the large model checks at once; samples keep exactly the large model's distribut
 --beams searches for the likeliest continuations, prints them all, best first, and draws nothing.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from absl import flags as absl_flags
 
 from data.tokenizer import Tokenizer
 from launch import flags
+from launch.alive import alive
 from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
@@ -95,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__)
     run = Path(values.run)
-    with bad_input():
+    with bad_input(), alive("loading the model"):
         refuse(values)
         cfg, tokenizer = open_run(run)
         typed = tokenizer.encode_prompt(values.prompt).tolist()
@@ -113,10 +115,12 @@ def main(argv: Sequence[str]) -> int:
     context = prompt if values.prompt else []
     code = DONE
     if values.beams:
-        found = beam.search(
-            *model, [prompt], n_tokens, values.beams, length_penalty=values.length_penalty,
-            early_stopping=values.early_stopping, stop=sampler.stop, vocab_size=sampler.vocab_size,
-        )  # fmt: skip
+        with alive("searching"):
+            found = beam.search(
+                *model, [prompt], n_tokens, values.beams, length_penalty=values.length_penalty,
+                early_stopping=values.early_stopping, stop=sampler.stop,
+                vocab_size=sampler.vocab_size,
+            )  # fmt: skip
         samples = [
             describe_beam(tokenizer, context, found, place, values.length_penalty)
             for place in range(values.beams)
@@ -124,14 +128,16 @@ def main(argv: Sequence[str]) -> int:
         show(values.prompt, samples)
     else:
         rows = [Continuation(tokenizer, context, stops(values)) for _ in range(values.n)]
-        drawn, accepted, interrupted = draw(
-            *(model, draft, [prompt], n_tokens, sampler, rows),
-            seed=values.seed,
-            ahead=values.ahead,
-            top=min(TOP, sampler.vocab_size) if values.show_probabilities else 0,
-            chunk=AT_ONCE if streams(values) or values.stop else sample.CHUNK,
-            echo=Echo(values.prompt) if streams(values) else None,
-        )
+        # What is streamed shows by itself that it goes on.
+        with contextlib.nullcontext() if streams(values) else alive("drawing"):
+            drawn, accepted, interrupted = draw(
+                *(model, draft, [prompt], n_tokens, sampler, rows),
+                seed=values.seed,
+                ahead=values.ahead,
+                top=min(TOP, sampler.vocab_size) if values.show_probabilities else 0,
+                chunk=AT_ONCE if streams(values) or values.stop else sample.CHUNK,
+                echo=Echo(values.prompt) if streams(values) else None,
+            )
         code = INTERRUPTED if interrupted else DONE
         if drawn is None:
             return code

@@ -84,7 +84,7 @@ def test_a_hundred_faults_never_return_other_bits(whole, tmp_path):
     for number in range(FAULTS):
         folder = tmp_path / str(number) / "checkpoints"
         shutil.copytree(whole, folder)
-        # A third of the time all but one checkpoint are gone, so that there is nothing before it.
+        # A third of the time only one checkpoint is left, so that none can replace it.
         for step in STEPS[1:] if number % 3 == 0 else ():
             shutil.rmtree(folder / str(step))
         newest = finished(folder)[0]

@@ -34,6 +34,7 @@ def test_flops(value, text):
 
 def test_clock():
     assert [clock(s) for s in (0, 59.6, 61, 3661)] == ["0:00", "1:00", "1:01", "1:01:01"]
+    assert [clock(86_400 * days) for days in (3, 4, 1250)] == ["72:00:00", "4 days", "1.25k days"]
 
 
 def test_an_estimate_has_its_interval_where_one_is_known():

@@ -48,7 +48,7 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(home, whole, tm
     assert first.startswith("trial: 7.66k parameters (embedding 4.1k, position 256, attention ")
     assert "2.56k tokens in 40 steps of 64; 0.0403 epochs of " in second
     assert result["epochs_of_data"] == pytest.approx(0.0403, rel=0.01)
-    assert " FLOPs (chinchilla); about 0:06 on " in third and f"{tmp_path}/run" in fourth
+    assert " FLOPs (6nd); about 0:06 on " in third and f"{tmp_path}/run" in fourth
     assert "seed" not in output
     code, output = train(capsys, home, whole, "--dry_run")
     assert code == 0 and "holds the result already: done" in output
