@@ -13,10 +13,10 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its scaling-law report
-	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (about 10 minutes on 2 cores)"
+	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (10 to 15 minutes on 2 cores)"
 	@$(BIN)/isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
-test: $(VENV)/installed-dev  ## the fast tests (under 8 minutes on 2 cores)
+test: $(VENV)/installed-dev  ## the fast tests (about 14 minutes on 2 cores)
 	@echo "==> Running the fast tests"
 	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 

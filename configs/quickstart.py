@@ -2,8 +2,8 @@
 
     isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
-2 CPU cores, 9 min (2026-11): predicted 1.331 nats [1.303, 1.360], outcome 1.342 (+0.8 %), all
-three minima bracketed, N* ∝ C^0.66 [0.55, 0.94].
+2 CPU cores, 14 min (2026-11): predicted 1.320 nats [1.291, 1.349], outcome 1.339 (+1.4 %), all
+three minima bracketed, N* ∝ C^0.66 [0.59, 0.78].
 
 Decoders in LLaMA's style learn the bytes of this Python's standard library with Muon: three compute
 budgets a factor 3 apart, each spent on five sizes around its optimum, and a held-out run at 3 times
