@@ -19,10 +19,11 @@ from train.watch import divergence
 
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
-    "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "4000 steps", "train.chunk": 16,
-    "eval.sequences": 16, "eval.batch_size": 8, "eval.every": "500 steps",
+    "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "1000 steps", "train.chunk": 16,
+    "eval.sequences": 16, "eval.batch_size": 8, "eval.every": "250 steps",
     "checkpoint.every": "64 steps", "log.every": "100 steps", "log.tensorboard": "true",
 }  # fmt: skip
+LONG = {"train.duration": "4000 steps"}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,14 @@ def whole(home) -> Path:
     return home / "whole"
 
 
+@pytest.fixture(scope="module")
+def long(home) -> Path:
+    """Long enough for ten signals."""
+    code, output = finish(home, "long", **LONG)
+    assert code == 0, output
+    return home / "long"
+
+
 def numbers(run: Path) -> list[dict]:
     """The rows of a run without its clock."""
     clock = {"seconds", "tokens_per_second", "model_flops_per_second", "mfu"}
@@ -69,11 +78,11 @@ def leaves(tree: dict) -> list:
     return [x for v in tree.values() for x in (leaves(v) if isinstance(v, dict) else [v])]
 
 
-def interrupted(home: Path, name: str, number: int, times: int) -> int:
+def interrupted(home: Path, name: str, number: int, times: int, **overrides) -> int:
     """Sends a signal at `times` random moments of a run, resuming each time; how many it felt."""
     rng, felt = random.Random(number), 0
     for _ in range(times):
-        process = command(home, name)
+        process = command(home, name, **overrides)
         log = home / name / "metrics.jsonl"
         before = log.stat().st_mtime if log.exists() else 0
         while process.poll() is None and not (log.exists() and log.stat().st_mtime > before):
@@ -83,17 +92,23 @@ def interrupted(home: Path, name: str, number: int, times: int) -> int:
             process.send_signal(number)
         process.communicate(timeout=300)
         felt += process.returncode in (-signal.SIGKILL, 42)
-    code, output = finish(home, name)
+    code, output = finish(home, name, **overrides)
     assert code == 0, output
     return felt
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.slow)])
-def test_killed_and_resumed_is_bit_identical(home, whole, number, times):
-    name = f"{number.name}-{times}"
-    assert interrupted(home, name, number, times) == times
-    assert_same_run(home / name, whole)
+def test_killed_and_resumed_is_bit_identical(home, whole, number):
+    assert interrupted(home, number.name, number, times=2) == 2
+    assert_same_run(home / number.name, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_ten_times_it_is_bit_identical(home, long, number):
+    name = f"{number.name}-10"
+    assert interrupted(home, name, number, 10, **LONG) == 10
+    assert_same_run(home / name, long)
 
 
 def test_control_another_seed_is_another_run(home, whole):
@@ -114,7 +129,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_gets_one(home, 
     shutil.copytree(whole, home / "late")
     (home / "late/result.json").unlink()
     code, output = finish(home, "late")
-    assert code == 0 and "resuming at step 4000 of 4000" in output
+    assert code == 0 and "resuming at step 1000 of 1000" in output
     before, after = (json.loads((home / f"{n}/result.json").read_text()) for n in ("whole", "late"))
     assert before["eval_loss"] == after["eval_loss"] and before["curve"] == after["curve"]
 
@@ -122,11 +137,11 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_gets_one(home, 
 def test_what_a_run_writes_down(whole):
     rows = metrics.read(whole / "metrics.jsonl")
     training = [row for row in rows if "loss" in row]
-    assert [row["step"] for row in training] == list(range(100, 4001, 100))
+    assert [row["step"] for row in training] == list(range(100, 1001, 100))
     result = json.loads((whole / "result.json").read_text())
-    assert result["status"] == "done" and result["steps"] == 4000
-    assert result["tokens"] == 4000 * 4 * 16 == training[-1]["tokens"]
-    assert [point[0] for point in result["curve"]] == list(range(500, 4001, 500))
+    assert result["status"] == "done" and result["steps"] == 1000
+    assert result["tokens"] == 1000 * 4 * 16 == training[-1]["tokens"]
+    assert [point[0] for point in result["curve"]] == list(range(250, 1001, 250))
     assert result["eval_loss"] == result["curve"][-1][2] < result["curve"][0][2]
     # Bytes are tokens here, so nats a token and bits a byte differ by ln 2 alone.
     assert result["bits_per_byte"] == pytest.approx(result["eval_loss"] / np.log(2), rel=1e-3)
