@@ -331,7 +331,7 @@ def test_sample_is_bounded_and_takes_no_order_into_account(monkeypatch):
     ("changes", "error", "message"),
     [
         (dict(corpora=()), ValueError, "data.corpora is empty"),
-        (dict(corpora=("a", "b")), ValueError, "data.weights=.*differ in number"),
+        (dict(corpora=("a", "b")), ValueError, "data.weights=.*differ in length"),
         (dict(weights=(0.0,)), ValueError, "data.weights=.*above 0"),
         (dict(corpora=("a", "b"), weights=(1, 1e-5)), ValueError, "below 1 in 1000"),
         (dict(validation=1.5), ValueError, "data.validation=1.5"),

@@ -151,7 +151,7 @@ def test_a_model_with_a_dummy_prefix_and_normalisation_works(tmp_path):
     [
         (lambda: tokenizers.given("word"), ValueError, "data.tokenizer='word'.*bytes, chars, bpe"),
         (lambda: tokenizers.given("no.model"), FileNotFoundError, "no.model.*does not exist"),
-        (lambda: tokenizers.train("bpe", TEXTS, 0), ValueError, "data.vocab_size, now 0"),
+        (lambda: tokenizers.train("bpe", TEXTS, 0), ValueError, "data.vocab_size above 0, not 0"),
         (lambda: tokenizers.train("bpe", TEXTS, 100), ValueError, "data.vocab_size=100"),
         (lambda: tokenizers.train("unigram", TEXTS, 90000), ValueError, "data.vocab_size=90000"),
         (lambda: tokenizers.train("bpe", [], 500), ValueError, "data.vocab_size=500"),

@@ -220,7 +220,10 @@ def test_more_pieces_than_the_model_has_tokens(tmp_path):
 
 @pytest.mark.parametrize(
     ("token", "reason"),
-    [((50, "<|user|>"), "'<|user|>' has id 50, which is '<0x2"), ((401, "<s>"), "has it as 1")],
+    [
+        ((50, "<|user|>"), "'<|user|>' has id 50, which is '<0x2"),
+        ((401, "<s>"), "its id in tokenizer.model is 1"),
+    ],
 )
 def test_contradictions_are_named_and_leave_the_model(tmp_path, token, reason):
     alone = phi3(tmp_path, added_tokens={token[1]: token[0], "<|x|>": 400})
@@ -260,7 +263,9 @@ def test_an_end_with_another_name(made, tmp_path):
     """DeepSeek's and Cohere's kind: config.json says which token it is."""
     (tmp_path / "tokenizer.json").write_bytes(made["given json"].model)
     spec = str(tmp_path / "tokenizer.json")
-    with pytest.raises(ValueError, match=r"has none of .*; put the config.json that names its end"):
+    with pytest.raises(
+        ValueError, match=r"has none of .*; put the config.json that names the end token"
+    ):
         tokenizers.given(spec)
     assert "has none of" in published.read(tmp_path, 400)[1][0]
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<｜end▁of▁sentence｜>"}')
