@@ -173,10 +173,10 @@ def _shuffled(rank: np.ndarray, n: int, seed: int, component: int) -> np.ndarray
     epoch, place = np.divmod(rank, n)
     window = np.empty_like(rank)
     for number in range(epoch.min(), epoch.max() + 1) if len(rank) else ():
-        now = epoch == number
-        if now.all():
+        in_epoch = epoch == number
+        if in_epoch.all():
             return permute(place, n, seed, component, number)
-        window[now] = permute(place[now], n, seed, component, number)
+        window[in_epoch] = permute(place[in_epoch], n, seed, component, number)
     return window
 
 

@@ -127,7 +127,7 @@ def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
     share = np.array(weights, float) / sum(weights)
     for block in range(len(share), LARGEST_BLOCK + 1):
         rows = np.floor(share * block + 1e-9).astype(int)
-        # Rounding down leaves rows unassigned; they go to the components that lost most.
+        # Rounding down leaves rows unassigned. The components that lost most get them.
         rows[np.argsort(rows - share * block, kind="stable")[: block - rows.sum()]] += 1
         exact = (np.abs(rows / block - share) <= share / 1000).all()
         if rows.min() > 0 and (exact or block == LARGEST_BLOCK):
@@ -189,7 +189,7 @@ def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
 def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: bool) -> Tokenizer:
     name = data_cfg.tokenizer
     if name not in tokenizers.TRAINED:
-        return tokenizers.given(name)
+        return tokenizers.from_spec(name)
     origins = [_origin(data_cfg, spec) for spec in corpora]
     folder = _folder(
         cache, ["tokenizer", name], [origins, data_cfg.vocab_size, data_cfg.validation]

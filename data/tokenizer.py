@@ -54,7 +54,7 @@ class Tokenizer:
 
         `end` is the end-of-document token if it is not the one that `model` names. `specials`
         apply to prompts only; a tokenizer.json lists its own. If `model` puts a space before every
-        text, `space_after` puts one before text that follows a special string too.
+        text and `space_after` is true, text after a special string begins with a space too.
         """
         self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
         self.end, self.specials, self.space_after = end, tuple(specials), space_after
@@ -190,7 +190,7 @@ def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
     return Tokenizer("sentencepiece", name, _train_sentencepiece(name, texts, vocab_size))
 
 
-def given(spec: str) -> Tokenizer:
+def from_spec(spec: str) -> Tokenizer:
     """The tokenizer of a spec that needs no training: 'bytes', or the path of a .model or .json
     file, published or saved by isoflop.
 

@@ -171,8 +171,8 @@ class Run:
                     watchdog.progress(record.step)
                     if progress:
                         progress.update(record.step, record.row)
-                    asked = stop.after(chunk)  # agreed by all processes, whatever their status
-                    if record.status is None and asked and record.step < record.events.total:
+                    stopping = stop.after(chunk)  # call it in all processes, whatever their status
+                    if record.status is None and stopping and record.step < record.events.total:
                         record.save(self.state)
                         record.status = "preempted"
                     if record.status:

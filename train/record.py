@@ -93,7 +93,7 @@ class Record:
         self.status: str | None = None  # None (training or done), "diverged" or "preempted"
         self.row: dict[str, Any] = {}  # the newest values of every column
         self.chunk: dict[str, list[float]] = {"loss": []}  # metrics of the newest steps
-        self.evaluated: dict[int, float] = {}  # step → evaluation loss, the newest alone
+        self.evaluated: dict[int, float] = {}  # step → evaluation loss, only the newest
         self.compile_seconds = 0.0
         self.timed, self.timed_from = 0, 0.0
         self._begin({})

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 MEDIAN_OF = 100  # steps whose median loss is the reference
-FEWEST = 20  # losses for a median
-STALLED = 42  # exit code of a stalled run, as of a preempted one: run it again
+FEWEST = 20  # losses that a median needs
+STALLED = 42  # exit code of a stalled or preempted run, which can be run again
 
 
 def divergence(

@@ -24,7 +24,7 @@ class Dataset(Protocol):
     hash: str  # of the content only, not of paths, names or dates
 
     def for_run(self, config: Any) -> "Dataset":
-        """This data with the sizes of a resolved config; ValueError if there is too little."""
+        """This data, batched as a resolved config says; ValueError if there is too little."""
 
     def spec(self) -> dict[str, Field]:
         """The fields of a training batch."""

@@ -35,7 +35,7 @@ def vocab_size(data: Any) -> int:
             f"model.vocab_size=0 means the size of the tokenizer, but data.tokenizer="
             f"{data.tokenizer!r} is trained on the text first; give --config.model.vocab_size=N"
         )
-    return tokenizer.given(data.tokenizer).vocab_size
+    return tokenizer.from_spec(data.tokenizer).vocab_size
 
 
 def prepare(data: Any, progress: bool = True) -> "Dataset":

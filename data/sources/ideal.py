@@ -96,9 +96,9 @@ def _expected_loss(frequency: np.ndarray, n_words: int, loss_after: np.ndarray) 
         choices = np.log(np.maximum(float(n_words) - n[:-1], 0)) - np.log(n[1:])
     log_choices = np.concatenate([[0.0], np.cumsum(choices)])
     loss = np.zeros(len(frequency))
-    for seen in n[n <= n_words]:
-        others = float(n_words - int(seen)) * np.log1p(-frequency)
-        loss += np.exp(log_choices[seen] + seen * np.log(frequency) + others) * loss_after[seen]
+    for k in n[n <= n_words]:
+        others = float(n_words - int(k)) * np.log1p(-frequency)
+        loss += np.exp(log_choices[k] + k * np.log(frequency) + others) * loss_after[k]
     return loss
 
 

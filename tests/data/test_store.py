@@ -104,7 +104,7 @@ def test_hash_does_not_depend_on_workers(folder_of_text, tmp_path):
         folder = tmp_path / f"built-by-{workers}"
         folder.mkdir()
         documents = corpus.documents(str(folder_of_text))
-        tokenizer = tokenizers.given("bytes")
+        tokenizer = tokenizers.from_spec("bytes")
         build.build(folder, "x", documents, None, tokenizer, 0.2, lambda n: None, workers)
         manifests.append((folder / "manifest.json").read_text())
     assert manifests[0] == manifests[1]
@@ -272,7 +272,7 @@ def test_a_finished_shard_that_was_damaged_since_is_made_again(config, folder_of
 
     folder = tmp_path / "other" / whole.components[0].folder.name
     folder.mkdir(parents=True)
-    tokenizer = tokenizers.given("bytes")
+    tokenizer = tokenizers.from_spec("bytes")
     with pytest.raises(KeyboardInterrupt):
         documents = corpus.documents(str(folder_of_text))
         build.build(folder, "x", documents, None, tokenizer, 0.2, stop_after_four, 1)

@@ -97,12 +97,12 @@ class Population:
         self.configs = [member.config for member in members]
         self.memory = memory_of(devices[0]) if memory is None else memory
         self.evaluator = Evaluator(self.cfg, dataset, self.mesh)
-        alone = sharding.make_mesh(dict(config.mesh), devices[:1])
+        single = sharding.make_mesh(dict(config.mesh), devices[:1])
         self.records, self.states = [], []
         for member in members:
             record = Record(member.config, self.cfg, member.workdir, devices[:1], member.say)
             hyper = hyperparameters(member.config)
-            like, make = initial_state(self.cfg, hyper, member.config.seed, alone)
+            like, make = initial_state(self.cfg, hyper, member.config.seed, single)
             state = record.restore(like, hyper, {}, member.branch_until) or make()
             self.records.append(record)
             self.states.append(jax.device_get(state))  # on the host until it has a lane
@@ -174,14 +174,14 @@ class Population:
             for count, batches in ready:
                 states, metrics = train(states, batches, jnp.int32(count))
                 metrics = {k: v[:, :count].tolist() for k, v in jax.device_get(metrics).items()}
-                left, now = self._unfinished(trials), LaneState(states, score, self.evaluator)
+                left, current = self._unfinished(trials), LaneState(states, score, self.evaluator)
                 stopping = stop.requested  # read once, so that all trials agree
                 # Each trial's share of the device time; the shares add up to the total.
                 seconds = (time.perf_counter() - clock) * self.mesh.size / len(left)
                 for lane, i in enumerate(trials):
                     if i in left:
                         self.records[i].add_chunk({k: v[lane] for k, v in metrics.items()}, seconds)
-                        self._events(i, lane, now, stopping)
+                        self._events(i, lane, current, stopping)
                 progress.update(self.records[left[0]].step, self.records[left[0]].row)
                 self.watchdog.progress(self.records[left[0]].step)
                 left = self._unfinished(trials)
@@ -189,7 +189,7 @@ class Population:
                     break
                 if 2 * self._lanes_for(len(left)) <= lanes:
                     for i in left:
-                        self.states[i] = jax.device_get(now.state(trials.index(i)))
+                        self.states[i] = jax.device_get(current.state(trials.index(i)))
                     break
                 clock = time.perf_counter()  # events are not training time
         return stopping
@@ -198,10 +198,10 @@ class Population:
         """The fewest lanes for this many trials, with the same number on each device."""
         return -(-trials // self.mesh.size) * self.mesh.size
 
-    def _events(self, trial: int, lane: int, now: "LaneState", stopping: bool) -> None:
+    def _events(self, trial: int, lane: int, current: "LaneState", stopping: bool) -> None:
         """Does what is due for one trial after a chunk; also saves it if a stop was requested."""
-        record, state = self.records[trial], functools.partial(now.state, lane)
-        record.after_chunk(state, functools.partial(now.evaluation, lane))
+        record, state = self.records[trial], functools.partial(current.state, lane)
+        record.after_chunk(state, functools.partial(current.evaluation, lane))
         if record.status or record.step == self.total:
             self.status[trial] = record.status or "done"
         elif stopping:
