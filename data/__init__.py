@@ -1,1 +1,1 @@
-"""From text to batches."""
+"""Reads text, tokenizes it and makes training batches."""

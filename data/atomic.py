@@ -1,13 +1,13 @@
-"""Writes a file whole or not at all, even when the machine stops."""
+"""Writes files atomically, even if the machine crashes."""
 
 import os
 from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replaces `path` in one step: a reader sees the old content or the new, never a part of it.
+    """Replaces `path` in one step: a reader sees the old or the new content, never a part of it.
 
-    The folder must exist. On failure, OSError included, the old content stays.
+    The folder must exist. On failure, such as an OSError, the old content stays.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

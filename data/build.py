@@ -1,8 +1,8 @@
 """Tokenizes documents into shards, in parallel; a killed build continues where it stopped.
 
-Documents fill groups of GROUP_BYTES of text, in order. A group becomes at most one shard per split,
-and a record of both that is written last. Groups do not depend on the number of workers. A shard's
-name holds a hash of its group's text, so a later build keeps the shards whose text is unchanged.
+Documents fill groups of GROUP_BYTES of text, in order. A group becomes at most one shard per split.
+A record of these shards is written last. Groups do not depend on the number of workers. A shard's
+name contains a hash of its group's text, so a later build keeps the shards whose text is unchanged.
 """
 
 import concurrent.futures
@@ -49,7 +49,7 @@ def digest_of(raw: bytes) -> bytes:
 
 
 def is_validation(digest: bytes, share: float) -> bool:
-    """Whether a document is held out. A larger share holds out the same documents, and others."""
+    """Whether a document is held out. A larger share holds out the same documents and more."""
     return int.from_bytes(digest[:8], "big") < share * 2.0**64
 
 
@@ -65,8 +65,8 @@ def build(
 ) -> None:
     """Writes the shards of `documents` and, last, manifest.json into `folder`.
 
-    `size` is the bytes of text, None if unknown; `workers=0` chooses the number by it. Calls
-    `advance(bytes)` as text is finished. Raises OSError if a worker dies.
+    `size` is the number of bytes of text, or None if unknown; `workers=0` chooses the number of
+    workers from it. Calls `advance(bytes)` when text is finished. Raises OSError if a worker dies.
     """
     workers = workers or _useful_workers(size, tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
@@ -120,7 +120,7 @@ def _records(
     workers: int,
     advance: Callable[[int], None],
 ) -> Iterator[dict]:
-    """The record of each group, in order. Tokenizes only groups that no earlier build finished."""
+    """The record of each group, in order. Groups that an earlier build finished are skipped."""
     if workers == 1:
         for group in groups:
             yield _finished(folder, group.name) or tokenize_group(folder, group, tokenizer)
@@ -133,10 +133,10 @@ def _records(
         _start_worker,
         (tokenizer.kind, tokenizer.name, tokenizer.model),
     )
-    under_way: deque = deque()
+    pending: deque = deque()
 
     def take() -> dict:
-        group_bytes, future = under_way.popleft()
+        group_bytes, future = pending.popleft()
         record = future.result()
         advance(group_bytes)
         return record
@@ -147,15 +147,15 @@ def _records(
             future = concurrent.futures.Future() if record else pool.submit(_work, folder, group)
             if record:
                 future.set_result(record)
-            under_way.append((group.n_bytes, future))
-            if len(under_way) > 2 * workers:
+            pending.append((group.n_bytes, future))
+            if len(pending) > 2 * workers:
                 yield take()
-        while under_way:
+        while pending:
             yield take()
     except BrokenProcessPool as error:
         raise OSError(
-            f"a tokenizing process of {folder} died, perhaps out of memory; run this again: "
-            "finished shards are kept"
+            f"a tokenizing process of {folder} died, perhaps out of memory; run the command "
+            "again: finished shards are kept"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -169,12 +169,12 @@ def _start_worker(kind: str, name: str, model: bytes) -> None:
     _tokenizer = Tokenizer(kind, name, model)
     parent = multiprocessing.parent_process()
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         parent.join()
         os._exit(1)
 
-    # A worker waits for work forever: if its parent is killed, nothing else ends it.
-    threading.Thread(target=follow, daemon=True).start()
+    # A worker waits for work forever, so it must end itself when its parent is killed.
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _work(folder: Path, group: Group) -> dict:

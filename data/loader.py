@@ -1,13 +1,14 @@
 """Makes batches as pure functions of (store, seed, step): there is no state to save.
 
-A window is context_length + 1 tokens; windows overlap by one, so that every token but the first is
-a target once an epoch. Window w of a split starts at token w * context_length, wherever documents
-and shards begin; the few tokens after the last whole window are left out. Each epoch is a
+A window is context_length + 1 tokens; windows overlap by one, so every token except the first is a
+target once per epoch. Window w of a split starts at token w * context_length, regardless of where
+documents and shards begin; the tokens after the last whole window are not used. Each epoch is a
 permutation of all windows (`data/order.py`).
 
-Rows have global numbers: row r of step s is s * batch_size + r, whichever host loads it, so the
-global batch does not depend on the number of hosts. A mixture deals these rows out in blocks that
-hold exactly `weights[c]` rows of component c, evenly spread. Each component has its own epochs.
+Rows have global numbers: row r of step s is s * batch_size + r on every host, so the global batch
+does not depend on the number of hosts. A mixture assigns these rows to components in blocks. Each
+block holds exactly `weights[c]` rows of component c, evenly spread. Each component has its own
+epochs.
 """
 
 import functools
@@ -20,7 +21,7 @@ from data.shards import Split
 from data.store import TokenStore
 
 Batch = dict[str, np.ndarray]
-Rows = slice | range | np.ndarray  # which of a batch
+Rows = slice | range | np.ndarray  # indices of rows in a batch
 
 
 def read_batch(
@@ -32,7 +33,7 @@ def read_batch(
     rows: Rows | None = None,
     split: str = "train",
 ) -> Batch:
-    """tokens, targets int32 [B, T] and weights float32 [B, T] of one step or of its `rows`."""
+    """The batch of one step, or only its `rows`: tokens, targets int32 [B, T], weights float32."""
     chunk = read_chunk(store, seed, step, 1, batch_size, context_length, rows, split)
     return {name: array[0] for name, array in chunk.items()}
 
@@ -66,8 +67,8 @@ def eval_batches(
     """The fixed evaluation set of a split: always the same windows, evenly spread over it.
 
     `n_sequences` are divided among the components by weight; a component with fewer windows gives
-    all it has. The last batch is padded with rows of weight 0. A batch has one more field than in
-    training: bytes float32 [B], the bytes of text that the targets of a row stand for.
+    all of them. The last batch is padded with rows of weight 0. Batches have one more field than in
+    training: bytes float32 [B], the bytes of text in the targets of each row.
     """
     windows = _fixed_windows(store, n_sequences, context_length, split)
     in_batch = _rows(batch_size, rows)
@@ -81,12 +82,12 @@ def eval_batches(
 
 
 def n_windows(split: Split, context_length: int) -> int:
-    """Windows of an epoch of `split`."""
+    """Windows in one epoch of `split`."""
     return max(0, split.n_tokens - 1) // context_length
 
 
 def epochs_of_data(store: TokenStore, steps: int, batch_size: int, context_length: int) -> float:
-    """How often `steps` steps read the training text; of a mixture, its most repeated component."""
+    """Epochs of the training text in `steps` steps; the largest of all components of a mixture."""
     require_windows(store, batch_size, context_length)
     return max(
         steps
@@ -99,24 +100,24 @@ def epochs_of_data(store: TokenStore, steps: int, batch_size: int, context_lengt
 
 
 def require_windows(store: TokenStore, batch_size: int, context_length: int) -> None:
-    """ValueError, with the numbers, when the training text is smaller than one batch."""
-    found = 0
+    """Raises ValueError, with the numbers, if the training text is smaller than one batch."""
+    total = 0
     for part in store.components:
         windows = n_windows(part.splits["train"], context_length)
-        found += windows
+        total += windows
         if windows < 1:
             raise ValueError(_too_small(part.name, part.splits["train"], "train", context_length))
-    if found < batch_size:
+    if total < batch_size:
         raise ValueError(
-            f"the training text holds {found} sequences of model.context_length={context_length}, "
-            f"a batch needs train.batch_size={batch_size}; use more text or a smaller batch"
+            f"the training text holds {total} sequences of model.context_length={context_length}, "
+            f"but a batch needs train.batch_size={batch_size}; use more text or a smaller batch"
         )
 
 
 def _too_small(name: str, split: Split, kind: str, context_length: int) -> str:
     return (
-        f"corpus {name!r} has {split.n_tokens} {kind} tokens in {split.n_documents} documents, one "
-        f"sequence needs model.context_length={context_length} and one; use more text"
+        f"corpus {name!r} has {split.n_tokens} {kind} tokens in {split.n_documents} documents, but "
+        f"one sequence needs model.context_length={context_length} plus 1; use more text"
     )
 
 
@@ -133,24 +134,24 @@ def _rows(batch_size: int, rows: Rows | None) -> np.ndarray:
 def _shuffled_windows(
     store: TokenStore, seed: int, row: np.ndarray, context_length: int, split: str
 ) -> np.ndarray:
-    """The windows [n, T + 1], as they are stored, of the numbered rows `row` [n]."""
-    component, turn = _deal(row, store.weights)
-    found = []
+    """The windows [n, T + 1] of the rows with global numbers `row` [n], in the stored dtype."""
+    component, rank = _assign(row, store.weights)
+    by_component = []
     for number, part in enumerate(store.components):
         tokens = part.splits[split]
-        mine = turn[component == number]
-        window = _shuffled(mine, n_windows(tokens, context_length), seed, number)
-        found.append(tokens.read(window * context_length, context_length + 1))
-    if len(found) == 1:
-        return found[0]
-    windows = np.empty((len(row), context_length + 1), found[0].dtype)
-    for number, part in enumerate(found):
-        windows[component == number] = part
+        of_part = rank[component == number]
+        window = _shuffled(of_part, n_windows(tokens, context_length), seed, number)
+        by_component.append(tokens.read(window * context_length, context_length + 1))
+    if len(by_component) == 1:
+        return by_component[0]
+    windows = np.empty((len(row), context_length + 1), by_component[0].dtype)
+    for number, of_part in enumerate(by_component):
+        windows[component == number] = of_part
     return windows
 
 
-def _deal(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The component of each numbered row, and how many rows that component had before it."""
+def _assign(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The component of each row, and its rank: the number of earlier rows of that component."""
     pattern, before = _block(weights)
     block, place = np.divmod(row, len(pattern))
     component = pattern[place]
@@ -159,7 +160,7 @@ def _deal(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.nda
 
 @functools.lru_cache
 def _block(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The component of each place in a block, and its earlier places in it; each evenly spread."""
+    """The component of each place in a block, evenly spread, and its number of earlier places."""
     ideal = np.concatenate([(np.arange(weight) + 0.5) / weight for weight in weights])
     order = np.argsort(ideal, kind="stable")
     component = np.repeat(np.arange(len(weights)), weights)[order]
@@ -167,36 +168,36 @@ def _block(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return component, before
 
 
-def _shuffled(turn: np.ndarray, n: int, seed: int, component: int) -> np.ndarray:
-    """The windows that a component deals at its turns number `turn`, epoch after epoch."""
-    epoch, place = np.divmod(turn, n)
-    window = np.empty_like(turn)
-    for number in range(epoch.min(), epoch.max() + 1) if len(turn) else ():
-        now = epoch == number
-        if now.all():
+def _shuffled(rank: np.ndarray, n: int, seed: int, component: int) -> np.ndarray:
+    """The windows of the rows of a component with these ranks; each epoch is shuffled anew."""
+    epoch, place = np.divmod(rank, n)
+    window = np.empty_like(rank)
+    for number in range(epoch.min(), epoch.max() + 1) if len(rank) else ():
+        in_epoch = epoch == number
+        if in_epoch.all():
             return permute(place, n, seed, component, number)
-        window[now] = permute(place[now], n, seed, component, number)
+        window[in_epoch] = permute(place[in_epoch], n, seed, component, number)
     return window
 
 
 def fixed_starts(
     store: TokenStore, n_sequences: int, context_length: int, split: str = "validation"
 ) -> list[np.ndarray]:
-    """Where each window of the fixed evaluation set begins, an array [n] for each component."""
+    """The first token of each window of the fixed evaluation set, one array [n] per component."""
     if n_sequences < 1:
         raise ValueError(f"eval.sequences={n_sequences} must be at least 1")
-    component, _ = _deal(np.arange(n_sequences), store.weights)
+    component, _ = _assign(np.arange(n_sequences), store.weights)
     wanted = np.bincount(component, minlength=len(store.components))
     starts = []
     for part, sequences in zip(store.components, wanted, strict=True):
         tokens = part.splits[split]
-        there = n_windows(tokens, context_length)
-        if sequences and not there:
+        available = n_windows(tokens, context_length)
+        if sequences and not available:
             small = _too_small(part.name, tokens, split, context_length)
             raise ValueError(f"{small}, more documents or a larger data.validation")
-        n = min(int(sequences), there)
-        # The middles of n equal stretches of the split.
-        starts.append((2 * np.arange(n) + 1) * there // (2 * max(n, 1)) * context_length)
+        n = min(int(sequences), available)
+        # The middles of n equal parts of the split.
+        starts.append((2 * np.arange(n) + 1) * available // (2 * max(n, 1)) * context_length)
     return starts
 
 
@@ -213,7 +214,7 @@ def _fixed_windows(
 
 
 def _batch(windows: np.ndarray) -> Batch:
-    """Windows [..., T + 1] as what is read and what is predicted from it."""
+    """Splits windows [..., T + 1] into inputs and targets."""
     return {
         "tokens": windows[..., :-1].astype(np.int32, order="C"),
         "targets": windows[..., 1:].astype(np.int32, order="C"),

@@ -1,4 +1,4 @@
-"""Paths and JSON files on this machine, each checked before it is used."""
+"""Checks local paths and reads JSON, with one-line errors."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(spec: str, key: str) -> Path:
-    """The path of `spec`, with `~` expanded. ValueError for a remote address; `key` names it."""
+    """The path of `spec`, with `~` expanded. ValueError, naming `key`, for a remote address."""
     if REMOTE.match(spec):
         raise ValueError(f"{key}={spec!r} is a remote address; give a path on this machine")
     try:
@@ -27,11 +27,11 @@ def parse_json(raw: bytes | str) -> object:
 
 
 def parse_object(raw: bytes) -> dict:
-    """The JSON object that `raw` spells; ValueError in one line for anything else."""
-    found = parse_json(raw)
-    if not isinstance(found, dict):
-        raise ValueError(f"it holds {type(found).__name__}, not an object")
-    return found
+    """The JSON object in `raw`; ValueError in one line for anything else."""
+    value = parse_json(raw)
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}, not an object")
+    return value
 
 
 def sealed(about: dict) -> bytes:
@@ -40,7 +40,7 @@ def sealed(about: dict) -> bytes:
 
 
 def unsealed(raw: bytes) -> dict:
-    """What `sealed` wrote, with its checksum; ValueError if it has changed."""
+    """Parses what `sealed` returned, checksum included; ValueError if it has changed."""
     about = parse_object(raw)
     try:
         same = about.get("checksum") == _checksum(about)

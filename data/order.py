@@ -1,9 +1,9 @@
-"""Shuffles range(n) without storing it: a permutation that is a pure function of its key.
+"""Shuffles range(n) without storing it: each permutation is a pure function of its key.
 
 A Feistel network on the smallest grid of about √n × √n that holds n points (Black & Rogaway 2002,
 "Ciphers with arbitrary finite domains"). A position is (left, right). Each round adds a keyed hash
-of one half to the other; that can be undone, so every round is a bijection of the grid. Fewer than
-`rows` points lie outside range(n): a position that lands there is permuted again.
+of one half to the other, which is invertible, so each round is a bijection of the grid. Fewer than
+`rows` points are outside range(n). A position that lands there is permuted again.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ HALF = np.uint64(32)
 
 
 def permute(index: np.ndarray, n: int, *key: int) -> np.ndarray:
-    """Where the permutation of range(n) named by `key`, usually (seed, epoch), sends `index`.
+    """Maps `index` by the permutation of range(n) that `key`, usually (seed, epoch), selects.
 
     Returns int64 of the shape of `index`, whose values must be in range(n). ValueError for n < 1.
     """
@@ -51,7 +51,7 @@ def _feistel(position: np.ndarray, rows: int, columns: int, round_keys: np.ndarr
 
 
 def _hash(value: np.ndarray, key: np.uint64, below: np.uint64) -> np.ndarray:
-    """A keyed hash of `value` in range(below), by multiply-and-shift: % is slow on arrays."""
+    """A keyed hash of `value` in range(below), by multiply-and-shift, as % is slow on arrays."""
     mixed = (value + key) * MIX_1
     mixed ^= mixed >> HALF
     mixed *= MIX_2

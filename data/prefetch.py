@@ -1,4 +1,4 @@
-"""An iterator whose items a thread prepares ahead of time."""
+"""Provides an iterator whose items a thread prepares in advance."""
 
 import contextlib
 import queue
@@ -11,8 +11,8 @@ _END = object()
 class prefetch:
     """Iterates over `iterator` with a thread that works up to `depth` items ahead.
 
-    An exception in the thread is raised here when its item is due. `close`, the end of a `with`
-    block, or garbage collection of this object stops the thread.
+    An exception in the thread is raised by the `next` call that would return the failed item. The
+    thread stops on `close`, at the end of a `with` block, or when this object is collected.
     """
 
     def __init__(self, iterator: Iterable, depth: int = 2):
@@ -36,7 +36,7 @@ class prefetch:
         return item
 
     def close(self) -> None:
-        """Stops the thread and waits for the item that it is making."""
+        """Stops the thread and waits for the item that it is preparing."""
         self._closed.set()
         while self._thread.is_alive():
             self._make_room()
@@ -53,7 +53,7 @@ class prefetch:
         self._make_room()
 
     def _make_room(self) -> None:
-        """Unblocks a thread that waits to put an item; it then sees that it is closed."""
+        """Unblocks a thread that waits to put an item, so that it can check `_closed` and stop."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._ready.get_nowait()

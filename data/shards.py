@@ -1,4 +1,4 @@
-"""Token shards on disk: plain little-endian integers, checked by SHA-256.
+"""Reads and verifies token shards: files of little-endian integers, checked by SHA-256.
 
 A split, 'train' or 'validation', is one long sequence of tokens: its shards, concatenated in order.
 """
@@ -15,7 +15,7 @@ from data.local import sealed, unsealed
 
 SPLITS = ("train", "validation")
 
-# Files that this process has verified, as (path, size, time, inode, SHA-256): read only once.
+# Files that this process has verified, as (path, size, time, inode, SHA-256).
 _verified: set[tuple] = set()
 
 
@@ -36,7 +36,7 @@ def damage(path: Path, size: int, sha256: str) -> str | None:
     if memo not in _verified:
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                return "is damaged: its SHA-256 is not the manifest's"
+                return "is damaged: its SHA-256 is not that of the manifest"
         _verified.add(memo)
     return None
 
@@ -52,12 +52,14 @@ class Split:
     n_bytes: int  # of text, without the end-of-document tokens
 
     def read(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Tokens [n, length] from each of `starts` [n] on; they may cross shard borders.
+        """Tokens [n, length] from each of `starts` [n] on; they may span several shards.
 
         Raises IndexError beyond the end of the split.
         """
         if len(starts) and (starts.min() < 0 or starts.max() + length > self.n_tokens):
-            raise IndexError(f"{length} tokens from {starts.max()} on: there are {self.n_tokens}")
+            raise IndexError(
+                f"{length} tokens from {starts.max()} on exceed the {self.n_tokens} of the split"
+            )
         out = np.empty((len(starts), length), self.shards[0].dtype if self.shards else "<u2")
         shard_of = np.searchsorted(self.begins, starts, side="right") - 1
         local = starts - self.begins[shard_of]
@@ -91,7 +93,7 @@ def _rows(shard: np.ndarray, length: int) -> np.ndarray:
 
 
 def write_manifest(folder: Path, about: dict) -> None:
-    """Writes `about`, its dataset hash and a checksum of both; this completes a build."""
+    """Writes `about`, its dataset hash and a checksum of both. This completes a build."""
     write_atomic(folder / "manifest.json", sealed({**about, "hash": content_hash(about)}))
 
 
@@ -105,7 +107,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def content_hash(about: dict) -> str:
-    """The dataset's hash: of its tokens, tokenizer and splits, not of any path, name or date."""
+    """The dataset's hash: of its tokens, tokenizer and splits, not of paths, names or dates."""
     content = {
         "tokenizer": about["tokenizer"]["fingerprint"],
         "dtype": about["dtype"],
@@ -118,16 +120,16 @@ def content_hash(about: dict) -> str:
 
 
 def open_splits(folder: Path, manifest: dict) -> dict[str, Split]:
-    """Both splits of `folder`; ValueError names a shard that is missing, cut or damaged."""
+    """Both splits of `folder`; ValueError names a shard that is missing, truncated or damaged."""
     itemsize = np.dtype(manifest["dtype"]).itemsize
     splits = {}
     for split in SPLITS:
         about = manifest["splits"][split]
         for shard in about["shards"]:
-            wrong = damage(folder / shard["file"], shard["tokens"] * itemsize, shard["sha256"])
-            if wrong:
+            fault = damage(folder / shard["file"], shard["tokens"] * itemsize, shard["sha256"])
+            if fault:
                 raise ValueError(
-                    f"shard {folder / shard['file']} {wrong}; delete {folder} to rebuild it"
+                    f"shard {folder / shard['file']} {fault}; delete {folder} to rebuild it"
                 )
         lengths = [shard["tokens"] for shard in about["shards"]]
         splits[split] = Split(

@@ -1,4 +1,4 @@
-"""Builds the token shards of a dataset once and opens them for every later trial.
+"""Builds the token shards of a dataset once and opens them for all later trials.
 
     CACHE/stdlib-bytes-1f0c…/manifest.json          counts, SHA-256 of each shard, dataset's hash
                              tokenizer.json         what the tokens mean
@@ -6,11 +6,11 @@
     CACHE/tokenizer-bpe-77d0…/                      a tokenizer that was trained here
 
 A folder's name ends with a hash of where the text comes from: paths, sizes and times of the files,
-the tokenizer and the validation share. The dataset's `hash` covers its content and no path.
+the tokenizer and the validation share. The dataset's `hash` covers only its content, not paths.
 
 Each document ends with the end-of-document token. A document belongs to validation if the hash of
-its text falls below the validation share: adding documents moves no other one between splits, and
-equal documents share a split.
+its text is below the validation share. So adding documents does not move others between splits, and
+equal documents are in the same split.
 """
 
 import contextlib
@@ -53,12 +53,12 @@ class Component:
 
 @dataclass(frozen=True)
 class TokenStore:
-    """One or several components; a mixture takes `weights[c]` rows of component c per block."""
+    """One or more components. A mixture takes `weights[c]` rows of component c per block."""
 
     components: tuple[Component, ...]
     weights: tuple[int, ...]
     tokenizer: Tokenizer
-    hash: str  # of content, tokenizer, splits and weights alone
+    hash: str  # of content, tokenizer, splits and weights only
 
     @property
     def vocab_size(self) -> int:
@@ -91,10 +91,10 @@ class TokenStore:
 
 
 def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
-    """Opens the dataset of a `data` config section, building what `data_cfg.cache` lacks.
+    """Opens the dataset of a `data` config section and builds what is not in `data_cfg.cache`.
 
     Raises FileNotFoundError or ValueError, in one line, for text that cannot be read, a tokenizer
-    that is not available, and a shard that is missing, cut or damaged.
+    that is not available, and a shard that is missing, truncated or damaged.
     """
     corpora, weights = _corpora(data_cfg)
     if not 0 <= data_cfg.validation < 1:
@@ -103,12 +103,12 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
         )
     cache = local_path(data_cfg.cache, "data.cache")
     for spec in corpora:
-        corpus.identity(spec)  # text that is not there is refused before a folder is made
+        corpus.identity(spec)  # raises for missing text before a folder is created
     tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
     if data_cfg.vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(
             f"data.vocab_size={data_cfg.vocab_size}, but the tokenizer {tokenizer.name} has "
-            f"{tokenizer.vocab_size} tokens; use that or 0"
+            f"{tokenizer.vocab_size} tokens; use that number or 0"
         )
     components = tuple(_component(data_cfg, spec, tokenizer, cache, progress) for spec in corpora)
     about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
@@ -119,15 +119,15 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
 
 
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
-    """Rows of each component in the smallest block that has every share to 0.1 % of itself.
+    """Rows of each component in the smallest block whose shares have relative errors below 0.1 %.
 
-    If no block up to LARGEST_BLOCK rows does, that size with the nearest shares. Raises ValueError
-    for a share that is less than one row of it.
+    If no block of up to LARGEST_BLOCK rows has, uses that many rows and the nearest shares. Raises
+    ValueError for a share of less than one row in it.
     """
     share = np.array(weights, float) / sum(weights)
     for block in range(len(share), LARGEST_BLOCK + 1):
         rows = np.floor(share * block + 1e-9).astype(int)
-        # Rounding down leaves some rows over: they go to the components that lost most.
+        # Rounding down leaves rows unassigned. The components that lost most get them.
         rows[np.argsort(rows - share * block, kind="stable")[: block - rows.sum()]] += 1
         exact = (np.abs(rows / block - share) <= share / 1000).all()
         if rows.min() > 0 and (exact or block == LARGEST_BLOCK):
@@ -138,15 +138,15 @@ def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
 
 
 def _corpora(data_cfg: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    named = data_cfg.corpora
-    corpora = (named,) if isinstance(named, str) else tuple(named)
+    specs = data_cfg.corpora
+    corpora = (specs,) if isinstance(specs, str) else tuple(specs)
     weights = tuple(data_cfg.weights)
     if not corpora:
         raise ValueError("data.corpora is empty; name at least one, such as 'stdlib'")
     if len(weights) != len(corpora):
         raise ValueError(
-            f"data.weights={weights} and data.corpora={corpora} differ in number; "
-            "give one weight a corpus"
+            f"data.weights={weights} and data.corpora={corpora} differ in length; "
+            "give one weight per corpus"
         )
     if min(weights) <= 0:
         raise ValueError(f"data.weights={weights} must be above 0; leave a corpus out instead")
@@ -160,7 +160,7 @@ def _component(
     if tokenizer.kind in tokenizers.REVISIONS:
         key.append(tokenizers.REVISIONS[tokenizer.kind])
     folder = _folder(cache, [spec, tokenizer.name], key)
-    with _unless_there(folder / "manifest.json") as missing:
+    with _locked_if_missing(folder / "manifest.json") as missing:
         if missing:
             size = corpus.size(spec)
             documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
@@ -172,7 +172,7 @@ def _component(
 
 
 def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    """ValueError unless `folder` says that its tokens are those of `tokenizer`."""
+    """ValueError if the tokens in `folder` were not made with `tokenizer`."""
     try:
         saved = tokenizers.read_saved(folder)
     except FileNotFoundError:
@@ -181,19 +181,20 @@ def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         ) from None
     if saved.fingerprint != tokenizer.fingerprint:
         raise ValueError(
-            f"{folder / 'tokenizer.json'} is of another tokenizer; delete {folder} to rebuild it"
+            f"{folder / 'tokenizer.json'} is that of another tokenizer; "
+            f"delete {folder} to rebuild it"
         )
 
 
 def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: bool) -> Tokenizer:
     name = data_cfg.tokenizer
     if name not in tokenizers.TRAINED:
-        return tokenizers.given(name)
+        return tokenizers.from_spec(name)
     origins = [_origin(data_cfg, spec) for spec in corpora]
     folder = _folder(
         cache, ["tokenizer", name], [origins, data_cfg.vocab_size, data_cfg.validation]
     )
-    with _unless_there(folder / "tokenizer.json") as missing:
+    with _locked_if_missing(folder / "tokenizer.json") as missing:
         if missing:
             with _progress(f"training the tokenizer {name}", None, progress) as advance:
                 texts = _training_texts(data_cfg, corpora, name, advance)
@@ -204,7 +205,7 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
 def _training_texts(
     data_cfg: Any, corpora: tuple[str, ...], name: str, advance: Callable[[int], None]
 ) -> Iterator[str]:
-    """Training documents: all for 'chars', otherwise an equal sample of each corpus."""
+    """Training documents: all for 'chars', otherwise a sample of equal size from each corpus."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
         kept = _not_held_out(documents, data_cfg.validation, advance)
@@ -226,7 +227,7 @@ def _not_held_out(
 
 
 def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]:
-    """A uniform sample, whatever the order: the documents with the lowest ends of digests."""
+    """A uniform sample, independent of the order: the documents with the lowest digest ends."""
     heap: list[tuple[int, str]] = []
     total = 0
     for digest, text in documents:
@@ -239,7 +240,7 @@ def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]
 
 
 def _origin(data_cfg: Any, spec: str) -> list:
-    """Where the documents of `spec` come from; equal origins give equal documents."""
+    """What determines the documents of `spec`: equal origins give equal documents."""
     named = spec == "stdlib" or corpus.scheme(spec)
     where = spec if named else str(local_path(spec, "data.corpora").resolve())
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
@@ -253,17 +254,17 @@ def _folder(cache: Path, words: list[str], key: list) -> Path:
 
 
 @contextlib.contextmanager
-def _unless_there(path: Path) -> Iterator[bool]:
-    """Whether `path` has to be built; if so, no other process builds it meanwhile.
+def _locked_if_missing(path: Path) -> Iterator[bool]:
+    """Yields whether `path` must be built. If so, a lock keeps other processes from building it.
 
-    The lock is released when the process ends, however it ends.
+    The operating system releases the lock when the process ends, even if it is killed.
     """
     if path.exists():
         yield False
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / ".lock", "w") as file:
-        # Without locks in the file system, two builders duplicate work; writes are atomic.
+        # On a file system without locks, processes may repeat work, but writes are atomic.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield not path.exists()

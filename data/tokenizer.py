@@ -6,8 +6,8 @@
     'path/to/x.model'    an existing SentencePiece model, with its own normalisation
     'path/to/x.json'     a Hugging Face tokenizer.json, read by the library tokenizers
 
-A tokenizer is (kind, name, model): `model` is the bytes that define it, empty for 'bytes'. The path
-may also be that of a file that `save` wrote, whatever the kind.
+A tokenizer is (kind, name, model). `model` holds the bytes that define it; for 'bytes' it is empty.
+A path may also name a file that `save` wrote, of any kind.
 
 Text never yields control tokens, such as the end of a document: a document that spells
 <|endoftext|> is encoded as those 13 characters. Only `encode_prompt` reads special strings.
@@ -32,7 +32,7 @@ from data.tokenizer_files.sentencepiece_model import without_dummy_prefix
 from data.tokenizer_files.special_strings import SpecialString
 
 TRAINED = ("chars", "bpe", "unigram")
-REVISIONS = {"huggingface": 1}  # raise one when texts get other tokens from an equal model
+REVISIONS = {"huggingface": 1}  # increment when the same model encodes a text differently
 SPACE = tokenizer_json.SPACE
 LINE_CHARACTERS = 1000  # SentencePiece drops training lines above 4192 bytes
 
@@ -52,14 +52,14 @@ class Tokenizer:
     ):
         """`prefix` holds the tokens that the model expects before every prompt, such as <s>.
 
-        `end` is the token that ends documents, where it is not the one that `model` names.
-        `specials` are read in prompts only; a tokenizer.json has its own. `space_after`: text
-        after one of them begins with a space if `model` puts one before every text.
+        `end` is the end-of-document token if it is not the one that `model` names. `specials`
+        apply to prompts only; a tokenizer.json lists its own. If `model` puts a space before every
+        text and `space_after` is true, text after a special string begins with a space too.
         """
         self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
         self.end, self.specials, self.space_after = end, tuple(specials), space_after
         self._encode, self.pieces, self.eod = KINDS[kind](model, end)
-        # The largest id plus 1, ids that no token has included.
+        # The largest id plus 1. Ids may have gaps.
         self.vocab_size = len(self.pieces)
         self.fingerprint = _fingerprint(kind, model, end)
         # Some models put a space before every text.
@@ -69,7 +69,7 @@ class Tokenizer:
         self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
 
     def encode(self, text: str) -> np.ndarray:
-        """Token ids int32 [n] of a document: no control tokens, whatever the text spells."""
+        """Token ids int32 [n] of a document. They never include control tokens."""
         return self._encode(text)
 
     def encode_prompt(self, text: str) -> np.ndarray:
@@ -87,12 +87,12 @@ class Tokenizer:
         return np.concatenate(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`. Control tokens give no text; a cut character becomes U+FFFD."""
+        """The text of `ids`. Control tokens give no text; invalid UTF-8 becomes U+FFFD."""
         raw = b"".join(self.pieces[int(i)] for i in ids)
         return raw.removeprefix(self._dummy_prefix).decode("utf-8", "replace")
 
     def save(self, folder: str | Path) -> None:
-        """Writes tokenizer.json, and tokenizer.model if it has one, into `folder`."""
+        """Writes tokenizer.json and, if `model` is not empty, tokenizer.model into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -107,7 +107,7 @@ class Tokenizer:
         write_atomic(folder / "tokenizer.json", sealed(about))
 
     def _options(self) -> dict:
-        """The keys of a saved tokenizer.json that most tokenizers lack."""
+        """The optional keys of a saved tokenizer.json."""
         options = {"prefix": self.prefix} if self.prefix else {}
         if self.end is not None:
             options["end"] = self.end
@@ -136,20 +136,20 @@ class Saved(NamedTuple):
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that was saved."""
-        how = (self.prefix, self.end, self.specials, self.space_after)
-        return Tokenizer(self.kind, self.name, self.model, *how)
+        options = (self.prefix, self.end, self.specials, self.space_after)
+        return Tokenizer(self.kind, self.name, self.model, *options)
 
 
 def read_saved(folder: Path) -> Saved:
-    """The files of a saved tokenizer, verified but not built.
+    """Reads and verifies the files of a saved tokenizer, without building it.
 
-    Raises FileNotFoundError if there is none, ValueError if a file is damaged.
+    Raises FileNotFoundError if the folder has no tokenizer, ValueError if a file is damaged.
     """
     path, model = folder / "tokenizer.json", folder / "tokenizer.model"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no tokenizer that isoflop reads; a converted model has one if its "
-            "tokenizer.model or tokenizer.json came with it"
+            f"{folder} holds no tokenizer that isoflop reads; a converted model has one only if "
+            "it was published with a tokenizer.model or tokenizer.json"
         )
     try:
         about = parse_object(path.read_bytes())
@@ -166,7 +166,7 @@ def read_saved(folder: Path) -> Saved:
         ids = [*prefix, saved.eod, *(one.id for one in specials), *([] if end is None else [end])]
         spelled = all(isinstance(one.text, str) and one.text for one in specials)
         if not named or not spelled or not all(type(i) is int for i in ids):
-            raise ValueError("it describes no tokenizer")
+            raise ValueError("it does not describe a tokenizer")
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no key {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is damaged ({reason}); delete {folder} to rebuild it") from None
@@ -190,9 +190,9 @@ def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
     return Tokenizer("sentencepiece", name, _train_sentencepiece(name, texts, vocab_size))
 
 
-def given(spec: str) -> Tokenizer:
-    """The tokenizer of a spec that needs no training: 'bytes' or the path of a .model or .json,
-    published or saved by us.
+def from_spec(spec: str) -> Tokenizer:
+    """The tokenizer of a spec that needs no training: 'bytes', or the path of a .model or .json
+    file, published or saved by isoflop.
 
     Raises ValueError or FileNotFoundError, naming the spec.
     """
@@ -222,7 +222,7 @@ def given(spec: str) -> Tokenizer:
 
 
 def _is_saved(folder: Path) -> bool:
-    """Whether `Tokenizer.save` wrote the tokenizer.json in `folder`; a published one lacks a
+    """Whether `Tokenizer.save` wrote the tokenizer.json in `folder`. Published files have no
     fingerprint."""
     try:
         return "fingerprint" in parse_object((folder / "tokenizer.json").read_bytes())
@@ -241,7 +241,7 @@ def _bytes(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int]:
 
 
 def _characters(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int]:
-    """Ids are ranks of code points. Unknown counts as one byte, so it never lowers bits/byte."""
+    """Ids are ranks of code points. The unknown token counts as the fewest bytes, one."""
     points = np.frombuffer(model, "<u4")
     if not len(points):
         raise ValueError(
@@ -252,8 +252,8 @@ def _characters(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int
     def encode(text: str) -> np.ndarray:
         wanted = np.frombuffer(text.encode("utf-32-le"), "<u4")
         rank = np.searchsorted(points, wanted)
-        found = points[np.minimum(rank, len(points) - 1)] == wanted
-        return np.where(found, rank, unknown).astype(np.int32)
+        known = points[np.minimum(rank, len(points) - 1)] == wanted
+        return np.where(known, rank, unknown).astype(np.int32)
 
     return encode, [chr(point).encode() for point in points] + [b"", b"?"], eod
 
@@ -273,7 +273,7 @@ def _sentencepiece(model: bytes, end: int | None) -> tuple[Encode, list[bytes], 
     def encode(text: str) -> np.ndarray:
         if not exact or SPACE not in text:
             return np.array(processor.encode(text), np.int32)
-        # SentencePiece would take this character for a space; as bytes it survives.
+        # SentencePiece reads this character as a space, so it is encoded as bytes.
         parts = [processor.encode(part) for part in text.split(SPACE)]
         marked = itertools.chain.from_iterable((mark, part) for part in parts[1:])
         return np.array(list(itertools.chain(parts[0], *marked)), np.int32)
@@ -296,7 +296,7 @@ def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> by
 
     if vocab_size < 1:
         raise ValueError(
-            f"data.tokenizer={name!r} needs data.vocab_size, now {vocab_size}; try 4096"
+            f"data.tokenizer={name!r} needs a data.vocab_size above 0, not {vocab_size}; try 4096"
         )
     model = io.BytesIO()
     try:
@@ -330,7 +330,7 @@ def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> by
 
 
 def _training_lines(texts: Iterable[str]) -> Iterator[str]:
-    """Lines without tabs and NULs, which SentencePiece reserves; it encodes those as bytes."""
+    """Training lines, split at tabs and NULs, which SentencePiece reserves and encodes as bytes."""
     for text in texts:
         for line in re.split(r"[\n\t\r\0]+", text):
             for start in range(0, len(line), LINE_CHARACTERS):

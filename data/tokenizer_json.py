@@ -1,11 +1,10 @@
 """Reads a Hugging Face tokenizer.json with the library tokenizers.
 
-Documents and prompts are encoded differently. In a prompt a special string is its token. In a
-document it is text: neither the library nor the model inside the file may turn it into a control
-token, so control tokens get names there that no text contains.
+Documents and prompts are encoded differently. In a prompt, a special string becomes its token. In a
+document it is plain text. So that documents never yield control tokens, these tokens are renamed to
+random strings that no text contains.
 
-What a file saves for other uses is switched off: truncation and padding, and the dropout of merges
-that makes equal texts get different tokens.
+Truncation, padding and BPE dropout, which a file may have saved for other uses, are switched off.
 """
 
 import functools
@@ -18,20 +17,22 @@ import numpy as np
 
 from data.local import parse_object
 
-SPACE = "\u2581"  # what SentencePiece writes for a space
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # of documents, in published models
+SPACE = "\u2581"  # SentencePiece's character for a space
+# End-of-document tokens of published models.
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 LARGEST_ID = 1 << 24
-BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # the token of a byte that no other token covers
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a token for one byte, used where no other token fits
 
 
 def read(
     model: bytes, end_id: int | None = None
 ) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
-    """How to encode documents, the bytes of each token [V], and the token that ends documents.
+    """Returns (a function that encodes documents, the bytes of each token [V], the end-of-document
+    token).
 
-    `end_id` is that token where it has a name that is not among ENDS. V is the largest id plus 1. A
-    control token and an id without a token stand for no bytes, the unknown token for one. Raises
-    ValueError for a file that describes no tokenizer.
+    Give `end_id` if the name of the end-of-document token is not in ENDS. V is the largest id plus
+    1. Control tokens and unused ids have no bytes; the unknown token has one. Raises ValueError if
+    the file does not describe a tokenizer.
     """
     about = _described(model)
     try:
@@ -41,27 +42,29 @@ def read(
         hidden = {name: secrets.token_hex(32) for name in sorted(_control(about, end, unknown))}
         edited = _hide(about, hidden)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _not_one(error) from None
+        raise _invalid(error) from None
     if end is None:
         raise ValueError(
-            f"data.tokenizer: the tokenizer.json has none of {', '.join(ENDS)} to end documents; "
-            "put the config.json that names its end beside it"
+            f"data.tokenizer: the tokenizer.json has none of the end tokens {', '.join(ENDS)}; "
+            "put the config.json that names the end token into the same folder"
             if end_id is None
-            else f"data.tokenizer: the tokenizer.json has no token {end_id} to end documents"
+            else f"data.tokenizer: the tokenizer.json does not have the end token {end_id}"
         )
     fast = _library(edited)
     fast.encode_special_tokens = True
 
     ids = fast.get_vocab(with_added_tokens=True)
     if max(ids.values()) > LARGEST_ID:
-        raise ValueError(f"data.tokenizer: the largest token id is {max(ids.values())}; mend it")
+        raise ValueError(
+            f"data.tokenizer: the largest token id, {max(ids.values())}, is above {LARGEST_ID}"
+        )
     added = set(fast.get_added_tokens_decoder())
     byte_level = '"ByteLevel"' in model.decode()
     steps = [about.get(step) for step in ("normalizer", "pre_tokenizer", "decoder")]
     space = SPACE if SPACE in json.dumps(steps, ensure_ascii=False) else None
     pieces = [b""] * (max(ids.values()) + 1)
     for name, i in ids.items():
-        # The library spells bytes as characters, but keeps tokens that were added as plain text.
+        # The library spells bytes as characters, except in added tokens, which are plain text.
         pieces[i] = (
             name.encode() if i in added and byte_level else _spelled(name, byte_level, space)
         )
@@ -77,19 +80,19 @@ def read(
 
 
 def end_of(model: bytes) -> int | None:
-    """The token of the first of ENDS that a tokenizer.json has; None if it has none of them."""
+    """The id of the first name in ENDS that a tokenizer.json has; None if it has no such name."""
     try:
         ids = token_ids(_described(model))
     except (ValueError, TypeError) as error:
-        raise _not_one(error) from None
+        raise _invalid(error) from None
     return next((ids[name] for name in ENDS if name in ids), None)
 
 
 def prefix(model: bytes) -> list[int]:
     """The tokens that a tokenizer.json puts before every text, such as <s>."""
     fast = _for_prompts(model)
-    whole, plain = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
-    return whole[: whole.index(plain[0])] if plain and plain[0] in whole else []
+    full, plain = (fast.encode("a", add_special_tokens=special).ids for special in (True, False))
+    return full[: full.index(plain[0])] if plain and plain[0] in full else []
 
 
 def encode_prompt(model: bytes, text: str) -> np.ndarray:
@@ -103,7 +106,7 @@ def _for_prompts(model: bytes):
 
 
 def _described(model: bytes) -> dict:
-    """A tokenizer.json, checked as far as this module edits it."""
+    """Parses a tokenizer.json and checks the parts that this module edits."""
     try:
         about = parse_object(model)
         inner = about["model"]
@@ -111,13 +114,13 @@ def _described(model: bytes) -> dict:
         if not all(isinstance(token["content"], str) for token in about["added_tokens"]):
             raise ValueError("an added token is not a string")
     except (ValueError, KeyError, TypeError) as error:
-        raise _not_one(error) from None
+        raise _invalid(error) from None
     inner["dropout"] = None
     return about | {"truncation": None, "padding": None}
 
 
 def token_ids(about: dict) -> dict[str, int]:
-    """{name: id} of all tokens of a tokenizer.json, added ones included."""
+    """{name: id} of all tokens of a tokenizer.json, including added tokens."""
     vocab = about["model"]["vocab"]
     listed = vocab if isinstance(vocab, dict) else {name: i for i, (name, _) in enumerate(vocab)}
     added = about.get("added_tokens") or []
@@ -134,19 +137,19 @@ def _unknown(about: dict) -> str | None:
 def _control(about: dict, end: str | None, unknown: str | None) -> set[str]:
     """The names of the tokens that no document may contain."""
     special = {token["content"] for token in about["added_tokens"] if token.get("special")}
-    # Models find their unknown token by its name, except those that list their tokens in order.
+    # Models whose vocabulary is a dict find their unknown token by name, so it keeps its name.
     by_name = {unknown} if isinstance(about["model"]["vocab"], dict) else set()
     return (special - by_name - {""}) | ({end} if end else set())
 
 
-def _not_one(error: object) -> ValueError:
+def _invalid(error: object) -> ValueError:
     return ValueError(f"data.tokenizer: this is not a tokenizer.json: {error}")
 
 
 def _hide(about: dict, hidden: dict[str, str]) -> dict:
-    """`about` with the tokens `hidden` under other names, and no merges that spell them.
+    """`about` with the tokens in `hidden` renamed, and without merges that produce them.
 
-    Merges that spell the token of a byte go as well: '<0x41>' in a document is 6 characters.
+    Merges that produce the token of a byte are removed too: '<0x41>' in a document is 6 characters.
     """
     inner = dict(about["model"])
     vocab, mark = inner["vocab"], inner.get("continuing_subword_prefix") or ""
@@ -175,7 +178,7 @@ def _hide(about: dict, hidden: dict[str, str]) -> dict:
 
 
 def _library(about: dict):
-    """The tokenizer of the library that `about` describes, with the ids that it declares."""
+    """Builds the library's tokenizer from `about`, with the ids that `about` declares."""
     try:
         import tokenizers
     except ImportError as error:
@@ -184,19 +187,19 @@ def _library(about: dict):
         ) from error
     try:
         fast = tokenizers.Tokenizer.from_str(json.dumps(about))
-        vocab, found = about["model"]["vocab"], fast.get_vocab(with_added_tokens=True)
+        vocab, ids = about["model"]["vocab"], fast.get_vocab(with_added_tokens=True)
         moved = {
             token["content"]: token["id"]
             for token in about["added_tokens"]
-            if token["id"] != found[token["content"]] and token["content"] not in vocab
+            if token["id"] != ids[token["content"]] and token["content"] not in vocab
         }
         if moved and isinstance(vocab, dict) and not set(moved.values()) & set(vocab.values()):
-            # The library numbers added tokens through, unless the model inside has them too.
+            # The library renumbers added tokens unless the model's vocabulary has them too.
             inner = about["model"] | {"vocab": vocab | moved}
             fast = tokenizers.Tokenizer.from_str(json.dumps(about | {"model": inner}))
         return fast
     except Exception as error:  # the library raises nothing narrower
-        raise _not_one(error) from error
+        raise _invalid(error) from error
 
 
 def _spelled(piece: str, byte_level: bool, space: str | None) -> bytes:

@@ -1,13 +1,12 @@
-"""Checkpoints of training states: written by Orbax in the background, verified by hash.
+"""Saves and restores training states: written by Orbax in the background, verified by hash.
 
-Layout: FOLDER/STEP/ holds Orbax's files and `manifest.json`, which is written last and lists the
+Layout: FOLDER/STEP/ contains Orbax's files and `manifest.json`, which is written last and lists the
 SHA-256 of every other file. A checkpoint without a manifest is unfinished and is removed. One whose
 files do not match its manifest is damaged: it is renamed, and the previous good one is used.
 
-The processes of one run write a checkpoint together: each writes the parts on its devices to a
-folder that all of them see, and each hashes a share of the files. Process 0 alone creates and
-removes folders and writes the manifest. A checkpoint can be restored on any mesh and any number of
-processes.
+The processes of a run write a checkpoint together. Each writes the parts on its devices to a shared
+folder and hashes a share of the files. Only process 0 creates and removes folders and writes the
+manifest. A checkpoint can be restored on any mesh and with any number of processes.
 """
 
 import errno
@@ -38,8 +37,8 @@ class Damaged(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one run: the last `keep_last`, the `keep_best` by eval loss, and those at
-    the steps `keep_at`. `say` receives one line for each thing that the user should know.
+    """The checkpoints of one run. Keeps the last `keep_last`, the `keep_best` by eval loss, and
+    those at the steps `keep_at`. `say` receives one-line messages for the user.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, meta: dict) -> None:
         """Starts writing `state` and returns when it has been copied from the devices.
 
-        `meta` is JSON and comes back with the state. An OSError of the previous save is raised.
+        `meta` is JSON and is restored with the state. Raises the OSError of a failed previous save.
         """
         self.wait()
         path = self.folder / str(step)
@@ -76,7 +75,7 @@ class Checkpoints:
         self._finisher.start()
 
     def wait(self) -> None:
-        """Returns when everything is on disk; raises what went wrong."""
+        """Returns when everything is on disk; raises the error of a failed save."""
         if self._finisher is not None:
             self._finisher.join()
             self._finisher = None
@@ -85,15 +84,15 @@ class Checkpoints:
             raise error
 
     def close(self) -> None:
-        """Waits and frees the writer's threads; no more saving after this."""
+        """Waits and frees the writer's threads. Nothing can be saved afterwards."""
         self.wait()
         self._writer.close()
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes are
-        enough), or None if there is no checkpoint. Newer ones that are damaged are renamed, and
-        unfinished ones removed. Raises Damaged if all are damaged."""
-        names = processes.from_first("checkpoints", self._tidied)
+        enough), or None if there is no checkpoint. Renames newer checkpoints that are damaged, and
+        removes unfinished ones. Raises Damaged if all are damaged."""
+        names = processes.from_first("checkpoints", self._tidy)
         paths = [self.folder / name for name in names]
         good = newest_good(paths, self.say)
         if good is None and paths:
@@ -107,12 +106,12 @@ class Checkpoints:
         return _read(good, like), read_meta(good)
 
     def finished(self) -> list[Path]:
-        """Folders of the finished checkpoints, the newest first."""
+        """Folders of the finished checkpoints, newest first."""
         return finished(self.folder)
 
     def _make_room(self, path: Path, size: int) -> bool:
-        """Whether this step is saved already; if not, its folder is removed and there is room for
-        `size` bytes. OSError if the disk is too full: Orbax would only notice while it writes."""
+        """Whether this step is already saved. If not, removes its folder and checks that the disk
+        has room for `size` bytes; otherwise OSError. Orbax would only fail during the write."""
         if (path / MANIFEST).exists():
             return True
         shutil.rmtree(path, ignore_errors=True)
@@ -128,12 +127,12 @@ class Checkpoints:
             if processes.is_first():
                 self._prune()
                 _remove_unfinished(self.folder)
-        except Exception as error:  # raised in the thread that trains
+        except Exception as error:  # the training thread raises it
             self._error = as_os_error(error, path)
             self._remove_failed()
 
-    def _tidied(self) -> list[str]:
-        """The names of the finished checkpoints, after the unfinished ones are removed."""
+    def _tidy(self) -> list[str]:
+        """Removes unfinished checkpoints. Returns the names of the finished ones."""
         if removed := _remove_unfinished(self.folder):
             self.say(f"removed unfinished checkpoints in {self.folder}: {', '.join(removed)}")
         return [path.name for path in self.finished()]
@@ -146,7 +145,7 @@ class Checkpoints:
         kept += [p for p in paths if int(p.name) in self.keep_at]
         for path in paths:
             if path not in kept:
-                os.remove(path / MANIFEST)  # from here on it counts as unfinished
+                os.remove(path / MANIFEST)  # now it counts as unfinished
                 shutil.rmtree(path)
 
     def _remove_failed(self) -> None:
@@ -155,8 +154,8 @@ class Checkpoints:
 
 
 def _remove_unfinished(folder: Path) -> list[str]:
-    """Removes what a killed or failed save has left in a folder that nobody writes to now; the
-    names of what it removed."""
+    """Removes what killed or failed saves left in a folder, and returns the removed names. No
+    process may be writing to the folder."""
     left = [p for p in folder.glob("*") if _TEMPORARY in p.name or _is_step(p.name)]
     left = [p for p in left if not (p / MANIFEST).exists()]
     for path in left:
@@ -172,13 +171,13 @@ def _is_step(name: str) -> bool:
 
 
 def finished(folder: Path) -> list[Path]:
-    """Folders of the finished checkpoints of a run, the newest first."""
+    """Folders of the finished checkpoints of a run, newest first."""
     paths = [p for p in Path(folder).glob("*") if _is_step(p.name) and (p / MANIFEST).exists()]
     return sorted(paths, key=lambda p: -int(p.name))
 
 
 def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Path | None:
-    """The first of `paths`, ordered newest first, that is not damaged; None if all are."""
+    """The first of `paths`, newest first, that is not damaged; None if all are."""
     for path in paths:
         fault = damage(path)
         if fault is None:
@@ -194,12 +193,12 @@ def _set_aside(paths: Sequence[Path]) -> None:
 
 
 def read_meta(path: Path) -> dict:
-    """What was saved beside the state of a good checkpoint."""
+    """The `meta` that was saved with the state of a good checkpoint."""
     return json.loads((path / MANIFEST).read_bytes())["meta"]
 
 
 def _meta(path: Path) -> dict | None:
-    """As `read_meta`; None where the manifest cannot be read."""
+    """Like `read_meta`, but None if the manifest cannot be read."""
     try:
         return dict(read_meta(path))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -207,14 +206,14 @@ def _meta(path: Path) -> dict | None:
 
 
 def saved_config(path: Path) -> dict | None:
-    """The resolved config of the run that wrote a checkpoint; None where its manifest cannot be
-    read or, written by an older version, holds none."""
+    """The resolved config of the run that wrote a checkpoint. None if its manifest cannot be read,
+    or has no config because an older version wrote it."""
     config = (_meta(path) or {}).get("config")
     return config if isinstance(config, dict) else None
 
 
 def as_os_error(error: Exception, path: Path) -> Exception:
-    """A full disk as the OSError it is; Orbax reports it as text in a ValueError."""
+    """An OSError for a full disk, which Orbax reports as a ValueError; other errors unchanged."""
     if not isinstance(error, OSError) and any(sign in str(error) for sign in _DISK_FULL):
         return OSError(errno.ENOSPC, "No space left on device", str(path))
     return error
@@ -232,7 +231,7 @@ def write_manifest(path: Path, meta: dict) -> None:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a finished checkpoint, in words, or None."""
+    """Describes what is wrong with a finished checkpoint; None if nothing is."""
     faults = processes.exchange("damage", _damage_of_share(path))
     return next((fault for fault in faults if fault), None)
 
@@ -242,24 +241,24 @@ def _damage_of_share(path: Path) -> str | None:
         body = json.loads((path / MANIFEST).read_bytes())
         stated = body.pop("sha256")
         if stated != _sha256(json.dumps(body, sort_keys=True).encode()):
-            return f"{MANIFEST} does not match its own hash"
+            return f"{MANIFEST} does not match its hash"
         step, listed = body["meta"]["step"], sorted(body["files"])
         expected = {name: body["files"][name] for name in processes.share(listed)}
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return f"{MANIFEST} cannot be read"
     if path.name != str(step):
         return f"it is the checkpoint of step {step}"
-    # Orbax reads a checkpoint in another way if it holds certain names. Hidden files are harmless.
+    # Files with certain names change how Orbax reads a checkpoint. Hidden files are harmless.
     if extra := [name for name in _names(path) if name not in listed and "/." not in f"/{name}"]:
         return f"{extra[0]} does not belong to it"
     try:
-        found = _hashes(path, [name for name in expected if (path / name).is_file()])
+        actual = _hashes(path, [name for name in expected if (path / name).is_file()])
     except OSError as error:
         return f"{error.filename} cannot be read"
     for name, sha256 in expected.items():
-        if name not in found:
+        if name not in actual:
             return f"{name} is missing"
-        if found[name] != sha256:
+        if actual[name] != sha256:
             return f"{name} does not match its hash"
     return None
 
@@ -267,7 +266,7 @@ def _damage_of_share(path: Path) -> str | None:
 def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
     """(parameters as numpy arrays, meta) of a run's newest good checkpoint, for any device.
 
-    FileNotFoundError if the run has none; Damaged if all are damaged.
+    Raises FileNotFoundError if the run has no checkpoint, Damaged if all are damaged.
     """
     if not finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished checkpoint; train the run first")
@@ -284,7 +283,7 @@ def restore_until(
     folder: Path, like: Any, until: int, say: Callable[[str], None] = print
 ) -> tuple[Any, dict]:
     """(state, meta) of another run's newest good checkpoint of at most `until` steps, on the
-    shardings of `like`. Its folder stays as it is. Damaged if there is none."""
+    shardings of `like`. Does not change the folder. Raises Damaged if no checkpoint is good."""
     paths = [path for path in finished(folder) if int(path.name) <= until]
     path = newest_good(paths, say)
     if path is None:
@@ -293,7 +292,7 @@ def restore_until(
 
 
 def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a good checkpoint that `like` has. Checkpoints of older versions hold more."""
+    """The entries of a good checkpoint that `like` has. Older versions saved more entries."""
     with ocp.StandardCheckpointer() as reader:
         held = reader.metadata(path).item_metadata
         more = {name: entry for name, entry in dict(held).items() if name not in like}

@@ -1,4 +1,4 @@
-"""A counted model's trial: one pass over the text, an evaluation, and the model on disk."""
+"""Runs the trial of a counted model: one pass over the text, an evaluation and a saved model."""
 
 import json
 import os
@@ -24,10 +24,10 @@ MODEL = "model.npz"
 
 
 class Count:
-    """One counted trial in a folder, with what a caller reads of a `record.Record`.
+    """One counted trial in a folder. Has the attributes of `record.Record` that callers read.
 
-    checkpoints/1/model.npz holds the model. A trial that is killed starts over; if the model is
-    saved already, it goes on with the evaluation.
+    checkpoints/1/model.npz holds the model. A killed trial starts over, unless the model is already
+    saved; then it continues with the evaluation.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Count:
         self.params: dict[str, int] = {}
 
     def train(self, stop: Stop) -> str:
-        """Counts, scores and saves: 'done', or 'preempted' if it was asked to stop before."""
+        """Counts, saves and evaluates: 'done', or 'preempted' if a stop was requested before."""
         if stop.requested:
             return "preempted"
         begun = time.perf_counter()
@@ -53,13 +53,13 @@ class Count:
             self.seconds = time.perf_counter() - begun
             self._save(model)
         self.params = self.family.count(model)
-        found = evaluate(self.family, model, self.dataset, self.metrics)
+        evaluation = evaluate(self.family, model, self.dataset, self.metrics)
         log = MetricsLog(self.workdir, self.config.log.tensorboard)
         log.rewind(0)
         tokens = self.dataset.n_tokens("train")
-        log.write({"step": 1, "tokens": tokens} | evaluation_columns(found))
+        log.write({"step": 1, "tokens": tokens} | evaluation_columns(evaluation))
         log.close()
-        loss, n = found["loss"][0], sum(self.params.values())
+        loss, n = evaluation["loss"][0], sum(self.params.values())
         self.say(f"{self.config.name}: {n:,} parameters, eval {loss:.4f}")
         return "done"
 
@@ -86,8 +86,8 @@ class Count:
 def evaluate(
     family: families.Counted, model: Any, dataset: Dataset, metrics: objectives.Metrics
 ) -> Evaluation:
-    """The metrics on the windows of `dataset.examples`. The first tokens of a window have the
-    tokens before it as their context, which a trained model does not see."""
+    """The metrics on the windows of `dataset.examples`. The context of a window's first tokens
+    includes the tokens before the window, which a trained model does not see."""
     nats = []
     texts, windows = dataset.texts("validation"), dataset.windows("validation")
     for text, starts in zip(texts, windows, strict=True):

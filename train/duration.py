@@ -1,4 +1,4 @@
-"""This file reads durations: "300 steps", "2e7 tokens", "2 epochs", "5 %", "1e13 flops"."""
+"""Parses durations such as "300 steps", "2e7 tokens", "2 epochs", "5 %" or "1e13 flops"."""
 
 import math
 import re
@@ -9,7 +9,7 @@ UNITS = ("steps", "tokens", "examples", "epochs", "%", "flops")
 
 @dataclass(frozen=True)
 class Units:
-    """What one step is worth, and the whole run in steps (0 while that is not known)."""
+    """The size of one step in each unit, and the length of the run in steps (0 if unknown)."""
 
     tokens: float
     examples: float
@@ -19,7 +19,7 @@ class Units:
 
 
 def parse(key: str, text: str) -> tuple[float, str]:
-    """(number, unit) of a duration; ValueError naming the key if it is none."""
+    """(number, unit) of a duration; ValueError naming the key if the text is invalid."""
     match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Z%]+)\s*", str(text))
     unit = match and match[2].lower()
     unit = unit if unit in UNITS else f"{unit}s"  # "1 step", "1 epoch"
@@ -29,7 +29,7 @@ def parse(key: str, text: str) -> tuple[float, str]:
     except (TypeError, ValueError):
         pass
     raise ValueError(
-        f"{key}={text!r} is no duration; write a number and one of {', '.join(UNITS)}, "
+        f"{key}={text!r} is not a duration; write a number and one of {', '.join(UNITS)}, "
         'such as "2e7 tokens"'
     )
 
@@ -42,13 +42,13 @@ def to_steps(key: str, text: str, units: Units) -> int:
     if unit == "%":
         if not units.total_steps:
             raise ValueError(
-                f"{key}={text!r} is a share of itself; give it in {', '.join(UNITS[:4])}"
+                f"{key}={text!r} is a percentage of itself; give it in {', '.join(UNITS[:4])}"
             )
         return round(number / 100 * units.total_steps)
-    worth = getattr(units, unit)
-    if not worth:
+    per_step = getattr(units, unit)
+    if not per_step:
         raise ValueError(f"{key}={text!r}: this run has no {unit}; give it in {UNITS[0]}")
-    return round(number / worth)
+    return round(number / per_step)
 
 
 def steps(text: str) -> int:

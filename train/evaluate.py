@@ -1,4 +1,4 @@
-"""The metrics of a model on the fixed evaluation set, with standard errors."""
+"""Evaluates a model on the fixed evaluation set: metrics with standard errors."""
 
 from typing import Any
 
@@ -29,16 +29,16 @@ class Evaluator:
             name: fields.get(name, Field(array.shape[2:], array.dtype, (None,) * (array.ndim - 2)))
             for name, array in stacked.items()
         }
-        # Every process reads every row; its devices keep their own.
+        # Every process reads all rows and puts those of its devices onto them.
         where = sharding.batch_shardings(mesh, fields)
-        self.batches = processes.placed(stacked, np.arange(rows), rows, where)
+        self.batches = processes.place(stacked, np.arange(rows), rows, where)
         self.metrics = objectives.OBJECTIVES[cfg.objective].METRICS
         self._cfg = cfg
 
     def __call__(self, state: TrainState) -> Evaluation:
         sums = eval_sums(self._cfg, state.params, state.frozen, self.batches)
-        return measure(self.metrics, processes.on_host(sums))
+        return measure(self.metrics, processes.to_host(sums))
 
     def device(self) -> jax.Device:
-        """The first device that holds the set."""
+        """The first device of the evaluation set."""
         return jax.tree.leaves(self.batches)[0].sharding.mesh.devices.flat[0]

@@ -1,4 +1,4 @@
-"""Nested configs as flat dicts of dotted keys."""
+"""Flattens nested configs to dicts with dotted keys, and compares them."""
 
 import json
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from typing import Any
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """{"model.d_model": 64, …} of nested dicts or a ConfigDict, its values as JSON has them: tuples
-    become lists."""
-    found: dict[str, Any] = {}
+    """{"model.d_model": 64, …} of nested dicts or a ConfigDict, with JSON values: tuples become
+    lists."""
+    flat: dict[str, Any] = {}
 
     def visit(prefix: str, value: Any) -> None:
         if isinstance(value, Mapping) or hasattr(value, "items"):
             for key, inner in value.items():
                 visit(f"{prefix}.{key}" if prefix else key, inner)
         else:
-            found[prefix] = value
+            flat[prefix] = value
 
     visit("", config)
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(flat))
 
 
 def difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""One model's training: chunks of steps, evaluations, checkpoints, and a clean end."""
+"""Trains one model: chunks of steps, evaluations, checkpoints, and a clean exit."""
 
 import contextlib
 import math
@@ -21,18 +21,18 @@ from train.parallel import processes, sharding
 from train.progress import Progress
 from train.record import Record
 from train.rules import path_name
-from train.step import StepConfig, TrainState, init_state, rolled_out, train_chunk
+from train.step import StepConfig, TrainState, init_state, roll_out, train_chunk
 from train.watch import Stop, Watchdog
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a new run begins with: parameters (None: random ones), and frozen parameters by name,
-    each with its (family, Config)."""
+    """What a new run begins with: parameters (None: random ones), and frozen parameters by name
+    with their families and Configs."""
 
     params: dict | None = None
     frozen: dict[str, dict] = field(default_factory=dict)
-    frozen_models: tuple[tuple[str, str, Any], ...] = ()  # as StepConfig.frozen has them
+    frozen_models: tuple[tuple[str, str, Any], ...] = ()  # as in StepConfig.frozen
 
 
 def step_config(config: Any, frozen: tuple[tuple[str, str, Any], ...] = ()) -> StepConfig:
@@ -70,7 +70,7 @@ def initial_state(
     mesh: jax.sharding.Mesh,
     start: Start = Start(),
 ) -> tuple[Any, Callable[[], TrainState]]:
-    """(shapes and shardings of the state, a function that makes it sharded from the start, but for
+    """(shapes and shardings of the state, a function that creates the sharded state without its
     frozen parameters)."""
     sharding.require(families.FAMILIES[cfg.family], cfg.model, mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
@@ -87,21 +87,21 @@ def initial_state(
 
 
 def check_count(family: families.Trained, cfg: Any, params: Any) -> None:
-    """ValueError if the family's parameter count is wrong, which would make FLOPs and laws wrong.
-    Names the parameter whose size is the difference, if there is one."""
+    """Raises ValueError if the family's parameter count is wrong, because FLOPs and laws would be
+    wrong too. Names the parameter whose size equals the difference, if any."""
     sizes = {path_name(path): leaf.size for path, leaf in jax.tree.leaves_with_path(params)}
     counted, made = sum(family.parameters(cfg).values()), sum(sizes.values())
     if counted == made:
         return
     likely = [name for name, size in sizes.items() if size == abs(made - counted)]
     raise ValueError(
-        f"the model has {made:,} parameters and its family's parameters() counts {counted:,}; the "
+        f"the model has {made:,} parameters, but its family's parameters() counts {counted:,}; the "
         f"difference is the size of {' or '.join(likely) or 'no single parameter'}: count it"
     )
 
 
 def frozen_state(like: TrainState, start: Start) -> dict:
-    """The frozen parameters on their devices."""
+    """Puts the frozen parameters on their devices."""
     return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), start.frozen, like.frozen)
 
 
@@ -109,7 +109,7 @@ def read_steps(
     config: Any, dataset: Dataset, step: int, count: int, rows: np.ndarray | None = None
 ) -> Batch:
     """Batches [K, B, ...] of a resolved config: the first `count` are those from `step` on, the
-    others are zeros. With `rows`, those rows of each."""
+    others are zeros. With `rows`, only those rows of each."""
     batches = dataset.batches("train", config.seed, step, count, rows)
     size = config.train.chunk
     if count == size:
@@ -119,11 +119,11 @@ def read_steps(
 
 
 class Run:
-    """One run in a folder: made fresh or restored, then trained. Its numbers are in metrics.jsonl.
-    Where several processes train it, each makes one of these; the first writes the files.
+    """One run in a folder: created or restored, then trained. Its metrics go to metrics.jsonl. If
+    several processes train it, each creates a Run, and the first process writes the files.
 
-    Making it raises ValueError for what cannot be trained (a mesh that does not fit, too little
-    text, every checkpoint damaged); training raises OSError when nothing can be written.
+    The constructor raises ValueError for what cannot be trained (a mesh that does not fit, too
+    little text, every checkpoint damaged). Training raises OSError if files cannot be written.
     """
 
     def __init__(
@@ -135,9 +135,9 @@ class Run:
         branch_until: int = 0,
         start: Start = Start(),
     ):
-        """`config` is resolved, and `dataset` sized for it. A fresh run begins from `start`, or
-        from the newest checkpoint of at most `branch_until` steps in the folder `checkpoint.trunk`
-        where that is above 0."""
+        """`config` is resolved, and `dataset` sized for it. A new run begins from `start` or, if
+        `branch_until` is above 0, from the newest checkpoint of at most `branch_until` steps in the
+        folder `checkpoint.trunk`."""
         self.config, self.dataset = config, dataset
         self.cfg = step_config(config, start.frozen_models)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
@@ -151,10 +151,10 @@ class Run:
         self.rolls_out = hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout")
 
     def train(self, stop: Stop) -> str:
-        """Trains to the end: 'done'; or 'preempted', saved when asked to stop; or 'diverged'."""
+        """Trains to the end: 'done', 'diverged', or 'preempted' (saved after a stop request)."""
         record = self.record
         if stop.requested:
-            return "preempted"  # before the first step: there is nothing new to save
+            return "preempted"  # before the first step, so there is nothing to save
         watchdog = Watchdog(self.config.log.stall_timeout, self.config.name, record.step)
         with record, sharding.activation_rules(self.mesh), watchdog:
             bar = contextlib.nullcontext()
@@ -164,15 +164,15 @@ class Run:
                 compiled = None
                 for chunk, (count, batches) in enumerate(ready, start=1):
                     if self.rolls_out:
-                        batches = rolled_out(self.cfg, self.state, batches)
+                        batches = roll_out(self.cfg, self.state, batches)
                     compiled = compiled or self._compile(batches)
                     self._advance(compiled, batches, count)
                     record.after_chunk(self._current, self._evaluation)
                     watchdog.progress(record.step)
                     if progress:
                         progress.update(record.step, record.row)
-                    asked = stop.after(chunk)  # agreed by all processes, whatever their status
-                    if record.status is None and asked and record.step < record.events.total:
+                    stopping = stop.after(chunk)  # call it in all processes, whatever their status
+                    if record.status is None and stopping and record.step < record.events.total:
                         record.save(self.state)
                         record.status = "preempted"
                     if record.status:
@@ -188,19 +188,19 @@ class Run:
         return self.evaluate(self.state)
 
     def _chunks(self) -> Iterator[tuple[int, dict[str, jax.Array]]]:
-        """(how many steps, batches [K, B, ...] on the devices) up to the last step.
+        """(number of steps, batches [K, B, ...] on the devices) up to the last step.
 
-        K is always `chunk`, so that one program serves all; a chunk ends early at an event.
+        K is always `chunk`, so that one program serves all chunks. A chunk ends early at an event.
         """
         fields, events, step = self.dataset.spec(), self.record.events, self.record.step
         where = sharding.batch_shardings(self.mesh, fields)
         name, first = next(iter(fields.items()))
         n_rows = self.config.train.batch_size
-        rows = processes.own_rows(where[name], (events.chunk, n_rows, *first.shape))
+        rows = processes.local_rows(where[name], (events.chunk, n_rows, *first.shape))
         while step < events.total:
             count = min(events.chunk, events.after(step) - step)
             batches = read_steps(self.config, self.dataset, step, count, rows)
-            yield count, processes.placed(batches, rows, n_rows, where)
+            yield count, processes.place(batches, rows, n_rows, where)
             step += count
 
     def _compile(self, batches: dict[str, jax.Array]) -> Callable:
@@ -214,4 +214,4 @@ class Run:
     def _advance(self, compiled: Callable, batches: dict, count: int) -> None:
         self.state, metrics = compiled(self.state, batches, jnp.int32(count))
         metrics = {k: v[:count].tolist() for k, v in jax.device_get(metrics).items()}
-        self.record.took(metrics, time.perf_counter() - self.clock)
+        self.record.add_chunk(metrics, time.perf_counter() - self.clock)

@@ -1,4 +1,4 @@
-"""The metrics of a run: metrics.jsonl, the source of truth, and TensorBoard as a view of it."""
+"""Reads and writes the metrics of a run: metrics.jsonl, and TensorBoard as a view of it."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ from data.atomic import write_atomic
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl, one JSON object each, and flushes. Every row has a "step". A
-    resumed run first drops the rows after the step that it resumes from, so that no step appears
-    twice. A `silent` log, of a process other than 0, writes nothing."""
+    """Appends rows to metrics.jsonl, one JSON object per line. Every row has a "step". A resumed
+    run first drops the rows after the step that it resumes from, so that no step appears twice. A
+    `silent` log, used in processes other than 0, writes nothing."""
 
     def __init__(self, workdir: Path, tensorboard: bool = False, silent: bool = False):
         self.path = Path(workdir) / "metrics.jsonl"
@@ -17,7 +17,7 @@ class MetricsLog:
         self._tensorboard, self._silent = tensorboard, silent
 
     def rewind(self, step: int) -> None:
-        """Drops the rows after `step`, and damaged ones."""
+        """Drops damaged rows and those after `step`."""
         if self._silent:
             return
         copy(self.path, self.path, step)
@@ -44,7 +44,7 @@ class MetricsLog:
 
 
 def read(path: Path) -> list[dict]:
-    """The rows of a metrics file that are whole, each with a "step"; [] if there is no file."""
+    """The complete rows of a metrics file, each with a "step"; [] if there is no file."""
     if not Path(path).exists():
         return []
     rows = []
@@ -52,13 +52,13 @@ def read(path: Path) -> list[dict]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            continue  # cut off by a kill, or damaged
+            continue  # truncated by a kill, or damaged
         if isinstance(row, dict) and type(row.get("step")) is int:
             rows.append(row)
     return rows
 
 
 def copy(source: Path, target: Path, until: int) -> None:
-    """Replaces `target` by the whole rows of `source` up to step `until`."""
+    """Replaces `target` with the complete rows of `source` up to step `until`."""
     rows = [json.dumps(row) + "\n" for row in read(source) if row["step"] <= until]
     write_atomic(Path(target), "".join(rows).encode())

@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, a line every ten seconds elsewhere."""
+"""Shows training progress: a bar on a terminal, otherwise a line every ten seconds."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """A context that shows the step, the time left and the newest row of metrics."""
+    """A context manager that shows the step, the time left and the newest row of metrics."""
 
     SECONDS_BETWEEN_LINES = 10
 
@@ -38,7 +38,7 @@ class Progress:
 
     def update(self, step: int, row: Mapping[str, Any]) -> None:
         """Shows `step` and `row`, the newest value of every column. A line shows only the values
-        that are new since the line before it."""
+        that changed since the previous line."""
         now = time.monotonic()
         self._first = self._first or (step, now)
         if self._bar:
@@ -51,7 +51,7 @@ class Progress:
             print(f"{self.name}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
 
     def _left(self, step: int, now: float) -> str:
-        """The time left, from the rate since the first update; "" while there is no rate."""
+        """The time left, from the rate since the first update; "" if the rate is unknown."""
         first, begun = self._first
         if step in (first, self.total):
             return ""
@@ -61,7 +61,7 @@ class Progress:
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """The numbers of a row in a few words."""
+    """The main numbers of a row as short text."""
     parts = [f"loss {row['loss']:.4f}"] if "loss" in row else []
     if "eval_loss" in row:
         bits = f" ({row['bits_per_byte']:.4f} bits/byte)" if "bits_per_byte" in row else ""

@@ -1,7 +1,7 @@
-"""The record of one trial as it trains: its progress, rows, checkpoints and evidence.
+"""Writes what a trial records during training: metrics, checkpoints and evidence of divergence.
 
 The trainer, `train/loop.py` for one trial or `train/stacked/population.py` for many, reports each
-chunk here. This module writes what is due at that step, so both write the same files.
+chunk to a `Record`, which writes what is due at that step. So both trainers write the same files.
 """
 
 import json
@@ -27,13 +27,13 @@ from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
 
 SAVED = ("step", "params", "opt_state", "seed")
-"""The fields of a TrainState in a checkpoint. The config gives `hyper`, so that it can get keys
-with a neutral default; frozen parameters stay where they came from."""
+"""The fields of a TrainState in a checkpoint. `hyper` comes from the config, so that keys with a
+neutral default can be added. Frozen parameters are read from their source."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """When something other than training happens, in steps."""
+    """The steps at which something other than training happens."""
 
     total: int
     log_every: int
@@ -65,9 +65,9 @@ def events(config: Any) -> Events:
 
 
 class Record:
-    """One trial in its folder: the step it is at, and what it has written. A context manager; rows
-    can be written inside it. If several processes train the trial, process 0 writes the files and
-    all write checkpoints together."""
+    """One trial in its folder: its current step and what it has written. A context manager, inside
+    which rows can be written. If several processes train the trial, process 0 writes the files,
+    except for checkpoints, which all processes write together."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Record:
         devices: Sequence[jax.Device],
         say: Callable[[str], None] = print,
     ):
-        """`config` is resolved, `cfg` its static part; `devices` are those that train the trial."""
+        """`config` is resolved and `cfg` is its static part; `devices` train the trial."""
         self.config, self.cfg, self.workdir = config, cfg, Path(workdir)
         self.say = say = say if processes.is_first() else lambda line: None
         self.events, keep = events(config), config.checkpoint
@@ -90,10 +90,10 @@ class Record:
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
         self.log = MetricsLog(self.workdir, config.log.tensorboard, not processes.is_first())
-        self.status: str | None = None  # None: training or done; "diverged"; "preempted"
+        self.status: str | None = None  # None (training or done), "diverged" or "preempted"
         self.row: dict[str, Any] = {}  # the newest values of every column
         self.chunk: dict[str, list[float]] = {"loss": []}  # metrics of the newest steps
-        self.evaluated: dict[int, float] = {}  # step → evaluation loss, the newest alone
+        self.evaluated: dict[int, float] = {}  # step → evaluation loss, only the newest
         self.compile_seconds = 0.0
         self.timed, self.timed_from = 0, 0.0
         self._begin({})
@@ -111,11 +111,11 @@ class Record:
     def restore(
         self, like: TrainState, hyper: dict[str, float], frozen: dict, branch_until: int = 0
     ) -> TrainState | None:
-        """The state that the trial resumes from, on the shardings of `like`, with `hyper` and
-        `frozen` in it; None: it starts at step 0.
+        """The state to resume from, on the shardings of `like`, with `hyper` and `frozen` in it;
+        None if the trial starts at step 0.
 
-        A trial without a checkpoint starts from the newest one of at most `branch_until` steps in
-        the folder `checkpoint.trunk`. Damaged if there is no good one.
+        A trial without checkpoints starts from the newest one of at most `branch_until` steps in
+        the folder `checkpoint.trunk`. Raises Damaged if all these checkpoints are damaged.
         """
         restored = self.checkpoints.restore(saved(like))
         if not restored and branch_until:
@@ -124,8 +124,10 @@ class Record:
             return None
         tree, meta = restored
         self._begin(meta)
-        own = {k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()}
-        return TrainState(**tree, hyper=own, frozen=frozen)
+        arrays = {
+            k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()
+        }
+        return TrainState(**tree, hyper=arrays, frozen=frozen)
 
     def _begin(self, meta: dict) -> None:
         self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})
@@ -136,22 +138,22 @@ class Record:
         self.recent = {k: deque(recent.get(k, ()), maxlen=size) for k in self.objective.TRAINED}
 
     def _branch(self, like: TrainState, until: int) -> tuple[dict, dict]:
-        """The trunk's saved fields; its rows begin this run's metrics."""
+        """Loads the trunk's saved fields and copies its rows to this run's metrics."""
         trunk = Path(self.config.checkpoint.trunk)
         tree, meta = restore_until(trunk / "checkpoints", saved(like), until, self.say)
         step, recent = meta["step"], meta["recent"]
         if processes.is_first():
             self.workdir.mkdir(parents=True, exist_ok=True)
             copy(trunk / "metrics.jsonl", self.workdir / "metrics.jsonl", step)
-        # The next row covers the steps that it covers in an unbranched run.
+        # The next row covers the same steps as in a run that does not branch.
         every = self.events.log_every
         unlogged = min(step % every if every else step, len(recent))
         origin = {"branched_from": trunk.name, "branched_at": step}
         self.say(f"{self.config.name}: branching from {trunk} at step {step}")
         return tree, meta | {"unlogged": unlogged, "origin": origin}
 
-    def took(self, metrics: dict[str, list[float]], seconds: float) -> None:
-        """Notes the metrics of the steps of a chunk, which took `seconds`."""
+    def add_chunk(self, metrics: dict[str, list[float]], seconds: float) -> None:
+        """Adds the metrics of the steps of a chunk, which took `seconds`."""
         count = len(metrics["loss"])
         self.chunk = metrics
         self.seconds += seconds
@@ -162,8 +164,8 @@ class Record:
     def after_chunk(
         self, state: Callable[[], TrainState], evaluate: Callable[[], Evaluation]
     ) -> None:
-        """Writes what is due at this step. Sets `status` to "diverged", and keeps the evidence,
-        where the metrics say so."""
+        """Writes what is due at this step. If the metrics show divergence, sets `status` to
+        "diverged" and saves the evidence."""
         floor = self.objective.METRICS["loss"].floor
         ratio = self.config.train.max_loss_ratio if floor == 0 else None
         fault = divergence(self.chunk, self.recent["loss"], ratio)
@@ -178,7 +180,7 @@ class Record:
                 self.log.write(row)
         if fault:
             self.status = "diverged"
-            self._keep_evidence(fault, state())
+            self._save_evidence(fault, state())
             self.log.write({"step": self.step, "diverged": fault})
         elif (
             self.events.due(self.step, self.events.checkpoint_every)
@@ -191,11 +193,13 @@ class Record:
         meta = {"seconds": self.seconds, "recent": recent.pop("loss"), "unlogged": self.unlogged}
         meta |= {"recent_metrics": recent} if recent else {}
         meta |= {"eval_loss": self.evaluated.get(self.step), "origin": self.origin}
-        meta |= {"config": json.loads(self.config.to_json())}  # which trial these parameters are of
+        meta |= {
+            "config": json.loads(self.config.to_json())
+        }  # the trial that these parameters belong to
         self.checkpoints.save(self.step, saved(state), meta)
 
     def _training_row(self) -> dict:
-        """The objective's metrics are means since the last row, the others those of one step."""
+        """Means since the last row for the objective's metrics, one step's values for others."""
         since = {name: list(values)[-self.unlogged :] for name, values in self.recent.items()}
         means = {name: sum(values) / len(values) for name, values in since.items()}
         rate = self.timed * self.tokens_per_step / max(self.seconds - self.timed_from, 1e-9)
@@ -213,24 +217,25 @@ class Record:
         self.row |= row
         return row
 
-    def _evaluation_row(self, found: Evaluation) -> dict:
-        self.evaluated = {self.step: found["loss"][0]}
+    def _evaluation_row(self, evaluation: Evaluation) -> dict:
+        self.evaluated = {self.step: evaluation["loss"][0]}
         row = {"step": self.step, "tokens": self.step * self.tokens_per_step}
-        self.row |= (row := row | evaluation_columns(found))
+        self.row |= (row := row | evaluation_columns(evaluation))
         return row
 
-    def _keep_evidence(self, fault: str, state: TrainState) -> None:
-        """Keeps the state after the bad chunk and its numbers; seed and step give its data."""
+    def _save_evidence(self, fault: str, state: TrainState) -> None:
+        """Saves the state after the diverged chunk and the chunk's metrics. The seed and the step
+        identify the chunk's data."""
         folder = self.workdir / "diverged"
-        keeper = Checkpoints(folder, 1, 0, self.say)
-        keeper.save(self.step, saved(state), {"fault": fault})
-        keeper.close()
+        checkpoints = Checkpoints(folder, 1, 0, self.say)
+        checkpoints.save(self.step, saved(state), {"fault": fault})
+        checkpoints.close()
         if not processes.is_first():
             return
         first = self.step - len(self.chunk["loss"])
         about = {"fault": fault, "first_step": first, "seed": self.config.seed, **self.chunk}
         (folder / "diverged.json").write_text(json.dumps(about, indent=1) + "\n")
-        self.say(f"diverged by step {self.step}: {fault}; state and numbers are in {folder}")
+        self.say(f"diverged by step {self.step}: {fault}; state and metrics are in {folder}")
 
 
 def saved(state: TrainState) -> dict[str, Any]:
@@ -239,13 +244,13 @@ def saved(state: TrainState) -> dict[str, Any]:
 
 
 def column(metric: str) -> str:
-    """The name of an evaluated metric in metrics.jsonl; its standard error has `_se` behind it."""
+    """The name of an evaluated metric in metrics.jsonl; that of its standard error adds `_se`."""
     return metric if metric == "bits_per_byte" else f"eval_{metric}"
 
 
-def evaluation_columns(found: Evaluation) -> dict[str, float | None]:
+def evaluation_columns(evaluation: Evaluation) -> dict[str, float | None]:
     """The columns of an evaluation in metrics.jsonl: eval_loss, eval_loss_se, …"""
     columns = {}
-    for name, (value, error) in found.items():
+    for name, (value, error) in evaluation.items():
         columns |= {column(name): value, f"{column(name)}_se": error}
     return columns

@@ -1,4 +1,4 @@
-"""This file reads rule tables: ordered (path regex, value) pairs; the first match wins.
+"""Looks up values in rule tables: ordered (path regex, value) pairs. The first match wins.
 
 A parameter's path is its keys joined by "/", such as "blocks/attention/query/kernel".
 """
@@ -18,7 +18,7 @@ def path_name(path: tuple) -> str:
 
 
 def lookup(rules: Rules, name: str, table: str) -> Any:
-    """The value of the first rule whose regex occurs in `name`; ValueError if there is none."""
+    """The value of the first rule whose regex occurs in `name`; ValueError if no rule matches."""
     for pattern, value in rules:
         if re.search(pattern, name):
             return value
@@ -26,7 +26,7 @@ def lookup(rules: Rules, name: str, table: str) -> Any:
 
 
 def map_with_rules(f: Callable, rules: Rules, tree: Any, table: str) -> Any:
-    """The tree of f(name, leaf, value of the first matching rule)."""
+    """Maps f(name, leaf, value of the first matching rule) over a tree."""
 
     def apply(path, leaf):
         name = path_name(path)

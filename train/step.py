@@ -1,7 +1,7 @@
-"""The training step: a pure function of (state, batch), and K of them in one call.
+"""The training step, a pure function of (state, batch), and K steps in one call.
 
-Everything that a sweep varies without changing a shape is an array in the state: one compiled
-program serves all such trials. Everything else is a field of StepConfig, static under jit.
+Settings that a sweep can vary without changing a shape are arrays in the state, so one compiled
+program serves all such trials. All other settings are fields of StepConfig, static under jit.
 """
 
 import functools
@@ -19,7 +19,7 @@ from train import objectives
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
 from train.optimizers.schedule import learning_rate
-from train.parallel.precision import as_computed
+from train.parallel.precision import cast_for_compute
 from train.parallel.sharding import constrain_parameters, constrain_state
 from train.rules import Rules
 
@@ -37,7 +37,7 @@ class StepConfig:
     objective: str
     optimizer: str = "adamw"
     schedule: str = "cosine"
-    accumulation: int = 1  # micro-batches of a step
+    accumulation: int = 1  # micro-batches per step
     moments: str = "float32"
     # (name, family, Config) of each set of frozen parameters.
     frozen: tuple[tuple[str, str, Any], ...] = ()
@@ -55,15 +55,15 @@ class StepConfig:
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training remembers. `hyper` holds float32 scalars: learning_rate, warmup, decay,
-    total (steps), final, b1, b2, eps, weight_decay, clip_norm (inf: none). `frozen` holds the
-    parameters, by name, that the objective reads and nothing updates."""
+    """The complete state of training. `hyper` holds float32 scalars: learning_rate, warmup, decay,
+    total (steps), final, b1, b2, eps, weight_decay, clip_norm (inf: no clipping). `frozen` holds
+    parameters, by name, that the objective reads but training does not update."""
 
-    step: jax.Array  # int32: updates done
+    step: jax.Array  # int32, number of updates done
     params: dict
     opt_state: tuple
     hyper: dict[str, jax.Array]
-    seed: jax.Array  # uint32: of initialisation and dropout
+    seed: jax.Array  # uint32, for initialisation and dropout
     frozen: dict = flax.struct.field(default_factory=dict)
 
 
@@ -74,8 +74,8 @@ def init_state(
     params: dict | None = None,
     frozen: dict | None = None,
 ) -> TrainState:
-    """The state before the first step; pure, so that it can be jitted, sharded and vmapped. It
-    starts from `params`, fresh ones if None."""
+    """The state before the first step, with new parameters if `params` is None. Pure, so that it
+    can be jitted, sharded and vmapped."""
     if params is None:
         params = families.FAMILIES[cfg.family].init(cfg.model, jax.random.key(seed))
     opt_state = _optimizer(cfg, hyper).init(params)
@@ -93,9 +93,9 @@ def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTr
 def loss_sums(
     params: dict, frozen: dict, cfg: StepConfig, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, objectives.Sums]:
-    """(the sum that is minimised, the objective's Sums) of a batch."""
+    """(the sum to minimise, the objective's Sums) of a batch."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    params = as_computed(params, cfg.model, cfg.axes)
+    params = cast_for_compute(params, cfg.model, cfg.axes)
     return objective.loss(family, params, frozen, cfg, batch, key)
 
 
@@ -104,8 +104,8 @@ def gradients(
 ) -> tuple[dict, dict[str, jax.Array]]:
     """(gradient of the mean training loss, mean of each metric), over `accumulation` micro-batches.
 
-    Sums are accumulated and divided once, so the result is that of one large batch even where
-    the micro-batches' weights differ.
+    Sums are accumulated and divided once, so the result equals that of one large batch even if the
+    weights of the micro-batches differ.
     """
     grad = jax.grad(loss_sums, has_aux=True)
     if cfg.accumulation == 1:
@@ -133,7 +133,7 @@ def gradients(
 def train_step(
     cfg: StepConfig, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. Metrics: the objective's means, "loss" among them; grad_norm before clipping;
+    """One update. Metrics: the objective's means, including "loss"; grad_norm before clipping;
     learning_rate."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     grads, means = gradients(state.params, state.frozen, cfg, batch, key)
@@ -150,7 +150,7 @@ def train_step(
 def train_chunk(
     cfg: StepConfig, state: TrainState, batches: Batch, steps: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The first `steps` of K batches [K, B, ...] in one call; metrics [K], zeros past `steps`.
+    """Trains on the first `steps` of K batches [K, B, ...]; metrics [K], zeros past `steps`.
 
     `steps` is an array, so that the short chunk before an evaluation needs no second compilation.
     """
@@ -165,15 +165,15 @@ def train_chunk(
         return state, {name: metrics[name].at[i].set(row[name]) for name in metrics}
 
     state, metrics = jax.lax.fori_loop(0, steps, body, (state, metrics))
-    # Once more: a constraint inside the loop does not bind what leaves it.
+    # Again, because a constraint inside the loop does not apply to the loop's result.
     return constrain_state(state, cfg.axes, cfg.frozen_axes), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> dict[str, jax.Array]:
-    """The objective's sums over each row [E, B] of E evaluation batches [E, B, ...]."""
+    """The objective's sums for each row [E, B] of E evaluation batches [E, B, ...]."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    params = as_computed(params, cfg.model, cfg.axes)
+    params = cast_for_compute(params, cfg.model, cfg.axes)
 
     def one(_, batch):
         return None, objective.evaluate(family, params, frozen, cfg, batch)
@@ -182,8 +182,8 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def rolled_out(cfg: StepConfig, state: TrainState, batches: Batch) -> Batch:
-    """The batch [1, B, ...] of one step that the objective makes from data and the parameters."""
+def roll_out(cfg: StepConfig, state: TrainState, batches: Batch) -> Batch:
+    """The batch [1, B, ...] of one step, made by the objective from data and the parameters."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
     key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(ROLLOUT)), state.step)
     batch = jax.tree.map(lambda x: x[0], batches)
@@ -192,4 +192,4 @@ def rolled_out(cfg: StepConfig, state: TrainState, batches: Batch) -> Batch:
 
 
 ROLLOUT = 0x9E3779B9
-"""Keeps the random numbers of rollouts apart from those of dropout."""
+"""Makes the random numbers of rollouts differ from those of dropout."""

@@ -1,4 +1,4 @@
-"""What ends a run early: losses that diverge, signals that ask it to stop, and a stall."""
+"""Detects what ends a run early: divergence, stop signals and stalls."""
 
 import contextlib
 import faulthandler
@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 MEDIAN_OF = 100  # steps whose median loss is the reference
-FEWEST = 20  # losses that make a median
-STALLED = 42  # exit code of a run that stalled, the same as of a preempted one: run it again
+FEWEST = 20  # losses that a median needs
+STALLED = 42  # exit code of a stalled or preempted run, which can be run again
 
 
 def divergence(
     metrics: Mapping[str, Sequence[float]], recent: Sequence[float], max_ratio: float | None
 ) -> str | None:
-    """What is wrong with the newest metrics, in words: one is not finite, or a loss is above
-    `max_ratio` times the median of the `recent` ones before; else None."""
+    """Describes the fault of the newest metrics, or returns None. A fault is a value that is not
+    finite, or a loss above `max_ratio` times the median of the `recent` losses before it."""
     for name, values in metrics.items():
         if not all(math.isfinite(value) for value in values):
             return f"{name} is not finite"
@@ -33,14 +33,14 @@ def divergence(
 
 @dataclass
 class Stop:
-    """Whether the run was asked to stop. Any of several processes that train one model may be
-    asked; all stop after the same chunk."""
+    """Whether a stop was requested. If several processes train one model, a request to any of them
+    stops all after the same chunk."""
 
-    requested: bool = False  # of this process; never set where it is `joint`
-    joint: bool = False
+    requested: bool = False  # from this process; never set if `joint`
+    joint: bool = False  # whether several processes train the model
 
     def after(self, chunk: int) -> bool:
-        """Whether to stop after this chunk; the first is number 1. Must be called after each chunk.
+        """Whether to stop after this chunk, counted from 1. Must be called after each chunk.
 
         jax's coordination service chooses the first chunk that no process has passed. The call does
         not wait for other processes and takes about 20 microseconds.
@@ -54,13 +54,14 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_signals(joint: bool = False) -> Iterator[Stop]:
-    """SIGTERM and Ctrl-C ask for a checkpoint and a clean end; a second Ctrl-C ends at once.
+    """SIGTERM and Ctrl-C request a checkpoint and a clean exit; a second Ctrl-C exits at once.
 
-    `joint`: this is one of several processes. Then jax handles SIGTERM and tells the others.
+    `joint` means that this is one of several processes. Then jax handles SIGTERM and notifies the
+    others.
     """
     stop, interrupted = Stop(joint=joint), []
 
-    def ask(number, frame):
+    def request(number, frame):
         if number == signal.SIGINT and (interrupted or stop.requested):
             raise KeyboardInterrupt
         if joint:
@@ -71,8 +72,8 @@ def stop_signals(joint: bool = False) -> Iterator[Stop]:
 
     watched = (signal.SIGINT,) if joint else (signal.SIGTERM, signal.SIGINT)
     try:
-        old = {s: signal.signal(s, ask) for s in watched}
-    except ValueError:  # not the main thread, which alone can handle signals
+        old = {s: signal.signal(s, request) for s in watched}
+    except ValueError:  # only the main thread can set signal handlers
         old = {}
     try:
         yield stop
@@ -82,16 +83,16 @@ def stop_signals(joint: bool = False) -> Iterator[Stop]:
 
 
 class Watchdog:
-    """A context that ends this process with exit code 42 when no `progress` is reported for
-    `seconds`: it names the step and prints the stack of every thread. 0 seconds: never.
+    """A context manager that ends this process with exit code 42 if no `progress` is reported for
+    `seconds`. It prints the last step and the stack of every thread first. 0 disables it.
 
-    When one of several processes hangs, for instance while it reads data, the others wait for it in
-    a collective operation. Each has its own watchdog, so all of them end.
+    If one of several processes hangs, for instance while it reads data, the others wait for it in a
+    collective operation. Each has its own watchdog, so all of them end.
     """
 
     def __init__(self, seconds: float, name: str, step: int):
         self._seconds, self._name, self._step = seconds, name, step
-        self._silent = 0.0  # seconds since the last progress
+        self._idle = 0.0  # seconds since the last progress
         self._ended = threading.Event()
 
     def __enter__(self) -> "Watchdog":
@@ -104,19 +105,19 @@ class Watchdog:
 
     def progress(self, step: int) -> None:
         """Reports that training has reached `step`."""
-        self._step, self._silent = step, 0.0
+        self._step, self._idle = step, 0.0
 
     def _watch(self) -> None:
-        # Counting short waits leaves out the time in which the whole process was suspended.
+        # Counting short waits excludes the time during which the process was suspended.
         tick = min(1.0, self._seconds / 4)
         while not self._ended.wait(tick):
-            self._silent += tick
-            if self._silent > self._seconds:
+            self._idle += tick
+            if self._idle > self._seconds:
                 line = (
                     f"isoflop: {self._name} made no progress for {self._seconds:g} s after step "
                     f"{self._step} (log.stall_timeout); its threads were:\n"
                 )
                 os.write(2, line.encode())
                 faulthandler.dump_traceback(file=2, all_threads=True)
-                os.write(2, b"isoflop: ended; run it again to go on from the last checkpoint\n")
+                os.write(2, b"isoflop: ended; run it again to resume from the last checkpoint\n")
                 os._exit(STALLED)

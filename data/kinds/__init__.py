@@ -1,7 +1,7 @@
 """The kinds of data: what a batch holds and where it comes from.
 
-A kind is a module with the functions of `Kind`; its `prepare` returns a `Dataset`. Everything
-outside knows a batch as a dict of arrays whose first dimension is the batch's rows.
+A kind is a module with the functions of `Kind`; its `prepare` returns a `Dataset`. Other modules
+see a batch only as a dict of arrays whose first dimension is the rows.
 """
 
 from collections.abc import Iterator
@@ -19,48 +19,48 @@ Batch = dict[str, np.ndarray]
 class Dataset(Protocol):
     """Prepared data. Batches are a pure function of (hash, seed, step, row).
 
-    Data of tokens also has `vocab_size`."""
+    Data that consists of tokens also has `vocab_size`."""
 
-    hash: str  # of content alone: no path, name or date
+    hash: str  # of the content only, not of paths, names or dates
 
     def for_run(self, config: Any) -> "Dataset":
-        """This data cut into rows as a resolved config asks; ValueError if there is too little."""
+        """This data, batched as a resolved config says; ValueError if there is too little."""
 
     def spec(self) -> dict[str, Field]:
         """The fields of a training batch."""
 
     def batch(self, split: str, seed: int, step: int, rows: Any = None) -> Batch:
-        """The batch of a step, arrays [B, ...]; with `rows`, those rows of it."""
+        """The batch of a step, arrays [B, ...]. With `rows`, only those rows."""
 
     def batches(self, split: str, seed: int, step: int, count: int, rows: Any = None) -> Batch:
         """The batches of `count` steps from `step` on, arrays [count, B, ...]."""
 
     def examples(self, split: str) -> Iterator[Batch]:
-        """The fixed evaluation set of a split in batches of `eval.batch_size` rows. They may have
-        more fields than `spec` names, arrays [B] for the objective's metrics."""
+        """The fixed evaluation set of a split in batches of `eval.batch_size` rows. Batches may
+        have more fields than `spec`: arrays [B] for the objective's metrics."""
 
     def epochs(self, steps: float) -> float:
-        """How often that many steps read the training data; its most repeated part
-        counts. 0 where no row comes twice."""
+        """Epochs of the training data in `steps` steps, counted for its most repeated component.
+        0 if no row is read twice."""
 
     def save(self, workdir: Path) -> None:
-        """Keeps in a run's folder what a trained model needs of the data, such as a tokenizer."""
+        """Writes to a run's folder what a trained model needs of the data, such as a tokenizer."""
 
 
 @runtime_checkable
 class Countable(Protocol):
-    """What a counted family reads of prepared data, beside a Dataset: its texts as a whole."""
+    """What a counted family needs in addition to Dataset: the complete texts."""
 
     length: int  # tokens of a sequence of `examples`
 
     def texts(self, split: str) -> list[np.ndarray]:
-        """All tokens of a split, an int64 array for each component."""
+        """All tokens of a split, one int64 array per component."""
 
     def windows(self, split: str) -> list[np.ndarray]:
-        """Where each sequence of `examples` begins in `texts`, an array for each component."""
+        """Where each sequence of `examples` begins in `texts`, one array per component."""
 
     def n_tokens(self, split: str) -> int:
-        """Tokens of a split, those that end documents included."""
+        """Tokens of a split, including end-of-document tokens."""
 
 
 class Kind(Protocol):
@@ -70,17 +70,17 @@ class Kind(Protocol):
     FIELDS: tuple[str, ...]  # of every training batch
 
     def prepare(self, data: Any, progress: bool = True) -> Dataset:
-        """Opens the data of a `data` section, building what its cache lacks. ValueError or
-        FileNotFoundError in one line for what cannot be read."""
+        """Opens the data of a `data` section and builds what is not in its cache. Raises ValueError
+        or FileNotFoundError, in one line, for data that cannot be read."""
 
     def spec(self, config: Any) -> dict[str, Field]:
-        """The fields of a training batch, known without reading any data."""
+        """The fields of a training batch, without reading any data."""
 
     def tokens(self, config: Any) -> int:
-        """Tokens of one row, the unit that durations in tokens and results count."""
+        """Tokens per row, as durations and results count them."""
 
     def vocab_size(self, data: Any) -> int:
-        """Size of the vocabulary, known without reading any data; ValueError where it is not."""
+        """Size of the vocabulary, without reading any data; ValueError if that is not possible."""
 
 
 KINDS: dict[str, Kind] = {"text": text}

@@ -1,4 +1,4 @@
-"""Running text: windows of tokens, each token predicted from those before it."""
+"""The data kind for text: windows of tokens for next-token prediction."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ FIELDS = ("tokens", "targets", "weights")
 
 
 def spec(config: Any) -> dict[str, Field]:
-    """tokens, targets int32 [T] and weights float32 [T] of a row."""
+    """Fields of a row: tokens, targets int32 [T] and weights float32 [T]."""
     return _spec(config.model.context_length)
 
 
@@ -24,18 +24,18 @@ def _spec(length: int) -> dict[str, Field]:
 
 
 def tokens(config: Any) -> int:
-    """Tokens of a row."""
+    """Tokens per row."""
     return config.model.context_length
 
 
 def vocab_size(data: Any) -> int:
-    """Tokens of a tokenizer that exists; ValueError for one that is trained on the text first."""
+    """Size of an existing tokenizer; ValueError for one that is trained on the text first."""
     if data.tokenizer in tokenizer.TRAINED:
         raise ValueError(
-            "model.vocab_size=0 means that of a tokenizer that is trained first, which a program "
-            "without text cannot know; give --config.model.vocab_size=N"
+            f"model.vocab_size=0 means the size of the tokenizer, but data.tokenizer="
+            f"{data.tokenizer!r} is trained on the text first; give --config.model.vocab_size=N"
         )
-    return tokenizer.given(data.tokenizer).vocab_size
+    return tokenizer.from_spec(data.tokenizer).vocab_size
 
 
 def prepare(data: Any, progress: bool = True) -> "Dataset":
@@ -45,7 +45,7 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tokens, and once `for_run` has set them, the sizes of batches and of the evaluation set."""
+    """A token store. `for_run` sets the sizes of batches and of the evaluation set."""
 
     store: store.TokenStore
     length: int = 0
@@ -62,7 +62,7 @@ class Dataset:
         return self.store.vocab_size
 
     def for_run(self, config: Any) -> "Dataset":
-        """ValueError, with the numbers, where the text is smaller than one batch."""
+        """Raises ValueError, with the numbers, if the text is smaller than one batch."""
         sized = replace(
             self,
             length=config.model.context_length,
@@ -95,18 +95,18 @@ class Dataset:
         return loader.epochs_of_data(self.store, steps, self.batch_size, self.length)
 
     def save(self, workdir: Path) -> None:
-        """The tokenizer, so that a run can be sampled without its text."""
+        """Saves the tokenizer, so that sampling from the run does not need its text."""
         self.store.tokenizer.save(workdir / "tokenizer")
 
     def n_tokens(self, split: str) -> int:
-        """Tokens of a split, those that end documents included."""
+        """Tokens of a split, including end-of-document tokens."""
         return self.store.n_tokens[split]
 
     def texts(self, split: str) -> list[np.ndarray]:
-        """All tokens of a split, an int64 array for each component."""
+        """All tokens of a split, one int64 array per component."""
         whole = lambda shards: np.concatenate([np.empty(0, "<u4"), *shards]).astype(np.int64)  # noqa: E731
         return [whole(part.splits[split].shards) for part in self.store.components]
 
     def windows(self, split: str) -> list[np.ndarray]:
-        """Where each sequence of `examples` begins in `texts`, an array for each component."""
+        """Where each sequence of `examples` begins in `texts`, one array per component."""
         return loader.fixed_starts(self.store, self.eval_sequences, self.length, split)

@@ -1,6 +1,7 @@
-"""Opens files that may be compressed, by the ending of their name; memory does not grow with them.
+"""Opens plain and compressed files by their suffix, in bounded memory.
 
-A decompressor gives out a bounded number of bytes at a time, however small the file is.
+Decompressors return a bounded number of bytes at a time, even if a small file expands to a large
+one.
 """
 
 import bz2
@@ -15,27 +16,27 @@ from typing import BinaryIO
 
 import zstandard
 
-FED_BYTES = 1 << 9  # of a zstandard file at a time; each four can become 128 KiB
+READ_BYTES = 1 << 9  # read from a zstandard file at a time; 4 bytes can expand to 128 KiB
 
 
 def open_file(path: Path) -> BinaryIO:
-    """The content of `path`, decompressed while it is read."""
+    """Opens `path` for reading; its content is decompressed while it is read."""
     return COMPRESSIONS[path.suffix.lower()][1](path) if compressed(path) else open(path, "rb")
 
 
 def compressed(path: Path) -> bool:
-    """Whether the name of `path` says that it is compressed."""
+    """Whether the suffix of `path` is that of a compressed file."""
     return path.suffix.lower() in COMPRESSIONS
 
 
 def ending(path: Path) -> str:
-    """The ending that says what a file holds, in lower case: '.jsonl' for x.JSONL.zst."""
+    """The suffix of the file format in lower case, without compression: .jsonl for x.JSONL.zst."""
     return (path.with_suffix("") if compressed(path) else path).suffix.lower()
 
 
 @contextlib.contextmanager
 def naming_damage(path: Path) -> Iterator[None]:
-    """Turns a decompressor's error into a ValueError of one line that names the file."""
+    """Turns a decompressor's error into a one-line ValueError that names the file."""
     try:
         yield
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
@@ -50,7 +51,7 @@ def _open_zstandard(path: Path) -> BinaryIO:
 
 
 class _Zstandard(io.RawIOBase):
-    """Decompresses frame after frame. EOFError for a cut file, which zstandard.open hides."""
+    """Decompresses frame by frame. Unlike zstandard.open, raises EOFError for a truncated file."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.frame = file, None
@@ -60,7 +61,7 @@ class _Zstandard(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        while not self.ready and (raw := self.file.read(FED_BYTES)):
+        while not self.ready and (raw := self.file.read(READ_BYTES)):
             self.ready = memoryview(b"".join(self._decompress(raw)))
         if not self.ready and self.frame:
             raise EOFError("it ends within a frame")

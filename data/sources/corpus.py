@@ -1,16 +1,17 @@
-"""Turns a corpus spec into documents, always the same ones in the same order.
+"""Reads the documents of a corpus spec, always in the same order.
 
     'stdlib'                    the library sources of the running Python (the default)
-    'book.txt'                  one text file, cut into documents of about 8 KiB
-    'folder/'                   all files in it except hidden ones: row formats as below, any other
-                                is one document; links to folders are not followed
+    'book.txt'                  one text file, split into documents of about 8 KiB
+    'folder/'                   all files in it except hidden ones; a row format gives one document
+                                per row, any other file is one document; links to folders are not
+                                followed
     'web.jsonl', 'web.parquet'  one document per row, its text under `text_key`; also .ndjson,
                                 .jsonlines, .json (an array, or objects), .csv, .tsv
     'x.txt.gz', 'x.jsonl.zst'   any of these, compressed; also .bz2, .xz
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
-    'synthetic[:KEY=VALUE…]'    a language whose entropy is known (`data/sources/synthetic.py`)
+    'synthetic[:KEY=VALUE…]'    a language of known entropy (`data/sources/synthetic.py`)
 
-Text is kept byte for byte: no newline translation, no normalisation. A document is a non-empty str.
+Text is not changed: newlines stay and nothing is normalised. A document is a non-empty str.
 """
 
 import functools
@@ -26,7 +27,7 @@ from data.sources import synthetic
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
 
-READ_REVISION = 1  # raise it when files that `read_unchanged` does not know are read differently
+READ_REVISION = 1  # increment when the reading of files changes for which `read_unchanged` is False
 STDLIB_SKIPPED_FOLDERS = {
     "test",
     "tests",
@@ -40,10 +41,10 @@ GENERATED = re.compile(r"auto-?generated|generated (by|from|automatically)|do no
 
 
 def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator[str]:
-    """The documents of `spec`, in order; stops after `max_bytes` bytes of text, 0: never.
+    """The documents of `spec`, in order. Stops after `max_bytes` bytes of text; 0 means no limit.
 
-    Raises FileNotFoundError or ValueError, naming a file that is missing, empty, binary, not what
-    its suffix says, or without `text_key`.
+    Raises FileNotFoundError or ValueError, naming the file, if it is missing, empty, binary, not of
+    the format of its suffix, or without `text_key`.
     """
     total, before = 0, identity(spec)
     for text in _read(spec, text_key):
@@ -53,26 +54,26 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
         if max_bytes and total >= max_bytes:
             return
     if identity(spec) != before:
-        raise ValueError(f"data.corpora={spec!r} changed while it was read; run this again")
+        raise ValueError(f"data.corpora={spec!r} changed while it was read; run the command again")
     if not total:
         raise ValueError(f"data.corpora={spec!r} holds no text; name a corpus with documents in it")
 
 
 def identity(spec: str) -> list:
-    """What changes whenever the text does: name, size and time of each file. Reads no text."""
+    """Name, size and time of each file, which change when the text does. Reads no text."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].identity(spec)
-    alone, about = _alone(spec), []
+    single, about = _is_file(spec), []
     for name, path in files(spec):
         stat = path.stat()
         about.append([name, stat.st_size, stat.st_mtime_ns])
-        if not read_unchanged(path, stat.st_size, alone):
-            about[-1].append(READ_REVISION)  # tokens that older versions made are not used
+        if not read_unchanged(path, stat.st_size, single):
+            about[-1].append(READ_REVISION)  # so that tokens of older versions are not used
     return about
 
 
 def size(spec: str) -> int | None:
-    """Approximate bytes of text in `spec`; None if only reading it would tell."""
+    """Approximate bytes of text in `spec`; None if it is unknown until the text is read."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].size(spec)
     listed = [path for _, path in files(spec)]
@@ -82,7 +83,7 @@ def size(spec: str) -> int | None:
 
 
 def scheme(spec: str) -> str:
-    """The key in SCHEMES of text that does not come from files, otherwise ''."""
+    """The key in SCHEMES that `spec` begins with; '' if it names files."""
     name, colon, _ = spec.partition(":")
     known = name in SCHEMES and not REMOTE.match(spec)
     return name if known and (colon or name == "synthetic") else ""
@@ -117,13 +118,13 @@ def _stdlib_files(root: Path) -> list[tuple[str, Path]]:
     return sorted(
         (path.relative_to(root).as_posix(), path)
         for path in _walk(root, STDLIB_SKIPPED_FOLDERS)
-        # Distributions link their own files into the library; those differ between machines.
+        # Linux distributions add symbolic links to the library, which differ between machines.
         if path.suffix == ".py" and not path.is_symlink() and _hand_written(path)
     )
 
 
 def _hand_written(path: Path) -> bool:
-    """False for generated files, which say so at the top, and for files that are not UTF-8."""
+    """False for files that are not UTF-8, and for generated files, which say so at the top."""
     if path.name.startswith("_sysconfigdata"):
         return False
     try:
@@ -137,11 +138,11 @@ def _read(spec: str, text_key: str) -> Iterator[str]:
         yield from SCHEMES[scheme(spec)].read(spec, text_key)
         return
     for _, path in files(spec):
-        yield from read_file(path, text_key, _alone(spec))
+        yield from read_file(path, text_key, _is_file(spec))
 
 
-def _alone(spec: str) -> bool:
-    """Whether `spec` names one file."""
+def _is_file(spec: str) -> bool:
+    """Whether `spec` names a single file."""
     return spec != "stdlib" and local_path(spec, "data.corpora").is_file()
 
 
@@ -170,7 +171,9 @@ def _synthetic(spec: str, text_key: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Scheme:
-    """A source of text other than files: documents, identity and size of a spec."""
+    """A source of text other than files. Its functions do the work of `documents`, `identity` and
+    `size`.
+    """
 
     read: Callable[[str, str], Iterator[str]]
     identity: Callable[[str], list]

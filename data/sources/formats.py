@@ -1,7 +1,7 @@
-"""Reads one file as documents: a row each in row formats, otherwise text that may be cut.
+"""Reads the documents of one file: one per row in row formats, otherwise text that may be split.
 
-No reader holds more than one document, which has at most LARGEST_DOCUMENT bytes. A longer row is
-refused; a longer text is cut at paragraphs.
+Readers hold one document at a time, of at most LARGEST_DOCUMENT bytes. A longer row is an error; a
+longer text is split at paragraphs.
 """
 
 import codecs
@@ -17,11 +17,11 @@ from typing import BinaryIO
 from data.local import parse_json
 from data.sources.compression import compressed, ending, naming_damage, open_file
 
-CHUNK_BYTES = 8 * 1024  # smallest document that a single text file is cut into
+CHUNK_BYTES = 8 * 1024  # smallest document that a single text file is split into
 LARGEST_DOCUMENT = 64 << 20
-READ_BYTES = 1 << 20  # of a .json file at a time
-ROWS_AT_ONCE = 16  # of Parquet, where a few bytes can repeat the largest document
-TEXT_ENDINGS = {".txt", ".text", ".md", ".rst", ".tex", ".py"}  # read as text without a look
+READ_BYTES = 1 << 20  # read from a .json file at a time
+ROWS_AT_ONCE = 16  # read from Parquet, where a few bytes can repeat a large document many times
+TEXT_ENDINGS = {".txt", ".text", ".md", ".rst", ".tex", ".py"}  # always read as text
 LIKE_ROWS = re.compile(rb'\s*(\[\s*)?\{\s*"([^"\\]|\\.)*"\s*:')
 FIRST_BYTES = {
     b"\x1f\x8b": "gzip",
@@ -35,18 +35,19 @@ FIRST_BYTES = {
 }
 
 
-def read_file(path: Path, text_key: str, alone: bool) -> Iterator[str]:
-    """The documents of `path`. A text file is one document, or cut into several if it is `alone`.
+def read_file(path: Path, text_key: str, single: bool) -> Iterator[str]:
+    """The documents of `path`. A text file is one document, or is split if it is the `single` file
+    of a corpus.
 
-    Raises ValueError in one line for a file that is damaged, binary, not what its ending says, or
-    without `text_key`, and for one of an unknown ending that holds rows.
+    Raises ValueError, in one line, for a file that is damaged, binary, not of the format of its
+    suffix, or without `text_key`, and for one with an unknown suffix that contains rows.
     """
     with naming_damage(path), open_file(path) as stream:
         if reader := ROW_READERS.get(ending(path)):
             yield from reader(stream, path, text_key)
             return
         _require_text(stream, path)
-        if not alone:
+        if not single:
             raw = stream.read(LARGEST_DOCUMENT + 1)
             if len(raw) <= LARGEST_DOCUMENT:
                 yield _decode(raw, path, 0)
@@ -56,15 +57,15 @@ def read_file(path: Path, text_key: str, alone: bool) -> Iterator[str]:
         yield from _paragraphs(stream, path)
 
 
-def read_unchanged(path: Path, size: int, alone: bool) -> bool:
-    """Whether versions that know fewer endings read `path` as the same documents."""
+def read_unchanged(path: Path, size: int, single: bool) -> bool:
+    """Whether older versions, which know fewer suffixes, read the same documents from `path`."""
     kind = ending(path)
     as_one = not compressed(path) and size <= LARGEST_DOCUMENT
-    return kind in (".jsonl", ".parquet") or (kind in TEXT_ENDINGS and (alone or as_one))
+    return kind in (".jsonl", ".parquet") or (kind in TEXT_ENDINGS and (single or as_one))
 
 
 def row_text(row: object, text_key: str, where: str) -> str:
-    """The text of a row, '' for null; ValueError that names `where` if it has none."""
+    """The text of a row, '' for null; ValueError naming `where` if the row has no text."""
     if not isinstance(row, dict) or text_key not in row:
         _missing_key(where, text_key, row if isinstance(row, dict) else [])
     return _as_text(row[text_key], where, text_key)
@@ -96,11 +97,11 @@ def _decode(raw: bytes, path: Path, offset: int) -> str:
 
 
 def _paragraphs(stream: BinaryIO, path: Path) -> Iterator[str]:
-    """Cuts one text into documents, so that a share of them can be held out.
+    """Splits one text into documents, so that some of them can be held out.
 
-    A document ends at the first blank line after CHUNK_BYTES bytes, or at twice that if there is
-    none. Concatenated, the documents are the file. Text appended to the file changes only the last
-    document.
+    A document ends at the first blank line after CHUNK_BYTES bytes, or after twice that many bytes
+    without a blank line. The concatenated documents are the file. Appending text to the file
+    changes only the last document.
     """
     block, offset = bytearray(), 0
     while line := stream.readline(CHUNK_BYTES):
@@ -115,7 +116,7 @@ def _paragraphs(stream: BinaryIO, path: Path) -> Iterator[str]:
 
 
 def _last_whole_character(block: bytearray) -> int:
-    """Where to cut `block`, which may end within a character of a very long line."""
+    """Where to split `block`, which may end within a character of a very long line."""
     for end in range(len(block) - 1, len(block) - 5, -1):
         if block[end] < 0x80:
             return end + 1
@@ -125,7 +126,7 @@ def _last_whole_character(block: bytearray) -> int:
 
 
 def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
-    """The lines of `stream`, without a byte order mark; none is longer than a document."""
+    """The lines of `stream`, without a byte order mark; ValueError for too long a line."""
     number, offset = 0, 0
     while raw := stream.readline(LARGEST_DOCUMENT + 1):
         number += 1
@@ -148,7 +149,7 @@ def _jsonl(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
 
 
 def _json(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
-    """Rows of one array, or objects one after another, such as one object or one on each line."""
+    """Rows of an array, or of a sequence of objects, such as one object or one per line."""
     for number, row in enumerate(_values(stream, path), start=1):
         yield row_text(row, text_key, f"{path} row {number}")
 
@@ -156,7 +157,9 @@ def _json(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
 def _values(stream: BinaryIO, path: Path) -> Iterator[object]:
     text = _JsonText(stream, path)
     if text.next_character() not in ("[", "{"):
-        raise ValueError(f"{path} holds neither an array nor an object of JSON; name text .txt")
+        raise ValueError(
+            f"{path} holds neither an array nor an object; if it is text, name it .txt"
+        )
     in_array = text.take("[")
     if in_array and text.take("]"):
         return
@@ -164,7 +167,7 @@ def _values(stream: BinaryIO, path: Path) -> Iterator[object]:
         yield text.value()
         if in_array and not text.take(","):
             if not text.take("]") or text.next_character():
-                text.refuse("',' or the end of the array is missing")
+                text.fail("',' or the end of the array is missing")
             return
         if not in_array and not text.next_character():
             return
@@ -189,30 +192,30 @@ class _JsonText:
             self._read(READ_BYTES)
 
     def take(self, character: str) -> bool:
-        """Whether `character` comes next; if so, goes on behind it."""
-        there = self.next_character() == character
-        self.place += there
-        return there
+        """Whether `character` comes next; if so, moves past it."""
+        matches = self.next_character() == character
+        self.place += matches
+        return matches
 
     def value(self) -> object:
-        """The value that comes next, read as far as needed."""
+        """Reads the next value."""
         self.next_character()
         while True:
             try:
-                found, self.place = _DECODER.raw_decode(self.text, self.place)
+                row, self.place = _DECODER.raw_decode(self.text, self.place)
             except RecursionError:
-                self.refuse("it is nested too deeply")
+                self.fail("it is nested too deeply")
             except json.JSONDecodeError as error:
                 if self.ended:
-                    self.refuse(error.msg)
+                    self.fail(error.msg)
             else:
                 self.rows += 1
-                return found
+                return row
             if len(self.text) - self.place > LARGEST_DOCUMENT:
                 _too_long(f"{self.path} row {self.rows + 1}")
             self._read(max(READ_BYTES, len(self.text) - self.place))
 
-    def refuse(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
         raise ValueError(f"{self.path} row {self.rows + 1} is not JSON: {reason}")
 
     def _read(self, size: int) -> None:
@@ -245,8 +248,9 @@ def _separated(delimiter: str) -> Callable[[BinaryIO, Path, str], Iterator[str]]
             for row in rows:
                 if row and len(row) != len(names):
                     raise ValueError(
-                        f"{path} line {rows.line_num} has {len(row)} fields, the first line "
-                        f"{len(names)}; quote fields that hold {delimiter!r} or a line break"
+                        f"{path} line {rows.line_num} has {len(row)} fields, but the first "
+                        f"line has {len(names)}; quote fields that contain {delimiter!r} or line "
+                        "breaks"
                     )
                 if row:
                     where = f"{path} line {rows.line_num}"
@@ -264,7 +268,7 @@ def _parquet(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
     except ImportError:
         raise ValueError(f"{path} needs the package pyarrow; pip install pyarrow") from None
     with tempfile.TemporaryFile() as unpacked:
-        if compressed(path):  # Parquet is read from its end
+        if compressed(path):  # Parquet readers start at the end of the file
             shutil.copyfileobj(stream, unpacked)
             unpacked.seek(0)
         try:
@@ -280,14 +284,14 @@ def _parquet(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
             raise ValueError(f"{path} is damaged or not Parquet: {error}") from error
 
 
-def _missing_key(where: str, text_key: str, found: Iterable[str]) -> None:
-    keys = ", ".join(sorted(map(str, found))) or "none"
-    raise ValueError(f"{where} has no key data.text_key={text_key!r}; keys found: {keys}")
+def _missing_key(where: str, text_key: str, keys: Iterable[str]) -> None:
+    names = ", ".join(sorted(map(str, keys))) or "none"
+    raise ValueError(f"{where} has no key data.text_key={text_key!r}; keys found: {names}")
 
 
 def _too_long(where: str) -> None:
     size = LARGEST_DOCUMENT >> 20
-    raise ValueError(f"{where} is longer than {size} MiB; cut it into several documents")
+    raise ValueError(f"{where} is longer than {size} MiB; split it into several documents")
 
 
 def _as_text(value: object, where: str, text_key: str) -> str:
@@ -299,7 +303,7 @@ def _as_text(value: object, where: str, text_key: str) -> str:
         )
     if len(value) > LARGEST_DOCUMENT:
         _too_long(where)
-    # JSON can escape half a surrogate pair, which UTF-8 cannot hold.
+    # JSON can contain half a surrogate pair, which UTF-8 cannot encode.
     return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 

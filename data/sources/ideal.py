@@ -1,23 +1,24 @@
 """The loss of ideal learners of a synthetic language: a scaling law known in advance.
 
-An ideal learner (Bayesian, with a uniform prior over h of every word) knows all of a language of
-`data/sources/synthetic.py` but h. It keeps only the N most frequent words, and has seen D tokens.
-Before a value, having seen n values of the same word, its expected loss above the oracle's is
+An ideal learner (Bayesian, with a uniform prior over h of every word) knows everything about a
+language of `data/sources/synthetic.py` except h. It keeps only the N most frequent words, and has
+seen D tokens. After n values of a word, its expected loss above the oracle's on the next one is
 
     e_n = E[H(value | n values of the same word)] - H(w),    e_0 = ln S - H(w),
 
-which falls about fourfold with each sighting (ε = .1). With q_u = p Π(1-p)p_i, the frequency of
+which falls about fourfold with each occurrence (ε = .1). With the frequency q_u = p Π(1-p)p_i of
 word u,
 
     L(N, D) = H + p [ Σ_{u among N} q_u Σ_n P(n; pD, q_u) e_n  +  e_0 Σ_{other u} q_u ],
 
-where P is binomial: D tokens hold pD words on average, and the learner has seen exactly that many,
-rounded. All sums are exact to 1e-9 nats: words of equal probability are counted, not listed.
+where P is binomial. D tokens contain pD words on average, and the learner has seen exactly this
+number, rounded. All sums are exact to 1e-9 nats: words of equal probability are counted, not
+listed.
 
-N counts words and D tokens: the `params` and `tokens` of a points table. The surface is not a sum
-of powers. A word is unknown for lack of N *or* of D, so the larger deficit hides the smaller and L
-lies nearer to H + max(A N^-α_N, B D^-α_D), close to Kaplan's joint law with a floor. The additive
-law finds α_N and α_D where one deficit is much smaller than the other, and wrong values elsewhere.
+N counts words and D tokens; they are the `params` and `tokens` of a points table. L is not a sum of
+powers. A word is unknown if N *or* D is too small, so the larger deficit hides the smaller one, and
+L is closer to H + max(A N^-α_N, B D^-α_D), which resembles Kaplan's joint law with a floor. A fit
+of the additive law gives α_N and α_D only where one deficit is much smaller than the other.
 """
 
 import functools
@@ -29,9 +30,9 @@ import numpy as np
 
 from data.sources.synthetic import Language, entropy
 
-UNLIMITED = 1e40  # an N or D without any deficit
-LARGEST = 1e60  # words of equal probability; rarer ones are neither kept nor seen
-NEGLIGIBLE = 1e-10  # nats, and shares of the values
+UNLIMITED = 1e40  # an N or D with no deficit
+LARGEST = 1e60  # words of equal probability; rarer words count as unknown
+NEGLIGIBLE = 1e-10  # in nats, and as a share of the values
 MOST_CLASSES = 400_000
 MOST_COUNTS = 50_000
 
@@ -42,27 +43,28 @@ def ideal_loss(language: Language, params: np.ndarray, tokens: np.ndarray) -> np
     Arrays broadcast. Raises ValueError for a language whose sums would be too long.
     """
     frequency, words = word_classes(language)
-    loss_after = unlearned(language.n_values, language.noise)
+    loss_after = excess_losses(language.n_values, language.noise)
     before = np.cumsum(words) - words  # words more frequent than those of each class
-    rare = 1 - frequency @ words  # share of values that follow words of no class
+    rare = 1 - frequency @ words  # share of values after words that are in no class
     params, tokens = np.broadcast_arrays(np.asarray(params, float), np.asarray(tokens, float))
     excess = np.empty(params.shape)
-    seen: dict[float, np.ndarray] = {}
-    for place in np.ndindex(params.shape):
-        d = float(tokens[place])
-        if d not in seen:
-            seen = {d: _after(frequency, round(language.p * d), loss_after)}
-        kept = np.clip(params[place] - before, 0, words)
-        unkept = (words - kept) @ frequency + rare
-        excess[place] = (kept * frequency) @ seen[d] + loss_after[0] * unkept
+    losses: dict[float, np.ndarray] = {}
+    for index in np.ndindex(params.shape):
+        d = float(tokens[index])
+        if d not in losses:
+            losses = {d: _expected_loss(frequency, round(language.p * d), loss_after)}
+        kept = np.clip(params[index] - before, 0, words)
+        dropped = (words - kept) @ frequency + rare
+        excess[index] = (kept * frequency) @ losses[d] + loss_after[0] * dropped
     return language.entropy + language.p * excess
 
 
 @functools.lru_cache(maxsize=8)
 def word_classes(language: Language) -> tuple[np.ndarray, np.ndarray]:
-    """Words by frequency: q [k], falling, and the number of words that have it [k].
+    """Words by frequency: q [k], falling, and the number of words of each frequency [k].
 
-    Lengths are geometric, so words stop at a length for which (1-p)^length is negligible.
+    Word lengths are geometric, so words longer than a length with negligible (1-p)^length are
+    dropped.
     """
     letters, times = np.unique(language.letters, return_counts=True)
     log_letter = np.log1p(-language.p) + np.log(letters)
@@ -87,47 +89,48 @@ def word_classes(language: Language) -> tuple[np.ndarray, np.ndarray]:
     return frequency[order], words[order]
 
 
-def _after(frequency: np.ndarray, n_words: int, loss_after: np.ndarray) -> np.ndarray:
+def _expected_loss(frequency: np.ndarray, n_words: int, loss_after: np.ndarray) -> np.ndarray:
     """The expected loss at each frequency [k] after `n_words` words: Σ_n P(n; n_words, q) e_n."""
     n = np.arange(len(loss_after))
     with np.errstate(divide="ignore"):
         choices = np.log(np.maximum(float(n_words) - n[:-1], 0)) - np.log(n[1:])
     log_choices = np.concatenate([[0.0], np.cumsum(choices)])
-    found = np.zeros(len(frequency))
-    for seen in n[n <= n_words]:
-        others = float(n_words - int(seen)) * np.log1p(-frequency)
-        found += np.exp(log_choices[seen] + seen * np.log(frequency) + others) * loss_after[seen]
-    return found
+    loss = np.zeros(len(frequency))
+    for k in n[n <= n_words]:
+        others = float(n_words - int(k)) * np.log1p(-frequency)
+        loss += np.exp(log_choices[k] + k * np.log(frequency) + others) * loss_after[k]
+    return loss
 
 
 @functools.lru_cache(maxsize=32)
-def unlearned(n_values: int, noise: float) -> np.ndarray:
+def excess_losses(n_values: int, noise: float) -> np.ndarray:
     """e_n for n = 0, 1, …, until it is negligible.
 
-    What n values tell depends only on the counts of each, in any order: on a partition of n, of
-    which n = 10 has 42.
+    The prediction depends only on how often each of the n values occurred, in any order: on a
+    partition of n. There are 42 partitions of n = 10.
     """
     if noise == 0:
         return np.array([math.log(n_values), 0.0])
     offsets = np.array([1 - noise] + [noise / (n_values - 1)] * (n_values - 1))
-    found, done = [], 0
-    while not found or found[-1] > NEGLIGIBLE:
-        counts = np.array(list(_partitions(len(found), n_values, len(found))))
-        done += len(counts)
-        if done > MOST_COUNTS:
+    excess, total = [], 0
+    while not excess or excess[-1] > NEGLIGIBLE:
+        n = len(excess)
+        counts = np.array(list(_partitions(n, n_values, n)))
+        total += len(counts)
+        if total > MOST_COUNTS:
             raise ValueError(
-                f"noise={noise} with S={n_values} takes more than {len(found)} sightings of a word "
-                "to learn, too many to sum over; use less noise or fewer values"
+                f"noise={noise} with S={n_values} takes more than {n} occurrences of a word to "
+                "learn, too many to sum over; use less noise or fewer values"
             )
-        found.append(_predicted(counts, noise) - entropy(offsets))
-    return np.maximum(found, 0.0)
+        excess.append(_predicted_entropy(counts, noise) - entropy(offsets))
+    return np.maximum(excess, 0.0)
 
 
-def _predicted(counts: np.ndarray, noise: float) -> float:
+def _predicted_entropy(counts: np.ndarray, noise: float) -> float:
     """E[entropy of the prediction] over the partitions [k, S] of the values seen."""
     n, n_values = int(counts[0].sum()), counts.shape[1]
     hit, miss = 1 - noise, noise / (n_values - 1)
-    # Of the values seen, if h(word) were each of the S values; all are equally likely a priori.
+    # Of the counts, given each of the S values of h(word), which are equally likely a priori.
     log_likelihood = counts * math.log(hit) + (n - counts) * math.log(miss)
     top = log_likelihood.max(1, keepdims=True)
     likelihood = np.exp(log_likelihood - top)

@@ -1,4 +1,4 @@
-"""Languages whose entropy is known: true laws to compare models and fits with.
+"""Synthetic languages of known entropy and scaling exponents, to compare models and fits with.
 
 A language has M letters of probabilities p_i, S values, a value rate p, a noise ε and a seeded hash
 h. Every step draws one *innovation*, independent of all others: with probability 1-p a letter (p_i)
@@ -11,26 +11,27 @@ letters since the last value or the start of the document, possibly empty.
     H = H_b(p) + (1-p) H(letters) + p H(w)    nats/token,    H_b(p) = -p ln p - (1-p) ln(1-p),
     H(w) = H_b(ε) + ε ln(S-1),
 
-and -ln P(token | past) is that of its innovation. Predicting a value takes h of the word before it.
-No rule gives h: every word has to be memorised.
+and -ln P(token | past) is that of its innovation. To predict a value, a model must know h of the
+word before it. h follows no rule, so every word must be memorised.
 
-*Exponents.* A word u comes before a value with probability q_u = p Π(1-p)p_i over its letters: the
-r-th most frequent has q_r ~ r^-a, where Σ((1-p) p_i)^(1/a) = 1 (Zipf's law; Conrad & Mitzenmacher
-2004). Knowing only the N most frequent words, or those in D tokens, leaves a share N^-α_N or D^-α_D
-of the values unknown: α_N = a - 1, α_D = α_N/(1 + α_N) (`data/sources/ideal.py`).
+*Exponents.* A word u comes before a value with probability q_u = p Π(1-p)p_i over its letters. The
+r-th most frequent word has q_r ~ r^-a, where Σ((1-p) p_i)^(1/a) = 1 (Zipf's law; Conrad &
+Mitzenmacher 2004). A learner that knows only the N most frequent words, or those in D tokens, does
+not know a share N^-α_N or D^-α_D of the values: α_N = a - 1, α_D = α_N/(1 + α_N)
+(`data/sources/ideal.py`).
 
 The defaults M = 4 equal letters, p = .384, S = 16, ε = .1 give H = 1.74877, α_N .349, α_D .259.
 
-*As a corpus*, 'synthetic' or 'synthetic:KEY=VALUE:…', with the keys of `KEYS`; letters are written
-a, b, …, values A, B, …, so any tokenizer works; 'chars' has M + S tokens and its own two.
+*As a corpus*, the spec is 'synthetic' or 'synthetic:KEY=VALUE:…', with the keys of `KEYS`. Letters
+are written a, b, … and values A, B, …, so any tokenizer works; 'chars' has M + S + 2 tokens.
 
     isoflop tokenize --config.data.corpora=synthetic:p=.3:seed=1:tokens=1e8 \\
         --config.data.tokenizer=chars
 
-Compare a model's loss with the oracle's on the same validation text, `oracle_of`, which differs
-from H by chance; evaluate the whole split (a large eval.sequences). Only the model also pays for
-the end of each document, at most (1 + ln L)/L per token with L = `document`, and for the first
-value of each window of T tokens, whose word began before it, up to (ln S - H(w))/T.
+Compare a model's loss with the oracle's on the same validation text (`oracle_of`), which differs
+from H by chance. Evaluate the whole split (a large eval.sequences). Only the model's loss includes
+the end of each document, at most (1 + ln L)/L per token with L = `document`, and the first value of
+each window of T tokens, whose word began before it, up to (ln S - H(w))/T.
 """
 
 import functools
@@ -47,7 +48,7 @@ from data.tokenizer import Tokenizer
 VERSION = 1  # of the draws and h; part of a corpus's identity
 LETTERS = string.ascii_lowercase
 VALUES = string.ascii_uppercase + string.digits
-CHUNK = 1 << 18  # tokens per vectorised pass: its arrays fit a cache
+CHUNK = 1 << 18  # tokens per vectorised pass, so that its arrays fit in the cache
 
 
 @dataclass(frozen=True)
@@ -112,31 +113,31 @@ class Language:
 
     @property
     def alpha_d(self) -> float:
-        """The exponent of the loss above H in the number of tokens seen."""
+        """The exponent of the loss above H in the number of training tokens."""
         return self.alpha_n / (1 + self.alpha_n)
 
     def stream(self, n_tokens: int, sample: int = 0, chunk: int = CHUNK) -> Iterator[np.ndarray]:
-        """`n_tokens` tokens of one endless text, in chunks, whose size does not change the text."""
+        """`n_tokens` tokens of one endless text, in chunks; their size does not change the text."""
         draw, word = self._draws(sample), Word()
         for first in range(0, n_tokens, chunk):
-            tokens, word = self._turn(draw(min(chunk, n_tokens - first)), +1, word)
+            tokens, word = self._shift(draw(min(chunk, n_tokens - first)), +1, word)
             yield tokens
 
     def documents(self, n_tokens: int, length: int, sample: int = 0) -> Iterator[np.ndarray]:
         """The same innovations as texts of `length` tokens, each beginning with a new word."""
         draw = self._draws(sample)
         for first in range(0, n_tokens, length):
-            yield self._turn(draw(min(length, n_tokens - first)), +1, Word())[0]
+            yield self._shift(draw(min(length, n_tokens - first)), +1, Word())[0]
 
     def log_probabilities(self, tokens: np.ndarray) -> np.ndarray:
         """ln P(token | the tokens before it) [n] of a text [n] from its start: the oracle."""
-        found = np.empty(len(tokens))
+        result = np.empty(len(tokens))
         log_probability = np.log(np.maximum(self.innovation_probability, 1e-300))
         word = Word()
         for first in range(0, len(tokens), CHUNK):
-            innovation, word = self._turn(tokens[first : first + CHUNK], -1, word)
-            found[first : first + CHUNK] = log_probability[innovation]
-        return found
+            innovation, word = self._shift(tokens[first : first + CHUNK], -1, word)
+            result[first : first + CHUNK] = log_probability[innovation]
+        return result
 
     def text(self, tokens: np.ndarray) -> str:
         """Tokens as characters."""
@@ -146,12 +147,12 @@ class Language:
         """Characters as tokens; ValueError for a character that the language does not have."""
         place = np.full(256, 255, np.uint8)
         place[self._characters] = np.arange(len(self._characters))
-        found = place[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
-        if (found == 255).any():
-            wrong = text[int(np.argmax(found == 255))]
+        tokens = place[np.frombuffer(text.encode("ascii", "replace"), np.uint8)]
+        if (tokens == 255).any():
+            wrong = text[int(np.argmax(tokens == 255))]
             known = self.text(np.arange(len(self._characters)))
             raise ValueError(f"{wrong!r} is not a character of this language, which has {known}")
-        return found
+        return tokens
 
     @property
     def _characters(self) -> np.ndarray:
@@ -159,7 +160,7 @@ class Language:
         return np.frombuffer(used.encode(), np.uint8)
 
     def _draws(self, sample: int) -> Callable[[int], np.ndarray]:
-        """A function that draws the next n innovations. NumPy never changes these bits."""
+        """A function that draws the next n innovations. NumPy guarantees that these bits stay."""
         bits = np.random.PCG64(np.random.SeedSequence(sample, spawn_key=(1,)))
         # 63 bits, so that a bound of 1 can be represented.
         bound = (np.cumsum(self.innovation_probability)[:-1] * 2.0**63).astype(np.uint64)
@@ -169,15 +170,15 @@ class Language:
 
         return draw
 
-    def _turn(self, symbols: np.ndarray, sign: int, word: Word) -> tuple[np.ndarray, Word]:
-        """Shifts values by h(word): innovations to tokens (+1), or back (-1). Letters stay.
+    def _shift(self, symbols: np.ndarray, sign: int, word: Word) -> tuple[np.ndarray, Word]:
+        """Shifts values by h(word): innovations to tokens (+1), or back (-1). Letters stay as is.
 
         `word` is the unfinished word before the symbols; returns the one after them as well.
         """
         at, before, word = self._hashes(symbols, word)
-        turned, m = symbols.copy(), len(self.letters)
-        turned[at] = m + (symbols[at].astype(np.int64) - m + sign * before) % self.n_values
-        return turned, word
+        shifted, m = symbols.copy(), len(self.letters)
+        shifted[at] = m + (symbols[at].astype(np.int64) - m + sign * before) % self.n_values
+        return shifted, word
 
     def _hashes(self, symbols: np.ndarray, word: Word) -> tuple[np.ndarray, np.ndarray, Word]:
         """Positions of the values [k], h of the word before each [k], and the unfinished word.
@@ -261,14 +262,14 @@ def _shares(text: str) -> tuple[float, ...]:
 # The keys of a spec: the field that each sets, its parser, and its meaning.
 KEYS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "M": ("letters", _equal, "number of equal letters, 2 to 26"),
-    "letters": ("letters", _shares, "their probabilities instead, such as .5+.3+.2"),
+    "letters": ("letters", _shares, "probabilities of the letters, instead of M, such as .5+.3+.2"),
     "p": ("p", float, "probability of a value"),
     "S": ("n_values", _count, "number of values"),
-    "noise": ("noise", float, "probability that a value is not that of its word"),
-    "seed": ("seed", _count, "of the language: what value each word has"),
-    "sample": ("sample", _count, "of the text: which draws it consists of"),
-    "tokens": ("tokens", _count, "length of the text"),
-    "document": ("document", _count, "tokens of a document"),
+    "noise": ("noise", float, "probability that a value is not h(word)"),
+    "seed": ("seed", _count, "seed of h, the value of each word"),
+    "sample": ("sample", _count, "seed of the text"),
+    "tokens": ("tokens", _count, "length of the text in tokens"),
+    "document": ("document", _count, "tokens per document"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Tokens that the files of a published model add to its tokenizer, and those that end its texts."""
+"""Reads the added tokens and the end tokens of a published model from its files."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ IN_BRACKETS = re.compile(r"<.+>|\[.+\]", re.DOTALL)
 
 
 class Added(NamedTuple):
-    """An added token. Special ones stand for no text."""
+    """An added token. Special tokens represent no text."""
 
     name: str
     special: bool
@@ -19,7 +19,7 @@ class Added(NamedTuple):
 
 
 def read_object(path: Path) -> dict:
-    """The JSON object in a file, empty without the file; ValueError names a damaged one."""
+    """The JSON object in a file, or {} if there is no file; ValueError names a damaged file."""
     try:
         return parse_object(path.read_bytes())
     except FileNotFoundError:
@@ -30,15 +30,16 @@ def read_object(path: Path) -> dict:
 
 def added_tokens(folder: Path) -> dict[int, Added]:
     """The added tokens of a folder by id, from tokenizer.json, tokenizer_config.json and
-    added_tokens.json; where they differ, from the first of these. ValueError if one is damaged."""
+    added_tokens.json. If they differ, the first of these counts. ValueError if one is damaged."""
     listed = read_object(folder / "tokenizer.json").get("added_tokens") or []
     numbered = read_object(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
     plain = read_object(folder / "added_tokens.json")
-    found: dict[int, Added] = {}
+    tokens: dict[int, Added] = {}
     try:
         rows = [(token["id"], token) for token in listed]
         rows += [(int(i), token) for i, token in numbered.items()]
-        # This file does not say which tokens are special: a tag in brackets is, spaces are not.
+        # added_tokens.json does not say which tokens are special. Those in brackets are; others,
+        # such as runs of spaces, are not.
         rows += [
             (i, {"content": name, "special": IN_BRACKETS.fullmatch(name)})
             for name, i in plain.items()
@@ -47,22 +48,22 @@ def added_tokens(folder: Path) -> dict[int, Added]:
         for i, token in rows:
             if type(i) is not int or i < 0 or not isinstance(token["content"], str):
                 raise ValueError(f"token {token['content']!r} has the id {i!r}")
-            if i not in found and token["content"] not in taken:
+            if i not in tokens and token["content"] not in taken:
                 flags = (bool(token.get(flag)) for flag in ("special", "lstrip", "rstrip"))
-                found[i] = Added(token["content"], *flags)
+                tokens[i] = Added(token["content"], *flags)
                 taken.add(token["content"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{folder} lists its added tokens wrongly ({error}); fetch it again"
+            f"{folder} has an invalid list of added tokens ({error}); fetch it again"
         ) from None
-    return found
+    return tokens
 
 
 def end_ids(folder: Path) -> list[int]:
-    """The tokens that end a text, such as the end of a turn: those of config.json, then those that
-    generation_config.json or tokenizer_config.json add. ValueError if a file is damaged."""
+    """Ids of the tokens that end a text, such as the end of a turn: those of config.json, then any
+    others of generation_config.json and tokenizer_config.json. ValueError if a file is damaged."""
     configs = [read_object(folder / name) for name in ("config.json", "generation_config.json")]
-    ids = [one for config in configs for one in _listed(config.get("eos_token_id"))]
+    ids = [one for config in configs for one in _as_list(config.get("eos_token_id"))]
     name = read_object(folder / "tokenizer_config.json").get("eos_token")
     name = name.get("content") if isinstance(name, dict) else name
     if name is not None:
@@ -70,5 +71,5 @@ def end_ids(folder: Path) -> list[int]:
     return list(dict.fromkeys(one for one in ids if type(one) is int and one >= 0))
 
 
-def _listed(ids: object) -> list:
+def _as_list(ids: object) -> list:
     return ids if isinstance(ids, list) else [ids]

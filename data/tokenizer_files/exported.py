@@ -1,8 +1,8 @@
-"""Writes a tokenizer as the files that transformers reads, with the same ids.
+"""Writes a tokenizer as files for the library transformers, with the same ids.
 
-A tokenizer.json describes bytes, characters, BPE and unigram models exactly, with two exceptions
-for SentencePiece: it reads the character U+2581 as a space, and it may choose another of several
-segmentations that are equally likely. The tokenizer.model beside it has neither exception.
+A tokenizer.json describes byte, character, BPE and unigram models exactly, with two exceptions for
+SentencePiece: it reads the character U+2581 as a space, and among equally likely segmentations it
+may choose another one. Neither exception applies to the tokenizer.model that is written as well.
 """
 
 import base64
@@ -19,11 +19,11 @@ from data.tokenizer_json import BYTE_LEVEL, SPACE, token_ids
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec
 
-END, OTHER = "<|endoftext|>", "<unk>"  # names of tokens that have none in our tokenizers
+END, OTHER = "<|endoftext|>", "<unk>"  # isoflop's tokenizers do not name these tokens
 
 
 def files(saved: Saved, context_length: int) -> dict[str, bytes]:
-    """{name: content} of the files of a tokenizer; ValueError if no tokenizer.json describes it."""
+    """{name: content} of a tokenizer's files; ValueError if no tokenizer.json can describe it."""
     about = DESCRIBE[saved.kind](saved)
     names = {i: name for name, i in token_ids(about).items()}
     start = names[saved.prefix[0]] if saved.prefix else None
@@ -37,12 +37,12 @@ def files(saved: Saved, context_length: int) -> dict[str, bytes]:
         "unk_token": unknown,
         "add_bos_token": start is not None,
     }
-    found = {
+    contents = {
         "tokenizer.json": saved.model if saved.kind == "huggingface" else _json(about),
         "tokenizer_config.json": _json({k: v for k, v in config.items() if v is not None}),
         "generation_config.json": _json(ids(saved)),
     }
-    return found | ({"tokenizer.model": saved.model} if saved.kind == "sentencepiece" else {})
+    return contents | ({"tokenizer.model": saved.model} if saved.kind == "sentencepiece" else {})
 
 
 def ids(saved: Saved) -> dict[str, int]:
@@ -51,9 +51,9 @@ def ids(saved: Saved) -> dict[str, int]:
     return {"eos_token_id": saved.eod} | start
 
 
-def recognised(raw: bytes) -> tuple[str, bytes] | None:
-    """The kind and the model of a tokenizer.json that `files` wrote for bytes or characters, which
-    need no library to be read; None for any other file."""
+def parse_exported(raw: bytes) -> tuple[str, bytes] | None:
+    """(kind, model) of a tokenizer.json that `files` wrote for bytes or characters, without the
+    library tokenizers; None for any other file."""
     try:
         about = json.loads(raw)
         if about == _bytes():
@@ -123,7 +123,7 @@ def _sentencepiece(saved: Saved) -> dict:
     described = trainer.model_type in (trainer.UNIGRAM, trainer.BPE, trainer.CHAR)
     spaces_first = normalizer.escape_whitespaces and not trainer.treat_whitespace_as_suffix
     if not described or not spaces_first:
-        raise ValueError("no tokenizer.json describes this kind of SentencePiece model")
+        raise ValueError("a tokenizer.json cannot describe this kind of SentencePiece model")
     unknown = next(i for i, piece in enumerate(about.pieces) if piece.type == piece.UNKNOWN)
     vocab = {piece.piece: i for i, piece in enumerate(about.pieces)}
     if trainer.model_type == trainer.UNIGRAM:
@@ -149,7 +149,7 @@ def _sentencepiece(saved: Saved) -> dict:
 
 
 def _merges(pieces: Sequence["ModelProto.SentencePiece"]) -> list[list[str]]:
-    """The pairs that make each piece, in the order in which SentencePiece merges them."""
+    """The pairs that form each piece, in SentencePiece's order of merging."""
     score = {piece.piece: piece.score for piece in pieces if piece.type == piece.NORMAL}
     pairs = [
         (name[:cut], name[cut:])

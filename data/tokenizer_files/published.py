@@ -1,8 +1,8 @@
 """Reads the tokenizer of a published model from all of its files together.
 
-The pieces come from tokenizer.model or, without one, from tokenizer.json; added tokens from those
-and from tokenizer_config.json and added_tokens.json. The end of documents and what begins a prompt
-come from config.json, generation_config.json and tokenizer_config.json.
+The pieces come from tokenizer.model or, without one, from tokenizer.json. Added tokens come from
+these files, tokenizer_config.json and added_tokens.json. The end-of-document token and the tokens
+before a prompt come from config.json, generation_config.json and tokenizer_config.json.
 """
 
 import importlib.util
@@ -19,12 +19,12 @@ from data.tokenizer_files.special_strings import SpecialString
 
 # Tokenizers that begin every text with <s> unless tokenizer_config.json says otherwise.
 BEGINNING = ("LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "GemmaTokenizerFast")
-# Prompts of a SentencePiece model are plain text if these are its only added tokens.
+# If a SentencePiece model has no other added tokens, its prompts are plain text.
 USUAL = ("<unk>", "<s>", "</s>", "<pad>", "<bos>", "<eos>", "<mask>")
 
 
-class Around(NamedTuple):
-    """What the other files of a folder say about its tokenizer."""
+class Settings(NamedTuple):
+    """The settings of a tokenizer from the other files of its folder."""
 
     added: Mapping[int, Added]
     ends: list[int]
@@ -32,44 +32,48 @@ class Around(NamedTuple):
     space_after: bool  # text after a special string begins with a space, as text at the start does
 
 
-def read(folder: Path, most: int) -> tuple[Tokenizer | None, list[str]]:
-    """The tokenizer of a model with `most` tokens, or None; and what is wrong with its files.
+def read(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, list[str]]:
+    """Returns the tokenizer, or None, of a model with `vocab_size` tokens, and the faults of its
+    files.
 
-    Added tokens of other files than the one with the pieces are left out from id `most` on.
+    Added tokens whose id is `vocab_size` or more are left out, unless the file with the pieces has
+    them.
     """
     faults: list[str] = []
     try:
-        around = _around(folder)
+        settings = _settings(folder)
     except ValueError as error:
         faults.append(str(error))
-        around = Around({}, [], [], True)
-    fitting = {i: token for i, token in around.added.items() if i < most}
-    if beyond := sorted(set(around.added) - set(fitting)):
+        settings = Settings({}, [], [], True)
+    fitting = {i: token for i, token in settings.added.items() if i < vocab_size}
+    if beyond := sorted(set(settings.added) - set(fitting)):
         faults.append(
-            f"{len(beyond)} added tokens, such as {around.added[beyond[0]].name!r}, have ids from "
-            f"{beyond[0]} on, but the model has {most} tokens; they are left out"
+            f"{len(beyond)} added tokens, such as {settings.added[beyond[0]].name!r}, have ids "
+            f"from {beyond[0]} on, but the model has {vocab_size} tokens; they are left out"
         )
-    for name, whole in (("tokenizer.model", _sentencepiece), ("tokenizer.json", _json)):
+    for name, reader in (("tokenizer.model", _sentencepiece), ("tokenizer.json", _json)):
         path = folder / name
         if not path.is_file():
             continue
         try:
-            found, left_out = whole(path, around._replace(added=fitting))
+            tokenizer, left_out = reader(path, settings._replace(added=fitting))
         except (ValueError, RuntimeError) as error:
             faults.append(f"{path}: {error}")
             continue
-        if found.vocab_size <= most:
-            return found, faults + left_out
-        faults.append(f"{name} has {found.vocab_size} tokens, more than the model's {most}")
+        if tokenizer.vocab_size <= vocab_size:
+            return tokenizer, faults + left_out
+        faults.append(
+            f"{name} has {tokenizer.vocab_size} tokens, more than the model's {vocab_size}"
+        )
     return None, faults
 
 
-def _around(folder: Path) -> Around:
+def _settings(folder: Path) -> Settings:
     config = read_object(folder / "tokenizer_config.json")
     first = read_object(folder / "config.json").get("bos_token_id")
     begins = config.get("add_bos_token", config.get("tokenizer_class") in BEGINNING)
     steps = json.dumps(read_object(folder / "tokenizer.json").get("pre_tokenizer"))
-    return Around(
+    return Settings(
         added_tokens(folder),
         end_ids(folder),
         [first] if begins and type(first) is int else [],
@@ -77,49 +81,49 @@ def _around(folder: Path) -> Around:
     )
 
 
-def _sentencepiece(path: Path, around: Around) -> tuple[Tokenizer, list[str]]:
-    """A tokenizer.model with the tokens that other files add to it; and which it cannot have."""
+def _sentencepiece(path: Path, settings: Settings) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer of a tokenizer.model with the tokens that other files add, and the faults."""
     model, faults, specials = path.read_bytes(), [], ()
-    if any(token.name not in USUAL for token in around.added.values()):
+    if any(token.name not in USUAL for token in settings.added.values()):
         try:
             model = sentencepiece_model.with_tokens(
                 model,
-                {i: (t.name, t.special or i in around.ends) for i, t in around.added.items()},
+                {i: (t.name, t.special or i in settings.ends) for i, t in settings.added.items()},
             )
             specials = tuple(
                 SpecialString(token.name, i, token.lstrip, token.rstrip)
-                for i, token in around.added.items()
+                for i, token in settings.added.items()
                 if token.name
             )
         except ValueError as error:
             faults.append(f"{error}; added tokens are left out")
     pieces = sentencepiece_model.parse(model).pieces
-    control = [i for i in around.ends if i < len(pieces) and pieces[i].type == pieces[i].CONTROL]
+    control = [i for i in settings.ends if i < len(pieces) and pieces[i].type == pieces[i].CONTROL]
 
-    def made(end: int | None) -> Tokenizer:
-        how = (around.start, end, specials, around.space_after)
-        return Tokenizer("sentencepiece", path.stem, model, *how)
+    def build(end: int | None) -> Tokenizer:
+        options = (settings.start, end, specials, settings.space_after)
+        return Tokenizer("sentencepiece", path.stem, model, *options)
 
-    found = made(None)
-    return made(control[0]) if control and found.eod not in control else found, faults
+    tokenizer = build(None)
+    return build(control[0]) if control and tokenizer.eod not in control else tokenizer, faults
 
 
-def _json(path: Path, around: Around) -> tuple[Tokenizer, list[str]]:
-    """A tokenizer.json with the tokens that other files add to it."""
+def _json(path: Path, settings: Settings) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer of a tokenizer.json with the tokens that other files add."""
     raw = path.read_bytes()
-    if ours := exported.recognised(raw):
-        kind, model = ours
+    if parsed := exported.parse_exported(raw):
+        kind, model = parsed
         return Tokenizer(kind, kind, model), []
     if importlib.util.find_spec("tokenizers") is None:
         raise ValueError("it needs the library tokenizers; pip install -e '.[hf]'")
     about = read_object(path)
     listed = about.get("added_tokens") or []
-    missing = [i for i in sorted(around.added) if i not in {token["id"] for token in listed}]
+    missing = [i for i in sorted(settings.added) if i not in {token["id"] for token in listed}]
     if missing:
-        more = [exported.added(i, *around.added[i]) for i in missing]
+        more = [exported.added(i, *settings.added[i]) for i in missing]
         raw = json.dumps(about | {"added_tokens": [*listed, *more]}, ensure_ascii=False).encode()
-    control = [i for i in around.ends if i in around.added and around.added[i].special]
+    control = [i for i in settings.ends if i in settings.added and settings.added[i].special]
     named = tokenizer_json.end_of(raw)
-    end = control[0] if control and named not in around.ends else None
-    start = tokenizer_json.prefix(raw) or around.start
+    end = control[0] if control and named not in settings.ends else None
+    start = tokenizer_json.prefix(raw) or settings.start
     return Tokenizer("huggingface", path.stem, raw, start, end), []

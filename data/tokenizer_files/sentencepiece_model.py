@@ -18,21 +18,21 @@ def parse(model: bytes) -> "ModelProto":
     try:
         return ModelProto.FromString(model)
     except DecodeError as error:
-        raise ValueError("tokenizer.model is truncated, or no SentencePiece model") from error
+        raise ValueError("tokenizer.model is truncated or not a SentencePiece model") from error
 
 
 def with_tokens(model: bytes, tokens: Mapping[int, tuple[str, bool]]) -> bytes:
-    """`model` with `tokens` {id: (name, whether it is a control token)} among its pieces.
+    """`model` with `tokens` {id: (name, whether it is a control token)} added to its pieces.
 
-    New pieces follow the old ones, and ids between them stay unused. Text yields no control token.
-    ValueError names a token that contradicts the pieces of the model.
+    New pieces follow the old ones; ids in gaps are marked unused. Encoding text never yields a
+    control token. ValueError names a token that contradicts the pieces of the model.
     """
     proto, changed = parse(model), False
     pieces, places = proto.pieces, {piece.piece: i for i, piece in enumerate(proto.pieces)}
     for i, (name, control) in sorted(tokens.items()):
         if places.get(name, i) != i:
             raise ValueError(
-                f"token {name!r} has id {i}, and tokenizer.model has it as {places[name]}"
+                f"token {name!r} has id {i}, but its id in tokenizer.model is {places[name]}"
             )
         while len(pieces) < i:
             pieces.add(

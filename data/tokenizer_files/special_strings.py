@@ -1,4 +1,4 @@
-"""Finds the special strings of a prompt, such as <|user|>, which stand for one token each."""
+"""Finds the special strings of a prompt, such as <|user|>, each of which is one token."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ class SpecialString(NamedTuple):
 def split(text: str, specials: Sequence[SpecialString]) -> Iterator[str | int]:
     """The parts of `text` in order: plain text, and the ids of special strings.
 
-    Of several strings that begin at one place, the longest counts.
+    If several strings begin at the same place, the longest one counts.
     """
     longest_first = sorted(specials, key=lambda special: -len(special.text))
     pattern = "|".join(

@@ -104,7 +104,7 @@ def test_hash_does_not_depend_on_workers(folder_of_text, tmp_path):
         folder = tmp_path / f"built-by-{workers}"
         folder.mkdir()
         documents = corpus.documents(str(folder_of_text))
-        tokenizer = tokenizers.given("bytes")
+        tokenizer = tokenizers.from_spec("bytes")
         build.build(folder, "x", documents, None, tokenizer, 0.2, lambda n: None, workers)
         manifests.append((folder / "manifest.json").read_text())
     assert manifests[0] == manifests[1]
@@ -272,7 +272,7 @@ def test_a_finished_shard_that_was_damaged_since_is_made_again(config, folder_of
 
     folder = tmp_path / "other" / whole.components[0].folder.name
     folder.mkdir(parents=True)
-    tokenizer = tokenizers.given("bytes")
+    tokenizer = tokenizers.from_spec("bytes")
     with pytest.raises(KeyboardInterrupt):
         documents = corpus.documents(str(folder_of_text))
         build.build(folder, "x", documents, None, tokenizer, 0.2, stop_after_four, 1)
@@ -331,7 +331,7 @@ def test_sample_is_bounded_and_takes_no_order_into_account(monkeypatch):
     ("changes", "error", "message"),
     [
         (dict(corpora=()), ValueError, "data.corpora is empty"),
-        (dict(corpora=("a", "b")), ValueError, "data.weights=.*differ in number"),
+        (dict(corpora=("a", "b")), ValueError, "data.weights=.*differ in length"),
         (dict(weights=(0.0,)), ValueError, "data.weights=.*above 0"),
         (dict(corpora=("a", "b"), weights=(1, 1e-5)), ValueError, "below 1 in 1000"),
         (dict(validation=1.5), ValueError, "data.validation=1.5"),

@@ -35,7 +35,7 @@ TRICKY = [
 def trained():
     sizes = {"chars": 0, "bpe": 400, "unigram": 400}
     made = {name: tokenizers.train(name, TEXTS, size) for name, size in sizes.items()}
-    return {"bytes": tokenizers.given("bytes"), **made}
+    return {"bytes": tokenizers.from_spec("bytes"), **made}
 
 
 @pytest.mark.parametrize("name", ["bytes", "bpe", "unigram"])
@@ -129,7 +129,7 @@ def test_a_changed_model_is_refused(trained, tmp_path):
 def test_a_model_file_is_used_as_it_is(trained, tmp_path):
     path = tmp_path / "mine.model"
     path.write_bytes(trained["bpe"].model)
-    given = tokenizers.given(str(path))
+    given = tokenizers.from_spec(str(path))
     assert given.name == "mine" and given.fingerprint == trained["bpe"].fingerprint
 
 
@@ -141,7 +141,7 @@ def test_a_model_with_a_dummy_prefix_and_normalisation_works(tmp_path):
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS), model_prefix=str(path), vocab_size=90, minloglevel=2
     )
-    given = tokenizers.given(f"{path}.model")
+    given = tokenizers.from_spec(f"{path}.model")
     assert given.decode(given.encode("return name")) == "return name"
     assert given.decode([given.eod]) == ""
 
@@ -149,9 +149,13 @@ def test_a_model_with_a_dummy_prefix_and_normalisation_works(tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: tokenizers.given("word"), ValueError, "data.tokenizer='word'.*bytes, chars, bpe"),
-        (lambda: tokenizers.given("no.model"), FileNotFoundError, "no.model.*does not exist"),
-        (lambda: tokenizers.train("bpe", TEXTS, 0), ValueError, "data.vocab_size, now 0"),
+        (
+            lambda: tokenizers.from_spec("word"),
+            ValueError,
+            "data.tokenizer='word'.*bytes, chars, bpe",
+        ),
+        (lambda: tokenizers.from_spec("no.model"), FileNotFoundError, "no.model.*does not exist"),
+        (lambda: tokenizers.train("bpe", TEXTS, 0), ValueError, "data.vocab_size above 0, not 0"),
         (lambda: tokenizers.train("bpe", TEXTS, 100), ValueError, "data.vocab_size=100"),
         (lambda: tokenizers.train("unigram", TEXTS, 90000), ValueError, "data.vocab_size=90000"),
         (lambda: tokenizers.train("bpe", [], 500), ValueError, "data.vocab_size=500"),
@@ -167,7 +171,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     path = tmp_path / "bad.model"
     path.write_bytes(b"not a model")
     with pytest.raises(ValueError, match=r"bad\.model' is not a SentencePiece model"):
-        tokenizers.given(str(path))
+        tokenizers.from_spec(str(path))
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +196,7 @@ def byte_level(tmp_path_factory):
 
 
 def test_a_byte_level_tokenizer_json(byte_level, tmp_path):
-    tokenizer = tokenizers.given(str(byte_level))
+    tokenizer = tokenizers.from_spec(str(byte_level))
     assert (tokenizer.eod, tokenizer.prefix) == (1, (0,))
     for text in ["", "two  spaces\n\ttab", "漢字 👩‍👩‍👧 é\0", TEXTS[0]]:
         check_round_trip(tokenizer, text)
@@ -206,4 +210,4 @@ def test_a_byte_level_tokenizer_json(byte_level, tmp_path):
 def test_a_json_that_is_no_tokenizer(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(ValueError, match="this is not a tokenizer"):
-        tokenizers.given(str(tmp_path / "x.json"))
+        tokenizers.from_spec(str(tmp_path / "x.json"))

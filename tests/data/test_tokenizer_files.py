@@ -50,12 +50,12 @@ def made(tmp_path_factory) -> dict[str, Tokenizer]:
     (folder / "config.json").write_text('{"eos_token_id": 0}')
     fast.save(str(folder / "deep.json"))
     return {
-        "bytes": tokenizers.given("bytes"),
+        "bytes": tokenizers.from_spec("bytes"),
         "chars": tokenizers.train("chars", TEXTS[:3]),
         "bpe": tokenizers.train("bpe", TEXTS, 400),
         "unigram": tokenizers.train("unigram", TEXTS, 400),
-        "given model": tokenizers.given(str(folder / "llama.model")),
-        "given json": tokenizers.given(str(folder / "deep.json")),
+        "given model": tokenizers.from_spec(str(folder / "llama.model")),
+        "given json": tokenizers.from_spec(str(folder / "deep.json")),
     }
 
 
@@ -92,7 +92,7 @@ def test_an_exported_tokenizer_has_the_same_ids(made, kind, tmp_path):
     assert (back.kind, back.eod, back.prefix) == (tokenizer.kind, tokenizer.eod, tokenizer.prefix)
     for text in TRIED:
         assert np.array_equal(back.encode(text), tokenizer.encode(text))
-    json_alone = tokenizers.given(str(tmp_path / "hf" / "tokenizer.json"))
+    json_alone = tokenizers.from_spec(str(tmp_path / "hf" / "tokenizer.json"))
     assert (json_alone.eod, json_alone.vocab_size) == (tokenizer.eod, tokenizer.vocab_size)
     if kind not in ("unigram", "given model"):
         assert json_alone.pieces == tokenizer.pieces
@@ -130,11 +130,11 @@ def test_the_path_of_a_saved_tokenizer_is_one(made, kind, tmp_path):
     tokenizer.save(tmp_path)
     tokenizer.prefix = ()
     for name in ("tokenizer.json", *(["tokenizer.model"] if tokenizer.model else [])):
-        found = tokenizers.given(str(tmp_path / name))
+        found = tokenizers.from_spec(str(tmp_path / name))
         assert (found.fingerprint, found.prefix) == (tokenizer.fingerprint, (3,))
     (tmp_path / "tokenizer.model").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"tokenizer.model does not match"):
-        tokenizers.given(str(tmp_path / "tokenizer.json"))
+        tokenizers.from_spec(str(tmp_path / "tokenizer.json"))
 
 
 def added(i: int, content: str, special: bool = True, **flags: bool) -> dict:
@@ -146,7 +146,7 @@ def phi3(folder, **files: dict) -> Tokenizer:
     (folder / "tokenizer.model").write_bytes(published_sentencepiece())
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-    return tokenizers.given(str(folder / "tokenizer.model"))
+    return tokenizers.from_spec(str(folder / "tokenizer.model"))
 
 
 CHAT = [
@@ -220,7 +220,10 @@ def test_more_pieces_than_the_model_has_tokens(tmp_path):
 
 @pytest.mark.parametrize(
     ("token", "reason"),
-    [((50, "<|user|>"), "'<|user|>' has id 50, which is '<0x2"), ((401, "<s>"), "has it as 1")],
+    [
+        ((50, "<|user|>"), "'<|user|>' has id 50, which is '<0x2"),
+        ((401, "<s>"), "its id in tokenizer.model is 1"),
+    ],
 )
 def test_contradictions_are_named_and_leave_the_model(tmp_path, token, reason):
     alone = phi3(tmp_path, added_tokens={token[1]: token[0], "<|x|>": 400})
@@ -260,11 +263,13 @@ def test_an_end_with_another_name(made, tmp_path):
     """DeepSeek's and Cohere's kind: config.json says which token it is."""
     (tmp_path / "tokenizer.json").write_bytes(made["given json"].model)
     spec = str(tmp_path / "tokenizer.json")
-    with pytest.raises(ValueError, match=r"has none of .*; put the config.json that names its end"):
-        tokenizers.given(spec)
+    with pytest.raises(
+        ValueError, match=r"has none of .*; put the config.json that names the end token"
+    ):
+        tokenizers.from_spec(spec)
     assert "has none of" in published.read(tmp_path, 400)[1][0]
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<｜end▁of▁sentence｜>"}')
-    found = tokenizers.given(spec)
+    found = tokenizers.from_spec(spec)
     assert found.eod == published.read(tmp_path, 400)[0].eod == 0
     text = "a<｜end▁of▁sentence｜>b"
     assert 0 not in found.encode(text) and found.decode(found.encode(text)) == text

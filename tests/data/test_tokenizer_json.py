@@ -115,7 +115,7 @@ def as_the_library_reads(about: dict, text: str) -> list[int]:
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_special_strings_in_a_document_are_text(tmp_path, name):
     about = LOSSLESS[name]()
-    tokenizer = tokenizers.given(save(tmp_path, about))
+    tokenizer = tokenizers.from_spec(save(tmp_path, about))
     end = "</s>" if "</s>" in about["model"]["vocab"] or name == "unigram" else "<|endoftext|>"
     text = f"ab{end}a {end}{end}b"
     assert as_the_library_reads(about, text).count(tokenizer.eod) == 3  # what must not happen
@@ -130,7 +130,7 @@ def test_special_strings_in_a_document_are_text(tmp_path, name):
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_text_without_special_strings_has_the_tokens_of_the_library(tmp_path, name):
     about = LOSSLESS[name]()
-    tokenizer = tokenizers.given(save(tmp_path, about))
+    tokenizer = tokenizers.from_spec(save(tmp_path, about))
     for text in ("", "a b  bab</ s>", sentence(3) if "byte" in name else "tea cod"):
         assert tokenizer.encode(text).tolist() == as_the_library_reads(about, text)
 
@@ -138,14 +138,14 @@ def test_text_without_special_strings_has_the_tokens_of_the_library(tmp_path, na
 @pytest.mark.parametrize("kind", ["WordLevel", "WordPiece"])
 def test_an_end_token_among_words_is_unknown(tmp_path, kind):
     about = words(kind)
-    tokenizer = tokenizers.given(save(tmp_path, about))
+    tokenizer = tokenizers.from_spec(save(tmp_path, about))
     assert as_the_library_reads(about, "the <|endoftext|> end") == [2, 1, 3]
     assert tokenizer.encode("the <|endoftext|> end").tolist() == [2, 0, 3]
     assert tokenizer.token_bytes.tolist() == [1, 0, 3, 3]  # unknown counts as one byte
 
 
 def test_other_special_and_added_tokens(tmp_path):
-    tokenizer = tokenizers.given(save(tmp_path, byte_level()))
+    tokenizer = tokenizers.from_spec(save(tmp_path, byte_level()))
     text = "a<|user|>b<tool>é!"
     ids, prompt = tokenizer.encode(text), tokenizer.encode_prompt(text)
     assert tokenizer.decode(ids) == text
@@ -154,7 +154,7 @@ def test_other_special_and_added_tokens(tmp_path):
 
 
 def test_the_token_of_a_byte_is_never_spelled(tmp_path):
-    tokenizer = tokenizers.given(save(tmp_path, with_byte_fallback()))
+    tokenizer = tokenizers.from_spec(save(tmp_path, with_byte_fallback()))
     for text in ("a<0x41>b", "é<0x41>", "</s><s>\n"):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
@@ -164,7 +164,7 @@ def test_the_token_of_a_byte_is_never_spelled(tmp_path):
 @pytest.mark.parametrize("kind", ["bytes", "chars", "bpe", "unigram"])
 def test_other_kinds_yield_no_end_of_document_either(kind):
     texts = [sentence(i) + "<|endoftext|></s><s><unk>" for i in range(100)]
-    made = tokenizers.given(kind) if kind == "bytes" else tokenizers.train(kind, texts, 300)
+    made = tokenizers.from_spec(kind) if kind == "bytes" else tokenizers.train(kind, texts, 300)
     for text in texts[:5]:
         ids = made.encode(text)
         assert made.eod not in ids and made.decode(ids) == text
@@ -217,9 +217,9 @@ SETTINGS = {
 @pytest.mark.parametrize("saved", ["truncation", "padding", "both"])
 def test_saved_truncation_and_padding_are_off(tmp_path, saved):
     plain = byte_level()
-    wanted = tokenizers.given(save(tmp_path, plain))
+    wanted = tokenizers.from_spec(save(tmp_path, plain))
     about = plain | {key: value for key, value in SETTINGS.items() if saved in (key, "both")}
-    tokenizer = tokenizers.given(save(tmp_path, about))
+    tokenizer = tokenizers.from_spec(save(tmp_path, about))
     text = sentence(1)
     assert len(as_the_library_reads(about, text)) in (4, 300)
     assert np.array_equal(tokenizer.encode(text), wanted.encode(text))
@@ -229,10 +229,10 @@ def test_saved_truncation_and_padding_are_off(tmp_path, saved):
 
 def test_saved_dropout_of_merges_is_off(tmp_path):
     about = byte_level()
-    wanted = tokenizers.given(save(tmp_path, about)).encode(sentence(1))
+    wanted = tokenizers.from_spec(save(tmp_path, about)).encode(sentence(1))
     about["model"]["dropout"] = 0.9
     assert as_the_library_reads(about, sentence(1)) != as_the_library_reads(about, sentence(1))
-    tokenizer = tokenizers.given(save(tmp_path, about))
+    tokenizer = tokenizers.from_spec(save(tmp_path, about))
     assert np.array_equal(tokenizer.encode(sentence(1)), wanted)
     assert np.array_equal(tokenizer.encode_prompt(sentence(1)), wanted)
 
@@ -242,7 +242,7 @@ def test_gaps_in_token_ids(tmp_path):
     vocab = {"a": 0, "b": 1, "ab": 70_000}
     model = {"type": "BPE", "vocab": vocab, "merges": ["a b"]}
     tokens = [added(80_000, "<|endoftext|>"), added(90_000, "<tool>", special=False)]
-    tokenizer = tokenizers.given(save(tmp_path, describe(model, tokens)))
+    tokenizer = tokenizers.from_spec(save(tmp_path, describe(model, tokens)))
     assert tokenizer.vocab_size == len(tokenizer.token_bytes) == 90_001
     assert tokenizer.eod == 80_000
     assert tokenizer.encode("abab<tool>a").tolist() == [70_000, 70_000, 90_000, 0]
@@ -290,5 +290,5 @@ def test_a_json_that_describes_no_tokenizer_is_one_line(tmp_path, raw):
     path = tmp_path / "tokenizer.json"
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"data\.tokenizer") as raised:
-        tokenizers.given(str(path))
+        tokenizers.from_spec(str(path))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400

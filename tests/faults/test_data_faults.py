@@ -169,7 +169,7 @@ def test_damaged_json_of_a_cache_is_one_line(text, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", DAMAGED_JSON)
 def test_damaged_json_of_a_run_and_of_records_is_one_line(tmp_path, kind):
-    tokenizers.given("bytes").save(tmp_path)
+    tokenizers.from_spec("bytes").save(tmp_path)
     damaged = tmp_path / "tokenizer.json"
     damaged.write_bytes(DAMAGED_JSON[kind])
     with pytest.raises(ValueError, match=f"{damaged} is damaged .*delete {tmp_path}") as raised:
@@ -178,7 +178,7 @@ def test_damaged_json_of_a_run_and_of_records_is_one_line(tmp_path, kind):
     (tmp_path / "00000-ab.json").write_bytes(DAMAGED_JSON[kind])
     assert build._finished(tmp_path, "00000-ab") is None
     with pytest.raises(ValueError, match=r"data\.tokenizer") as raised:
-        tokenizers.given(str(damaged))
+        tokenizers.from_spec(str(damaged))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 300
 
 
@@ -198,7 +198,7 @@ def test_damaged_json_of_a_run_and_of_records_is_one_line(tmp_path, kind):
 )
 def test_an_edited_tokenizer_json_is_refused_or_the_same(tmp_path, change):
     """With its checksum and, as older versions wrote it, without one."""
-    tokenizers.given("bytes").save(tmp_path)
+    tokenizers.from_spec("bytes").save(tmp_path)
     path = tmp_path / "tokenizer.json"
     about = json.loads(path.read_text())
     path.write_text(json.dumps(about | change))

@@ -30,11 +30,11 @@ def test_units(text, steps):
     "text", ["", "300", "steps", "3 weeks", "-5 steps", "1e 5 tokens", "1.2.3 %"]
 )
 def test_what_is_no_duration_is_refused_by_name(text):
-    with pytest.raises(ValueError, match=r"eval\.every=.*is no duration"):
+    with pytest.raises(ValueError, match=r"eval\.every=.*is not a duration"):
         duration.to_steps("eval.every", text, UNITS)
 
 
 def test_the_whole_run_is_no_share_of_itself():
     units = duration.Units(tokens=1, examples=1, epochs=1, flops=1)
-    with pytest.raises(ValueError, match="share of itself"):
+    with pytest.raises(ValueError, match="percentage of itself"):
         duration.to_steps("train.duration", "50 %", units)

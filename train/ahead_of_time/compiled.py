@@ -1,7 +1,7 @@
-"""Compiles the training chunk of a config for a TPU slice that need not be at hand, and reports.
+"""Compiles the training chunk of a config for a TPU slice without its devices, and reports costs.
 
-Nothing runs and no state is allocated: the compiler gets shapes and shardings. All numbers are of
-one device and one optimiser step.
+Nothing runs and no state is allocated: the compiler gets shapes and shardings. All numbers are per
+device and optimiser step.
 """
 
 import re
@@ -23,26 +23,26 @@ from train.parallel.chips import Slice
 from train.step import train_chunk
 
 # Relative error of the estimated step of the published runs in configs/compiled.py
-# (docs/scaling-up.md). No runs on other chips were compared.
+# (docs/scaling-up.md). Runs on other chips were not compared.
 ERROR_BANDS = {"v5e": 0.2, "v5p": 0.2}
 
 _UNITS = {"B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# How the compiler states what a program needs: in total, or on top of its arguments.
-_IN_ALL = re.compile(r"Used ([\d.]+)([BKMGT]) of [\d.]+[BKMGT] hbm")
-_BESIDE = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\)")
+# The compiler states the memory that a program needs in total, or without its arguments.
+_TOTAL = re.compile(r"Used ([\d.]+)([BKMGT]) of [\d.]+[BKMGT] hbm")
+_TEMPORARY = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\)")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled training chunk. The compiler refuses one that exceeds the memory: then `text` is
-    None and `peak` is what the refusal says is needed. Sizes are in bytes."""
+    """A compiled training chunk. If it exceeds the memory, compilation fails; then `text` is None
+    and `peak` is the size that the compiler's error states. Sizes are in bytes."""
 
     text: str | None  # optimised HLO
     argument: int
     temporary: int
-    peak: int  # alive at once, which is what has to fit: arguments are reused
-    seconds: float  # spent compiling
-    counted: float = 0.0  # FLOPs as the compiler counts them: loop bodies once, no kernels
+    peak: int  # alive at one time, which must fit; less than the sum as arguments are reused
+    seconds: float  # of compilation
+    counted: float = 0.0  # FLOPs by the compiler's count: loop bodies once, no kernels
 
 
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
@@ -95,35 +95,35 @@ def argument_bytes(arguments: tuple) -> int:
 
 
 def needed(message: str, argument: int) -> int:
-    """Bytes that a program needs, from the compiler's refusal and the size of its arguments.
+    """Bytes that a program needs, from the compiler's error and the size of its arguments.
 
-    Raises ValueError if the refusal states no size.
+    Raises ValueError if the error states no size.
     """
-    for pattern, beside in ((_IN_ALL, 0), (_BESIDE, argument)):
+    for pattern, more in ((_TOTAL, 0), (_TEMPORARY, argument)):
         if match := pattern.search(message):
-            return beside + int(float(match[1]) * _UNITS[match[2]])
-    raise ValueError(f"the compiler's refusal states no size: {message}")
+            return more + int(float(match[1]) * _UNITS[match[2]])
+    raise ValueError(f"the compiler's error states no size: {message}")
 
 
 def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict[str, Any]:
-    """What `isoflop compile --json` writes; `detail` is what only people read.
+    """The report that `isoflop compile --json` writes. `detail` has the numbers for human readers.
 
-    What is measured on the compiled program is None if it does not fit.
+    Measurements of the compiled program are None if it does not fit.
     """
     family, cfg = families.read(config.model)
     length = KINDS[config.data.kind].tokens(config)
     tokens = config.train.batch_size * length / topology.devices
     chip = topology.chip
     model = tokens * family.flops(cfg)["palm"]
-    # What training needs, nothing computed twice; None where the family does not say.
+    # What training needs if nothing is computed twice; None if the family does not define it.
     needed_flops = tokens * family.matmul_flops(cfg) if hasattr(family, "matmul_flops") else None
-    found = costs.measure(program.text) if program.text else None
-    # The compiler estimates no cycles for kernels: assume the chip's peak rate for their products,
-    # blocks that the mask lets them skip included.
-    kernels = sum(found.kernels.values()) / chip.peak if found else None
-    seconds = found.cycles / chip.clock + kernels if found else None
-    kinds = sorted(found.payload) if found else []
-    wire = sum(found.wire.values()) if found else None
+    cost = costs.measure(program.text) if program.text else None
+    # The compiler does not estimate cycles for kernels. Assume the chip's peak rate for their
+    # products, including blocks that the mask lets them skip.
+    kernels = sum(cost.kernels.values()) / chip.peak if cost else None
+    seconds = cost.cycles / chip.clock + kernels if cost else None
+    kinds = sorted(cost.payload) if cost else []
+    wire = sum(cost.wire.values()) if cost else None
     return {
         "topology": topology.name,
         "devices": topology.devices,
@@ -133,9 +133,9 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
             "peak": program.peak,
             "hbm": chip.hbm,
         },
-        "flops": {"model": model, "matmul": found and found.matmul},
-        "collectives": {k: {"payload": found.payload[k], "wire": found.wire[k]} for k in kinds},
-        "estimated_cycles": found and found.cycles,
+        "flops": {"model": model, "matmul": cost and cost.matmul},
+        "collectives": {k: {"payload": cost.payload[k], "wire": cost.wire[k]} for k in kinds},
+        "estimated_cycles": cost and cost.cycles,
         "estimated_step_seconds": seconds,
         "estimated_mfu": model / (seconds * chip.peak) if seconds else None,
         "fits": program.text is not None and program.peak <= chip.hbm,
@@ -146,13 +146,13 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
             "context_length": length,
             "parameters": sum(family.parameters(cfg).values()),
             "compile_seconds": program.seconds,
-            "recompute": found.matmul / needed_flops if found and needed_flops else None,
-            "kernel_flops": dict(found.kernels) if found else {},
+            "recompute": cost.matmul / needed_flops if cost and needed_flops else None,
+            "kernel_flops": dict(cost.kernels) if cost else {},
             "kernel_seconds": kernels,
-            "unknown_kernels": sorted(found.unknown_kernels) if found else [],
-            "calls": {k: found.calls[k] for k in kinds},
-            "loops_counted_once": found.loops if found else [],
-            "wire_seconds": wire / chip.ici if found else None,
+            "unknown_kernels": sorted(cost.unknown_kernels) if cost else [],
+            "calls": {k: cost.calls[k] for k in kinds},
+            "loops_counted_once": cost.loops if cost else [],
+            "wire_seconds": wire / chip.ici if cost else None,
             "tokens_per_second": topology.devices * tokens / seconds if seconds else None,
             "error_band": ERROR_BANDS.get(topology.kind),
             "versions": {"jax": jax.__version__, "libtpu": libtpu_version()},

@@ -1,8 +1,8 @@
-"""What a compiled step costs on one device: matrix products, kernels, bytes sent, cycles.
+"""Computes the costs of a compiled step per device: matrix products, kernels, bytes sent, cycles.
 
 A collective has two sizes. Its payload is the whole array that it gathers or reduces. Its wire
-bytes are what one of n devices in a ring sends: (n-1)/n of the payload for all-gather,
-reduce-scatter and all-to-all, twice that for all-reduce, all of it for collective-permute.
+bytes are the bytes that one of n devices in a ring sends: (n-1)/n of the payload for all-gather,
+reduce-scatter and all-to-all, twice that for all-reduce, and the payload for collective-permute.
 """
 
 import math
@@ -31,13 +31,13 @@ Arrays = tuple[Array, ...]
 def splash(products: int) -> Callable[[Arrays, Arrays], float]:
     """FLOPs of a kernel that does `products` products of T x S x C per query head.
 
-    Its first two floating-point operands are the queries [..., T, C] and the keys. Blocks that the
-    mask lets it skip are counted, as they are in the model's FLOPs.
+    Its first two floating-point operands are the queries [..., T, C] and the keys. Blocks that it
+    skips because of the mask are counted, as in the model's FLOPs.
     """
 
     def flops(operands: Arrays, results: Arrays) -> float:
         query, key = operands[:2]
-        # The fused kernel of dk and dv also returns dq, in one part per block of keys.
+        # The fused kernel for dk and dv also returns dq, one part per block of keys.
         fused = any(len(array.shape) > len(query.shape) for array in results)
         length = key.shape[-2] if key.shape[-1] == query.shape[-1] else key.shape[-1]
         return (products + fused) * 2 * query.elements * length
@@ -75,7 +75,7 @@ class Costs:
     payload: Counter = field(default_factory=Counter)  # bytes, by kind of collective
     wire: Counter = field(default_factory=Counter)
     calls: Counter = field(default_factory=Counter)
-    cycles: float = 0.0  # the compiler's estimates; it makes them for fusions alone
+    cycles: float = 0.0  # the compiler's estimates, which exist only for fusions
     loops: list = field(default_factory=list)  # names of loops counted once: trip count unknown
 
     @property
@@ -85,7 +85,7 @@ class Costs:
 
 
 def measure(text: str) -> Costs:
-    """The costs of the text of an optimised HLO module; loop bodies count as often as they run."""
+    """The costs of an optimised HLO module, given as text. Loop bodies count once per iteration."""
     module, costs = hlo.parse(text), Costs()
     for visit in walk(module, lambda loop: costs.loops.append(loop.name)):
         one, here = visit.instruction, visit.computation
@@ -116,10 +116,10 @@ def dot_flops(one: Instruction, here: Computation) -> float:
 
 
 def convolution_flops(one: Instruction, here: Computation) -> float:
-    """2 x results x terms of the sum behind each: on TPUs every matrix product is a convolution.
+    """2 x results x terms of the sum for each. On TPUs every matrix product is a convolution.
 
     Batched products slide a window over padding or holes. Those positions cost nothing, so only
-    the pairs (window position, window element) that meet an input element count.
+    pairs (window position, window element) at an input element count.
     """
     left, right = here.operands(one)[:2]
     of_left, of_right, of_result = re.split("_|->", one.attribute("dim_labels"))
@@ -141,7 +141,7 @@ class Window:
     size: int = 1
     stride: int = 1
     pad: int = 0  # padding before the first input
-    lhs_dilate: int = 1  # distance between neighbouring inputs; what lies between is a hole
+    lhs_dilate: int = 1  # distance between neighbouring inputs; positions in between are holes
     rhs_dilate: int = 1  # distance between neighbouring elements of the window
 
 
@@ -153,15 +153,16 @@ def _window(one: Instruction, axis: int) -> Window:
 
 @lru_cache(maxsize=4096)
 def _pairs(window: Window, places: int, inputs: int) -> int:
-    """Pairs of a window position, of `places`, and a window element that meet one of `inputs`.
+    """The number of pairs (window position, window element) at an input element, for `places`
+    positions and `inputs` elements.
 
-    As the window moves, each of its elements visits every stride-th coordinate; inputs lie at
+    As the window moves, each of its elements visits every stride-th coordinate. Inputs are at
     multiples of `lhs_dilate`.
     """
-    held = range(0, inputs * window.lhs_dilate, window.lhs_dilate)
+    occupied = range(0, inputs * window.lhs_dilate, window.lhs_dilate)
     first = range(-window.pad, window.size * window.rhs_dilate - window.pad, window.rhs_dilate)
     visited = (range(x, x + places * window.stride, window.stride) for x in first)
-    return sum(_shared(coordinates, held) for coordinates in visited)
+    return sum(_shared(coordinates, occupied) for coordinates in visited)
 
 
 def _shared(a: range, b: range) -> int:
@@ -175,7 +176,7 @@ def _shared(a: range, b: range) -> int:
 
 
 def group_size(one: Instruction, devices: int) -> int:
-    """Devices in each group of a collective; `devices`, all of them, if it names no groups."""
+    """Devices in each group of a collective; all `devices` if it names no groups."""
     text = one.attributes
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return match[1].count(",") + 1
@@ -189,10 +190,10 @@ def group_size(one: Instruction, devices: int) -> int:
 
 
 def _continues(visit: Visit) -> bool:
-    """Whether this is a repeated mention of an asynchronous collective.
+    """Whether this is a repetition of an asynchronous collective.
 
-    It appears in the fusion that starts it, in those that run meanwhile and in the one that ends
-    it. Only the first counts.
+    A collective appears in the fusion that starts it, in fusions that run at the same time, and in
+    the fusion that ends it. Only the first counts.
     """
     if not visit.path or not _CHAIN.search(visit.instruction.attributes):
         return False
@@ -200,9 +201,9 @@ def _continues(visit: Visit) -> bool:
 
 
 def _scatters(visit: Visit) -> bool:
-    """Whether a fusion around this all-reduce keeps only the device's own part of the result.
+    """Whether a fusion around this all-reduce keeps only one device's part of the result.
 
-    That is how the TPU compiler writes a reduce-scatter.
+    The TPU compiler writes a reduce-scatter in this form.
     """
     around = visit.path[-1] if visit.path else None
     return bool(

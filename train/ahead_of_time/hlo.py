@@ -1,4 +1,4 @@
-"""An optimised HLO module as data, parsed from its text: computations and their instructions."""
+"""Parses the text of an optimised HLO module into computations and instructions."""
 
 import math
 import re
@@ -37,10 +37,10 @@ class Array:
 
 def arrays(text: str) -> tuple[Array, ...]:
     """The arrays of a shape such as 'bf16[8,4]{1,0}' or '(f32[], s32[2]{0})'."""
-    found = _ARRAY.findall(text)
+    matches = _ARRAY.findall(text)
     return tuple(
         Array(dtype, tuple(int(n.strip(" <=")) for n in sizes.split(",") if n.strip()))
-        for dtype, sizes in found
+        for dtype, sizes in matches
         if dtype in BITS
     )
 
@@ -99,7 +99,7 @@ class Module:
 
 
 def parse(text: str) -> Module:
-    """Parses `compiled.as_text()`; ValueError if it holds no entry computation."""
+    """Parses `compiled.as_text()`; ValueError if it has no entry computation."""
     head = text[: text.find("\n")]
     counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", head)
     computations: dict[str, Computation] = {}
@@ -112,12 +112,12 @@ def parse(text: str) -> Module:
             current.instructions.append(_instruction(named[2], line[named.end() :]))
             current.root = named[2] if named[1] else current.root
     if not entry:
-        raise ValueError("this text holds no HLO entry computation")
+        raise ValueError("this text contains no HLO entry computation")
     return Module(computations, entry, math.prod(int(n) for n in counts))
 
 
 def _statements(text: str) -> Iterator[str]:
-    """Headers and instructions, one by one: those of some Pallas kernels span several lines."""
+    """Headers and instructions, one by one. Instructions of Pallas kernels may span lines."""
     statement = ""
     for line in text.splitlines():
         if line == "}" or _INSTRUCTION.match(line) or _HEADER.match(line):

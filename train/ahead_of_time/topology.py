@@ -1,6 +1,6 @@
-"""Devices of TPU slices that need not be at hand, described by the TPU compiler.
+"""Describes the devices of TPU slices with the TPU compiler, without the devices.
 
-The compiler, the package libtpu, runs on any Linux machine.
+The compiler is the package libtpu, which runs on any Linux machine.
 """
 
 import importlib.util
@@ -11,8 +11,8 @@ from train.parallel.chips import CHIPS, Slice, known_slices, parse_slice
 
 INSTALL = "the TPU compiler is not installed; pip install 'isoflop[compile]', or pip install libtpu"
 
-# libtpu reads these when it is loaded: there is no TPU here, so it does not look for one, and
-# several compilations may run side by side.
+# libtpu reads these when it is loaded. With them it does not look for a TPU, and several
+# compilations can run at the same time.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -20,18 +20,18 @@ ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
-# For chips whose two cores are one device. Every axis is a ring: otherwise v5p gathers by
-# all-reduce.
+# For chips whose two cores are one device. Every axis is a ring; otherwise all-gathers on v5p
+# become all-reduces.
 MEGACORE = {"wrap": (True, True, True), "chip_config_name": "megacore"}
 
 
 def parse(text: str) -> Slice:
-    """The TPU slice that --topology names, with its shape; ValueError if none has that name."""
-    found = parse_slice("topology", text)
-    if found.shape:
-        return found
-    if found.chip.slices:
-        use = known_slices(found.kind)
+    """The TPU slice that --topology names, with its shape; ValueError for an unknown name."""
+    target = parse_slice("topology", text)
+    if target.shape:
+        return target
+    if target.chip.slices:
+        use = known_slices(target.kind)
     else:
         use = ", ".join(kind for kind, chip in CHIPS.items() if chip.slices)
     raise ValueError(
@@ -40,7 +40,7 @@ def parse(text: str) -> Slice:
 
 
 def prepare_environment() -> None:
-    """Sets what jax and libtpu read when they are first loaded: call it before either is."""
+    """Sets variables that jax and libtpu read when they are loaded. Call it before that."""
     os.environ.update(ENVIRONMENT)
 
 
@@ -49,9 +49,9 @@ def installed() -> bool:
 
 
 def devices(target: Slice) -> list:
-    """Devices of a slice that has a shape, to build a mesh and compile for.
+    """Descriptions of the devices of a slice that has a shape, to build a mesh and compile for.
 
-    They cannot hold an array. Raises ValueError if libtpu is missing or knows no such slice.
+    They cannot hold arrays. Raises ValueError if libtpu is missing or does not know the slice.
     """
     if not installed():
         raise ValueError(f"topology={target.name}: {INSTALL}")
@@ -70,9 +70,9 @@ def devices(target: Slice) -> list:
             **slices,
         )
     except jax.errors.JaxRuntimeError as error:
-        why = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"topology={target.name} is unknown to the compiler ({why}); "
+            f"topology={target.name} is unknown to the compiler ({reason}); "
             f"use one of {known_slices(target.kind)}"
         ) from error
     return list(described.devices)

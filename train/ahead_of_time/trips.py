@@ -1,7 +1,7 @@
-"""How often a loop of a compiled program runs, where its text determines that.
+"""Computes how often a loop of a compiled program runs, if the program's text determines it.
 
-Some compilers write the trip count beside the loop. The TPU compiler does not, so the loop is
-evaluated here: its condition and counters are scalar arithmetic on constants.
+Some compilers write the trip count into the text of the loop. The TPU compiler does not, so this
+module evaluates the loop: its condition and counters are scalar arithmetic on constants.
 """
 
 import operator
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from train.ahead_of_time.hlo import Computation, Instruction, Module
 
-MOST = 1_000_000  # iterations to evaluate before giving up
+MAX_TRIPS = 1_000_000  # iterations to evaluate before giving up
 
 Value = int | Callable | None
 """A scalar; a tuple, as a function from index to value; None if unknown."""
@@ -47,38 +47,38 @@ def count(loop: Instruction, here: Computation, module: Module, arguments: list)
     condition = module.computations[loop.called("condition")]
     body = module.computations[loop.called("body")]
     state = value(loop.operands[0], here, module, arguments)
-    for trips in range(MOST):
+    for trips in range(MAX_TRIPS):
         if not callable(state):
             return None
-        going = value(condition.root, condition, module, [state])
-        if going is None or callable(going):
+        running = value(condition.root, condition, module, [state])
+        if running is None or callable(running):
             return None
-        if not going:
+        if not running:
             return trips
-        state = _kept(value(body.root, body, module, [state]))
+        state = _memoized(value(body.root, body, module, [state]))
     return None
 
 
-def _kept(state: Value) -> Value:
-    """A tuple that computes each value once: otherwise every iteration repeats all earlier ones."""
+def _memoized(state: Value) -> Value:
+    """A tuple that computes each value once. Otherwise every iteration repeats earlier ones."""
     if not callable(state):
         return state
     known = {}
 
-    def place(index: int) -> Value:
+    def get(index: int) -> Value:
         if index not in known:
             known[index] = state(index)
         return known[index]
 
-    return place
+    return get
 
 
 def invariants(loop: Instruction, here: Computation, module: Module, arguments: list) -> Value:
-    """The argument of a loop's body, with the values that every iteration passes on unchanged."""
+    """The argument of a loop's body. Values that some iteration may change are unknown."""
     body = module.computations[loop.called("body")]
     root, first = body.by_name[body.root], value(loop.operands[0], here, module, arguments)
 
-    def place(index: int) -> Value:
+    def get(index: int) -> Value:
         if root.opcode != "tuple" or not callable(first):
             return None
         source = body.by_name.get(root.operands[index])
@@ -86,7 +86,7 @@ def invariants(loop: Instruction, here: Computation, module: Module, arguments: 
         same = same and int(source.attribute("index")) == index
         return first(index) if same else None
 
-    return place
+    return get
 
 
 def value(name: str, here: Computation, module: Module, arguments: list) -> Value:
@@ -94,7 +94,7 @@ def value(name: str, here: Computation, module: Module, arguments: list) -> Valu
     one = here.by_name.get(name)
     if one is None:
         return None
-    look = lambda i: value(one.operands[i], here, module, arguments)  # noqa: E731
+    operand = lambda i: value(one.operands[i], here, module, arguments)  # noqa: E731
     if one.opcode == "constant":
         text = one.inside.strip()
         return _TRUTH.get(text, int(text) if re.fullmatch(r"-?\d+", text) else None)
@@ -102,19 +102,19 @@ def value(name: str, here: Computation, module: Module, arguments: list) -> Valu
         place = int(one.inside)
         return arguments[place] if place < len(arguments) else None
     if one.opcode == "get-tuple-element":
-        source = look(0)
+        source = operand(0)
         return source(int(one.attribute("index"))) if callable(source) else None
     if one.opcode == "tuple":
-        return look
+        return operand
     if one.opcode in _SAME:
-        return look(0)
+        return operand(0)
     if one.opcode in ("fusion", "call"):
         inner = module.computations[one.called("calls") or one.called("to_apply")]
-        given = [look(i) for i in range(len(one.operands))]
+        given = [operand(i) for i in range(len(one.operands))]
         return value(inner.root, inner, module, given)
     if one.opcode not in _ARITHMETIC and one.opcode != "compare":
         return None
-    left, right = look(0), look(1)
+    left, right = operand(0), operand(1)
     if not isinstance(left, int) or not isinstance(right, int):
         return None
     if one.opcode == "compare":

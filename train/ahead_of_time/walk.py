@@ -1,6 +1,6 @@
-"""A walk over the instructions of a compiled program, each with the number of times it runs.
+"""Visits the instructions of a compiled program, with the number of times that each runs.
 
-XLA's own cost analysis counts the body of a loop once and a Pallas kernel as nothing.
+XLA's cost analysis counts the body of a loop only once, and Pallas kernels not at all.
 """
 
 import re
@@ -26,19 +26,20 @@ class Visit:
     path: tuple[Instruction, ...]
 
 
-# Opcodes whose work is another computation, and the attribute that names it. TPU7x runs collectives
-# on its sparse cores, by call-start.
+# Opcodes that run another computation, and the attribute that names it. TPU7x runs collectives on
+# its sparse cores with call-start.
 _INSIDE = {"fusion": "calls", "call": "to_apply", "async-start": "calls", "call-start": "to_apply"}
 
 
 def walk(
     module: Module, unknown: Callable[[Instruction], None] = lambda loop: None
 ) -> Iterator[Visit]:
-    """Every instruction that runs, and how often: trip counts of nested loops multiply.
+    """Visits every instruction that runs, and counts how often. Trip counts of nested loops
+    multiply.
 
-    A loop whose trip count cannot be found is visited once and passed to `unknown`. The loop over
-    the steps of a training chunk is such a loop, so all counts are those of one step. Of the
-    branches of a conditional, only the one with the most instructions is visited.
+    A loop with an unknown trip count is visited once and passed to `unknown`. The loop over the
+    steps of a training chunk is such a loop, so all counts are per step. Of the branches of a
+    conditional, only the one with the most instructions is visited.
     """
 
     def visit(
@@ -48,11 +49,11 @@ def walk(
         for one in here.instructions:
             yield Visit(one, here, times, path)
             if one.opcode == "while":
-                found = trips.count(one, here, module, arguments)
-                if found is None:
+                count = trips.count(one, here, module, arguments)
+                if count is None:
                     unknown(one)
                 carried = trips.invariants(one, here, module, arguments)
-                runs = times * (1 if found is None else found)
+                runs = times * (1 if count is None else count)
                 yield from visit(one.called("body"), runs, path, [carried])
             elif one.opcode == "conditional":
                 size = lambda branch: len(module.computations[branch].instructions)  # noqa: E731
@@ -67,5 +68,5 @@ def walk(
 
 def _branches(conditional: Instruction) -> list[str]:
     """Names of the computations that a conditional chooses from."""
-    found = _BRANCHES.findall(conditional.attributes)
-    return [name.strip(" %") for many, one in found for name in (many or one).split(",")]
+    matches = _BRANCHES.findall(conditional.attributes)
+    return [name.strip(" %") for many, one in matches for name in (many or one).split(",")]

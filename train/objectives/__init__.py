@@ -1,7 +1,7 @@
-"""The objectives: what is minimised and what is measured, as pure functions.
+"""The objectives: pure functions that compute the loss and the metrics.
 
 An objective is a module with the functions of `Objective`. The step, the loop, evaluation, records
-and compilation know it through these alone.
+and compilation use only these functions.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from train.objectives import next_token
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
-"""By metric: (sum over the batch, sum of the weights that divide it). "loss" is always there."""
+"""By metric: (sum over the batch, sum of the weights that divide it). Always has "loss"."""
 
 Metrics = Mapping[str, Metric]
 
@@ -28,32 +28,32 @@ class Objective(Protocol):
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
     batch of data and the current parameters, under jit. Without it batches are prefetched."""
 
-    FIELDS: tuple[str, ...]  # the fields of a batch that it needs beside the model's inputs
-    NEEDS: tuple[str, ...]  # the functions of a family that it calls
+    FIELDS: tuple[str, ...]  # the batch fields that it needs besides the model's inputs
+    NEEDS: tuple[str, ...]  # the functions of a model family that it calls
     TRAINED: tuple[str, ...]  # the names in the Sums of `loss`, "loss" first
-    METRICS: Metrics  # of `evaluate`'s sums; "loss" is always there
+    METRICS: Metrics  # computed from the sums of `evaluate`; always has "loss"
 
     def configure(self, config: Any) -> Any:
-        """The static part of a resolved config that the loss reads, hashable; ValueError names a
-        key that does not fit."""
+        """The static, hashable part of a resolved config that the loss reads; ValueError names an
+        invalid key."""
 
     def loss(
         self, model: Family, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
     ) -> tuple[jax.Array, Sums]:
-        """(the sum over the batch that is minimised, Sums). The gradient is divided by the weights
-        of "loss", summed over all micro-batches and devices."""
+        """(the sum over the batch to minimise, Sums). The gradient is divided by the weights of
+        "loss", summed over all micro-batches and devices."""
 
     def evaluate(
         self, model: Family, params: dict, frozen: dict, cfg: Any, batch: dict
     ) -> dict[str, jax.Array]:
-        """Sums over each row [B] that METRICS refer to, without dropout."""
+        """The sums for each row [B] that METRICS use, without dropout."""
 
 
 OBJECTIVES: dict[str, Objective] = {"next_token": next_token}
 
 
 def find(name: str) -> Objective:
-    """The objective of this name; ValueError lists the known ones."""
+    """The objective of this name; ValueError lists the known names."""
     if name not in OBJECTIVES:
         raise ValueError(f"objective.name={name!r} is unknown; use one of {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]

@@ -1,4 +1,4 @@
-"""This file scores predictions: cross-entropy, with label smoothing and z-loss."""
+"""Cross-entropy, with label smoothing and z-loss."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def cross_entropy(logits_BTV: jax.Array, targets_BT: jax.Array) -> tuple[jax.Arr
 def training_loss(
     logits_BTV: jax.Array, targets_BT: jax.Array, z_loss: float, label_smoothing: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(what is minimised [B, T], plain cross-entropy [B, T]), in nats.
+    """(training loss [B, T], plain cross-entropy [B, T]), in nats.
 
     Label smoothing mixes the target with the uniform distribution (Szegedy et al. 2016, section 7);
     z-loss adds z_loss * log(Z)^2 (Chowdhery et al. 2022, section 5).

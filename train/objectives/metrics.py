@@ -1,4 +1,4 @@
-"""What an objective measures: sums over rows become metrics with standard errors."""
+"""Computes the metrics of an objective, with standard errors, from sums over rows."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Rows = Mapping[str, np.ndarray]
-"""Sums of each evaluated row by name, arrays [E, B] of E batches."""
+"""Sums for each evaluated row, by name: arrays [E, B] for E batches."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Metric:
     per: str
     better: str = "lower"  # or "higher"
     divisor: float = 1.0
-    # The least possible value. A training loss with a floor of 0 has diverged when it rises above
-    # `train.max_loss_ratio` times its median; with None, when it is not finite.
+    # The least possible value. A training loss with a floor of 0 has diverged if it is above
+    # `train.max_loss_ratio` times its median; one without a floor, if it is not finite.
     floor: float | None = None
 
     def __call__(self, rows: Rows) -> tuple[float, float | None] | None:
-        """(value, standard error) with rows as the independent units; the error is None for a
-        single row, and all is None where the rows lack a sum.
+        """(value, standard error), with rows as the independent units. The error is None for a
+        single row. Returns None if `rows` lacks a sum that the metric needs.
 
         Ratio estimator: rows may have different denominators (Cochran 1977, eq. 6.13).
         """
@@ -41,6 +41,6 @@ class Metric:
 
 
 def measure(metrics: Mapping[str, Metric], rows: Rows) -> dict[str, tuple[float, float | None]]:
-    """(value, standard error) of each metric that the rows support."""
-    found = {name: metric(rows) for name, metric in metrics.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    """(value, standard error) of each metric whose sums are in `rows`."""
+    values = {name: metric(rows) for name, metric in metrics.items()}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Next-token prediction: the cross-entropy of each token given those before it."""
+"""The objective of next-token prediction: the cross-entropy of each token given earlier ones."""
 
 import math
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Config:
-    """What the loss reads of the section `train`."""
+    """The settings of the config section `train` that the loss reads."""
 
     z_loss: float = 0.0
     label_smoothing: float = 0.0
-    loss_chunk: int = 0  # tokens of each sequence whose logits are held at a time; 0: all
+    loss_chunk: int = 0  # tokens of each sequence whose logits exist at one time; 0: all
 
 
 def configure(config: Any) -> Config:
@@ -39,7 +39,7 @@ def configure(config: Any) -> Config:
 def loss(
     model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
 ) -> tuple[jax.Array, dict]:
-    """The training loss, and the plain cross-entropy as its metric, both summed over the batch."""
+    """The training loss, and the plain cross-entropy as a metric, both summed over the batch."""
     x_BTD = model.hidden(cfg.model, params, batch, key)
 
     def score(head, x_BTD, targets_BT, w_BT):
@@ -60,7 +60,7 @@ def loss(
 def evaluate(
     model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict
 ) -> dict[str, jax.Array]:
-    """Nats, weights and, of text, bytes of each row [B]."""
+    """Nats, weights and, for text, bytes of each row [B]."""
     head = model.head(cfg.model, params)
     score = lambda x_BTD, targets_BT: cross_entropy(  # noqa: E731
         model.logits(cfg.model, head, x_BTD), targets_BT

@@ -1,8 +1,9 @@
-"""This file stores an optimiser's moments in fewer bits than it computes them in.
+"""Stores an optimiser's moments in fewer bits than it uses to compute them.
 
-A second moment with b2 = 0.999 moves by a thousandth of itself a step, less than bfloat16 can tell
-from nothing: rounded to the nearest value it would stand still. So values are rounded up or down
-at random, by how near they are to either: right on average (Gupta et al. 2015, section 3).
+With b2 = 0.999, a second moment changes by about a thousandth of its value per step, which is less
+than the spacing of bfloat16 values: rounded to the nearest value, it would never change. Stochastic
+rounding is correct on average: it rounds up or down at random, with probabilities given by the
+distances to the two nearest values (Gupta et al. 2015, section 3).
 """
 
 from typing import Any, NamedTuple
@@ -16,14 +17,14 @@ MOMENTS = ("float32", "bfloat16")
 
 
 class Stored(NamedTuple):
-    """What `inner` remembers, its floats in bfloat16, and how many updates there were."""
+    """The state of `inner` with its floats in bfloat16, and the number of updates."""
 
     count: jax.Array
     inner: Any
 
 
 def stored(inner: optax.GradientTransformation, moments: str) -> optax.GradientTransformation:
-    """`inner`, computing in float32, with its floats stored as `moments` says."""
+    """`inner`, computing in float32, with its floats stored in the dtype `moments`."""
     if moments == "float32":
         return inner
 
@@ -45,8 +46,8 @@ def stored(inner: optax.GradientTransformation, moments: str) -> optax.GradientT
 
 
 def rounded(x: jax.Array, key: jax.Array) -> jax.Array:
-    """float32 to one of the two nearest bfloat16 values, with `x` as the mean of the draws."""
-    # bfloat16 is the upper half of a float32: what the lower half carries over rounds up.
+    """Rounds float32 at random to one of the two nearest bfloat16 values; the mean is `x`."""
+    # bfloat16 is the upper half of a float32. A carry from the lower half rounds up.
     noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     bits = (lax.bitcast_convert_type(x, jnp.uint32) + noise) >> 16
     up_or_down = lax.bitcast_convert_type(bits.astype(jnp.uint16), jnp.bfloat16)

@@ -1,8 +1,8 @@
-"""AdamW, Adafactor, Lion, SGD with momentum and Muon, all from optax.
+"""Builds optimisers from optax: AdamW, Adafactor, Lion, SGD with momentum and Muon.
 
 An entry of OPTIMIZERS is a function of (hyperparameters, matrices of the family) that returns an
-optax transformation of gradients to directions. Hyperparameters are scalar arrays: the optimiser is
-built inside the trace, and one compiled program serves all their values.
+optax transformation of gradients to directions. Hyperparameters are scalar arrays and the optimiser
+is built inside the trace, so one compiled program serves all their values.
 """
 
 import jax
@@ -21,7 +21,7 @@ DECAY_RULES = (
 
 
 def _adamw(h: dict, matrices: Rules | None) -> optax.GradientTransformation:
-    """Loshchilov & Hutter 2019; the decay is added to every optimiser below."""
+    """Loshchilov & Hutter 2019. `build` adds the decay to every optimiser."""
     return optax.scale_by_adam(b1=h["b1"], b2=h["b2"], eps=h["eps"])
 
 
@@ -53,7 +53,7 @@ def _muon(h: dict, matrices: Rules | None) -> optax.GradientTransformation:
         return map_with_rules(mark, matrices, params, "MATRICES")
 
     return contrib.muon(
-        -1.0,  # contrib.muon negates; the learning rate's minus sign comes last, for all optimisers
+        -1.0,  # undoes the negation in contrib.muon; the training step subtracts the directions
         beta=h["b1"],
         adam_b1=h["b1"],
         adam_b2=h["b2"],
@@ -83,9 +83,9 @@ def build(
 ) -> optax.GradientTransformation:
     """Gradients to directions: preconditioned, plus decoupled weight decay by DECAY_RULES.
 
-    The step multiplies directions by minus the learning rate. `h` holds b1, b2, eps, weight_decay;
-    `scales` has, by path, the factors of the learning rate, weight decay and epsilon; `matrices`
-    the (input, output) dimensions of the parameters that are matrices, None for the others.
+    The step multiplies directions by minus the learning rate. `h` holds b1, b2, eps, weight_decay.
+    `scales` has, by path, the factors of the learning rate, weight decay and epsilon. `matrices`
+    has the (input, output) dimensions of matrices, and None for other parameters.
     """
     decay = lambda params: map_with_rules(  # noqa: E731
         lambda name, leaf, value: value, DECAY_RULES, params, "DECAY_RULES"
@@ -97,8 +97,8 @@ def build(
 def rescaled(inner: optax.GradientTransformation, scales: Rules) -> optax.GradientTransformation:
     """`inner` with separate factors of learning rate, decay and epsilon for each parameter.
 
-    Adam with epsilon s ε for gradients g is Adam with ε for g / s, and decay reads nothing but the
-    parameter: the inputs of `inner` are scaled, rather than its state.
+    Adam with epsilon s ε on gradients g equals Adam with ε on g / s, and decay reads only the
+    parameters. So it suffices to scale the inputs and outputs of `inner`.
     """
 
     def times(tree, factor):
@@ -114,7 +114,7 @@ def rescaled(inner: optax.GradientTransformation, scales: Rules) -> optax.Gradie
 
 
 def clip(grads: dict, max_norm: jax.Array) -> tuple[dict, jax.Array]:
-    """Gradients scaled to a global norm of at most `max_norm` (inf: never), and their norm before.
+    """Gradients scaled to a global norm of at most `max_norm` (inf: never), and the original norm.
 
     Pascanu et al. 2013, algorithm 1.
     """

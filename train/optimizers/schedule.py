@@ -1,7 +1,7 @@
-"""This file shapes the learning rate: a factor in (0, 1] of the peak, as a function of the step.
+"""Learning-rate schedules: a factor in (0, 1] of the peak, as a function of the step.
 
 Step counts are arrays (`hyper` of the training state), so that one compiled program serves every
-duration. Update number s (from 0) uses the factor at s + 1 finished steps: warmup reaches 1 with
+duration. Update number s (from 0) uses the factor at s + 1 finished steps. So warmup reaches 1 at
 its last step, and the last update of the run uses exactly `final`.
 """
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 
 def _progress(done: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
-    """0 at `start`, 1 at `end`, linear between, flat outside."""
+    """0 up to `start`, 1 from `end` on, linear in between."""
     return jnp.clip((done - start) / jnp.maximum(end - start, 1), 0.0, 1.0)
 
 
@@ -35,7 +35,7 @@ def inverse_sqrt(done: jax.Array, h: dict) -> jax.Array:
 
 
 def wsd(done: jax.Array, h: dict) -> jax.Array:
-    """Warmup, stable, decay (Hu et al. 2024, section 4): a linear fall over the last `decay`."""
+    """Warmup, stable, decay (Hu et al. 2024, section 4): linear decay over the last `decay`."""
     return 1 - (1 - h["final"]) * _progress(done, h["total"] - h["decay"], h["total"])
 
 

@@ -1,4 +1,4 @@
-"""The accelerators that isoflop knows, as one table, and how a number of them is written.
+"""The table of accelerators that isoflop knows, and the notations for a number of them.
 
 Two notations name a slice. 'v5e-256' and 'h100-8' give a number of chips; of v4, v5p and tpu7x they
 count cores, as Google's names do. 'v5e:16x16' gives the chips along each axis of a TPU slice, and
@@ -11,33 +11,33 @@ from dataclasses import dataclass
 
 GIB = 1 << 30
 
-# Several quotations of Google's price page agree for v4, v5p and v6e; one alone gives v5e. For GPUs
+# Several quotations of Google's price page agree for v4, v5p and v6e; only one gives v5e. For GPUs,
 # most agree within 3 %.
 PRICED = (
     "an ASSUMPTION: Google Cloud's list price on demand, cheapest US region, as of 2025; it "
-    "changes, and reserved or spot capacity costs less: --price=USD gives your own"
+    "changes, and reserved or spot capacity costs less; set your price with --price=USD"
 )
 
-# Shapes that Cloud TPU rents, one for each number of chips; the compiler knows others.
+# Slice shapes that Cloud TPU offers, one per number of chips; the compiler knows others.
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _CUBE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One kind of accelerator. All numbers are those of one device of jax.
+    """One kind of accelerator. All numbers are per jax device.
 
-    Only TPUs, which `isoflop compile` compiles for, have `hbm`, `ici`, `macs` and `slices`.
+    `hbm`, `ici`, `macs` and `slices` are set only for TPUs, for which `isoflop compile` compiles.
     """
 
     names: tuple[str, ...]  # prefixes of jax's `device_kind`; reports show the first
-    peak: float  # dense bf16 FLOP/s, the maker's data sheet
-    price: float | None = None  # USD an hour; None: no list price is known
-    cores: int = 1  # the number in 'v5p-8' counts cores: this many make a device
-    per_chip: int = 1  # devices of a chip
-    hbm: int = 0  # bytes that a program may use, as libtpu 0.0.42 states them: less than is sold
-    ici: float = 0.0  # bytes/s that leave the device over all links to its neighbours, data sheet
-    macs: int = 0  # bf16 multiply-adds of a cycle: the matrix units' area times their number
+    peak: float  # dense bf16 FLOP/s, from the manufacturer's data sheet
+    price: float | None = None  # USD per hour; None: no list price is known
+    cores: int = 1  # cores per device; the number in 'v5p-8' counts cores
+    per_chip: int = 1  # devices per chip
+    hbm: int = 0  # bytes that a program may use according to libtpu 0.0.42; less than advertised
+    ici: float = 0.0  # bytes/s sent over all links to neighbours, from the data sheet
+    macs: int = 0  # bf16 multiply-adds per cycle: size of a matrix unit times their number
     slices: tuple[str, ...] = ()
 
     @property
@@ -67,7 +67,7 @@ CHIPS = {
         ("TPU7x",), 1154e12, per_chip=2,
         hbm=int(94.75 * GIB), ici=300e9, macs=4 * 256**2, slices=_CUBE,
     ),
-    # Prices with a share of the machine: a2-ultragpu, a3-highgpu-8g (SXM), a3-ultragpu-8g.
+    # Prices include a share of the host: a2-ultragpu, a3-highgpu-8g (SXM), a3-ultragpu-8g.
     "a100": Chip(("NVIDIA A100",), 312e12, 5.07),
     "h100": Chip(("NVIDIA H100",), 989e12, 11.06),
     "h200": Chip(("NVIDIA H200",), 989e12, 10.60),
@@ -85,12 +85,12 @@ def peak_flops(device_kind: str) -> float | None:
 class Slice:
     """Chips of one kind: `number` slices of `shape` chips along each axis.
 
-    `shape` is () where the name gives a number of chips that no TPU slice has, and for GPUs.
+    `shape` is () for GPUs, and if no TPU slice has this number of chips.
     """
 
     name: str
     kind: str
-    devices: int  # of jax, in all slices
+    devices: int  # jax devices in all slices
     shape: tuple[int, ...] = ()
     number: int = 1
 
@@ -112,14 +112,14 @@ _KINDS = {kind.removeprefix("tpu"): kind for kind in CHIPS}  # '7x' is short for
 def parse_slice(flag: str, text: str) -> Slice:
     """The slice that --`flag`=`text` names: 'v5e-256', 'h100-8', 'v5e:16x16', '2*v5e:16x16'.
 
-    Raises ValueError, which names the flag and says what would be valid.
+    Raises ValueError, which names the flag and says what is valid.
     """
     match = _SLICE.fullmatch(text.strip().lower())
     kind = match and _KINDS.get(match["kind"].removeprefix("tpu"))
     if not kind:
         raise ValueError(
-            f"{flag}={text} is unknown; write one of {', '.join(CHIPS)} and a number of chips, "
-            "such as v5e-256, or the chips along each axis of a TPU slice, such as v5e:16x16"
+            f"{flag}={text} is unknown; write one of {', '.join(CHIPS)} with a number of chips, "
+            "such as v5e-256, or with the chips along each axis of a TPU slice, such as v5e:16x16"
         )
     chip, number = CHIPS[kind], int(match["number"] or 1)
     rented = [_axes(shape) for shape in chip.slices]
@@ -140,7 +140,7 @@ def parse_slice(flag: str, text: str) -> Slice:
 
 
 def known_slices(kind: str) -> str:
-    """The slices of a kind of TPU that Cloud TPU rents, for a message: 'v5e:1x1, v5e:2x2, …'."""
+    """The slices of a kind of TPU that Cloud TPU offers, as text: 'v5e:1x1, v5e:2x2, …'."""
     return ", ".join(f"{kind}:{shape}" for shape in CHIPS[kind].slices)
 
 
@@ -149,8 +149,8 @@ def _axes(shape: str) -> tuple[int, ...]:
 
 
 def _notations(kind: str) -> str:
-    """What may follow the name of a kind of chip."""
-    cores = f"an even number, for {kind}-8 names 8 cores, 4 chips"
+    """The valid notations for a kind of chip."""
+    cores = f"an even number of cores ({kind}-8 is 8 cores, 4 chips)"
     count = cores if CHIPS[kind].cores == 2 else "a whole number of chips"
-    axes = f"; after {kind}: the chips along each axis: {known_slices(kind)}"
-    return f"after {kind}- comes {count}" + (axes if CHIPS[kind].slices else "")
+    axes = f", or {kind}: and the chips along each axis: {known_slices(kind)}"
+    return f"write {kind}- and {count}" + (axes if CHIPS[kind].slices else "")

@@ -1,14 +1,15 @@
-"""This file lays devices out as a mesh. Its axes, and what lies along them:
+"""Arranges devices as a mesh. Its axes split:
 
-    data      rows of a batch; parameters are replicated. Joins slices over their slow network
-    fsdp      rows of a batch, and one dimension of each parameter with its moments, which are
+    data      rows of a batch; parameters are replicated. The only axis that may span slices, which
+              a slow network connects
+    fsdp      rows of a batch, and one dimension of each parameter with its moments. Parameters are
               gathered where they are used (Rajbhandari et al. 2020, ZeRO stage 3). The default
-    tensor    heads, the MLP's width, the vocabulary (Shoeybi et al. 2019): each layer's
-              activations are summed over it, and between layers cut in parts along it
-    sequence  the tokens of a row (model/kernels/); parameters as along fsdp
+    tensor    heads, the MLP's width, the vocabulary (Shoeybi et al. 2019). Each layer's activations
+              are summed over this axis, and sharded along it between layers
+    sequence  the tokens of a row (model/kernels/); parameters as for fsdp
 
-An axis `expert` will belong to the first parameter that has a dimension of that kind: a row of
-MESH_AXES and a size in the config. Until then it would be an axis that nothing uses, an error.
+To add an axis `expert`, add a row to MESH_AXES and a size to the config, together with the first
+parameter that has such a dimension. An axis that nothing uses is an error.
 """
 
 import math
@@ -25,7 +26,7 @@ MESH_AXES = {
     "heads": ("tensor",),
     "mlp": ("tensor",),
     "vocab": ("tensor",),
-    "activation": ("tensor",),  # the residual stream, of which every layer keeps a copy
+    "activation": ("tensor",),  # the residual stream; every layer keeps a copy
     # Replicated:
     "layer": (),
     "position": (),
@@ -33,16 +34,16 @@ MESH_AXES = {
 }
 
 
-ORDER = ("data", "fsdp", "sequence", "tensor")  # the last has the nearest neighbours
+ORDER = ("data", "fsdp", "sequence", "tensor")  # neighbours along the last axis are nearest
 
 
 class MeshError(ValueError):
-    """A mesh, or sizes on it, that cannot be."""
+    """An invalid mesh, or sizes that do not fit on it."""
 
 
 def mesh_sizes(sizes: dict[str, int], devices: int) -> dict[str, int]:
-    """The sizes in ORDER, the one -1 replaced. MeshError if their product is not the number of
-    devices, or if an axis is no value of MESH_AXES."""
+    """The sizes in ORDER, with a size of -1 inferred. Raises MeshError if their product is not the
+    number of devices, or if no entry of MESH_AXES uses an axis."""
     used = {axis for axes in MESH_AXES.values() for axis in axes}
     for axis, size in sizes.items():
         if axis not in used:
@@ -69,14 +70,14 @@ def mesh_sizes(sizes: dict[str, int], devices: int) -> dict[str, int]:
                 *[n for n in divisors if n > others][:1],
             ]
             near = " or ".join(map(str, near))
-            remedy = f"without mesh.{free} it makes {others}, which should be {near}"
-        raise MeshError(f"{text} does not multiply to the {devices} devices there are; {remedy}")
+            remedy = f"without mesh.{free} the product is {others}; it should be {near}"
+        raise MeshError(f"{text} does not multiply to the {devices} devices; {remedy}")
     return sizes
 
 
 def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
-    """A mesh over these devices, which may be described only; all local ones if None. MeshError as
-    `mesh_sizes`, and where `data` does not divide among the slices the devices are in."""
+    """A mesh over `devices`, which may be descriptions; None means all local devices. Raises
+    MeshError as `mesh_sizes` does, and if `data` is not divisible by the number of slices."""
     devices = jax.local_devices() if devices is None else devices
     sizes = mesh_sizes(sizes, len(devices))
     slices = len({getattr(device, "slice_index", 0) for device in devices})
@@ -85,11 +86,11 @@ def make_mesh(sizes: dict[str, int], devices: list | None = None) -> Mesh:
             f"mesh.data={sizes.get('data', 1)} is not divisible by the {slices} slices that the "
             f"devices are in, and only data may span them; use mesh.data={slices}"
         )
-    return Mesh(_laid_out(sizes, devices, slices), tuple(sizes))
+    return Mesh(_arranged(sizes, devices, slices), tuple(sizes))
 
 
-def _laid_out(sizes: dict[str, int], devices: list, slices: int) -> np.ndarray:
-    """The devices in the shape of the mesh, neighbours along an axis joined by fast links."""
+def _arranged(sizes: dict[str, int], devices: list, slices: int) -> np.ndarray:
+    """The devices in the shape of the mesh; fast links connect neighbours along an axis."""
     shape = tuple(sizes.values())
     if devices[0].platform != "tpu":
         return np.asarray(devices).reshape(shape)
@@ -103,8 +104,8 @@ def _laid_out(sizes: dict[str, int], devices: list, slices: int) -> np.ndarray:
 
 
 def row_parts(sizes: dict[str, int], devices: int) -> int:
-    """Into how many parts the rows of a batch are cut: not by tensor and sequence. Of sizes that
-    are none of a mesh of so many devices, as where a run is only planned: all."""
+    """The number of parts that the rows of a batch are split into. Tensor and sequence do not split
+    rows. If these sizes do not form a mesh of `devices`, for instance in planning, `devices`."""
     try:
         sizes = mesh_sizes(sizes, devices)
     except MeshError:

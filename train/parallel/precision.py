@@ -1,7 +1,7 @@
-"""Parameters rounded to the type of the computation before they travel between devices.
+"""Casts parameters to the computation dtype before they are sent between devices.
 
-On a mesh a parameter is spread over devices and gathered where it is used. Rounding it first halves
-the bytes that travel, and those of the gradients that are summed. Parameters and their sums over
+On a mesh, a parameter is sharded and gathered where it is used. Casting it first halves the bytes
+sent for it and for its gradients. The stored parameters and the sums of gradients over
 micro-batches stay float32.
 """
 
@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from train.parallel.sharding import constrain_parameters
 from train.rules import Rules, map_with_rules
 
-# Scales and biases are few, and norms compute in float32.
+# Scales and biases are small, and norms compute in float32.
 ROUNDED_RULES = (
     (r"(kernel|embedding)$", True),
     (r"(scale|bias)$", False),
 )
 
 
-def as_computed(params: dict, cfg: Any, axes: Rules) -> dict:
-    """The parameters with kernels and tables in `cfg.dtype`, each lying as `axes` says. Families
-    whose Config has no dtype compute in float32."""
+def cast_for_compute(params: dict, cfg: Any, axes: Rules) -> dict:
+    """The parameters with kernels and embeddings in `cfg.dtype`, sharded by the rules `axes`.
+    Families whose Config has no dtype compute in float32."""
     dtype = jnp.dtype(getattr(cfg, "dtype", "float32"))
     if dtype == jnp.float32:
         return params

@@ -1,7 +1,8 @@
-"""Exchanges values between the processes that train one model, with waits that end.
+"""Exchanges values between the processes that train one model, with timeouts.
 
-With one process everything here returns at once. Values travel through the coordination service of
-`jax.distributed`, not through the devices, so a thread may exchange while a step runs.
+With a single process, every function returns at once. Values are sent through the coordination
+service of `jax.distributed`, not through the devices, so a thread can exchange values while a step
+runs.
 """
 
 import collections
@@ -14,13 +15,13 @@ import numpy as np
 from jax._src import distributed  # its client has no public name
 from jax.sharding import NamedSharding
 
-PATIENCE = 600  # seconds that a process waits for another one that is alive
+TIMEOUT = 600  # seconds that a process waits for another live process
 
 _turns = collections.Counter()
 
 
 def count() -> int:
-    """Processes of this run. Starts no device, as `jax.process_count` would."""
+    """Number of processes. Unlike `jax.process_count`, this does not initialise devices."""
     return distributed.global_state.num_processes
 
 
@@ -33,11 +34,11 @@ def is_first() -> bool:
     return index() == 0
 
 
-def exchange(topic: str, value: Any, patience: float = PATIENCE) -> list:
-    """The JSON values of all processes, ordered by process; returns in each once all have called.
+def exchange(topic: str, value: Any, timeout: float = TIMEOUT) -> list:
+    """The JSON values of all processes, ordered by process. Returns when all have called it.
 
-    All processes must call it equally often for a topic. Topics do not wait for each other.
-    TimeoutError after `patience` seconds.
+    All processes must call it equally often for each topic. Topics are independent of each other.
+    Raises TimeoutError after `timeout` seconds.
     """
     if count() == 1:
         return [value]
@@ -46,19 +47,19 @@ def exchange(topic: str, value: Any, patience: float = PATIENCE) -> list:
     folder, before = (f"isoflop/{topic}/{turn}" for turn in (_turns[topic], _turns[topic] - 1))
     client.key_value_set(f"{folder}/{index()}", json.dumps(value))
     try:
-        client.wait_at_barrier(folder, int(1000 * patience))
+        client.wait_at_barrier(folder, int(1000 * timeout))
     except jax.errors.JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
             raise
-        raise TimeoutError(f"waited {patience} s for the other processes ({topic})") from error
-    said = {int(key.rpartition("/")[2]): v for key, v in client.key_value_dir_get(f"{folder}/")}
-    if before[-2:] != "/0":  # all have read it, because all are here
+        raise TimeoutError(f"waited {timeout} s for the other processes ({topic})") from error
+    values = {int(key.rpartition("/")[2]): v for key, v in client.key_value_dir_get(f"{folder}/")}
+    if before[-2:] != "/0":  # all processes have read the previous values, because all are here
         client.key_value_delete(f"{before}/{index()}")
-    return [json.loads(said[process]) for process in sorted(said)]
+    return [json.loads(values[process]) for process in sorted(values)]
 
 
 def from_first(topic: str, make: Callable[[], Any]) -> Any:
-    """What `make()` returned in process 0, the only one that calls it. All raise its OSError."""
+    """The result of `make()`, called in process 0 only. All processes raise its OSError."""
     value, error = None, None
     try:
         value = make() if is_first() else None
@@ -73,24 +74,27 @@ def from_first(topic: str, make: Callable[[], Any]) -> Any:
 
 
 def share(items: list) -> list:
-    """This process's part of work that is divided among all."""
+    """The part of `items` for this process, if all processes divide the work."""
     return items[index() :: count()]
 
 
-def own_rows(where: NamedSharding, shape: tuple[int, ...]) -> np.ndarray:
-    """The rows, along dimension 1 of `shape`, of which devices of this process hold a part."""
+def local_rows(where: NamedSharding, shape: tuple[int, ...]) -> np.ndarray:
+    """The rows, along dimension 1 of `shape`, that devices of this process hold (in part)."""
     held = where.addressable_devices_indices_map(shape).values()
     return np.unique(np.concatenate([np.arange(shape[1])[place[1]] for place in held]))
 
 
-def placed(
-    own: Mapping[str, np.ndarray], rows: np.ndarray, n_rows: int, where: Mapping[str, NamedSharding]
+def place(
+    local: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    n_rows: int,
+    where: Mapping[str, NamedSharding],
 ) -> dict[str, jax.Array]:
-    """Arrays [K, `n_rows`, ...] on the devices of all processes, field by field; `own` has this
-    process's `rows` of them, [K, len(rows), ...]."""
-    own = dict(own)
+    """Arrays [K, `n_rows`, ...] of each field on the devices of all processes. `local` holds the
+    `rows` of this process, [K, len(rows), ...]."""
+    local = dict(local)
     if all(sharding.is_fully_addressable for sharding in where.values()):
-        return jax.device_put(own, {name: where[name] for name in own})
+        return jax.device_put(local, {name: where[name] for name in local})
 
     def one(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
         def shard(place: tuple[slice, ...]) -> np.ndarray:
@@ -100,11 +104,11 @@ def placed(
         shape = (array.shape[0], n_rows, *array.shape[2:])
         return jax.make_array_from_callback(shape, sharding, shard)
 
-    return {name: one(array, where[name]) for name, array in own.items()}
+    return {name: one(array, where[name]) for name, array in local.items()}
 
 
-def on_host(arrays: Any) -> Any:
-    """Whole numpy arrays, also of those whose parts lie on devices of several processes."""
+def to_host(arrays: Any) -> Any:
+    """Complete numpy arrays, also of arrays that are sharded over devices of several processes."""
     if count() == 1:
         return jax.device_get(arrays)
     from jax.experimental import multihost_utils

@@ -1,8 +1,9 @@
-"""Sharding: the mesh axis of each dimension of each array.
+"""Computes shardings: the mesh axes of each dimension of each array.
 
-It follows from two tables. A family's PARAMETER_AXES maps the path of every parameter to the
-logical axes of its dimensions; MESH_AXES in train/parallel/mesh.py maps logical axes to mesh axes.
-Optimiser moments and frozen parameters are sharded as the parameter of the same path.
+Two tables determine them. A family's PARAMETER_AXES maps the path of every parameter to the logical
+axes of its dimensions; MESH_AXES in train/parallel/mesh.py maps logical axes to mesh axes.
+Optimiser moments are sharded like the parameter with the same path, frozen parameters by the rules
+of their family.
 """
 
 import contextlib
@@ -20,11 +21,11 @@ from train.parallel.mesh import MESH_AXES, MeshError
 from train.parallel.mesh import make_mesh as make_mesh
 from train.rules import Rules, lookup, path_name
 
-AnyMesh = Mesh | AbstractMesh  # the second where a program is traced, or in a test without devices
+AnyMesh = Mesh | AbstractMesh  # abstract while a program is traced, and in tests without devices
 
 
 def require(family: Family, cfg: Any, mesh: AnyMesh) -> None:
-    """MeshError where the family says that the mesh cannot hold the model."""
+    """Raises MeshError if the family's `check_mesh` rejects the mesh."""
     if not hasattr(family, "check_mesh"):
         return
     with activation_rules(mesh):
@@ -35,17 +36,17 @@ def require(family: Family, cfg: Any, mesh: AnyMesh) -> None:
 
 
 def _nearest(size: int, parts: int) -> str:
-    """The multiples of `parts` next to `size`."""
+    """The multiples of `parts` nearest to `size`."""
     below, above = size // parts * parts, (size // parts + 1) * parts
     return f"{below} or {above}" if below else str(above)
 
 
 def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: AnyMesh) -> PartitionSpec:
-    """The PartitionSpec of an array with these logical axes; MeshError naming the array for a
-    wrong rank, a mesh axis used twice, or a dimension that its mesh axes do not divide."""
+    """The PartitionSpec of an array with these logical axes. Raises MeshError, naming the array,
+    for a wrong rank, a mesh axis used twice, or a dimension that its mesh axes do not divide."""
     if len(axes) != len(shape):
-        raise MeshError(f"{name}: its rule names {len(axes)} axes {axes}, its shape is {shape}")
-    parts, taken = [], {}
+        raise MeshError(f"{name}: its rule names {len(axes)} axes {axes}, but its shape is {shape}")
+    parts, used = [], {}
     for dimension, axis in zip(shape, axes, strict=True):
         if axis not in MESH_AXES:
             raise MeshError(
@@ -53,12 +54,12 @@ def spec(name: str, shape: tuple[int, ...], axes: tuple[str, ...], mesh: AnyMesh
             )
         targets = tuple(target for target in MESH_AXES[axis] if target in mesh.shape)
         for target in targets:
-            if target in taken:
+            if target in used:
                 raise MeshError(
-                    f"{name}: logical axes {taken[target]!r} and {axis!r} collide on mesh axis "
+                    f"{name}: logical axes {used[target]!r} and {axis!r} collide on mesh axis "
                     f"{target!r}; map one of them elsewhere in MESH_AXES"
                 )
-            taken[target] = axis
+            used[target] = axis
         ways = math.prod(mesh.shape[target] for target in targets)
         if dimension % ways:
             text = " × ".join(f"mesh.{target}={mesh.shape[target]}" for target in targets)
@@ -77,7 +78,7 @@ def parameter_shardings(params: Any, axes: Rules, mesh: AnyMesh) -> Any:
 
 
 def parameter_specs(params: Any, axes: Rules, mesh: AnyMesh | None = None) -> Any:
-    """A PartitionSpec for every parameter (arrays or shapes); None: on the mesh in force."""
+    """A PartitionSpec for every parameter (arrays or shapes) on `mesh`, or the current mesh."""
     mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
 
     def one(path, leaf):
@@ -90,9 +91,10 @@ def parameter_specs(params: Any, axes: Rules, mesh: AnyMesh | None = None) -> An
 def state_shardings(
     state: Any, axes: Rules, frozen_axes: Mapping[str, Rules], mesh: AnyMesh
 ) -> Any:
-    """Shardings of a TrainState (arrays or shapes). Optimiser leaves whose path ends in a
-    parameter's path and that have its shape follow it; counters and factored moments, which are
-    small, are replicated. `frozen_axes` has the rules of each set of frozen parameters."""
+    """Shardings of a TrainState (arrays or shapes). An optimiser leaf is sharded like a parameter
+    if its path ends in the parameter's path and their shapes are equal. Counters and factored
+    moments are small and are replicated. `frozen_axes` has the rules of each set of frozen
+    parameters."""
     replicated = NamedSharding(mesh, PartitionSpec())
     params = parameter_shardings(state.params, axes, mesh)
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
@@ -102,7 +104,9 @@ def state_shardings(
     def follow(path, leaf):
         name = path_name(path)
         owners = [n for n in by_name if name == n or name.endswith("/" + n)]
-        owner = max(owners, key=len, default=None)  # the whole path, not the end of another one
+        owner = max(
+            owners, key=len, default=None
+        )  # the longest, because a path can end in another parameter's path
         return by_name[owner] if owner and shapes[owner] == leaf.shape else replicated
 
     frozen = {
@@ -117,16 +121,17 @@ def state_shardings(
 
 
 def _rules_apply(mesh: AnyMesh) -> bool:
-    """Whether an axis of this mesh splits something. The axis of stacked trials does not: their
-    arrays are spread over devices already."""
+    """Whether an axis of MESH_AXES splits arrays on this mesh. The axis of stacked trials is not in
+    MESH_AXES, because their arrays are already sharded."""
     return any(mesh.shape.get(target, 1) > 1 for axes in MESH_AXES.values() for target in axes)
 
 
 def constrain_parameters(tree: Any, axes: Rules) -> Any:
-    """Asks for parameters, or arrays of their shapes, to lie as the rules say on the mesh in force.
+    """Constrains parameters, or arrays of their shapes, to the sharding by `axes` on the current
+    mesh.
 
-    For gradients this sends each device the sum of its own part (reduce-scatter) instead of the
-    whole sum (all-reduce).
+    For gradients, this sends each device only its part of the sum (reduce-scatter), not the whole
+    sum (all-reduce).
     """
     mesh = jax.sharding.get_abstract_mesh()
     if not _rules_apply(mesh):
@@ -135,8 +140,8 @@ def constrain_parameters(tree: Any, axes: Rules) -> Any:
 
 
 def constrain_state(state: Any, axes: Rules, frozen_axes: Mapping[str, Rules]) -> Any:
-    """Asks for a TrainState to lie as `state_shardings` says, so that the output of a program can
-    be its next input."""
+    """Constrains a TrainState to its `state_shardings`, so that the output of a program can be its
+    next input."""
     mesh = jax.sharding.get_abstract_mesh()
     if not _rules_apply(mesh):
         return state
@@ -147,7 +152,7 @@ def constrain_state(state: Any, axes: Rules, frozen_axes: Mapping[str, Rules]) -
 def batch_shardings(
     mesh: Mesh, fields: Mapping[str, Field], leading: int = 1
 ) -> dict[str, NamedSharding]:
-    """The sharding of each field of a batch; `leading` dimensions (steps) stand before its rows."""
+    """The sharding of each field of a batch with `leading` dimensions (steps) before its rows."""
 
     def one(field: Field) -> NamedSharding:
         named = ["batch", *field.axes]
@@ -159,7 +164,7 @@ def batch_shardings(
 
 @contextlib.contextmanager
 def activation_rules(mesh: AnyMesh) -> Iterator[None]:
-    """A context in which the model's `constrain` calls take effect while it is traced."""
+    """A context manager in which the `constrain` calls of a traced model take effect."""
     enter = jax.set_mesh if isinstance(mesh, Mesh) else jax.sharding.use_abstract_mesh
     with enter(mesh), nn.logical_axis_rules(list(MESH_AXES.items())):
         yield

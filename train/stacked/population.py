@@ -1,10 +1,10 @@
-"""This file trains many trials at once: those that differ in numbers of the state and no shape.
+"""Trains many trials at once, if they differ only in numbers of the training state.
 
-Their states are stacked and one vmapped program advances all lanes, each on batches of its own;
-over several devices the lanes are spread along a mesh axis `trial`, several a device, and nothing
-is sent between them. A small model cannot fill an accelerator, many of them can; a CPU core is full
-with one, so there trials run in processes of their own. Each trial keeps its own `Record`: what it
-writes is what it would write alone.
+Their states are stacked, and one vmapped program advances all lanes, each with its own batches. On
+several devices, the lanes are sharded along the mesh axis `trial`, and the devices do not
+communicate. One small model cannot keep an accelerator busy, but many can. One model is enough for
+a CPU core, so there each trial runs in a separate process. Each trial has its own `Record` and
+writes the same files as if it trained alone.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from train.step import StepConfig, TrainState, eval_sums, train_chunk
 from train.watch import Stop, Watchdog
 
 AXIS = "trial"
-MEMORY_SHARE = 0.9  # of a device's memory, that a program may need: batches wait there too
+MEMORY_SHARE = 0.9  # of a device's memory for a program; prefetched batches need the rest
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
@@ -58,7 +58,7 @@ def stacked_eval(
 
 
 def _over_lanes(each: Callable, mesh: Mesh, specs: tuple) -> Callable:
-    """Runs `each` on every device with the lanes that it holds."""
+    """Runs `each` on every device, for the lanes of that device."""
     return jax.shard_map(
         each, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(AXIS), check_vma=False
     )
@@ -66,7 +66,7 @@ def _over_lanes(each: Callable, mesh: Mesh, specs: tuple) -> Callable:
 
 @dataclass(frozen=True)
 class Member:
-    """One trial of a population: its resolved config and folder, as `train.loop.Run` has them."""
+    """One trial of a population, with arguments as of `train.loop.Run`; `config` is resolved."""
 
     config: Any
     workdir: Path
@@ -75,9 +75,9 @@ class Member:
 
 
 class Population:
-    """Trials trained together, each made fresh or restored by itself, from whatever step it is at.
+    """Trials that train together. Each starts anew or from its own checkpoint, at any step.
 
-    Making it raises ValueError for trials that cannot be stacked, and as `Run` does.
+    The constructor raises ValueError for trials that cannot be stacked, and the errors of `Run`.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Population:
         devices: Sequence[jax.Device] | None = None,
         memory: int | None = None,
     ):
-        """`memory` is what a program may need of one device, in bytes; None: most of what there is,
-        where the device says so."""
+        """`memory` is the number of bytes of one device that a program may need. None means
+        `memory_of` the device."""
         config, self.dataset = members[0].config, dataset
         devices = list(devices or jax.local_devices())[: len(members)]
         self.cfg, self.mesh = step_config(config), Mesh(np.array(devices), (AXIS,))
@@ -97,20 +97,20 @@ class Population:
         self.configs = [member.config for member in members]
         self.memory = memory_of(devices[0]) if memory is None else memory
         self.evaluator = Evaluator(self.cfg, dataset, self.mesh)
-        alone = sharding.make_mesh(dict(config.mesh), devices[:1])
+        single = sharding.make_mesh(dict(config.mesh), devices[:1])
         self.records, self.states = [], []
         for member in members:
             record = Record(member.config, self.cfg, member.workdir, devices[:1], member.say)
             hyper = hyperparameters(member.config)
-            like, make = initial_state(self.cfg, hyper, member.config.seed, alone)
+            like, make = initial_state(self.cfg, hyper, member.config.seed, single)
             state = record.restore(like, hyper, {}, member.branch_until) or make()
             self.records.append(record)
-            self.states.append(jax.device_get(state))  # kept here while it has no lane
+            self.states.append(jax.device_get(state))  # on the host until it has a lane
         self.total = self.records[0].events.total
         self.status = ["training" if r.step < self.total else "done" for r in self.records]
 
     def train(self, stop: Stop) -> list[str]:
-        """Trains all to their ends; the status of each, as `Run.train` has it."""
+        """Trains all trials to their ends. Returns the status of each, as `Run.train` does."""
         timeout, first = self.configs[0].log.stall_timeout, self.records[0].step
         self.watchdog = Watchdog(timeout, f"{len(self.records)} trials", first)
         with contextlib.ExitStack() as files, self.watchdog:
@@ -118,21 +118,21 @@ class Population:
                 for record in self.records:
                     files.enter_context(record)
             stopped = stop.requested
-            while not stopped and (left := self._left(range(len(self.records)))):
+            while not stopped and (left := self._unfinished(range(len(self.records)))):
                 lanes, *programs = self._compile(len(left))
-                stopped = self._together(left[:lanes], lanes, programs, stop)
+                stopped = self._train_lanes(left[:lanes], lanes, programs, stop)
         for record in self.records:
             record.checkpoints.close()
         return ["preempted" if status == "training" else status for status in self.status]
 
-    def _left(self, trials: Iterable[int]) -> list[int]:
+    def _unfinished(self, trials: Iterable[int]) -> list[int]:
         return [i for i in trials if self.status[i] == "training"]
 
     def _compile(self, trials: int) -> tuple[int, Callable, Callable]:
-        """(lanes, program that trains, program that scores): lanes for so many trials, the same
-        number on each device; fewer where they would not fit into memory."""
+        """(number of lanes, training program, evaluation program) for this many trials. Uses fewer
+        lanes if they do not fit into memory, and the same number on each device."""
         ways, begun = self.mesh.size, time.perf_counter()
-        lanes = self._spread(trials)
+        lanes = self._lanes_for(trials)
         while True:
             states, batches = self._shapes(lanes)
             steps = jax.ShapeDtypeStruct((), jnp.int32)
@@ -149,7 +149,7 @@ class Population:
         return lanes, train, score
 
     def _shapes(self, lanes: int) -> tuple[TrainState, Batch]:
-        """Stacked states and batches, as shapes on the devices."""
+        """Shapes and shardings of the stacked states and batches."""
         where = NamedSharding(self.mesh, PartitionSpec(AXIS))
         state = self.states[0]
         chunk = read_steps(self.configs[0], self.dataset, 0, 1)
@@ -158,13 +158,13 @@ class Population:
             (state, chunk),
         )
 
-    def _together(
+    def _train_lanes(
         self, trials: list[int], lanes: int, programs: Sequence[Callable], stop: Stop
     ) -> bool:
-        """Trains these trials until all have ended, or half of the lanes would do for the rest;
-        whether it was asked to stop, and all are saved.
+        """Trains these trials until all have ended, or until half of the lanes suffice for the
+        rest. Returns whether a stop was requested; all trials are then saved.
 
-        The lane of a trial that has ended goes on computing what nobody reads.
+        The lane of an ended trial continues to compute, and its results are not used.
         """
         train, score = programs
         filled = trials + [trials[-1]] * (lanes - len(trials))
@@ -174,34 +174,34 @@ class Population:
             for count, batches in ready:
                 states, metrics = train(states, batches, jnp.int32(count))
                 metrics = {k: v[:, :count].tolist() for k, v in jax.device_get(metrics).items()}
-                left, now = self._left(trials), LaneState(states, score, self.evaluator)
-                stopping = stop.requested  # for all of them or for none
-                # Each trial's share of the devices' time, so that shares add up to what was spent.
+                left, current = self._unfinished(trials), LaneState(states, score, self.evaluator)
+                stopping = stop.requested  # read once, so that all trials agree
+                # Each trial's share of the device time; the shares add up to the total.
                 seconds = (time.perf_counter() - clock) * self.mesh.size / len(left)
                 for lane, i in enumerate(trials):
                     if i in left:
-                        self.records[i].took({k: v[lane] for k, v in metrics.items()}, seconds)
-                        self._events(i, lane, now, stopping)
+                        self.records[i].add_chunk({k: v[lane] for k, v in metrics.items()}, seconds)
+                        self._events(i, lane, current, stopping)
                 progress.update(self.records[left[0]].step, self.records[left[0]].row)
                 self.watchdog.progress(self.records[left[0]].step)
-                left = self._left(trials)
+                left = self._unfinished(trials)
                 if stopping:
                     break
-                if 2 * self._spread(len(left)) <= lanes:
+                if 2 * self._lanes_for(len(left)) <= lanes:
                     for i in left:
-                        self.states[i] = jax.device_get(now.state(trials.index(i)))
+                        self.states[i] = jax.device_get(current.state(trials.index(i)))
                     break
                 clock = time.perf_counter()  # events are not training time
         return stopping
 
-    def _spread(self, trials: int) -> int:
-        """The fewest lanes for so many trials: the same number on each device."""
+    def _lanes_for(self, trials: int) -> int:
+        """The fewest lanes for this many trials, with the same number on each device."""
         return -(-trials // self.mesh.size) * self.mesh.size
 
-    def _events(self, trial: int, lane: int, now: "LaneState", stopping: bool) -> None:
-        """What is due of one trial after a chunk; a checkpoint too if all are asked to stop."""
-        record, state = self.records[trial], functools.partial(now.state, lane)
-        record.after_chunk(state, functools.partial(now.evaluation, lane))
+    def _events(self, trial: int, lane: int, current: "LaneState", stopping: bool) -> None:
+        """Does what is due for one trial after a chunk; also saves it if a stop was requested."""
+        record, state = self.records[trial], functools.partial(current.state, lane)
+        record.after_chunk(state, functools.partial(current.evaluation, lane))
         if record.status or record.step == self.total:
             self.status[trial] = record.status or "done"
         elif stopping:
@@ -212,15 +212,15 @@ class Population:
         return jax.device_put(jax.tree.map(lambda *xs: np.stack(xs), *states), where)
 
     def _chunks(self, trials: Sequence[int]) -> Iterator[tuple[int, Batch]]:
-        """(how many steps, batches [M, K, B, T] on the devices) until every trial is at its end.
+        """(number of steps, batches [M, K, B, T] on the devices) until every trial is at its end.
 
-        A chunk ends early at the first event of any; trials need not be at the same step.
+        A chunk ends early at the first event of any trial. Trials may be at different steps.
         """
         where = NamedSharding(self.mesh, PartitionSpec(AXIS))
         steps = {i: self.records[i].step for i in trials}
         events = self.records[trials[0]].events
-        while going := [step for step in steps.values() if step < self.total]:
-            count = min(events.chunk, *(events.after(step) - step for step in going))
+        while unfinished := [step for step in steps.values() if step < self.total]:
+            count = min(events.chunk, *(events.after(step) - step for step in unfinished))
             read = {
                 i: read_steps(self.configs[i], self.dataset, s, count) for i, s in steps.items()
             }
@@ -230,7 +230,7 @@ class Population:
 
 
 class LaneState:
-    """All lanes after a chunk: brought to the host once, scored once, and only when asked for."""
+    """All lanes after a chunk. Copies them to the host and evaluates them on first use only."""
 
     def __init__(self, states: TrainState, score: Callable, evaluator: Evaluator):
         self.states, self.score, self.evaluator = states, score, evaluator
@@ -246,9 +246,9 @@ class LaneState:
         return jax.device_get(self.score(states.params, states.frozen, self.evaluator.batches))
 
     def state(self, lane: int) -> TrainState:
-        """The state of one trial, on one device as if it were alone there."""
-        alone = jax.tree.map(lambda x: np.asarray(x[lane]), self._on_host)
-        return jax.device_put(alone, self.device)
+        """The state of one trial on one device, as if it trained alone."""
+        state = jax.tree.map(lambda x: np.asarray(x[lane]), self._on_host)
+        return jax.device_put(state, self.device)
 
     def evaluation(self, lane: int) -> Evaluation:
         rows = {name: sums[lane] for name, sums in self._scores.items()}
@@ -256,7 +256,7 @@ class LaneState:
 
 
 def memory_of(device: jax.Device) -> int | None:
-    """Bytes of a device that a program may need; None where the device does not say (CPUs)."""
+    """Bytes of a device that a program may need; None if the device reports no limit (CPUs)."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return int(MEMORY_SHARE * limit) if limit else None
 

@@ -119,7 +119,7 @@ def test_a_json_of_one_object_is_one_document(tmp_path):
         ("a.jsonl", b"[" * 100_000, "line 1 is not JSON: it is nested too deeply"),
         ("a.json", b"[]", "holds no text"),
         ("a.csv", b"words,n\na,1\n", "no key data.text_key='text'; keys found: n, words"),
-        ("a.csv", b"text,n\na,1\n\nb\n", "a.csv line 4 has 1 fields, the first line 2"),
+        ("a.csv", b"text,n\na,1\n\nb\n", "a.csv line 4 has 1 fields, but the first line has 2"),
         ("a.csv", b'text\n"a\n', "a.csv line 2 cannot be read: unexpected end of data"),
         ("a.csv.bz2", b"text\na\n", "a.csv.bz2 is damaged or not bzip2"),
         ("a.jsonl.xz", jsonl(ROWS), "a.jsonl.xz is damaged or not xz"),

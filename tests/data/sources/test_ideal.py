@@ -8,7 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from data.sources.ideal import UNLIMITED, ideal_loss, unlearned, word_classes
+from data.sources.ideal import UNLIMITED, excess_losses, ideal_loss, word_classes
 from data.sources.synthetic import Language, entropy
 from scaling.csv_file import read_csv
 from scaling.fits.robust_fit import fit
@@ -27,13 +27,13 @@ def test_loss_after_sightings_is_that_of_all_sequences(n_values, noise):
         return entropy(shifted[:, sequences].prod(-1).mean(0))
 
     brute = [total_entropy(n + 1) - total_entropy(n) - entropy(offsets) for n in range(5)]
-    assert np.allclose(unlearned(n_values, noise)[:5], brute, rtol=0, atol=1e-12)
-    assert not np.allclose(unlearned(n_values, noise + 0.01)[:5], brute, rtol=0, atol=1e-3)
+    assert np.allclose(excess_losses(n_values, noise)[:5], brute, rtol=0, atol=1e-12)
+    assert not np.allclose(excess_losses(n_values, noise + 0.01)[:5], brute, rtol=0, atol=1e-3)
 
 
 def test_without_noise_one_sighting_tells_all():
-    assert unlearned(16, 0.0).tolist() == [math.log(16), 0.0]
-    assert unlearned(16, 1e-7)[1] == pytest.approx(0, abs=1e-5)
+    assert excess_losses(16, 0.0).tolist() == [math.log(16), 0.0]
+    assert excess_losses(16, 1e-7)[1] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("language", [ISSUED, UNEQUAL])
@@ -168,7 +168,7 @@ def test_best_learners_of_a_budget_follow_the_frontier():
 
 
 def test_what_cannot_be_summed_is_refused():
-    with pytest.raises(ValueError, match=r"noise=0.4 with S=16 takes more than \d+ sightings"):
+    with pytest.raises(ValueError, match=r"noise=0.4 with S=16 takes more than \d+ occurrences"):
         ideal_loss(Language(noise=0.4), 100, 100)
     many = Language(letters=tuple(np.arange(1, 27) / 351))
     with pytest.raises(ValueError, match="letters: these 26 make words of more than 400000"):

@@ -184,7 +184,7 @@ from train.parallel import processes, sharding
 for sizes in (dict(data=1, fsdp=4), dict(data=2, fsdp=1, tensor=2), dict(data=1, sequence=4)):
     mesh = sharding.make_mesh(sizes, jax.devices())
     where = sharding.batch_shardings(mesh, text.Dataset(None, length=16).spec())["tokens"]
-    print("rows", *processes.own_rows(where, (4, 8, 16)))
+    print("rows", *processes.local_rows(where, (4, 8, 16)))
 print("said", processes.exchange("x", 0), processes.exchange("x", processes.index()))
 jax.distributed.shutdown()
 """

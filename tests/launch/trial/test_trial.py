@@ -158,7 +158,7 @@ BAD_KEYS = {
     "--config.model.norm=batch": "model.norm='batch' is unknown; use one of layernorm, rmsnorm",
     "--config.optimizer.name=adam": "optimizer.name='adam' is unknown; use one of adamw",
     "--config.schedule.name=cos": "schedule.name='cos' is unknown; use one of constant",
-    "--config.train.duration=5": "train.duration='5' is no duration",
+    "--config.train.duration=5": "train.duration='5' is not a duration",
     "--config.train.duration=1e3 flops": "too small for one step",
     "--config.schedule.warmup=41 steps": "longer than the run of 40 steps",
     "--config.train.batch_size=0": "train.batch_size=0 is too small",
@@ -175,7 +175,7 @@ BAD_KEYS = {
     f"--config.name={'x' * 201}": "is not valid; use 1 to 200",
     "--config.mesh.data=7": "mesh.data=7",
     "--config.seed=4294967296": "seed=4294967296 must be below 4294967296",
-    "--config.train.duration=1e400 tokens": "train.duration='1e400 tokens' is no duration",
+    "--config.train.duration=1e400 tokens": "train.duration='1e400 tokens' is not a duration",
     "--config=configs/nothing.py": "there is no config file configs/nothing.py",
 }
 

@@ -137,7 +137,7 @@ def test_a_run_of_ours_takes_its_own_tokenizer_along(model, tmp_path):
 def test_the_tokenizer_of_a_run_survives_a_round_trip(kind, model, tmp_path, capsys):
     """Bytes and characters become a tokenizer.json; the run made of it names the same tokenizer."""
     source = model[0]
-    made = tokenizers.given(kind) if kind == "bytes" else tokenizers.train(kind, ["the cat\n"])
+    made = tokenizers.from_spec(kind) if kind == "bytes" else tokenizers.train(kind, ["the cat\n"])
     assert run(f"--from_hf={source}", f"--to={tmp_path / 'run'}") == 0
     for folder in ("huggingface", "tokenizer"):
         shutil.rmtree(tmp_path / "run" / folder)
@@ -150,7 +150,7 @@ def test_the_tokenizer_of_a_run_survives_a_round_trip(kind, model, tmp_path, cap
     assert capsys.readouterr().err == ""
     assert tokenizers.load(tmp_path / "back" / "tokenizer").fingerprint == made.fingerprint
     spec = json.loads((tmp_path / "back" / "config.json").read_text())["data"]["tokenizer"]
-    assert tokenizers.given(spec).fingerprint == made.fingerprint
+    assert tokenizers.from_spec(spec).fingerprint == made.fingerprint
     assert end_tokens(tmp_path / "back") == {made.eod}
 
 

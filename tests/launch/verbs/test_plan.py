@@ -139,7 +139,7 @@ def test_a_law_of_tiny_models_still_has_a_plan(tmp_path, law, capsys):
         (["--days=3"], "days=3 takes --tpu too"),
         (["--flops=1e21", "--price=3"], "price=3 takes --tpu too"),
         (["--tpu=v9-8", "--days=3"], "tpu=v9-8 is unknown; write one of v4, v5e"),
-        (["--tpu=v5e", "--days=3"], "after v5e- comes a whole number"),
+        (["--tpu=v5e", "--days=3"], "write v5e- and a whole number"),
         (["--tpu=v5p-7", "--days=3"], "8 cores, 4 chips"),
         (["--flops=1e21", "--mfu=1.2"], "mfu=1.2 is not a fraction"),
         (["--flops=1e21", "--family=gpt5"], "family=gpt5 is unknown; use one of gpt2, gpt3"),

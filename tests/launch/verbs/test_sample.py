@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     checkpoints.wait()
     config = {"model": MODEL, "data": {"tokenizer": "bytes"}}
     (folder / "config.json").write_text(json.dumps(config))
-    tokenizer.given("bytes").save(folder / "tokenizer")
+    tokenizer.from_spec("bytes").save(folder / "tokenizer")
     return folder
 
 
@@ -91,18 +91,18 @@ def shown(continuation, pieces):
 def test_streamed_text_has_whole_characters():
     text = "naïve 中文 🙂!"
     pieces = [[byte] for byte in text.encode()]
-    texts = shown(Continuation(tokenizer.given("bytes"), []), pieces)
+    texts = shown(Continuation(tokenizer.from_spec("bytes"), []), pieces)
     assert "".join(texts) == text and not any("\ufffd" in t for t in texts)
-    cut = shown(Continuation(tokenizer.given("bytes"), []), pieces[:-2])  # in the midst of 🙂
+    cut = shown(Continuation(tokenizer.from_spec("bytes"), []), pieces[:-2])  # in the midst of 🙂
     assert "".join(cut) == "naïve 中文 \ufffd"
 
 
 def test_text_ends_before_a_stop_string_and_no_part_of_it_is_shown():
     pieces = [list(b"some text\n"), list(b"\nd"), list(b"ef f(x)"), list(b"never")]
-    row = Continuation(tokenizer.given("bytes"), [], ["\n\ndef", "zzz"])
+    row = Continuation(tokenizer.from_spec("bytes"), [], ["\n\ndef", "zzz"])
     assert shown(row, pieces) == ["some text", "", "", "", ""]
     assert row.text == "some text" and bytes(row.tokens) == b"some text\n\ndef" and row.stopped
-    row = Continuation(tokenizer.given("bytes"), [], ["\n\ndeF"])
+    row = Continuation(tokenizer.from_spec("bytes"), [], ["\n\ndeF"])
     assert "".join(shown(row, pieces)) == row.text == "some text\n\ndef f(x)never"
 
 

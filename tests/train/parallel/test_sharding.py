@@ -250,9 +250,9 @@ def test_errors_name_what_is_wrong(monkeypatch):
         ({"data": 1, "expert": 1}, r"mesh.expert=1: no entry of MESH_AXES uses this axis"),
         ({"data": -1, "fsdp": -1}, "only one axis can be -1"),
         ({"data": 0, "fsdp": -1}, r"mesh.data=0 must be a positive number"),
-        ({"data": 2, "fsdp": 3}, r"to the 8 devices there are; use mesh.fsdp=4, or -1"),
-        ({"data": 3, "tensor": -1}, r"without mesh.tensor it makes 3, which should be 2 or 4"),
-        ({"data": 9, "fsdp": 1}, r"without mesh.fsdp it makes 9, which should be 8"),
+        ({"data": 2, "fsdp": 3}, r"to the 8 devices; use mesh.fsdp=4, or -1"),
+        ({"data": 3, "tensor": -1}, r"without mesh.tensor the product is 3; it should be 2 or 4"),
+        ({"data": 9, "fsdp": 1}, r"without mesh.fsdp the product is 9; it should be 8"),
     ],
 )
 def test_meshes_that_cannot_be(sizes, message):

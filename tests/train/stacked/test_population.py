@@ -180,7 +180,7 @@ def test_what_does_not_fit_into_memory_waits(home, monkeypatch):
     [
         ("model.d_model", 32, "config.model.d_ff is 64 in one trial and 128 in another"),
         ("train.duration", "41 steps", "config.train.duration is '40 steps' in one trial and"),
-        ("optimizer.name", "lion", "may differ between stacked trials; train them apart"),
+        ("optimizer.name", "lion", "may differ between stacked trials; train them separately"),
         ("checkpoint.every", "20 steps", "config.checkpoint.every"),
     ],
 )
