@@ -77,7 +77,7 @@ def test_names_come_from_paths():
         (["RUNS", "TABLE", "--method=eye"], "method=eye is unknown"),
         (["RUNS", "TABLE", "--measure=x"], "measure=x is unknown"),
         (["RUNS", "FEW"], "FEW: parametric: 4 points are too few"),
-        (["RUNS", "TABLE", "--params=with_head"], "takes the columns"),
+        (["RUNS", "TABLE", "--params=with_head"], "needs the columns"),
         (["RUNS", "TABLE", "--config.seed=1"], "reads no config"),
         (["RUNS", "TABLE", "--wat=1"], "unknown flag --wat; see --help"),
     ],

@@ -197,7 +197,7 @@ def test_the_summary_is_readable(tmp_path, capsys):
         (["--table=TABLE", "--holdout=flops>x"], "no number"),
         (["--table=TABLE", "--holdout=flops>1"], "leaves no point to fit"),
         (["--table=TABLE", "--objective=mean"], "objective='mean'"),
-        (["--table=TABLE", "--params=non_embedding"], "takes the columns"),
+        (["--table=TABLE", "--params=non_embedding"], "needs the columns"),
         (["--table=TABLE", "--draws=-1"], "draws=-1"),
         (["--table=TABLE", "--law=chinchilla"], "law='chinchilla' is unknown; use one of param"),
         (["--table=TABLE", "--interpolation=cubic"], "interpolation='cubic' is unknown"),
