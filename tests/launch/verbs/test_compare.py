@@ -103,4 +103,4 @@ def test_places_that_cannot_be_written_are_one_line(tmp_path, paths, capsys):
 
 def test_eight_ladders_have_no_colours(paths, capsys):
     assert main(["compare", *[paths[1]] * 8, "--draws=0"]) == 2
-    assert "8 ladders: at most 7" in capsys.readouterr().err
+    assert "8 ladders are too many; give at most 7" in capsys.readouterr().err

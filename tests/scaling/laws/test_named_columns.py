@@ -148,7 +148,7 @@ def test_the_same_inputs_with_the_loss_as_their_response(tmp_path, accuracies):
         ([], "lacks the columns tokens, loss: it has run, params, num_experts"),
         (["--law=expert_loss"], "lacks the columns loss"),
         (["--law=expert_accuracy", "--holdout=largest"], "needs the compute of every run"),
-        (["--law=expert_accuracy", "--weights=loss_se"], "takes a positive accuracy_se"),
+        (["--law=expert_accuracy", "--weights=loss_se"], "needs a positive accuracy_se"),
         (["--law=expert_accuracy", "--fix=E=1"], "no constant E to fix; use one of K, p, q"),
         (["--law=expert_accuracy", "--drop_worst=99"], "drop_worst=99 of 24"),
     ],
@@ -252,7 +252,7 @@ def test_a_law_whose_parts_do_not_fit_is_refused():
                     split=None)  # fmt: skip
     LAWS["clash"] = clash
     try:
-        with pytest.raises(ValueError, match=r"n is an entry of law\.json already"):
+        with pytest.raises(ValueError, match=r"law\.json already has an entry n"):
             analyse(simulate(held_out=0), Settings(law="clash", draws=0))
     finally:
         del LAWS["clash"]
