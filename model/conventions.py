@@ -1,4 +1,3 @@
-"""The published ways to count training FLOPs."""
+"""The published conventions for counting training FLOPs; every family's `flops` returns all."""
 
 CONVENTIONS = ("6nd", "kaplan", "chinchilla", "palm")
-"""`flops` of every family gives each of them."""

@@ -1,7 +1,7 @@
-"""The model families: what every kind of language model provides, and the table of them.
+"""The model families: their interface, and the table FAMILIES.
 
 A family is a module with the functions of `Trained` or of `Counted`. Training, sweeps, counts of
-parameters and FLOPs, sharding and reports know a model through these alone.
+parameters and FLOPs, sharding and reports use a model only through this interface.
 """
 
 import dataclasses
@@ -16,29 +16,32 @@ from model.transformer import family as decoder
 
 
 class Family(Protocol):
-    """What trained and counted families share. `cfg` is an instance of `Config`."""
+    """The interface that trained and counted families share. `cfg` is an instance of `Config`."""
 
     Config: type  # frozen dataclass with every key of the family; raises ValueError for bad values
     INPUTS: tuple[str, ...]  # the fields of a batch that the model needs
 
     def derive(self, keys: Mapping[str, Any]) -> Any:
-        """The Config of a `model` section, its zeros replaced by what they mean."""
+        """The Config of a `model` section, with zeros replaced by derived values."""
 
     def flops(self, cfg: Any) -> dict[str, float]:
-        """Training FLOPs per token by each of CONVENTIONS."""
+        """Training FLOPs per token for each of CONVENTIONS."""
 
 
 class Trained(Family, Protocol):
-    """A family whose parameters descend a gradient. Optional: `MATRICES`, rules (path regex →
-    (input dimension, output dimension) or None) for optimisers of matrices; `update_scales(cfg,
-    optimizer)`, rules (path regex → factors of rate, decay and epsilon); `check_mesh(cfg, sizes)`,
-    which raises ValueError for a mesh that cannot hold the model; `matmul_flops(cfg)`, those of the
-    matrix products of one trained token."""
+    """A family that is trained by gradient descent. Optional members:
+
+    MATRICES                       rules for optimisers of matrices: path regex → (input dimension,
+                                   output dimension), or None
+    update_scales(cfg, optimizer)  rules: path regex → factors of learning rate, decay and epsilon
+    check_mesh(cfg, sizes)         raises ValueError if the model cannot run on a mesh
+    matmul_flops(cfg)              FLOPs of the matrix products per trained token
+    """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes
 
     def parameters(self, cfg: Any) -> dict[str, int]:
-        """Parameters by component; they sum to all there are."""
+        """Parameters by component; they sum to the total."""
 
     def init(self, cfg: Any, key: Any) -> dict:
         """Fresh float32 parameters."""
@@ -47,17 +50,17 @@ class Trained(Family, Protocol):
         """The last hidden states [B, T, D] of a batch. With a `key`, dropout is on."""
 
     def head(self, cfg: Any, params: dict) -> dict:
-        """The parameters that `logits` reads."""
+        """The parameters that `logits` needs."""
 
     def logits(self, cfg: Any, head: dict, x: Any) -> Any:
-        """Scores of the vocabulary [B, T, V], float32, from hidden states."""
+        """Logits [B, T, V], float32, from hidden states."""
 
 
 class Counted(Family, Protocol):
-    """A family that is counted in one pass, without gradients; numpy alone."""
+    """A family that is fitted by counting in one pass, without gradients, with numpy only."""
 
     def fit(self, cfg: Any, texts: list[np.ndarray]) -> Any:
-        """The model of these token sequences."""
+        """Fits a model to token sequences."""
 
     def count(self, model: Any) -> dict[str, int]:
         """Parameters of a fitted model by component."""
@@ -66,17 +69,17 @@ class Counted(Family, Protocol):
         """-log p of each token [N] of a text given those before it."""
 
     def save(self, model: Any, file: Any) -> None:
-        """Writes a fitted model to a binary file object; no pickle."""
+        """Writes a fitted model to a binary file object, without pickle."""
 
     def load(self, file: Any) -> Any:
-        """The model that `save` wrote."""
+        """Reads a model that `save` wrote."""
 
 
 FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram}
 
 
 def find(name: str) -> Family:
-    """The family of this name; ValueError lists the known ones."""
+    """The family of this name. Raises ValueError, with the known names, for any other."""
     if name not in FAMILIES:
         raise ValueError(f"model.family={name!r} is unknown; use one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
@@ -95,7 +98,7 @@ def keys(family: Family) -> dict[str, Any]:
 
 
 def derive(section: Mapping[str, Any]) -> tuple[Family, Any]:
-    """(family, Config) of a `model` section in which 0 may still mean "derive it"."""
+    """(family, Config) of a `model` section in which 0 may mean "derive this value"."""
     section = dict(section)
     family = find(section.pop("family", "decoder"))
     return family, family.derive(section)
@@ -103,12 +106,13 @@ def derive(section: Mapping[str, Any]) -> tuple[Family, Any]:
 
 def read(section: Mapping[str, Any]) -> tuple[Family, Any]:
     """(family, Config) of a resolved `model` section. A section without a family, as in older
-    runs, is a decoder."""
+    runs, is a decoder.
+    """
     section = dict(section)
     family = find(section.pop("family", "decoder"))
     return family, family.Config(**{key: _hashable(value) for key, value in section.items()})
 
 
 def _hashable(value: Any) -> Any:
-    """Lists, as JSON has them, as tuples."""
+    """Converts lists from JSON to tuples."""
     return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Keys of a model's config: each dataclass field states its default, choices, bounds and needs.
+"""Config keys of models: dataclass fields with a default, choices, bounds and dependencies.
 
     @dataclass(frozen=True)
     class Config:
@@ -17,7 +17,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# A value must compare so with its bound, in these words.
+# bound: (the comparison of value and bound that must hold, its wording in messages)
 BOUNDS = {
     "least": (operator.ge, "at least"),
     "above": (operator.gt, "above"),
@@ -36,19 +36,20 @@ def key(
 ) -> Any:
     """A dataclass field with the rules that `check` enforces.
 
-    choices  the values allowed; none given: any
-    letters  the letters that a text is made of, one or more
-    needs    {another key: its values}: the key may differ from its default only with one of these
-    bounds   those of BOUNDS. A default outside them marks a key that must be given or derived
+    choices  the allowed values; empty: any
+    letters  the allowed letters of a non-empty string
+    needs    {another key: its values}: the key may differ from its default only if the other key
+             has one of these values
+    bounds   keys of BOUNDS. A default outside them marks a key that must be given or derived
     """
     if unknown := bounds.keys() - BOUNDS:
         raise TypeError(f"bounds {unknown} are unknown; use {', '.join(BOUNDS)}")
-    stated = dict(choices=tuple(choices), letters=letters, needs=dict(needs or {}), bounds=bounds)
-    return dataclasses.field(default=default, metadata=stated)
+    metadata = dict(choices=tuple(choices), letters=letters, needs=dict(needs or {}), bounds=bounds)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def rules(config: Any, name: str) -> dict[str, Any]:
-    """{a key of a config or its class: what it states about `name`}, of those that state any."""
+    """{key: its rule `name`} for the keys of a config or its class that have such a rule."""
     fields = dataclasses.fields(config)
     return {field.name: field.metadata[name] for field in fields if field.metadata[name]}
 
@@ -59,7 +60,7 @@ def defaults(config: Any) -> dict[str, Any]:
 
 
 def check(config: Any) -> None:
-    """ValueError names the first key that breaks its rules, its value and what would be valid."""
+    """Raises ValueError for the first key that breaks its rules, with the valid values."""
     fields = dataclasses.fields(config)
     for field in fields:
         check_value(config, field.name, getattr(config, field.name))
@@ -68,15 +69,15 @@ def check(config: Any) -> None:
         for needed, allowed in field.metadata["needs"].items():
             if value != field.default and getattr(config, needed) not in allowed:
                 raise ValueError(
-                    f"model.{field.name}={value!r} means nothing with model.{needed}="
+                    f"model.{field.name}={value!r} has no effect with model.{needed}="
                     f"{getattr(config, needed)!r}; it needs {' or '.join(map(str, allowed))}"
                 )
 
 
 def check_value(config: Any, name: str, value: Any) -> None:
-    """ValueError if a key of a config or its class may not have this value, whatever the others."""
-    stated = config.__dataclass_fields__[name].metadata
-    choices, letters, bounds = stated["choices"], stated["letters"], stated["bounds"]
+    """Raises ValueError if the value breaks the choices, letters or bounds of a key."""
+    metadata = config.__dataclass_fields__[name].metadata
+    choices, letters, bounds = metadata["choices"], metadata["letters"], metadata["bounds"]
     if choices and value not in choices:
         raise ValueError(f"model.{name}={value!r} is unknown; use one of {', '.join(choices)}")
     if letters and (not value or set(value) - set(letters)):

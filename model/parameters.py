@@ -1,4 +1,4 @@
-"""Parameter trees of any model: flat by path, nested again, checked against the shapes wanted."""
+"""Flattens, nests and checks the parameter trees of any model."""
 
 from typing import Any
 
@@ -24,16 +24,17 @@ def nested(leaves: dict[str, Any]) -> dict:
 
 
 def check(shapes: Any, params: Any) -> None:
-    """ValueError names a parameter that is missing, unknown or of another shape than in `shapes`,
-    the tree that the model needs."""
-    wanted, found = flat(shapes), flat(params)
-    for name, leaf in wanted.items():
-        if name not in found:
+    """Raises ValueError if a parameter is missing, unknown or has another shape than in `shapes`,
+    the tree that the model needs.
+    """
+    expected, given = flat(shapes), flat(params)
+    for name, leaf in expected.items():
+        if name not in given:
             raise ValueError(f"parameter {name} {leaf.shape} is missing")
-        if found[name].shape != leaf.shape:
+        if given[name].shape != leaf.shape:
             raise ValueError(
-                f"parameter {name} has shape {found[name].shape}; the model needs {leaf.shape}"
+                f"parameter {name} has shape {given[name].shape}; the model needs {leaf.shape}"
             )
-    for name in found:
-        if name not in wanted:
-            raise ValueError(f"parameter {name} {found[name].shape} is unknown to the model")
+    for name in given:
+        if name not in expected:
+            raise ValueError(f"parameter {name} {given[name].shape} is unknown to the model")

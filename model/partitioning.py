@@ -1,7 +1,7 @@
-"""Sharding of activations on the current mesh: logical axes in, constraints out.
+"""Sharding constraints on activations, by logical axes, for the current mesh.
 
-`jax.set_mesh` sets the mesh, `flax.linen.logical_axis_rules` the table from logical to mesh axes;
-both apply while a program is traced. Without them nothing is sharded and `constrain` does nothing.
+`jax.set_mesh` sets the mesh, and `flax.linen.logical_axis_rules` maps logical to mesh axes. Both
+apply while a program is traced. Without them nothing is sharded and `constrain` does nothing.
 """
 
 import math
@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec
 
-RING = 16  # TPUs along an axis of the largest slices; reduce-scatters span about this many
+RING = 16  # TPUs along an axis of the largest slices; one reduce-scatter spans about this many
 
 
 def mesh_axes(axis: str | None) -> tuple[str, ...]:
@@ -32,22 +32,23 @@ def ways(axis: str) -> int:
 
 
 def platform() -> str:
-    """cpu, gpu or tpu: of the mesh's devices, which may be abstract, or of the default backend."""
+    """cpu, gpu or tpu: the platform of the mesh's (maybe abstract) devices, or the default."""
     described = jax.sharding.get_abstract_mesh().abstract_device
     name = getattr(described, "platform", None) or jax.default_backend()
     return {"cuda": "gpu", "rocm": "gpu"}.get(name, name)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """`x`, constrained to be sharded by these logical axes."""
+    """`x` with the constraint that it is sharded by these logical axes."""
     if jax.sharding.get_abstract_mesh().size <= 1 or not nn.get_logical_axis_rules():
         return x
     return jax.lax.with_sharding_constraint(x, spec(*axes))
 
 
 def whole_along(axes: tuple[str, ...]) -> AbstractContextManager:
-    """A context in which these mesh axes shard nothing: for use inside a `shard_map` over them,
-    where an array is one device's part."""
+    """A context in which these mesh axes shard nothing. For use inside a `shard_map` over them,
+    where an array is one device's part.
+    """
     rules = nn.get_logical_axis_rules()
     left = [(axis, tuple(name for name in of if name not in axes)) for axis, of in rules]
     return nn.logical_axis_rules(left)
@@ -75,23 +76,25 @@ def summed(x: jax.Array, scattered: PartitionSpec, axes: tuple[str, ...]) -> jax
 
 def stages(devices: int) -> list[list[list[int]]]:
     """Groups of an axis's devices for each stage of a reduction, the most distant devices first.
-    With devices numbered by digits, those of a group differ in one digit."""
-    found, inner = [], devices
+
+    If devices are numbered in a mixed radix, the devices of a group differ in one digit.
+    """
+    groups, inner = [], devices
     for size in _digits(devices):
         inner //= size
         starts = range(0, devices, inner * size)
-        found.append(
+        groups.append(
             [
                 list(range(start + i, start + inner * size, inner))
                 for start in starts
                 for i in range(inner)
             ]
         )
-    return found
+    return groups
 
 
 def _digits(devices: int) -> list[int]:
-    """Sizes of the stages: two, as equal as possible; more if one of them would be too large."""
+    """Sizes of the stages: two, as equal as possible, or more if one of the two is too large."""
     last = next(n for n in range(min(math.isqrt(devices), RING), 0, -1) if devices % n == 0)
     rest = devices // last
     if last == 1:

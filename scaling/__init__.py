@@ -1,1 +1,1 @@
-"""Fits scaling laws to tables of finished runs. Numpy and scipy only, so that any CSV will do."""
+"""Fits scaling laws to finished runs, from isoflop or any CSV file, with numpy and scipy alone."""

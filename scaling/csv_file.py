@@ -1,4 +1,4 @@
-"""Points from anyone's CSV, and points as a CSV that reads back the same."""
+"""Reads points from a CSV file and writes them as a CSV file that reads back unchanged."""
 
 import csv
 import io
@@ -18,42 +18,46 @@ from scaling.validate import loss_in_bits, misshapen, same_as_bits
 
 ALIASES = {"N": "params", "D": "tokens", "C": "flops"}  # headers as papers write them
 TEXTS = ("run", *(name for name, kind in FACTS.items() if kind is str))
-FORMULA = re.compile(r"'*[=+\-@＝＋－＠\t\r\n]")  # how a cell begins that a spreadsheet computes
-LOSS_UNITS = {"auto": 1.0, "nats": 1.0, "bits": float(np.log(2))}  # nats each
+FORMULA = re.compile(
+    r"'*[=+\-@＝＋－＠\t\r\n]"
+)  # a spreadsheet evaluates cells that start like this
+LOSS_UNITS = {"auto": 1.0, "nats": 1.0, "bits": float(np.log(2))}  # the unit in nats
 
 
 def read_csv(path: str | Path, loss_unit: str = "auto", law: Law = LAWS["parametric"]) -> Points:
-    """The points of a CSV with the columns that `law` names: params, tokens, loss for the classical
-    laws, or N, D, loss. Optional: flops or C, loss_se, run, holdout, counted, components, facts.
+    """Reads points from a CSV file with the columns that `law` needs. Classical laws need params,
+    tokens and loss (or N, D, loss). Optional: flops or C, loss_se, run, holdout, counted,
+    components, facts.
 
-    `loss_unit` is a key of LOSS_UNITS. ValueError or FileNotFoundError says what is wrong, where.
+    `loss_unit` is a key of LOSS_UNITS. Raises ValueError or FileNotFoundError, with the row where
+    there is one.
     """
     path, needed = Path(path), ", ".join(law.columns)
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"table={path} {wrong}; name a CSV with columns {needed}")
+        raise FileNotFoundError(f"table={path} {wrong}; give a CSV file with columns {needed}")
     try:
-        where, (header, *lines) = cells_of(path.read_bytes().decode("utf-8-sig"))
+        where, (first, *lines) = cells_of(path.read_bytes().decode("utf-8-sig"))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"table={path} is not a text CSV ({error}); export it as UTF-8 CSV"
         ) from None
-    found = [name.strip() for name in header]
+    header = [name.strip() for name in first]
     names = [
         ALIASES[name]
-        if name in ALIASES and name not in law.columns and ALIASES[name] not in found
+        if name in ALIASES and name not in law.columns and ALIASES[name] not in header
         else name
-        for name in found
+        for name in header
     ]
     missing = [name for name in law.columns if name not in names]
     if missing:
         unit = " (loss in nats per token)" if law.response == "loss" else f" for law={law.name}"
         raise ValueError(
-            f"table={path} lacks the columns {', '.join(missing)}: found "
-            f"{printable(', '.join(found)) or 'none'}; needed {needed}{unit}"
+            f"table={path} lacks the columns {', '.join(missing)}: it has "
+            f"{printable(', '.join(header)) or 'none'}; it needs {needed}{unit}"
         )
     if not lines:
-        raise ValueError(f"table={path} has a header and no rows; add one row a run")
+        raise ValueError(f"table={path} has a header but no rows; add one row per run")
     misshapen(names, lines, where, f"table={path}")
     rows = [dict(zip_longest(names, cells, fillvalue="")) for cells in lines]
     for row in rows:
@@ -62,29 +66,30 @@ def read_csv(path: str | Path, loss_unit: str = "auto", law: Law = LAWS["paramet
 
 
 def cells_of(text: str) -> tuple[list[str], list[list[str]]]:
-    """('row 7' of each row below the header, the cells of the header and of each row). Rows without
-    content are skipped. Rows are numbered by the line where they begin, as an editor counts lines.
+    """Labels ('row 7') of the rows below the header, and the cells of the header and of each row.
+
+    Empty rows are skipped. A row's number is the line on which it starts, as an editor shows it.
     """
-    reader, found, begins = csv.reader(io.StringIO(text, newline="")), [], 1
+    reader, rows, line = csv.reader(io.StringIO(text, newline="")), [], 1
     for cells in reader:
         if any(cell.strip() for cell in cells):
-            found.append((f"row {begins}", cells))
-        begins = reader.line_num + 1
-    return [where for where, _ in found[1:]], [cells for _, cells in found] or [[]]
+            rows.append((f"row {line}", cells))
+        line = reader.line_num + 1
+    return [where for where, _ in rows[1:]], [cells for _, cells in rows] or [[]]
 
 
 def with_guard(text: str) -> str:
-    """The text after an apostrophe where a spreadsheet would take it for a formula."""
+    """The text, with a leading apostrophe if a spreadsheet would read it as a formula."""
     return "'" + text if FORMULA.match(text) else text
 
 
 def without_guard(text: str) -> str:
-    """The text that `with_guard` was given."""
+    """The inverse of `with_guard`."""
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
 def in_nats(points: Points, loss_unit: str) -> Points:
-    """The points with losses in nats. ValueError where 'auto' finds that they look like bits."""
+    """The points with losses in nats. Raises ValueError for 'auto' if the losses look like bits."""
     if loss_unit not in LOSS_UNITS:
         raise ValueError(f"loss_unit={loss_unit!r} is unknown; use one of {', '.join(LOSS_UNITS)}")
     if loss_unit == "auto":
@@ -100,8 +105,8 @@ def in_nats(points: Points, loss_unit: str) -> Points:
 
 
 def to_csv(points: Points) -> str:
-    """The points as CSV, baselines as rows with counted=true; `read_csv` reads them back to the
-    last digit. Text that a spreadsheet would run as a formula stands behind an apostrophe.
+    """The points as CSV text; `read_csv` reads back the same numbers exactly. Baselines are rows
+    with counted=true. Text that a spreadsheet would read as a formula gets a leading apostrophe.
     """
     facts = [name for name in FACTS if any(name in row for row in points.facts)]
     if points.baselines and "family" not in facts:
@@ -114,7 +119,7 @@ def to_csv(points: Points) -> str:
     numbers = {name: getattr(points, name) for name in ARRAYS if name not in ("run", "holdout")}
     numbers = {k: v for k, v in numbers.items() if k == "loss_se" or np.isfinite(v).any()}
     other = {name: values for name, values in points.other.items() if name not in FACTS}
-    # Name, numbers, holdout and counts of every run; then facts that some rows may lack.
+    # Columns that every row has come first; then facts, which some rows may lack.
     columns = {"run": points.run, **numbers, "holdout": [str(bool(h)).lower() for h in
                points.holdout], **components, **by_convention, **other}  # fmt: skip
     every = points.facts or ({},) * len(points)
@@ -130,7 +135,7 @@ def to_csv(points: Points) -> str:
 
 
 def cell(value: str | float) -> str:
-    """A value as a cell: numbers exact, text guarded, and quoted where it has to be."""
+    """A value as a CSV cell: exact numbers, guarded text, quotes if needed."""
     text = with_guard(value) if isinstance(value, str) else exact(value)
-    # csv.writer leaves a carriage return bare, which ends the row for those who read it.
+    # csv.writer does not quote a carriage return, and csv.reader ends the row there.
     return '"' + text.replace('"', '""') + '"' if re.search('[,"\r\n]', text) else text

@@ -1,4 +1,4 @@
-"""Reads JSON objects; writes files whole or not at all."""
+"""Reads JSON objects and writes files atomically."""
 
 import json
 import os
@@ -7,7 +7,9 @@ from typing import Any
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. ValueError in one line for other content; OSError without it."""
+    """The object in a JSON file. Raises ValueError, in one line, if the file contains anything
+    else, and OSError if it cannot be read.
+    """
     try:
         content = json.loads(path.read_bytes())
     except RecursionError:
@@ -20,17 +22,17 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, content: str | bytes) -> Path:
-    """Replaces a file in one step; a reader sees the old or the new one, never half of it."""
+    """Replaces a file atomically: a reader sees the old or the new content, never a part of it."""
     draft = draft_of(path, content)
     os.replace(draft, path)
     return path
 
 
 def create(path: Path, content: str | bytes) -> bool:
-    """Writes a file that must not exist yet; False where the name is taken."""
+    """Writes a new file. Returns False if the file exists already."""
     draft = draft_of(path, content)
     try:
-        os.link(draft, path)  # unlike a rename, fails where the name exists
+        os.link(draft, path)  # fails if the name exists; a rename would replace the file
     except FileExistsError:
         return False
     finally:
@@ -39,7 +41,7 @@ def create(path: Path, content: str | bytes) -> bool:
 
 
 def draft_of(path: Path, content: str | bytes) -> Path:
-    """The content under a temporary name in the same folder."""
+    """Writes the content to a temporary file in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_bytes(

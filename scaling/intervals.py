@@ -1,4 +1,4 @@
-"""Values with their intervals as law.json holds them (value, lo, hi), and how far they reach."""
+"""Values with intervals as law.json stores them (value, lo, hi), and extrapolation factors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,34 +10,34 @@ from scaling.table import Points
 
 
 def number(value: float | None, draws: np.ndarray | None = None) -> dict[str, float | None]:
-    """A value with its percentile interval; what is not finite becomes null."""
+    """A value with its percentile interval; numbers that are not finite become null."""
     low = high = None
     if draws is not None and len(draws):
-        with np.errstate(invalid="ignore"):  # draws of a hopeless fit may be infinite
+        with np.errstate(invalid="ignore"):  # draws of a degenerate fit may be infinite
             low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return {"value": finite(value), "lo": finite(low), "hi": finite(high)}
 
 
 def finite(value: Any) -> float | None:
-    """A float for JSON, null where there is none."""
+    """A float for JSON; null if the value is missing or not finite."""
     return float(value) if value is not None and np.isfinite(value) else None
 
 
 def standard_error(draws: np.ndarray) -> float | None:
-    """Standard deviation of bootstrap draws; null where a draw of a hopeless fit is infinite."""
+    """Standard deviation of bootstrap draws; null if any draw is infinite."""
     return finite(np.std(draws, ddof=1)) if np.isfinite(draws).all() else None
 
 
-FAR = 10.0  # times the largest fitted compute: beyond it an interval from the fit is too narrow
+FAR = 10.0  # multiple of the largest fitted compute beyond which the fit's intervals are too narrow
 
 
 def extrapolation(fitted: Points, flops: float) -> float:
-    """How many times the largest fitted compute `flops` is; nan where compute is unknown."""
+    """`flops` over the largest fitted compute; nan if compute is unknown."""
     return flops / float(fitted.flops.max())
 
 
 def interval_text(v: dict[str, Any], text: Callable[[float], str]) -> str:
-    """'1.2M [1.1M, 1.4M]', with `text` writing each number; a dash where there is no value."""
+    """'1.2M [1.1M, 1.4M]', each number formatted by `text`; a dash if there is no value."""
     if v["value"] is None:
         return "—"
     span = "" if v["lo"] is None else f" [{text(v['lo'])}, {text(v['hi'])}]"
@@ -45,5 +45,5 @@ def interval_text(v: dict[str, Any], text: Callable[[float], str]) -> str:
 
 
 def nothing(names: tuple[str, ...], reason: str) -> dict[str, Any]:
-    """A part that the data cannot support: nulls, and why."""
+    """A part of law.json that the data do not support: a null per name, and the reason."""
     return {**{name: number(None) for name in names}, "reason": reason}

@@ -1,15 +1,15 @@
-"""Text from files made safe to show on a terminal, in a message, in a chart or on a page."""
+"""Makes text from files safe to show on a terminal, in a message, in a chart or on a page."""
 
 import unicodedata
 
 # Control, format, surrogate, private and unassigned characters, line and paragraph separators.
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-JOINERS = "\u200c\u200d"  # Persian words and combined emoji need them; they move nothing else
+JOINERS = "\u200c\u200d"  # Persian words and combined emoji need them; they are harmless elsewhere
 
 
 def printable(text: object) -> str:
-    """The text with every character that is invisible, moves the cursor or turns the direction of
-    writing as an escape: ESC becomes the four characters \\x1b.
+    """The text with escapes for all characters that are invisible, move the cursor or reverse the
+    writing direction: ESC becomes the four characters \\x1b.
     """
     return "".join(
         ch.encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""Rows of text or numbers become checked points, whether they come from runs or from a CSV."""
+"""Converts rows of text or numbers, from runs or a CSV file, to validated points."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,7 @@ from scaling.laws.law import CLASSICAL
 from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Baseline, Points
 from scaling.validate import duplicates, listed, not_negative, positive, wrong_units
 
-# What a run records besides its counts; each may be a column of a CSV too.
+# What a run records besides its counts. Each may also be a column of a CSV file.
 FACTS = {
     "family": str,
     "objective": str,
@@ -32,11 +32,11 @@ FACTS = {
     "mfu": float,
     "device": str,
 }
-REPLICATES = ("seed", "replicate")  # columns that tell runs of one name apart
+REPLICATES = ("seed", "replicate")  # columns that distinguish runs with the same name
 TRUTHS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 STANDARD = ("params", "tokens", "flops", "loss", "loss_se", "unique_tokens")
-COMPONENT = "params_"  # begins the columns of components beyond those of a decoder
-WHOLE = 0.01  # how far, relatively, components may be from adding up to params
+COMPONENT = "params_"  # prefix of the columns of components that a decoder does not have
+WHOLE = 0.01  # relative difference allowed between params and the sum of the components
 
 Rows = list[dict[str, Any]]
 
@@ -44,20 +44,20 @@ Rows = list[dict[str, Any]]
 def from_rows(
     rows: Rows, source: str, where: list[str], needed: tuple[str, ...] = CLASSICAL
 ) -> Points:
-    """Checked points from rows. `where` names each row in messages; `needed` are the columns that
-    must be there, in every row positive. ValueError says what is wrong, and where.
+    """Validated points from rows. `where` names each row in messages. The columns `needed` must
+    exist and be positive in every row. Raises ValueError that names the rows at fault.
     """
     counted = truths(rows, "counted", where, source)
     baselines = tuple(
         baseline(row, at, source)
-        for row, at, alone in zip(rows, where, counted, strict=True) if alone
+        for row, at, is_baseline in zip(rows, where, counted, strict=True) if is_baseline
     )  # fmt: skip
     rows, where = (
-        [value for value, alone in zip(values, counted, strict=True) if not alone]
+        [value for value, is_baseline in zip(values, counted, strict=True) if not is_baseline]
         for values in (rows, where)
     )
     if not rows:
-        raise ValueError(f"{source} has baselines alone, and no trained run to fit a law to")
+        raise ValueError(f"{source} has only baselines; a fit needs trained runs")
     present = set().union(*(row.keys() for row in rows))
     standard = [name for name in ("params", "tokens", "flops", "loss", "loss_se")
                 if name in present]  # fmt: skip
@@ -104,23 +104,23 @@ def from_rows(
 
 
 def replicate(row: dict[str, Any]) -> str:
-    """'-seed-2' from the columns that tell runs of one setting apart; '' without them."""
+    """'-seed-2' from the columns REPLICATES; '' if they are empty."""
     known = [(name, row[name]) for name in REPLICATES if row.get(name) not in (None, "")]
     return "".join(f"-{name}-{str(value).strip()}" for name, value in known)
 
 
 def distinct_names(names: list[str], tags: list[str], keys: list[np.ndarray]) -> list[str]:
-    """The names of runs, with the row's tag added where runs of one name agree in all `keys`."""
+    """The names of runs. Runs with the same name and the same `keys` get their tag appended."""
     rows = list(zip(names, *keys, strict=True))
-    often = {row[0] for row, times in Counter(rows).items() if times > 1}
-    return [name + tag * (name in often) for name, tag in zip(names, tags, strict=True)]
+    repeated = {row[0] for row, times in Counter(rows).items() if times > 1}
+    return [name + tag * (name in repeated) for name, tag in zip(names, tags, strict=True)]
 
 
 def components(
     rows: Rows, params: np.ndarray, known: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Parameters by component: those of a decoder, and columns params_NAME where all of them
-    together add up to params. Other columns of such a name are something else, and stay unread.
+    """Parameters by component: those of a decoder, and the columns params_NAME if all components
+    add up to params. If they do not, the columns params_NAME mean something else and are ignored.
     """
     names = dict.fromkeys(key for row in rows for key in row if key.startswith(COMPONENT))
     try:
@@ -140,19 +140,19 @@ def components(
 def flops_by_convention(
     rows: Rows, present: set[str], where: list[str], source: str
 ) -> dict[str, np.ndarray]:
-    """The columns flops_CONVENTION; counts missing from any run are dropped."""
-    found = {}
+    """The columns flops_CONVENTION. A convention that is missing from any run is dropped."""
+    counts = {}
     for name in FLOP_CONVENTIONS:
         if f"flops_{name}" in present:
             values = numbers(rows, f"flops_{name}", where, source)
             positive(values, f"flops_{name}", where, source, gaps=True)
             if np.isfinite(values).all():
-                found[name] = values
-    return found
+                counts[name] = values
+    return counts
 
 
 def baseline(row: dict[str, Any], at: str, source: str) -> Baseline:
-    """A counted model. ValueError where it has no loss."""
+    """A baseline model from one row. Raises ValueError if it has no loss."""
     names = ("params", "tokens", "flops", "loss", "loss_se")
     values = {name: float(numbers([row], name, [at], source)[0]) for name in names}
     positive(np.array([values["loss"]]), "loss", [at], source)
@@ -160,7 +160,7 @@ def baseline(row: dict[str, Any], at: str, source: str) -> Baseline:
 
 
 def numbers(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
-    """One column as floats: nan where empty. ValueError names the rows that hold something else."""
+    """One column as floats; empty cells are nan. Raises ValueError for other text."""
     values = np.full(len(rows), np.nan)
     wrong = []
     for i, row in enumerate(rows):
@@ -178,7 +178,7 @@ def numbers(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
 
 
 def facts_of(row: dict[str, Any], at: str, source: str) -> dict[str, Any]:
-    """The facts of one row, each of its type."""
+    """The facts of one row, converted to the types in FACTS."""
     facts = {}
     for name, kind in FACTS.items():
         value = row.get(name)
@@ -194,7 +194,7 @@ def facts_of(row: dict[str, Any], at: str, source: str) -> dict[str, Any]:
 
 
 def truths(rows: Rows, name: str, where: list[str], source: str) -> np.ndarray:
-    """A column of true and false; false where it is empty or absent."""
+    """A boolean column; empty or missing cells are false."""
     words = [str(row.get(name) or "").strip().lower() for row in rows]
     wrong = [i for i, word in enumerate(words) if word not in TRUTHS]
     if wrong:

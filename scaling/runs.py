@@ -1,4 +1,4 @@
-"""Points from folders of finished runs: the result.json of every trial."""
+"""Reads points from folders of finished runs: one result.json per trial."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,21 +14,22 @@ from scaling.laws.law import Law
 from scaling.rows import COMPONENT, FACTS, STANDARD, from_rows
 from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Points
 
-CONTENTS = ("id", "params", "tokens", "flops", "eval_loss")  # of a result.json
+CONTENTS = ("id", "params", "tokens", "flops", "eval_loss")  # required keys of a result.json
 
 
 def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
-    """The finished runs of a sweep (or of a folder of sweeps) with the columns that `law` names;
-    others are counted in `left_out`, counted models become baselines.
+    """Reads the finished runs of a sweep (or of a folder of sweeps) with the columns that `law`
+    needs. `left_out` counts runs that are not finished. Counted models become baselines.
 
-    FileNotFoundError where there is no result.json, ValueError where none is done or one is broken.
+    Raises FileNotFoundError if there is no result.json, and ValueError if no run has finished or a
+    result.json is damaged.
     """
     root = Path(folder)
     trials = [p for p in (root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))) if p.is_dir()]
     paths = [p / "result.json" for p in trials if (p / "result.json").is_file()]
     if not paths:
         raise FileNotFoundError(
-            f"runs={root} holds no */result.json; name the folder of a sweep: runs/quickstart"
+            f"runs={root} contains no */result.json; give the folder of a sweep: runs/quickstart"
         )
     results, status = [], Counter()
     for path in paths:
@@ -57,7 +58,7 @@ def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """One result.json."""
+    """Reads one result.json."""
     try:
         return read_object(path)
     except ValueError as error:
@@ -65,8 +66,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def from_result(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
-    """A result.json as one row of a points table. ValueError where it lacks what a row takes, or
-    holds something of another type."""
+    """A result.json as one row of a points table. Raises ValueError if a key is missing or a value
+    has the wrong type.
+    """
     missing = [key for key in CONTENTS if key not in result]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; it was written by another program")
@@ -74,7 +76,7 @@ def from_result(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
         return _row(path, result, law)
     except (TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} holds a value of the wrong type ({error}); delete it and run the trial again"
+            f"{path} has a value of the wrong type ({error}); delete it and run the trial again"
         ) from None
 
 
@@ -103,35 +105,35 @@ def _row(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
 
 
 def component_column(name: str) -> str:
-    """The column of a component: its own name for those of a decoder, else params_NAME."""
+    """The column of a component: NAME if a decoder has it, otherwise params_NAME."""
     return name if name in COMPONENTS else COMPONENT + name
 
 
 def further(path: Path, result: dict[str, Any], law: Law) -> dict[str, Any]:
-    """The columns that a law names beyond the standard ones, and the standard error of its response
-    where the run has it: from result.json, its metrics or its hyperparameters.
+    """The columns that a law needs beyond the standard ones, and the standard error of its response
+    if the run has it. They come from result.json, its metrics or its hyperparameters.
     """
     metrics = {}
     for name, measured in (result.get("metrics") or {}).items():
         whole = measured if isinstance(measured, Mapping) else {"value": measured}
         metrics |= {name: whole.get("value"), f"{name}_se": whole.get("se")}
     places = [result, metrics, result.get("hyperparameters") or {}]
-    found = {}
+    columns = {}
     for name in (*law.columns, f"{law.response}_se"):
         if name in STANDARD:
             continue
         values = [place[name] for place in places if place.get(name) is not None]
         if values:
-            found[name] = values[0]
+            columns[name] = values[0]
         elif name in law.columns:
             raise ValueError(
-                f"{path} has no {name}, which law={law.name} reads; choose another law"
+                f"{path} has no {name}, which law={law.name} needs; choose another law"
             )
-    return found
+    return columns
 
 
 def same_components(rows: list[dict[str, Any]]) -> None:
-    """Gives every row every component, 0 where its model has none of it."""
+    """Adds every component to every row, as 0 if its model lacks the component."""
     columns = dict.fromkeys(COMPONENTS)
     columns |= dict.fromkeys(key for row in rows for key in row if key.startswith(COMPONENT))
     for row in rows:

@@ -1,4 +1,4 @@
-"""Which points are held out, and which are left out, as the command line says it."""
+"""Holds out and drops points by the rules of the command line."""
 
 from dataclasses import replace
 
@@ -11,20 +11,20 @@ from scaling.table import Points
 
 
 def hold_out(points: Points, rule: str | None, law: Law) -> Points:
-    """The points with those held out that the rule names: 'largest', 'flops>1e21' or a run's id.
-    Without a rule those that are marked stay marked. ValueError where the rule fits no point, or
-    all.
+    """The points with those held out that match the rule: 'largest', 'flops>1e21' or a run's id.
+    Without a rule, the holdout column is unchanged. Raises ValueError if the rule matches no point
+    or all of them.
     """
     if rule is None:
         return points
     by_compute = rule == "largest" or rule.startswith("flops>")
     if by_compute and not np.isfinite(points.flops).all():
         raise ValueError(
-            f"holdout={rule!r} takes the compute of every run, and {points.source} lacks it; "
-            f"name a run such as {printable(points.run[0])}"
+            f"holdout={rule!r} needs the compute of every run, but {points.source} lacks it; "
+            f"give a run such as {printable(points.run[0])}"
         )
     if rule == "largest":
-        # Of several runs with the most compute, the best one.
+        # The best of the runs with the most compute.
         most = points.flops >= 0.99 * points.flops.max()
         mask = points.run == points.run[most][law.best(points.response(law)[most])]
     elif rule.startswith("flops>"):
@@ -45,8 +45,8 @@ def hold_out(points: Points, rule: str | None, law: Law) -> Points:
 
 
 def drop_worst(points: Points, count: int, law: Law) -> Points:
-    """The points without the `count` worst that are not held out, as Besiroglu et al. 2024 left out
-    the five of highest loss. ValueError where none would remain.
+    """Drops the `count` worst points that are not held out, as Besiroglu et al. 2024 dropped the
+    five with the highest loss. Raises ValueError if none would remain.
     """
     fitted = int((~points.holdout).sum())
     if not 0 <= count < fitted:

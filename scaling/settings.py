@@ -1,4 +1,4 @@
-"""How a table is analysed: every choice, its default and what else is valid."""
+"""The settings of an analysis: their defaults and valid values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,23 +23,23 @@ LEAST = {"draws": 0, "seed": 0, "window": 3, "delta": 1e-12}
 
 @dataclass(frozen=True)
 class Settings:
-    """How a table is analysed."""
+    """The settings of an analysis."""
 
-    law: str = "parametric"  # a key of LAWS: what is fitted to all runs
+    law: str = "parametric"  # key of LAWS; fitted to all runs
     objective: str = "huber"  # huber | squares | absolute
     delta: float = HUBER_DELTA
-    weights: str = "none"  # loss_se: runs weigh by the inverse square of their standard error
-    draws: int = 1000  # of the bootstrap; 0: no intervals
+    weights: str = "none"  # loss_se: weights are inverse squares of the standard errors
+    draws: int = 1000  # bootstrap draws; 0: no intervals
     seed: int = SEED
-    resampling: str = "auto"  # runs | residuals | auto: by the number of runs
+    resampling: str = "auto"  # runs | residuals | auto (depends on the number of runs)
     params: str = "total"  # how N is counted
     flops: str = "6nd"  # how C is counted
-    interpolation: str = "parabola"  # how the minimum of a budget is found
-    window: int = WINDOW  # points of a budget that its parabola goes through
+    interpolation: str = "parabola"  # curve whose minimum is a budget's optimum
+    window: int = WINDOW  # number of sizes that a budget's parabola is fitted to
     fix: Mapping[str, float] = field(default_factory=dict)  # constants of the law, never fitted
 
     def __post_init__(self) -> None:
-        """ValueError names the setting, its value and what would be valid."""
+        """Raises ValueError with the setting, its value and the valid values."""
         for name, known in (CHOICES | {"law": tuple(LAWS)}).items():
             if getattr(self, name) not in known:
                 value, choices = getattr(self, name), ", ".join(known)
@@ -51,7 +51,7 @@ class Settings:
 
     @property
     def fitted_law(self) -> Law:
-        """The law, with the constants of `fix` fixed."""
+        """The law, with the constants in `fix` fixed."""
         return LAWS[self.law].fix(self.fix)
 
 

@@ -1,6 +1,6 @@
-"""The points that laws are fitted to: rows of runs, any named columns; how N and C are counted.
+"""The points that laws are fitted to: one row per run, with named columns and counts of N and C.
 
-`scaling.runs` reads them from folders of runs and `scaling.csv_file` from anyone's CSV.
+`scaling.runs` reads points from folders of runs, `scaling.csv_file` from CSV files.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ Count = TypeVar("Count", int, float, np.ndarray)
 
 @dataclass(frozen=True)
 class Baseline:
-    """A model that is counted, not trained: no law is fitted to it, but it has its place in every
-    plot. Loss in nats per token; params, tokens and flops may be 0 or nan where unknown.
+    """A counted model, such as an n-gram model. It is plotted but not fitted. Loss is in nats per
+    token; params, tokens and flops may be 0, or nan if unknown.
     """
 
     id: str
@@ -37,9 +37,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Points:
-    """One row for each run (or evaluation of one): arrays of length n, losses in nats per token.
+    """One row per run (or per evaluation of a run): arrays of length n, losses in nats per token.
 
-    Where a table lacks one of the columns params, tokens, flops or loss, the array is nan.
+    If a table lacks the column params, tokens, flops or loss, that array is nan.
     """
 
     run: np.ndarray
@@ -51,10 +51,10 @@ class Points:
     holdout: np.ndarray  # True: predicted, never fitted
     components: dict[str, np.ndarray] = field(default_factory=dict)  # parameters by component
     flops_by: dict[str, np.ndarray] = field(default_factory=dict)  # FLOPs by convention
-    other: dict[str, np.ndarray] = field(default_factory=dict)  # further columns that a law names
-    facts: tuple[dict[str, Any], ...] = ()  # by row: keys of scaling.rows.FACTS
-    curves: tuple[np.ndarray, ...] = ()  # by row: [k, 3] of step, tokens, eval loss
-    left_out: dict[str, int] = field(default_factory=dict)  # status -> runs that are no points
+    other: dict[str, np.ndarray] = field(default_factory=dict)  # further columns that a law needs
+    facts: tuple[dict[str, Any], ...] = ()  # per row: keys of scaling.rows.FACTS
+    curves: tuple[np.ndarray, ...] = ()  # per row: [k, 3] of step, tokens, eval loss
+    left_out: dict[str, int] = field(default_factory=dict)  # status -> number of runs left out
     baselines: tuple[Baseline, ...] = ()
     source: str = ""
 
@@ -87,33 +87,33 @@ class Points:
         return named | self.other
 
     def response(self, law: Law) -> np.ndarray:
-        """What the law describes, one value a row. ValueError where these points lack it."""
+        """The law's response, one value per row. Raises ValueError if these points lack it."""
         if law.response == "loss":
             return self.loss
         if law.response not in self.other:
             raise ValueError(
-                f"law={law.name} describes {law.response}, and {self.source} has no such column"
+                f"law={law.name} describes {law.response}, but {self.source} has no such column"
             )
         return self.other[law.response]
 
     def response_se(self, law: Law) -> np.ndarray:
-        """The standard error of the response; nan where unknown."""
+        """The standard error of the response; nan if unknown."""
         if law.response == "loss":
             return self.loss_se
         return self.other.get(f"{law.response}_se", np.full(len(self), np.nan))
 
     def fact(self, name: str) -> np.ndarray:
-        """A numeric fact of every row; nan where it is not known."""
+        """A numeric fact of every row; nan if unknown."""
         if not self.facts:
             return np.full(len(self), np.nan)
         return np.array([float(row.get(name, np.nan)) for row in self.facts])
 
     def require(self, names: Sequence[str], what: str) -> None:
-        """Unsupported where one of the standard columns is not known in every row."""
+        """Raises Unsupported if one of the standard columns is unknown in some row."""
         lacking = [name for name in names if not np.isfinite(getattr(self, name)).all()]
         if lacking:
             raise Unsupported(
-                f"{what} take the columns {', '.join(names)}; "
+                f"{what} need the columns {', '.join(names)}; "
                 f"{self.source} lacks {', '.join(lacking)}"
             )
 
@@ -122,10 +122,10 @@ ARRAYS = ("run", "params", "tokens", "flops", "loss", "loss_se", "holdout")
 
 
 def counted_params(parts: Mapping[str, Count], convention: str) -> Count:
-    """N from parameters by component, numbers or arrays, under a key of PARAM_CONVENTIONS.
+    """N from parameters by component (numbers or arrays), by a key of PARAM_CONVENTIONS.
 
-    total counts all; non_embedding leaves out embedding, position and head; with_head counts the
-    head too, or the embedding in its place where there is no head because the two are tied.
+    `total` counts all. `non_embedding` leaves out embedding, position and head. `with_head` is
+    `non_embedding` plus the head, or plus the embedding if the two are tied.
     """
     if convention == "total":
         return sum(parts.values())
@@ -134,14 +134,14 @@ def counted_params(parts: Mapping[str, Count], convention: str) -> Count:
 
 
 def head_params(parts: Mapping[str, Count]) -> Count:
-    """The parameters that make the logits: the head's, or the embedding's where it is tied."""
+    """The parameters of the output projection: the head, or the embedding if they are tied."""
     head = parts.get("head", 0)
     return head + parts.get("embedding", 0) * (head == 0)
 
 
 def count(points: Points, params: str = "total", flops: str = "6nd") -> Points:
-    """The same runs with N and C counted by other conventions; '6nd' is 6 N D with that very N.
-    ValueError where the table does not hold the counts that this takes.
+    """The same runs with N and C counted by other conventions; '6nd' is 6 N D with the new N.
+    Raises ValueError if the table lacks the counts.
     """
     for name, value, known in (
         ("params", params, PARAM_CONVENTIONS),
@@ -155,21 +155,21 @@ def count(points: Points, params: str = "total", flops: str = "6nd") -> Points:
     if params != "total" or points.components:
         if not points.components:
             raise ValueError(
-                f"{points.source}: counting N as {params} takes the columns "
+                f"{points.source}: counting N as {params} needs the columns "
                 f"{', '.join(COMPONENTS)}, or columns params_NAME that add up to params"
             )
         n = np.zeros(len(points)) + counted_params(points.components, params)
     if flops != "6nd" and flops not in points.flops_by:
-        raise ValueError(f"{points.source}: counting C by {flops} takes the column flops_{flops}")
+        raise ValueError(f"{points.source}: counting C by {flops} needs the column flops_{flops}")
     c = 6 * n * points.tokens if flops == "6nd" else points.flops_by[flops]
     return replace(points, params=n, flops=c)
 
 
 def fitted_rows(points: Points, law: Law) -> Points:
-    """The rows that a law is fitted to: those that are not held out and, of runs that differ in
-    their learning rate alone, the best.
+    """The rows that a law is fitted to: those that are not held out and, among runs that differ
+    only in learning rate, those with the best rate.
 
-    A law is of what a model can reach. Runs that differ in their seed alone all stay.
+    A law describes tuned models. Runs that differ only in seed are all kept.
     """
     points = points.select(~points.holdout)
     rates, values = points.fact("learning_rate"), points.response(law)
@@ -181,7 +181,7 @@ def fitted_rows(points: Points, law: Law) -> Points:
 
 
 def same_inputs(points: Points, law: Law) -> Iterable[list[int]]:
-    """Rows that agree in params, tokens and all further inputs of the law, group by group."""
+    """Groups of rows with equal params, tokens and further inputs of the law."""
     columns = points.columns()
     further = [columns[name] for name in law.inputs if name in points.other]
     keys = [v for v in (points.params, points.tokens) if np.isfinite(v).all()] + further
@@ -192,7 +192,7 @@ def same_inputs(points: Points, law: Law) -> Iterable[list[int]]:
 
 
 def exact(value: Any) -> str:
-    """The shortest text that reads back as the same number; nothing for nan."""
+    """The shortest text that reads back as the same number; '' for nan."""
     if isinstance(value, str):
         return value
     number = float(value)
@@ -202,8 +202,8 @@ def exact(value: Any) -> str:
 
 
 def sha256(points: Points) -> str:
-    """A hash of what a fit reads, whatever the order of the rows: run, N, D, C, loss and its error,
-    and the further columns that a law names.
+    """A hash, independent of row order, of what a fit reads: run, N, D, C, loss, its standard
+    error, and the further columns that a law needs.
     """
     arrays = [points.params, points.tokens, points.flops, points.loss, points.loss_se]
     arrays += [points.other[name] for name in sorted(points.other)]
@@ -211,5 +211,5 @@ def sha256(points: Points) -> str:
         ",".join([str(points.run[i]), *(exact(values[i]) for values in arrays)])
         for i in range(len(points))
     )
-    # Half a surrogate pair in a name, which JSON can hold, has no UTF-8.
+    # JSON can contain a lone surrogate in a name, which UTF-8 cannot encode.
     return hashlib.sha256("\n".join(lines).encode(errors="backslashreplace")).hexdigest()

@@ -1,4 +1,4 @@
-"""Refuses points that cannot be right, in one line that says where and what to do."""
+"""Validates points. Every error is one line that names the rows and the remedy."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from scaling.printable import printable
 
 
 class Unsupported(ValueError):
-    """The points are sound but cannot carry what was asked; the message says what would."""
+    """The points are valid but do not support the analysis; the message says what would."""
 
 
 def listed(where: list[str], index: Iterable[int], at_most: int = 5) -> str:
@@ -21,7 +21,7 @@ def listed(where: list[str], index: Iterable[int], at_most: int = 5) -> str:
 def positive(
     values: np.ndarray, name: str, where: list[str], source: str, gaps: bool = False
 ) -> None:
-    """Refuses zeros, negatives, infinities and, unless they are allowed, gaps; names their rows."""
+    """Raises ValueError for values that are not positive and finite; `gaps` allows nan."""
     wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0) | (np.isnan(values) & gaps)))
     if len(wrong):
         raise ValueError(
@@ -31,11 +31,11 @@ def positive(
 
 
 def misshapen(names: list[str], lines: list[list[str]], where: list[str], source: str) -> None:
-    """Refuses columns of one name, and lines with more cells than there are names."""
+    """Raises ValueError for duplicate column names, and for lines with more cells than columns."""
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         column = printable(twice[0])
-        raise ValueError(f"{source} has two columns {column}; keep one, or rename the other")
+        raise ValueError(f"{source} has two columns {column}; remove or rename one")
     longer = [i for i, cells in enumerate(lines) if len(cells) > len(names)]
     if longer:
         raise ValueError(
@@ -45,18 +45,18 @@ def misshapen(names: list[str], lines: list[list[str]], where: list[str], source
 
 
 def not_negative(values: np.ndarray, name: str, where: list[str], source: str, gaps: bool) -> None:
-    """Refuses negatives, infinities and, unless they are allowed, gaps, naming their rows."""
+    """Raises ValueError for values that are negative or infinite; `gaps` allows nan."""
     wrong = np.flatnonzero((values < 0) | np.isinf(values) | (np.isnan(values) & (not gaps)))
     if len(wrong):
-        remedy = "leave the cell empty" if gaps else "write 0 where there is none"
+        remedy = "leave the cells empty" if gaps else "write 0 if a model lacks the component"
         raise ValueError(
             f"{source}: {name} must not be negative or infinite, but is {values[wrong[0]]:g} in "
             f"{listed(where, wrong)}; correct these rows, or {remedy}"
         )
 
 
-# Kaplan et al. 2020 went down to .01 tokens a parameter. What the median row must lie between; a
-# table may hold one of the two counts as good as infinite.
+# Bounds for the median row. Kaplan et al. 2020 went down to .01 tokens per parameter. A table may
+# give params or tokens as practically infinite, to study the other count alone.
 TOKENS_PER_PARAM = (1e-4, 1e6)
 INFINITE = 1e16
 
@@ -64,13 +64,12 @@ INFINITE = 1e16
 def wrong_units(
     params: np.ndarray, tokens: np.ndarray, flops: np.ndarray, loss: np.ndarray, source: str
 ) -> None:
-    """Refuses what only a wrong unit explains, and says which. Columns of nan are not judged."""
+    """Raises ValueError if a column is in the wrong unit. Columns of nan are not checked."""
     for name, values, floor in (("params", params, 100.0), ("tokens", tokens, 1e4)):
         if np.median(values) < floor:
             raise ValueError(
                 f"{source}: {name} has a median of {np.median(values):g}: that looks like "
-                "millions or billions; "
-                f"write plain counts such as 7e9"
+                "millions or billions; write plain counts such as 7e9"
             )
     ratio = tokens / params
     middle, (least, most) = np.median(ratio), TOKENS_PER_PARAM
@@ -78,7 +77,7 @@ def wrong_units(
     few_params = middle > most and ratio.min() > most / 100 and np.median(tokens) < INFINITE
     if few_tokens or few_params:
         raise ValueError(
-            f"{source}: there are {middle:.3g} tokens a parameter in the median row: "
+            f"{source}: there are {middle:.3g} tokens per parameter in the median row: "
             f"{'tokens' if few_tokens else 'params'} looks like thousands, millions or billions; "
             "write plain counts such as 7e9"
         )
@@ -86,27 +85,27 @@ def wrong_units(
     if np.isfinite(ratio) and not 0.05 < ratio < 20:
         raise ValueError(
             f"{source}: flops is {ratio:.3g} times 6·params·tokens in the median row; it must be "
-            "the training FLOPs "
-            f"of the whole run (not per token, not PFLOP-days): rescale it, or leave the column out"
+            "the training FLOPs of the whole run (not per token, not PFLOP-days): rescale it, or "
+            "leave the column out"
         )
     if np.median(loss) > 13:
         raise ValueError(
-            f"{source}: loss has a median of {np.median(loss):g}, more than guessing among "
-            "400,000 tokens: that looks "
-            f"like perplexity; write its natural logarithm, nats per token"
+            f"{source}: loss has a median of {np.median(loss):g}, more than uniform guessing among "
+            "400,000 tokens: that looks like perplexity; write its natural logarithm, in nats per "
+            "token"
         )
 
 
-# Losses of large models on web text, from the law of Besiroglu et al. 2024: what losses in bits
-# look like is 1.44 times this, everywhere.
+# Losses of large models on web text in nats, by the law of Besiroglu et al. 2024. Losses in bits
+# are 1.44 times as large in every row.
 USUAL = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
-USUAL_PARAMS, USUAL_TOKENS = 2e7, 2e8  # below these, tokenizers and texts differ too much
-BITS_BAND = 0.06  # how near to 1.44 the median ratio must be, and how narrow the ratios
+USUAL_PARAMS, USUAL_TOKENS = 2e7, 2e8  # below these, losses depend too much on tokenizer and text
+BITS_BAND = 0.06  # largest log distance of the median ratio from 1.44, and largest spread of ratios
 REMEDY = "if so use --loss_unit=bits, which converts them; if they are nats, --loss_unit=nats"
 
 
 def loss_in_bits(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, source: str) -> None:
-    """Refuses losses that are 1/ln 2 times what models of such sizes reach."""
+    """Raises ValueError if losses are 1/ln 2 times those that models of such sizes reach."""
     large = (params > USUAL_PARAMS) & (tokens > USUAL_TOKENS)
     if large.sum() < 5:
         return
@@ -125,7 +124,9 @@ def loss_in_bits(params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, sourc
 
 
 def same_as_bits(loss: np.ndarray, bits_per_byte: np.ndarray, source: str) -> None:
-    """Refuses losses that equal their bits per byte: in nats they are 0.69 times that at most."""
+    """Raises ValueError if losses equal bits per byte. Losses in nats per token differ from them
+    unless a token has 1.44 bytes on average.
+    """
     known = np.isfinite(bits_per_byte)
     if known.any() and np.allclose(loss[known], bits_per_byte[known], rtol=1e-3):
         raise ValueError(f"{source}: loss equals bits_per_byte, so it looks like bits; {REMEDY}")
@@ -134,7 +135,7 @@ def same_as_bits(loss: np.ndarray, bits_per_byte: np.ndarray, source: str) -> No
 def duplicates(
     run: np.ndarray | None, columns: list[np.ndarray], where: list[str], source: str
 ) -> None:
-    """Refuses a run that is listed twice: the same name (if rows have one) and the same columns."""
+    """Raises ValueError if two rows have the same run name (if rows have names) and columns."""
     keys = list(zip(*([] if run is None else [run]), *columns, strict=True))
     first: dict[tuple, int] = {}
     for i, key in enumerate(keys):

@@ -1,10 +1,11 @@
-"""Beam search for the most likely continuations (Graves 2012; Freitag & Al-Onaizan 2017), by the
-rules of transformers' `generate`.
+"""Beam search for the most likely continuations (Graves 2012; Freitag & Al-Onaizan 2017), with the
+same rules as transformers' `generate`.
 
 A beam's score is the sum of its new tokens' log-probabilities, divided by their number to the power
 of `length_penalty`. At every step the best W continuations that do not end stay open. Those that
 end and are among the best W enter the list of the W best finished beams. A prompt is done when its
-list is full and its best open beam, scored as if it ended here, does not beat the list's last.
+list is full and its best open beam, scored as if it ended here, is not better than the worst beam
+in the list.
 
     P prompts, W beams of each, N tokens to add, B = P * W rows, J candidates of a step
 """
@@ -37,7 +38,7 @@ class Beams:
 
 @flax.struct.dataclass
 class Search:
-    """What one step leaves to the next."""
+    """The state that one step passes to the next."""
 
     step: jax.Array
     open: Beams  # scores are sums of log-probabilities, not yet divided by a length
@@ -61,24 +62,24 @@ def search(
 ) -> Beams:
     """The `beams` best continuations of each prompt by up to `n_tokens` tokens, as numpy arrays.
 
-    A positive `length_penalty` favours long ones. `early_stopping`: a prompt is done as soon as its
-    list is full. Tokens from `vocab_size` on are padding (0: none). Raises ValueError, naming the
-    argument, its value and what would be valid.
+    A positive `length_penalty` favours long continuations. With `early_stopping` a prompt is done
+    when its list is full. Token ids from `vocab_size` on are padding (0: no padding). Raises
+    ValueError that names the argument, its value and the valid values.
     """
     sampler = Sampler(vocab_size=vocab_size or cfg.vocab_size, stop=tuple(stop))
     check(cfg, prompts, n_tokens, sampler)
     check_beams(cfg, sampler, beams)
     prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
-    found = _search(
+    result = _search(
         prepare(params, cfg), cfg, prompts_PT, positions_PT, samplers.as_arrays(sampler),
         jnp.float32(length_penalty), jnp.bool_(early_stopping), n_tokens, length, beams,
         beams * (1 + max(1, len(stop))),
     )  # fmt: skip
-    return jax.tree.map(np.asarray, found)
+    return jax.tree.map(np.asarray, result)
 
 
 def check_beams(cfg: ModelConfig, sampler: Sampler, beams: int) -> None:
-    """ValueError, in one line, for more beams than the vocabulary can fill."""
+    """Raises ValueError, in one line, for more beams than the vocabulary can fill."""
     most = min(sampler.vocab_size, cfg.vocab_size) // (1 + max(1, len(sampler.stop)))
     if not 1 <= beams <= most:
         raise ValueError(f"beams={beams} is out of range; use 1 to {most}")
@@ -93,15 +94,15 @@ def _search(
     logits_PV, caches = prefill(params, cfg, prompts_PT, positions_PT, length)
     caches = jax.tree.map(lambda x: jnp.repeat(x, W, axis=0), caches)
     starts_B = jnp.repeat(positions_PT.max(1) + 1, W)
-    none = Beams(
+    empty = Beams(
         jnp.zeros((P, W, N), jnp.int32),
         jnp.zeros((P, W), jnp.int32),
         jnp.full((P, W), NEVER, jnp.float32),
     )
     # All beams of a prompt are equal at first, so only one of them is continued.
-    first = none.replace(scores_PW=none.scores_PW.at[:, 0].set(0))
+    first = empty.replace(scores_PW=empty.scores_PW.at[:, 0].set(0))
     no_PW, yes_P = jnp.zeros((P, W), bool), jnp.ones(P, bool)
-    state = Search(jnp.int32(0), first, none, no_PW, yes_P, caches)
+    state = Search(jnp.int32(0), first, empty, no_PW, yes_P, caches)
     pick = functools.partial(
         _pick, sampler=sampler, penalty=length_penalty, early=early_stopping, J=candidates
     )
@@ -133,10 +134,10 @@ def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
     ended_PJ = (token_PJ[..., None] == sampler.stop).any(-1) | (length == N)
 
     best_PW = jax.lax.top_k(jnp.where(ended_PJ, NEVER + sums_PJ, sums_PJ), W)[1]
-    going = Beams(tokens_PJN, jnp.full((P, J), length), sums_PJ)
-    going = _rows(going, best_PW)
-    going = going.replace(
-        scores_PW=jnp.where(jnp.take_along_axis(ended_PJ, best_PW, 1), NEVER, going.scores_PW)
+    continued = Beams(tokens_PJN, jnp.full((P, J), length), sums_PJ)
+    continued = _rows(continued, best_PW)
+    continued = continued.replace(
+        scores_PW=jnp.where(jnp.take_along_axis(ended_PJ, best_PW, 1), NEVER, continued.scores_PW)
     )
     parent_B = (jnp.arange(P)[:, None] * W + jnp.take_along_axis(parent_PJ, best_PW, 1)).ravel()
     caches = jax.tree.map(lambda x: x[parent_B], state.caches)
@@ -150,10 +151,10 @@ def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
     full_PW = jnp.take_along_axis(jnp.concatenate([state.full_PW, enters_PJ], 1), best_PW, 1)
     finished = _rows(every, best_PW)
 
-    hope_P = going.scores_PW[:, 0] / length.astype(jnp.float32) ** penalty
+    hope_P = continued.scores_PW[:, 0] / length.astype(jnp.float32) ** penalty
     worst_P = jnp.where(full_PW.all(1), finished.scores_PW.min(1), NEVER)
     hopeful_P = state.hopeful_P & (hope_P > worst_P)
-    return Search(length, going, finished, full_PW, hopeful_P, caches)
+    return Search(length, continued, finished, full_PW, hopeful_P, caches)
 
 
 def _rows(beams: Beams, index_PW: jax.Array) -> Beams:

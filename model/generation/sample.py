@@ -43,11 +43,11 @@ class Samples:
 
 @flax.struct.dataclass
 class State:
-    """What one step leaves to the next."""
+    """The state that one step passes to the next."""
 
     step: jax.Array  # tokens drawn so far
     tokens_B: jax.Array  # the last of them, not yet in the caches
-    live_B: jax.Array  # whether each row goes on
+    live_B: jax.Array  # whether each row continues
     starts_B: jax.Array  # tokens of each row's prompt
     keys_B: jax.Array
     seen_BV: jax.Array  # tokens that occurred, in the prompt or since
@@ -122,8 +122,8 @@ def begin(
     )
     B = P * n
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
-    live_B, none_B = jnp.ones(B, bool), jnp.zeros(B, jnp.int32)
-    state = State(jnp.int32(0), none_B, live_B, starts_B, keys_B, seen_BV, caches)
+    live_B, zeros_B = jnp.ones(B, bool), jnp.zeros(B, jnp.int32)
+    state = State(jnp.int32(0), zeros_B, live_B, starts_B, keys_B, seen_BV, caches)
     return _draw(state, logits_BV, sampler, top)
 
 
@@ -196,7 +196,7 @@ def _draw(state: State, logits_BV: jax.Array, sampler: Sampler, top: int) -> tup
 
 
 GoesOn = Callable[[Samples], np.ndarray]
-"""Whether each row [B] goes on after these tokens; for criteria that need the text, say."""
+"""Returns whether each row [B] continues after these tokens, for stop criteria that need text."""
 
 
 def stream(
@@ -212,7 +212,7 @@ def stream(
     chunk: int = CHUNK,
     goes_on: GoesOn | None = None,
 ) -> Iterator[Samples]:
-    """What `sample` returns in pieces, as numpy arrays: the first token, then `chunk` at a time."""
+    """The result of `sample` in pieces, as numpy arrays: one token, then `chunk` at a time."""
     check(cfg, prompts, n_tokens, sampler, n, top)
     params, sampler = prepare(params, cfg), samplers.as_arrays(sampler)
     prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
@@ -253,7 +253,7 @@ def sample(
 
 
 def join(pieces: Iterable[Samples], n_tokens: int) -> Samples:
-    """The pieces of a stream as one: a row takes from each piece the tokens that it drew there."""
+    """Joins the pieces of a stream: each row takes from each piece the tokens that it drew."""
     pieces = list(pieces)
     lengths_B = sum(piece.lengths_B for piece in pieces)
     drawn = [np.arange(p.tokens_BN.shape[1]) < p.lengths_B[:, None] for p in pieces]
@@ -264,7 +264,7 @@ def join(pieces: Iterable[Samples], n_tokens: int) -> Samples:
             return lengths_B
         all_BT = np.concatenate(arrays, axis=1)
         whole_BN = np.zeros_like(all_BT, shape=(len(all_BT), n_tokens, *all_BT.shape[2:]))
-        whole_BN[filled_BN] = all_BT[drawn_BT]  # both in the order of rows, then of time
+        whole_BN[filled_BN] = all_BT[drawn_BT]  # both are ordered by row, then by time
         return whole_BN
 
     return jax.tree.map(joined, *pieces)
@@ -274,7 +274,7 @@ def pad(
     cfg: ModelConfig, prompts: Sequence[Sequence[int]], n_tokens: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Tokens [P, T], their positions [P, T], -1 for padding, and the length of the contexts."""
-    # longrope depends on the length, so the true one is used.
+    # longrope depends on the length, so lengths are not padded.
     bucket = 1 if cfg.rope_scaling == "longrope" else BUCKET
     lengths_P1 = np.array([[len(prompt)] for prompt in prompts])
     longest = int(lengths_P1.max())
@@ -295,16 +295,18 @@ def check(
     n: int = 1,
     top: int = 0,
 ) -> None:
-    """ValueError, in one line, for a request that `sample` cannot serve."""
+    """Raises ValueError, in one line, for a request that `sample` cannot serve."""
     if not len(prompts) or not all(len(prompt) for prompt in prompts):
         raise ValueError("prompt is empty; give it at least one token")
     longest = max(len(prompt) for prompt in prompts)
     size = f"model.context_length={cfg.context_length}"
     if longest >= cfg.context_length:
-        raise ValueError(f"prompt has {longest} tokens and {size} no room for more; shorten it")
+        raise ValueError(f"prompt has {longest} tokens; {size} leaves no room for more; shorten it")
     room = cfg.context_length - longest
     if not 1 <= n_tokens <= room:
-        raise ValueError(f"tokens={n_tokens} and a prompt of {longest} in {size}; use 1 to {room}")
+        raise ValueError(
+            f"tokens={n_tokens} after a prompt of {longest} do not fit {size}; use 1 to {room}"
+        )
     for token in (min(map(min, prompts)), max(map(max, prompts))):
         if not 0 <= token < cfg.vocab_size:
             raise ValueError(f"prompt holds token {token}; model.vocab_size={cfg.vocab_size}")

@@ -1,4 +1,4 @@
-"""Samplers: pure functions of logits [B, V] that change a distribution before a token is drawn.
+"""Samplers: pure functions that modify the distribution, logits [B, V], before a token is drawn.
 
 -inf marks tokens that cannot be drawn. `process` applies the functions in the order of
 transformers' `generate`: repetition penalty, temperature, top-k, top-p, min-p, typical.
@@ -17,11 +17,11 @@ class Sampler:
 
     temperature: float = 1.0  # divides the logits; 0: greedy
     top_k: int = 0  # most likely tokens kept; 0: all
-    top_p: float = 1.0  # probability that the kept tokens must reach
-    min_p: float = 0.0  # least probability kept, as a share of the most likely token's
-    typical: float = 1.0  # probability that the kept tokens, of typical surprise, must reach
+    top_p: float = 1.0  # total probability that the kept tokens must reach
+    min_p: float = 0.0  # smallest probability kept, relative to the most likely token's
+    typical: float = 1.0  # total probability that the kept, locally typical tokens must reach
     repetition_penalty: float = 1.0  # divides positive logits of tokens that occurred; 1: none
-    vocab_size: int = 2**31 - 1  # tokens from here on are padding and never drawn
+    vocab_size: int = 2**31 - 1  # higher token ids are padding and never drawn
     stop: tuple[int, ...] = ()  # tokens that end a row
 
 
@@ -29,7 +29,9 @@ STOPS = 4  # stop tokens are padded to a multiple of it, so that few programs ar
 
 
 def as_arrays(sampler: Sampler) -> Sampler:
-    """The sampler with arrays for numbers: Python ints in place of floats would recompile."""
+    """The sampler with arrays in place of numbers. Otherwise an int in place of a float recompiles
+    the program.
+    """
     stop = (*sampler.stop, *[-1] * (-len(sampler.stop) % STOPS)) or (-1,) * STOPS
     return Sampler(
         temperature=jnp.float32(sampler.temperature),
@@ -84,8 +86,9 @@ def min_p(logits_BV: jax.Array, p: jax.Array) -> jax.Array:
 
 
 def typical(logits_BV: jax.Array, p: jax.Array) -> jax.Array:
-    """Keeps the fewest tokens that reach probability p, in order of the distance between their
-    surprise -log p and its mean, the entropy. Meister et al. 2022."""
+    """Keeps the fewest tokens that reach probability p, ordered by the distance between their
+    surprisal -log p and its mean, the entropy. Meister et al. 2022.
+    """
     logprobs_BV = jax.nn.log_softmax(logits_BV, axis=-1)
     probability_BV = jnp.exp(logprobs_BV)
     possible_BV = probability_BV > 0
@@ -103,7 +106,7 @@ CUTS: dict[str, tuple[Callable, Callable]] = {
     "min_p": (min_p, lambda p: p > 0),
     "typical": (typical, lambda p: p < 1),
 }
-"""The functions that remove tokens, in order, and whether a value makes them do so."""
+"""{name: (function that removes tokens, whether a value enables it)}, in order of application."""
 
 
 def process(logits_BV: jax.Array, sampler: Sampler, seen_BV: jax.Array) -> jax.Array:
@@ -111,7 +114,7 @@ def process(logits_BV: jax.Array, sampler: Sampler, seen_BV: jax.Array) -> jax.A
     logits_BV = repetition_penalty(logits_BV, seen_BV, sampler.repetition_penalty)
     logits_BV = temperature(logits_BV, sampler.temperature)
     for name, (cut, on) in CUTS.items():
-        # Most of them sort the vocabulary, which is worth skipping.
+        # Most of these functions sort the vocabulary, so skip those that are not enabled.
         value = getattr(sampler, name)
         logits_BV = jax.lax.cond(on(value), cut, lambda x, _: x, logits_BV, value)
     return logits_BV
@@ -134,11 +137,11 @@ def draw(
 
 
 def meaningful(logits_BV: jax.Array, sampler: Sampler) -> jax.Array:
-    """Logits with -inf for the rows of the head that belong to no token."""
+    """Logits with -inf for rows of the head that are padding of the vocabulary."""
     known_V = jnp.arange(logits_BV.shape[-1]) < sampler.vocab_size
     return jnp.where(known_V, logits_BV, -jnp.inf)
 
 
 def mark(seen_BV: jax.Array, tokens_B: jax.Array) -> jax.Array:
-    """`seen` with one more token per row."""
+    """`seen` with one more token per row marked."""
     return seen_BV.at[jnp.arange(len(tokens_B)), tokens_B].set(True)

@@ -1,9 +1,9 @@
 """Speculative decoding: a small model drafts tokens, the large one checks them in one pass.
 
 Leviathan et al. 2023 (arXiv:2211.17192), algorithm 1; Chen et al. 2023 (arXiv:2302.01318). Each
-token of a draft d ~ q is accepted with probability min(1, p/q), up to the first rejection. Then
-follows one token from max(p - q, 0), normalised, or from p if the whole draft was accepted.
-Samples have exactly the distribution p of the large model, whatever the small one does.
+token of a draft d ~ q is accepted with probability min(1, p/q), up to the first rejection. The next
+token is drawn from max(p - q, 0), normalised, or from p if the whole draft was accepted. Samples
+have exactly the distribution p of the large model, for any small model.
 
     K tokens drafted per round, T = K + 1 read at once, B rows
 """
@@ -36,7 +36,7 @@ from model.transformer.config import ModelConfig
 
 @flax.struct.dataclass
 class Models:
-    """The large model and the one that drafts; parameters as `prepare` returns them."""
+    """The large model and the draft model, with parameters from `prepare`."""
 
     params: dict
     draft_params: dict
@@ -46,7 +46,7 @@ class Models:
 
 @flax.struct.dataclass
 class Drafting:
-    """What one round leaves to the next."""
+    """The state that one round passes to the next."""
 
     state: State  # of the large model; `step` counts rounds
     counts_B: jax.Array  # tokens drawn so far
@@ -55,7 +55,7 @@ class Drafting:
 
 @flax.struct.dataclass
 class Draft:
-    """The small model's guess of the next K tokens."""
+    """The small model's draft of the next K tokens."""
 
     tokens_BK: jax.Array
     q_BKV: jax.Array  # the distributions they were drawn from
@@ -64,7 +64,9 @@ class Draft:
 
 @flax.struct.dataclass
 class Piece:
-    """The tokens of one round, rows of unequal length, and how many drafted ones were accepted."""
+    """The tokens of one round, in rows of unequal length, and the counts of drafted and accepted
+    tokens.
+    """
 
     samples: Samples
     drafted: jax.Array
@@ -74,18 +76,18 @@ class Piece:
 def accept(
     keys_B: jax.Array, draft_BK: jax.Array, q_BKV: jax.Array, p_BTV: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(the number of accepted tokens [B], the token that follows them [B])."""
+    """(number of accepted tokens [B], the token that follows them [B])."""
     B, K, V = q_BKV.shape
     u_BK = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 0), (K,)))(keys_B)
     q_BK = jnp.take_along_axis(q_BKV, draft_BK[..., None], axis=2)[..., 0]
     p_BK = jnp.take_along_axis(p_BTV[:, :K], draft_BK[..., None], axis=2)[..., 0]
     count_B = jnp.cumprod(u_BK * q_BK < p_BK, axis=1).sum(1)
-    nothing_B1V = jnp.zeros((B, 1, V))
+    zeros_B1V = jnp.zeros((B, 1, V))
     at_B11 = count_B[:, None, None]
-    q_BV = jnp.take_along_axis(jnp.concatenate([q_BKV, nothing_B1V], axis=1), at_B11, axis=1)[:, 0]
+    q_BV = jnp.take_along_axis(jnp.concatenate([q_BKV, zeros_B1V], axis=1), at_B11, axis=1)[:, 0]
     p_BV = jnp.take_along_axis(p_BTV, at_B11, axis=1)[:, 0]
     rest_BV = jnp.maximum(p_BV - q_BV, 0)
-    # If p equals q the difference is only rounding error, which is not a distribution.
+    # If p equals q, the difference is only rounding error, so draw from p.
     rest_BV = jnp.where(rest_BV.sum(1, keepdims=True) > 0, rest_BV, p_BV)
     draw = lambda key, p_V: jax.random.categorical(jax.random.fold_in(key, 1), jnp.log(p_V))  # noqa: E731
     return count_B, jax.vmap(draw)(keys_B, rest_BV).astype(jnp.int32)
@@ -98,7 +100,7 @@ def draft_tokens(
     sampler: Sampler,
     keys_B: jax.Array,
 ) -> tuple[Draft, list[Cache]]:
-    """A draft for each row, and the small model's caches with the whole draft in."""
+    """A draft for each row, and the small model's caches with the whole draft added."""
     V = models.cfg.vocab_size
 
     def step(carry, at):
@@ -107,7 +109,7 @@ def draft_tokens(
         logits_B1V, caches = decode(
             models.draft_params, models.draft_cfg, tokens_B[:, None], positions_B[:, None], caches
         )
-        # Two models with one tokenizer may pad its vocabulary to different sizes.
+        # Models with the same tokenizer may pad the vocabulary to different sizes.
         logits_BV = samplers.meaningful(logits_B1V[:, 0, :V], sampler)
         short = V - logits_BV.shape[1]
         logits_BV = jnp.pad(logits_BV, ((0, 0), (0, short)), constant_values=-jnp.inf)
@@ -136,9 +138,9 @@ def advance(
     ahead: int,
     length: int,
 ) -> tuple[Drafting, Piece]:
-    """One round: up to `ahead` + 1 more tokens in every row that goes on, `n_tokens` in all.
+    """One round: up to `ahead` + 1 more tokens in every live row, `n_tokens` in total.
 
-    Contexts hold `length` tokens of the draft model.
+    The draft model's contexts hold `length` tokens.
     """
     V, state, counts_B = models.cfg.vocab_size, drafting.state, drafting.counts_B
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(state.keys_B, state.step)
@@ -180,8 +182,9 @@ def _followed(draft_BK: jax.Array, accepted_B: jax.Array, next_B: jax.Array) -> 
 
 
 def _lengths(stops_BT: jax.Array, accepted_B: jax.Array, room_B: jax.Array) -> jax.Array:
-    """The number of tokens that a row takes [B]: the accepted ones and the next, but none after a
-    stop token, and at most `room`."""
+    """The number of tokens added to each row [B]: the accepted ones and the next, up to a stop
+    token and at most `room`.
+    """
     T = stops_BT.shape[1]
     stops_BT = stops_BT & (jnp.arange(T) <= accepted_B[:, None])
     to_stop_B = jnp.where(stops_BT.any(1), stops_BT.argmax(1) + 1, T)
@@ -189,16 +192,16 @@ def _lengths(stops_BT: jax.Array, accepted_B: jax.Array, room_B: jax.Array) -> j
 
 
 def _samples(drawn_BT, logits_BTV, kept_BT, lengths_B) -> Samples:
-    """The kept tokens with their log-probabilities, without the likeliest others."""
+    """The kept tokens with their log-probabilities, without the most likely alternatives."""
     logprobs_BTV = jax.nn.log_softmax(logits_BTV)
     logprobs_BT = jnp.take_along_axis(logprobs_BTV, drawn_BT[..., None], axis=2)[..., 0]
-    none_BT0 = jnp.zeros((*kept_BT.shape, 0))
+    empty_BT0 = jnp.zeros((*kept_BT.shape, 0))
     return Samples(
         tokens_BN=jnp.where(kept_BT, drawn_BT, 0),
         logprobs_BN=jnp.where(kept_BT, logprobs_BT, 0),
         lengths_B=lengths_B,
-        top_tokens_BNM=none_BT0.astype(jnp.int32),
-        top_logprobs_BNM=none_BT0,
+        top_tokens_BNM=empty_BT0.astype(jnp.int32),
+        top_logprobs_BNM=empty_BT0,
     )
 
 
@@ -227,7 +230,7 @@ def stream(
     check_draft(cfg, draft_cfg, prompts, n_tokens, ahead)
     models = Models(prepare(params, cfg), prepare(draft_params, draft_cfg), cfg, draft_cfg)
     prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
-    # Both caches keep the keys that the token after a rejected draft still sees.
+    # Both caches keep the keys that the token after a rejected draft needs.
     sampler, at_once = samplers.as_arrays(sampler), ahead + 1
     state, drawn = begin(
         models.params, cfg, prompts_PT, positions_PT, jax.random.key(seed), sampler, n, length,
@@ -261,11 +264,11 @@ def sample(
     prompts: Sequence[Sequence[int]],
     n_tokens: int,
     sampler: Sampler,
-    **how: int,
+    **options: int,
 ) -> tuple[Samples, float]:
-    """The pieces of `stream`, which takes the same, joined; and the share of accepted tokens."""
+    """The joined pieces of `stream`, with the same arguments, and the share of accepted tokens."""
     models = params, cfg, draft_params, draft_cfg
-    pieces = list(stream(*models, prompts, n_tokens, sampler, **how))
+    pieces = list(stream(*models, prompts, n_tokens, sampler, **options))
     return join([piece.samples for piece in pieces], n_tokens), acceptance(pieces)
 
 
@@ -281,7 +284,7 @@ def check_draft(
     n_tokens: int,
     ahead: int,
 ) -> None:
-    """ValueError, in one line, if the draft model cannot draft for these prompts."""
+    """Raises ValueError, in one line, if the draft model does not support these prompts."""
     if not 1 <= ahead <= 64:
         raise ValueError(f"ahead={ahead} is out of range; use 1 to 64")
     needed = max(map(len, prompts)) + n_tokens

@@ -1,7 +1,7 @@
 """Translates Hugging Face's config.json to a ModelConfig and back.
 
-`read` refuses keys that `model/huggingface/name_tables.py` does not list, because they might change
-what the model computes. `write` reads its own output back, to be sure that it says what `cfg` says.
+`read` rejects keys that `model/huggingface/name_tables.py` does not list, because they might change
+what the model computes. `write` reads its output back to verify that it describes the same model.
 """
 
 import dataclasses
@@ -17,14 +17,16 @@ from model.transformer.config import CHOICES, DEFAULTS, ModelConfig
 
 KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # Our keys that do not change the logits of a trained model in float32.
-UNSEEN = (
+NO_EFFECT = (
     *("init", "init_std", "embedding_std", "dropout", "dtype"),
     *("scan_layers", "remat", "attention"),
 )
 
 
 def read_json(directory: Path) -> dict[str, Any]:
-    """config.json of a directory; FileNotFoundError or ValueError if it is missing or damaged."""
+    """Reads config.json of a directory. Raises FileNotFoundError or ValueError if it is missing or
+    damaged.
+    """
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{directory} has no config.json; give the folder of a model")
@@ -37,7 +39,7 @@ def read_json(directory: Path) -> dict[str, Any]:
 
 
 def family(config: dict[str, Any]) -> Family:
-    """The tables of the config's model_type; ValueError lists the supported ones."""
+    """The tables of the config's model_type. Raises ValueError if it is not supported."""
     model_type = config.get("model_type")
     if "text_config" in config:
         raise ValueError(
@@ -52,7 +54,7 @@ def family(config: dict[str, Any]) -> Family:
 
 
 def read(config: dict[str, Any]) -> ModelConfig:
-    """The ModelConfig of a config.json; ValueError lists all keys that we do not support."""
+    """The ModelConfig of a config.json. Raises ValueError that lists all unsupported keys."""
     table = family(config)
     keys = {key: value for key, value in config.items() if key not in INERT}
     dtype = keys.pop("dtype", None) or keys.pop("torch_dtype", None)
@@ -64,7 +66,7 @@ def read(config: dict[str, Any]) -> ModelConfig:
         value = table.defaults.get(theirs) if value is None else value
         fault = _fault(theirs, value, key, table)
         faults += [fault] if fault else []
-        ours[key] = (DEFAULTS[key] or 1) if fault else value  # so that other faults are found too
+        ours[key] = (DEFAULTS[key] or 1) if fault else value  # a default, to find further faults
     if ours.get("n_kv_heads") is None:
         ours["n_kv_heads"] = ours["n_heads"]
     if ours["d_ff"] is None:
@@ -77,31 +79,31 @@ def read(config: dict[str, Any]) -> ModelConfig:
             ours |= part.read(keys, ours)
         except ValueError as error:
             of_parts.append(str(error))
-        except (TypeError, AttributeError) as error:  # a list where a number belongs, say
-            of_parts.append(f"a value is of the wrong kind ({error}); fetch it again")
-    faults = faults or of_parts  # parts depend on the sizes, which are right only without faults
+        except (TypeError, AttributeError) as error:  # for example, a list in place of a number
+            of_parts.append(f"a value has the wrong type ({error}); fetch it again")
+    faults = faults or of_parts  # parts depend on sizes, which are valid only without faults
     faults += _unknown(keys, table, config["model_type"])
     if faults:
         raise ValueError("; ".join(faults))
     try:
         return ModelConfig(**ours)
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"a value is of the wrong kind ({error}); fetch it again") from error
+        raise ValueError(f"a value has the wrong type ({error}); fetch it again") from error
 
 
 def _fault(theirs: str, value: Any, ours: str, table: Family) -> str:
-    """What is wrong with the value of a key that has a counterpart among ours; "" for nothing."""
+    """The error in the value of a key that maps to one of ours; "" if it is valid."""
     if value is None:
         return "" if theirs in table.defaults else f"config.json lacks {theirs}; add it"
     kind = KINDS[ours]
     numbers = (int, float) if kind is float else kind
     if not isinstance(value, numbers) or isinstance(value, bool) != (kind is bool):
-        return f"{theirs}={value!r} is of the wrong kind; it must be {kind.__name__}"
+        return f"{theirs}={value!r} has the wrong type; it must be {kind.__name__}"
     return ""
 
 
 def _unknown(keys: dict[str, Any], table: Family, model_type: str) -> list[str]:
-    """What is wrong with keys that may change what the model computes."""
+    """Errors for the remaining keys, which may change what the model computes."""
     harmless = SWITCHED_OFF | table.fixed
     wrong = {
         key: value
@@ -115,16 +117,17 @@ def _unknown(keys: dict[str, Any], table: Family, model_type: str) -> list[str]:
     if unknown := [key for key in wrong if key not in table.fixed]:
         named = ", ".join(f"{key}={wrong[key]!r}" for key in unknown)
         faults.append(
-            f"{named} unknown for model_type={model_type!r}; remove from config.json what does not "
-            "change what the model computes"
+            f"{named} unknown for model_type={model_type!r}; remove keys from config.json that do "
+            "not change what the model computes"
         )
     return faults
 
 
 def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
-    """config.json in the first family that computes what `cfg` does, or in `model_type`.
+    """config.json for the first family that computes the same function as `cfg`, or for
+    `model_type`.
 
-    ValueError names the keys that the nearest family cannot express.
+    Raises ValueError that names the keys which the nearest family cannot express.
     """
     if model_type and model_type not in FAMILIES:
         raise ValueError(
@@ -176,8 +179,8 @@ def _keys(cfg: ModelConfig, model_type: str) -> dict[str, Any]:
 
 
 def meaning(cfg: ModelConfig) -> dict[str, Any]:
-    """The keys that change logits: models with equal ones compute equal functions of weights."""
-    keys = {key: value for key, value in vars(cfg).items() if key not in UNSEEN}
+    """The keys that change logits. Models for which they are equal compute the same function."""
+    keys = {key: value for key, value in vars(cfg).items() if key not in NO_EFFECT}
     local = tuple(cfg.is_local(layer) for layer in range(cfg.n_layers))
     keys["window"], keys["window_pattern"] = cfg.window * any(local), local
     keys["query_scale"] = parametrization.scores(cfg) * math.sqrt(cfg.head_dim)

@@ -1,6 +1,6 @@
 """Tensors of older checkpoints that follow from config.json: causal masks, rotary frequencies.
 
-They are read and compared with what the model computes, so that none of them is lost unseen.
+They are read and compared with what the model computes, so that no difference goes unnoticed.
 """
 
 import re
@@ -13,17 +13,17 @@ from model.huggingface.safetensors import Tensor
 from model.transformer.config import ModelConfig
 from model.transformer.positions import SCALINGS, base_frequencies
 
-FLAGS = {"BOOL": np.dtype(bool), "U8": np.dtype(np.uint8)}  # types of masks alone
+FLAGS = {"BOOL": np.dtype(bool), "U8": np.dtype(np.uint8)}  # dtypes that only masks have
 LARGE_NEGATIVE = -9e3  # a mask adds -1e4, rounded, or less to the scores of hidden keys
 
 
-def names(found: Iterable[str]) -> list[str]:
-    """Those of `found` that are names of derived tensors."""
-    return [name for name in found if any(re.search(pattern, name) for pattern in DERIVED)]
+def names(tensors: Iterable[str]) -> list[str]:
+    """The names of derived tensors among `tensors`."""
+    return [name for name in tensors if any(re.search(pattern, name) for pattern in DERIVED)]
 
 
 def check(tensor: Tensor, cfg: ModelConfig) -> None:
-    """ValueError unless `tensor` holds what the model computes from `cfg`."""
+    """Raises ValueError unless `tensor` has the values that the model computes from `cfg`."""
     kind = (safetensors.DTYPES | FLAGS).get(tensor.dtype)
     same = next(same for pattern, same in DERIVED.items() if re.search(pattern, tensor.name))
     if kind is not None:
@@ -32,8 +32,8 @@ def check(tensor: Tensor, cfg: ModelConfig) -> None:
         values = raw.view(kind).reshape(tensor.shape).astype(np.float64)
     if kind is None or not same(values, cfg, kind.itemsize):
         raise ValueError(
-            f"{tensor.file}: {tensor.name} differs from what config.json says, and would be lost; "
-            "correct config.json, or remove the tensor"
+            f"{tensor.file}: {tensor.name} differs from the values that follow from config.json, "
+            "and would be ignored; correct config.json, or remove the tensor"
         )
 
 
@@ -47,7 +47,9 @@ def _hides(value: np.ndarray, cfg: ModelConfig, itemsize: int) -> bool:
 
 
 def _frequencies(values: np.ndarray, cfg: ModelConfig, itemsize: int) -> bool:
-    """Before or after scaling; in half precision they have two or three digits."""
+    """Compares with frequencies before and after scaling. In half precision they have two or three
+    digits.
+    """
     known = [
         base_frequencies(cfg, theta) for theta in (cfg.rope_theta, cfg.rope_theta_local) if theta
     ]
@@ -64,4 +66,4 @@ DERIVED: dict[str, Callable[[np.ndarray, ModelConfig, int], bool]] = {
     r"h\.\d+\.attn\.masked_bias$": _hides,
     r"rotary_emb\.inv_freq$": _frequencies,
 }
-"""{pattern of names: whether values are what the model computes}."""
+"""{pattern of names: function that returns whether the values are correct}."""

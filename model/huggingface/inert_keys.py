@@ -1,4 +1,4 @@
-"""Keys of config.json that change nothing of what a model computes, and why."""
+"""Keys of config.json that do not change what a model computes, with the reasons."""
 
 REASONS = {
     "says where the checkpoint comes from and which code wrote it": (
@@ -43,9 +43,9 @@ REASONS = {
     ),
 }
 INERT = {key: reason for reason, keys in REASONS.items() for key in keys}
-"""{key: why it changes nothing, whatever its value}."""
+"""{key: why it has no effect, for any value}."""
 
-# Keys that change nothing if they have this value, which switches off what they stand for.
+# Keys that have no effect if they have this value, which turns the feature off.
 SWITCHED_OFF = {
     "rope_interleaved": False, "pruned_heads": {}, "add_cross_attention": False,
     "tie_encoder_decoder": False, "cross_attention_hidden_size": None, "use_mrope": False,

@@ -1,6 +1,6 @@
-"""Hugging Face's model families: how each names its tensors and the keys of its config.
+"""Hugging Face's model families: the names of their tensors and config keys.
 
-Tables translate the keys of `config.json` that have a direct counterpart among ours; pairs of
+Tables translate the keys of `config.json` that have a direct counterpart among ours. Pairs of
 functions translate the others: see `model/huggingface/config_json.py`. Defaults are those of the
 family's class.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from model.huggingface import parts
 from model.huggingface.parts import Part
 
-# {their module: ours}. A tuple: theirs holds our tensors concatenated along the outputs.
+# {their module: ours}. A tuple means that theirs is our tensors concatenated along the outputs.
 LLAMA = {
     "model.embed_tokens": "embed",
     "model.layers.{}.input_layernorm": "blocks/attention_norm",
@@ -68,7 +68,7 @@ GPT2 = {
     "lm_head": "head",
 }
 
-# {their key: ours}, of the same meaning.
+# {their key: our key with the same meaning}.
 SIZES = dict(
     vocab_size="vocab_size",
     max_position_embeddings="context_length",
@@ -83,7 +83,7 @@ SIZES = dict(
 RMS = SIZES | dict(rms_norm_eps="norm_eps")
 BIAS = dict(attention_bias="attention_bias")
 SOFTCAPS = dict(attn_logit_softcapping="attention_softcap", final_logit_softcapping="logit_softcap")
-# What every block of a family has, where it differs from our defaults.
+# Values of our keys in all blocks of a family, if they differ from our defaults.
 BLOCK = dict(
     norm="rmsnorm", positions="rotary", gated=True, attention_bias=False, mlp_bias=False,
     init="normal",
@@ -97,16 +97,16 @@ ONE_WAY = dict(use_bidirectional_attention=False)
 
 @dataclass(frozen=True)
 class Family:
-    """How checkpoints of one `model_type` are written.
+    """The checkpoint format of one `model_type`.
 
-    architecture  its class
-    modules   {their module: ours}; see above
-    keys      {their key: ours}, of equal value
-    parts     readers and writers of all other keys
-    block     keys of ours that the family fixes
-    defaults  values of their keys that config.json leaves out
-    fixed     their keys that must have this value or be absent
-    conv1d    the matrices of blocks are stored [in, out], as ours are
+    architecture  the name of its class
+    modules       {their module: ours}; see above
+    keys          {their key: ours}, with equal values
+    parts         readers and writers of all other keys
+    block         values of our keys that the family fixes
+    defaults      values of their keys that are missing from config.json
+    fixed         their keys that must have this value or be absent
+    conv1d        the matrices of blocks are stored [in, out], like ours
     """
 
     architecture: str
@@ -122,7 +122,7 @@ class Family:
 SILU = parts.activation("hidden_act", "silu", "gelu_pytorch_tanh")
 TANH = parts.activation("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh")
 
-# If several families fit a model of ours, `config_json.write` takes the first.
+# If several families fit a model, `config_json.write` uses the first.
 FAMILIES = {
     "gpt2": Family(
         "GPT2LMHeadModel", GPT2,
@@ -211,4 +211,5 @@ FAMILIES = {
         dict(mlp_bias=False, use_qk_norm=False),
     ),
 }  # fmt: skip
-"""By model_type. transformers has no PaLM class; Cohere's block computes the same function."""
+"""{model_type: Family}. transformers has no PaLM class; Cohere's block computes the same function.
+"""

@@ -1,8 +1,8 @@
 """Translates the keys of Hugging Face's configs that have no direct counterpart among ours.
 
-A Part reads its keys, which it removes from `keys`, given our keys so far; and it writes them for a
-ModelConfig. If theirs cannot express a config of ours, it writes the nearest:
-`model/huggingface/config_json.py` reads the result back and sees the difference.
+A Part reads its keys, given our keys so far, and removes them from `keys`. It also writes them for
+a ModelConfig. If their keys cannot express a config of ours, it writes the nearest values:
+`model/huggingface/config_json.py` reads the result back and detects the difference.
 """
 
 import math
@@ -30,18 +30,18 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A reader (their keys, ours so far) -> more of ours, and the writer back to theirs."""
+    """A reader, (their keys, our keys so far) -> more of our keys, and a writer of their keys."""
 
     read: Callable[[Keys, Keys], Keys]
     write: Callable[[ModelConfig], Keys]
 
 
 def activation(key: str, default: str, tanh: str) -> Part:
-    """The activation under `key`; `tanh` is this family's name of the tanh GELU."""
+    """The activation, in their key `key`. `tanh` is this family's name for the tanh GELU."""
 
     def read(keys: Keys, ours: Keys) -> Keys:
         if key != "hidden_act":
-            keys.pop("hidden_act", None)  # Gemma's newer classes have it but read `key`
+            keys.pop("hidden_act", None)  # Gemma's newer classes have it but use `key`
         name = keys.pop(key, default)
         if name not in ACTIVATIONS:
             raise ValueError(f"{key}={name!r} is unknown; known are {', '.join(ACTIVATIONS)}")
@@ -54,7 +54,7 @@ def activation(key: str, default: str, tanh: str) -> Part:
 
 
 def _read_gemma_activation(keys: Keys, ours: Keys) -> Keys:
-    """Gemma 1 was published with "gelu" but means the tanh GELU."""
+    """Gemma 1's config says "gelu", but the model uses the tanh GELU."""
     named = keys.pop("hidden_activation", None) or keys.pop("hidden_act", None) or "gelu"
     keys.pop("hidden_act", None)
     keys["hidden_act"] = "gelu_pytorch_tanh" if named == "gelu" else named
@@ -67,8 +67,8 @@ GEMMA_ACTIVATION = Part(
 
 
 def _read_heads(keys: Keys, ours: Keys) -> Keys:
-    """The head width; derived as the class does if it is not given."""
-    derived = ours["d_model"] // max(1, ours["n_heads"])  # ModelConfig refuses 0 heads
+    """The head width. If it is not given, it is derived as in the class."""
+    derived = ours["d_model"] // max(1, ours["n_heads"])  # ModelConfig rejects 0 heads
     return {"head_dim": keys.pop("head_dim", None) or derived}
 
 
@@ -77,7 +77,7 @@ EVEN_HEADS = Part(_read_heads, lambda cfg: {})
 
 
 def _read_dropout(keys: Keys, ours: Keys) -> Keys:
-    """Ignores the rates: ours is one for all, and trained weights do not depend on it."""
+    """Ignores the rates: we have one rate for all, and trained weights do not depend on it."""
     for key in ("resid_pdrop", "embd_pdrop"):
         keys.pop(key, None)
     return {}
@@ -109,7 +109,7 @@ OLDER_NAMES = {"su": "longrope"}
 
 
 def _scaling(rope: Keys, original: int | None, context: int) -> Keys:
-    """Our keys from one dict of rotary keys; ValueError for an unknown type or key."""
+    """Our keys from one dict of rotary keys. Raises ValueError for an unknown type or key."""
     rope = {key: value for key, value in rope.items() if value is not None}
     older = rope.pop("type", "default")
     kind = rope.pop("rope_type", older)
@@ -130,14 +130,14 @@ def _scaling(rope: Keys, original: int | None, context: int) -> Keys:
         _check_longrope(rope, context / ours["rope_original_context"])
     if named := ", ".join(f"{key}={value!r}" for key, value in rope.items()):
         raise ValueError(
-            f"{named} beside rope_type={kind!r} unknown; remove what does not change what the "
+            f"{named} beside rope_type={kind!r} unknown; remove keys that do not change what the "
             "model computes"
         )
     return ours
 
 
 def _check_longrope(rope: Keys, stretch: float) -> None:
-    """ValueError for factors other than those that follow from the two contexts."""
+    """Raises ValueError for factors that do not follow from the two contexts."""
     stretch = max(1.0, stretch)
     factor = rope.pop("factor", stretch)
     if abs(factor - stretch) > 1e-9 * stretch:
@@ -145,12 +145,12 @@ def _check_longrope(rope: Keys, stretch: float) -> None:
     if "attention_factor" in rope:
         raise ValueError(
             f"rope's attention_factor={rope['attention_factor']} is not supported; ours is "
-            "sqrt(1 + ln(max / original) / ln(original)): remove it if that is what it is"
+            "sqrt(1 + ln(max / original) / ln(original)): remove the key if it is equal"
         )
 
 
 def _older_rope(keys: Keys) -> Keys | None:
-    """The keys used before transformers 5 as one dict; None if there are none."""
+    """The keys of transformers before version 5 as one dict; None if there are none."""
     rope = {}
     for key in ("rope_theta", "partial_rotary_factor"):
         if keys.get(key) is not None:
@@ -160,7 +160,7 @@ def _older_rope(keys: Keys) -> Keys | None:
 
 
 def _read_rope(keys: Keys, ours: Keys) -> Keys:
-    """Reads the newer form, the older form, or both if they agree."""
+    """Reads the newer form, the older form, or both if they are consistent."""
     original = keys.pop("original_max_position_embeddings", None)
     new, old = keys.pop("rope_parameters", None), _older_rope(keys)
     forms = [_scaling(form, original, ours["context_length"]) for form in (new, old) if form]
@@ -173,7 +173,7 @@ def _read_rope(keys: Keys, ours: Keys) -> Keys:
 
 
 def _write_rope(cfg: ModelConfig) -> Keys:
-    """Writes both forms: transformers before 5 ignores the newer one, theta included."""
+    """Writes both forms: transformers before version 5 ignores the newer one, including theta."""
     kind = "default" if cfg.rope_scaling == "none" else cfg.rope_scaling
     rope = {theirs: getattr(cfg, ours) for theirs, ours in ROPE_KEYS[kind].items()}
     rope = {key: list(v) if isinstance(v, tuple) else v for key, v in rope.items()}
@@ -211,20 +211,20 @@ PARTIAL_ROPE = Part(_read_partial, _write_partial)
 
 
 def _read_two_ropes(keys: Keys, ours: Keys) -> Keys:
-    """Gemma 3: one for each type of layer; local layers are never scaled."""
+    """Gemma 3 has one rotary encoding per type of layer. Local layers are never scaled."""
     new = keys.pop("rope_parameters", None)
     local = {"rope_theta": keys.pop("rope_local_base_freq", None) or 10_000.0}
     rope = {"rope_theta": keys.pop("rope_theta", None) or 1_000_000.0}
     rope = (keys.pop("rope_scaling", None) or {}) | rope
     if new:
         rope, local = new.get("full_attention", rope), new.get("sliding_attention", local)
-    found = _scaling(rope, None, ours["context_length"])
-    found_local = _scaling(local, None, ours["context_length"])
-    if found_local["rope_scaling"] != "none":
+    global_keys = _scaling(rope, None, ours["context_length"])
+    local_keys = _scaling(local, None, ours["context_length"])
+    if local_keys["rope_scaling"] != "none":
         raise ValueError(f"rope_parameters scales local layers, {local}; they must be default")
-    if found.pop("rope_fraction") != 1 or found_local["rope_fraction"] != 1:
+    if global_keys.pop("rope_fraction") != 1 or local_keys["rope_fraction"] != 1:
         raise ValueError("partial_rotary_factor is not 1, which this family's class ignores")
-    return found | {"rope_theta_local": found_local["rope_theta"]}
+    return global_keys | {"rope_theta_local": local_keys["rope_theta"]}
 
 
 def _write_two_ropes(cfg: ModelConfig) -> Keys:
@@ -262,7 +262,7 @@ def pattern(local: list[bool]) -> str:
 
 
 def _windows(keys: Keys, ours: Keys, window: int | None, local: list[bool]) -> Keys:
-    """Our keys of a window and the local layers; `layer_types` overrides `local`."""
+    """Our keys for a window and the local layers; `layer_types` overrides `local`."""
     types = keys.pop("layer_types", None)
     if types is not None:
         wrong = sorted(set(types) - {LOCAL, GLOBAL})

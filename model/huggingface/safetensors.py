@@ -29,7 +29,7 @@ LARGEST_HEADER = 100_000_000  # bytes, as in the reference implementation
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor is: its values begin at byte `start` of `file`."""
+    """The location of a tensor: its values begin at byte `start` of `file`."""
 
     name: str
     file: Path
@@ -77,19 +77,20 @@ def _fill(file, array: np.ndarray, tensor: Tensor) -> None:
 
 
 def tensors(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name; only the headers of its files are read.
+    """All tensors of a checkpoint by name. Only the headers of its files are read.
 
-    FileNotFoundError or ValueError names the file that is missing, damaged or of the wrong kind.
+    Raises FileNotFoundError or ValueError that names a file which is missing, damaged or of the
+    wrong type.
     """
     directory = Path(directory)
-    found, stated, repeated = {}, {}, []
+    tensors, weight_map, repeated = {}, {}, []
     if (directory / INDEX).is_file() and (directory / SINGLE).is_file():
-        named = _weight_map(directory / INDEX).values()
-        if SINGLE not in named:
-            raise ValueError(f"{directory} holds {SINGLE} and {INDEX}; remove the one not to read")
+        listed = _weight_map(directory / INDEX).values()
+        if SINGLE not in listed:
+            raise ValueError(f"{directory} holds both {SINGLE} and {INDEX}; remove one of them")
     if (directory / INDEX).is_file():
-        stated = _weight_map(directory / INDEX)
-        files = [directory / name for name in sorted(set(stated.values()))]
+        weight_map = _weight_map(directory / INDEX)
+        files = [directory / name for name in sorted(set(weight_map.values()))]
     elif (directory / SINGLE).is_file():
         files = [directory / SINGLE]
     else:
@@ -98,7 +99,7 @@ def tensors(directory: Path) -> dict[str, Tensor]:
         pickles = sorted(p.name for p in directory.glob("*") if p.suffix in (".bin", ".pt", ".pth"))
         if pickles:
             raise ValueError(
-                f"{directory} holds a pickle checkpoint, {pickles[0]}, which can run any program "
+                f"{directory} holds a pickle checkpoint, {pickles[0]}, which can run any code "
                 "when it is read; get the model as safetensors"
             )
         raise FileNotFoundError(f"{directory} holds neither {SINGLE} nor {INDEX}")
@@ -106,43 +107,43 @@ def tensors(directory: Path) -> dict[str, Tensor]:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing, which {INDEX} names; fetch it too")
         header = read_header(file)
-        repeated += [(name, file) for name in header if name in found]
-        found |= header
-    for name, file in stated.items():
-        if name not in found or found[name].file.name != file:
+        repeated += [(name, file) for name in header if name in tensors]
+        tensors |= header
+    for name, file in weight_map.items():
+        if name not in tensors or tensors[name].file.name != file:
             raise ValueError(f"{directory / INDEX} says that {name} is in {file}; it is not there")
     for name, file in repeated:
-        raise ValueError(f"{file} repeats {name} of another file; fetch both again")
-    return found
+        raise ValueError(f"{file} repeats {name} from another file; fetch both again")
+    return tensors
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        stated = json.loads(index.read_bytes())["weight_map"]
-        stated = {str(name): str(file) for name, file in stated.items()}
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = {str(name): str(file) for name, file in weight_map.items()}
     except (ValueError, KeyError, AttributeError, TypeError):
         raise ValueError(f"{index} is damaged: it has no weight_map; fetch it again") from None
-    for file in stated.values():
+    for file in weight_map.values():
         if Path(file).name != file:
-            raise ValueError(f"{index} names {file!r}, which is not a file beside it")
-    return stated
+            raise ValueError(f"{index} names {file!r}, which is not a file in the same folder")
+    return weight_map
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file; ValueError if its header or its length is wrong."""
+    """The tensors of one file. Raises ValueError if its header or its length is wrong."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, LARGEST_HEADER):
-            raise ValueError(f"{path} is truncated, or no safetensors file; fetch it again")
+            raise ValueError(f"{path} is truncated, or not a safetensors file; fetch it again")
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
-            found, ends = {}, []
+            tensors, ends = {}, []
             for name, about in header.items():
                 first, last = about["data_offsets"]
                 shape = tuple(int(n) for n in about["shape"])
-                found[name] = Tensor(name, path, about["dtype"], shape, 8 + length + first)
+                tensors[name] = Tensor(name, path, about["dtype"], shape, 8 + length + first)
                 ends.append(last)
                 dtype = DTYPES.get(about["dtype"])
                 if dtype and last - first != dtype.itemsize * np.prod(shape, dtype=np.int64):
@@ -154,7 +155,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             f"{path} has {size} bytes instead of {8 + length + max(ends, default=0)}: "
             "it is truncated; fetch it again"
         )
-    return found
+    return tensors
 
 
 def write(
@@ -162,11 +163,11 @@ def write(
     layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     array: Callable[[str], Iterable[np.ndarray]],
 ) -> None:
-    """Writes one file: `layout` gives each tensor's dtype and shape, `array(name)` its parts.
+    """Writes one file. `layout` gives each tensor's dtype and shape, `array(name)` its parts.
 
-    The parts of a tensor are consecutive blocks of rows; one is in memory at a time.
+    The parts of a tensor are consecutive blocks of rows; one part is in memory at a time.
     """
-    header, end = {"__metadata__": {"format": "pt"}}, 0  # transformers asks for this format
+    header, end = {"__metadata__": {"format": "pt"}}, 0  # transformers requires this format
     for name, (dtype, shape) in layout.items():
         count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         header[name] = {

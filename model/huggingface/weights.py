@@ -1,7 +1,7 @@
 """Loads and saves checkpoints in Hugging Face's format, without torch.
 
 `load` reads tensor by tensor, directly into the arrays, or slices of arrays, that devices hold.
-`save` writes what transformers loads. Dtypes are kept: a round trip changes no bit.
+`save` writes a folder that transformers loads. Dtypes are kept: a round trip changes no bit.
 """
 
 import concurrent.futures
@@ -29,12 +29,12 @@ THREADS = 4  # readers of a parameter's layers
 SHARD = 5_000_000_000  # bytes of one file
 HEAD = "lm_head.weight"
 LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
-"""Our name of a leaf: theirs."""
+"""{our name of a leaf: theirs}."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a parameter of ours comes from: one tensor per layer, or one in all.
+    """The source of one of our parameters: one tensor per layer, or one tensor in total.
 
     The parameter is the tensor's outputs from `offset` on.
     """
@@ -48,12 +48,12 @@ class Source:
 def load(
     directory: str | Path, shardings: Callable[[Any], Any] | None = None
 ) -> tuple[ModelConfig, dict]:
-    """The model in a folder with config.json and safetensors, as transformers writes it.
+    """Loads a model from a folder with config.json and safetensors, as transformers writes it.
 
-    `shardings` maps a tree of shapes to a tree of shardings; then only the slices of this
-    process's devices are read. Without it everything goes to the default device. Parameters keep
-    their dtypes on disk; `cfg.dtype`, of the computation, is bfloat16 if config.json says so.
-    ValueError or FileNotFoundError names what is missing, damaged or not supported.
+    `shardings` maps a tree of shapes to a tree of shardings; then only the slices of this process's
+    devices are read. Without it all parameters go to the default device. Parameters keep their
+    dtypes on disk; `cfg.dtype`, of the computation, is bfloat16 if config.json says so. Raises
+    ValueError or FileNotFoundError that names what is missing, damaged or not supported.
     """
     directory = Path(directory)
     config = config_json.read_json(directory)
@@ -62,32 +62,34 @@ def load(
     except ValueError as error:
         raise ValueError(f"{directory / 'config.json'}: {error}") from None
     shapes = decoder.shapes(cfg)
-    found = _renamed(safetensors.tensors(directory))
-    for name in derived.names(found):
-        derived.check(found.pop(name), cfg)
+    tensors = _renamed(safetensors.tensors(directory))
+    for name in derived.names(tensors):
+        derived.check(tensors.pop(name), cfg)
     sources = tensor_sources(cfg, config_json.family(config))
-    _check(directory, sources, found, cfg)
+    _check(directory, sources, tensors, cfg)
     where = parameters.flat(shardings(shapes)) if shardings else {}
     params = {}
     for path, leaf in parameters.flat(shapes).items():
-        read = functools.partial(_read, sources[path], found, leaf.shape, path)
+        read = functools.partial(_read, sources[path], tensors, leaf.shape, path)
         if path in where:
             params[path] = jax.make_array_from_callback(leaf.shape, where[path], read)
         else:
             params[path] = jax.device_put(read((slice(None),) * leaf.ndim), may_alias=True)
-        params[path].block_until_ready()  # otherwise the next is read while this is copied
+        params[path].block_until_ready()  # otherwise the next one is read during this copy
     return cfg, parameters.nested(params)
 
 
-def _renamed(found: dict[str, safetensors.Tensor]) -> dict[str, safetensors.Tensor]:
-    """With `transformer.` before all names but the head's, which the first GPT-2 files lack."""
-    if "wte.weight" not in found:
-        return found
-    return {n if n == HEAD else f"transformer.{n}": tensor for n, tensor in found.items()}
+def _renamed(tensors: dict[str, safetensors.Tensor]) -> dict[str, safetensors.Tensor]:
+    """Adds the prefix `transformer.`, which the first GPT-2 files lack, to all names except the
+    head's.
+    """
+    if "wte.weight" not in tensors:
+        return tensors
+    return {n if n == HEAD else f"transformer.{n}": tensor for n, tensor in tensors.items()}
 
 
 def tensor_sources(cfg: ModelConfig, family: Family) -> dict[str, Source]:
-    """{path of a parameter of ours: where it comes from}."""
+    """{path of one of our parameters: its source}."""
     shapes = {
         path: leaf.shape[1:] if stacked(path) else leaf.shape
         for path, leaf in parameters.flat(decoder.shapes(cfg)).items()
@@ -108,7 +110,7 @@ def tensor_sources(cfg: ModelConfig, family: Family) -> dict[str, Source]:
 
 
 def stacked(path: str) -> bool:
-    """Whether the first axis of a parameter is the layer."""
+    """Whether the first axis of a parameter is the layer axis."""
     return path.startswith("blocks/")
 
 
@@ -132,7 +134,7 @@ def file_name(number: int, count: int) -> str:
 
 
 def _shards(layout: Mapping[str, tuple], limit: int) -> list[list[str]]:
-    """Tensor names by file. A file has at most `limit` bytes, or one larger tensor."""
+    """Tensor names per file. A file has at most `limit` bytes, or a single larger tensor."""
     files: list[list[str]] = [[]]
     size = 0
     for name, (dtype, shape) in layout.items():
@@ -148,18 +150,18 @@ def _shards(layout: Mapping[str, tuple], limit: int) -> list[list[str]]:
 def _check(
     directory: Path,
     sources: Mapping[str, Source],
-    found: dict[str, safetensors.Tensor],
+    tensors: dict[str, safetensors.Tensor],
     cfg: ModelConfig,
 ) -> None:
-    """ValueError names a tensor that is missing, unknown, or of another shape or dtype."""
+    """Raises ValueError if a tensor is missing, unknown, or has the wrong shape or dtype."""
     expected = _expected(sources, cfg)
     for name, shape in expected.items():
-        if name not in found:
+        if name not in tensors:
             raise ValueError(f"{directory} lacks tensor {name} {list(shape)}; fetch it again")
-        tensor = found[name]
+        tensor = tensors[name]
         if tensor.shape != shape:
             raise ValueError(
-                f"{tensor.file}: {name} has shape {list(tensor.shape)}; config.json asks for "
+                f"{tensor.file}: {name} has shape {list(tensor.shape)}; config.json needs "
                 f"{list(shape)}"
             )
         if tensor.dtype not in safetensors.DTYPES:
@@ -167,9 +169,9 @@ def _check(
                 f"{tensor.file}: {name} is {tensor.dtype}; only {', '.join(safetensors.DTYPES)} "
                 "are read, so fetch a checkpoint that is not quantised"
             )
-    if cfg.tie_embeddings and (head := found.pop(HEAD, None)):
+    if cfg.tie_embeddings and (head := tensors.pop(HEAD, None)):
         # Some files repeat the embedding as the tied head.
-        embedding = found[sources["embed/embedding"].template]
+        embedding = tensors[sources["embed/embedding"].template]
         if not head.equals(embedding):
             raise ValueError(
                 f"{head.file}: {head.name} differs from {embedding.name}, but config.json ties "
@@ -177,38 +179,38 @@ def _check(
                 "tensor"
             )
     for path, source in sources.items():
-        types = {name: found[name].dtype for name in _names(source, path, cfg)}
+        types = {name: tensors[name].dtype for name in _names(source, path, cfg)}
         for name, dtype in types.items():
             if dtype != types[source.template.format(0)]:
                 raise ValueError(
-                    f"{found[name].file}: {name} is {dtype}, unlike the same tensor of layer 0; "
-                    "store all layers in one type"
+                    f"{tensors[name].file}: {name} is {dtype}, unlike the same tensor of layer 0; "
+                    "store all layers in the same dtype"
                 )
-    for name in sorted(found):
+    for name in sorted(tensors):
         if name not in expected:
             raise ValueError(
-                f"{found[name].file}: tensor {name} is one that config.json does not ask for"
+                f"{tensors[name].file}: tensor {name} does not belong to the model of config.json"
             )
 
 
 def _read(
     source: Source,
-    found: Mapping[str, safetensors.Tensor],
+    tensors: Mapping[str, safetensors.Tensor],
     shape: tuple[int, ...],
     path: str,
     index: tuple[slice, ...],
 ) -> np.ndarray:
-    """A slice of one parameter; reads only the rows of its tensors that hold it."""
+    """Reads a slice of one parameter, and only the rows of its tensors that contain it."""
     layered = stacked(path)
     ranges = [range(n)[one] for n, one in zip(shape, index, strict=True)]
-    first = found[source.template.format(0)]
+    first = tensors[source.template.format(0)]
     out = _aligned(tuple(map(len, ranges)), safetensors.DTYPES[first.dtype])
     slices = [slice(r.start, r.stop) for r in ranges[layered:]]
     slices[-1] = slice(slices[-1].start + source.offset, slices[-1].stop + source.offset)
 
     def read(number: int, layer: int) -> None:
         target = out[number] if layered else out
-        tensor = found[source.template.format(layer)]
+        tensor = tensors[source.template.format(layer)]
         if source.transposed:
             tensor.read(slices[1], slices[0], target.T)
         else:
@@ -221,7 +223,7 @@ def _read(
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that starts at a multiple of ALIGNMENT."""
+    """An empty array whose address is a multiple of ALIGNMENT."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -237,13 +239,12 @@ def save(
     files: Mapping[str, bytes] | None = None,
     shard: int = SHARD,
 ) -> None:
-    """Writes a folder that transformers.AutoModelForCausalLM loads; all of it or nothing.
+    """Writes a folder that transformers.AutoModelForCausalLM loads, atomically.
 
-    `model_type` chooses among the families that fit; `extra` holds more keys of config.json, such
-    as eos_token_id; `files` {name: content}, such as a tokenizer's, are written beside it; `shard`
-    is the size limit of a file in bytes.
-    ValueError names keys of `cfg` that no family expresses, or a parameter that does not fit `cfg`;
-    FileExistsError names a folder that is not empty.
+    `model_type` selects one of the families that fit. `extra` has further keys of config.json, such
+    as eos_token_id. `files` {name: content}, such as a tokenizer's, are written to the folder too.
+    `shard` is the size limit of a file in bytes. Raises ValueError if no family can express `cfg`
+    or if a parameter does not fit `cfg`, and FileExistsError if the folder is not empty.
     """
     directory = Path(directory)
     parameters.check(decoder.shapes(cfg), params)
@@ -253,7 +254,7 @@ def save(
     refuse_full(directory)
     config |= {
         "architectures": [family.architecture],
-        # The class's defaults belong to another vocabulary.
+        # The class's default ids belong to another vocabulary.
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         "dtype": str(np.dtype(leaves["embed/embedding"].dtype)),
     } | dict(extra or {})
@@ -265,14 +266,14 @@ def save(
 
 
 def refuse_full(folder: Path) -> None:
-    """FileExistsError for a file or a folder that is not empty."""
+    """Raises FileExistsError for a file or a folder that is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and is not empty; name a new folder")
+        raise FileExistsError(f"{folder} exists already and is not empty; name a new folder")
 
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill; it becomes `folder` at the end, or disappears after an error."""
+    """A temporary folder to fill. It is renamed to `folder` at the end, or deleted on error."""
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
@@ -299,10 +300,12 @@ def _write_tensors(
     for name, (dtype, _) in layout.items():
         types = {np.dtype(leaves[path].dtype) for path, _ in parts[name]}
         if types - {dtype} or dtype not in safetensors.NAMES:
-            raise ValueError(f"{name} would hold {types}; make them float32 or bfloat16")
+            raise ValueError(f"{name} would have dtypes {types}; make all float32 or bfloat16")
 
     def array(name: str) -> Iterator[np.ndarray]:
-        """The tensor, joined from our parameters; one by one if those are blocks of its rows."""
+        """The parts of a tensor: each of our parameters if they are blocks of its rows, otherwise
+        their concatenation.
+        """
         transposed = sources[parts[name][0][0]].transposed
         pieces = (
             leaves[path][layer] if stacked(path) else leaves[path] for path, layer in parts[name]

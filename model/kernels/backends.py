@@ -1,15 +1,15 @@
 """Self-attention over whole rows, as in training: one function, four backends.
 
-    xla     full [T, S] scores; any platform, every variant of attention. It is the model's own
-            code: no kernel here
+    xla     full [T, S] scores, on any platform, for every variant of attention. It is the code in
+            model/transformer/attention.py, not a kernel
     splash  a Pallas kernel for TPUs that skips masked blocks (splash.py). When a row's tokens are
             sharded, each device gathers all keys and values
     cudnn   cuDNN's fused kernel for GPUs
     ring    ring attention (ring.py): for rows whose tokens are sharded, on any platform; on TPUs
             for rows whose keys and values do not fit on one device
 
-`auto` picks the first backend that supports the attention asked for: the platform's kernel, then
-ring if tokens are sharded, then xla.
+`auto` picks the first backend that supports the attention: the platform's kernel, then ring if
+tokens are sharded, then xla.
 """
 
 from collections.abc import Callable
@@ -29,15 +29,15 @@ LANES = 128  # of a TPU's vector unit; splash's block sizes are multiples of it
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """What the attention of a layer computes: all that a kernel needs to know about the model."""
+    """The attention of a layer, as a kernel needs to know it."""
 
     scale: float  # multiplies q·k
     head_dim: int
     dtype: str = "float32"  # of queries, keys and values
-    window: int = 0  # keys that a query sees, its own position included; 0: no limit
+    window: int = 0  # keys that a query sees, including its own position; 0: no limit
     softcap: float = 0.0  # c: scores become c tanh(scores / c); 0: none
     causal: bool = True  # a query sees no later key
-    bias: bool = False  # something is added to the scores
+    bias: bool = False  # a bias is added to the scores
 
 
 def _sequence_axis() -> tuple[str | None, int]:
@@ -54,7 +54,7 @@ def splash(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, attention: Attenti
 
 
 def cudnn(q_BTHC, k_BTKC, v_BTKC, positions_BT, segments_BT, attention: AttentionSpec):
-    """On other platforms, for tests, JAX's reference implementation of the same call."""
+    """cuDNN's kernel; on other platforms, for tests, JAX's reference implementation."""
     same = None if segments_BT is None else masks.same_segment(segments_BT, segments_BT)[:, None]
     o_BTHC = jax.nn.dot_product_attention(
         q_BTHC,
@@ -89,8 +89,8 @@ def _unsupported_by_all(attention: AttentionSpec) -> dict[str, bool]:
     }
 
 
-# Why a kernel cannot compute rows of `length` tokens: {reason: whether it holds}, in the order in
-# which reasons are reported.
+# For each kernel, the reasons why it may not support rows of `length` tokens: {reason: whether it
+# applies}. The first reason that applies is reported.
 UNFIT: dict[str, Callable[[AttentionSpec, int], dict[str, bool]]] = {
     "ring": lambda attention, length: (
         _unsupported_by_all(attention)
@@ -125,17 +125,19 @@ BEST = {"tpu": ["splash"], "gpu": ["cudnn"]}
 
 
 def _multiple() -> int:
-    """The row lengths that splash supports are multiples of this: a device computes two parts."""
+    """Splash supports row lengths that are multiples of this number: a device computes two parts of
+    a sharded row.
+    """
     return LANES * (2 * ways("seq") if ways("seq") > 1 else 1)
 
 
 def choose(backend: str, attention: AttentionSpec, length: int) -> str:
-    """The backend for rows of `length` tokens: `backend` itself, or what `auto` picks.
+    """The backend for rows of `length` tokens: `backend` itself, or the one that `auto` picks.
 
-    ValueError if the backend asked for does not support this attention.
+    Raises ValueError if the given backend does not support this attention.
     """
     if length == 1:
-        return "xla"  # parameters are initialised with one token, which no kernel takes
+        return "xla"  # parameters are initialised with one token, which no kernel supports
     ring = ["ring"] * (ways("seq") > 1)
     candidates = [backend] if backend != "auto" else [*BEST.get(platform(), []), *ring]
     for candidate in candidates:
@@ -158,7 +160,7 @@ def attend_rows(
     attention: AttentionSpec,
 ) -> jax.Array:
     """Causal self-attention [B, T, H, C] by one of KERNELS; on a mesh each device computes its own
-    rows, heads and tokens. Positions must grow by one along each segment.
+    rows, heads and tokens. Positions must increase by one along each segment.
 
     If the mesh shards heads more ways than there are key/value heads, those are repeated.
     """

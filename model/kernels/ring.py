@@ -1,11 +1,11 @@
 """Ring attention, for rows whose tokens are sharded over devices: Liu et al. 2023.
 
-Each device keeps its queries while keys and values pass around the ring; the softmax over the keys
-seen so far is accumulated online (Milakov & Gimelshein 2018). The backward pass goes around once
-more, passes the gradients of keys and values along with them, and recomputes the weights (Dao et
-al. 2022, appendix B.2): nothing of size [T, S] is ever stored. Barriers tie the positions to the
-differentiated arrays. Without them XLA computes the masks of all pieces, which depend on positions
-alone, ahead of the loop and keeps them.
+Each device keeps its queries while keys and values pass around the ring. The softmax over the keys
+seen so far is accumulated online (Milakov & Gimelshein 2018). The backward pass goes around the
+ring again, passes the gradients of keys and values along with them, and recomputes the weights (Dao
+et al. 2022, appendix B.2), so no array of size [T, S] is stored. Barriers tie the positions to the
+differentiated arrays. Without them XLA computes the masks of all pieces, which depend only on
+positions, before the loop and keeps them.
 """
 
 import functools
@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from model.kernels import masks
 
-KEYS = 512  # at most, in one product with the queries
+KEYS = 512  # most keys in one product with the queries
 LOWEST = jnp.finfo(jnp.float32).min
 
 
@@ -31,10 +31,10 @@ class Ring:
     softcap: float = 0.0
 
     def steps(self, tokens: int) -> int:
-        """How many devices' blocks of `tokens` keys a query may see: all, or those in the window.
+        """The number of blocks of `tokens` keys that a query may see: all, or those in the window.
 
-        Positions grow by one along a document, so the distance between two tokens of a document is
-        the distance between their places in the row.
+        Positions increase by one along a document, so the distance between two tokens of a document
+        in positions equals their distance in the row.
         """
         near = 1 + -(-(self.window - 1) // tokens)
         return min(self.devices, near) if self.window else self.devices
@@ -81,9 +81,9 @@ def _forward(q_BKGTC, k_BKSC, v_BKSC, positions_BT, segments_BT, ring):
 
     o_BKGTC = jnp.zeros(q_BKGTC.shape, jnp.float32)
     zeros_BKGT = jnp.zeros(q_BKGTC.shape[:-1], jnp.float32)
-    begun = (o_BKGTC, zeros_BKGT + LOWEST, zeros_BKGT), (k_BKSC, v_BKSC, mine)
+    initial = (o_BKGTC, zeros_BKGT + LOWEST, zeros_BKGT), (k_BKSC, v_BKSC, mine)
     length = ring.steps(k_BKSC.shape[2])
-    ((o_BKGTC, top_BKGT, sum_BKGT), _), _ = jax.lax.scan(step, begun, length=length)
+    ((o_BKGTC, top_BKGT, sum_BKGT), _), _ = jax.lax.scan(step, initial, length=length)
     o_BKGTC = (o_BKGTC / sum_BKGT[..., None]).astype(q_BKGTC.dtype)
     o_BKGTC = checkpoint_name(o_BKGTC, "attention")
     log_z_BKGT = checkpoint_name(top_BKGT + jnp.log(sum_BKGT), "attention")
@@ -115,9 +115,9 @@ def _backward(ring, saved, do_BKGTC):
         return (dq_BKGTC, *ring.pass_on((block, grads))), None
 
     zeros = jnp.zeros(k_BKSC.shape, jnp.float32)
-    begun = jnp.zeros(q_BKGTC.shape, jnp.float32), (k_BKSC, v_BKSC, mine), (zeros, zeros)
+    initial = jnp.zeros(q_BKGTC.shape, jnp.float32), (k_BKSC, v_BKSC, mine), (zeros, zeros)
     length = ring.steps(k_BKSC.shape[2])
-    (dq_BKGTC, _, grads), _ = jax.lax.scan(step, begun, length=length)
+    (dq_BKGTC, _, grads), _ = jax.lax.scan(step, initial, length=length)
     dk_BKSC, dv_BKSC = ring.pass_on(grads, -length)  # back to their owners
     dtype = q_BKGTC.dtype
     return dq_BKGTC.astype(dtype), dk_BKSC.astype(dtype), dv_BKSC.astype(dtype), None, None
@@ -146,8 +146,9 @@ def _scores(q_BKGTC, k_BKSC, mine, theirs, ring) -> tuple[jax.Array, jax.Array |
 
 
 def _pieces(block: tuple) -> tuple:
-    """Cuts a block of keys, values, (positions, segments) into N pieces of at most KEYS keys; the
-    pieces are the first axis [N, …]."""
+    """Cuts a block of keys, values, (positions, segments) into N pieces of at most KEYS keys, along
+    a new first axis [N, …].
+    """
     k_BKSC, v_BKSC, theirs = block
     S = k_BKSC.shape[2]
     size = next(n for n in range(min(KEYS, S), 0, -1) if S % n == 0)

@@ -1,5 +1,5 @@
 """Splash attention, JAX's Pallas kernel for TPUs: it skips fully masked blocks of the scores and
-writes nothing of size [T, S] to memory (Dao et al. 2022).
+writes no array of size [T, S] to memory (Dao et al. 2022).
 
 If the tokens of a row are sharded, each device gathers all keys and values and scores its own
 queries, as in section 3.3.2 of Dubey et al. 2024 (Llama 3). Under a causal mask the last queries
@@ -30,12 +30,15 @@ class Spread:
     devices: int
 
     def gathered(self, x: jax.Array, axis: int = 1) -> jax.Array:
-        """x of all devices, joined along one of its axes; only model.remat=none keeps it."""
+        """x of all devices, concatenated along `axis`. Stored for the backward pass only with
+        model.remat=none.
+        """
         return x if self.axis is None else _gathered(x, self.axis, axis)
 
     def halves(self) -> np.ndarray:
-        """[devices, 2]: the two of the row's 2 x devices parts that each device computes, a part
-        and its mirror image, the even one first."""
+        """The two parts (of the row's 2 x devices parts) that each device computes, [devices, 2]: a
+        part and its mirror image, the even one first.
+        """
         part = np.arange(self.devices)
         mirror = 2 * self.devices - 1 - part
         even = part % 2 == 0
@@ -62,8 +65,9 @@ def _gathered(x: jax.Array, along: str, axis: int) -> jax.Array:
 
 
 def _gathered_backward(along: str, axis: int, _: None, dx: jax.Array) -> tuple[jax.Array]:
-    """Each device's part of the sum over devices, in the gradient's own dtype. The parts become
-    the first dimension: along any other the TPU compiler sent everything to every device."""
+    """Each device's part of the sum over devices, in the gradient's dtype. The parts are along the
+    first dimension: along any other, the TPU compiler sends everything to every device.
+    """
     n = jax.sharding.get_abstract_mesh().shape[along]
     parts = jnp.moveaxis(dx.reshape(*dx.shape[:axis], n, -1, *dx.shape[axis + 1 :]), axis, 0)
     return (summed(parts, PartitionSpec(along), (along,))[0],)
@@ -75,11 +79,11 @@ _gathered.defvjp(lambda x, along, axis: (_gathered(x, along, axis), None), _gath
 class CausalWindowMask(kernels.Mask):
     """A causal mask, limited to the last `window` keys unless `window` is 0.
 
-    `q_sequence` holds the queries' positions in the order of computation; the positions within a
-    block are consecutive. The kernel builds its masks on the fly from it and `mask_function`.
-    Indexing a block answers whether any and all of it is seen. A block that is all True or all
-    False comes back as one element, because a row of 131,072 tokens has 65,536 blocks. Equal masks
-    are processed once.
+    `q_sequence` holds the queries' positions in the order of computation. The positions within a
+    block are consecutive. The kernel computes masks on the fly from it and `mask_function`.
+    Indexing returns the mask of a block, so that the kernel knows whether any or all of it is True.
+    A block that is all True or all False is returned as one element, because a row of 131,072
+    tokens has 65,536 blocks. Equal masks are processed once.
     """
 
     def __init__(self, q_sequence: np.ndarray, window: int):
@@ -122,8 +126,8 @@ def splash_attention(
 ) -> jax.Array:
     """Causal self-attention [B, T, H, C] of scaled queries.
 
-    If rows are sharded it runs inside a `shard_map`. On platforms other than TPUs the kernel is
-    interpreted, which serves tests.
+    If rows are sharded, it runs inside a `shard_map`. On platforms other than TPUs the kernel is
+    interpreted, for tests.
     """
     T, H = q_BTHC.shape[1:3]
     kernel = device_kernel(T * spread.devices, H, window, softcap, spread)
@@ -140,7 +144,7 @@ def splash_attention(
 def device_kernel(
     length: int, heads: int, window: int, softcap: float, spread: Spread
 ) -> Callable[..., jax.Array]:
-    """The kernel of one device, for rows of `length` tokens: it computes its own blocks only."""
+    """One device's kernel, for rows of `length` tokens. It computes only the device's blocks."""
     parts = 2 * spread.devices if spread.axis else 1
     positions = np.arange(length).reshape(parts, -1)
     if spread.axis:
@@ -159,9 +163,9 @@ def device_kernel(
     if spread.axis is None:
         return whole
 
-    def own(x: jax.Array) -> jax.Array:
+    def device_part(x: jax.Array) -> jax.Array:
         axis = 0 if x.ndim == 1 else 1  # q_sequence [T], or blocks [heads, queries, keys]
         each = x.shape[axis] // spread.devices
         return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(spread.axis) * each, each, axis)
 
-    return jax.tree.map(own, whole)
+    return jax.tree.map(device_part, whole)

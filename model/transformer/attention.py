@@ -18,11 +18,11 @@ from model.transformer.positions import alibi, angles, rotary
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values seen so far: slot s of row b holds position positions_BS[b, s], or -1.
+    """Keys and values seen so far. Slot s of row b holds position positions_BS[b, s]; -1 is empty.
 
-    Heads come before slots, as the product with the queries reads them; otherwise every decoding
-    step would transpose the cache. `length` is the number of tokens that the context may hold; a
-    layer with a window needs fewer slots.
+    The head axis comes before the slot axis, as in the product with the queries; otherwise every
+    decoding step would transpose the cache. `length` is the maximum number of tokens of the
+    context. A layer with a window needs fewer slots.
     """
 
     k_BKSC: jax.Array
@@ -32,9 +32,9 @@ class Cache:
 
 
 def empty_cache(cfg: ModelConfig, layer: int, batch: int, length: int, at_once: int = 1) -> Cache:
-    """The cache of a layer for a context of `length` tokens, extended by `at_once` tokens a call.
+    """The cache of a layer for a context of `length` tokens, with `at_once` new tokens per call.
 
-    A layer with a window keeps the keys that the first of those tokens sees: a ring buffer of
+    A layer with a window keeps the keys that the first of the new tokens sees, in a ring buffer of
     window + at_once - 1 slots.
     """
     slots = min(length, cfg.window + at_once - 1) if cfg.is_local(layer) else length
@@ -43,14 +43,14 @@ def empty_cache(cfg: ModelConfig, layer: int, batch: int, length: int, at_once: 
 
 
 def write(cache: Cache, k_BTKC: jax.Array, v_BTKC: jax.Array, positions_BT: jax.Array) -> Cache:
-    """The cache with T more tokens, each in slot position mod S; of more than S, the last S stay.
+    """The cache with T more tokens, each in slot (position mod S). If T > S, the last S are kept.
 
     Position -1 is padding and is not written.
     """
     S = cache.positions_BS.shape[1]
     row_B1 = jnp.arange(k_BTKC.shape[0])[:, None]
-    stays_BT = (positions_BT >= 0) & (positions_BT > positions_BT.max(1, keepdims=True) - S)
-    slot_BT = jnp.where(stays_BT, positions_BT % S, S)
+    kept_BT = (positions_BT >= 0) & (positions_BT > positions_BT.max(1, keepdims=True) - S)
+    slot_BT = jnp.where(kept_BT, positions_BT % S, S)
     return cache.replace(
         k_BKSC=cache.k_BKSC.at[row_B1, :, slot_BT].set(k_BTKC, mode="drop"),
         v_BKSC=cache.v_BKSC.at[row_B1, :, slot_BT].set(v_BTKC, mode="drop"),
@@ -69,9 +69,10 @@ def attend(
 ) -> jax.Array:
     """softmax(softcap(q k) + bias) v of each key/value head [B, K, R, C].
 
-    Every query must see at least one key. `bias` is a constant; `softcap` 0 means none. The
+    Every query must see at least one key. `bias` is a constant. softcap = 0 means no softcap. The
     gradient is written by hand (Dao et al. 2022, appendix B.2) so that no product transposes an
-    array of size [R, S]; with automatic differentiation XLA:CPU copies the weights to do so.
+    array of size [R, S]. With automatic differentiation XLA:CPU copies the weights to transpose
+    them.
     """
     return _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap)[0]
 
@@ -129,7 +130,7 @@ def dot_product_attention(
 
 
 def attention_spec(cfg: ModelConfig, local: bool = False) -> backends.AttentionSpec:
-    """What a kernel needs to know of a layer's attention; `local`: the layer has the window."""
+    """The AttentionSpec of a layer; `local`: the layer has the window."""
     return backends.AttentionSpec(
         scale=parametrization.scores(cfg),
         head_dim=cfg.head_dim,

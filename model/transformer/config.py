@@ -14,8 +14,8 @@ LONGROPE = {"rope_scaling": ("longrope",)}
 class ModelConfig:
     """The `model` section of a config, with every size explicit; `configs/base.py` documents it.
 
-    The sizes whose default is below their bound are derived: see `derive`. Raises ValueError,
-    naming the key, its value and what would be valid.
+    Sizes whose default is below their bound are derived: see `derive`. Raises ValueError that names
+    the key, its value and the valid values.
     """
 
     vocab_size: int = key(0, least=1)
@@ -78,7 +78,7 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("rope_short_factors", "rope_long_factors"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has only lists
         check(self)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
@@ -94,15 +94,15 @@ class ModelConfig:
                 )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ValueError(
-                f"model.d_model={self.d_model} is odd, and model.positions='sinusoidal' pairs a "
-                f"sine with a cosine; use {self.d_model + 1}"
+                f"model.d_model={self.d_model} is odd, but model.positions='sinusoidal' needs "
+                f"pairs of a sine and a cosine; use {self.d_model + 1}"
             )
         if self.positions == "rotary":
             self._check_rotary()
         if self.rope_theta_local and not self.window:
             raise ValueError(
-                f"model.rope_theta_local={self.rope_theta_local} is for local layers, and "
-                "model.window=0 makes none; set a window, or use 0"
+                f"model.rope_theta_local={self.rope_theta_local} is for local layers, but "
+                "model.window=0 means that there are none; set a window, or use 0"
             )
         if self.query_scale and self.parametrization != "standard":
             raise ValueError(
@@ -112,7 +112,7 @@ class ModelConfig:
 
     @property
     def rotary_dim(self) -> int:
-        """The number of a head's C dimensions that rotate."""
+        """The number of rotated dimensions of a head."""
         return int(self.head_dim * self.rope_fraction)
 
     def is_local(self, layer: int) -> bool:
@@ -136,12 +136,12 @@ class ModelConfig:
         if self.rope_scaling in ("llama3", "longrope") and not self.rope_original_context:
             raise ValueError(
                 f"model.rope_original_context=0, but model.rope_scaling={self.rope_scaling!r} "
-                "extends one; give the tokens of the context that the model was first trained with"
+                "extends it; give the number of tokens of the context before the extension"
             )
         if self.rope_high_frequency <= self.rope_low_frequency:
             raise ValueError(
                 f"model.rope_high_frequency={self.rope_high_frequency} is not above "
-                f"model.rope_low_frequency={self.rope_low_frequency}; use 4 and 1, say"
+                f"model.rope_low_frequency={self.rope_low_frequency}; use, for example, 4 and 1"
             )
         if self.rope_scaling == "longrope":
             for name in ("rope_short_factors", "rope_long_factors"):
@@ -154,7 +154,7 @@ class ModelConfig:
 
 DEFAULTS = defaults(ModelConfig)
 CHOICES = rules(ModelConfig, "choices")
-# The sizes of the base shape that each parametrization scales from; it ignores the others.
+# The base sizes that each parametrization uses.
 BASE_SIZES = {
     parametrization: tuple(
         name
@@ -168,8 +168,8 @@ BASE_SIZES = {
 def derive(keys: dict) -> ModelConfig:
     """A ModelConfig from the `model` section of a config, with its zeros derived.
 
-    Keys that have no effect get their defaults, so that equal models have equal configs: base
-    sizes that the parametrization ignores, and the window pattern if there is no window.
+    Keys that have no effect are set to their defaults, so that equal models have equal configs:
+    base sizes that the parametrization ignores, and the window pattern if there is no window.
     """
     keys = dict(keys)
     if not keys.get("window"):

@@ -1,6 +1,6 @@
 """Counts a model's parameters by component, and its training FLOPs by published conventions.
 
-Arithmetic only: counting a 540B-parameter model is as cheap as counting a tiny one.
+Counts are computed from the config, without creating parameters.
 """
 
 from model.transformer.config import ModelConfig
@@ -10,7 +10,7 @@ NORMS = {"pre": 2, "post": 2, "both": 4, "parallel": 1}  # of a block, by cfg.no
 
 
 def parameters(cfg: ModelConfig) -> dict[str, int]:
-    """Parameters of each of COMPONENTS, which sum to the total. A tied head counts 0."""
+    """Parameters by component; they sum to the total. A tied head counts as 0."""
     D, L, F = cfg.d_model, cfg.n_layers, cfg.d_ff
     heads = cfg.n_heads + 2 * cfg.n_kv_heads
     attention_bias = (heads * cfg.head_dim + D * cfg.out_bias) * cfg.attention_bias
@@ -48,12 +48,12 @@ def kernels(cfg: ModelConfig) -> int:
 
 
 def six_n(cfg: ModelConfig) -> int:
-    """6 N, N all parameters of every component; attention's T·S products are left out."""
+    """6 N, where N is all parameters. Attention's T·S products are not counted."""
     return 6 * sum(parameters(cfg).values())
 
 
 def kaplan(cfg: ModelConfig) -> int:
-    """3 (2 N + 2 L S kH), N = `kernels`: Kaplan et al. 2020, table 1.
+    """3 (2 N + 2 L S kH) with N = `kernels`: Kaplan et al. 2020, table 1.
 
     2 L S kH counts one of attention's two products in full or, equally, the causal half of both.
     """
@@ -69,10 +69,10 @@ def appendix_f(cfg: ModelConfig) -> int:
     """Forward FLOPs of one sequence of S = context_length tokens, Hoffmann et al. 2022, appendix F.
 
     It counts embedding and head as matrix products, projections, scores, softmax, weighted values
-    and MLP; the mask saves nothing. The paper has multi-head attention and a plain MLP. Grouped
-    queries shrink only the key and value projections, because each query head still meets every
-    key; a gate is one more [D, F] matrix. Norms, biases, activations and the product with the gate
-    are not counted, as in the paper.
+    and MLP. Masked scores are counted. The paper has multi-head attention and a plain MLP. Grouped
+    queries reduce only the key and value projections, because every query head still uses all keys.
+    A gate is one more [D, F] matrix. Norms, biases, activations and the product with the gate are
+    not counted, as in the paper.
     """
     S, D, L, V = cfg.context_length, cfg.d_model, cfg.n_layers, cfg.vocab_size
     products = 4 * S * S * _attention_width(cfg)
@@ -82,7 +82,7 @@ def appendix_f(cfg: ModelConfig) -> int:
 
 
 def palm(cfg: ModelConfig) -> int:
-    """6 N + 12 L H k S, N all parameters: Chowdhery et al. 2022, appendix B."""
+    """6 N + 12 L H k S, where N is all parameters: Chowdhery et al. 2022, appendix B."""
     return six_n(cfg) + 12 * cfg.n_layers * _attention_width(cfg) * cfg.context_length
 
 

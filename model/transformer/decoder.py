@@ -83,10 +83,10 @@ class Decoder(nn.Module):
             std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
             self.position = Embed(cfg, cfg.context_length, std)
         self.block = {local: Block(cfg, self.train, local, parent=None) for local in (False, True)}
-        # For decoding `unstack` gives a tuple of layers, which `self.param` would not accept.
-        given = self.get_variable("params", "blocks")
-        unstacked = isinstance(given, tuple)
-        self.blocks = given if unstacked else self.param("blocks", init_blocks, cfg)
+        # For decoding, `unstack` gives a tuple of layers, which `self.param` does not accept.
+        blocks = self.get_variable("params", "blocks")
+        unstacked = isinstance(blocks, tuple)
+        self.blocks = blocks if unstacked else self.param("blocks", init_blocks, cfg)
         if cfg.norm_position != "post":
             self.final_norm = Norm(cfg)
         if not cfg.tie_embeddings:
@@ -107,13 +107,14 @@ class Decoder(nn.Module):
         self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
     ) -> tuple[jax.Array, list[Cache]]:
         """The final hidden states [B, T, D] of tokens that begin a context, and the caches with
-        those tokens added. Rows shorter than T are padded with tokens at position -1."""
+        those tokens added. Rows shorter than T are padded with tokens at position -1.
+        """
         return self.hidden(tokens_BT, positions_BT, caches=caches, prefill=True)
 
     def decode(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
     ) -> tuple[jax.Array, list[Cache]]:
-        """Logits [B, T, V] of tokens that follow the cached ones, and the caches with them in."""
+        """Logits [B, T, V] of tokens that follow the cached ones, and the extended caches."""
         x_BTD, caches = self.hidden(tokens_BT, positions_BT, caches=caches)
         return self.logits(x_BTD), caches
 
@@ -144,7 +145,8 @@ class Decoder(nn.Module):
 
     def _through(self, x_BTD, positions_BT, segments_BT) -> jax.Array:
         """x after all blocks. With `scan_layers`, a scan runs over the repetitions of the window
-        pattern; the layers that do not fill a repetition follow it."""
+        pattern, followed by the layers of an incomplete repetition.
+        """
         cfg, blocks, keys, left = self.cfg, self.blocks, self._dropout_keys(), self.cfg.n_layers
 
         def apply(x_BTD, blocks, keys, count, scanned=False):
@@ -188,7 +190,7 @@ class Decoder(nn.Module):
     def _embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         cfg = self.cfg
         x_BTD = self.embed(tokens_BT)
-        if cfg.embedding_scale:  # rounded as Gemma's is: √3072 is 55.5 in bfloat16
+        if cfg.embedding_scale:  # rounded as in Gemma: √3072 is 55.5 in bfloat16
             x_BTD *= jnp.asarray(math.sqrt(cfg.d_model), x_BTD.dtype)
         if cfg.positions == "learned":
             x_BTD += self.position(positions_BT)
@@ -216,8 +218,9 @@ def layer_of(blocks: dict, layer: int) -> dict:
 
 
 def unstack(params: dict, cfg: ModelConfig) -> dict:
-    """The parameters with the stacked blocks split into a tuple of layers. A program that runs many
-    times reads them faster so: otherwise it slices every layer out of the stack each time."""
+    """The parameters with the stacked blocks split into a tuple of layers. This is faster for a
+    program that runs many times, which otherwise slices every layer out of the stack each time.
+    """
     blocks = tuple(layer_of(params["blocks"], layer) for layer in range(cfg.n_layers))
     return params | {"blocks": blocks}
 
@@ -237,7 +240,7 @@ def shapes(cfg: ModelConfig) -> dict:
 
 
 def head_of(cfg: ModelConfig, params: dict) -> dict:
-    """The parameters of the output head: the tied embedding, or the head's own."""
+    """The parameters of the output head: those of the head, or the embedding if it is tied."""
     name = "embed" if cfg.tie_embeddings else "head"
     return {name: params[name]}
 
@@ -248,5 +251,5 @@ def logits(cfg: ModelConfig, head: dict, x_BTD: jax.Array) -> jax.Array:
 
 
 def empty_caches(cfg: ModelConfig, batch: int, length: int, at_once: int = 1) -> list[Cache]:
-    """One cache per layer for contexts of `length` tokens, extended by `at_once` tokens a call."""
+    """One cache per layer for contexts of `length` tokens, with `at_once` new tokens per call."""
     return [empty_cache(cfg, layer, batch, length, at_once) for layer in range(cfg.n_layers)]

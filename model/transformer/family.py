@@ -19,7 +19,7 @@ from model.transformer.update_scales import update_scales as update_scales
 
 __all__ = ["Config", "derive", "head", "init", "logits", "parameters", "update_scales"]
 
-INPUTS = ("tokens",)  # positions and segments are read too where a batch has them
+INPUTS = ("tokens",)  # positions and segments are used too if a batch has them
 PARAMETER_AXES = (
     (r"^embed/embedding$", ("vocab", "embed")),
     (r"^position/embedding$", ("position", "embed")),
@@ -59,18 +59,19 @@ def flops(cfg: Config) -> dict[str, int]:
 
 
 def matmul_flops(cfg: Config) -> int:
-    """FLOPs of the matrix products that train on one token, nothing computed twice.
+    """Training FLOPs of the matrix products per token, without recomputation.
 
-    Twelve T of each head's width, as PaLM counts them; an embedding is looked up, not multiplied.
+    Attention counts 12 T C per head, as in PaLM. The embedding is a lookup, not a product.
     """
     attention = 12 * cfg.n_layers * cfg.n_heads * cfg.head_dim * cfg.context_length
     return 6 * (count.kernels(cfg) + cfg.d_model * cfg.vocab_size) + attention
 
 
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
-    """ValueError where the mesh does not divide the heads, the width or the context, or where the
-    attention that the config asks for cannot be computed on it. `sizes` is that of each mesh axis;
-    the mesh itself must be in force."""
+    """Raises ValueError if the mesh does not divide the heads, the width or the context, or if the
+    config's attention backend does not support it. `sizes` maps mesh axes to sizes; the mesh must
+    be the current one.
+    """
     ways = {axis: sizes.get(axis, 1) for axis in ("tensor", "sequence")}
     divided = ("n_heads", "tensor"), ("d_model", "tensor"), ("context_length", "sequence")
     for key, axis in divided:

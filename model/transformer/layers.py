@@ -1,6 +1,6 @@
 """The layers of a Transformer: Linear, Embed, Norm and the MLP.
 
-The legend of every shape suffix and einsum letter in the project:
+Shape suffixes and einsum letters in the project:
 B batch, T query time, S key time, D model width, H query heads, K key/value heads, G = H/K,
 C head width, X = H*C or K*C (heads side by side), F mlp width, V vocabulary, L layers;
 M = B*T, the tokens of a batch, I inputs and O outputs of a Linear.
@@ -53,7 +53,7 @@ def kernel_std(cfg: ModelConfig, fan_in: int, residual: bool, logits: bool) -> f
 
 @jax.custom_vjp
 def layout_kept(kernel: jax.Array) -> jax.Array:
-    """The same array; its gradient keeps its layout. Otherwise XLA transposes the gradient."""
+    """Returns the same array, and keeps the layout of its gradient. Otherwise XLA transposes it."""
     return kernel
 
 
@@ -78,7 +78,7 @@ def product(x_MI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype) -> jax.Arra
 
 
 def spreads(x: jax.Array, kernel_IO: jax.Array, along: int) -> bool:
-    """Whether the current mesh shards the kernel, and divides every array of the product evenly."""
+    """Whether the mesh shards the kernel, and divides every array of the product evenly."""
     rows = x.ndim == 3 and x.shape[0] % ways("batch") == 0 and x.shape[1] % ways("seq") == 0
     return ways("embed") > 1 and rows and kernel_IO.shape[along] % ways("embed") == 0
 
@@ -87,8 +87,8 @@ def spreads(x: jax.Array, kernel_IO: jax.Array, along: int) -> bool:
 def spread_product(
     x_BTI: jax.Array, kernel_IO: jax.Array, dtype: jnp.dtype, wide: str, along: int
 ) -> jax.Array:
-    """`product` with a kernel whose dimension `along` is sharded by the logical axis "embed", and
-    whose other dimension by `wide`.
+    """`product` with a kernel whose dimension `along` is sharded by the logical axis "embed" and
+    whose other dimension is sharded by `wide`.
 
     The kernel is gathered along "embed" for the forward pass and again for the backward pass. Its
     gradient is reduced to the shard that each device holds.
@@ -123,7 +123,7 @@ def _spread_backward(dtype, wide, along, saved, g_BTO):
 
 
 def _kernel_gradient(x_BTI, g_BTO, dtype, wide, along) -> jax.Array:
-    """x^T g [I, O], summed over the tokens of all devices; each keeps its shard of the kernel."""
+    """x^T g [I, O], summed over the tokens of all devices. Each device keeps its shard."""
     sides = ("embed", wide) if along == 0 else (wide, "embed")
     of_kernel, over = spec(*sides), mesh_axes("batch") + mesh_axes("seq")
 
@@ -177,10 +177,10 @@ class Linear(nn.Module):
 
 @jax.custom_vjp
 def rows(table_ID: jax.Array, index: jax.Array) -> jax.Array:
-    """The table's rows at `index`; a row's gradient is summed in float32, whatever its dtype.
+    """The table's rows at `index`. A row's gradient is summed in float32 for every dtype.
 
-    If the tokens of a sequence are sharded, every device gathers the table. Otherwise XLA gathers
-    the embedded tokens of all devices on each.
+    If the tokens of a sequence are sharded, every device gathers the table. Without this, XLA would
+    gather the embedded tokens of all devices on every device.
     """
     return _rows_forward(table_ID, index)[0]
 

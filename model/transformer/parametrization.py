@@ -1,9 +1,9 @@
-"""How a model scales with its width and depth: standard, μP and CompleteP, a row each.
+"""Scaling of a model with width and depth: standard, μP and CompleteP.
 
 A model is m = d_model / base_width times as wide as the base shape, its heads are
 c = head_dim / base_head_dim times as wide, and it is l = n_layers / base_depth times as deep. At
-the base shape all three give the same model. `d_ff` and n_heads * head_dim are assumed to grow
-with the width. `train/optimizers/update_scales.py` has what each means for the optimizer.
+the base shape all three parametrisations give the same model. `d_ff` and n_heads * head_dim are
+assumed to be proportional to the width. `update_scales.py` scales the optimiser.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Exponents:
     kernels: float  # of m: standard deviation of the initial kernels of blocks
     scores: float  # of c: scale of attention's scores, which is 1 / sqrt(base_head_dim) at the base
     logits: float  # of m: multiplier of the logits
-    branches: float  # of l: multiplier of what each branch adds to the residual stream
+    branches: float  # of l: multiplier of each branch's output before the residual stream
 
 
 # mup: Yang et al. 2022, table 8 and definition 4.1: the form that allows tied embeddings.

@@ -22,13 +22,13 @@ def rotary(x_BTHC: jax.Array, angle_BTR: jax.Array, factor: float, layout: str) 
     first, second = (
         (slice(R), slice(R, 2 * R)) if half else (slice(0, 2 * R, 2), slice(1, 2 * R, 2))
     )
-    # Slice before the cast; otherwise the TPU compiler writes all of x again, in float32.
+    # Slice before the cast; otherwise the TPU compiler writes a float32 copy of all of x.
     x1, x2 = (x_BTHC[..., part].astype(jnp.float32) for part in (first, second))
-    turned = [x1 * cos - x2 * sin, x2 * cos + x1 * sin]
+    rotated_pairs = [x1 * cos - x2 * sin, x2 * cos + x1 * sin]
     if half:
-        rotated = jnp.concatenate(turned, axis=-1)
+        rotated = jnp.concatenate(rotated_pairs, axis=-1)
     else:
-        rotated = jnp.stack(turned, axis=-1).reshape(*x_BTHC.shape[:-1], 2 * R)
+        rotated = jnp.stack(rotated_pairs, axis=-1).reshape(*x_BTHC.shape[:-1], 2 * R)
     return jnp.concatenate([rotated.astype(x_BTHC.dtype), x_BTHC[..., 2 * R :]], axis=-1)
 
 
@@ -80,8 +80,8 @@ def longrope(cfg: ModelConfig, length: int) -> tuple[np.ndarray, float]:
     compensates for the entropy that a longer context adds.
 
     `length` is fixed for a whole call: prompt plus sample, the longest of a batch. So cached keys
-    never change. transformers decides by the tokens so far: once a text outgrows the original
-    context, it recomputes all keys with the long list and continues with those.
+    never change. transformers uses the number of tokens so far: when a text exceeds the original
+    context, it recomputes all keys with the long list.
     """
     original = cfg.rope_original_context
     long = length > original

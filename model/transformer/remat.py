@@ -1,8 +1,9 @@
-"""Rematerialisation: what a block stores for its backward pass; the rest is recomputed there.
+"""Rematerialisation policies: which arrays a block stores for its backward pass. The others are
+recomputed there.
 
 Arrays that can be stored are named by `checkpoint_name` where they are computed: "input", the
 input of the block; "attention", the outputs of the heads; and the output of every Linear, under
-the Linear's name. With every policy a block stores its input and what the policy lists.
+the Linear's name. With every policy a block stores its input and the arrays that the policy lists.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "attention": jax.checkpoint_policies.save_only_these_names("attention"),
     "projections": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS),
-    # By name rather than by primitive, which includes products under vmap.
+    # By name, because a policy by primitive would include products under vmap.
     "dots": jax.checkpoint_policies.save_only_these_names(*DOTS),
     "dots_attention": jax.checkpoint_policies.save_only_these_names(*DOTS, "attention"),
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(
@@ -29,9 +30,9 @@ POLICIES = {
 
 
 def rematerialised(block: Callable, policy: str, scanned: bool) -> Callable:
-    """`block(x, *rest)` under a policy; "none" stores everything and returns `block` itself.
+    """`block(x, *rest)` with a policy. "none" stores everything and returns `block` itself.
 
-    Outside a scan, XLA must be kept from merging the recomputation with the original computation.
+    Outside a scan, `prevent_cse` keeps XLA from merging the recomputation with the original.
     """
     if policy == "none":
         return block

@@ -1,15 +1,16 @@
-"""How the optimiser's rate, decay and epsilon follow the width and depth of a Transformer.
+"""Scaling of the learning rate, weight decay and epsilon with the width and depth of a Transformer.
 
-One table of (path regex → exponents) for each parametrisation. m and l are how many times wider
-and deeper the model is than the base shape; `parametrization.py` has what they do to the initial
-values and the forward pass. The reasons:
+There is one table of (path regex → exponents) per parametrisation. The model is m times as wide and
+l times as deep as the base shape. `parametrization.py` scales the initial values and the forward
+pass. The reasons for the exponents:
 
 A kernel [in, out] of a block sums over m times as many inputs. The entries of an Adam update have
-size 1 and agree with the input in sign, so the sum grows as m and the learning rate falls as 1/m.
-Tables and vectors sum over nothing that grows. (The forward pass divides the head's sum by m.)
-Decay is multiplied by the learning rate, so it rises as m to pull at the same pace. Every gradient
-falls as 1/m, because the logits are divided by m, and within blocks as 1/l where branches are
-divided by l; Adam's epsilon follows its gradient (Everett et al. 2024).
+size 1 and agree with the input in sign, so the sum is proportional to m, and the learning rate must
+be proportional to 1/m. Embedding tables and vectors have no such sum, and the forward pass divides
+the head's sum by m. Weight decay is multiplied by the learning rate, so it must be proportional to
+m to have the same effect. All gradients are proportional to 1/m, because the logits are divided by
+m, and within blocks to 1/l if branches are divided by l. Adam's epsilon is scaled like the gradient
+(Everett et al. 2024).
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ Powers = tuple[float, float]
 
 @dataclass(frozen=True)
 class Exponents:
-    """By which a parameter's learning rate, weight decay and epsilon differ from the config's."""
+    """Exponents of the factors on a parameter's learning rate, weight decay and epsilon."""
 
     rate: Powers = (0, 0)
     decay: Powers = (0, 0)
@@ -45,18 +46,19 @@ RULES = {
         (r"^head/kernel$", Exponents(eps=(-1, 0))),
     ),
 }
-# Optimisers whose updates have entries of one size, whatever the gradient's: the tables assume it.
+# The tables assume that the size of updates does not depend on the size of gradients.
 OPTIMIZERS = ("adamw", "lion")
 
 
 def update_scales(
     cfg: ModelConfig, optimizer: str
 ) -> tuple[tuple[str, tuple[float, float, float]], ...]:
-    """(path regex, factors of learning rate, weight decay and epsilon) for `cfg.parametrization`;
-    ValueError if no table says how `optimizer` scales under it."""
+    """(path regex, factors of learning rate, weight decay and epsilon) for `cfg.parametrization`.
+    Raises ValueError if the tables do not apply to `optimizer`.
+    """
     if cfg.parametrization != "standard" and optimizer not in OPTIMIZERS:
         raise ValueError(
-            f"optimizer.name={optimizer!r} has no rules under "
+            f"optimizer.name={optimizer!r} has no rules for "
             f"model.parametrization={cfg.parametrization!r}; use {' or '.join(OPTIMIZERS)}, "
             "or model.parametrization=standard"
         )

@@ -1,7 +1,7 @@
-"""Plans of a run by a fitted law: the best size and length for a budget, a loss, or a use.
+"""Plans a run with a fitted law: the best N and D for a budget, a loss, or an inference load.
 
-Everything rests on law.json: the constants, and the cloud of bootstrap draws that makes intervals.
-Arrays are [1 + S]: the fit first, then its draws.
+The law comes from law.json: the constants, and bootstrap draws for the intervals. Arrays are
+[1 + S]: the fit first, then its draws.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
 
 SARDANA = "Sardana et al. 2024, arXiv:2401.00448"
-CONSTANTS = ("A", "B", "E", "alpha", "beta")  # in files that do not name their own
-IN_FOLDER = ("law.json", "report/law.json")  # where a report or a sweep has it
+CONSTANTS = ("A", "B", "E", "alpha", "beta")  # names in files without the key "split"
+IN_FOLDER = ("law.json", "report/law.json")  # in the folder of a report, or of a sweep
 AROUND = (0.25, 0.5, 1.0, 2.0, 4.0)  # sizes shown beside the optimum, as multiples of it
 NOISE_DRAWS = 4000
-HALVINGS = 100  # of a bisection in log N: far below the spacing of floats
+HALVINGS = 100  # steps of a bisection in log N; more than float64 can resolve
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class PlanningLaw:
     theta: np.ndarray  # [1 + S, 5]: log A, log B, log E, alpha, beta
     spread: float  # of one run's log-loss about the law
     dof: int
-    range: dict[str, list[float]]  # of what was fitted: params, tokens, flops, tokens_per_param
-    isoflop: dict[str, np.ndarray]  # "params", "tokens": [1 + S', 2] of exponent and log k in C
+    range: dict[str, list[float]]  # fitted params, tokens, flops, tokens_per_param
+    isoflop: dict[str, np.ndarray]  # "params", "tokens": [1 + S', 2], exponent and log k
     about: dict[str, Any]
 
     @property
@@ -41,35 +41,35 @@ class PlanningLaw:
 
 
 def read_law(path: str | Path) -> PlanningLaw:
-    """The law of a file that `isoflop fit --json` wrote, or of the folder of a report or a sweep.
-    ValueError where it holds none.
+    """Reads the law from a file that `isoflop fit --json` wrote, or from the folder of a report or
+    a sweep. Raises ValueError if the file has no law.
     """
     path = Path(path)
     if path.is_dir():
-        found = [path / place for place in IN_FOLDER if (path / place).is_file()]
-        if not found:
-            raise FileNotFoundError(f"law={path} holds no {' and no '.join(IN_FOLDER)}")
-        path = found[0]
+        files = [path / name for name in IN_FOLDER if (path / name).is_file()]
+        if not files:
+            raise FileNotFoundError(f"law={path} contains neither {' nor '.join(IN_FOLDER)}")
+        path = files[0]
     if not path.is_file():
         raise FileNotFoundError(f"law={path} does not exist; isoflop fit --json={path} writes it")
     remedy = "write one with isoflop fit --json=law.json"
     try:
         law = read_object(path)
     except ValueError as error:
-        raise ValueError(f"law={path} is no law.json: {error}; {remedy}") from None
+        raise ValueError(f"law={path} is not a law.json: {error}; {remedy}") from None
     try:
         part, points = law["parametric"], law["points"]
         if "reason" in part:
-            raise ValueError(f"law={path} holds no parametric law to plan with: {part['reason']}")
+            raise ValueError(f"law={path} has no parametric law to plan with: {part['reason']}")
         if part["law"] != LAWS["parametric"].formula:
-            raise ValueError(f"law={path} holds {part['law']}; plan takes the parametric law")
+            raise ValueError(f"law={path} is {part['law']}; plan needs the parametric law")
         names = part.get("split") or CONSTANTS
         value = [[part[name]["value"] for name in names]]
         cloud = part.get("cloud") or {}
         drawn = np.array([cloud[name] for name in names]).T if cloud else np.empty((0, 5))
         table = np.concatenate([np.array(value, float), drawn.astype(float)])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"law={path} is no law.json ({error!r}); {remedy}") from None
+        raise ValueError(f"law={path} is not a law.json ({error!r}); {remedy}") from None
     with np.errstate(divide="ignore"):
         theta = np.concatenate([np.log(table[:, :3]), table[:, 3:]], axis=1)
     return PlanningLaw(
@@ -86,7 +86,7 @@ def read_law(path: str | Path) -> PlanningLaw:
 
 
 def fitted_range(law: dict[str, Any]) -> dict[str, list[float]]:
-    """Smallest and largest of what the law was fitted to, as far as law.json has them."""
+    """Smallest and largest fitted values, as far as law.json has them."""
     if "range" in law["points"]:
         return law["points"]["range"]
     budgets = [m["flops"] for m in law["isoflop"]["minima"]]
@@ -94,8 +94,8 @@ def fitted_range(law: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def isoflop_lines(law: dict[str, Any]) -> dict[str, np.ndarray]:
-    """log N* and log D* as lines in log C through the iso-FLOP minima; nothing without minima, or
-    with a C other than 6 N D.
+    """log N* and log D* as lines in log C through the iso-FLOP minima. Empty if there are no minima
+    or if C is not 6 N D.
     """
     part = law["isoflop"]
     if "reason" in part or law["settings"]["flops"] != "6nd":
@@ -107,29 +107,29 @@ def isoflop_lines(law: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def at_flops(law: PlanningLaw, flops: float) -> tuple[np.ndarray, np.ndarray]:
-    """N and D of lowest loss with 6 N D = flops. Hoffmann et al. 2022, eq. 4."""
+    """The N and D with the lowest loss at 6 N D = flops. Hoffmann et al. 2022, eq. 4."""
     n = optimal_params(law.theta, np.array(flops))
     return n, flops / (6 * n)
 
 
 def at_tokens(law: PlanningLaw, tokens: float) -> tuple[np.ndarray, np.ndarray]:
-    """The N for which `tokens` is the best length: where α A N^-α = β B D^-β."""
+    """The N for which `tokens` is the optimal D: α A N^-α = β B D^-β."""
     c = law.constants
     share = c["beta"] * c["B"] * tokens ** -c["beta"] / (c["alpha"] * c["A"])
     return share ** (-1 / c["alpha"]), np.full(len(law.theta), float(tokens))
 
 
 def at_params(law: PlanningLaw, params: float) -> tuple[np.ndarray, np.ndarray]:
-    """The D for which `params` is the best size: where α A N^-α = β B D^-β."""
+    """The D for which `params` is the optimal N: α A N^-α = β B D^-β."""
     c = law.constants
     share = c["alpha"] * c["A"] * params ** -c["alpha"] / (c["beta"] * c["B"])
     return np.full(len(law.theta), float(params)), share ** (-1 / c["beta"])
 
 
 def at_loss(law: PlanningLaw, loss: float) -> tuple[np.ndarray, np.ndarray]:
-    """N and D of least compute with that loss; nan in draws that never get there.
+    """The N and D that reach the loss with the least compute; nan for draws that never reach it.
 
-    At the optimum α A N^-α = β B D^-β, so that A N^-α (1 + α/β) is all of loss - E.
+    At the optimum α A N^-α = β B D^-β, so A N^-α (1 + α/β) = loss - E.
     """
     c = law.constants
     excess = reducible(law, loss)
@@ -147,12 +147,12 @@ BUDGETS: dict[str, Callable[[PlanningLaw, float], tuple[np.ndarray, np.ndarray]]
 
 
 def reducible(law: PlanningLaw, loss: float) -> np.ndarray:
-    """loss - E; nan where a draw's E is not below. ValueError where that of the fit is not."""
+    """loss - E; nan for draws with E >= loss. Raises ValueError if the fitted E >= loss."""
     floor = law.constants["E"]
     if not loss > floor[0]:
         raise ValueError(
             f"loss={loss:g} is not above the law's irreducible loss E = {floor[0]:.4g}: no model "
-            "reaches it; ask for more"
+            "reaches it; give a higher loss"
         )
     return np.where(loss > floor, loss - floor, np.nan)
 
@@ -160,11 +160,12 @@ def reducible(law: PlanningLaw, loss: float) -> np.ndarray:
 def over_trained(
     law: PlanningLaw, loss: float, inference_tokens: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """N and D that reach `loss` with the least 6 N D + 2 N D_inference, by bisection in log N.
+    """The N and D that reach `loss` with the least 6 N D + 2 N D_inference, by bisection in log N.
 
-    Sardana et al. 2024. Along D(N) of that loss the cost's slope in log N is
-    6 D (1 - g) + 2 D_inference with g = α A N^-α / β B D^-β, which rises with N from -∞ where D is
-    infinite to 2 D_inference at the compute-optimal N, where g = 1: there is one root.
+    Sardana et al. 2024. Along the curve D(N) of equal loss, the slope of the cost in log N is
+    proportional to 6 D (1 - g) + 2 D_inference with g = α A N^-α / β B D^-β. It increases with N:
+    from -∞, where D is infinite, to 2 D_inference at the compute-optimal N, where g = 1. So there
+    is one root.
     """
     c = law.constants
     excess = reducible(law, loss)
@@ -182,7 +183,7 @@ def over_trained(
 
 
 def length_for(law: PlanningLaw, params: np.ndarray | float, loss: float) -> np.ndarray:
-    """The D that brings a model of N to `loss`; inf where no amount does."""
+    """The D with which a model of N parameters reaches `loss`; inf if it never does."""
     c = law.constants
     left = loss - c["E"] - c["A"] * params ** -c["alpha"]
     with np.errstate(divide="ignore"):
@@ -190,13 +191,13 @@ def length_for(law: PlanningLaw, params: np.ndarray | float, loss: float) -> np.
 
 
 def losses(law: PlanningLaw, params: float, tokens: float) -> np.ndarray:
-    """The loss of one N and D by the fit and by every draw."""
+    """The loss at N and D, from the fit and from every draw."""
     columns = {"params": np.array([params]), "tokens": np.array([tokens])}
     return LAWS["parametric"].loss(law.theta, columns)[:, 0]
 
 
 def outcome(law: PlanningLaw, params: float, tokens: float, seed: int = 0) -> dict[str, Any]:
-    """Loss of a run of N and D with an interval for its outcome: the law's draws, a run's noise."""
+    """The loss of a run at N and D. The interval covers the law's draws and a run's noise."""
     value, *draws = losses(law, params, tokens)
     if not draws:
         return number(value)
@@ -206,12 +207,12 @@ def outcome(law: PlanningLaw, params: float, tokens: float, seed: int = 0) -> di
 
 
 def with_interval(values: np.ndarray) -> dict[str, float | None]:
-    """The fit's value with the interval of those draws that are finite."""
+    """The fit's value with the interval of the finite draws."""
     return number(values[0], values[1:][np.isfinite(values[1:])])
 
 
 def described(n: np.ndarray, d: np.ndarray) -> dict[str, Any]:
-    """N, D and what follows, each with its interval."""
+    """N, D, C and D/N, each with its interval."""
     parts = {"params": n, "tokens": d, "flops": 6 * n * d, "tokens_per_param": d / n}
     return {name: with_interval(values) for name, values in parts.items()}
 
@@ -223,10 +224,11 @@ def plan(
     loss: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The best run for a budget ("flops" | "tokens" | "params" | "loss", amount), as --json has it.
+    """The best run for a budget ("flops" | "tokens" | "params" | "loss", amount), as --json prints
+    it.
 
-    With `inference_tokens` also the cheapest run over training and use that reaches `loss`, by
-    default the loss that the budget reaches.
+    With `inference_tokens`, also the run that reaches `loss` with the least compute for training
+    plus inference. `loss` defaults to the loss that the budget reaches.
     """
     name, amount = budget
     for key, value in ((name, amount), ("inference_tokens", inference_tokens), ("loss", loss)):
@@ -247,12 +249,12 @@ def plan(
     planned["warnings"] = beyond(law, planned["run"])
     more = planned["run"]["flops"] / best["flops"]["value"]
     if planned["inference"] and loss is None:
-        planned["warnings"].append(f"training it takes {more:.2f} times the optimum's compute")
+        planned["warnings"].append(f"its training takes {more:.2f} times the optimum's compute")
     return planned
 
 
 def second_opinion(law: PlanningLaw, flops: float) -> dict[str, Any] | None:
-    """N* and D* at that compute by the iso-FLOP minima, where law.json has their exponents."""
+    """N* and D* at that compute from the iso-FLOP minima; None without their exponents."""
     if not law.isoflop:
         return None
     return {
@@ -262,7 +264,7 @@ def second_opinion(law: PlanningLaw, flops: float) -> dict[str, Any] | None:
 
 
 def around(law: PlanningLaw, params: float, tokens: float) -> list[dict[str, Any]]:
-    """Other sizes with the same compute: their loss, and what they cost at the optimum's loss."""
+    """Other sizes at the same compute: their loss, and their compute for the optimal loss."""
     flops, best = 6 * params * tokens, float(losses(law, params, tokens)[0])
     return [
         {
@@ -278,7 +280,9 @@ def around(law: PlanningLaw, params: float, tokens: float) -> list[dict[str, Any
 def inference(
     law: PlanningLaw, loss: float, inference_tokens: float, seed: int = 0
 ) -> dict[str, Any]:
-    """The cheapest model of a loss over training and use, against the compute-optimal one."""
+    """The model that reaches `loss` with the least compute for training plus inference, compared
+    with the compute-optimal one.
+    """
     n, d = over_trained(law, loss, inference_tokens)
     plain_n, plain_d = at_loss(law, loss)
     total = 6 * n * d + 2 * n * inference_tokens
@@ -296,21 +300,21 @@ def inference(
 
 
 def beyond(law: PlanningLaw, run: dict[str, float]) -> list[str]:
-    """What of the plan lies outside the runs that the law was fitted to."""
+    """Warnings about extrapolation beyond the fitted runs."""
     if not law.range:
         return ["law.json lacks the fitted range: how far this extrapolates is unknown"]
-    found = []
+    warnings = []
     fitted, wanted = law.range["flops"], run["flops"]
     if wanted > FAR * fitted[1]:
-        found.append(
+        warnings.append(
             f"EXTRAPOLATION: {wanted / fitted[1]:.3g} times the largest fitted compute "
             f"({fitted[1]:.2g} FLOPs); beyond {FAR:g} times the intervals are too narrow"
         )
     ratio = run["tokens"] / run["params"]
     most = law.range.get("tokens_per_param", [0, np.inf])[1]
     if ratio > most:
-        found.append(
-            f"EXTRAPOLATION: {ratio:.3g} tokens a parameter, and the fitted runs had at most "
+        warnings.append(
+            f"EXTRAPOLATION: {ratio:.3g} tokens per parameter; the fitted runs had at most "
             f"{most:.3g}"
         )
-    return found
+    return warnings

@@ -1,8 +1,8 @@
-"""How precise a ladder will be: simulates it many times on a known law.
+"""Simulates how precisely a ladder will determine the constants of a law.
 
-A law and the noise of one run make any number of ladders, each refitted as `isoflop fit` would fit
-it. The spread of what they find is the precision: 90 % of all ladders of that design find a
-constant within an interval of that width.
+Ladders are simulated from a known law and the noise of one run, and each is fitted as `isoflop fit`
+would fit it. The precision of a constant is the width of the interval that contains 90 % of its
+estimates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
 from scaling.settings import LEVEL
 
-LADDERS = 1000  # simulated of the likeliest law
-OTHER_LAWS = 16  # of the draws that the law's data allow as well
+LADDERS = 1000  # simulated with the most likely law
+OTHER_LAWS = 16  # draws of the law that are simulated too
 LADDERS_EACH = 200
-REFIT_STEPS = 100  # enough for widths within half a percent, few for draws that have no minimum
+REFIT_STEPS = 100  # accurate to half a percent of a width; limits draws that have no minimum
 LAW = LAWS["parametric"]
-# What is estimated, and its title. A prediction's error is log(outcome / predicted).
+# The estimated quantities and their titles. A prediction's error is log(outcome / predicted).
 MEASURED = {
     "a": "a",
     "a_isoflop": "a, parabolas",
@@ -43,7 +43,7 @@ MEASURED = {
 
 @dataclass(frozen=True)
 class Design:
-    """The runs of a ladder, one row each, and the one that is held out."""
+    """The fitted runs of a ladder, one row each, and the held-out run."""
 
     budget: np.ndarray  # FLOPs
     params: np.ndarray
@@ -55,12 +55,12 @@ class Design:
 
     @property
     def flops(self) -> float:
-        """All compute, the held-out run's too."""
+        """The total compute, including the held-out run."""
         held_out = np.prod(self.held_out) if self.held_out else 0.0
         return float(6 * (self.params * self.tokens).sum() + 6 * held_out)
 
     def repeated(self, seeds: int) -> "Design":
-        """Every fitted run with `seeds` seeds."""
+        """The design with `seeds` seeds for every fitted run."""
         arrays = {name: np.repeat(getattr(self, name), seeds) for name in ARRAYS}
         return replace(self, **arrays)
 
@@ -78,8 +78,8 @@ def ladder(
     span: float,
     held_out: float | None = None,
 ) -> Design:
-    """Sizes from N*/span to N* span, evenly in log N, at every budget of C = 6 N D; `held_out` is
-    the budget of one more run at its N*.
+    """Sizes from N*/span to N* span, evenly spaced in log N, at every budget C = 6 N D. `held_out`
+    is the budget of one further run, at its N*.
     """
     budgets = np.array(budgets, float)
     best = optimal_params(theta[None], budgets[:, None])[:, 0]
@@ -95,8 +95,8 @@ def ladder(
 def estimates(
     theta: np.ndarray, noise: float, design: Design, ladders: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """What `ladders` independent ladders find, [ladders] each of MEASURED; nan where `isoflop fit`
-    would refuse the fit, or where the design does not determine it.
+    """The estimates of `ladders` independent ladders: [ladders] for each key of MEASURED. They are
+    nan if `isoflop fit` would reject the fit, or if the design does not determine the quantity.
 
     `unbracketed` is the share of each ladder's budgets whose lowest loss is at an edge.
     """
@@ -106,27 +106,27 @@ def estimates(
     problem = Problem(LAW, LAW.log_inputs(design.columns()))
     start = np.tile(theta, (ladders, 1))
     sample = Sample(log_loss, np.ones(len(design)))
-    found, _ = bfgs(problem, start, sample, REFIT_STEPS)
-    table = LAW.constants(found)
+    fitted, _ = bfgs(problem, start, sample, REFIT_STEPS)
+    table = LAW.constants(fitted)
     table = {name: table[name] for name in ("alpha", "beta", "E")}
     exponents = np.stack([table["alpha"], table["beta"]])
-    lawful = ((exponents > 0) & (exponents < LAW.bounds["alpha"][1])).all(axis=0)
+    valid = ((exponents > 0) & (exponents < LAW.bounds["alpha"][1])).all(axis=0)
     table["a"] = table["beta"] / exponents.sum(axis=0)
     table["prediction"] = np.full(ladders, np.nan)
     if design.held_out:
         n, d = design.held_out
         column = {"params": np.array([n]), "tokens": np.array([d])}
-        with np.errstate(over="ignore", invalid="ignore"):  # a fit that is no law may predict any
-            predicted = np.log(LAW.loss(found, column)[:, 0])
+        with np.errstate(over="ignore", invalid="ignore"):  # predictions of invalid fits
+            predicted = np.log(LAW.loss(fitted, column)[:, 0])
         outcome = np.log(LAW.loss(theta, column)[0]) + noise * random.standard_normal(ladders)
         table["prediction"] = outcome - predicted
-    table = {name: np.where(lawful, values, np.nan) for name, values in table.items()}
+    table = {name: np.where(valid, values, np.nan) for name, values in table.items()}
     return table | by_parabolas(design, true, log_loss)
 
 
 def by_parabolas(design: Design, true: np.ndarray, log_loss: np.ndarray) -> dict[str, np.ndarray]:
-    """The exponent a through the minima of log-losses [S, n], nan where fewer than 3 budgets have 4
-    sizes; and the share of the budgets that are not bracketed.
+    """The exponent a from the iso-FLOP minima of log-losses [S, n], nan if fewer than 3 budgets
+    have 4 sizes; and the share of budgets whose minimum is not bracketed.
     """
     log_c, log_n, outside = [], [], []
     for budget in np.unique(design.budget):
@@ -139,15 +139,15 @@ def by_parabolas(design: Design, true: np.ndarray, log_loss: np.ndarray) -> dict
         near = neighbourhood(x, int(true[rows].argmin()), WINDOW)
         log_n.append(lowest_of_parabolas(x[near], log_loss[:, rows[near]].T)[0])
         log_c.append(np.log(budget))
-    none = np.full(len(log_loss), np.nan)
-    slope = none
+    unknown = np.full(len(log_loss), np.nan)
+    slope = unknown
     if len(log_c) >= FEWEST_BUDGETS:
         slope = (np.linalg.pinv(np.vander(log_c, 2)) @ np.array(log_n))[0]
-    return {"a_isoflop": slope, "unbracketed": np.mean(outside, axis=0) if outside else none}
+    return {"a_isoflop": slope, "unbracketed": np.mean(outside, axis=0) if outside else unknown}
 
 
 def width(values: np.ndarray) -> float:
-    """Of the interval that holds LEVEL of the estimates; nan without any."""
+    """The width of the interval that contains LEVEL of the estimates; nan if all are nan."""
     known = values[np.isfinite(values)]
     if not len(known):
         return float("nan")
@@ -158,13 +158,14 @@ def width(values: np.ndarray) -> float:
 def precision(
     theta: np.ndarray, noise: float, dof: int, design: Design, seed: int = 0
 ) -> dict[str, Any]:
-    """The interval widths of one design, as --json has them: {name: {value, lo, hi}}.
+    """The interval widths of one design, as --json prints them: {name: {value, lo, hi}}.
 
-    `theta` [1 + S, 5] is a law and draws of what it might be as well; `noise` the spread of a run's
-    log-loss, known from `dof` degrees of freedom. `value` is of the law itself, lo and hi are the
-    least and the most over OTHER_LAWS draws, each with its own noise; null without draws.
+    `theta` [1 + S, 5] is a law and its draws. `noise` is the standard deviation of a run's
+    log-loss, estimated with `dof` degrees of freedom. `value` uses the law itself. `lo` and `hi`
+    are the smallest and largest width over OTHER_LAWS draws, each with its own noise; null without
+    draws.
     """
-    found = estimates(theta[0], noise, design, LADDERS, seed)
+    simulated = estimates(theta[0], noise, design, LADDERS, seed)
     random = np.random.default_rng(seed)
     others = []
     known = 1 + np.flatnonzero(np.isfinite(theta[1:]).all(axis=1))
@@ -175,15 +176,15 @@ def precision(
     for name in MEASURED:
         again = [w for other in others if np.isfinite(w := width(other[name]))]
         low, high = (min(again), max(again)) if again else (None, None)
-        widths[name] = {"value": finite(width(found[name])), "lo": low, "hi": high}
-    everywhere = np.concatenate([other["unbracketed"] for other in others or [found]])
+        widths[name] = {"value": finite(width(simulated[name])), "lo": low, "hi": high}
+    everywhere = np.concatenate([other["unbracketed"] for other in others or [simulated]])
     return {
         "runs": len(design) + bool(design.held_out),
         "flops": design.flops,
         "noise": noise,
         "dof": dof,
         "widths": widths,
-        "no_law": float(np.isnan(found["alpha"]).mean()),
+        "no_law": float(np.isnan(simulated["alpha"]).mean()),
         "unbracketed": finite(np.mean(everywhere)),
     }
 
@@ -191,7 +192,7 @@ def precision(
 def compared(
     theta: np.ndarray, noise: float, dof: int, designs: Mapping[str, Design], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """The precision of several designs, each with its name; of the first under other laws too."""
+    """The precision of several named designs. Only the first is also simulated with other laws."""
     laws = [theta, *[theta[:1]] * (len(designs) - 1)]
     return [
         {"design": name} | precision(law, noise, dof, design, seed)

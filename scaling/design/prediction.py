@@ -1,4 +1,4 @@
-"""Predictions on file before their runs start, and never changed afterwards."""
+"""Predictions that are written to a file before their runs start and never changed."""
 
 import glob
 import json
@@ -17,14 +17,14 @@ from scaling.intervals import extrapolation
 from scaling.settings import DEFAULTS, LEVEL, Settings
 from scaling.table import Points, fitted_rows, sha256
 
-MOST_OFF = 20.0  # of flops from 6·params·tokens, whatever is counted
-SAME_SIZE = 0.02  # a run within this of the target's N and D is the one that was predicted
+MOST_OFF = 20.0  # largest factor between flops and 6·params·tokens under any convention
+SAME_SIZE = 0.02  # relative difference in N and D up to which a run matches a target
 
 
 def sized(
     params: float | None, tokens: float | None, flops: float | None = None
 ) -> dict[str, float]:
-    """The target's params, tokens and flops from any two of them, by C = 6 N D; or all as given."""
+    """The target's params, tokens and flops. A missing one follows from C = 6 N D."""
     given = {"params": params, "tokens": tokens, "flops": flops}
     for name, value in given.items():
         if value is not None and not (np.isfinite(value) and value > 0):
@@ -42,8 +42,9 @@ def sized(
 
 
 def prediction_paths(runs: str | None, table: str | None) -> list[Path]:
-    """Where `isoflop fit` looks for the predictions of a folder of runs, or of a CSV. A prediction
-    is written to the first, beside what it reads; a sweep writes its own to the second."""
+    """Where `isoflop fit` looks for the predictions of a folder of runs or a CSV file. `predict`
+    writes to the first path, beside its input. A sweep writes to the second, inside its folder.
+    """
     if table:
         return [Path(table).with_suffix(".prediction.json")]
     folder = Path(runs) if Path(runs).name not in ("", "..") else Path(runs).resolve()
@@ -51,18 +52,18 @@ def prediction_paths(runs: str | None, table: str | None) -> list[Path]:
 
 
 def refuse_finished(points: Points, target: dict[str, Any]) -> None:
-    """ValueError where the loss of the target is already known."""
+    """Raises ValueError if the target's run has finished already."""
     rows = finished(points, target)
     if len(rows):
         raise ValueError(
-            f"run={points.run[rows[0]]} has finished with this very size, at a loss of "
-            f"{points.loss[rows[0]]:.4g}: a prediction comes before its run; "
-            "isoflop fit --holdout=RUN shows what the others would have predicted"
+            f"run={points.run[rows[0]]} of this size has finished already, with a loss of "
+            f"{points.loss[rows[0]]:.4g}; isoflop fit --holdout=RUN shows what the other runs "
+            "would have predicted"
         )
 
 
 def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
-    """The rows that are the target: those of its name or, where it has none, of its N and D."""
+    """The rows that match the target: by name or, if it has no name, by N and D."""
     if target.get("run"):
         return np.flatnonzero(points.run == target["run"])
     off_n = np.abs(points.params / target["params"] - 1)
@@ -71,7 +72,7 @@ def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
 
 
 def recognised(points: Points, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records with the run that each predicted; where none is known by now, its size."""
+    """The records with the name of the run that each predicted, or its size if no run matches."""
     named = []
     for record in records:
         target = record["target"]
@@ -93,9 +94,10 @@ def write_prediction(
     """Predicts the run `target` (run, params, tokens, flops) from the points that are not held
     out.
 
-    Returns the record with the "path" of its file. A file is never changed: for the same points
-    and target this returns the record that `path`, or one of the paths `earlier`, has already; for
-    others it writes prediction-2.json beside it, and so on. ValueError where the points support no
+    Returns the record with the "path" of its file. Files are never changed. If `path` or one of
+    the paths `earlier` has a record for the same points and target, that record is returned. If
+    `path` has a record for other points or another target, the new record goes to
+    prediction-2.json beside it, and so on. Raises ValueError if the points do not support a
     prediction.
     """
     path, kept = Path(path), points.select(~points.holdout)
@@ -109,7 +111,7 @@ def write_prediction(
     law = settings.fitted_law
     if law.response != "loss":
         raise ValueError(
-            f"law={law.name} describes {law.response}, and a prediction is of the loss; use a law "
+            f"law={law.name} describes {law.response}, but predictions are of the loss; use a law "
             "of the loss, such as law=parametric"
         )
     digest = sha256(kept)
@@ -139,16 +141,17 @@ def write_prediction(
 
 
 def read_predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The predictions at these paths and those with a number beside them, in the order of making,
-    each with its "path"."""
-    found = []
+    """The predictions at these paths and in the numbered files beside them, oldest first, each with
+    its "path".
+    """
+    records = []
     for path in (p for q in paths for p in sorted(q.parent.glob(f"{glob.escape(q.stem)}*.json"))):
         try:
             record = read_object(path)
             if missing := [key for key in ("made", "target", "points") if key not in record]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            found.append(record | {"path": str(path)})
+            records.append(record | {"path": str(path)})
         except ValueError as error:
             raise ValueError(f"{path} is not a prediction ({error}); move it elsewhere") from None
-    # Those made in the same second are in the order of their numbers.
-    return sorted(found, key=lambda record: (record["made"], len(record["path"]), record["path"]))
+    # Predictions made in the same second are ordered by their number.
+    return sorted(records, key=lambda record: (record["made"], len(record["path"]), record["path"]))

@@ -1,4 +1,4 @@
-"""Analyses one table into law.json: fits, intervals, held-out runs, warnings."""
+"""Analyses a table into the content of law.json: fits, intervals, held-out runs, warnings."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -26,18 +26,20 @@ from scaling.settings import DEFAULTS, LEVEL, Settings
 from scaling.table import Points, count, fitted_rows, sha256
 from scaling.validate import Unsupported
 
-CURVE_POINTS = 200  # of the envelope, kept in law.json for the figure
+CURVE_POINTS = 200  # points of the envelope that law.json keeps for the figure
 
 
-def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
-    """The iso-FLOP part of law.json: every budget, and the exponents where at least three are
+def describe_isoflop(points: Points, isoflop_fit: IsoFlop) -> dict[str, Any]:
+    """The iso-FLOP part of law.json: every budget, and the exponents if at least three minima are
     bracketed.
     """
     minima, accepted = [], 0
-    for m in found.minima:
+    for m in isoflop_fit.minima:
         drawn = {}
         if not m.reason:
-            drawn = {name: np.exp(values[:, accepted]) for name, values in found.draws.items()}
+            drawn = {
+                name: np.exp(values[:, accepted]) for name, values in isoflop_fit.draws.items()
+            }
             accepted += 1
         minima.append(
             {
@@ -53,20 +55,20 @@ def describe_isoflop(points: Points, found: IsoFlop) -> dict[str, Any]:
             }
         )
     try:
-        grown = exponents(found)
+        fitted = exponents(isoflop_fit)
     except Unsupported as error:
-        return {**nothing(("a", "b"), str(error)), "minima": minima, "spread": found.spread}
-    parts = {letter: number(slope, draws) for letter, (slope, _, draws, _) in grown.items()}
-    log_k = {f"log_k_{letter}": value[1] for letter, value in grown.items()}
+        return {**nothing(("a", "b"), str(error)), "minima": minima, "spread": isoflop_fit.spread}
+    parts = {letter: number(slope, draws) for letter, (slope, _, draws, _) in fitted.items()}
+    log_k = {f"log_k_{letter}": value[1] for letter, value in fitted.items()}
     cloud = {
         letter: [[float(s), float(i)] for s, i in zip(slopes[:CLOUD], levels[:CLOUD], strict=True)]
-        for letter, (_, _, slopes, levels) in grown.items()
+        for letter, (_, _, slopes, levels) in fitted.items()
     }
-    return {**parts, **log_k, "minima": minima, "spread": found.spread, "cloud": cloud}
+    return {**parts, **log_k, "minima": minima, "spread": isoflop_fit.spread, "cloud": cloud}
 
 
 def curve_line(points: Points, m: Any, samples: int = 41) -> list[list[float]]:
-    """[N, loss] along a budget's parabola or spline, for the figure."""
+    """Points [N, loss] on a budget's parabola or spline, for the figure."""
     if m.reason:
         return []
     log_n = np.log(points.params[m.window])
@@ -76,23 +78,25 @@ def curve_line(points: Points, m: Any, samples: int = 41) -> list[list[float]]:
 
 
 def describe_bias(
-    points: Points, found: IsoFlop, parametric: Parametric | None, settings: Settings
+    points: Points, isoflop_fit: IsoFlop, parametric: Parametric | None, settings: Settings
 ) -> dict[str, Any] | None:
-    """What the grid of sizes does to the minima, by the fitted law without noise; null without a
-    law.
+    """The bias of the minima from the grid of sizes, by the fitted law without noise; null without
+    a law.
     """
-    if parametric is None or not found.accepted:
+    if parametric is None or not isoflop_fit.accepted:
         return None
     law = parametric.law
     if law.response != "loss" or not set(law.inputs) <= {"params", "tokens", "flops"}:
         return None
-    of_grid = bias(points, found, lambda p: parametric.fitted.loss(p.columns()), settings.window)
+    of_grid = bias(
+        points, isoflop_fit, lambda p: parametric.fitted.loss(p.columns()), settings.window
+    )
     shifts = [finite(np.expm1(shift)) for shift in of_grid["shifts"]]
-    return {"flops": list(found.array("flops")), "params": shifts, "a": finite(of_grid["a"])}
+    return {"flops": list(isoflop_fit.array("flops")), "params": shifts, "a": finite(of_grid["a"])}
 
 
 def describe_envelope(points: Points, settings: Settings) -> tuple[dict[str, Any], Envelope | None]:
-    """Approach 1: the exponents, the envelope, and how far its points are from final losses."""
+    """Approach 1: the exponents, the envelope, and how far mid-run losses exceed final losses."""
     runs, schedules = decaying(points)
     excess = mid_run_excess(points)
     about = {
@@ -102,32 +106,32 @@ def describe_envelope(points: Points, settings: Settings) -> tuple[dict[str, Any
         "excess": finite(np.expm1(np.median(excess))) if len(excess) else None,
     }
     try:
-        found = envelope(points, settings.draws, settings.seed)
+        result = envelope(points, settings.draws, settings.seed)
     except Unsupported as error:
         return about | nothing(("a", "b"), str(error)), None
-    every = slice(None, None, max(1, len(found.flops) // CURVE_POINTS))
-    columns = (found.flops, found.params, found.tokens, found.loss)
-    about |= {name: number(getattr(found, name), found.draws[name]) for name in ("a", "b")}
+    every = slice(None, None, max(1, len(result.flops) // CURVE_POINTS))
+    columns = (result.flops, result.params, result.tokens, result.loss)
+    about |= {name: number(getattr(result, name), result.draws[name]) for name in ("a", "b")}
     line = [[float(v) for v in row] for row in zip(*(c[every] for c in columns), strict=True)]
-    return about | {"line": line, "draws": len(found.draws["a"])}, found
+    return about | {"line": line, "draws": len(result.draws["a"])}, result
 
 
 def describe_frontier(
-    found: IsoFlop, parametric: Parametric | None, reach: float
+    isoflop_fit: IsoFlop, parametric: Parametric | None, reach: float
 ) -> dict[str, Any]:
-    """L(C) = E + K C^-γ through the minima, with a band up to `reach` FLOPs; and what the
-    parametric law implies.
+    """L(C) = E + K C^-γ through the minima, with a band up to `reach` FLOPs, and the frontier that
+    the parametric law implies.
     """
     implied = implied_frontier(parametric)
     try:
-        fitted, draws = frontier(found)
+        fitted, draws = frontier(isoflop_fit)
     except Unsupported as error:
         return {**nothing(("E", "K", "gamma"), str(error)), "implied": implied, "band": []}
     drawn = fitted.law.constants(draws)
-    # A draw that bends no more than a straight line in log-log gives E no lower bound.
-    lowest = np.exp(found.array("log_loss").min())
+    # In draws that are straight lines in log-log, E is indistinguishable from 0.
+    lowest = np.exp(isoflop_fit.array("log_loss").min())
     drawn["E"] = np.where(drawn["E"] < NO_FLOOR * lowest, 0.0, drawn["E"])
-    flops = np.geomspace(found.array("flops").min(), reach, 60)
+    flops = np.geomspace(isoflop_fit.array("flops").min(), reach, 60)
     lines = fitted.law.loss(draws, {"flops": flops}) if len(draws) else None
     band = [
         [float(c), *number(v, None if lines is None else lines[:, i]).values()]
@@ -143,7 +147,7 @@ def analyse(
     registered: list[dict[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The law.json of a table. Held-out points are predicted and never fitted."""
+    """The content of law.json for a table. Held-out points are predicted and never fitted."""
     source, law = points, settings.fitted_law
     if settings.params != "total" or settings.flops != "6nd":
         points = count(points, settings.params, settings.flops)
@@ -154,17 +158,19 @@ def analyse(
         described = describe_parametric(parametric)
     except Unsupported as error:
         described = nothing(law.printed, str(error))
-    found = isoflop(kept, settings.draws, settings.seed, settings.window, settings.interpolation)
+    isoflop_fit = isoflop(
+        kept, settings.draws, settings.seed, settings.window, settings.interpolation
+    )
     reach = float(points.flops.max()) * (1.0 if points.holdout.any() else 3.0)
     by_curves, curves = describe_envelope(kept, settings)
     parts = {
         "parametric": described,
-        "isoflop": describe_isoflop(kept, found)
-        | {"grid_bias": describe_bias(kept, found, parametric, settings)},
+        "isoflop": describe_isoflop(kept, isoflop_fit)
+        | {"grid_bias": describe_bias(kept, isoflop_fit, parametric, settings)},
         "envelope": by_curves,
-        "frontier": describe_frontier(found, parametric, reach),
+        "frontier": describe_frontier(isoflop_fit, parametric, reach),
         "optimum": describe_optimum(parametric, float(kept.flops.max())),
-        "holdout": describe_holdout(points, parametric, found, registered or []),
+        "holdout": describe_holdout(points, parametric, isoflop_fit, registered or []),
         **other_analyses(fitted_rows(source, law), kept, parametric, curves, settings),
         "baselines": [
             {name: finite_or_text(value) for name, value in asdict(baseline).items()}
@@ -189,7 +195,7 @@ def other_analyses(
     curves: Envelope | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    """The same runs under other methods and other conventions of counting."""
+    """The same runs analysed with other methods and other counting conventions."""
     rows = approaches(kept, parametric, curves, settings)
     split = split_known(parametric)
     if split:
@@ -203,7 +209,7 @@ def other_analyses(
 
 
 def described_points(points: Points, kept: Points, settings: Settings) -> dict[str, Any]:
-    """What was fitted: how many, their hash, their ranges, and what was left out."""
+    """The fitted points: number, hash and ranges, and the numbers of runs left out."""
     ranges = {"params": kept.params, "tokens": kept.tokens, "flops": kept.flops}
     ranges["tokens_per_param"] = kept.tokens / kept.params
     ranges |= {name: kept.other[name] for name in settings.fitted_law.inputs if name in kept.other}

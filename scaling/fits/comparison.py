@@ -1,9 +1,8 @@
-"""Ladders of runs compared: how much compute one saves at equal loss, and how surely.
+"""Compares ladders of runs: how much compute one saves at equal loss, with intervals and p-values.
 
-Each ladder's frontier is the lowest loss that compute C buys. Where two frontiers have losses in
-common, the multiplier at loss ℓ is C(ℓ) of the first ladder over C(ℓ) of the other: 2
-says that the other needs half the compute. Nothing is extrapolated: only losses count that both
-frontiers reach within the compute of their own runs.
+A ladder's frontier is the lowest loss at each compute C. The multiplier at loss ℓ is C(ℓ) of the
+first ladder over C(ℓ) of the other: 2 means that the other needs half the compute. Nothing is
+extrapolated: only losses count that both frontiers reach within the compute of their runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,20 +21,20 @@ from scaling.settings import DEFAULTS, LEVEL, Settings
 from scaling.table import Points, count, fitted_rows, sha256
 from scaling.validate import Unsupported
 
-MOST = 7  # ladders of one comparison
+MOST = 7  # ladders in one comparison
 GRID = 21  # losses at which two ladders are compared
-ALPHA = 0.05  # of the two-sided test, shared among the pairs (Bonferroni)
-SAME_FLOPS = 1.05  # C / 6 N D up to which the parametric law's C = 6 N D is the table's C
-NARROW = 2.0  # an overlap of less compute than this says little about any other compute
-CURVE = 400  # points of a frontier's curve: interpolation errs by far less than the noise
-BEYOND = np.log(10)  # how far, in log C, a curve goes on for the draws that need it
-FLATTEST = 1e-12  # fall of log-loss from one point of a curve to the next
+ALPHA = 0.05  # level of the two-sided test, divided by the number of pairs (Bonferroni)
+SAME_FLOPS = 1.05  # largest factor between C and 6 N D for the parametric method
+NARROW = 2.0  # warn if common losses span less than this factor of compute
+CURVE = 400  # points of a frontier's curve; the interpolation error is far below the noise
+BEYOND = np.log(10)  # log C by which a curve extends beyond the range, for draws that need it
+FLATTEST = 1e-12  # minimum decrease of log-loss between points of a curve
 MEASURES = {"loss": "nats per token", "bits_per_byte": "bits per byte"}
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """Runs that belong together, under the name that they are compared by."""
+    """A named set of runs that is compared with others."""
 
     name: str
     points: Points
@@ -43,19 +42,19 @@ class Ladder:
 
 @dataclass(frozen=True)
 class Frontier:
-    """The lowest loss of a ladder against compute: the fit first, then its draws."""
+    """The lowest loss of a ladder as a function of compute: the fit first, then its draws."""
 
-    log_flops: np.ndarray  # [K], rising, somewhat beyond the ladder's own range
-    log_loss: np.ndarray  # [1 + S, K], falling
-    flops: tuple[float, float]  # the least and the most compute of the ladder
+    log_flops: np.ndarray  # [K], increasing, extends beyond the ladder's range
+    log_loss: np.ndarray  # [1 + S, K], decreasing
+    flops: tuple[float, float]  # the smallest and largest compute of the ladder
 
     def loss(self, flops: np.ndarray) -> np.ndarray:
-        """Losses [1 + S, n]."""
+        """Losses [1 + S, n] at compute [n]."""
         log_c = np.log(flops)
         return np.exp([np.interp(log_c, self.log_flops, row) for row in self.log_loss])
 
     def log_compute(self, loss: np.ndarray) -> np.ndarray:
-        """log C [1 + S, n] that reaches each loss; nan where a draw does not."""
+        """log C [1 + S, n] at which each loss is reached; nan if a draw does not reach it."""
         log_loss, log_c = np.log(loss), self.log_flops[::-1]
         rows = [
             np.interp(log_loss, row[::-1], log_c, left=np.nan, right=np.nan)
@@ -65,13 +64,13 @@ class Frontier:
 
     @property
     def reach(self) -> tuple[float, float]:
-        """The fit's loss at the most and at the least compute."""
+        """The fit's loss at the largest and at the smallest compute."""
         low, high = self.loss(np.array(self.flops[::-1]))[0]
         return float(low), float(high)
 
 
 def grid(flops: tuple[float, float]) -> np.ndarray:
-    """log C from the least to the most compute, and beyond: a draw may reach a loss later."""
+    """log C from the smallest to the largest compute, extended by BEYOND on both sides."""
     low, high = np.log(flops)
     return np.linspace(low - BEYOND, high + BEYOND, CURVE)
 
@@ -81,18 +80,18 @@ def span(points: Points) -> tuple[float, float]:
 
 
 def parametric_frontier(points: Points, settings: Settings) -> Frontier:
-    """The loss along N*(C) of a law that has one, by default Hoffmann's."""
+    """The loss along N*(C) of a law that has a split, by default Hoffmann's."""
     points.require(("params", "tokens", "loss"), "comparisons")
     if not settings.fitted_law.split or settings.fitted_law.response != "loss":
         raise Unsupported(f"law={settings.law} has no optimal split of compute; use law=parametric")
     ratio = float(np.median(points.flops / (6 * points.params * points.tokens)))
     if not 1 / SAME_FLOPS < ratio < SAME_FLOPS:
         raise Unsupported(
-            f"its FLOPs are {ratio:.3g} times 6·params·tokens, and the parametric law's are not"
+            f"its FLOPs are {ratio:.3g} times 6·params·tokens; the parametric law needs C = 6 N D"
         )
-    found = fit_parametric(points, settings)
-    theta = np.concatenate([found.fitted.theta[None], found.draws])
-    theta = found.law.split_coordinates(theta)[:, None, :]
+    parametric = fit_parametric(points, settings)
+    theta = np.concatenate([parametric.fitted.theta[None], parametric.draws])
+    theta = parametric.law.split_coordinates(theta)[:, None, :]
     log_c = grid(span(points))
     log_n = np.log(optimal_params(theta, np.exp(log_c)))
     log_a, log_b, log_e, alpha, beta = np.moveaxis(theta, -1, 0)
@@ -102,26 +101,26 @@ def parametric_frontier(points: Points, settings: Settings) -> Frontier:
 
 
 def isoflop_frontier(points: Points, settings: Settings) -> Frontier:
-    """A parabola of log-loss in log C through the iso-FLOP minima, whatever C counts.
+    """A parabola of log-loss in log C through the iso-FLOP minima, for any count of C.
 
-    Between the minima it needs no irreducible loss, which three budgets do not determine.
+    Unlike a power law, a parabola has no irreducible loss, which three budgets do not determine.
     """
-    found = isoflop(points, settings.draws, settings.seed, settings.window)
-    if len(found.accepted) < FEWEST_BUDGETS:
+    isoflop_fit = isoflop(points, settings.draws, settings.seed, settings.window)
+    if len(isoflop_fit.accepted) < FEWEST_BUDGETS:
         raise Unsupported(
-            found.reason
-            or f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
+            isoflop_fit.reason
+            or f"{len(isoflop_fit.accepted)} bracketed minima; {FEWEST_BUDGETS} are needed"
         )
-    flops = found.array("flops")
+    flops = isoflop_fit.array("flops")
     log_c, middle = grid((flops.min(), flops.max())), np.log(flops).mean()
-    known = np.concatenate([found.array("log_loss")[None], found.draws["log_loss"]])
-    bends = known @ np.linalg.pinv(np.vander(np.log(flops) - middle, 3)).T
-    curves = bends @ np.vander(log_c - middle, 3).T
+    known = np.concatenate([isoflop_fit.array("log_loss")[None], isoflop_fit.draws["log_loss"]])
+    coefficients = known @ np.linalg.pinv(np.vander(np.log(flops) - middle, 3)).T
+    curves = coefficients @ np.vander(log_c - middle, 3).T
     return Frontier(log_c, falling(curves), (float(flops.min()), float(flops.max())))
 
 
 def falling(curves: np.ndarray) -> np.ndarray:
-    """Curves [S, K] made to fall all along: more compute need not be used."""
+    """Makes curves [S, K] monotonically decreasing: more compute never hurts."""
     slope = FLATTEST * np.arange(curves.shape[1])
     return np.minimum.accumulate(curves + slope, axis=1) - slope
 
@@ -133,7 +132,7 @@ FRONTIERS: dict[str, Callable[[Points, Settings], Frontier]] = {
 
 
 def measured_in(points: Points, measure: str) -> Points:
-    """The points with their loss in another measure. ValueError where a run lacks it."""
+    """The points with their loss in another measure. Raises ValueError if a run lacks it."""
     if measure not in MEASURES:
         raise ValueError(f"measure={measure} is unknown; use one of {', '.join(MEASURES)}")
     if measure == "loss":
@@ -150,14 +149,15 @@ def compare(
     method: str = "auto",
     measure: str = "loss",
 ) -> dict[str, Any]:
-    """The first ladder against every other, as --json has it. Held-out runs take no part.
+    """Compares the first ladder with each of the others; returns what --json prints. Held-out runs
+    are ignored.
 
-    ValueError where too few or too many ladders are given, or no method can carry all of them.
+    Raises ValueError for too few or too many ladders, or if no method works for all of them.
     """
     if len(ladders) < 2:
         raise ValueError("give two or more ladders: folders of runs, or CSV files of points")
     if len(ladders) > MOST:
-        raise ValueError(f"{len(ladders)} ladders: at most {MOST} have colours of their own")
+        raise ValueError(f"{len(ladders)} ladders are too many; give at most {MOST}")
     if settings.params != "total" or settings.flops != "6nd":
         ladders = [
             replace(x, points=count(x.points, settings.params, settings.flops)) for x in ladders
@@ -191,41 +191,42 @@ def compare(
 def choose(
     ladders: Sequence[Ladder], settings: Settings, method: str
 ) -> tuple[str, dict[str, list[Frontier]], dict[str, str]]:
-    """The method to compare by, every method's frontiers that all ladders have, and why not all."""
+    """The chosen method, the frontiers by each method that works for all ladders, and the reasons
+    why other methods do not.
+    """
     if method not in ("auto", *FRONTIERS):
         raise ValueError(f"method={method} is unknown; use one of auto, {', '.join(FRONTIERS)}")
-    found: dict[str, list[Frontier]] = {}
+    frontiers: dict[str, list[Frontier]] = {}
     refusals: dict[str, str] = {}
-    for name, of in FRONTIERS.items():
+    for name, fit_frontier in FRONTIERS.items():
         fronts = []
         for index, ladder in enumerate(ladders):
             try:
-                # Ladders are independent, and so must be their draws.
+                # Each ladder has its own seed, so that draws are independent between ladders.
                 kept = fitted_rows(ladder.points, settings.fitted_law)
-                fronts.append(of(kept, replace(settings, seed=settings.seed + index)))
+                fronts.append(fit_frontier(kept, replace(settings, seed=settings.seed + index)))
             except Unsupported as error:
                 refusals[name] = f"{ladder.name}: {error}"
                 break
         else:
-            found[name] = fronts
+            frontiers[name] = fronts
     wanted = [method] if method != "auto" else list(FRONTIERS)
-    chosen = next((name for name in wanted if name in found), None)
+    chosen = next((name for name in wanted if name in frontiers), None)
     if chosen is None:
         reasons = "; ".join(f"{name} ({refusals[name]})" for name in wanted)
-        raise ValueError(f"no frontier that all ladders have: {reasons}")
-    return chosen, found, refusals
+        raise ValueError(f"no method gives a frontier for every ladder: {reasons}")
+    return chosen, frontiers, refusals
 
 
 def multiplier(base: Frontier, other: Frontier, pairs: int = 1) -> dict[str, Any]:
-    """C of `base` over C of `other` at equal loss, averaged over the losses that both reach.
-
-    The average is of logarithms, over losses evenly spaced. p is two-sided, from the draws.
+    """C of `base` over C of `other` at equal loss: the geometric mean over evenly spaced losses
+    that both reach. p is two-sided, from the draws.
     """
     low = max(base.reach[0], other.reach[0])
     high = min(base.reach[1], other.reach[1])
     if not low < high:
         ranges = "against".join(f" {a:.4g} to {b:.4g} " for a, b in (base.reach, other.reach))
-        reason = f"their losses do not overlap ({ranges.strip()}); give the worse one more compute"
+        reason = f"their losses do not overlap ({ranges.strip()}); train the worse one longer"
         empty = {"multiplier": number(None), "at": [], "trend": number(None), "p": None}
         return empty | {"significant": None, "reason": reason}
     losses = np.linspace(low, high, GRID)
@@ -242,7 +243,7 @@ def multiplier(base: Frontier, other: Frontier, pairs: int = 1) -> dict[str, Any
             [float(x), *number(np.exp(v), np.exp(d)).values()]
             for x, v, d in zip(losses, value, drawn.T, strict=True)
         ],
-        # At the lowest loss over at the highest: above 1, the advantage grows with compute.
+        # Multiplier at the lowest loss over that at the highest; above 1 it grows with compute.
         "trend": number(np.exp(value[0] - value[-1]), np.exp(trend)),
         "p": p,
         "trend_p": two_sided(trend),
@@ -251,7 +252,7 @@ def multiplier(base: Frontier, other: Frontier, pairs: int = 1) -> dict[str, Any
 
 
 def two_sided(draws: np.ndarray) -> float | None:
-    """The p-value of the hypothesis that the draws' quantity is 0; never below 2 / (S + 1)."""
+    """The p-value of the hypothesis that the mean is 0, from draws [S]; at least 2 / (S + 1)."""
     if not len(draws):
         return None
     beyond = min((draws <= 0).sum(), (draws >= 0).sum())
@@ -259,7 +260,7 @@ def two_sided(draws: np.ndarray) -> float | None:
 
 
 def described(ladder: Ladder, front: Frontier) -> dict[str, Any]:
-    """One ladder's part of the comparison, with its frontier's band for the figure."""
+    """One ladder's entry in the comparison, with its frontier's band for the figure."""
     flops = np.geomspace(*front.flops, 60)
     losses = front.loss(flops)
     band = [[float(c), *number(v[0], v[1:]).values()] for c, v in zip(flops, losses.T, strict=True)]
@@ -276,18 +277,18 @@ def described(ladder: Ladder, front: Frontier) -> dict[str, Any]:
 
 
 def different(points: Points, fact: str) -> list[str]:
-    """The values of a fact among the runs, each once."""
+    """The distinct values of a fact among the runs."""
     return sorted({f"{row[fact]}" for row in points.facts if fact in row})
 
 
 def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
-    """Why the losses of these ladders may not mean the same."""
-    found = []
+    """Warnings about ladders whose losses may not be comparable."""
+    warnings = []
     hashes = [sha256(ladder.points) for ladder in ladders]
-    twins = [x.name for x, own in zip(ladders, hashes, strict=True) if hashes.count(own) > 1]
-    if twins:
-        text = f"{' and '.join(twins)} are the very same points"
-        found.append({"code": "same_points", "message": text})
+    same = [x.name for x, digest in zip(ladders, hashes, strict=True) if hashes.count(digest) > 1]
+    if same:
+        text = f"{' and '.join(same)} are the same points"
+        warnings.append({"code": "same_points", "message": text})
     data = {ladder.name: different(ladder.points, "dataset") for ladder in ladders}
     known = {name: values for name, values in data.items() if values}
     if any(a != b for a, b in pairwise(known.values())) or any(len(v) > 1 for v in known.values()):
@@ -295,14 +296,17 @@ def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
             f"{name}: {' and '.join(v[:10] for v in values)}" for name, values in known.items()
         )
         text = f"LOSSES ARE NOT COMPARABLE: the runs were evaluated on different data ({hashes})"
-        found.append({"code": "dataset", "message": text})
+        warnings.append({"code": "dataset", "message": text})
     if len(known) < len(ladders):
         unknown = ", ".join(name for name in data if name not in known)
-        text = f"no dataset hash is known of {unknown}: make sure that the validation text is one"
-        found.append({"code": "dataset_unknown", "message": text})
+        text = (
+            f"the dataset hash of {unknown} is unknown: make sure that all ladders use the same "
+            "validation text"
+        )
+        warnings.append({"code": "dataset_unknown", "message": text})
     for fact, why in (
-        ("context_length", "longer contexts alone lower the loss"),
-        ("vocab_size", "a token is another amount of text; compare by --measure=bits_per_byte"),
+        ("context_length", "a longer context alone lowers the loss"),
+        ("vocab_size", "tokens differ in length; compare with --measure=bits_per_byte"),
     ):
         if fact == "vocab_size" and measure == "bits_per_byte":
             continue
@@ -310,17 +314,17 @@ def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
         given = [v for v in values.values() if v]
         if any(a != b for a, b in pairwise(given)):
             each = ", ".join(f"{name}: {'/'.join(v)}" for name, v in values.items() if v)
-            found.append({"code": fact, "message": f"{fact} differs ({each}): {why}"})
-    return found
+            warnings.append({"code": fact, "message": f"{fact} differs ({each}): {why}"})
+    return warnings
 
 
 def narrow(pairs: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Pairs whose common losses span too little compute to show a trend."""
+    """Warnings about pairs whose common losses span too little compute to show a trend."""
     return [
         {
             "code": "narrow",
-            "message": f"{pair['baseline']} and {pair['other']} have losses in common over a "
-            f"factor {pair['compute']:.2g} of compute alone",
+            "message": f"the common losses of {pair['baseline']} and {pair['other']} span only a "
+            f"factor {pair['compute']:.2g} of compute",
         }
         for pair in pairs
         if pair.get("compute", NARROW) < NARROW

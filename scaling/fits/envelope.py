@@ -1,6 +1,4 @@
-"""The best model size of every compute budget from the training curves alone: Hoffmann et al.
-2022, approach 1.
-"""
+"""Compute-optimal sizes from the envelope of training curves: Hoffmann et al. 2022, approach 1."""
 
 from dataclasses import dataclass, field
 
@@ -10,20 +8,20 @@ from scaling.fits.robust_fit import SEED, numbered
 from scaling.table import Points
 from scaling.validate import Unsupported
 
-BUDGETS = 1500  # values of C at which the lowest curve is looked for, as in the paper
+BUDGETS = 1500  # values of C at which the lowest curve is determined, as in the paper
 FEWEST_SIZES = 4
 FEWEST_WINNERS = 3
 MOST_DRAWS = 300
-# The learning rate at a step of these does not depend on how long the run was to be. Under any
-# other, a point in the middle of a run lies above the end of a run of that length.
+# With these schedules the learning rate at a step does not depend on the length of the run. With
+# any other, the loss in the middle of a run is above the final loss of a run of that length.
 HORIZON_FREE = ("constant", "inverse_sqrt")
-SAME_LENGTH = 0.95  # a run shorter than this share of another of its size can be its mid-point
+SAME_LENGTH = 0.95  # a run shorter than this share of another is compared with its mid-run loss
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """The lowest of all curves at each budget where it is neither the smallest nor the largest
-    size, and the exponents of N* ∝ C^a, D* ∝ C^b with their draws.
+    """The lowest curve at each budget where its size is neither the smallest nor the largest, and
+    the exponents of N* ∝ C^a, D* ∝ C^b with their draws.
     """
 
     flops: np.ndarray  # [k]
@@ -36,7 +34,7 @@ class Envelope:
 
 
 def smooth(log_loss: np.ndarray) -> np.ndarray:
-    """Evaluations averaged with their neighbours, ¼ ½ ¼; the first and the last stay."""
+    """Averages each evaluation with its neighbours, weights ¼ ½ ¼; keeps the first and the last."""
     if len(log_loss) < 3:
         return log_loss
     inner = 0.25 * log_loss[:-2] + 0.5 * log_loss[1:-1] + 0.25 * log_loss[2:]
@@ -44,7 +42,7 @@ def smooth(log_loss: np.ndarray) -> np.ndarray:
 
 
 def on_grid(points: Points, log_c: np.ndarray) -> np.ndarray:
-    """Log-loss [runs, budgets] of every smoothed curve, nan where a run has no such compute."""
+    """Log-loss [runs, budgets] of the smoothed curves; nan outside the compute of a run."""
     table = np.full((len(points), len(log_c)), np.nan)
     for row, curve in enumerate(points.curves):
         good = curve[(curve[:, 1] > 0) & np.isfinite(curve[:, 2]) & (curve[:, 2] > 0)]
@@ -60,13 +58,13 @@ def on_grid(points: Points, log_c: np.ndarray) -> np.ndarray:
 
 def winners(table: np.ndarray, log_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The budgets (columns) whose lowest curve is bracketed by other sizes, and its row."""
-    there = np.isfinite(table)
-    some = there.any(axis=0)
-    best = np.where(some, np.argmin(np.where(there, table, np.inf), axis=0), 0)
-    smallest = np.where(there, log_n[:, None], np.inf).min(axis=0)
-    largest = np.where(there, log_n[:, None], -np.inf).max(axis=0)
-    inside = some & (log_n[best] > smallest) & (log_n[best] < largest)
-    columns = np.flatnonzero(inside)
+    known = np.isfinite(table)
+    any_known = known.any(axis=0)
+    best = np.where(any_known, np.argmin(np.where(known, table, np.inf), axis=0), 0)
+    smallest = np.where(known, log_n[:, None], np.inf).min(axis=0)
+    largest = np.where(known, log_n[:, None], -np.inf).max(axis=0)
+    bracketed = any_known & (log_n[best] > smallest) & (log_n[best] < largest)
+    columns = np.flatnonzero(bracketed)
     return columns, best[columns]
 
 
@@ -76,12 +74,12 @@ def slopes(log_c: np.ndarray, log_n: np.ndarray, log_d: np.ndarray) -> tuple[flo
 
 
 def envelope(points: Points, draws: int = MOST_DRAWS, seed: int = SEED) -> Envelope:
-    """The compute-efficient envelope. Draws resample whole runs, never points of a curve.
+    """The compute-efficient envelope. Draws resample whole runs, not points of a curve.
 
-    Unsupported where there are no curves, or too few sizes win.
+    Raises Unsupported if there are no curves, or if too few sizes are the lowest at some budget.
     """
     if not points.curves or sum(len(curve) > 1 for curve in points.curves) < FEWEST_SIZES:
-        raise Unsupported("the runs have no training curves; approach 1 takes runs, not a table")
+        raise Unsupported("the runs have no training curves; approach 1 needs runs, not a table")
     ends = points.flops
     starts = [c[c[:, 1] > 0][:1, 1] / t for c, t in zip(points.curves, points.tokens, strict=True)]
     first = np.array([s[0] if len(s) else 1.0 for s in starts]) * ends
@@ -93,7 +91,7 @@ def envelope(points: Points, draws: int = MOST_DRAWS, seed: int = SEED) -> Envel
     sizes = len(np.unique(log_n[best]))
     if sizes < FEWEST_WINNERS:
         raise Unsupported(
-            f"{sizes} sizes have the lowest curve somewhere between smaller and larger ones, and "
+            f"{sizes} sizes have the lowest curve at a budget with smaller and larger sizes; "
             f"{FEWEST_WINNERS} are needed; add sizes, or longer runs of the small ones"
         )
     a, b = slopes(log_c[columns], log_n[best], log_c[columns] - log_per_token[best])
@@ -119,23 +117,23 @@ def envelope(points: Points, draws: int = MOST_DRAWS, seed: int = SEED) -> Envel
 
 
 def decaying(points: Points) -> tuple[int, tuple[str, ...]]:
-    """How many runs with curves have a learning rate that was decaying towards their end, and the
-    names of those schedules.
+    """The number of runs with curves whose learning rate decays towards the end of the run, and the
+    names of their schedules.
     """
     names = [
         str(facts.get("schedule", ""))
         for facts, curve in zip(points.facts, points.curves, strict=False)
         if len(curve) > 1
     ]
-    found = [name for name in names if name and name not in HORIZON_FREE]
-    return len(found), tuple(sorted(set(found)))
+    schedules = [name for name in names if name and name not in HORIZON_FREE]
+    return len(schedules), tuple(sorted(set(schedules)))
 
 
 def mid_run_excess(points: Points) -> np.ndarray:
-    """Log of (loss in the middle of a run / final loss of a run of the same size that ended there),
-    one for each pair: what a decaying learning rate adds to the points of approach 1.
+    """Log of (mid-run loss / final loss of a run of the same size that ended at that point), one
+    for each pair: by how much a decaying learning rate raises the points of approach 1.
     """
-    found = []
+    excess = []
     for long in range(len(points.curves)):
         curve = points.curves[long]
         if len(curve) < 2:
@@ -145,5 +143,5 @@ def mid_run_excess(points: Points) -> np.ndarray:
         short = same & (points.tokens < SAME_LENGTH * points.tokens[long])
         for row in np.flatnonzero(short & (points.tokens >= curve[0, 1])):
             middle = np.interp(np.log(points.tokens[row]), log_d, log_loss)
-            found.append(middle - np.log(points.loss[row]))
-    return np.array(found)
+            excess.append(middle - np.log(points.loss[row]))
+    return np.array(excess)

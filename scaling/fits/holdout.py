@@ -1,4 +1,4 @@
-"""Held-out runs and registered predictions: what the law said of them, and what came out."""
+"""Held-out runs and registered predictions, compared with their outcomes."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from scaling.validate import Unsupported
 SIZES = ("params", "tokens", "flops")
 
 
-def frontier_value(found: IsoFlop, flops: float) -> dict[str, Any]:
-    """The frontier's loss at a compute budget: the best that the minima promise there."""
+def frontier_value(isoflop_fit: IsoFlop, flops: float) -> dict[str, Any]:
+    """The frontier's loss at a compute budget, with its interval."""
     try:
-        fitted, draws = frontier(found)
+        fitted, draws = frontier(isoflop_fit)
     except Unsupported as error:
         return {**number(None), "reason": str(error)}
     column = {"flops": np.array([flops])}
@@ -27,11 +27,11 @@ def frontier_value(found: IsoFlop, flops: float) -> dict[str, Any]:
 def describe_holdout(
     points: Points,
     parametric: Parametric | None,
-    found: IsoFlop,
+    isoflop_fit: IsoFlop,
     registered: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Every held-out run: predicted from the others, its outcome, and the error (outcome /
-    prediction - 1). Predictions that were registered before are of the loss.
+    """Every held-out run: its prediction from the other runs, its outcome and the error (outcome /
+    prediction - 1). `registered` are predictions of the loss that were written before their runs.
     """
     rows = np.flatnonzero(points.holdout)
     runs, columns = [], points.columns()
@@ -40,13 +40,15 @@ def describe_holdout(
         inputs = {name: float(values[row]) for name, values in columns.items()}
         predicted = parametric.predict(inputs)
         c = inputs["flops"]
-        best = frontier_value(found, c) if len(rows) <= 10 and law.response == "loss" else None
+        best = (
+            frontier_value(isoflop_fit, c) if len(rows) <= 10 and law.response == "loss" else None
+        )
         reach = extrapolation(points.select(~points.holdout), c)
         entry = {"run": str(points.run[row]), **{name: finite(inputs[name]) for name in SIZES}}
         entry |= {name: inputs[name] for name in law.inputs}
         entry |= {"extrapolation": finite(reach), "extrapolated": reach > FAR}
-        came = outcome(float(points.response(law)[row]), predicted)
-        runs.append(entry | {"predicted": predicted, "frontier": best} | came)
+        result = outcome(float(points.response(law)[row]), predicted)
+        runs.append(entry | {"predicted": predicted, "frontier": best} | result)
     errors = [abs(entry["error"]) for entry in runs]
     summary = {
         "n": len(rows),
@@ -62,7 +64,7 @@ def describe_holdout(
 
 
 def outcome(value: float, predicted: dict[str, Any]) -> dict[str, Any]:
-    """How a prediction came out."""
+    """The outcome, the error, and whether the outcome is inside the interval."""
     known = predicted["lo"] is not None
     return {
         "outcome": value,
@@ -72,12 +74,12 @@ def outcome(value: float, predicted: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(points: Points, record: dict[str, Any]) -> dict[str, Any]:
-    """A prediction that was written before its run, with the outcome where there is one by now."""
+    """A prediction that was written before its run, with the outcome if the run has finished."""
     target = record["target"]
     rows = np.flatnonzero(points.run == target["run"]) if target.get("run") else np.array([], int)
     entry = record | {"extrapolated": record.get("extrapolation", 0) > FAR}
     if not len(rows):
         return entry | {"outcome": None}
-    # Of several evaluations of the run, the one at the length that was predicted.
+    # If the run has several evaluations, take the one closest to the predicted length.
     off = np.abs(np.log(points.tokens[rows] / target["tokens"]))
     return entry | outcome(float(points.loss[rows[off.argmin()]]), record["loss"])

@@ -1,4 +1,4 @@
-"""The best model size of every compute budget, and how it grows with compute."""
+"""Iso-FLOP minima: the compute-optimal size of every budget, and its power law in compute."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,17 +15,17 @@ SAME_BUDGET = 0.1
 FEWEST_BUDGETS = 3
 FEWEST_SIZES = 4
 WINDOW = 5
-NO_FLOOR = 1e-2  # E below this share of the lowest loss is not distinguishable from 0
-MARGIN = 3.0  # how far beyond the sizes tried, in log N, a true optimum is looked for
+NO_FLOOR = 1e-2  # E below this share of the lowest loss is indistinguishable from 0
+MARGIN = 3.0  # log N beyond the sizes tried within which the true optimum is searched
 
 
-# How a budget's minimum is found: what the lowest point of a curve through which points is.
+# The curves whose lowest point is the minimum of a budget, as the report describes them.
 INTERPOLATIONS = {
     "parabola": "vertices of parabolas of log-loss in log N through the {window} points around the "
     "lowest (Hoffmann et al. 2022, approach 2)",
     "akima": "lowest points of Akima splines of log-loss in log N (Porian et al. 2024)",
 }
-FINENESS = 401  # points at which a spline is searched
+FINENESS = 401  # points of the grid on which the minimum of a spline is searched
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Minimum:
     """The curve through the losses of one budget, and its lowest point if the sizes bracket it."""
 
     flops: float
-    rows: np.ndarray  # of the table, by size
-    window: np.ndarray  # those of `rows` that the curve goes through
+    rows: np.ndarray  # rows of the table, ordered by size
+    window: np.ndarray  # those of `rows` that the curve is fitted to
     interpolation: str  # a key of INTERPOLATIONS
     coefficients: np.ndarray  # of the parabola in log(N / N_lowest), highest power first
     centre: float  # log N_lowest
-    reason: str  # why there is no minimum; empty where there is one
-    bracket: tuple[float, ...]  # sizes to add where the minimum is not bracketed
+    reason: str  # why there is no minimum; empty if there is one
+    bracket: tuple[float, ...]  # sizes to add if the minimum is not bracketed
     log_params: float = np.nan
     log_tokens: float = np.nan
     log_loss: float = np.nan
@@ -53,7 +53,7 @@ class IsoFlop:
     spread: float  # standard deviation of one run's log-loss about its parabola
     dof: int
     draws: dict[str, np.ndarray]
-    reason: str = ""  # why no budget can be read at all
+    reason: str = ""  # why the table has no iso-FLOP minima at all
 
     @property
     def accepted(self) -> tuple[Minimum, ...]:
@@ -72,8 +72,8 @@ def akima(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def budgets(flops: np.ndarray, same: float = SAME_BUDGET) -> list[np.ndarray]:
-    """Rows of equal compute, within `same` from a group's smallest to its largest, by rising
-    compute.
+    """Groups of rows with equal compute (up to the relative difference `same` within a group), in
+    increasing order of compute.
     """
     order = np.argsort(flops, kind="stable")
     groups: list[list[int]] = []
@@ -88,7 +88,9 @@ def budgets(flops: np.ndarray, same: float = SAME_BUDGET) -> list[np.ndarray]:
 def minimum(
     points: Points, rows: np.ndarray, window: int = WINDOW, interpolation: str = "parabola"
 ) -> Minimum:
-    """The minimum of one budget. A lowest loss at the smallest or largest size is no minimum."""
+    """The minimum of one budget. If the smallest or largest size has the lowest loss, there is
+    none, and `reason` says so.
+    """
     rows = rows[np.argsort(points.params[rows], kind="stable")]
     log_n, log_loss = np.log(points.params[rows]), np.log(points.loss[rows])
     flops = float(np.exp(np.mean(np.log(points.flops[rows]))))
@@ -117,7 +119,9 @@ def minimum(
 
 
 def neighbourhood(log_n: np.ndarray, lowest: int, window: int) -> np.ndarray:
-    """The rows of the `window` sizes nearest to the lowest in log N, and of its neighbours."""
+    """The rows of the `window` sizes nearest in log N to that of row `lowest`, always including one
+    size on either side.
+    """
     sizes, which = np.unique(log_n, return_inverse=True)
     at = which[lowest]
     nearest = np.argsort(np.abs(sizes - sizes[at]), kind="stable")[: max(window, 3)]
@@ -127,8 +131,8 @@ def neighbourhood(log_n: np.ndarray, lowest: int, window: int) -> np.ndarray:
 
 
 def lowest_of_splines(log_n: np.ndarray, log_loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the Akima splines through log-losses [n, S] at log N [n] are lowest, and how low: [S]
-    each. Runs of one size are averaged.
+    """The log N and log-loss [S] of the lowest points of Akima splines through log-losses [n, S] at
+    log N [n]. Runs of the same size are averaged.
     """
     sizes, which = np.unique(log_n, return_inverse=True)
     mean = np.stack([log_loss[which == k].mean(axis=0) for k in range(len(sizes))])
@@ -139,11 +143,11 @@ def lowest_of_splines(log_n: np.ndarray, log_loss: np.ndarray) -> tuple[np.ndarr
 
 
 def unbracketed(sizes: np.ndarray, lowest: float) -> tuple[str, tuple[float, ...]]:
-    """Why sizes (log N, sorted) do not bracket their lowest loss, and the two sizes that would
-    help.
+    """Why the sizes (log N, sorted) do not bracket the minimum, and two sizes that would. '' and ()
+    if they do.
     """
     if len(sizes) < FEWEST_SIZES:
-        return f"{len(sizes)} sizes, and a minimum takes at least {FEWEST_SIZES}", ()
+        return f"{len(sizes)} sizes; a minimum needs at least {FEWEST_SIZES}", ()
     step = float(np.median(np.diff(sizes)))
     for side, edge, sign in (("smallest", sizes[0], -1), ("largest", sizes[-1], 1)):
         if lowest == edge:
@@ -160,13 +164,13 @@ def isoflop(
     window: int = WINDOW,
     interpolation: str = "parabola",
 ) -> IsoFlop:
-    """The minima of all budgets of at least two sizes, with noise drawn again `draws` times.
+    """The minima of all budgets with at least two sizes, and `draws` parametric bootstrap draws.
 
-    The noise of a run is the spread of the points about the parabolas, with their degrees of
-    freedom taken off; all budgets share it, and in every draw its uncertainty, sqrt(dof /
-    chi2_dof), as in Student's t. Without freedom it is the median recorded standard error, and
-    without that either there are no draws. The standard error of an evaluation is no floor of the
-    spread: runs that are evaluated on one text share most of it, and it cancels in differences.
+    The noise of a run is the standard deviation about the parabolas, corrected for degrees of
+    freedom and pooled over budgets. Every draw scales it by sqrt(dof / chi2_dof), as in Student's
+    t. Without degrees of freedom it is the median recorded standard error; without standard errors
+    there are no draws. The noise may be smaller than the standard error of an evaluation: runs that
+    are evaluated on the same text share most of that error, and it cancels in differences.
     """
     try:
         points.require(("params", "tokens", "flops", "loss"), "iso-FLOP minima")
@@ -194,12 +198,12 @@ def isoflop(
 
 
 def lowest_row(points: Points, m: Minimum) -> int:
-    """Which of a budget's rows has the lowest loss."""
+    """The index in `m.rows` of the run with the lowest loss."""
     return int(np.argmin(points.loss[m.rows]))
 
 
 def curve(points: Points, m: Minimum, log_params: np.ndarray) -> np.ndarray:
-    """The log-loss of a budget's curve at given log N."""
+    """The log-loss of a budget's curve at `log_params`."""
     if m.interpolation == "parabola":
         return np.polyval(m.coefficients, log_params - m.centre)
     log_n = np.log(points.params[m.window])
@@ -211,8 +215,8 @@ def curve(points: Points, m: Minimum, log_params: np.ndarray) -> np.ndarray:
 def redraw(
     points: Points, m: Minimum, scale: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws of one minimum's log N, log D and log-loss under new noise of its runs, of standard
-    deviation `scale` [S].
+    """Draws [S] of log N, log D and log-loss of one minimum, with new noise of standard deviation
+    `scale` [S] for every run.
     """
     log_n = np.log(points.params[m.window])
     noise = random.standard_normal((len(log_n), len(scale))) * scale
@@ -227,10 +231,11 @@ def redraw(
 
 
 def lowest_of_parabolas(x: np.ndarray, log_loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the parabolas through log-losses [n, S] at x [n] are lowest, and how low: [S] each.
+    """The position and the log-loss [S] of the lowest points of parabolas through log-losses [n, S]
+    at x [n].
 
-    A parabola whose vertex lies outside the points, or is a maximum, takes the edge with the lower
-    loss: it means nothing beyond the points that it was drawn through.
+    If the vertex is outside the points or is a maximum, the lowest point is at the edge with the
+    lower loss: a parabola is not valid beyond the points that it was fitted to.
     """
     bend, slope, level = np.linalg.pinv(np.vander(x, 3)) @ log_loss
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -239,79 +244,77 @@ def lowest_of_parabolas(x: np.ndarray, log_loss: np.ndarray) -> tuple[np.ndarray
     return at, bend * at**2 + slope * at + level
 
 
-def exponents_known(found: IsoFlop) -> bool:
+def exponents_known(isoflop_fit: IsoFlop) -> bool:
     """Whether enough minima are bracketed for exponents."""
-    return len(found.accepted) >= FEWEST_BUDGETS
+    return len(isoflop_fit.accepted) >= FEWEST_BUDGETS
 
 
-def exponents(found: IsoFlop) -> dict[str, tuple[float, float, np.ndarray, np.ndarray]]:
-    """For N* ('a') and D* ('b'): exponent, log of the coefficient, and draws of both. N* = k C^a.
+def exponents(isoflop_fit: IsoFlop) -> dict[str, tuple[float, float, np.ndarray, np.ndarray]]:
+    """For N* ('a') and D* ('b'): the exponent, log k, and draws of both, where N* = k C^a.
 
-    Unsupported where fewer than FEWEST_BUDGETS minima are known.
+    Raises Unsupported if fewer than FEWEST_BUDGETS minima are bracketed.
     """
-    if not exponents_known(found):
-        raise Unsupported(refusal(found))
-    log_c = np.log(found.array("flops"))
+    if not exponents_known(isoflop_fit):
+        raise Unsupported(refusal(isoflop_fit))
+    log_c = np.log(isoflop_fit.array("flops"))
     design = np.vander(log_c, 2)
     solve = np.linalg.pinv(design)
-    answer = {}
+    fits = {}
     for letter, name in (("a", "log_params"), ("b", "log_tokens")):
-        slope, intercept = solve @ found.array(name)
-        slopes, intercepts = solve @ found.draws[name].T
-        answer[letter] = (float(slope), float(intercept), slopes, intercepts)
-    return answer
+        slope, intercept = solve @ isoflop_fit.array(name)
+        slopes, intercepts = solve @ isoflop_fit.draws[name].T
+        fits[letter] = (float(slope), float(intercept), slopes, intercepts)
+    return fits
 
 
-def refusal(found: IsoFlop) -> str:
-    """Why there are no exponents, naming what every rejected budget lacks."""
-    if found.reason:
-        return found.reason
-    wanting = [f"C = {m.flops:.2g}: {m.reason}" for m in found.minima if m.reason]
-    head = (
-        f"{len(found.accepted)} budgets with a bracketed minimum, and {FEWEST_BUDGETS} are needed"
-    )
-    return head + ("; " + "; ".join(wanting[:4]) if wanting else "")
+def refusal(isoflop_fit: IsoFlop) -> str:
+    """Why there are no exponents, with the reasons of the rejected budgets."""
+    if isoflop_fit.reason:
+        return isoflop_fit.reason
+    reasons = [f"C = {m.flops:.2g}: {m.reason}" for m in isoflop_fit.minima if m.reason]
+    count = len(isoflop_fit.accepted)
+    head = f"{count} budgets with a bracketed minimum; {FEWEST_BUDGETS} are needed"
+    return "; ".join([head, *reasons[:4]])
 
 
-def frontier(found: IsoFlop) -> tuple[Fit, np.ndarray]:
-    """L(C) = E + K C^-γ through the minima's losses, and its coordinates for every draw of them.
+def frontier(isoflop_fit: IsoFlop) -> tuple[Fit, np.ndarray]:
+    """L(C) = E + K C^-γ fitted to the minima, and its coordinates for every draw of the minima.
 
-    Unsupported where the minima are too few, or do not bend: then E is indistinguishable from 0.
+    Raises Unsupported if there are too few minima, or if E is indistinguishable from 0.
     """
-    if not exponents_known(found):
+    if not exponents_known(isoflop_fit):
         raise Unsupported(
-            found.reason
-            or f"{len(found.accepted)} bracketed minima, and {FEWEST_BUDGETS} are needed"
+            isoflop_fit.reason
+            or f"{len(isoflop_fit.accepted)} bracketed minima; {FEWEST_BUDGETS} are needed"
         )
-    columns = {"flops": found.array("flops")}
-    fitted = fit("frontier", columns, np.exp(found.array("log_loss")), objective="squares")
+    columns = {"flops": isoflop_fit.array("flops")}
+    fitted = fit("frontier", columns, np.exp(isoflop_fit.array("log_loss")), objective="squares")
     constants = fitted.constants()
     if not (
-        constants["E"] > NO_FLOOR * np.exp(found.array("log_loss").min()) and constants["gamma"] > 0
+        constants["E"] > NO_FLOOR * np.exp(isoflop_fit.array("log_loss").min())
+        and constants["gamma"] > 0
     ):
         raise Unsupported(
-            "the lowest losses fall as a straight line in log-log, or faster: E is "
+            "the lowest losses are a straight line in log-log, or fall faster: E is "
             "indistinguishable from 0; add budgets over a wider range"
         )
-    drawn = Sample(found.draws["log_loss"], fitted.sample.weights)
+    drawn = Sample(isoflop_fit.draws["log_loss"], fitted.sample.weights)
     theta = np.tile(fitted.theta, (len(drawn.log_loss), 1))
     return fitted, bfgs(fitted.problem, theta, drawn)[0]
 
 
 def bias(
-    points: Points, found: IsoFlop, loss: Callable[[Points], np.ndarray], window: int = WINDOW
+    points: Points, isoflop_fit: IsoFlop, loss: Callable[[Points], np.ndarray], window: int = WINDOW
 ) -> dict[str, Any]:
-    """What the grid of sizes itself does to the minima: each budget's optimum under a known law,
-    as found at the very sizes that were run and without noise, against the true one.
+    """The bias of the minima from the grid of sizes: each budget's optimum under a known law, as
+    estimated without noise from the sizes that were run, compared with the true optimum.
 
-    Parabolas through wide grids, and grids off the centre, are biased: the true curve is no
-    parabola, and its two flanks weigh unequally. `shifts` are log(found / true); `a` is what they
-    add to the exponent of N*(C).
-
+    The true curve is not a parabola, so parabolas through wide or off-centre grids are biased.
+    `shifts` are log(estimated / true); `a` is the resulting bias of the exponent of N*(C).
     """
     exact = replace(points, loss=loss(points), loss_se=np.full(len(points), np.nan))
     shifts = []
-    for m in found.accepted:
+    for m in isoflop_fit.accepted:
         again = minimum(exact, m.rows, window, m.interpolation)
         log_n, log_d = np.log(points.params[m.rows]), np.log(points.tokens[m.rows])
         fine = np.linspace(log_n.min() - MARGIN, log_n.max() + MARGIN, 40 * FINENESS)
@@ -320,13 +323,13 @@ def bias(
         best = fine[np.argmin(loss(along(points, n, d, m.flops)))]
         shifts.append(again.log_params - best)
     known = np.isfinite(shifts)
-    log_c = np.log(found.array("flops"))
+    log_c = np.log(isoflop_fit.array("flops"))
     slope = np.polyfit(log_c[known], np.array(shifts)[known], 1)[0] if known.sum() > 1 else np.nan
     return {"shifts": shifts, "a": float(slope)}
 
 
 def along(points: Points, params: np.ndarray, tokens: np.ndarray, flops: float) -> Points:
-    """Points of one budget at other sizes; only what laws read is filled in."""
+    """Points of one budget at other sizes; only the inputs of laws are filled in."""
     blank = np.full(len(params), np.nan)
     return Points(
         run=blank.astype(str),

@@ -1,10 +1,10 @@
 """Minimises many small smooth problems at once: all starts, or all bootstrap draws, in one batch.
 
-A problem has five coordinates and a few hundred points, so a Python loop over fits would spend its
-time on overhead. Both methods below carry a leading axis S of independent problems.
-Levenberg–Marquardt is robust far from the optimum; BFGS, scaled by the Gauss–Newton curvature,
-ends with full precision: it stops only when the expected decrease falls below 1e-13 of the
-objective, because looser stops have produced wrong exponents in print.
+A problem has about five coordinates and a few hundred points, so a Python loop over fits would be
+dominated by overhead. Both methods below have a leading axis S of independent problems.
+Levenberg–Marquardt is robust far from the optimum. BFGS, scaled by the Gauss–Newton curvature,
+converges to full precision: it stops when the expected decrease is below 1e-13 of the objective.
+Looser stopping rules have led to wrong published exponents.
 """
 
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ SHRINK = 0.4
 
 @dataclass(frozen=True)
 class Sample:
-    """What the S problems of a batch are fitted to: log-losses and weights, [n] for all or [S, n]
-    for each.
+    """The log-losses and weights that the S problems of a batch are fitted to: [n] if shared, or
+    [S, n].
     """
 
     log_loss: np.ndarray
     weights: np.ndarray
 
     def rows(self, index: np.ndarray) -> "Sample":
-        """The sample of the chosen problems."""
+        """The sample of the selected problems."""
         return Sample(*(v if v.ndim == 1 else v[index] for v in (self.log_loss, self.weights)))
 
 
 class Objective(Protocol):
-    """What a problem must offer at theta [S, P]."""
+    """The interface of a problem, at theta [S, P]."""
 
     def value_and_gradient(
         self, theta: np.ndarray, sample: Sample
@@ -44,7 +44,7 @@ class Objective(Protocol):
 def levenberg_marquardt(
     problem: Objective, theta: np.ndarray, sample: Sample, steps: int = 30
 ) -> np.ndarray:
-    """Damped Gauss–Newton with Marquardt's diagonal scaling, from [S, P] starts to near minima."""
+    """Damped Gauss–Newton steps with Marquardt's diagonal scaling, from starts [S, P]."""
     identity = np.eye(theta.shape[1])
     damping = np.full(len(theta), 1e-2)
     value, gradient = problem.value_and_gradient(theta, sample)
@@ -70,7 +70,7 @@ def solve(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 def inverse_curvature(problem: Objective, theta: np.ndarray, sample: Sample) -> np.ndarray:
-    """BFGS's first guess of the inverse Hessian [S, P, P], which gives all directions one scale."""
+    """The initial inverse Hessian [S, P, P] of BFGS: the inverse Gauss–Newton curvature, damped."""
     curvature = problem.curvature(theta, sample)
     scale = 1 / np.sqrt(np.maximum(np.einsum("spp->sp", curvature), 1e-300))
     scale = np.minimum(scale, 1e6 * scale.min(axis=1, keepdims=True))
@@ -87,29 +87,29 @@ def line_search(
     slope: np.ndarray,
     sample: Sample,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Backtracks each step until Armijo's condition holds; a value of inf says that none did."""
+    """Backtracks each step until Armijo's condition holds. The value is inf if it never does."""
     length = np.ones(len(theta))
-    found, gradient = theta.copy(), np.zeros_like(theta)
+    best, gradient = theta.copy(), np.zeros_like(theta)
     lowest = np.full(len(theta), np.inf)
-    todo = np.arange(len(theta))
+    active = np.arange(len(theta))
     for _ in range(25):
-        trial = theta[todo] + length[todo, None] * step[todo]
-        trial_value, trial_gradient = problem.value_and_gradient(trial, sample.rows(todo))
-        enough = value[todo] + SUFFICIENT_DECREASE * length[todo] * slope[todo]
+        trial = theta[active] + length[active, None] * step[active]
+        trial_value, trial_gradient = problem.value_and_gradient(trial, sample.rows(active))
+        enough = value[active] + SUFFICIENT_DECREASE * length[active] * slope[active]
         done = trial_value <= enough
-        found[todo[done]] = trial[done]
-        lowest[todo[done]] = trial_value[done]
-        gradient[todo[done]] = trial_gradient[done]
-        todo = todo[~done]
-        if not len(todo):
+        best[active[done]] = trial[done]
+        lowest[active[done]] = trial_value[done]
+        gradient[active[done]] = trial_gradient[done]
+        active = active[~done]
+        if not len(active):
             break
-        length[todo] *= SHRINK
-    return found, lowest, gradient
+        length[active] *= SHRINK
+    return best, lowest, gradient
 
 
 def bfgs_update(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The BFGS update of S inverse Hessians; one whose step shows no positive curvature stays as
-    it is.
+    """The BFGS update of S inverse Hessians. Those whose step has no positive curvature are
+    unchanged.
     """
     along = (step * change).sum(-1)
     norms = np.linalg.norm(step, axis=1) * np.linalg.norm(change, axis=1)
@@ -137,16 +137,16 @@ def bfgs(
     for _ in range(steps):
         step = -np.einsum("spq,sq->sp", inverse[active], gradient[active])
         slope = (step * gradient[active]).sum(-1)
-        found, lowest, found_gradient = line_search(
+        trial, lowest, trial_gradient = line_search(
             problem, theta[active], value[active], step, slope, sample.rows(active)
         )
         moved = np.isfinite(lowest)
-        change = found_gradient[moved] - gradient[active[moved]]
-        walked = found[moved] - theta[active[moved]]
-        going = active[moved]
-        inverse[going] = bfgs_update(inverse[going], walked, change)
-        theta[going], value[going] = found[moved], lowest[moved]
-        gradient[going] = found_gradient[moved]
+        change = trial_gradient[moved] - gradient[active[moved]]
+        walked = trial[moved] - theta[active[moved]]
+        index = active[moved]
+        inverse[index] = bfgs_update(inverse[index], walked, change)
+        theta[index], value[index] = trial[moved], lowest[moved]
+        gradient[index] = trial_gradient[moved]
         active = active[moved & (-slope >= tolerance * np.maximum(value[active], 1e-300))]
         if not len(active):
             break

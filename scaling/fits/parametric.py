@@ -1,4 +1,4 @@
-"""A law fitted to all runs of a table, with intervals, and what follows from it."""
+"""Fits a law to all runs of a table, with intervals, and derives the optimal split from it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from scaling.settings import DEFAULTS, Settings
 from scaling.table import Points
 from scaling.validate import Unsupported, listed
 
-CLOUD = 300  # bootstrap draws kept in law.json for the figures
-# With fewer runs than this, drawing runs would often drop whole budgets of the design.
+CLOUD = 300  # bootstrap draws that law.json keeps for the figures
+# With fewer runs than this, resampling runs would often drop whole budgets of the design.
 RUNS_TO_RESAMPLE = 60
 MOST_EPOCHS = 4.0
-SAME_LOSS = 1e-6  # losses that differ by less show nothing
-# What an exponent is of, in words; of other columns, their name.
+SAME_LOSS = 1e-6  # log-losses within this range are equal
+# Columns in words, for messages about their exponents.
 IN_WORDS = {"params": "size", "tokens": "length", "flops": "compute"}
-# The budgets of the table of optima, as multiples of the largest fitted run.
+# Budgets in the table of optima, as multiples of the largest fitted run's.
 REACHES = (1.0, 10.0, 100.0)
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Parametric:
-    """The fitted law with its bootstrap draws [S, F] (S = 0 where none were asked for)."""
+    """The fitted law with its bootstrap draws [S, F]; S = 0 if none were requested."""
 
     fitted: Fit
     draws: np.ndarray
@@ -40,7 +40,7 @@ class Parametric:
         return self.fitted.law
 
     def constants(self, theta: np.ndarray) -> dict[str, np.ndarray]:
-        """The law's constants [S], with exponents that follow from how C is counted."""
+        """The law's constants [S], with a, b and gamma for the chosen count of C."""
         table = self.law.constants(theta)
         if self.law.split:
             alpha, beta = (table[name] for name in self.law.split[3:])
@@ -48,9 +48,9 @@ class Parametric:
         return table
 
     def predict(self, inputs: Mapping[str, float], seed: int = 0) -> dict[str, float | None]:
-        """The response of one run, with an interval for its *outcome*: the law's uncertainty and a
-        run's noise. `flops` and `unique_tokens` default to 6 N D and D. ValueError names an input
-        that the law reads and the run lacks.
+        """The response of one run. The interval is for the outcome: it includes the law's
+        uncertainty and a run's noise. `flops` and `unique_tokens` default to 6 N D and D. Raises
+        ValueError if an input of the law is missing.
         """
         run = dict(inputs)
         if {"params", "tokens"} <= run.keys():
@@ -68,20 +68,22 @@ class Parametric:
         return number(value, np.exp(log_loss + self.fitted.spread * noise))
 
 
-def split_known(found: Parametric | None) -> bool:
-    """Whether there is a law whose optimum at every C is known."""
-    return found is not None and found.law.split is not None
+def split_known(parametric: Parametric | None) -> bool:
+    """Whether there is a fitted law with a compute-optimal split."""
+    return parametric is not None and parametric.law.split is not None
 
 
 def flops_growth(points: Points, flops: str) -> float:
-    """The slope of log(C / D) in log N under a count of FLOPs; exactly 1 for C = 6 N D."""
+    """The slope of log(C / D) in log N for a count of FLOPs; exactly 1 for C = 6 N D."""
     if flops == "6nd" or np.ptp(points.params) == 0:
         return 1.0
     return float(np.polyfit(np.log(points.params), np.log(points.flops / points.tokens), 1)[0])
 
 
 def weights_of(points: Points, settings: Settings) -> np.ndarray | None:
-    """The weight of every point, 1 on average; ValueError where loss_se is asked for and lacks."""
+    """The weight of every point, 1 on average; None for equal weights. Raises ValueError if the
+    standard errors for weights=loss_se are missing.
+    """
     if settings.weights == "none":
         return None
     law = settings.fitted_law
@@ -89,7 +91,7 @@ def weights_of(points: Points, settings: Settings) -> np.ndarray | None:
     wrong = np.flatnonzero(~(np.isfinite(errors) & (errors > 0)))
     if len(wrong):
         raise ValueError(
-            f"weights=loss_se takes a positive {law.response}_se for every run; {points.source} "
+            f"weights=loss_se needs a positive {law.response}_se for every run; {points.source} "
             f"has none for {listed([str(name) for name in points.run], wrong)}; use weights=none"
         )
     weights = (points.response(law) / errors) ** 2
@@ -99,13 +101,13 @@ def weights_of(points: Points, settings: Settings) -> np.ndarray | None:
 def fit_parametric(
     points: Points, settings: Settings = DEFAULTS, progress: Progress | None = None
 ) -> Parametric:
-    """The chosen law of all points, none of which may be held out (`table.fitted_rows`).
-    Unsupported says why there is none.
+    """Fits the chosen law to all points, none of which may be held out (see `table.fitted_rows`).
+    Raises Unsupported if the points do not support the law.
     """
     if points.holdout.any():
         raise ValueError("held-out points are never fitted; select table.fitted_rows first")
     law = settings.fitted_law
-    refuse_repeats(points, law)
+    check_repeats(points, law)
     fitted = fit(
         law,
         points.columns(),
@@ -114,8 +116,8 @@ def fit_parametric(
         settings.delta,
         weights_of(points, settings),
     )
-    refuse_narrow(points, law)
-    refuse_out_of_bounds(fitted)
+    check_variation(points, law)
+    check_bounds(fitted)
     few = len(np.unique(points.run)) < RUNS_TO_RESAMPLE
     auto = "residuals" if few else "runs"
     how = auto if settings.resampling == "auto" else settings.resampling
@@ -123,8 +125,8 @@ def fit_parametric(
     return Parametric(fitted, draws, how, flops_growth(points, settings.flops))
 
 
-def refuse_out_of_bounds(fitted: Fit) -> None:
-    """Unsupported where a fitted constant lies outside the law's bounds."""
+def check_bounds(fitted: Fit) -> None:
+    """Raises Unsupported if a fitted constant is outside the law's bounds."""
     law = fitted.law
     for name, value in fitted.constants().items():
         if name not in law.bounds or name in law.fixed:
@@ -139,21 +141,19 @@ def refuse_out_of_bounds(fitted: Fit) -> None:
                 f"{IN_WORDS.get(column, column)}; vary it more widely on both sides of the optimum"
             )
         raise Unsupported(
-            f"the best fit has {name} = {value:.3g}, and law={law.name} takes {low:g} to {high:g}: "
-            "these runs do not follow it"
+            f"the best fit has {name} = {value:.3g}, but law={law.name} allows {low:g} to "
+            f"{high:g}: these runs do not follow it"
         )
 
 
-def refuse_narrow(points: Points, law: Law) -> None:
-    """Unsupported where all losses are equal, or an input takes too few values to determine its
-    exponent: every exponent would fit, and the answer would be the start of the search.
+def check_variation(points: Points, law: Law) -> None:
+    """Raises Unsupported if all losses are equal, or if an input has too few different values to
+    determine its exponent. The fit would then return the start of the search.
     """
     values = points.response(law)
     if np.ptp(np.log(values)) < SAME_LOSS:
         plural = "losses" if law.response == "loss" else f"values of {law.response}"
-        raise Unsupported(
-            f"all {len(points)} {plural} are {values[0]:.4g}: they show no law; check the column"
-        )
+        raise Unsupported(f"all {len(points)} {plural} are {values[0]:.4g}; check the column")
     needed = 3 if law.floor and law.floor not in law.fixed else 2
     columns = points.columns()
     for name in law.inputs:
@@ -163,14 +163,14 @@ def refuse_narrow(points: Points, law: Law) -> None:
         different = len(np.unique(np.round(np.log(columns[name]), 2)))
         if different < needed:
             raise Unsupported(
-                f"{law.name} takes runs of at least {needed} different {name}, and these "
+                f"{law.name} needs runs with at least {needed} different {name}, but these "
                 f"{len(points)} runs have {different}; vary it"
             )
 
 
-def refuse_repeats(points: Points, law: Law) -> None:
-    """Unsupported where tokens were repeated so often that only a law that reads unique_tokens
-    holds, or so seldom that such a law cannot determine what they are worth.
+def check_repeats(points: Points, law: Law) -> None:
+    """Raises Unsupported if tokens are repeated too often for a law without the input
+    unique_tokens, or too rarely to determine R* of a law with it.
     """
     columns = points.columns()
     epochs = columns["tokens"] / columns["unique_tokens"]
@@ -183,17 +183,19 @@ def refuse_repeats(points: Points, law: Law) -> None:
         )
     if not reads_repeats and often.any():
         raise Unsupported(
-            f"{int(often.sum())} runs saw their data more than {MOST_EPOCHS:g} times (up to "
+            f"{int(often.sum())} runs repeat their data more than {MOST_EPOCHS:g} times (up to "
             f"{np.nanmax(epochs):.3g}): repeated tokens teach less (Muennighoff et al. 2023); use "
             "more text, or law=data_constrained"
         )
 
 
-def describe_parametric(found: Parametric) -> dict[str, Any]:
-    """The fitted law's part of law.json. ValueError where a constant has another entry's name."""
-    fitted, law = found.fitted, found.law
-    drawn = found.constants(found.draws) if len(found.draws) else {}
-    values = found.constants(fitted.theta[None])
+def describe_parametric(parametric: Parametric) -> dict[str, Any]:
+    """The fitted law's part of law.json. Raises ValueError if a constant has the name of another
+    entry.
+    """
+    fitted, law = parametric.fitted, parametric.law
+    drawn = parametric.constants(parametric.draws) if len(parametric.draws) else {}
+    values = parametric.constants(fitted.theta[None])
     residuals = fitted.residuals
     free = {name: v for name, v in drawn.items() if name not in law.fixed}
     about = {
@@ -218,43 +220,43 @@ def describe_parametric(found: Parametric) -> dict[str, Any]:
         "bias": float(np.mean(residuals)),
         "spread": fitted.spread,
         "n": len(residuals),
-        "growth": found.growth,
-        "resampling": found.resampling,
-        "draws": len(found.draws),
+        "growth": parametric.growth,
+        "resampling": parametric.resampling,
+        "draws": len(parametric.draws),
         "standard_errors": {name: standard_error(v) for name, v in free.items()},
         "cloud": {name: [float(v) for v in values[:CLOUD]] for name, values in drawn.items()},
     }
     taken = about.keys() & values.keys()
     if taken:
         raise ValueError(
-            f"law={law.name}: {', '.join(sorted(taken))} is an entry of law.json already; give the "
-            "constant another name"
+            f"law={law.name}: law.json already has an entry {', '.join(sorted(taken))}; rename the "
+            "constant"
         )
     return {name: number(float(v[0]), free.get(name)) for name, v in values.items()} | about
 
 
-def describe_optimum(found: Parametric | None, largest: float) -> list[dict[str, Any]]:
-    """The best split of compute at the largest fitted run and beyond, with intervals of the law."""
-    if not split_known(found):
+def describe_optimum(parametric: Parametric | None, largest: float) -> list[dict[str, Any]]:
+    """The optimal split of compute at REACHES times the largest fitted run, with intervals."""
+    if not split_known(parametric):
         return []
     rows = []
     for reach in REACHES:
         flops = largest * reach
-        value = optimum(found.law.split_coordinates(found.fitted.theta[None]), flops)
+        value = optimum(parametric.law.split_coordinates(parametric.fitted.theta[None]), flops)
         drawn = {}
-        if len(found.draws):
-            drawn = optimum(found.law.split_coordinates(found.draws), flops)
+        if len(parametric.draws):
+            drawn = optimum(parametric.law.split_coordinates(parametric.draws), flops)
         values = {name: number(float(v[0]), drawn.get(name)) for name, v in value.items()}
         rows.append({"flops": flops, "extrapolation": reach, **values})
     return rows
 
 
-def implied_frontier(found: Parametric | None) -> dict[str, Any] | None:
-    """E, K and γ of the loss along N*(C) of a law that has a split, at C = 6 N D."""
-    if not split_known(found):
+def implied_frontier(parametric: Parametric | None) -> dict[str, Any] | None:
+    """E, K and γ of the loss along N*(C), at C = 6 N D; None if the law has no split."""
+    if not split_known(parametric):
         return None
     drawn = {}
-    if len(found.draws):
-        drawn = frontier_constants(found.law.split_coordinates(found.draws))
-    value = frontier_constants(found.law.split_coordinates(found.fitted.theta[None]))
+    if len(parametric.draws):
+        drawn = frontier_constants(parametric.law.split_coordinates(parametric.draws))
+    value = frontier_constants(parametric.law.split_coordinates(parametric.fitted.theta[None]))
     return {name: number(float(v[0]), drawn.get(name)) for name, v in value.items()}

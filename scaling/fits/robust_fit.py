@@ -1,4 +1,4 @@
-"""Fits a law to points: robust objectives, many starts at once, and a bootstrap by run."""
+"""Fits a law to points with a robust objective and many starts, and bootstraps the fit."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,8 +37,8 @@ OBJECTIVES = {"huber": huber, "squares": least_squares}
 class Problem:
     """A law, the points it is fitted to, and the objective: sum_i w_i rho(log L_i - log loss_i).
 
-    The losses are *summed*. Averaging shrinks the gradient by n, and a stopping rule on its size
-    then ends early.
+    The losses are summed, not averaged: averaging divides the gradient by n, and a stopping rule
+    that depends on the size of the gradient would stop early.
     """
 
     law: Law
@@ -58,9 +58,7 @@ class Problem:
         return np.where(np.isfinite(value), value, np.inf), np.nan_to_num(gradient)
 
     def curvature(self, theta: np.ndarray, sample: Sample) -> np.ndarray:
-        """Gauss–Newton curvature [S, P, P], each point with the reweighting psi(r)/r of its
-        residual.
-        """
+        """Gauss–Newton curvature [S, P, P]. Each point has the weight w psi(r) / r."""
         with np.errstate(over="ignore", invalid="ignore"):
             log_loss, slopes = self.law.evaluate(theta, self.x)
             residual = log_loss - sample.log_loss
@@ -71,13 +69,13 @@ class Problem:
         return np.nan_to_num(matrix)
 
     def every(self, stride: int) -> "Problem":
-        """The same problem on every stride-th point: enough to rank starts."""
+        """The same problem on every stride-th point, to rank starts."""
         return replace(self, x={name: values[::stride] for name, values in self.x.items()})
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The best minimum found, and what a reader needs to trust it."""
+    """The best minimum, with diagnostics of its convergence."""
 
     problem: Problem
     sample: Sample
@@ -94,15 +92,13 @@ class Fit:
 
     @property
     def residuals(self) -> np.ndarray:
-        """log loss - log L of every point: positive where the run is worse than the law."""
+        """log loss - log L of every point; positive if the run is worse than the law."""
         log_loss, _ = self.law.evaluate(self.theta[None], self.problem.x)
         return self.sample.log_loss - log_loss[0]
 
     @property
     def spread(self) -> float:
-        """Standard deviation of one run's log-loss about the law, with the degrees of freedom
-        taken off.
-        """
+        """Standard deviation of a run's log-loss about the law, corrected for the constants."""
         residuals, dof = self.residuals, len(self.residuals) - len(self.theta)
         return float(np.sqrt((residuals**2).sum() / max(dof, 1)))
 
@@ -124,12 +120,11 @@ def fit(
     weights: np.ndarray | None = None,
     starts: np.ndarray | None = None,
 ) -> Fit:
-    """The global minimum over the law's grid of starts, or over those given [S, F]; columns are in
-    their own units; `loss` is the response of the law, in its unit.
+    """Fits a law from its grid of starts, or from `starts` [S, F], and returns the lowest minimum.
+    `columns` and `loss`, the response of the law, are in their natural units, not logarithms.
 
-    All starts descend on at most SCREENING_POINTS points; the best POLISHED_STARTS of them then
-    converge to full precision on all points, and `reached` counts those that end in the lowest
-    minimum.
+    All starts are first minimised on at most SCREENING_POINTS points. The best POLISHED_STARTS then
+    converge to full precision on all points. `reached` counts those that end in the lowest minimum.
     """
     law = LAWS[law] if isinstance(law, str) else law
     n, coordinates = len(loss), len(law.free)
@@ -159,9 +154,7 @@ def fit(
 
 
 def sharpened(problem: Problem) -> list[Problem]:
-    """The stages of a fit: one, or for least absolute deviation Huber's loss under ever smaller
-    deltas.
-    """
+    """The stages of a fit. objective=absolute has several: Huber losses with decreasing delta."""
     if problem.objective in OBJECTIVES:
         return [problem]
     if problem.objective != "absolute":
@@ -171,8 +164,8 @@ def sharpened(problem: Problem) -> list[Problem]:
 
 
 def stationarity(problem: Problem, theta: np.ndarray, sample: Sample) -> tuple[float, float]:
-    """The gradient's size, each coordinate in units of its curvature, and that curvature's
-    condition number.
+    """The norm of the gradient, scaled by the curvature of each coordinate, and the condition
+    number of the scaled curvature.
     """
     _, gradient = problem.value_and_gradient(theta[None], sample)
     curvature = problem.curvature(theta[None], sample)[0]
@@ -182,7 +175,7 @@ def stationarity(problem: Problem, theta: np.ndarray, sample: Sample) -> tuple[f
 
 
 def numbered(runs: np.ndarray) -> tuple[int, np.ndarray]:
-    """How many runs there are, and the run of each row, numbered as they first appear."""
+    """The number of runs, and the run index of each row, in order of first appearance."""
     _, first, which = np.unique(np.asarray(runs), return_index=True, return_inverse=True)
     return len(first), np.argsort(np.argsort(first))[which]
 
@@ -190,7 +183,7 @@ def numbered(runs: np.ndarray) -> tuple[int, np.ndarray]:
 def resample_runs(
     fitted: Fit, runs: np.ndarray, size: int, random: np.random.RandomState
 ) -> Sample:
-    """Whole runs drawn with replacement, never single points of one curve."""
+    """Resamples whole runs with replacement, not single points of a curve."""
     count, which = numbered(runs)
     drawn = random.randint(0, count, (size, count))
     times = np.stack([np.bincount(draw, minlength=count) for draw in drawn])
@@ -200,12 +193,11 @@ def resample_runs(
 def resample_residuals(
     fitted: Fit, runs: np.ndarray, size: int, random: np.random.RandomState
 ) -> Sample:
-    """The fitted law plus noise of the residuals' size, at the very sizes and lengths that were
-    run.
+    """The fitted law at the N and D of the runs, plus noise with the spread of the residuals.
 
-    Keeps the design of a small ladder, where drawing runs would often drop a whole budget. The
-    noise of a draw is scaled by sqrt(dof / chi2_dof): the residuals of few runs hardly determine
-    their spread, hence Student's t.
+    This keeps the design of a small ladder, where resampling runs would often drop a whole budget.
+    Every draw scales the noise by sqrt(dof / chi2_dof), as in Student's t, because few residuals
+    determine their spread poorly.
     """
     count, which = numbered(runs)
     law = fitted.sample.log_loss - fitted.residuals
@@ -228,16 +220,16 @@ def bootstrap(
 ) -> np.ndarray:
     """Free coordinates [draws, F] of refits to resampled data, each started from the full fit.
 
-    The stream is numpy's legacy one: with SEED it draws the very resamples of Besiroglu et al.
-    2024, whose standard errors can then be compared without the noise of another seed.
+    The generator is numpy's legacy RandomState. With SEED it draws the same resamples as Besiroglu
+    et al. 2024, so standard errors can be compared exactly.
     """
     random = np.random.RandomState(seed)
-    found = [np.empty((0, len(fitted.theta)))]
+    refits = [np.empty((0, len(fitted.theta)))]
     for first in range(0, draws, BOOTSTRAP_BATCH):
         size = min(BOOTSTRAP_BATCH, draws - first)
         sample = RESAMPLINGS[resampling](fitted, runs, size, random)
         theta, _ = bfgs(fitted.problem, np.tile(fitted.theta, (size, 1)), sample)
-        found.append(theta)
+        refits.append(theta)
         if progress:
             progress(first + size, draws)
-    return np.concatenate(found)
+    return np.concatenate(refits)

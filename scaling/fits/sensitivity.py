@@ -1,5 +1,5 @@
-"""The same runs under other analyses: other robust losses, without the worst runs, by other
-methods, counted by other conventions. A sound conclusion holds under all of them.
+"""Analyses the same runs with other objectives, without outliers, with other methods, and with
+other counts of N and C. A sound conclusion holds in all of these analyses.
 """
 
 from dataclasses import replace
@@ -32,17 +32,17 @@ OTHER_FITS = (
     ("least absolute deviation", "absolute", 1e-3),
     ("least squares", "squares", 1e-3),
 )
-WORST = 0.02  # share of the runs left out as outliers; at least one
-MOST_DRAWS = 1000  # of a count of N
-FEW_DRAWS, FEWEST_DRAWS = 200, 50  # of every other fit; below the fewest there is no interval
-DRAWN_POINTS = 400_000  # draws times points of every other fit, so that long tables take no hours
+WORST = 0.02  # share of the runs dropped as outliers; at least one run
+MOST_DRAWS = 1000  # bootstrap draws for each count of N
+FEW_DRAWS, FEWEST_DRAWS = 200, 50  # draws for other fits: at most, and at least for an interval
+DRAWN_POINTS = 400_000  # largest product of draws and points for other fits, to bound their time
 CONSTANTS = ("E", "alpha", "beta", "a", "b")
 ROLES = ("A", "B", "E", "alpha", "beta")  # of the constants that `Law.split` names
 Row = dict[str, Any]
 
 
 def row(group: str, label: str, n: int, values: dict[str, Any]) -> Row:
-    """One line of the table; what a method does not give is null."""
+    """One row of the table; constants that a method does not give are null."""
     return {
         "group": group,
         "label": label,
@@ -51,14 +51,14 @@ def row(group: str, label: str, n: int, values: dict[str, Any]) -> Row:
     }
 
 
-def refitted(points: Points, found: Parametric, settings: Settings, start: np.ndarray) -> Row:
-    """Constants of the same law under other settings, started at the known fit, with intervals
-    from few draws.
+def refitted(points: Points, parametric: Parametric, settings: Settings, start: np.ndarray) -> Row:
+    """Constants of the same law under other settings, fitted from `start`, with intervals from few
+    draws.
     """
     again = fit(
-        found.law,
+        parametric.law,
         points.columns(),
-        points.response(found.law),
+        points.response(parametric.law),
         settings.objective,
         settings.delta,
         weights_of(points, settings),
@@ -66,58 +66,60 @@ def refitted(points: Points, found: Parametric, settings: Settings, start: np.nd
     )
     draws = min(settings.draws, FEW_DRAWS, DRAWN_POINTS // len(points))
     draws = draws if draws >= FEWEST_DRAWS else 0
-    refits = bootstrap(again, points.run, draws, settings.seed, found.resampling)
-    return constants(found, again.theta, refits)
+    refits = bootstrap(again, points.run, draws, settings.seed, parametric.resampling)
+    return constants(parametric, again.theta, refits)
 
 
-def constants(found: Parametric, theta: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
+def constants(parametric: Parametric, theta: np.ndarray, draws: np.ndarray) -> dict[str, Any]:
     """E, alpha, beta, a and b of a law that has a split, at coordinates theta [F], with intervals
     from draws [S, F].
     """
-    drawn = in_roles(found, draws, found.growth) if len(draws) else {}
-    values = in_roles(found, theta[None], found.growth)
-    fixed = {role for role, name in zip(ROLES, found.law.split, strict=True)
-             if name in found.law.fixed}  # fmt: skip
+    drawn = in_roles(parametric, draws, parametric.growth) if len(draws) else {}
+    values = in_roles(parametric, theta[None], parametric.growth)
+    fixed = {role for role, name in zip(ROLES, parametric.law.split, strict=True)
+             if name in parametric.law.fixed}  # fmt: skip
     return {
         name: number(float(v[0]), None if name in fixed else drawn.get(name))
         for name, v in values.items()
     }
 
 
-def in_roles(found: Parametric, theta: np.ndarray, growth: float) -> dict[str, np.ndarray]:
-    """The constants [S] of a law that has a split, by what they stand for, where a token costs
-    N^growth.
+def in_roles(parametric: Parametric, theta: np.ndarray, growth: float) -> dict[str, np.ndarray]:
+    """The constants [S] of a law that has a split, under the names ROLES, and the exponents a, b
+    and gamma for C ∝ N^growth D.
     """
-    table = found.law.constants(theta)
-    roles = {role: table[name] for role, name in zip(ROLES, found.law.split, strict=True)}
+    table = parametric.law.constants(theta)
+    roles = {role: table[name] for role, name in zip(ROLES, parametric.law.split, strict=True)}
     return roles | frontier_exponents(roles["alpha"], roles["beta"], growth)
 
 
-def other_fits(points: Points, found: Parametric, settings: Settings) -> list[Row]:
-    """Other objectives, and fewer runs."""
-    rows, theta = [], found.fitted.theta
+def other_fits(points: Points, parametric: Parametric, settings: Settings) -> list[Row]:
+    """Fits with other objectives, and without outliers."""
+    rows, theta = [], parametric.fitted.theta
     for label, objective, delta in OTHER_FITS:
         other = replace(settings, objective=objective, delta=delta)
         if other == settings:
-            values = constants(found, theta, found.draws)
+            values = constants(parametric, theta, parametric.draws)
         else:
-            values = refitted(points, found, other, theta)
+            values = refitted(points, parametric, other, theta)
         rows.append(row("objective", label, len(points), values))
     fewer = max(1, round(WORST * len(points)))
     if len(points) - fewer > len(theta):
         for label, size in (
-            (f"without the {fewer} farthest from the law", np.abs(found.fitted.residuals)),
+            (f"without the {fewer} farthest from the law", np.abs(parametric.fitted.residuals)),
             (f"without the {fewer} of highest loss", points.loss),
         ):
             kept = points.select(np.argsort(np.argsort(size, kind="stable")) < len(size) - fewer)
-            rows.append(row("outliers", label, len(kept), refitted(kept, found, settings, theta)))
+            rows.append(
+                row("outliers", label, len(kept), refitted(kept, parametric, settings, theta))
+            )
     return rows
 
 
 def approaches(
-    points: Points, found: Parametric | None, curves: Envelope | None, settings: Settings
+    points: Points, parametric: Parametric | None, curves: Envelope | None, settings: Settings
 ) -> list[Row]:
-    """The three approaches of Hoffmann et al. 2022, the second by each interpolation."""
+    """The three approaches of Hoffmann et al. 2022, the second with each interpolation."""
     rows = []
     if curves is not None:
         values = {k: number(getattr(curves, k), curves.draws[k]) for k in ("a", "b")}
@@ -125,34 +127,34 @@ def approaches(
     for interpolation in INTERPOLATIONS:
         by = isoflop(points, settings.draws, settings.seed, settings.window, interpolation)
         try:
-            grown = exponents(by)
+            fits = exponents(by)
         except Unsupported:
             continue
-        values = {letter: number(slope, drawn) for letter, (slope, _, drawn, _) in grown.items()}
+        values = {letter: number(slope, drawn) for letter, (slope, _, drawn, _) in fits.items()}
         rows.append(row("approach", f"2: iso-FLOP, {interpolation}", len(points), values))
-    if split_known(found):
-        values = constants(found, found.fitted.theta, found.draws)
+    if split_known(parametric):
+        values = constants(parametric, parametric.fitted.theta, parametric.draws)
         rows.append(row("approach", "3: parametric law", len(points), values))
     return rows
 
 
 def conventions(points: Points, settings: Settings) -> list[Row]:
-    """The exponents of the same runs under every way of counting N and C that the table allows.
+    """The exponents of the same runs for every count of N and C that the table allows.
 
-    Iso-FLOP exponents are null where the runs of one budget no longer cost the same.
+    Iso-FLOP exponents are null if the runs of a budget differ in compute under that count.
     """
     rows = []
     quick = replace(settings, draws=min(settings.draws, MOST_DRAWS))
     for params in PARAM_CONVENTIONS:
         try:
-            found = fit_parametric(fitted_rows(count(points, params), quick.fitted_law), quick)
+            parametric = fit_parametric(fitted_rows(count(points, params), quick.fitted_law), quick)
         except Unsupported:
             continue
         for flops in FLOP_CONVENTIONS:
             if flops != "6nd" and flops not in points.flops_by:
                 continue
             recounted = count(points, params, flops)
-            values = as_counted(found, flops_growth(recounted, flops))
+            values = as_counted(parametric, flops_growth(recounted, flops))
             kept = fitted_rows(recounted, quick.fitted_law)
             by = isoflop(kept, quick.draws, quick.seed, quick.window, quick.interpolation)
             try:
@@ -165,21 +167,24 @@ def conventions(points: Points, settings: Settings) -> list[Row]:
     return rows
 
 
-def as_counted(found: Parametric, growth: float) -> dict[str, Any]:
-    """E, alpha, beta, a and b of a law whose tokens cost N^growth."""
+def as_counted(parametric: Parametric, growth: float) -> dict[str, Any]:
+    """E, alpha, beta, a and b for C ∝ N^growth D."""
     value, drawn = (
-        in_roles(found, theta, growth) for theta in (found.fitted.theta[None], found.draws)
+        in_roles(parametric, theta, growth)
+        for theta in (parametric.fitted.theta[None], parametric.draws)
     )
     return {k: number(float(value[k][0]), drawn[k]) for k in CONSTANTS} | {"growth": growth}
 
 
-def kaplan_count(points: Points, found: Parametric | None) -> dict[str, Any] | None:
-    """What leaving the embeddings out of N and C does to this law's exponent a, by Pearce & Song's
-    conversion on the sizes of these runs.
+def kaplan_count(points: Points, parametric: Parametric | None) -> dict[str, Any] | None:
+    """The law's exponent a if N and C excluded the embeddings, by Pearce & Song's conversion on the
+    sizes of these runs.
     """
-    if not split_known(found):
+    if not split_known(parametric):
         return None
     total, bare = (count(points, name).params for name in ("total", "non_embedding"))
-    constants = {k: float(v[0]) for k, v in in_roles(found, found.fitted.theta[None], 1.0).items()}
+    constants = {
+        k: float(v[0]) for k, v in in_roles(parametric, parametric.fitted.theta[None], 1.0).items()
+    }
     expected = ladder_exponent(constants, bare, total)
     return None if expected is None else {"a": expected, "total": float(constants["a"])}

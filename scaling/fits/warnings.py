@@ -1,4 +1,4 @@
-"""Warnings: every known way of fooling oneself with a scaling law, its threshold, its source."""
+"""Warnings about known pitfalls of scaling-law fits, each with its threshold and source."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,30 +18,30 @@ MUENNIGHOFF = "Muennighoff et al. 2023, arXiv:2305.16264"
 BESIROGLU = "Besiroglu et al. 2024, arXiv:2404.10102"
 KAPLAN = "Kaplan et al. 2020, arXiv:2001.08361"
 MCCANDLISH = "McCandlish et al. 2018, arXiv:1812.06162, as fitted by " + KAPLAN + ", eq. 1.4"
-# B_crit = CRITICAL_TOKENS L^(-1/CRITICAL_EXPONENT), tokens and nats of WebText2's BPE, whose 96 GB
-# are 22.9e9 tokens (Kaplan et al. 2020, sections 2.3 and 5.1).
+# B_crit = CRITICAL_TOKENS L^(-1/CRITICAL_EXPONENT) in BPE tokens and nats per token of WebText2,
+# which has 96 GB and 22.9e9 tokens (Kaplan et al. 2020, sections 2.3 and 5.1).
 CRITICAL_TOKENS, CRITICAL_EXPONENT = 2e8, 0.21
 BYTES_PER_TOKEN = 96 / 22.9
 
-NOT_MATRICES = ("embedding", "position", "norm", "head")  # components that cost no FLOPs, or logits
-UNSAID = {"family": "decoder", "objective": "next_token"}  # of runs that do not say theirs
+NOT_MATRICES = ("embedding", "position", "norm", "head")  # no matrix products except the logits
+DEFAULT_FACTS = {"family": "decoder", "objective": "next_token"}  # of runs without these facts
 
 Parts = dict[str, Any]  # of law.json
-Found = tuple[str, float] | None  # what is wrong, and how much of it
+Finding = tuple[str, float] | None  # message and value; None if the check passes
 
 
 def largest(values: np.ndarray) -> float:
-    """The largest known value; 0 where none is known."""
+    """The largest finite value; 0 if there is none."""
     return float(np.max(values[np.isfinite(values)], initial=0.0))
 
 
 def fitted_law(parts: Parts) -> Law:
-    """The law that was asked for."""
+    """The law that the settings select."""
     return LAWS[parts["settings"]["law"]]
 
 
-def long_warmup(points: Points, parts: Parts) -> Found:
-    """Warmup that eats a tenth of a run bends the small budgets upwards."""
+def long_warmup(points: Points, parts: Parts) -> Finding:
+    """A warmup of more than a tenth of a run raises the loss, mostly of small budgets."""
     share = points.fact("warmup_steps") / points.fact("steps")
     worst = largest(share)
     runs = int((share > 0.1).sum())
@@ -52,15 +52,15 @@ def long_warmup(points: Points, parts: Parts) -> Found:
     )
 
 
-def warmup_beyond_params(points: Points, parts: Parts) -> Found:
+def warmup_beyond_params(points: Points, parts: Parts) -> Finding:
     """A warmup of more tokens than the model has parameters is too long for that model."""
     ratio = points.fact("warmup_steps") * points.fact("batch") / points.params
     worst = largest(ratio)
-    return (f"warmup lasts up to {worst:.3g} tokens a parameter", worst) if worst > 1 else None
+    return (f"warmup lasts up to {worst:.3g} tokens per parameter", worst) if worst > 1 else None
 
 
-def schedule_beyond_end(points: Points, parts: Parts) -> Found:
-    """A learning rate that was to decay over other than the run's own length costs loss."""
+def schedule_beyond_end(points: Points, parts: Parts) -> Finding:
+    """A schedule that ends before or after the run increases the loss."""
     ratio = points.fact("total_steps") / points.fact("steps")
     off = np.abs(np.log(ratio))
     worst = largest(off)
@@ -68,8 +68,8 @@ def schedule_beyond_end(points: Points, parts: Parts) -> Found:
     return (text, float(np.expm1(worst))) if worst > np.log(1.05) else None
 
 
-def heavy_logits(points: Points, parts: Parts) -> Found:
-    """Where the head costs much, counting it or not moves the exponents."""
+def heavy_logits(points: Points, parts: Parts) -> Finding:
+    """If the head takes much compute, the exponents depend on whether it is counted."""
     if not {"embedding", "head"} & points.components.keys():
         return None
     head = head_params(points.components)
@@ -81,8 +81,8 @@ def heavy_logits(points: Points, parts: Parts) -> Found:
     return (text, worst) if worst > 0.1 else None
 
 
-def collinear(points: Points, parts: Parts) -> Found:
-    """With D proportional to N a law's terms in N and in D are indistinguishable."""
+def collinear(points: Points, parts: Parts) -> Finding:
+    """If D is proportional to N, a law's terms in N and in D are indistinguishable."""
     kept = points.select(~points.holdout)
     if not {"params", "tokens"} <= set(fitted_law(parts).inputs):
         return None
@@ -90,12 +90,12 @@ def collinear(points: Points, parts: Parts) -> Found:
         return None
     r = float(np.corrcoef(np.log(kept.params), np.log(kept.tokens))[0, 1])
     condition = parts["parametric"].get("condition") or np.nan
-    text = f"N and D rise together (correlation {r:.3f}, condition number {condition:.2g})"
+    text = f"N and D are collinear (correlation {r:.3f}, condition number {condition:.2g})"
     return (text + ": the constants of N and of D are indistinguishable", r) if r > 0.98 else None
 
 
-def few_budgets(points: Points, parts: Parts) -> Found:
-    """Fewer than three budgets, or four sizes a budget, give no exponent of N*(C)."""
+def few_budgets(points: Points, parts: Parts) -> Finding:
+    """The exponent of N*(C) needs at least three budgets with at least four sizes each."""
     reason, minima = parts["isoflop"].get("reason"), parts["isoflop"]["minima"]
     if not reason:
         return None
@@ -103,8 +103,8 @@ def few_budgets(points: Points, parts: Parts) -> Found:
     return f"no iso-FLOP exponents: {reason.split(';')[0]}", float(known)
 
 
-def unbracketed_minima(points: Points, parts: Parts) -> Found:
-    """A minimum at the edge of the grid, or among too few sizes, is not one."""
+def unbracketed_minima(points: Points, parts: Parts) -> Finding:
+    """Budgets whose lowest loss is at the edge of the grid, or which have too few sizes."""
     edges = [m for m in parts["isoflop"]["minima"] if m.get("reason") and m["sizes"] >= 3]
     if not edges or parts["isoflop"].get("reason"):
         return None
@@ -112,8 +112,8 @@ def unbracketed_minima(points: Points, parts: Parts) -> Found:
     return f"{len(edges)} budgets left out: {reasons}", float(len(edges))
 
 
-def uneven_budgets(points: Points, parts: Parts) -> Found:
-    """Runs of one budget whose compute differs tilt their parabola."""
+def uneven_budgets(points: Points, parts: Parts) -> Finding:
+    """If the compute of runs in a budget varies with size, their parabola is tilted."""
     kept = points.select(~points.holdout)
     row_of = {name: i for i, name in enumerate(kept.run)}
     spreads = []
@@ -128,8 +128,8 @@ def uneven_budgets(points: Points, parts: Parts) -> Found:
     )
 
 
-def repeated_data(points: Points, parts: Parts) -> Found:
-    """Tokens seen again teach less than new ones."""
+def repeated_data(points: Points, parts: Parts) -> Finding:
+    """Repeated tokens reduce the loss less than new ones."""
     epochs = points.fact("epochs_of_data")
     worst = largest(epochs)
     runs = int((epochs > 1.001).sum())
@@ -137,11 +137,10 @@ def repeated_data(points: Points, parts: Parts) -> Found:
 
 
 def critical_batch(points: Points) -> np.ndarray:
-    """The estimated critical batch at every run's final loss, in the run's own tokens.
+    """The estimated critical batch size at every run's final loss, in tokens of the run.
 
-    Where bits per byte are known, loss and batch are converted by bytes to those of the published
-    fit; elsewhere the loss is taken as if its tokens were those.
-
+    If bits per byte are known, they convert the run's tokens to those of the published fit.
+    Otherwise the two are assumed to be the same.
     """
     bits = points.fact("bits_per_byte")
     known = np.isfinite(bits) & (bits > 0)
@@ -150,8 +149,8 @@ def critical_batch(points: Points) -> np.ndarray:
     return CRITICAL_TOKENS * (points.loss * scale) ** (-1 / CRITICAL_EXPONENT) * scale
 
 
-def large_batch(points: Points, parts: Parts) -> Found:
-    """Beyond the critical batch a step learns little more from more tokens: D counts too high."""
+def large_batch(points: Points, parts: Parts) -> Finding:
+    """Above the critical batch size, more tokens per step hardly help, so D is overstated."""
     ratio = points.fact("batch") / critical_batch(points)
     worst = largest(ratio)
     runs = int((ratio > 1).sum())
@@ -161,8 +160,8 @@ def large_batch(points: Points, parts: Parts) -> Found:
     return (text, worst) if runs else None
 
 
-def learning_rate_at_edge(points: Points, parts: Parts) -> Found:
-    """Beyond a best learning rate at the edge of its grid a better one may lie."""
+def learning_rate_at_edge(points: Points, parts: Parts) -> Finding:
+    """If the best learning rate is at the edge of its grid, a better one may be beyond it."""
     law = fitted_law(parts)
     known = points.select(np.isfinite(points.fact("learning_rate")))
     rates, values = known.fact("learning_rate"), known.response(law)
@@ -179,52 +178,53 @@ def learning_rate_at_edge(points: Points, parts: Parts) -> Found:
     return f"{text} at {len(edges)} sizes: extend the grid", float(len(edges))
 
 
-def worse_than_guessing(points: Points, parts: Parts) -> Found:
-    """A loss above that of a uniform guess is in bits, or of a run that went wrong."""
+def worse_than_guessing(points: Points, parts: Parts) -> Finding:
+    """A loss above that of uniform guessing is in bits, or the run failed."""
     vocab = points.fact("vocab_size")
     ratio = points.loss / np.log(vocab)
     worse = int((ratio > 1.02).sum())
-    text = f"{worse} runs have a loss above ln(vocab_size), as if they only guessed: bits?"
+    text = f"{worse} runs are worse than uniform guessing, ln(vocab_size): is the loss in bits?"
     return (text, largest(ratio)) if worse else None
 
 
-def without_floor(points: Points, parts: Parts) -> Found:
-    """A law without an irreducible term says that loss falls to nothing."""
+def without_floor(points: Points, parts: Parts) -> Finding:
+    """A law without an irreducible loss extrapolates to 0."""
     part = parts["parametric"]
     if part.get("name") is None or part["floor"] or part["response"] != "loss":
         return None
     return f"{part['law']} has no irreducible loss: extrapolated, it falls to 0", 0.0
 
 
-def decayed_midpoints(points: Points, parts: Parts) -> Found:
-    """In the middle of a decaying schedule the loss lies above that of a run that ended there."""
+def decayed_midpoints(points: Points, parts: Parts) -> Finding:
+    """In the middle of a decaying schedule, the loss is above that of a run that ended there."""
     part = parts["envelope"]
     if not part["decaying_runs"] or part["a"]["value"] is None:
         return None
     names = ", ".join(part["schedules"])
     text = f"approach 1 reads losses in the middle of {part['decaying_runs']} runs whose learning "
-    text += f"rate was still to decay ({names})"
+    text += f"rate had not decayed yet ({names})"
     if part["excess"] is not None:
         text += (
-            f"; they lie {part['excess']:+.1%} off runs that ended there ({part['pairs']} pairs)"
+            f"; they differ by {part['excess']:+.1%} from runs that ended there "
+            f"({part['pairs']} pairs)"
         )
     return text, part["excess"] or 0.0
 
 
-def biased_grid(points: Points, parts: Parts) -> Found:
-    """Parabolas through wide or lopsided grids of sizes miss the minimum even without noise."""
+def biased_grid(points: Points, parts: Parts) -> Finding:
+    """Parabolas through wide or off-centre grids of sizes miss the minimum even without noise."""
     part = parts["isoflop"].get("grid_bias")
     if part is None:
         return None
     worst = largest(np.abs(np.array([v for v in part["params"] if v is not None], float)))
     slope = abs(part["a"] or 0.0)
-    text = f"the grid alone (its sizes, uneven compute) moves N* by up to {worst:.0%} and a by "
+    text = f"the grid (its sizes and uneven compute) biases N* by up to {worst:.0%} and a by "
     text += f"{part['a'] or 0:+.3f}; narrow it around the minima, or use interpolation=akima"
     return (text, worst) if worst > 0.1 or slope > 0.02 else None
 
 
-def noisy_evaluation(points: Points, parts: Parts) -> Found:
-    """An evaluation whose standard error is as large as the differences fitted drowns them."""
+def noisy_evaluation(points: Points, parts: Parts) -> Finding:
+    """The standard error of the evaluation should be small against the differences in loss."""
     errors = points.loss_se / points.loss
     error = float(np.median(errors[np.isfinite(errors)])) if np.isfinite(errors).any() else np.nan
     depths = []
@@ -239,8 +239,8 @@ def noisy_evaluation(points: Points, parts: Parts) -> Found:
     return (text, ratio) if ratio > 0.3 else None
 
 
-def far_extrapolation(points: Points, parts: Parts) -> Found:
-    """Beyond ten times the fitted compute an interval from the fit alone is too narrow."""
+def far_extrapolation(points: Points, parts: Parts) -> Finding:
+    """Beyond ten times the fitted compute, intervals from the fit alone are too narrow."""
     if not points.holdout.any() or points.holdout.all():
         return None
     reach = extrapolation(points.select(~points.holdout), float(points.flops[points.holdout].max()))
@@ -248,8 +248,8 @@ def far_extrapolation(points: Points, parts: Parts) -> Found:
     return (text, reach) if reach > FAR else None
 
 
-def no_floor(points: Points, parts: Parts) -> Found:
-    """Without an irreducible loss the law says that loss falls to nothing."""
+def no_floor(points: Points, parts: Parts) -> Finding:
+    """The irreducible loss is poorly determined, or its interval reaches 0."""
     part = parts["parametric"]
     name = part.get("floor")
     if name is None or part[name]["lo"] is None:
@@ -257,72 +257,72 @@ def no_floor(points: Points, parts: Parts) -> Found:
     e = part[name]
     lowest = float(points.response(fitted_law(parts)).min())
     wide = (e["hi"] - e["lo"]) / lowest
-    text = f"the irreducible {part['response']} is hardly determined: {name} in "
+    text = f"the irreducible {part['response']} is poorly determined: {name} in "
     text += f"[{e['lo']:.3g}, {e['hi']:.3g}]"
     return (text, wide) if wide > 0.5 or e["lo"] < 0.01 * lowest else None
 
 
-def frontier_floor(points: Points, parts: Parts) -> Found:
-    """Few minima over little compute do not show where the frontier levels off."""
+def frontier_floor(points: Points, parts: Parts) -> Finding:
+    """A few minima over a narrow range of compute do not determine the frontier's E."""
     e = parts["frontier"]["E"]
     if e["value"] is None or e["lo"] is None:
         return None
     wide = (e["hi"] - e["lo"]) / float(points.loss.min())
-    text = f"the frontier's irreducible loss is hardly determined: E in [{e['lo']:.3g}, "
-    text += f"{e['hi']:.3g}], and with it K and gamma; add budgets over a wider range"
+    text = f"the frontier's irreducible loss is poorly determined: E in [{e['lo']:.3g}, "
+    text += f"{e['hi']:.3g}]; so are K and gamma; add budgets over a wider range"
     return (text, wide) if wide > 0.5 or e["lo"] == 0 else None
 
 
-def hard_fit(points: Points, parts: Parts) -> Found:
-    """Few starts that agree on the minimum mean that a better one may exist."""
+def hard_fit(points: Points, parts: Parts) -> Finding:
+    """If few starts reach the best minimum, a better one may exist."""
     starts, reached = parts["parametric"].get("starts"), parts["parametric"].get("reached")
     if not starts or reached >= 3:
         return None
     return f"only {reached} of {starts} starts reached the best fit", float(reached)
 
 
-def spent_freedom(points: Points, parts: Parts) -> Found:
-    """As many constants as points always fit."""
+def spent_freedom(points: Points, parts: Parts) -> Finding:
+    """A law with as many constants as points always fits."""
     n, minima, part = parts["points"]["n"], parts["isoflop"]["minima"], parts["parametric"]
     known = sum(m["loss"]["value"] is not None for m in minima)
-    found = []
+    texts = []
     if part.get("objective") is not None and n < 10:
         free = len(part["coordinates"]) - len(part["fixed"])
-        found.append(f"{n} runs for the {free} constants of {part['law']}")
+        texts.append(f"{n} runs for the {free} constants of {part['law']}")
     if known == 3 and parts["frontier"]["E"]["value"] is not None:
-        found.append("3 minima for the 3 constants of the frontier: it passes through them all")
-    return ("; ".join(found), float(n)) if found else None
+        texts.append("3 minima for the 3 constants of the frontier: it fits them exactly")
+    return ("; ".join(texts), float(n)) if texts else None
 
 
-def untuned_runs(points: Points, parts: Parts) -> Found:
-    """A law is of what models can reach, not of learning rates that do not suit them."""
+def untuned_runs(points: Points, parts: Parts) -> Finding:
+    """A law describes tuned models, so runs with a suboptimal learning rate are not fitted."""
     n = parts["points"]["untuned"]
     text = f"{n} runs are not fitted: others of their size and length had a better learning rate"
     return (text, float(n)) if n else None
 
 
-def skipped_runs(points: Points, parts: Parts) -> Found:
-    """Runs that failed are not missing at random."""
+def skipped_runs(points: Points, parts: Parts) -> Finding:
+    """Failed runs are not missing at random."""
     total = sum(points.left_out.values())
     counts = ", ".join(f"{n} {name}" for name, n in points.left_out.items())
     return (f"left out: {counts}", float(total)) if total else None
 
 
-def mixed_runs(points: Points, parts: Parts) -> Found:
+def mixed_runs(points: Points, parts: Parts) -> Finding:
     """Runs of different families or objectives follow different laws."""
-    found = []
+    findings = []
     for fact, plural in (("family", "families"), ("objective", "objectives")):
         if any(fact in row for row in points.facts):
-            runs = Counter(row.get(fact, UNSAID[fact]) for row in points.facts)
+            runs = Counter(row.get(fact, DEFAULT_FACTS[fact]) for row in points.facts)
             if len(runs) > 1:
                 each = ", ".join(f"{name} ({n} runs)" for name, n in sorted(runs.items()))
-                found.append((f"{len(runs)} {plural} are fitted as one: {each}", len(runs)))
-    texts = "; ".join(text for text, _ in found)
-    return (texts, float(max(n for _, n in found))) if found else None
+                findings.append((f"{len(runs)} {plural} are fitted as one: {each}", len(runs)))
+    texts = "; ".join(text for text, _ in findings)
+    return (texts, float(max(n for _, n in findings))) if findings else None
 
 
 # code -> (check, threshold in words, source)
-CHECKS: dict[str, tuple[Callable[[Points, Parts], Found], str, str]] = {
+CHECKS: dict[str, tuple[Callable[[Points, Parts], Finding], str, str]] = {
     "warmup_share": (long_warmup, "warmup > 10 % of the tokens", PORIAN),
     "warmup_params": (warmup_beyond_params, "warmup tokens > N", PORIAN),
     "schedule_end": (
@@ -332,7 +332,7 @@ CHECKS: dict[str, tuple[Callable[[Points, Parts], Found], str, str]] = {
     ),
     "logits": (heavy_logits, "logits > 10 % of the FLOPs", PEARCE),
     "collinear": (collinear, "correlation of log N and log D > 0.98", BESIROGLU),
-    "few_budgets": (few_budgets, "< 3 bracketed budgets or < 4 sizes a budget", HOFFMANN),
+    "few_budgets": (few_budgets, "< 3 bracketed budgets or < 4 sizes per budget", HOFFMANN),
     "edge": (
         unbracketed_minima,
         "a budget of < 4 sizes, or whose lowest loss is at the smallest or largest",
@@ -376,13 +376,13 @@ CHECKS: dict[str, tuple[Callable[[Points, Parts], Found], str, str]] = {
 
 def warnings(points: Points, parts: Parts) -> list[dict[str, Any]]:
     """All warnings that apply to the points and to the other parts of law.json, in the order of
-    CHECKS: code, message, value, threshold, source.
+    CHECKS. Each has the keys code, message, value, threshold and source.
     """
-    found = []
+    entries = []
     for code, (check, threshold, source) in CHECKS.items():
-        answer = check(points, parts)
-        if answer:
-            message, value = answer
+        finding = check(points, parts)
+        if finding:
+            message, value = finding
             entry = {"code": code, "message": message, "value": value}
-            found.append(entry | {"threshold": threshold, "source": source})
-    return found
+            entries.append(entry | {"threshold": threshold, "source": source})
+    return entries

@@ -1,4 +1,4 @@
-"""LAWS, the table of scaling laws. A new law is a file beside this one and its line here."""
+"""LAWS, the table of scaling laws. To add a law, write a file in this folder and list it here."""
 
 from scaling.laws import additive, data_constrained, kaplan_joint, over_training, power
 from scaling.laws.law import Law

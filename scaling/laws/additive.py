@@ -1,4 +1,4 @@
-"""Laws that add a term of size and a term of length: Hoffmann et al. 2022, approach 3."""
+"""Laws that are a sum of a term in N and a term in D: Hoffmann et al. 2022, approach 3."""
 
 from itertools import product
 

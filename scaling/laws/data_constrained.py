@@ -26,7 +26,7 @@ def data_constrained(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarr
 
 
 def data_constrained_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
-    """The starts of `parametric`, each with R* = 2, 8 and 32 (Muennighoff et al. found 15.4)."""
+    """The starts of `parametric`, each with R* = 2, 8 and 32 (Muennighoff et al. fitted 15.4)."""
     base = additive_starts(x, log_loss)
     repeats = [np.full((len(base), 1), np.log(r)) for r in (2.0, 8.0, 32.0)]
     return np.concatenate([np.hstack([base, column]) for column in repeats])

@@ -1,4 +1,4 @@
-"""The joint law of size and length of Kaplan et al. 2020, eq. 1.5, as it is and with a floor."""
+"""The joint law of N and D of Kaplan et al. 2020, eq. 1.5, with and without an irreducible loss."""
 
 from itertools import product
 
@@ -21,7 +21,7 @@ def kaplan_joint(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kaplan_joint_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
-    """Small exponents, each term giving half of the median loss."""
+    """Grid over small exponents and the loss from each term alone at the median point."""
     middle, log_n, log_d = np.median(log_loss), np.median(x["params"]), np.median(x["tokens"])
     return np.array(
         [
@@ -34,7 +34,7 @@ def kaplan_joint_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
 
 
 def joint_floor_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
-    """The starts of `kaplan_joint` for a third or two thirds of the loss, the rest being E."""
+    """The starts of `kaplan_joint` for a third and two thirds of the loss; E is the rest."""
     rows = []
     for share in (1 / 3, 2 / 3):
         above = kaplan_joint_starts(x, log_loss + np.log(share))

@@ -1,4 +1,4 @@
-"""What a scaling law is: its formula, its inputs, and all that fits, reports and plans read.
+"""The class Law: a scaling law's formula, inputs, and everything that fits, reports and plans need.
 
 A law maps coordinates theta [S, P] (S sets of P coordinates: starts, or bootstrap draws) and the
 logarithms x of its inputs [n] to the log of its response [S, n] and the gradient [S, P, n].
@@ -15,16 +15,16 @@ import numpy as np
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ"}
 Inputs = Mapping[str, np.ndarray]
 Evaluate = Callable[[np.ndarray, Inputs], tuple[np.ndarray, np.ndarray]]
-POWER_LAW = (1e-3, 2.0)  # bounds of an exponent: published ones lie below 1
-CLASSICAL = ("params", "tokens", "loss")  # columns of a table that every classical law needs
-# Inputs that follow from other columns where the table does not have them.
+POWER_LAW = (1e-3, 2.0)  # bounds of an exponent; published exponents are below 1
+CLASSICAL = ("params", "tokens", "loss")  # columns that classical laws need
+# Inputs that are computed from other columns if the table lacks them.
 DERIVED = {"flops": ("params", "tokens"), "unique_tokens": ("tokens",)}
 
 
 @dataclass(frozen=True)
 class Law:
-    """One law. `function` and `grid` work on all coordinates, whatever is fixed; `evaluate`,
-    `starts`, `constants` and `loss` take the free ones.
+    """A scaling law. `function` and `grid` use all coordinates, including fixed ones; `evaluate`,
+    `starts`, `constants` and `loss` use the free coordinates only.
     """
 
     name: str
@@ -35,30 +35,30 @@ class Law:
     function: Evaluate
     grid: Callable[[Inputs, np.ndarray], np.ndarray]  # (x, log response [n]) -> starts [S, P]
     response: str = "loss"  # the column that the law describes
-    better: str = "down"  # "up" where a larger response is better, as with an accuracy
+    better: str = "down"  # "up" if larger is better, as for accuracy
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by constant
     exponents: Mapping[str, str] = field(default_factory=dict)  # constant -> its input
-    floor: str | None = None  # the constant that is the irreducible part of the response
-    # The constants A, B, E, α, β of a law that is E + A N^-α + B D^-β where no data repeat. Such a
-    # law has an optimal split of compute: scaling/laws/optimal_split.py.
+    floor: str | None = None  # the constant for the irreducible part of the response
+    # The names of A, B, E, α, β if the law is E + A N^-α + B D^-β without repeated data. Such a law
+    # has a compute-optimal split: scaling/laws/optimal_split.py.
     split: tuple[str, str, str, str, str] | None = None
-    constant_inputs: tuple[str, ...] = ()  # inputs that may take one value in all runs
+    constant_inputs: tuple[str, ...] = ()  # inputs that may be the same in all runs
     fixed: Mapping[str, float] = field(default_factory=dict)  # constant -> value, never fitted
 
     def __post_init__(self) -> None:
-        """ValueError where the parts do not fit together."""
+        """Raises ValueError if the fields are inconsistent."""
         roles = (*(self.split or ()), *((self.floor,) if self.floor else ()))
         unknown = [name for name in (*roles, *self.fixed) if name not in self.names]
         if unknown:
             raise ValueError(f"law {self.name}: {', '.join(unknown)} is not one of its constants")
         if self.split and (self.response != "loss" or not {"params", "tokens"} <= set(self.inputs)):
             raise ValueError(
-                f"law {self.name}: a split takes a loss that depends on params, tokens"
+                f"law {self.name}: a split needs the response loss and the inputs params, tokens"
             )
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that a table must have for this law."""
+        """The columns that this law needs in a table."""
         names = [*self.inputs, self.response]
         if set(names) <= {*CLASSICAL, *DERIVED}:
             return CLASSICAL
@@ -67,17 +67,17 @@ class Law:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The constants that the coordinates stand for, fixed ones included."""
+        """The names of the constants, including fixed ones, in the order of the coordinates."""
         return tuple(name.removeprefix("log_") for name in self.coordinates)
 
     @property
     def printed(self) -> tuple[str, ...]:
-        """The names of `constants`."""
+        """The keys of `constants`."""
         return self.names + (("a", "b", "gamma") if self.split else ())
 
     @cached_property
     def free(self) -> list[int]:
-        """The coordinates that are fitted."""
+        """The indices of the fitted coordinates."""
         return [i for i, name in enumerate(self.names) if name not in self.fixed]
 
     def complete(self, theta: np.ndarray) -> np.ndarray:
@@ -102,16 +102,16 @@ class Law:
         return log_response, slopes[:, self.free] if self.fixed else slopes
 
     def starts(self, x: Inputs, log_response: np.ndarray) -> np.ndarray:
-        """Free coordinates [S, F] to start a fit from."""
+        """Free coordinates [S, F] from which fits start."""
         starts = self.grid(x, log_response)
         return np.unique(starts[:, self.free], axis=0) if self.fixed else starts
 
     def constants(self, theta: np.ndarray) -> dict[str, np.ndarray]:
-        """The constants [S] as papers print them; with a split also a, b and gamma of
-        `optimal_split.frontier_exponents`.
+        """The constants [S] as papers print them; laws with a split also have a, b and gamma of
+        `frontier_exponents`.
         """
         full = self.complete(theta)
-        with np.errstate(over="ignore"):  # a draw of a hopeless fit may hold any amplitude
+        with np.errstate(over="ignore"):  # amplitudes of a degenerate fit may overflow
             values = {
                 name: np.exp(full[:, i]) if self.is_log(i) else full[:, i]
                 for i, name in enumerate(self.names)
@@ -126,11 +126,11 @@ class Law:
         return full[..., [self.names.index(name) for name in self.split]]
 
     def log_inputs(self, columns: Mapping[str, np.ndarray]) -> Inputs:
-        """The logarithms of the columns that this law reads. ValueError names a missing one."""
+        """The logarithms of this law's inputs. Raises ValueError if a column is missing."""
         missing = [name for name in self.inputs if name not in columns]
         if missing:
             raise ValueError(
-                f"law={self.name} reads {', '.join(self.inputs)}, and these points have no "
+                f"law={self.name} needs {', '.join(self.inputs)}, but these points have no "
                 f"{', '.join(missing)}; add the column, or choose another law"
             )
         return {name: np.log(np.asarray(columns[name], float)) for name in self.inputs}
@@ -142,8 +142,8 @@ class Law:
         return np.exp(log_response[0] if np.ndim(theta) == 1 else log_response)
 
     def fix(self, values: Mapping[str, float]) -> "Law":
-        """The law with these constants fixed, in the units in which they are printed. ValueError
-        for names that the law does not have and values that it cannot take.
+        """The law with these constants fixed, in the units in which they are printed. Raises
+        ValueError for unknown names and invalid values.
         """
         for name, value in values.items():
             if name not in self.names:
@@ -169,8 +169,8 @@ class Law:
 def frontier_exponents(
     alpha: np.ndarray, beta: np.ndarray, growth: float = 1.0
 ) -> dict[str, np.ndarray]:
-    """N* ∝ C^a, D* ∝ C^b, L* - E ∝ C^-gamma where a token costs N^growth: Hoffmann et al. 2022,
-    eq. 4, for growth = 1.
+    """The exponents of N* ∝ C^a, D* ∝ C^b, L* - E ∝ C^-gamma if C ∝ N^growth D. For growth = 1:
+    Hoffmann et al. 2022, eq. 4.
 
     Minimising A N^-α + B D^-β along D = C / N^g gives α N^-α ∝ g β D^-β, hence a = β/(α + gβ).
     """
@@ -179,19 +179,19 @@ def frontier_exponents(
 
 
 def symbols(text: str) -> str:
-    """The text with Greek letters for their names: 'A N^-α' for 'A N^-alpha'."""
+    """Replaces the names of Greek letters by the letters: 'A N^-alpha' becomes 'A N^-α'."""
     return re.sub(
         rf"(?<![A-Za-z])({'|'.join(GREEK)})(?![A-Za-z])", lambda name: GREEK[name[0]], text
     )
 
 
 def power_law_bounds(*exponents: str) -> dict[str, tuple[float, float]]:
-    """POWER_LAW for each of the constants."""
+    """The bounds POWER_LAW for each exponent."""
     return dict.fromkeys(exponents, POWER_LAW)
 
 
 def log_sum(*terms: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Log of the sum of exponentials, and the share of each term in it: its gradient."""
+    """Log of the sum of exponentials, and its gradient: the share of each term in the sum."""
     top = terms[0]
     for term in terms[1:]:
         top = np.maximum(top, term)
@@ -201,12 +201,12 @@ def log_sum(*terms: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def unstack(theta: np.ndarray) -> list[np.ndarray]:
-    """The coordinates one by one, each [S, 1] to broadcast against points."""
+    """Splits the coordinates into arrays [S, 1], which broadcast against points."""
     return [theta[:, index, None] for index in range(theta.shape[1])]
 
 
 def without_floor(evaluate: Evaluate, at: int = 2) -> Evaluate:
-    """The function whose coordinate `at` is log E, without it: E = 0."""
+    """The function with E = 0. Coordinate `at` of the given function, log E, is removed."""
 
     def bare(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
         log_loss, slopes = evaluate(np.insert(theta, at, -np.inf, axis=1), x)
@@ -216,7 +216,7 @@ def without_floor(evaluate: Evaluate, at: int = 2) -> Evaluate:
 
 
 def with_floor(evaluate: Evaluate) -> Evaluate:
-    """The function plus E, whose logarithm is the last coordinate."""
+    """The function plus E. The new last coordinate is log E."""
 
     def raised(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
         above, slopes = evaluate(theta[:, :-1], x)
@@ -226,6 +226,6 @@ def with_floor(evaluate: Evaluate) -> Evaluate:
     return raised
 
 
-# Values that the grids of starts combine: exponents, and shares of the two reducible terms.
+# Values in the grids of starts: exponents, and shares of the two reducible terms in the loss.
 EXPONENTS = (0.1, 0.2, 0.35, 0.55, 0.9)
 SHARES = ((0.1, 0.2), (0.3, 0.3), (0.05, 0.05), (0.2, 0.6), (0.6, 0.2))

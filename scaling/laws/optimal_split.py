@@ -1,6 +1,6 @@
 """The compute-optimal split N*(C), D*(C) of a law E + A N^-α + B D^-β with C = 6 N D.
 
-Coordinates are those of `Law.split_coordinates`: log A, log B, log E, α, β.
+The coordinates are those of `Law.split_coordinates`: log A, log B, log E, α, β.
 """
 
 import numpy as np
@@ -36,11 +36,11 @@ def frontier_constants(theta: np.ndarray) -> dict[str, np.ndarray]:
     best = optimal_params(theta, np.array(6.0))
     with np.errstate(invalid="ignore", over="ignore"):
         excess = a * best**-alpha + b * best**beta
-    # At C = 6, N D = 1; the excess falls from there as C^-γ.
+    # At C = 6, N D = 1. The excess loss is proportional to C^-γ.
     return {"E": e, "K": excess * 6**gamma, "gamma": gamma}
 
 
 def amplitudes(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A, B and E [S]; inf where a draw of a hopeless fit holds any amplitude."""
+    """A, B and E [S]; inf if the amplitude of a degenerate fit overflows."""
     with np.errstate(over="ignore"):
         return tuple(np.exp(theta.T[:3]))

@@ -1,4 +1,4 @@
-"""The law of compute and tokens a parameter of Gadre et al. 2024, with and without a floor."""
+"""The law of Gadre et al. 2024 in compute and tokens per parameter, with and without E."""
 
 from itertools import product
 
@@ -28,7 +28,7 @@ def over_training(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]
 
 
 def over_training_starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
-    """η × the shares of the two reducible terms at the median point."""
+    """Grid over η and the shares of the two reducible terms at the median point."""
     middle = np.median(log_loss)
     log_m, log_c = np.median(x["tokens"] - x["params"]), np.median(x["flops"])
     return np.array(

@@ -1,4 +1,4 @@
-"""Power laws of one column: Kaplan et al. 2020, eq. 1.1–1.3; with a floor, Henighan et al. 2020."""
+"""Power laws in one column: Kaplan et al. 2020, eq. 1.1–1.3; with E, Henighan et al. 2020."""
 
 from collections.abc import Callable
 from itertools import product
@@ -20,7 +20,7 @@ HENIGHAN = "Henighan et al. 2020, arXiv:2010.14701"
 
 
 def power(column: str, floor: bool) -> Evaluate:
-    """L(X) = E + K X^-γ, or K X^-γ alone."""
+    """L(X) = E + K X^-γ; without a floor, L(X) = K X^-γ."""
 
     def with_e(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
         k, e, gamma = unstack(theta)
@@ -37,7 +37,7 @@ def power(column: str, floor: bool) -> Evaluate:
 
 
 def power_starts(column: str, floor: bool) -> Callable[[Inputs, np.ndarray], np.ndarray]:
-    """Exponents × the share of the reducible part in the median loss."""
+    """Grid over the exponent and the share of the reducible part in the median loss."""
 
     def starts(x: Inputs, log_loss: np.ndarray) -> np.ndarray:
         middle, log_x = np.median(log_loss), np.median(x[column])
@@ -52,7 +52,7 @@ def power_starts(column: str, floor: bool) -> Callable[[Inputs, np.ndarray], np.
 
 
 def power_law(name: str, column: str, floor: bool, formula: str, paper: str) -> Law:
-    """A law of one column."""
+    """The Law in one column."""
     return Law(
         name=name,
         formula=formula,

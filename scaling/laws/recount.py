@@ -1,8 +1,7 @@
-"""How the way of counting parameters changes an exponent: Pearce & Song 2024, arXiv:2406.12907.
+"""How the count of parameters changes an exponent: Pearce & Song 2024, arXiv:2406.12907.
 
-Kaplan et al. 2020 left the embeddings out of N, and found N* ∝ C^0.73 where Hoffmann et al. 2022
-found C^0.50. Small models are mostly embeddings, so that the same optima, counted without them,
-seem to grow faster.
+Kaplan et al. 2020 excluded the embeddings from N and found N* ∝ C^0.73. Hoffmann et al. 2022 found
+C^0.50. Small models are mostly embeddings, so N* without embeddings appears to grow faster.
 """
 
 from collections.abc import Mapping
@@ -15,8 +14,8 @@ FEWEST_SIZES = 4
 def efficient_tokens(
     constants: Mapping[str, float], total: np.ndarray, slope: np.ndarray
 ) -> np.ndarray:
-    """The tokens D at which models of `total` parameters are compute-optimal, C = 6 N D, where N is
-    another count of them and `slope` is d log N_total / d log N.
+    """The tokens D at which models with `total` parameters are compute-optimal for C = 6 N D. N is
+    another count of their parameters, and `slope` is d log N_total / d log N.
 
     The minimum of A N_total^-α + B D^-β along N D = const has α A N_total^-α slope = β B D^-β.
     """
@@ -27,10 +26,10 @@ def efficient_tokens(
 def ladder_exponent(
     constants: Mapping[str, float], params: np.ndarray, total: np.ndarray
 ) -> float | None:
-    """The exponent a of N* ∝ C^a under the count `params` [n] of a ladder whose law, with
-    `constants` A, B, alpha, beta, holds for `total` [n]: the slope of N*(C) over its sizes.
+    """The exponent a of N* ∝ C^a for the count `params` [n], given a law with `constants` A, B,
+    alpha, beta in the count `total` [n]. It is the slope of N*(C) over the sizes of the ladder.
 
-    None for fewer than FEWEST_SIZES sizes, or where `total` does not rise with `params`.
+    None for fewer than FEWEST_SIZES sizes, or if `total` does not increase with `params`.
     """
     log_n, first = np.unique(np.log(params), return_index=True)
     log_total = np.log(total)[first]

@@ -1,4 +1,4 @@
-"""What all figures share: palette, axes with round labels, tooltips, looks."""
+"""Elements that all figures share: palette, axes with round labels, tooltips, style."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,23 +23,23 @@ LOSS_TICKS = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20)
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart, its title and the sentence under it."""
+    """A chart with its title and caption."""
 
     name: str
     title: str
     caption: str
     chart: alt.TopLevelMixin
-    half: bool = False  # two of them share a row
+    half: bool = False  # half width, two in a row
 
 
 def response_title(law: dict[str, Any]) -> str:
-    """The axis title of what the fitted law describes."""
+    """The axis title of the fitted law's response."""
     response = law["parametric"].get("response", "loss")
     return LOSS if response == "loss" else response.capitalize()
 
 
 def log_axis(values: np.ndarray, title: str, text: Callable[[float], str], pad: float = 1.25):
-    """Keyword arguments of a logarithmic axis whose ticks are round numbers, all labelled."""
+    """Keyword arguments of a logarithmic axis with labelled ticks at round numbers."""
     low, high = float(np.min(values)) / pad, float(np.max(values)) * pad
     decades = np.log10(high / low)
     leads = (1,) if decades > 4.5 else (1, 3) if decades > 1.6 else (1, 2, 5)
@@ -55,7 +55,7 @@ def log_axis(values: np.ndarray, title: str, text: Callable[[float], str], pad: 
 
 
 def log_loss_axis(values: np.ndarray) -> dict[str, Any]:
-    """A logarithmic loss axis: power laws are straight, and early losses leave room for the late."""
+    """A logarithmic loss axis: power laws are straight, and late losses are not compressed."""
     low, high = float(np.min(values)) / 1.03, float(np.max(values)) * 1.03
     ticks = [tick for tick in LOSS_TICKS if low <= tick <= high]
     axis = alt.Axis(values=ticks, format="~g") if len(ticks) > 2 else alt.Axis(tickCount=6)
@@ -75,7 +75,7 @@ def loss_axis(values: np.ndarray, title: str = LOSS) -> dict[str, Any]:
 
 
 def run_row(points: Points, row: int) -> dict[str, Any]:
-    """A run as a row of a chart's data, with what hovering over it shows."""
+    """A run as a row of a chart's data, with the fields of its tooltip."""
     n, d, c = (float(v[row]) for v in (points.params, points.tokens, points.flops))
     counts = {"N": n, "D": d, "C": c, "Loss": float(points.loss[row])}
     return {
@@ -100,7 +100,7 @@ TOOLTIP = [
 
 
 def baseline_rows(points: Points) -> Rows:
-    """The baselines as rows of a chart's data. A count that is unknown or 0 is null."""
+    """The baselines as rows of a chart's data. Counts that are unknown or 0 are null."""
     rows = []
     for b in points.baselines:
         counts = {"N": b.params, "D": b.tokens, "C": b.flops}
@@ -115,8 +115,8 @@ def baseline_rows(points: Points) -> Rows:
 
 
 def baseline_layers(rows: Rows, x: str, at: dict[str, Any]) -> list[alt.Chart]:
-    """Labelled squares at the rows' place on the x axis (N, D or C) of a plot; a labelled rule
-    across the plot where that place is unknown. `at` holds the plot's own x and y.
+    """Labelled squares for baselines whose x (N, D or C) is known, and labelled horizontal rules for
+    the others. `at` has the x and y channels of the plot.
     """
     layers = []
     if known := [row for row in rows if row[x] is not None]:
@@ -131,7 +131,7 @@ def baseline_layers(rows: Rows, x: str, at: dict[str, Any]) -> list[alt.Chart]:
 
 
 def shown(points: Points) -> range:
-    """The rows that figures show: all, or every k-th of a very long table."""
+    """The rows that figures show: all of them, or every k-th of a very long table."""
     return range(0, len(points), max(1, -(-len(points) // MOST_POINTS)))
 
 
@@ -140,7 +140,7 @@ def data(rows: Rows) -> alt.Data:
 
 
 def log_color(column: str, values: np.ndarray, title: str, text: Callable[[float], str]):
-    """A column's colour on a logarithmic scale, light to dark, with round numbers beside it."""
+    """Colour by a column on a logarithmic scale, light to dark, with round numbers in the legend."""
     low, high = float(np.min(values)), float(np.max(values))
     leads = (1, 3) if high / low > 30 else (1, 2, 5)
     ticks = [m * 10.0**k for k in range(1, 30) for m in leads if low <= m * 10.0**k <= high]
@@ -155,7 +155,7 @@ def log_color(column: str, values: np.ndarray, title: str, text: Callable[[float
 
 
 def finish(chart: Any, width: int = WIDTH, height: int = HEIGHT) -> Any:
-    """The looks that all figures share."""
+    """Applies the style that all figures share."""
     text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 13}
     return (
         chart.properties(width=width, height=height)

@@ -1,4 +1,4 @@
-"""The figures of a comparison: every ladder's frontier, and the compute that each needs."""
+"""The figures of a comparison: the ladders' frontiers, and the compute that each ladder needs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,14 +40,16 @@ Comparison = dict[str, Any]
 
 
 def colour(names: Sequence[str], listed: Sequence[str], orient: str) -> alt.Color:
-    """One colour for each ladder in all figures; the legend lists those that are drawn."""
+    """One colour per ladder, the same in all figures. The legend shows the ladders in `listed`."""
     scale = alt.Scale(domain=list(names), range=list(PALETTE[: len(names)]))
     legend = alt.Legend(title=None, orient=orient, labelLimit=320, values=list(listed))
     return alt.Color("Ladder:N", scale=scale, sort=list(names), legend=legend)
 
 
 def alarm(chart: alt.LayerChart, compared: Comparison) -> alt.LayerChart:
-    """The chart with what forbids the comparison written over it, so that no copy goes without."""
+    """The chart with the warning about different datasets as its title, so that every copy of the
+    figure shows it.
+    """
     texts = [w["message"] for w in compared["warnings"] if w["code"] == "dataset"]
     if not texts:
         return chart
@@ -60,19 +62,19 @@ def alarm(chart: alt.LayerChart, compared: Comparison) -> alt.LayerChart:
 
 
 def frontiers(ladders: Sequence[Ladder], compared: Comparison) -> Figure:
-    """Every ladder's runs and frontier with its band; the losses that are compared are shaded."""
+    """Every ladder's runs and frontier with its band. The compared range of losses is shaded."""
     dots, lines = [], []
     for ladder, part in zip(ladders, compared["ladders"], strict=True):
         points = measured_in(ladder.points.select(~ladder.points.holdout), compared["measure"])
-        own = {"Ladder": label(ladder.name)}
-        dots += [run_row(points, row) | own for row in shown(points)]
-        lines += [{"C": c, "Loss": v, "lo": lo, "hi": hi} | own for c, v, lo, hi in part["band"]]
+        name = {"Ladder": label(ladder.name)}
+        dots += [run_row(points, row) | name for row in shown(points)]
+        lines += [{"C": c, "Loss": v, "lo": lo, "hi": hi} | name for c, v, lo, hi in part["band"]]
     common = [pair["losses"] for pair in compared["pairs"] if "losses" in pair]
     rows = [*dots, *lines]
     heights = [row[key] for row in rows for key in ("Loss", "lo", "hi") if row.get(key)]
     counted = [row for ladder in ladders for row in baseline_rows(ladder.points)]
     if compared["measure"] != "loss":
-        counted = []  # their loss is known in nats per token alone
+        counted = []  # the loss of baselines is known only in nats per token
     heights += [row["Loss"] for row in counted]
     flops = [row["C"] for row in [*rows, *counted] if row["C"]]
     x = log_axis(np.array(flops), FLOPS, power_of_ten)
@@ -94,15 +96,15 @@ def frontiers(ladders: Sequence[Ladder], compared: Comparison) -> Figure:
         layers.insert(1, alt.Chart(data(lines)).mark_area(opacity=0.2).encode(**edges))
     layers += baseline_layers(counted, "C", {"x": at["x"], "y": at["y"]})
     caption = (
-        "All runs, and the lowest loss that compute buys on each ladder, with its 90 % interval "
-        f"({compared['method']} method). The losses that are compared are shaded."
+        "All runs, and the lowest loss of each ladder at a given compute, with its 90 % interval "
+        f"({compared['method']} method). The compared range of losses is shaded."
     )
     chart = alarm(alt.layer(*layers), compared)
     return Figure("frontiers", "Loss against compute", caption, finish(chart))
 
 
 def multipliers(compared: Comparison) -> Figure | None:
-    """The compute that every ladder needs against the loss, with its band."""
+    """The compute that every ladder needs as a function of the loss, with its band."""
     rows: Rows = []
     for pair in compared["pairs"]:
         for loss, value, low, high in pair["at"]:
@@ -143,7 +145,7 @@ def multipliers(compared: Comparison) -> Figure | None:
 
 
 def ratio_axis(values: np.ndarray, title: str) -> dict[str, Any]:
-    """A logarithmic axis about 1 with round ratios on it."""
+    """A logarithmic axis of ratios with ticks at round values."""
     low, high = float(values.min()) / 1.08, float(values.max()) * 1.08
     ticks = [tick for tick in RATIOS if low <= tick <= high]
     scale = alt.Scale(type="log", domain=[low, high], nice=False)

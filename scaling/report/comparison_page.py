@@ -1,4 +1,4 @@
-"""The page of a comparison of ladders; it opens offline."""
+"""The HTML page of a comparison of ladders. It works offline."""
 
 import json
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ Comparison = dict[str, Any]
 
 
 def write_page(folder: str | Path, ladders: Sequence[Ladder], compared: Comparison) -> Path:
-    """Writes comparison.json, the figures as PNG and SVG, and last index.html; returns its path.
+    """Writes comparison.json, then the figures as PNG and SVG, then index.html; returns its path.
 
-    Without the packages that draw, comparison.json alone, as `write_report` does with law.json.
+    If the plotting packages are not installed, writes only comparison.json and returns its path.
     """
     folder = Path(folder)
     numbers = write(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
@@ -63,7 +63,7 @@ def page(compared: Comparison, drawn: list[Any], specs: dict[str, dict]) -> str:
 
 
 def warned(compared: Comparison) -> str:
-    """The warnings, first of all."""
+    """The warnings, as the first panel."""
     items = "".join(f"<li><b>{prose(w['message'])}</b></li>" for w in compared["warnings"])
     if not items:
         return ""
@@ -89,7 +89,7 @@ def cards(compared: Comparison) -> str:
 
 
 def table(compared: Comparison) -> str:
-    """One row for each ladder."""
+    """One row per ladder."""
     rows = []
     for part in compared["ladders"]:
         c, reach = part["flops"], part["reach"]
@@ -101,14 +101,14 @@ def table(compared: Comparison) -> str:
         ]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     names = (
-        "ladder", "points", "compute (FLOPs)", f"frontier's losses ({compared['unit']})", "data",
+        "ladder", "points", "compute (FLOPs)", f"losses of the frontier ({compared['unit']})", "data",
         "SHA-256 of the points",
     )  # fmt: skip
     return section("Ladders", names, rows)
 
 
 def pairs(compared: Comparison) -> str:
-    """One row for each pair: the compute needed by either method, and whether the multiplier grows."""
+    """One row per pair: the compute needed by either method, and the trend of the multiplier."""
     rows = []
     for pair in compared["pairs"]:
         if "reason" in pair:
@@ -141,7 +141,7 @@ def section(title: str, names: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def cited(compared: Comparison) -> str:
-    """What a reader needs to make these numbers again."""
+    """The information needed to reproduce the numbers."""
     made = compared.get("made") or {}
     lines = [("command", made.get("command")), ("commit", made.get("commit"))]
     lines += [(f"points, {label(part['name'])}", part["sha256"]) for part in compared["ladders"]]
@@ -154,14 +154,14 @@ def cited(compared: Comparison) -> str:
 
 
 def method(compared: Comparison) -> str:
-    """A paragraph that a paper could quote."""
+    """The methods paragraph."""
     chosen, pairs = compared["settings"], len(compared["pairs"])
     text = (
         "The compute that a ladder needs is the ratio of the FLOPs at which the two frontiers "
-        "reach the same loss, its geometric mean over losses evenly spaced where both frontiers "
-        "lie within their own runs; comparison.json holds its inverse, multiplier. Intervals hold "
-        f"{chosen['level']:.0%} of {chosen['draws']} bootstrap draws, independent between ladders; "
-        "a ratio is significant where "
+        "reach the same loss. We take the geometric mean over evenly spaced losses that both "
+        "frontiers reach within the compute of their runs. comparison.json has the inverse ratio, "
+        f"multiplier. Intervals contain {chosen['level']:.0%} of {chosen['draws']} bootstrap "
+        "draws, independent between ladders. A ratio is significant if "
         f"its two-sided p is below {chosen['alpha']:g}"
         + (f" / {pairs} (Bonferroni)." if pairs > 1 else ".")
     )

@@ -1,6 +1,6 @@
 """The figures of a report: one Vega-Lite chart each, for the page and for print.
 
-Every figure is made of `points` and law.json alone, so that a reader can redraw it.
+Figures use only `points` and law.json, so readers can redraw them.
 """
 
 from collections.abc import Callable
@@ -48,14 +48,14 @@ from scaling.report.law_figures import (
 from scaling.table import Points
 
 Law = dict[str, Any]
-CLOSE_UPS = 3  # held-out runs up to which one is shown by itself
-NAMED_BUDGETS = 8  # budgets up to which each has its own entry in the legend
+CLOSE_UPS = 3  # largest number of held-out runs for which the last prediction has its own figure
+NAMED_BUDGETS = 8  # largest number of budgets with one legend entry each
 
 PREDICTION, OUTCOME = "prediction, 90 % interval", "outcome"
 
 
 def curves(points: Points, law: Law) -> Figure | None:
-    """Loss against compute along every run."""
+    """Loss curves: validation loss against compute during every run."""
     rows: Rows = []
     for row in shown(points) if points.curves else ():
         per_token = float(points.flops[row] / points.tokens[row])
@@ -83,24 +83,24 @@ def curves(points: Points, law: Law) -> Figure | None:
     )
     lines = base.mark_line(strokeWidth=1.8, opacity=0.85).encode(strokeDash=dash)
     dots = base.mark_circle(size=38, opacity=0.9).encode(tooltip=TOOLTIP)
-    caption = "Validation loss along every run against the compute spent so far; darker is larger."
+    caption = "Validation loss against compute during every run; larger models are darker."
     layers = [lines, dots]
     lowest = [{"C": c, "Loss": loss} for c, _, _, loss in law["envelope"].get("line", [])]
     if lowest:
         line = alt.Chart(data(lowest)).mark_line(color=VERMILION, strokeWidth=2.5)
         layers.append(line.encode(x=alt.X("C:Q", **x), y=alt.Y("Loss:Q", **y)))
-        caption += " Red: the envelope that approach 1 reads."
+        caption += " Red: the envelope of approach 1."
     layers += baseline_layers(counted, "C", {"x": alt.X("C:Q", **x), "y": alt.Y("Loss:Q", **y)})
     return Figure("loss_curves", "Loss curves", caption, finish(alt.layer(*layers)))
 
 
 def key(m: Law) -> dict[str, Any]:
-    """Which budget a row belongs to."""
+    """The fields that identify the budget of a row."""
     return {"Budget": m["Budget"], "Compute": m["flops"]}
 
 
 def isoflop(points: Points, law: Law) -> Figure | None:
-    """Loss against size, with one parabola for each budget."""
+    """Loss against size, with one parabola per budget."""
     minima = law["isoflop"]["minima"]
     row_of = {str(name): i for i, name in enumerate(points.run)}
     budgets = [m for m in minima if m["sizes"] >= 3]
@@ -131,17 +131,17 @@ def isoflop(points: Points, law: Law) -> Figure | None:
         )
         layers.append(mark.encode(x=at["x"], y=at["y"], tooltip=tips))
     layers += baseline_layers(counted, "N", {"x": at["x"], "y": at["y"]})
-    found = sum(m["params"]["value"] is not None for m in named)
+    bracketed = sum(m["params"]["value"] is not None for m in named)
     caption = (
-        f"Each budget's runs with the {law['settings']['interpolation']} through the points around "
-        "its lowest; diamonds mark "
-        f"the minima ({found} of {len(named)} budgets have one that the sizes bracket)."
+        f"Each budget's runs, and the {law['settings']['interpolation']} through the points around "
+        "the lowest loss. Diamonds mark "
+        f"the minima ({bracketed} of {len(named)} budgets have a bracketed minimum)."
     )
     return Figure("isoflop", "Iso-FLOP parabolas", caption, finish(alt.layer(*layers)))
 
 
 def budget_color(named: Rows) -> alt.Color:
-    """One colour for each budget, dark for much compute; a continuous scale where there are many."""
+    """One colour per budget, darker for more compute; a continuous scale for many budgets."""
     if len(named) > NAMED_BUDGETS:
         return log_color("Compute", np.array([m["flops"] for m in named]), "FLOPs", power_of_ten)
     order = [m["Budget"] for m in named]
@@ -150,7 +150,7 @@ def budget_color(named: Rows) -> alt.Color:
 
 
 def optimum(points: Points, law: Law, letter: str) -> Figure | None:
-    """N*(C) or D*(C): the minima, their power law with its band, and the parametric law's."""
+    """N*(C) or D*(C): the minima, their power law with its band, and the parametric law's curve."""
     part, symbol = law["isoflop"], {"a": "N", "b": "D"}[letter]
     column, title = {"a": ("params", PARAMS), "b": ("tokens", TOKENS)}[letter]
     minima = [m for m in part["minima"] if m[column]["value"]]
@@ -168,9 +168,9 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
         slope, level = np.array(part["cloud"][letter]).T
         drawn = np.exp(level[:, None] + slope[:, None] * np.log(flops))
         band = np.percentile(drawn, [5, 95], axis=0).T
-    own, other = f"iso-FLOP minima, C^{part[letter]['value']:.3f}", None
+    fitted, other = f"iso-FLOP minima, C^{part[letter]['value']:.3f}", None
     columns = zip(flops, value, band, strict=True)
-    lines = [{"C": c, "Value": v, "lo": b[0], "hi": b[1], "Law": own} for c, v, b in columns]
+    lines = [{"C": c, "Value": v, "lo": b[0], "hi": b[1], "Law": fitted} for c, v, b in columns]
     if law["optimum"]:
         other = f"parametric law, C^{law['parametric'][letter]['value']:.3f}"
         n = optimal_params(split_coordinates(law), flops)
@@ -180,7 +180,7 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
     heights = [r[k] for r in [*lines, *dots] for k in ("Value", "lo", "hi") if r.get(k)]
     y = log_axis(np.array(heights), f"Optimal {title.lower()} {symbol}*", amount, pad=1.1)
     at = {"x": alt.X("C:Q", **x), "y": alt.Y("Value:Q", **y)}
-    domain = [name for name in (own, other) if name]
+    domain = [name for name in (fitted, other) if name]
     color = alt.Color(
         "Law:N",
         scale=alt.Scale(domain=domain, range=[BLUE, ORANGE][: len(domain)]),
@@ -197,7 +197,7 @@ def optimum(points: Points, law: Law, letter: str) -> Figure | None:
         .mark_circle(size=85, color=INK, opacity=1)
         .encode(**at, tooltip=tips)
     )
-    caption = f"{symbol}* of every bracketed budget, with 90 % intervals, and how it grows."
+    caption = f"{symbol}* of every bracketed budget, with 90 % intervals, and its power law."
     name = {"a": "optimal_params", "b": "optimal_tokens"}[letter]
     return Figure(name, f"Optimal {title.lower()}", caption, finish(chart, 420, 320), half=True)
 
@@ -229,7 +229,7 @@ def frontier(points: Points, law: Law) -> Figure | None:
     x = log_axis(np.array(every), FLOPS, power_of_ten)
     y = loss_axis(np.array(heights))
     at = {"x": alt.X("C:Q", **x), "y": alt.Y("Loss:Q", **y)}
-    # One scale for all layers, so that the legend names what each colour means.
+    # One colour scale for all layers, so that one legend explains all colours.
     keys = {"runs": GREY, "minima": VERMILION, name: BLUE} | (
         {PREDICTION: ORANGE, OUTCOME: GREEN} if held else {}
     )
@@ -255,15 +255,15 @@ def frontier(points: Points, law: Law) -> Figure | None:
     layers += held_layers(held, at, edges, y, series) if held else []
     layers += baseline_layers(counted, "C", at)
     caption = (
-        "The lowest loss that a budget of compute buys, extrapolated, with its 90 % interval. "
-        "Predictions were made from the fitted runs alone."
+        "The lowest loss at each compute, extrapolated, with its 90 % interval. "
+        "Predictions use only the fitted runs."
     )
     title = "The frontier and the prediction"
     return Figure("frontier", title, caption, finish(alt.layer(*layers)))
 
 
 def held_out(law: Law) -> Rows:
-    """One row for each registered prediction or, without any, for each held-out run."""
+    """One row per registered prediction; without registered predictions, one per held-out run."""
     part = law["holdout"]
     entries = part["registered"] or part["runs"]
     rows = []
@@ -287,7 +287,7 @@ def held_out(law: Law) -> Rows:
 def held_layers(
     held: Rows, at: Law, edges: Law, y: Law, series: Callable[[Rows, str], alt.Chart]
 ) -> list[Any]:
-    """Predictions as bars with a stroke at the value, outcomes as crosses."""
+    """Predictions as vertical bars with a mark at the value, outcomes as crosses."""
     tips = [alt.Tooltip(f"{name}:N") for name in ("Run", "Predicted", "Error")]
     tips.append(alt.Tooltip("Outcome:Q", format=".4f"))
     done = [row for row in held if row["Outcome"] is not None]
@@ -304,23 +304,23 @@ def held_layers(
 
 
 def prediction(points: Points, law: Law) -> Figure | None:
-    """The held-out loss close up: what each law said, with its interval, and what came out."""
+    """The held-out loss close up: each law's prediction with its interval, and the outcome."""
     part = law["holdout"]
     entry = (part["registered"] or part["runs"] or [None])[-1]
     if entry is None or len(part["registered"] or part["runs"]) > CLOSE_UPS:
         return None
     loss = entry.get("loss") or entry["predicted"]
-    said = [("parametric law", loss), ("frontier", entry.get("frontier") or {"value": None})]
+    predictions = [("parametric law", loss), ("frontier", entry.get("frontier") or {"value": None})]
     rows = [
         {"Law": name, "Loss": v["value"], "lo": v["lo"], "hi": v["hi"],
          "Predicted": interval_text(v, nats)}
-        for name, v in said if v["value"] is not None
+        for name, v in predictions if v["value"] is not None
     ]  # fmt: skip
-    came = [] if entry["outcome"] is None else [{"Loss": entry["outcome"], "Law": rows[0]["Law"]}]
-    values = [r[k] for r in [*rows, *came] for k in ("Loss", "lo", "hi") if r.get(k)]
+    outcome = [] if entry["outcome"] is None else [{"Loss": entry["outcome"], "Law": rows[0]["Law"]}]
+    values = [r[k] for r in [*rows, *outcome] for k in ("Loss", "lo", "hi") if r.get(k)]
     title = response_title(law)
     x = alt.X("Loss:Q", **loss_axis(np.array(values), title))
-    y = alt.Y("Law:N", title=None, sort=[name for name, _ in said], scale=alt.Scale(padding=0.6))
+    y = alt.Y("Law:N", title=None, sort=[name for name, _ in predictions], scale=alt.Scale(padding=0.6))
     tips = [alt.Tooltip("Law:N"), alt.Tooltip("Predicted:N")]
     base = alt.Chart(data(rows))
     layers = [
@@ -328,19 +328,19 @@ def prediction(points: Points, law: Law) -> Figure | None:
             x=alt.X("lo:Q", **loss_axis(np.array(values), title)), x2="hi:Q", y=y),
         base.mark_circle(size=120, color=ORANGE, opacity=1).encode(x=x, y=y, tooltip=tips),
     ]  # fmt: skip
-    if came:
+    if outcome:
         tip = alt.Tooltip("Loss:Q", format=".4f", title="Outcome")
-        rule = alt.Chart(data(came)).mark_rule(strokeWidth=2.5, color=GREEN, strokeDash=[6, 3])
+        rule = alt.Chart(data(outcome)).mark_rule(strokeWidth=2.5, color=GREEN, strokeDash=[6, 3])
         layers.append(rule.encode(x=x, tooltip=tip))
     target = entry.get("target", entry)
-    came_out = "; the green line is the outcome" if came else "; the run is still to come"
-    caption = f"{label(target['run'])}: predictions with 90 % intervals{came_out}."
+    status = "the green line is the outcome" if outcome else "the run has not finished"
+    caption = f"{label(target['run'])}: predictions with 90 % intervals; {status}."
     chart = finish(alt.layer(*layers), height=130)
     return Figure("prediction", "The prediction close up", caption, chart)
 
 
 def figures(points: Points, law: Law) -> list[Figure]:
-    """All figures that the data allow, in the order of the page."""
+    """All figures that the data support, in the order of the page."""
     drawn = [
         prediction(points, law),
         frontier(points, law),

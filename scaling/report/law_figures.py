@@ -1,5 +1,5 @@
-"""Figures of the fitted law itself: its plane of N and D, its residuals, the uncertainty of its
-constants, and how far they depend on the analysis.
+"""Figures of the fitted law: contours in the plane of N and D, residuals, the uncertainty of its
+constants, and their sensitivity to the analysis.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ from scaling.table import Points
 Law = dict[str, Any]
 CONTOURS = 9
 FINENESS = 160
-LABEL_AT = 0.85  # where along a contour its loss is written
+LABEL_AT = 0.85  # position of a contour's label, as a fraction of its length
 GROUPS = {
     "approach": ("method", BLUE),
     "objective": ("robust loss", ORANGE),
@@ -47,7 +47,7 @@ GROUPS = {
 
 
 def plane(points: Points, law: Law) -> Figure | None:
-    """Every run in the plane of N and D, the law's contours of loss and its efficient frontier."""
+    """The runs in the plane of N and D, the law's contours of loss and its efficient frontier."""
     if not law["optimum"]:
         return None
     theta = split_coordinates(law)
@@ -94,7 +94,7 @@ def plane(points: Points, law: Law) -> Figure | None:
     layers += baseline_layers(counted, "N", at)
     drawn = ", open diamonds the iso-FLOP minima" if minima else ""
     caption = (
-        "Runs, coloured by their loss, over the law's contours of equal loss. Red: the efficient "
+        "Runs, coloured by loss, over the law's contours of equal loss. Red: the efficient "
         f"frontier N*(C), D*(C); dotted: equal compute, 6 N D{drawn}."
     )
     chart = finish(alt.layer(*layers), height=440)
@@ -108,14 +108,14 @@ def split_coordinates(law: Law) -> np.ndarray:
 
 
 def kind(points: Points) -> alt.Shape:
-    """Circles for fitted runs, crosses for those held out."""
+    """Circles for fitted runs, crosses for held-out runs."""
     scale = alt.Scale(domain=["fitted", "held out"], range=["circle", "cross"])
     legend = alt.Legend(title=None) if points.holdout.any() else None
     return alt.Shape("Kind:N", scale=scale, legend=legend)
 
 
 def contours(theta: np.ndarray, n_span: tuple[float, float], d_span: tuple[float, float]) -> Rows:
-    """Points along lines of equal loss: D of N in closed form, within the spans."""
+    """Points on lines of equal loss, D(N) in closed form, within the spans."""
     a, b, e, alpha, beta = theta
     corner = [
         float(np.exp(a - alpha * np.log(n)) + np.exp(b - beta * np.log(d)) + np.exp(e))
@@ -139,7 +139,7 @@ def contours(theta: np.ndarray, n_span: tuple[float, float], d_span: tuple[float
 
 
 def iso_compute(points: Points, n_span: tuple[float, float], d_span: tuple[float, float]) -> Rows:
-    """Lines of 6 N D = every power of ten that the runs span."""
+    """Lines of 6 N D = 10^k, for the powers of ten that the runs span."""
     spent = 6 * points.params * points.tokens
     powers = range(int(np.floor(np.log10(spent.min()))), int(np.ceil(np.log10(spent.max()))) + 1)
     rows: Rows = []
@@ -168,8 +168,8 @@ def efficient(
 
 
 def residuals(points: Points, law: Law) -> Figure | None:
-    """Measured over predicted values, against tokens or, where they are unknown, against the law's
-    first input.
+    """Measured over predicted values, against tokens or, if tokens are unknown, the law's first
+    input.
     """
     part = law["parametric"]
     if part.get("objective") is None:
@@ -196,12 +196,12 @@ def residuals(points: Points, law: Law) -> Figure | None:
         shape=kind(points),
         tooltip=tips,
     )
-    caption = f"Root mean square {part['rmse']:.2%}; a pattern here is a law that does not hold."
+    caption = f"Root mean square {part['rmse']:.2%}; a pattern here means that the law does not hold."
     return Figure("residuals", "Residuals of the law", caption, finish(chart, height=300))
 
 
 def clouds(law: Law) -> list[Figure]:
-    """Bootstrap draws of the constants, two by two: how they trade against each other."""
+    """Bootstrap draws of pairs of constants, which show their correlation."""
     part = law["parametric"]
     drawn = part.get("cloud") or {}
     if not law["optimum"] or not drawn:
@@ -211,7 +211,7 @@ def clouds(law: Law) -> list[Figure]:
         ("exponents_cloud", alpha, beta, "Exponents", "α, of N", "β, of D"),
         ("floor_cloud", floor, "a", "Floor and split", "E (nats per token)", "Exponent a of N*(C)"),
     )
-    found = []
+    figures = []
     for name, first, second, title, x_title, y_title in pairs:
         rows = [{"X": x, "Y": y} for x, y in zip(drawn[first], drawn[second], strict=True)
                 if np.isfinite(x) and np.isfinite(y)]  # fmt: skip
@@ -224,12 +224,12 @@ def clouds(law: Law) -> list[Figure]:
         )
         chart = finish(dots.encode(x=x, y=y) + fit.encode(x=x, y=y), 420, 320)
         caption = f"{len(rows)} bootstrap draws (dots) about the fit (red cross)."
-        found.append(Figure(name, f"{title}: bootstrap", caption, chart, half=True))
-    return found
+        figures.append(Figure(name, f"{title}: bootstrap", caption, chart, half=True))
+    return figures
 
 
 def exponents(law: Law) -> Figure | None:
-    """The exponent a under every analysis, with the interval of the chosen one as a band."""
+    """The exponent a from every analysis, with the interval of the selected one as a band."""
     rows = [
         {"Group": GROUPS[row["group"]][0], "Analysis": row["label"], **row["a"]}
         for row in law["sensitivity"]
@@ -269,8 +269,8 @@ def exponents(law: Law) -> Figure | None:
         band = alt.Chart(data([chosen])).mark_rect(color=GREY, opacity=0.18)
         layers.insert(0, band.encode(x=alt.X("lo:Q", **x), x2="hi:Q"))
     caption = (
-        "The same runs under other analyses. Bars: 90 % intervals where they were computed; grey: "
-        "that of the parametric law as chosen."
+        "The same runs with other analyses. Bars: 90 % intervals, if computed. Grey: the interval "
+        "of the parametric law with the selected settings."
     )
     chart = finish(alt.layer(*layers), height=24 * len(rows) + 20)
     return Figure("sensitivity", "One exponent, many analyses", caption, chart)

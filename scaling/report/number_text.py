@@ -1,4 +1,4 @@
-"""Numbers and names as the terminal, pages and figures show them: 50k, 3e-3, 1.5e13, α."""
+"""Formats numbers and names for the terminal, pages and figures: 50k, 3e-3, 1.5e13, α."""
 
 import html
 import json
@@ -17,13 +17,13 @@ nats = "{:.4f}".format  # losses keep four decimals: runs differ in the third
 def amount(value: float) -> str:
     """'30k', '1.5M', '7B': counts of parameters and tokens."""
     for letter, size in LETTERS.items():
-        if value >= 0.9995 * size:  # 999,999 is 1M, for it rounds to that
+        if value >= 0.9995 * size:  # 999,999 rounds to 1M
             return f"{three_digits(value / size)}{letter}"
     return three_digits(value)
 
 
 def parse_amount(text: str) -> float:
-    """'30k', '1.5M', '7B' or '7e9' as a number. ValueError for other text."""
+    """Parses '30k', '1.5M', '7B' or '7e9'. Raises ValueError for other text."""
     text = text.strip()
     letter = next((k for k in LETTERS if text[-1:].lower() == k.lower()), "")
     try:
@@ -46,7 +46,7 @@ def power_of_ten(value: float) -> str:
 
 
 def setting(value: Any) -> str:
-    """A setting with all its digits: 3e-3 for 0.003, text and whole numbers as they are."""
+    """A setting with all its digits: 3e-3 for 0.003. Text and integers are unchanged."""
     if isinstance(value, float) and value and not 0.01 <= abs(value) < 1e4:
         exact = repr(value)
         digits = len(exact.partition("e")[0].replace(".", "").lstrip("-0")) or 1
@@ -62,13 +62,13 @@ def short_power(text: str) -> str:
 
 
 def label(name: str) -> str:
-    """The name of a run or a ladder as it is shown: its characters printable, its length bounded."""
+    """The displayed name of a run or ladder: printable characters, at most LONGEST_LABEL."""
     text = printable(name)
     return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
 
 
 def escape(text: Any) -> str:
-    """Text from outside as HTML that shows it, whatever it holds."""
+    """Any text, escaped for HTML."""
     return html.escape(printable(text))
 
 
@@ -78,7 +78,7 @@ def prose(text: str) -> str:
 
 
 def interval_html(v: dict[str, Any] | None, text: Callable[[float], str] = three_digits) -> str:
-    """A value with its interval in small print, `text` writing each number."""
+    """A value with its interval in small print, each number formatted by `text`."""
     if v is None or v["value"] is None:
         return "—"
     value = text(v["value"])
@@ -88,8 +88,8 @@ def interval_html(v: dict[str, Any] | None, text: Callable[[float], str] = three
 
 
 def needed(saved: dict[str, float | None]) -> dict[str, float | None]:
-    """How many times the compute of the first ladder another needs, from how many times less it
-    needs: the inverse of a value with its interval.
+    """The compute that a ladder needs as a multiple of the first ladder's: the inverse of the
+    multiplier and its interval.
     """
-    turned = {"value": "value", "lo": "hi", "hi": "lo"}
-    return {name: saved.get(other) and 1 / saved[other] for name, other in turned.items()}
+    inverse = {"value": "value", "lo": "hi", "hi": "lo"}
+    return {name: saved.get(other) and 1 / saved[other] for name, other in inverse.items()}

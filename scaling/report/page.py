@@ -1,4 +1,4 @@
-"""The report of a fit: one HTML file that opens offline, beside the files that it was made of."""
+"""The report of a fit: an HTML page that works offline, law.json, points.csv and the figures."""
 
 import importlib.util
 import json
@@ -42,15 +42,14 @@ COLUMNS = (
 )
 PNG_SCALE = 2
 DRAWING = ("altair", "vl_convert")
-# Figures that only an earlier report has would mislead.
-OURS = ("*.png", "*.svg")
+OURS = ("*.png", "*.svg")  # figures of earlier reports, which are removed
 
 
 def write_report(folder: str | Path, points: Points, law: dict[str, Any]) -> Path:
-    """Writes law.json, points.csv, figures as PNG and SVG, and last index.html; returns its path.
+    """Writes law.json, points.csv, the figures as PNG and SVG, then index.html; returns its path.
 
-    Where the packages that draw are not installed, writes law.json and points.csv alone, removes
-    the page and figures of an earlier report, and returns the path of law.json.
+    If the plotting packages are not installed, writes only law.json and points.csv, removes the
+    page and figures of an earlier report, and returns the path of law.json.
     """
     folder = Path(folder)
     numbers = write(folder / "law.json", json.dumps(law, indent=1) + "\n")
@@ -65,30 +64,29 @@ def write_report(folder: str | Path, points: Points, law: dict[str, Any]) -> Pat
 
 
 def missing_package() -> str | None:
-    """The package that pages and figures take and that is not installed; None if all are there."""
-    found = (name for name in DRAWING if importlib.util.find_spec(name) is None)
-    return next(found, None)
+    """The first plotting package that is not installed; None if all are installed."""
+    missing = (name for name in DRAWING if importlib.util.find_spec(name) is None)
+    return next(missing, None)
 
 
 def note_missing_drawing() -> None:
-    """Prints a line to stderr where pages and figures will not be written."""
+    """Prints a line to stderr if the page and figures cannot be written."""
     if name := missing_package():
         print(
             f"no page and no figures: {name} is not installed; pip install -e '.[report]' adds it. "
-            "All numbers are printed and written",
+            "All numbers are still printed and written",
             file=sys.stderr,
         )
 
 
 def remove_page(folder: Path) -> None:
-    """Removes the page and the figures of an earlier report, which other numbers would contradict.
-    """
+    """Removes the page and figures of an earlier report, which would contradict the new numbers."""
     (folder / "index.html").unlink(missing_ok=True)
     remove_figures(folder, keep=())
 
 
 def remove_figures(folder: Path, keep: Collection[str]) -> None:
-    """Removes the figures of an earlier page, but for those of the names to keep."""
+    """Removes the figures of an earlier page, except those named in `keep`."""
     for pattern in OURS:
         for old in (folder / "figures").glob(pattern):
             if old.stem not in keep:
@@ -108,7 +106,7 @@ def draw(folder: Path, drawn: Sequence[Any]) -> dict[str, dict]:
 
 
 def scripts(specs: dict[str, dict]) -> dict[str, str]:
-    """What the page's script elements hold: the figures, as wide as their place, and the library.
+    """The content of the page's script elements: the figures, in responsive width, and the library.
     """
     import vl_convert
 
@@ -143,7 +141,7 @@ def page(points: Points, law: dict, drawn: list, specs: dict[str, dict]) -> str:
 
 
 def subtitle(law: dict[str, Any]) -> str:
-    """How many points of how many runs."""
+    """The numbers of points and runs."""
     points = law["points"]
     held = f", {points['held_out']} held out" if points["held_out"] else ""
     return escape(f"{points['n']} points of {points['runs']} runs fitted{held}.")
@@ -157,7 +155,7 @@ def card(label: str, value: str, note: str = "", kind: str = "") -> str:
 
 
 def cards(law: dict[str, Any]) -> str:
-    """The headline: prediction, outcome and error if there is a held-out run, and the exponents."""
+    """The cards at the top: prediction, outcome and error of a held-out run, and the exponents."""
     shown, part = [], law["holdout"]
     entry = (part["registered"] or part["runs"] or [None])[-1]
     if (entry and part["n"] <= 1) or part["registered"]:
@@ -181,13 +179,13 @@ def cards(law: dict[str, Any]) -> str:
 
 
 def prediction_cards(entry: dict[str, Any], response: str) -> list[str]:
-    """Prediction, outcome, error."""
+    """Cards for a prediction, its outcome and its error."""
     loss, target = entry.get("loss") or entry["predicted"], entry.get("target", entry)
     registered = "made" in entry
     made = (
         f"written {escape(entry['made'][:16].replace('T', ' '))} UTC"
         if registered
-        else "fitted without that run"
+        else "fitted without this run"
     )
     size = ", ".join(
         f"{amount(target[name])} {word}"
@@ -195,7 +193,10 @@ def prediction_cards(entry: dict[str, Any], response: str) -> list[str]:
         if target[name] is not None
     )
     if (entry.get("extrapolation") or 0) > FAR:
-        made += f"; extrapolated {three_digits(entry['extrapolation'])}-fold in compute, so too narrow"
+        made += (
+            f"; extrapolated {three_digits(entry['extrapolation'])}-fold in compute, so the "
+            "interval is too narrow"
+        )
     about = "; ".join(part for part in (size, made) if part)
     unit = " (nats per token)" if response == "loss" else ""
     title, name = f"Predicted {response}{unit}", label(target["run"] or "a run")
@@ -226,7 +227,7 @@ def figure_block(figure: Any) -> str:
 
 
 def trials(points: Points) -> str:
-    """One row for each run and baseline."""
+    """The table of runs and baselines."""
     names = [*COLUMNS, *(escape(name) for name in points.other), ""]
     rows = []
     for i in np.argsort(points.flops, kind="stable")[:MOST_ROWS]:
@@ -261,12 +262,12 @@ def trials(points: Points) -> str:
 
 
 def number_cell(value: float | None, text: Callable[[float], str] = three_digits) -> str:
-    """A number as a cell of a table, empty where it is unknown."""
+    """A number as a table cell; empty if it is unknown."""
     return text(value) if value is not None and np.isfinite(value) else ""
 
 
 def settings(points: Points, law: dict[str, Any]) -> str:
-    """What all runs share, what varies, and the settings of the analysis."""
+    """The settings of the analysis, those that vary between runs, and those that all runs share."""
     configs = read_configs(points)
     parts = [definition("Analysis", law["settings"])]
     if configs:
@@ -282,20 +283,21 @@ def settings(points: Points, law: dict[str, Any]) -> str:
 
 
 def read_configs(points: Points) -> list[dict[str, Any]]:
-    """The config.json of every run, flat ({'model.d_model': 64}); none for points from a CSV.
-    A line on stderr names each file that cannot be read."""
+    """The config.json of every run, with dotted keys ({'model.d_model': 64}); empty for points from
+    a CSV file. Prints a line to stderr for each file that cannot be read.
+    """
     root = Path(points.source)
     folders = {
         path.parent.name: path
         for path in (*root.glob("*/config.json"), *root.glob("*/*/config.json"))
     }
-    found = []
+    configs = []
     for path in (folders[str(run)] for run in points.run if str(run) in folders):
         try:
-            found.append(dict(flat(read_object(path))))
+            configs.append(dict(flat(read_object(path))))
         except (ValueError, OSError) as error:
             print(f"the report leaves out the settings of a run: {error}", file=sys.stderr)
-    return found
+    return configs
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

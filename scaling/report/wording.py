@@ -29,7 +29,7 @@ SPENT = {
 
 
 def warnings(law: dict[str, Any]) -> str:
-    """Every warning with its threshold and source, or a line that says that none applies."""
+    """The warnings with their thresholds and sources, or a line that says that none applies."""
     if not law["warnings"]:
         return '<p class="quiet">No warning applies to these data.</p>'
     items = "".join(
@@ -41,7 +41,7 @@ def warnings(law: dict[str, Any]) -> str:
 
 
 def constants(law: dict[str, Any]) -> str:
-    """The fitted laws as a table."""
+    """The table of fitted laws."""
     rows = []
     for key, name in (
         ("parametric", "Parametric"),
@@ -72,7 +72,7 @@ def constants(law: dict[str, Any]) -> str:
 
 
 def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    """An HTML table of cells that are HTML already."""
+    """An HTML table. Cells are already HTML."""
     top = "".join(f"<th>{name}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
@@ -83,7 +83,7 @@ def panel(title: str, note: str, content: str) -> str:
 
 
 def optimum(law: dict[str, Any]) -> str:
-    """The best split of compute at the largest fitted run and beyond."""
+    """The table of optimal splits of compute."""
     if not law["optimum"]:
         return ""
     rows = [
@@ -98,14 +98,14 @@ def optimum(law: dict[str, Any]) -> str:
         "loss (nats per token)",
     )
     note = (
-        "The parametric law's efficient frontier at the largest fitted budget, and 10 and 100 "
-        "times beyond: intervals are of the law, without the noise of a run."
+        "The parametric law's efficient frontier at 1, 10 and 100 times the largest fitted "
+        "budget. Intervals are those of the law, without the noise of a run."
     )
-    return panel("The best split of compute", note, table(head, rows))
+    return panel("The optimal split of compute", note, table(head, rows))
 
 
 def sensitivity(law: dict[str, Any]) -> str:
-    """The same runs by other methods and objectives, and without the worst runs."""
+    """The same runs with other methods and objectives, and without outliers."""
     if not law["sensitivity"]:
         return ""
     rows = [
@@ -118,22 +118,22 @@ def sensitivity(law: dict[str, Any]) -> str:
     known = [v for v in shifts if v is not None]
     if known:
         parts.append(
-            "<p>Bias of the grid of sizes, from the fitted law on that very grid without noise: "
-            f"N* found over true {min(known):+.2%} to {max(known):+.2%}, which adds "
+            "<p>Bias from the grid of sizes, simulated without noise from the fitted law: "
+            f"{min(known):+.2%} to {max(known):+.2%} in N*, which adds "
             f"{law['isoflop']['grid_bias']['a'] or 0:+.4f} to the iso-FLOP exponent a.</p>"
         )
     curves = law["envelope"]
     if curves["a"]["value"] is None:
         parts.append(f"<p class=reason>Approach 1: {prose(curves['reason'])}</p>")
     note = (
-        "A conclusion should hold in every row. Intervals hold 90 %; those of other losses and of fewer "
-        f"runs come from {FEW_DRAWS} draws, and are left out for very long tables."
+        "A conclusion should hold in every row. Intervals are 90 %. Those of other objectives and of "
+        f"fewer runs come from {FEW_DRAWS} draws, and are left out for very long tables."
     )
     return panel("Sensitivity", note, "".join(parts))
 
 
 def conventions(law: dict[str, Any]) -> str:
-    """The exponents of the same runs under every convention of counting."""
+    """The exponents of the same runs for every counting convention."""
     if not law["conventions"]:
         return ""
     rows = [
@@ -144,14 +144,14 @@ def conventions(law: dict[str, Any]) -> str:
     ]
     head = ("N counted as", "C by", "g", "E (nats per token)", "α", "β", "a, parametric", "a, iso-FLOP")
     note = (
-        "The same runs under other conventions. A token costs C/D ∝ N^g, and a = β / (α + g β); "
-        "iso-FLOP exponents need runs of equal C under that very count."
+        "The same runs with other counting conventions. If C/D ∝ N^g, then a = β / (α + g β). "
+        "Iso-FLOP exponents need runs of equal C under the same count."
     )
     expected = law["kaplan_count"]
     more = (
-        "<p>Pearce &amp; Song 2024 explain most of Kaplan's exponent by the embeddings left out: "
-        f"this law, whose a is {expected['total']:.3f} by all parameters, has {expected['a']:.3f} "
-        "over the sizes of these runs when N and C leave them out.</p>"
+        "<p>Pearce &amp; Song 2024 explain most of Kaplan's exponent by the excluded embeddings. "
+        f"For this law, a is {expected['total']:.3f} if N counts all parameters, and "
+        f"{expected['a']:.3f} over the sizes of these runs if N and C exclude embeddings.</p>"
         if expected
         else ""
     )
@@ -159,7 +159,7 @@ def conventions(law: dict[str, Any]) -> str:
 
 
 def methods(law: dict[str, Any]) -> str:
-    """A paragraph that a paper could quote."""
+    """The methods paragraphs."""
     part, points, chosen = law["parametric"], law["points"], law["settings"]
     how = {"runs": "resampling whole runs", "residuals": "redrawing the runs' noise (Student's t)"}
     text = []
@@ -178,26 +178,26 @@ def methods(law: dict[str, Any]) -> str:
             f"{part['bias']:+.3%}."
             + "".join(f" {name} = {three_digits(v)} was fixed." for name, v in part["fixed"].items())
             + (
-                " Runs weigh by the inverse square of their standard error."
+                " Runs are weighted by the inverse square of their standard error."
                 if chosen["weights"] == "loss_se"
                 else ""
             )
         )
         if part["draws"]:
             text.append(
-                f"Intervals hold {chosen['level']:.0%} of {part['draws']} bootstrap draws made by "
-                f"{how[part['resampling']]} (seed {chosen['seed']}); those of predictions add "
+                f"Intervals contain {chosen['level']:.0%} of {part['draws']} bootstrap draws, made by "
+                f"{how[part['resampling']]} (seed {chosen['seed']}); those of predictions include "
                 "the noise of one run."
             )
     if law["envelope"]["a"]["value"] is not None:
         text.append(
-            "The envelope (approach 1) takes the lowest of the smoothed curves at 1,500 budgets, "
-            "where it is neither the smallest nor the largest size; its intervals resample runs."
+            "The envelope (approach 1) is the lowest smoothed curve at each of 1,500 budgets, if its "
+            "size is neither the smallest nor the largest. Its intervals resample runs."
         )
     how_found = INTERPOLATIONS[chosen["interpolation"]].format(window=chosen["window"])
     text.append(
-        f"Iso-FLOP minima are {how_found}; their intervals redraw the runs' noise, of the size of "
-        "the spread about these curves with its degrees of freedom taken off (Student's t). N "
+        f"Iso-FLOP minima are {how_found}. Their intervals redraw the runs' noise, estimated from "
+        "the spread about these curves and corrected for degrees of freedom (Student's t). N "
         f"counts {COUNTS[chosen['params']]}; C is {SPENT[chosen['flops']]}."
     )
     return "".join(f"<p>{prose(t)}</p>" for t in text) + (
@@ -207,7 +207,7 @@ def methods(law: dict[str, Any]) -> str:
 
 
 def citation(law: dict[str, Any]) -> str:
-    """What a reader needs to make these numbers again, and to say where they come from."""
+    """The information needed to reproduce and cite the numbers."""
     made, points = law.get("made") or {}, law["points"]
     lines = [
         ("command", made.get("command")),

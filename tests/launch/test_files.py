@@ -96,9 +96,9 @@ DONE = RESULT | {"eval_loss": 2.0}
             (argv, "law.json", content, message)
             for argv in (["plan", "--flops=1e21"], ["pilot", "--budgets=1e9,3e9,9e9"])
             for content, message in (
-                (DEEP, "law=law.json is no law.json: law.json is not valid JSON (it is nested"),
-                (b"[1]", "law=law.json is no law.json: law.json holds no JSON object"),
-                (b"{}", "law=law.json is no law.json (KeyError('parametric'))"),
+                (DEEP, "law=law.json is not a law.json: law.json is not valid JSON (it is nested"),
+                (b"[1]", "law=law.json is not a law.json: law.json holds no JSON object"),
+                (b"{}", "law=law.json is not a law.json (KeyError('parametric'))"),
             )
         ),
         *(

@@ -32,7 +32,7 @@ REFUSED = {
     "model.cell='rnn' is unknown; use one of lstm, gru": (dict(cell="rnn"), dict(cell="gru")),
     "model.pattern='AC' must be made of the letters A, B": (dict(pattern="AC"), dict(pattern="BA")),
     "model.pattern='' must be made of the letters A, B": (dict(pattern=""), dict(pattern="B")),
-    "model.peepholes=True means nothing with model.cell='gru'; it needs lstm": (
+    "model.peepholes=True has no effect with model.cell='gru'; it needs lstm": (
         dict(cell="gru", peepholes=True),
         dict(cell="gru", peepholes=False),
     ),

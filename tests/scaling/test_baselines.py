@@ -69,7 +69,7 @@ def test_one_that_is_not_counted_would_be_fitted(folder):
 
 def test_a_folder_of_baselines_alone_is_no_ladder(tmp_path):
     ngram(tmp_path / "runs")
-    with pytest.raises(ValueError, match="baselines alone, and no trained run"):
+    with pytest.raises(ValueError, match="only baselines; a fit needs trained runs"):
         read_runs(tmp_path / "runs")
 
 

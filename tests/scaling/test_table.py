@@ -76,17 +76,17 @@ def test_conventions_recount_the_same_runs(tmp_path):
 
 def test_conventions_without_components_are_refused():
     points = simulate()
-    with pytest.raises(ValueError, match="takes the columns embedding, position"):
+    with pytest.raises(ValueError, match="needs the columns embedding, position"):
         count(points, "non_embedding")
-    with pytest.raises(ValueError, match="takes the column flops_palm"):
+    with pytest.raises(ValueError, match="needs the column flops_palm"):
         count(points, "total", "palm")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("params,loss\n1e6,3\n", "lacks the columns tokens: found params, loss; needed params"),
-        ("params,tokens,loss\n", "a header and no rows"),
+        ("params,loss\n1e6,3\n", "lacks the columns tokens: it has params, loss; it needs params"),
+        ("params,tokens,loss\n", "a header but no rows"),
         ("params,tokens,loss\n1e6,2e7,3\n1e6,-2e7,3\n", "tokens must be positive .* in row 3"),
         ("params,tokens,loss\n1e6,2e7,nan\n1e6,3e7,inf\n", "loss must be .* in row 2, row 3"),
         ("params,tokens,loss\n1e6,2e7,\n", "loss must be positive .* is nan in row 2"),
@@ -106,11 +106,11 @@ def test_conventions_without_components_are_refused():
         ),
         ("params,tokens,loss,holdout\n1e6,2e7,3,maybe\n", "holdout='maybe' in row 2"),
         ("params,tokens,loss\n70,2e9,3\n160,2e9,2.9\n", "params .*billions"),
-        ("params,tokens,loss\n700,2e10,3\n1600,4e10,2.9\n", "tokens a parameter .* params looks"),
-        ("params,tokens,loss\n7e9,2e4,3\n7e9,4e4,2.9\n", "tokens a parameter .* tokens looks"),
+        ("params,tokens,loss\n700,2e10,3\n1600,4e10,2.9\n", "tokens per parameter .* params looks"),
+        ("params,tokens,loss\n7e9,2e4,3\n7e9,4e4,2.9\n", "tokens per parameter .* tokens looks"),
         ("params,tokens,loss,loss_se\n1e6,2e7,3,-0.1\n", "loss_se must not be negative .* row 2"),
         ("params,tokens,loss,loss_se\n1e6,2e7,3,inf\n", "loss_se must not be negative or infin"),
-        ("params,tokens,loss,mlp\n1e6,2e7,3,\n", "mlp .* is nan in row 2; .* write 0 where"),
+        ("params,tokens,loss,mlp\n1e6,2e7,3,\n", "mlp .* is nan in row 2; .* write 0 if"),
         ("params,tokens,loss,mlp\n1e6,2e7,3,-5\n", "mlp must not be negative .* in row 2"),
         ("params,tokens,loss,flops_palm\n1e6,2e7,3,0\n", "flops_palm must be positive .* row 2"),
         ("params,tokens,loss,loss\n1e6,2e7,3,9\n", "has two columns loss"),
@@ -123,7 +123,7 @@ def test_conventions_without_components_are_refused():
         ("\nparams,tokens,loss\n1e6,2e7,3\n\n1,000,000,2e7,3\n", "row 5 has more cells"),
         ("params,tokens,loss,seed\n1e6,2e7,3,1\n1e6,2e7,3,1\n", "same run is listed twice"),
         ("run,seed,params,tokens,loss\na,1,1e6,2e7,3\na,1,1e6,2e7,2.9\n", "add a column seed"),
-        ("\x1b[2J,\u202etokens\n1,2\n", r"found \\x1b\[2J, \\u202etokens; needed"),
+        ("\x1b[2J,\u202etokens\n1,2\n", r"it has \\x1b\[2J, \\u202etokens; it needs"),
         ("params,tokens,loss\n1,000,000,2e7,3\n", "row 2 has more cells than the header"),
     ],
 )
@@ -227,7 +227,7 @@ def test_formulas_are_text_in_points_csv_and_read_back_the_same(tmp_path):
 def test_missing_inputs_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_csv(tmp_path / "none.csv")
-    with pytest.raises(FileNotFoundError, match=r"holds no \*/result.json"):
+    with pytest.raises(FileNotFoundError, match=r"contains no \*/result.json"):
         read_runs(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text("{")

@@ -77,7 +77,7 @@ def test_names_come_from_paths():
         (["RUNS", "TABLE", "--method=eye"], "method=eye is unknown"),
         (["RUNS", "TABLE", "--measure=x"], "measure=x is unknown"),
         (["RUNS", "FEW"], "FEW: parametric: 4 points are too few"),
-        (["RUNS", "TABLE", "--params=with_head"], "takes the columns"),
+        (["RUNS", "TABLE", "--params=with_head"], "needs the columns"),
         (["RUNS", "TABLE", "--config.seed=1"], "reads no config"),
         (["RUNS", "TABLE", "--wat=1"], "unknown flag --wat; see --help"),
     ],
@@ -103,4 +103,4 @@ def test_places_that_cannot_be_written_are_one_line(tmp_path, paths, capsys):
 
 def test_eight_ladders_have_no_colours(paths, capsys):
     assert main(["compare", *[paths[1]] * 8, "--draws=0"]) == 2
-    assert "8 ladders: at most 7" in capsys.readouterr().err
+    assert "8 ladders are too many; give at most 7" in capsys.readouterr().err

@@ -130,7 +130,7 @@ def test_other_points_make_another_file(tmp_path, ladder):
         (["--params=1e5", "--tokens=1e8", "--out=/"], "out=/ is a folder; name a file"),
         (["--params=1e5", "--tokens=1e8", "--loss_unit=x"], "loss_unit='x' is unknown"),
         (["--params=1e5", "--tokens=1e8", "--runs=x"], "either --runs=FOLDER or --table"),
-        (["--params=1e5", "--tokens=1e8", "--run=sim-003"], "a prediction comes before its run"),
+        (["--params=1e5", "--tokens=1e8", "--run=sim-003"], "of this size has finished already"),
         (["--params=1e5", "--tokens=1e8", "--config.seed=1"], "reads no config"),
     ],
 )
@@ -148,7 +148,9 @@ def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
     (tmp_path / "points.csv").write_text(to_csv(points))
     size = [f"--params={points.params[2]}", f"--tokens={points.tokens[2]}"]
     assert main(["predict", f"--table={tmp_path / 'points.csv'}", *size]) == 2
-    assert re.search(r"run=sim-002 has finished .* at a loss", capsys.readouterr().err)
+    assert re.search(
+        r"run=sim-002 of this size has finished .* with a loss", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("verb", ["predict", "compare"])

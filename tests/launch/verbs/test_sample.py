@@ -169,8 +169,10 @@ def test_beams(run, tmp_path, capsys):
 
 
 BAD = {
-    "prompt has 24 tokens and model.context_length=24 no room": ["--prompt=" + "x" * 24],
-    "tokens=23 and a prompt of 2 in model.context_length=24; use 1 to 22": ["--tokens=23"],
+    "prompt has 24 tokens; model.context_length=24 leaves no room": ["--prompt=" + "x" * 24],
+    "tokens=23 after a prompt of 2 do not fit model.context_length=24; use 1 to 22": [
+        "--tokens=23"
+    ],
     "temperature=-1.0 is out of range": ["--temperature=-1"],
     "n=0 is out of range": ["--n=0"],
     "top_p=2.0 is out of range": ["--top_p=2"],

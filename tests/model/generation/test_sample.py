@@ -186,8 +186,10 @@ def test_prompts_of_unequal_length_are_as_if_alone(learned):
 
 
 BAD = {
-    "prompt has 48 tokens and model.context_length=48": dict(prompts=[[1] * 48]),
-    "tokens=42 and a prompt of 7 in model.context_length=48; use 1 to 41": dict(n_tokens=42),
+    "prompt has 48 tokens; model.context_length=48": dict(prompts=[[1] * 48]),
+    "tokens=42 after a prompt of 7 do not fit model.context_length=48; use 1 to 41": dict(
+        n_tokens=42
+    ),
     "tokens=0": dict(n_tokens=0),
     "prompt is empty": dict(prompts=[[]]),
     "prompt holds token 37; model.vocab_size=37": dict(prompts=[[1, 37]]),

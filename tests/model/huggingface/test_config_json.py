@@ -59,7 +59,7 @@ BAD_KEYS = {
     "mlp_bias=True .only False. not supported .*; quantization_config=.*, moe=1 unknown for": (
         "mistral", dict(mlp_bias=True, quantization_config=dict(bits=4), moe=1),
     ),
-    "vocab_size='a' is of the wrong kind.*; config.json lacks hidden_size.*; .*moe=1.* unknown": (
+    "vocab_size='a' has the wrong type.*; config.json lacks hidden_size.*; .*moe=1.* unknown": (
         "llama", dict(hidden_size=None, vocab_size="a", moe=1, layer_types=3),
     ),
     "hidden_act='mish' is unknown.*; rope_type='llama3' lacks factor, high_.*; a=1, b=2 unknown": (
@@ -82,12 +82,12 @@ BAD_KEYS = {
     "use_bidirectional_attention=True": ("gemma2", dict(use_bidirectional_attention=True)),
     "use_qk_norm=True": ("cohere", dict(use_qk_norm=True)),
     "layer_types=": ("qwen2", dict(layer_types=["chunked_attention", "full_attention"])),
-    "hidden_size='36' is of the wrong kind; it must be int": ("llama", dict(hidden_size="36")),
-    "vocab_size=True is of the wrong kind": ("llama", dict(vocab_size=True)),
-    "rms_norm_eps=.0.5. is of the wrong kind; it must be float": (
+    "hidden_size='36' has the wrong type; it must be int": ("llama", dict(hidden_size="36")),
+    "vocab_size=True has the wrong type": ("llama", dict(vocab_size=True)),
+    "rms_norm_eps=.0.5. has the wrong type; it must be float": (
         "llama", dict(rms_norm_eps=[0.5]),
     ),
-    "a value is of the wrong kind": ("llama", dict(rope_parameters=[500.0])),
+    "a value has the wrong type": ("llama", dict(rope_parameters=[500.0])),
     "model.n_heads=0 must be": ("gpt2", dict(n_head=0)),
     "lacks hidden_size": ("llama", dict(hidden_size=None)),
     "model.n_kv_heads=4 does not divide": ("llama", dict(num_key_value_heads=4)),

@@ -144,10 +144,10 @@ def without(name):
 UP = "model.layers.1.mlp.up_proj.weight"
 BAD_TENSORS = {
     f"lacks tensor {UP} \\[44, 36\\]": without(UP),
-    "tensor model.layers.2.mlp.up_proj.weight is one that config.json does not ask for": (
+    "tensor model.layers.2.mlp.up_proj.weight does not belong to the model of config.json": (
         lambda arrays: arrays | {UP.replace("1", "2"): arrays[UP]}
     ),
-    f"{UP} has shape \\[36, 44\\]; config.json asks for \\[44, 36\\]": (
+    f"{UP} has shape \\[36, 44\\]; config.json needs \\[44, 36\\]": (
         lambda arrays: arrays | {UP: np.ascontiguousarray(arrays[UP].T)}
     ),
     "unlike the same tensor of layer 0": (
@@ -234,7 +234,10 @@ def test_tensors_that_follow_from_the_config_are_compared_with_it(name, tmp_path
             np.testing.assert_array_equal, weights.load(folder)[1], weights.load(HF / case)[1]
         )
     else:
-        with pytest.raises(ValueError, match=f"{next(iter(more))} differs from what config.json"):
+        with pytest.raises(
+            ValueError,
+            match=f"{next(iter(more))} differs from the values that follow from config.json",
+        ):
             weights.load(folder)
 
 
@@ -252,14 +255,14 @@ def test_a_tensor_in_two_files_is_refused(tmp_path):
     index = json.loads((folder / safetensors.INDEX).read_text())
     index["weight_map"][name] = two.name
     (folder / safetensors.INDEX).write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=f"{two.name} repeats {name} of another file"):
+    with pytest.raises(ValueError, match=f"{two.name} repeats {name} from another file"):
         weights.load(folder)
 
 
 def test_one_file_beside_an_index_of_others_is_refused(tmp_path):
     folder = golden.copy("llama_gqa", tmp_path)
     shutil.copy(HF / "llama" / safetensors.SINGLE, folder)
-    with pytest.raises(ValueError, match=r"holds model.safetensors and .*; remove the one"):
+    with pytest.raises(ValueError, match=r"holds both model.safetensors and .*; remove one"):
         weights.load(folder)
 
 
@@ -283,7 +286,7 @@ def relabelled(folder):
 
 BAD_FILES = {
     "truncated": ("llama", lambda folder: cut(folder, "model.safetensors", -100)),
-    "is truncated, or no safetensors": (
+    "is truncated, or not a safetensors": (
         "llama", lambda folder: cut(folder, "model.safetensors", 90),
     ),
     "truncated, or": ("llama", lambda folder: (folder / "model.safetensors").write_bytes(b"")),

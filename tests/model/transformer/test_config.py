@@ -34,22 +34,22 @@ REFUSED = {
     "model.dtype='float16' is unknown; use one of float32, bfloat16": (
         CFG, dict(dtype="float16"), dict(dtype="bfloat16"),
     ),
-    "model.rope_theta=5.0 means nothing with model.positions='learned'; it needs rotary": (
+    "model.rope_theta=5.0 has no effect with model.positions='learned'; it needs rotary": (
         CFG, dict(rope_theta=5.0), dict(rope_theta=10_000.0),
     ),
-    "model.rope_factor=2.0 means nothing with .*='none'; it needs linear or llama3": (
+    "model.rope_factor=2.0 has no effect with .*='none'; it needs linear or llama3": (
         ROTARY, dict(rope_factor=2.0), dict(rope_factor=2.0, rope_scaling="linear"),
     ),
     "model.rope_factor=0.5 must be at least 1": (
         ROTARY, dict(rope_factor=0.5, rope_scaling="linear"), dict(rope_scaling="linear"),
     ),
-    "model.norm_offset=True means nothing with model.norm='layernorm'; it needs rmsnorm": (
+    "model.norm_offset=True has no effect with model.norm='layernorm'; it needs rmsnorm": (
         CFG, dict(norm_offset=True), dict(norm_offset=True, norm="rmsnorm"),
     ),
-    "model.out_bias=False means nothing with model.attention_bias=False; it needs True": (
+    "model.out_bias=False has no effect with model.attention_bias=False; it needs True": (
         CFG, dict(attention_bias=False, out_bias=False), dict(out_bias=False),
     ),
-    "model.base_depth=2 means nothing with .*='mup'; it needs completep": (
+    "model.base_depth=2 has no effect with .*='mup'; it needs completep": (
         CFG,
         dict(parametrization="mup", base_width=8, base_head_dim=4, base_depth=2),
         dict(parametrization="completep", base_width=8, base_head_dim=4, base_depth=2),
@@ -59,7 +59,7 @@ REFUSED = {
         dict(parametrization="mup", base_head_dim=4),
         dict(parametrization="mup", base_head_dim=4, base_width=8),
     ),
-    "model.d_model=33 is odd, and model.positions='sinusoidal' .* use 34": (
+    "model.d_model=33 is odd, but model.positions='sinusoidal' .* use 34": (
         CFG, dict(d_model=33, positions="sinusoidal"), dict(d_model=34, positions="sinusoidal"),
     ),
     "model.rope_fraction=1.5 must be above 0 and at most 1": (
@@ -68,7 +68,7 @@ REFUSED = {
     "times model.rope_fraction=0.4 is 3, which rotary positions cannot split into pairs": (
         ROTARY, dict(rope_fraction=0.4), dict(rope_fraction=0.3),
     ),
-    "model.rope_original_context=0, but model.rope_scaling='llama3' extends one": (
+    "model.rope_original_context=0, but model.rope_scaling='llama3' extends it": (
         ROTARY,
         dict(rope_scaling="llama3"),
         dict(rope_scaling="llama3", rope_original_context=8),
@@ -83,7 +83,7 @@ REFUSED = {
         LONG | dict(rope_short_factors=(1.0,) * 3),
         LONG | dict(rope_short_factors=(1.0,) * 4),
     ),
-    "model.rope_theta_local=5.0 is for local layers, and model.window=0 makes none": (
+    "model.rope_theta_local=5.0 is for local layers, but model.window=0 means": (
         ROTARY, dict(rope_theta_local=5.0), dict(rope_theta_local=5.0, window=4),
     ),
     "model.query_scale=0.5 contradicts model.parametrization='mup'": (

@@ -147,5 +147,5 @@ def test_the_posterior_laws_fit_the_pilot_and_differ_where_it_cannot_tell():
 
 
 def test_too_few_sizes_are_refused():
-    with pytest.raises(ValueError, match="3 sizes, and a minimum takes at least 4"):
+    with pytest.raises(ValueError, match="3 sizes; a minimum needs at least 4"):
         read_pilot(pilot(sizes=3))

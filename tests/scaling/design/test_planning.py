@@ -162,7 +162,7 @@ def test_the_fitted_range_of_law_json_counts(write):
     law = write(law_of(EPOCH, range=reach))
     assert plan(law, ("flops", 9e23))["warnings"] == []
     planned = plan(law, ("flops", 1e22), inference_tokens=1e15)
-    assert any("tokens a parameter" in text for text in planned["warnings"])
+    assert any("tokens per parameter" in text for text in planned["warnings"])
 
 
 def test_draws_that_never_reach_the_loss_are_counted(write):
@@ -190,15 +190,15 @@ def test_what_cannot_be_planned_says_why(write, budget, more, message):
 def test_a_file_without_a_law_says_so(tmp_path, write):
     with pytest.raises(FileNotFoundError, match="isoflop fit --json="):
         read_law(tmp_path / "none.json")
-    with pytest.raises(ValueError, match="holds no parametric law to plan with: too few"):
+    with pytest.raises(ValueError, match="has no parametric law to plan with: too few"):
         write(law_of(TRUTH) | {"parametric": {"reason": "too few"}})
     other = law_of(TRUTH)
     other["parametric"]["law"] = LAWS["over_training"].formula
-    with pytest.raises(ValueError, match="plan takes the parametric law"):
+    with pytest.raises(ValueError, match="plan needs the parametric law"):
         write(other)
     for text in ("{", "[]", "{}"):
         (tmp_path / "law.json").write_text(text)
-        with pytest.raises(ValueError, match=r"is no law\.json"):
+        with pytest.raises(ValueError, match=r"is not a law\.json"):
             read_law(tmp_path / "law.json")
 
 

@@ -177,7 +177,7 @@ def test_flops_that_are_not_6nd_are_compared_by_minima():
     found = compare([a, b], QUICK)
     assert found["method"] == "isoflop" and "1.3 times 6·params·tokens" in str(found["refused"])
     assert found["pairs"][0]["multiplier"]["value"] == pytest.approx(2, rel=0.1)
-    with pytest.raises(ValueError, match="no frontier that all ladders have: parametric"):
+    with pytest.raises(ValueError, match="no method gives a frontier for every ladder: parametric"):
         compare([a, b], QUICK, method="parametric")
 
 

@@ -68,7 +68,7 @@ def test_a_minimum_at_the_edge_is_refused_with_the_sizes_that_would_help(kept, s
     for m, best in zip(found.minima, best_params(np.array(BUDGETS)), strict=True):
         assert f"at the {side} size" in m.reason
         assert min(m.bracket) / 1.01 <= best <= max(m.bracket) * 1.01
-    with pytest.raises(ValueError, match="0 budgets with a bracketed minimum, and 3 are needed"):
+    with pytest.raises(ValueError, match="0 budgets with a bracketed minimum; 3 are needed"):
         exponents(found)
     with pytest.raises(ValueError, match="3 are needed"):
         frontier(found)
@@ -87,10 +87,10 @@ def test_losses_that_do_not_bend_have_no_minimum():
 def test_too_few_budgets_and_sizes_are_refused():
     two = isoflop(simulate(budgets=BUDGETS[:2], held_out=0))
     assert len(two.accepted) == 2
-    with pytest.raises(ValueError, match="2 budgets with a bracketed minimum, and 3 are needed"):
+    with pytest.raises(ValueError, match="2 budgets with a bracketed minimum; 3 are needed"):
         exponents(two)
     thin = isoflop(simulate(sizes=3, held_out=0))
-    assert all("a minimum takes at least 4" in m.reason for m in thin.minima)
+    assert all("a minimum needs at least 4" in m.reason for m in thin.minima)
 
 
 def test_splines_find_the_true_optima_of_wide_grids_where_parabolas_do_not():

@@ -145,10 +145,10 @@ def test_the_same_inputs_with_the_loss_as_their_response(tmp_path, accuracies):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "lacks the columns tokens, loss: found run, params, num_experts"),
+        ([], "lacks the columns tokens, loss: it has run, params, num_experts"),
         (["--law=expert_loss"], "lacks the columns loss"),
-        (["--law=expert_accuracy", "--holdout=largest"], "takes the compute of every run"),
-        (["--law=expert_accuracy", "--weights=loss_se"], "takes a positive accuracy_se"),
+        (["--law=expert_accuracy", "--holdout=largest"], "needs the compute of every run"),
+        (["--law=expert_accuracy", "--weights=loss_se"], "needs a positive accuracy_se"),
         (["--law=expert_accuracy", "--fix=E=1"], "no constant E to fix; use one of K, p, q"),
         (["--law=expert_accuracy", "--drop_worst=99"], "drop_worst=99 of 24"),
     ],
@@ -171,7 +171,7 @@ def test_runs_give_a_law_its_columns_from_their_metrics(tmp_path):
     law = replace(ACCURACY, inputs=("params", "learning_rate"))
     found = read_runs(folder, law)
     assert set(found.other) == {"accuracy", "learning_rate"} and (found.response(law) == 0.5).all()
-    with pytest.raises(ValueError, match="has no num_experts, which law=expert_accuracy reads"):
+    with pytest.raises(ValueError, match="has no num_experts, which law=expert_accuracy needs"):
         read_runs(folder, ACCURACY)
 
 
@@ -193,7 +193,7 @@ def test_constants_a_b_and_e_alone_are_not_taken_for_hoffmanns_law(tmp_path, lad
         assert part[name]["value"] == pytest.approx(value, rel=1e-3)
     assert law["optimum"] == [] and law["frontier"]["implied"] is None and "a" not in part
     assert "Irreducible loss E" in page(tmp_path)
-    with pytest.raises(ValueError, match="plan takes the parametric law"):
+    with pytest.raises(ValueError, match="plan needs the parametric law"):
         read_law(tmp_path / "law.json")
     points, settings = read_csv(ladder), Settings(law="shared_exponent", draws=20)
     ladders = [Ladder("a", points), Ladder("b", points)]
@@ -208,7 +208,7 @@ def test_predictions_are_by_any_law_of_the_loss_from_a_size(tmp_path, ladder, ac
     assert "A 30, B 60, E 1.1, α 0.3" in capsys.readouterr().out
     argv = ["predict", f"--table={accuracies}", *size, "--law=expert_accuracy", "--draws=20"]
     assert main(argv) == 2
-    assert "describes accuracy, and a prediction is of the loss" in capsys.readouterr().err
+    assert "describes accuracy, but predictions are of the loss" in capsys.readouterr().err
     table = tmp_path / "loss.csv"
     table.write_text(accuracies.read_text().replace("accuracy", "loss", 1))
     points = read_csv(table, law=LOSS)
@@ -239,20 +239,20 @@ def test_a_split_is_known_by_what_the_law_says_of_it(tmp_path):
     for folder in (tmp_path / "one", tmp_path / "other"):
         plans.append(plan(read_law(folder), ("flops", 1e15))["run"])
     assert plans[0] == plans[1]
-    with pytest.raises(FileNotFoundError, match=r"holds no law\.json and no report/law.json"):
+    with pytest.raises(FileNotFoundError, match=r"contains neither law\.json nor report/law.json"):
         read_law(tmp_path)
 
 
 def test_a_law_whose_parts_do_not_fit_is_refused():
     with pytest.raises(ValueError, match="F is not one of its constants"):
         replace(ONE_EXPONENT, floor="F")
-    with pytest.raises(ValueError, match="a split takes a loss"):
+    with pytest.raises(ValueError, match="a split needs the response loss"):
         replace(RENAMED, response="accuracy")
     clash = replace(LAWS["parametric"], coordinates=("log_A", "log_n", "log_E", "alpha", "beta"),
                     split=None)  # fmt: skip
     LAWS["clash"] = clash
     try:
-        with pytest.raises(ValueError, match=r"n is an entry of law\.json already"):
+        with pytest.raises(ValueError, match=r"law\.json already has an entry n"):
             analyse(simulate(held_out=0), Settings(law="clash", draws=0))
     finally:
         del LAWS["clash"]

@@ -65,14 +65,14 @@ def test_the_page_says_how_it_was_made_and_what_to_doubt(report):
     page = re.sub(r"<script.*?</script>", "", (report / "index.html").read_text(), flags=re.DOTALL)
     law = json.loads((report / "law.json").read_text())
     places = [page.index(f"<h2>{title}") for title in (
-        "Warnings", "The laws", "The best split of compute", "Sensitivity",
+        "Warnings", "The laws", "The optimal split of compute", "Sensitivity",
         "Conventions side by side", "Methods", "How to cite")]  # fmt: skip
     assert places == sorted(places)
     for text in (
         html.escape(law["warnings"][0]["message"]),
         "sum of Huber losses (δ = 1e-3)",
         f"{law['parametric']['objective']:.6e}",
-        "100 bootstrap draws made by redrawing",
+        "100 bootstrap draws, made by redrawing",
         html.escape(law["made"]["command"]),
         law["points"]["sha256"],
         f"{law['kaplan_count']['a']:.3f}",
@@ -197,7 +197,7 @@ def test_the_summary_is_readable(tmp_path, capsys):
         (["--table=TABLE", "--holdout=flops>x"], "no number"),
         (["--table=TABLE", "--holdout=flops>1"], "leaves no point to fit"),
         (["--table=TABLE", "--objective=mean"], "objective='mean'"),
-        (["--table=TABLE", "--params=non_embedding"], "takes the columns"),
+        (["--table=TABLE", "--params=non_embedding"], "needs the columns"),
         (["--table=TABLE", "--draws=-1"], "draws=-1"),
         (["--table=TABLE", "--law=chinchilla"], "law='chinchilla' is unknown; use one of param"),
         (["--table=TABLE", "--interpolation=cubic"], "interpolation='cubic' is unknown"),
@@ -226,7 +226,7 @@ def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys):
     assert command == asked.pop("made")["command"].replace("asked", "called")
     assert json.loads(json.dumps(law)) == asked
     assert called == capsys.readouterr().out.replace("asked", "called")
-    with pytest.raises(BadInput, match="holds no"):
+    with pytest.raises(BadInput, match="contains no"):
         fit_runs(tmp_path / "none", tmp_path / "out")
 
 

@@ -150,7 +150,7 @@ def test_base_sizes_are_asked_for_and_those_ignored_are_dropped():
         under("mup", SMALL, base_width=0)
     with pytest.raises(ValueError, match=r"model.base_depth=0, but .*'completep'"):
         under("completep", SMALL, base_depth=0)
-    with pytest.raises(ValueError, match=r"model.base_width=32 means nothing with .*'standard'"):
+    with pytest.raises(ValueError, match=r"model.base_width=32 has no effect with .*'standard'"):
         dataclasses.replace(SMALL, base_width=32)
     assert under("standard", SMALL) == SMALL
     assert under("mup", SMALL).base_depth == 0
