@@ -215,7 +215,7 @@ def test_shares_of_letters_are_read():
         ("synthetic:letters=.5+.6", "positive numbers that sum to 1"),
         ("synthetic:S=40", "synthetic:S=40 is not valid; use 2 to 36"),
         ("synthetic:S=2:noise=.5", "synthetic:noise=0.5 is not valid; use 0 to below 1 - 1/S"),
-        ("synthetic:tokens=1.5", "tokens='1.5' is not valid (length of the text)"),
+        ("synthetic:tokens=1.5", "tokens='1.5' is not valid (length of the text in tokens)"),
         ("synthetic:tokens=0", "synthetic:tokens=0 is not valid"),
         ("synthetic:words=3", "'words=3' is not KEY=VALUE; the keys: M (number"),
         ("synthetic:p=.3:p=.4", "p sets p again"),
