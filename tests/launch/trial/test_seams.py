@@ -284,7 +284,8 @@ def test_a_parameter_that_the_family_does_not_count_is_named(home, monkeypatch, 
     axes = (*toy.BAG.PARAMETER_AXES, (r"^gate/kernel$", (None, None)))
     changed = type(toy.BAG)(**vars(toy.BAG) | {"init": extra, "PARAMETER_AXES": axes})
     monkeypatch.setitem(FAMILIES, "bag", changed)
-    with pytest.raises(ValueError, match=r"8,213 parameters, .* counts 8,192.* size of gate/kernel"):
+    message = r"8,213 parameters, .* counts 8,192.* size of gate/kernel"
+    with pytest.raises(ValueError, match=message):
         Run(resolve(toy.config(home), prepare(toy.config(home))), None, home / "uncounted")
 
 
