@@ -60,8 +60,10 @@ SLOW_RUN += ["splash:sequence of three", "long:tensor sequence", "long:fsdp sequ
 
 
 def run(names: list[str]) -> dict:
-    # Unoptimised code is compiled in half the time; what is tested is how programs are divided.
+    # XLA's older emitters and no optimisation: compiled in 60 % of the time (95 -> 58 CPU-seconds).
+    # What is tested is how programs are divided.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags += " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
     flags = os.environ.get("XLA_FLAGS", "") + " " + flags
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
