@@ -1,4 +1,4 @@
-"""This file says what isoflop depends on and installs the command `isoflop`."""
+"""The package: its dependencies, its extras and the command `isoflop`."""
 
 from setuptools import find_namespace_packages, setup
 

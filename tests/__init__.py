@@ -1,1 +1,1 @@
-"""This file makes `tests` importable, so that spawned workers find the test doubles by name."""
+"""Makes `tests` importable, so that spawned workers find the test doubles by name."""

@@ -1,4 +1,4 @@
-"""This file starts `isoflop train` in a process of its own, for tests of what happens to it."""
+"""Starts `isoflop train` in a process of its own, for tests of what happens to it."""
 
 import os
 import subprocess

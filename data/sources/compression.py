@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 import zstandard
 
-READ_BYTES = 1 << 9  # read from a zstandard file at a time; 4 bytes can expand to 128 KiB
+ZSTD_READ_BYTES = 1 << 9  # read from a zstandard file at a time; 4 bytes can expand to 128 KiB
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -61,7 +61,7 @@ class _Zstandard(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:
-        while not self.ready and (raw := self.file.read(READ_BYTES)):
+        while not self.ready and (raw := self.file.read(ZSTD_READ_BYTES)):
             self.ready = memoryview(b"".join(self._decompress(raw)))
         if not self.ready and self.frame:
             raise EOFError("it ends within a frame")

@@ -102,7 +102,7 @@ class ModelConfig:
         if self.rope_theta_local and not self.window:
             raise ValueError(
                 f"model.rope_theta_local={self.rope_theta_local} is for local layers, but "
-                "model.window=0 means that there are none; set a window, or use 0"
+                "model.window=0 makes every layer global; set a window, or use 0"
             )
         if self.query_scale and self.parametrization != "standard":
             raise ValueError(

@@ -31,7 +31,7 @@ Finding = tuple[str, float] | None  # message and value; None if the check passe
 
 
 def largest(values: np.ndarray) -> float:
-    """The largest finite value; 0 if there is none."""
+    """The largest finite value; 0 if no value is finite."""
     return float(np.max(values[np.isfinite(values)], initial=0.0))
 
 

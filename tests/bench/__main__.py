@@ -1,4 +1,4 @@
-"""This file is `make bench`: training speed as ratios to the peers and to what the cores reach in
+"""Runs `make bench`: training speed as ratios to the peers and to what the cores reach in
 products alone (MFU), compile times, the loop's cost, the loader, a checkpoint's stall.
 
     python -m tests.bench [--quick] [--shapes=S1,S3] [--json=FILE] [--torch_python=PATH]

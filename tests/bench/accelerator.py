@@ -1,4 +1,4 @@
-"""This file measures one accelerator: MFU of three GPTs, and what stacking small trials gains.
+"""Measures one accelerator: MFU of three GPTs, and what stacking small trials gains.
 
     python -m tests.bench.accelerator [--lanes=8,32,128] [--models=gpt3-125m,gpt3-350m,gpt3-1.3b]
         [--tokens=16384] [--remat=none] [--trace=FOLDER] [--json=FILE]

@@ -1,4 +1,4 @@
-"""This file measures the loader alone: tokens a second of batches of 64 sequences of 256 tokens.
+"""Measures the loader alone: tokens a second of batches of 64 sequences of 256 tokens.
 
 taskset -c 0 python -m tests.bench.loader 3
 """

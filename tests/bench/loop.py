@@ -1,4 +1,4 @@
-"""This file measures what the training loop adds to the bare jitted chunk that it calls.
+"""Measures what the training loop adds to the bare jitted chunk that it calls.
 
 The loop reads batches, logs, watches for divergence and shows its progress; evaluations and
 checkpoints are left out, as they are work of their own.

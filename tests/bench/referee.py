@@ -1,4 +1,4 @@
-"""This file lets contestants train in turn, A B C A B C, so that a noisy machine is noisy for all.
+"""Lets contestants train in turn, A B C A B C, so that a noisy machine is noisy for all.
 
 Each contestant is one process or several at once, on two cores in either case; while one trains the
 others wait. The compilation of all happens before.

@@ -1,4 +1,4 @@
-"""This file checks published architectures against their published parameter counts."""
+"""Checks published architectures against their published parameter counts."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""This file checks the sweeps that ship: their keys exist, their designs are what they say."""
+"""Checks the sweeps that ship: their keys exist, their designs are what they say."""
 
 import collections
 import itertools

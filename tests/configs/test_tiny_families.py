@@ -1,4 +1,4 @@
-"""This file checks the families in miniature: their switches are the published ones."""
+"""Checks the families in miniature: their switches are the published ones."""
 
 import dataclasses
 import re

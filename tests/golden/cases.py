@@ -1,4 +1,4 @@
-"""This file lists the golden cases: tiny models, each one family with its difficult features on.
+"""Lists the golden cases: tiny models, each one family with its difficult features on.
 
 A case is a dict of
     config     what the family's config class of transformers is given, and `model_type`

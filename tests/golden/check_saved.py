@@ -1,4 +1,4 @@
-"""This file checks that transformers loads what we write, and computes the same from it.
+"""Checks that transformers loads what we write, and computes the same from it.
 
     python -m tests.golden.check_saved write FOLDER              (isoflop's environment)
     python tests/golden/check_saved.py compare FOLDER            (torch's)

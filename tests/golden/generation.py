@@ -1,4 +1,4 @@
-"""This file runs transformers' `generate`: greedy and beam search from left-padded prompts.
+"""Runs transformers' `generate`: greedy and beam search from left-padded prompts.
 
 Decisions that rounding could turn are no oracle, so each result must come out the same with noise
 far above rounding on every logit, without the cache, and without the padding.

@@ -1,4 +1,4 @@
-"""This file writes the golden files: tiny models of transformers with their logits and more.
+"""Writes the golden files: tiny models of transformers with their logits and more.
 
     python tests/golden/make_golden.py [CASE …]     (torch 2.13, transformers 5.23; 20 s)
 

@@ -1,4 +1,4 @@
-"""This file builds tiny hard models of transformers and computes their logits and gradients."""
+"""Builds tiny hard models of transformers and computes their logits and gradients."""
 
 import copy
 import zlib

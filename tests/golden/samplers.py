@@ -1,4 +1,4 @@
-"""This file writes samplers.npz: random logits and what transformers' processors make of them."""
+"""Writes samplers.npz: random logits and what transformers' processors make of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""This file lists golden cases that are oracles of single switches, not families that we load.
+"""Lists golden cases that are oracles of single switches, not families that we load.
 
 Each is a model of transformers whose block ours can express, written as one npz: `config` (JSON),
 `tokens`, `logits` and every weight as `weight/NAME`, named and shaped as transformers has it.

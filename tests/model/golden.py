@@ -1,4 +1,4 @@
-"""This file reads the golden files of tests/golden and measures our distance from them."""
+"""Reads the golden files of tests/golden and measures our distance from them."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""This file tests how gradients are summed over devices: in stages, each left with its part."""
+"""Tests how gradients are summed over devices: in stages, each left with its part."""
 
 import functools
 

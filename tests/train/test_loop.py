@@ -42,19 +42,22 @@ def finish(home: Path, name: str, **overrides) -> tuple[int, str]:
     return process.returncode, output
 
 
+def trained(home: Path, name: str, **overrides) -> Path:
+    """The folder of a run, after it has trained to its end."""
+    code, output = finish(home, name, **overrides)
+    assert code == 0, output
+    return home / name
+
+
 @pytest.fixture(scope="module")
 def whole(home) -> Path:
-    code, output = finish(home, "whole")
-    assert code == 0, output
-    return home / "whole"
+    return trained(home, "whole")
 
 
 @pytest.fixture(scope="module")
 def long(home) -> Path:
     """Long enough for ten signals."""
-    code, output = finish(home, "long", **LONG)
-    assert code == 0, output
-    return home / "long"
+    return trained(home, "long", **LONG)
 
 
 def numbers(run: Path) -> list[dict]:
@@ -92,8 +95,7 @@ def interrupted(home: Path, name: str, number: int, times: int, **overrides) -> 
             process.send_signal(number)
         process.communicate(timeout=300)
         felt += process.returncode in (-signal.SIGKILL, 42)
-    code, output = finish(home, name, **overrides)
-    assert code == 0, output
+    trained(home, name, **overrides)
     return felt
 
 
@@ -112,10 +114,9 @@ def test_killed_ten_times_it_is_bit_identical(home, long, number):
 
 
 def test_control_another_seed_is_another_run(home, whole):
-    code, output = finish(home, "other", seed=1)
-    assert code == 0, output
+    other = trained(home, "other", seed=1)
     with pytest.raises(AssertionError):
-        assert_same_run(home / "other", whole)
+        assert_same_run(other, whole)
 
 
 def test_a_finished_run_is_not_trained_again(home, whole):

@@ -1,4 +1,4 @@
-"""This file tests runs of several processes: same numbers as one, ended together, refused together.
+"""Tests runs of several processes: same numbers as one, ended together, refused together.
 
 Real processes on this machine, each with virtual CPU devices.
 """

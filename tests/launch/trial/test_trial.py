@@ -1,4 +1,4 @@
-"""This file tests trials: what resolve derives and refuses, ids, results, bad input."""
+"""Tests trials: what resolve derives and refuses, ids, results, bad input."""
 
 import errno
 import json

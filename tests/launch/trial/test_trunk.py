@@ -1,4 +1,4 @@
-"""This file tests trunks: a branched run is the run itself, bit for bit, and others are refused."""
+"""Tests trunks: a branched run is the run itself, bit for bit, and others are refused."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""This file checks `isoflop convert`: there and back, ready to sample, bad input in one line."""
+"""Checks `isoflop convert`: there and back, ready to sample, bad input in one line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""This file tests the verb ngram: it scores the very tokens that a model of the config scores."""
+"""Tests the verb ngram: it scores the very tokens that a model of the config scores."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""This file checks the n-gram model against the formula written out in plain Python."""
+"""Checks the n-gram model against the formula written out in plain Python."""
 
 import collections
 import math

@@ -1,4 +1,4 @@
-"""This file checks that decoding with the caches is the full forward, for every family of switches:
+"""Checks that decoding with the caches is the full forward, for every family of switches:
 past the window, with prompts of unequal length, padded on the left or on the right."""
 
 import dataclasses

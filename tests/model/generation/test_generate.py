@@ -1,4 +1,4 @@
-"""This file compares greedy and beam search with transformers' `generate` (tests/golden/hf)."""
+"""Compares greedy and beam search with transformers' `generate` (tests/golden/hf)."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""This file checks what is drawn: by the full forward, by its statistics, by what it ignores."""
+"""Checks what is drawn: by the full forward, by its statistics, by what it ignores."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""This file checks samplers: by their definitions, and by what transformers makes of logits."""
+"""Checks samplers: by their definitions, and by what transformers makes of logits."""
 
 from pathlib import Path
 

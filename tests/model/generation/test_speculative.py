@@ -1,4 +1,4 @@
-"""This file checks speculative decoding: the large model's distribution, whatever drafts."""
+"""Checks speculative decoding: the large model's distribution, whatever drafts."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""This file checks configs in and out: what means something else is refused, by key."""
+"""Checks configs in and out: what means something else is refused, by key."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""This file measures loading: memory and time for a checkpoint of 1 GB."""
+"""Measures loading: memory and time for a checkpoint of 1 GB."""
 
 import subprocess
 import sys

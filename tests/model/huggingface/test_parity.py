@@ -1,4 +1,4 @@
-"""This file compares the model with transformers: logits, gradients, and every switch flipped."""
+"""Compares the model with transformers: logits, gradients, and every switch flipped."""
 
 import dataclasses
 import json

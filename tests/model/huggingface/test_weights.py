@@ -1,4 +1,4 @@
-"""This file checks weights in and out: every byte comes back, and what is wrong is named."""
+"""Checks weights in and out: every byte comes back, and what is wrong is named."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""This file checks counts against the model that is built and against published numbers."""
+"""Checks counts against the model that is built and against published numbers."""
 
 import itertools
 

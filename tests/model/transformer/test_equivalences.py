@@ -1,4 +1,4 @@
-"""This file checks what must be equal and what must not, on tiny models with large weights."""
+"""Checks what must be equal and what must not, on tiny models with large weights."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""This file checks that what saves memory changes no number: scans over layers, recomputation."""
+"""Checks that what saves memory changes no number: scans over layers, recomputation."""
 
 import dataclasses
 import functools

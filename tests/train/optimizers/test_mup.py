@@ -1,4 +1,4 @@
-"""This file tests hyperparameter transfer: the rule tables, and the coordinate checks."""
+"""Tests hyperparameter transfer: the rule tables, and the coordinate checks."""
 
 import dataclasses
 import functools

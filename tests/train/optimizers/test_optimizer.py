@@ -1,4 +1,4 @@
-"""This file tests updates: each optimiser, decay by rule, clipping, schedules."""
+"""Tests updates: each optimiser, decay by rule, clipping, schedules."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""This file trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
+"""Trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
 
 Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
 saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`, with

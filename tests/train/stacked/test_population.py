@@ -1,4 +1,4 @@
-"""This file tests stacked trials: each is what it is alone, whatever its neighbours do."""
+"""Tests stacked trials: each is what it is alone, whatever its neighbours do."""
 
 import itertools
 import json
