@@ -27,14 +27,15 @@ MOST_LAYERS = 200
 ASPECT_WEIGHT, HALVING_WEIGHT = 0.1, 0.03
 OFF_SIZE = 0.1  # a config further from N than this is refused; a published end reaches as far
 RULES = {
-    "aspect ratio": "d_model/n_layers: the family's, interpolated in log N, held beyond its ends",
-    "heads": "head width, d_model/n_heads, query heads a key/value head and d_ff/d_model of the "
-    "nearest size; "
-    "narrower heads below the smallest size; from 16 heads on in fours, to divide over devices",
-    "batch": f"the family's, interpolated in log N; beyond its ends, or unpublished, 0.2920 "
-    f"C^0.3271 tokens ({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
-    "learning rate": f"the family's, interpolated in log N; beyond its ends, or unpublished, "
-    f"0.3118 C^-0.1250 ({DEEPSEEK})",
+    "aspect ratio": "d_model/n_layers: the family's, interpolated in log N; constant beyond the "
+    "published sizes",
+    "heads": "head width, d_model/n_heads, query heads per key/value head and d_ff/d_model of the "
+    "nearest published size; below the smallest size heads are narrower; 16 or more heads are a "
+    "multiple of four, so that they divide over devices",
+    "batch": f"the family's, interpolated in log N; beyond the published sizes or if unpublished, "
+    f"0.2920 C^0.3271 tokens ({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
+    "learning rate": f"the family's, interpolated in log N; beyond the published sizes or if "
+    f"unpublished, 0.3118 C^-0.1250 ({DEEPSEEK})",
     "warmup": "1 % of the run, as LLaMA's 0.8 %",
 }
 

@@ -150,7 +150,7 @@ def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:
     verdict = "significant" if pair["significant"] else "not significant"
     lines.append(f"    {verdict} (two-sided p = {pair['p']:.2g}, limit {level})")
     trend = with_interval(needed(pair["trend"]))
-    ratio = f"needed at the lowest of these losses over the highest: {trend}"
+    ratio = f"the factor at the lowest of these losses, divided by that at the highest: {trend}"
     lines.append(f"    {ratio} (p = {pair['trend_p']:.2g})")
     if "second_opinion" in pair and pair["second_opinion"]["value"] is not None:
         other = pair["second_opinion"]

@@ -126,7 +126,7 @@ def pairs(compared: Comparison) -> str:
     names = (
         "pair", f"losses compared ({compared['unit']})",
         f"times the compute, {compared['method']} method", "by the other method",
-        "needed at the lowest of these losses over the highest",
+        "the factor at the lowest of these losses, divided by that at the highest",
     )  # fmt: skip
     return section("Pairs", names, rows) if rows else ""
 

@@ -54,7 +54,7 @@ def test_the_page_lies_where_out_says(tmp_path, paths, capsys):
         assert f"{1 / saved['value']:.3g} <small>[{low:.3g}, {high:.3g}]</small>" in page
         assert f"{1 / saved['value']:.3g} [{low:.3g}, {high:.3g}]" in shown
     assert f"new needs {1 / pair['multiplier']['value']:.3g} [" in shown
-    trend = "needed at the lowest of these losses over the highest"
+    trend = "the factor at the lowest of these losses, divided by that at the highest"
     assert trend in page and f"{trend}: {1 / pair['trend']['value']:.3g} [" in shown
     assert shown.endswith(f"\nreport: {tmp_path / 'page' / 'index.html'}\n")
     assert "new needs" in page and "times the compute of old for equal loss" in page
