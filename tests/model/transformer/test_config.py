@@ -83,7 +83,7 @@ REFUSED = {
         LONG | dict(rope_short_factors=(1.0,) * 3),
         LONG | dict(rope_short_factors=(1.0,) * 4),
     ),
-    "model.rope_theta_local=5.0 is for local layers, but model.window=0 means": (
+    "model.rope_theta_local=5.0 is for local layers, but model.window=0 makes": (
         ROTARY, dict(rope_theta_local=5.0), dict(rope_theta_local=5.0, window=4),
     ),
     "model.query_scale=0.5 contradicts model.parametrization='mup'": (
