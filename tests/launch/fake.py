@@ -1,4 +1,4 @@
-"""A trial without jax: it sleeps, keeps a checkpoint, and fails where a test asks for it."""
+"""A fake trial without JAX that sleeps, saves a checkpoint, and fails on request."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from pathlib import Path
 
 
 def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> int:
-    """Counts up to 10 steps, resuming where it was; every finished run adds a line to 'runs'.
+    """Counts to 10 steps, resuming from its checkpoint, then appends its name to the file `runs`.
 
-    That line ends the run: a kill after it, before the result, leaves only the result to write.
+    A run that is killed after this line and before result.json only has to write result.json.
     """
     home = Path(folder) / name
     home.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def run(name: str, folder: str, behaviour: str = "", seconds: float = 0.2) -> in
 
 
 def when(condition, act, *args) -> threading.Thread:
-    """Calls act(*args) in a thread as soon as condition() holds; gives up after 30 s."""
+    """Calls act(*args) in a thread once condition() holds, or after 30 s."""
 
     def wait() -> None:
         until = time.monotonic() + 30
@@ -61,18 +61,18 @@ def when(condition, act, *args) -> threading.Thread:
 
 
 def under_way(folder: Path) -> list[str]:
-    """The trials of a folder that have done some of their ten steps and have some left."""
+    """The trials of a folder that have started and have at least 4 of their 10 steps left."""
     steps = {file.parent.name: file.read_text() for file in folder.glob("*/step")}
     return [name for name, step in steps.items() if 0 < int(step) < 7]
 
 
 def environment(folder: Path, name: str) -> dict:
-    """Where a trial ran last: its process, its cores, its environment variables."""
+    """The process id, cores and environment variables of a trial's last run."""
     return json.loads((folder / name / "environment.json").read_text())
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that nobody has waited for does not."""
+    """Whether the process is running; False for a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
@@ -91,6 +91,7 @@ FAILURES = {
     "sys.exit": lambda: sys.exit("no"),
 }
 
+# A config file with a key of each type, and the keys that the fake trial reads.
 CONFIG = """
 from ml_collections import ConfigDict
 
@@ -102,7 +103,6 @@ def get_config(arg=None):
         checkpoint=dict(share_trunks=False),
     )).lock()
 """
-# Above: a config file with a key of each type, and what the fake trial reads.
 
 SWEEP = (
     CONFIG
@@ -140,7 +140,7 @@ def describe(config, dataset=None) -> dict:
 
 
 def run_config(config, workdir: Path, overrides: dict) -> int:
-    """Stands in for launch.trial.run: the loss follows a law exactly, but for its last digits."""
+    """Stands in for launch.trial.run: the loss is that of a law, with noise of ±0.05 %."""
     code = run(workdir.name, str(workdir.parent), config.behaviour, config.seconds)
     if code != 0:
         return code

@@ -1,4 +1,4 @@
-"""A runner for tests: calls every task in this process, one after another."""
+"""A runner for tests that calls the tasks one after another in this process."""
 
 import importlib
 
@@ -6,7 +6,7 @@ from launch.runners.tasks import Event, Resources, Slot
 
 
 class Inline:
-    """`instead`, if given, is called in place of the function that is named."""
+    """Calls `instead`, if given, in place of the named function."""
 
     def __init__(self, instead=None):
         self.instead = instead

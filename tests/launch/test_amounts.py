@@ -1,4 +1,4 @@
-"""Tests of numbers as the terminal shows them."""
+"""Tests of how numbers are formatted for the terminal."""
 
 import pytest
 

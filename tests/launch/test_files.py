@@ -1,4 +1,4 @@
-"""Tests of the JSON files of runs: what is read from them, and what is refused in one line."""
+"""Tests of reading the JSON files of runs, and of the one-line errors for damaged files."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, content, message):
 
 
 def run_of(folder, **changes):
-    """The folder of a run whose section `model` has these changes; None removes a key."""
+    """Writes a config.json with these changes to its `model` section; None removes a key."""
     section = base.get_config().model.to_dict() | {"vocab_size": 257, "d_ff": 512}
     section |= {"n_kv_heads": 4, "head_dim": 32} | changes
     section = {key: value for key, value in section.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Tests of flags: paths, amounts, required flags, and what an unknown flag suggests."""
+"""Tests of flag values: paths, amounts, required flags, and suggestions for unknown flags."""
 
 import importlib
 
@@ -57,7 +57,7 @@ VERBS = [verb for verb in command.VERBS if verb not in ("sample", "convert")]
 
 
 def path_flags(verb):
-    """The flags of a verb that take a path; the law of fit and predict is a name."""
+    """The flags of a verb that take a path. In fit and predict, --law takes a name instead."""
     module = importlib.import_module(command.VERBS[verb][0])
     paths = (*PATHS, "law") if verb in ("plan", "pilot") else PATHS
     return [name for name in module.make_flags() if name in paths]

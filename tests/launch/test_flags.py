@@ -173,7 +173,7 @@ def test_help_lists_every_flag_with_its_default(capsys):
 
 
 def verb(monkeypatch, main):
-    """Makes `isoflop train` call `main`."""
+    """Makes `isoflop train` call `main`; returns a function that runs it."""
     module = type("verb", (), {"main": staticmethod(main)})
     monkeypatch.setattr(command.importlib, "import_module", lambda _: module)
     return lambda: command.main(["train"])
@@ -190,7 +190,7 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys):
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
     def main(argv):
-        raise ValueError("a bug, for it was not raised in bad_input()")
+        raise ValueError("a bug: raised outside bad_input()")
 
     with pytest.raises(ValueError):
         verb(monkeypatch, main)()
@@ -230,7 +230,7 @@ def test_verbs(argv, code, out, err, capsys):
 
 
 def written(tmp_path, spec, **changes):
-    """A sweep file on the config `spec`; keys that are None are left out."""
+    """Writes a sweep file based on the config `spec`; keys that are None are left out."""
     content = {"config": spec, "overrides": {"lr": 0.5, "seed": "7"}, "trials": [{"seed": 1}]}
     content = {key: value for key, value in (content | changes).items() if value is not None}
     (tmp_path / "s.json").write_text(json.dumps(content))

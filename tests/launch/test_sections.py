@@ -1,4 +1,4 @@
-"""Choosing another family, objective or kind of data gives the config that one's keys."""
+"""Tests that another family, objective or kind of data replaces the keys of its section."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def test_shared_keys_keep_their_values_and_the_rest_is_dropped_by_name(capsys):
     }  # fmt: skip
     line = capsys.readouterr().err.strip()
     assert line.startswith("model.family=ngram has no ") and line.endswith(": dropped")
-    assert "gated=True" in line and "norm='rmsnorm'" in line  # the file's own values
+    assert "gated=True" in line and "norm='rmsnorm'" in line  # values that the file sets
     assert "window" not in line  # at its default, so nothing is lost
 
 
@@ -57,7 +57,7 @@ def test_a_key_that_the_choice_lacks_is_refused():
 
 @pytest.mark.parametrize("family", base.MODELS)
 def test_the_defaults_of_base_and_of_the_family_agree(family):
-    """The two sets of defaults are one: base.py documents what the family's Config states."""
+    """base.py documents the defaults of the family's Config, so the two must be equal."""
     listed = base.MODELS[family]()
     fields = {field.name: field.default for field in dataclasses.fields(FAMILIES[family].Config)}
     assert list(listed) == list(fields)

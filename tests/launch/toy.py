@@ -1,6 +1,6 @@
-"""A toy family and toy objectives, registered from here: nothing else in the project knows them.
+"""A toy family and toy objectives, registered here. The project itself does not refer to them.
 
-python -m tests.launch.toy WORKDIR KEY=VALUE …    runs one trial of them
+`python -m tests.launch.toy WORKDIR KEY=VALUE …` runs one trial of them.
 """
 
 import os
@@ -23,7 +23,7 @@ from train.objectives.metrics import Metric
 
 @dataclass(frozen=True)
 class Config:
-    """A bag of context: the next token from the mean embedding of the last `span` tokens."""
+    """A bag-of-words model: predicts the next token from the mean of the last `span` embeddings."""
 
     vocab_size: int = 0
     context_length: int = 16
@@ -95,7 +95,7 @@ def _loss(model, params, frozen, cfg, batch, key):
     }
 
 
-# Cross-entropy weighted by how wrong the model is (Lin et al. 2017), with its accuracy.
+# Focal loss (Lin et al. 2017), cross-entropy weighted by 1 - p, with accuracy as a metric.
 FOCAL = SimpleNamespace(
     FIELDS=("tokens", "targets", "weights"),
     NEEDS=("hidden", "head", "logits"),
@@ -108,27 +108,28 @@ FOCAL = SimpleNamespace(
 
 
 def _rollout(model, params, frozen, cfg, batch, key):
-    """The model's own samples in place of a third of the targets."""
+    """Replaces a third of the targets by samples from the model."""
     logits_BTV = model.logits(
         cfg.model, model.head(cfg.model, params), model.hidden(cfg.model, params, batch)
     )
     one, two = jax.random.split(key)
-    drawn_BT = jax.random.categorical(one, logits_BTV)
-    own_BT = jax.random.bernoulli(two, 1 / 3, drawn_BT.shape)
-    return dict(batch) | {"targets": jnp.where(own_BT, drawn_BT, batch["targets"])}
+    sampled_BT = jax.random.categorical(one, logits_BTV)
+    replaced_BT = jax.random.bernoulli(two, 1 / 3, sampled_BT.shape)
+    return dict(batch) | {"targets": jnp.where(replaced_BT, sampled_BT, batch["targets"])}
 
 
 OWN_SAMPLES = SimpleNamespace(**vars(FOCAL) | {"rollout": _rollout})
 
 
 def _distil(model, params, frozen, cfg, batch, key):
-    """Cross-entropy with a teacher's distribution."""
-    (name, family, teacher), own = cfg.frozen[0], model.hidden(cfg.model, params, batch, key)
+    """Cross-entropy with the teacher's distribution."""
+    x_BTD = model.hidden(cfg.model, params, batch, key)
+    log_q_BTV = jax.nn.log_softmax(model.logits(cfg.model, model.head(cfg.model, params), x_BTD))
+    name, family, teacher = cfg.frozen[0]
     other = FAMILIES[family]
-    theirs = other.hidden(teacher, frozen[name], batch)
-    p_BTV = jax.nn.softmax(other.logits(teacher, other.head(teacher, frozen[name]), theirs))
-    q_BTV = jax.nn.log_softmax(model.logits(cfg.model, model.head(cfg.model, params), own))
-    loss = -((p_BTV * q_BTV).sum(-1) * batch["weights"]).sum()
+    y_BTD = other.hidden(teacher, frozen[name], batch)
+    p_BTV = jax.nn.softmax(other.logits(teacher, other.head(teacher, frozen[name]), y_BTD))
+    loss = -((p_BTV * log_q_BTV).sum(-1) * batch["weights"]).sum()
     return loss, {"loss": (loss, batch["weights"].sum())}
 
 
@@ -157,8 +158,8 @@ OBJECTIVES |= {"toy_focal": FOCAL, "own_samples": OWN_SAMPLES, "distil": DISTIL}
 
 
 def config(home: Path, **keys):
-    """The config of a trial in `home`, which has text.txt; `keys` are dotted, values are text."""
-    usual = {
+    """The config of a trial in `home`, which has text.txt; `keys` maps dotted keys to strings."""
+    defaults = {
         "model.family": "bag", "objective.name": "toy_focal", "data.corpora": f"{home}/text.txt",
         "data.cache": f"{home}/cache", "model.context_length": "16", "model.d_model": "16",
         "train.batch_size": "8", "train.duration": "24 steps", "train.chunk": "2",
@@ -166,7 +167,7 @@ def config(home: Path, **keys):
         "eval.batch_size": "8", "eval.every": "6 steps", "checkpoint.every": "6 steps",
         "log.every": "2 steps", "log.tensorboard": "False", "optimizer.learning_rate": "0.02",
     }  # fmt: skip
-    return flags.load_config("configs/base.py", usual | keys)
+    return flags.load_config("configs/base.py", defaults | keys)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests of `isoflop compile`: report, verdict, errors, search and the table of a page."""
+"""Tests of `isoflop compile`: report, verdict, errors, search and the table of a docs page."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def overrides(changes: dict) -> list[str]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> dict:
-    """What the verb writes for a small model on four chips."""
+    """The JSON report for a small model on four chips."""
     file = tmp_path_factory.mktemp("compile") / "report.json"
     assert compile_verb(CONFIG, "--topology=v5e:2x2", f"--json={file}", *overrides(SMALL)) == DONE
     return json.loads(file.read_text())
@@ -54,7 +54,7 @@ def test_the_report_keeps_the_contract(report):
 
 @needs_libtpu
 def test_the_products_are_those_of_the_model_and_no_more(report):
-    """One layer, every product by hand: three for each of the forward pass."""
+    """One layer, counted by hand; training needs three times the products of the forward pass."""
     tokens, width, context, vocabulary = 32 * 64 // 4, 128, 64, 256
     forward = 12 * width**2 + 2 * context * width + vocabulary * width
     assert report["flops"]["matmul"] == 3 * 2 * tokens * forward
@@ -63,7 +63,7 @@ def test_the_products_are_those_of_the_model_and_no_more(report):
 
 @needs_libtpu
 def test_the_estimate_is_the_cycles_at_the_clock(report):
-    assert report["detail"]["kernel_seconds"] == 0  # rows of 64 tokens have no kernel
+    assert report["detail"]["kernel_seconds"] == 0  # sequences of 64 tokens use no kernel
     seconds = report["estimated_cycles"] / 1.503e9
     assert report["estimated_step_seconds"] == pytest.approx(seconds, rel=1e-3)
     mfu = report["flops"]["model"] / (report["estimated_step_seconds"] * 197e12)
@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_bad_input_with_a_verdict(tmp_path, capsys):
 
 @needs_libtpu
 def test_the_state_of_a_large_model_is_never_made():
-    """7B on 256 devices: 12 bytes a parameter, split over them, are only described."""
+    """7B on 256 devices: the state, 12 bytes per parameter, is described but not allocated."""
     config = flags.load_config(
         "configs/pretrain.py:llama2-7b", {"train.batch_per_device": 1, "model.n_layers": 2}
     )
@@ -185,7 +185,7 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
 
 @pytest.mark.parametrize("kind", [kind for kind, chip in CHIPS.items() if chip.slices])
 def test_chips(kind):
-    """The clocks of v4, v5e and v5p are published; the compiler knows every slice on the list."""
+    """Clocks match the published ones of v4, v5e and v5p; the compiler knows the listed slices."""
     published = {"v4": 1.05e9, "v5e": 1.5e9, "v5p": 1.75e9}
     chip = CHIPS[kind]
     assert chip.clock == pytest.approx(published.get(kind, chip.clock), rel=0.005)
@@ -265,11 +265,11 @@ def test_a_real_search_compiles_in_processes_of_their_own(tmp_path):
     assert compile_verb(*arguments, *overrides(SMALL)) == DONE
     ranking = json.loads(file.read_text())["ranking"]
     assert [row["report"]["fits"] for row in ranking] == [True, True]
-    assert ranking[0]["overrides"]["train.batch_per_device"] == 2  # fuller products, faster
+    assert ranking[0]["overrides"]["train.batch_per_device"] == 2  # larger products are faster
 
 
 def reported(**changes) -> dict:
-    """A report as a row of the table reads it."""
+    """A report with the fields that a row of the table reads."""
     detail = {
         "parameters": 7e9,
         "mesh": {"data": 1, "fsdp": 256},
@@ -328,7 +328,7 @@ def test_the_table_stands_between_its_marks_and_only_what_is_missing_is_compiled
     assert [len(row) for row in cells] == [14] * 5 + [0] + [10] * 4
     assert cells[2][5:11] == ["2.50 of 16.00", "1.25", "26.0", "14.0", "38.0", "2e+09"]
     assert cells[3][10] == cells[4][10] == "3e+09" and len(asked) == 3
-    # 250 TFLOP done, 200 needed, at 100 a second; estimated 1.4 s.
+    # 250 TFLOP executed, 200 needed, at 100 TFLOP/s; the estimate is 1.4 s.
     assert cells[8][5:] == ["100", "2", "1.4", "0.1", "0.70"]
     assert cells[9][5:] == ["100", "does not fit: 2.50 GiB", "", "", ""]
     assert "fails: Segmentation fault" in capsys.readouterr().err

@@ -1,6 +1,4 @@
-"""Tests of what the TPU compiler makes of the training program: what devices send each other, in
-which type, and that loops count as often as they run.
-"""
+"""Tests of the compiled TPU program: communication, its data types, and loop counts."""
 
 import jax
 import numpy as np
@@ -16,7 +14,7 @@ from train.parallel import sharding
 
 
 def layered(layers: int, scan: bool) -> costs.Costs:
-    """What FSDP over four chips costs: weights gathered in every layer, gradients scattered."""
+    """Costs of FSDP on four chips: every layer gathers its weights and scatters its gradients."""
     import jax.numpy as jnp
     from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -53,7 +51,7 @@ def training_program(changes: dict) -> compiled.Program:
 @needs_libtpu
 @pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "bf16"), ("float32", "f32")])
 def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
-    """Cast before they are gathered, and their gradients before they are summed to parts."""
+    """Kernels are cast before the all-gather, and their gradients before the reduce-scatter."""
     file = tmp_path / "hlo.txt"
     changes = SMALL | {"model.dtype": dtype}
     arguments = (CONFIG, "--topology=v5e:2x2", f"--hlo={file}", *overrides(changes))
@@ -65,16 +63,16 @@ def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
             found[kind] |= set(visit.computation.operands(visit.instruction))
     gathered, scattered = ({array.dtype for array in arrays} for arrays in found.values())
     assert scattered == {short}
-    # The compiler rounds a head of float32 before it gathers it, as its products are of bfloat16.
+    # The compiler rounds a float32 head before the all-gather, because its products are bfloat16.
     assert gathered in ({short}, {short, "bf16"})
-    # The gradient of the tied head, 128 x 256, which nothing else here is.
+    # The gradient of the tied head; no other array here has the shape 128 x 256.
     assert hlo.Array(short, (128, 256)) in found["reduce-scatter"]
 
 
 @needs_libtpu
 def test_a_scan_on_tpus_costs_its_layers_times_the_difference_of_unrolled_programs():
     one, two, scanned = layered(1, False), layered(2, False), layered(6, True)
-    assert not scanned.loops  # its count is not written beside it: it was found
+    assert not scanned.loops  # no loop has an unknown trip count
     assert scanned.products == one.products + 5 * (two.products - one.products)
     for kind in ("all-gather", "reduce-scatter"):
         assert scanned.wire[kind] == 6 * (two.wire[kind] - one.wire[kind]) > 0
@@ -89,18 +87,20 @@ def test_along_tensor_layers_keep_their_part_of_the_residual_stream_alone(monkey
     changes |= {"model.scan_layers": True, "model.remat": "full"}
     spread = training_program(changes).peak
     monkeypatch.setitem(sharding.MESH_AXES, "activation", ())
-    jax.clear_caches()  # the program is traced for the other rules
+    jax.clear_caches()  # so that it is traced again with the other rules
     whole = training_program(changes).peak
     jax.clear_caches()
     kept = layers * rows * tokens * width * 2  # bytes
-    assert whole - spread > 0.7 * kept  # three quarters, but for what else is alive by then
+    assert whole - spread > 0.7 * kept  # three quarters, minus other live buffers
 
 
 @pytest.mark.slow
 @needs_libtpu
 def test_two_recipes_agree_on_the_real_program():
-    """A walk of the program, against differences of one and two layers as the compiler counts them.
-    Its count has elementwise work too: 1.6 % at this width."""
+    """Compares our walk of the program with the compiler's count, extrapolated from 1 and 2 layers.
+
+    The compiler also counts elementwise work: 1.6 % at this width.
+    """
     walked, counted = {}, {}
     for layers in (1, 2, 3):
         changes = {"model.n_layers": layers, "model.d_model": 512, "model.n_heads": 4}
@@ -113,4 +113,4 @@ def test_two_recipes_agree_on_the_real_program():
     extrapolated = counted[1] + 2 * (counted[2] - counted[1])
     assert extrapolated == pytest.approx(counted[3], rel=1e-3)
     assert walked[3] == pytest.approx(extrapolated, rel=0.02)
-    assert walked[2] != pytest.approx(extrapolated, rel=0.02)  # control: a layer too few
+    assert walked[2] != pytest.approx(extrapolated, rel=0.02)  # control: one layer fewer

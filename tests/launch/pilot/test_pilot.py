@@ -1,4 +1,4 @@
-"""Tests of the verb `pilot`: what it proposes for a known law, and what it refuses."""
+"""Tests of the verb `pilot`: its proposals for a known law, and its errors."""
 
 import json
 import math
@@ -19,7 +19,7 @@ CONFIG = str(Path(__file__).parents[3] / "configs/quickstart.py")
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory) -> list[str]:
-    """Flags that name a small text, prepared once."""
+    """Flags for a small text that is prepared once."""
     folder = tmp_path_factory.mktemp("pilot")
     lines = [f"Line {i} says {i * i % 97} and {i % 13}.\n\n" for i in range(20000)]
     (folder / "text.txt").write_text("".join(lines))
@@ -28,7 +28,7 @@ def text(tmp_path_factory) -> list[str]:
 
 @pytest.fixture
 def pilot(text, tmp_path, monkeypatch):
-    """Runs the verb in an empty folder, its trials faked; returns exit code and folder."""
+    """A function that runs the verb with fake trials; returns the exit code and the folder."""
     monkeypatch.setitem(RUNNERS, "inline", Inline(known.run))
     monkeypatch.chdir(tmp_path)
 
@@ -67,7 +67,7 @@ def test_the_proposed_ladder_brackets_the_known_minima_and_a_sweep_takes_it(pilo
     assert held_out.about["flops"]["6nd"] == pytest.approx(8.1e12, rel=0.02)
     rates = {trial.config.optimizer.learning_rate for trial in planned.trials}
     assert rates == {float(f"{rate['middle']:.2g}")}
-    assert planned.base.data.corpora[0].endswith("text.txt")  # the command line's change is kept
+    assert planned.base.data.corpora[0].endswith("text.txt")  # the command-line override is kept
     sizes = {rung["flops"]: {s["params"] for s in rung["sizes"]} for rung in about["ladder"]}
     for trial in planned.trials:
         if trial.holdout:
@@ -105,7 +105,7 @@ def test_seeds_and_sizes_are_proposed_as_asked_and_more_of_them_are_more_precise
     assert [rung["flops"] for rung in about["ladder"]] == [2e11, 1e12, 5e12]
     assert about["held_out"]["flops"] == pytest.approx(8.1e12)
     sizes = [len(rung["sizes"]) for rung in about["ladder"]]
-    assert min(sizes) >= 6 and sizes == sorted(sizes)  # the less is known of N*, the more sizes
+    assert min(sizes) >= 6 and sizes == sorted(sizes)  # the less certain N* is, the more sizes
     assert len(expand.plan("p/proposed.json", {}).trials) == 2 * sum(sizes) + 1
     rows = {row["design"]: row for row in about["precision"]}
     a = {name: row["widths"]["a"]["value"] for name, row in rows.items()}
@@ -174,7 +174,7 @@ def test_bad_input_is_one_line(flags, message, tmp_path, law, text, monkeypatch,
 
 @pytest.mark.slow
 def test_a_real_pilot_brackets_a_minimum_that_training_has(tmp_path, monkeypatch):
-    """Two minutes of training on the standard library: the proposal holds what the trials show."""
+    """Two minutes of training on the standard library; the sizes bracket the measured minimum."""
     monkeypatch.chdir(tmp_path)
     flags = ["--budgets=3e10,9e10,2.7e11", "--share=1", "--config.data.max_bytes=4000000"]
     assert main(["pilot", f"--config={CONFIG}", "--workdir=p", *flags]) == 0

@@ -1,4 +1,4 @@
-"""Tests of the shapes that a pilot proposes: real ones, of a sweep's depths, around an N."""
+"""Tests of the model shapes that a pilot proposes: depths of the sweep, sizes around an N."""
 
 import math
 

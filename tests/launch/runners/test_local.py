@@ -27,7 +27,7 @@ def tasks(folder, names, behaviour="", seconds=0.1):
 
 
 def run(todo, count=2, interrupt=None):
-    """All events of a run, without the ticks."""
+    """All events of a run, without the None values between them."""
     interrupt = interrupt or Interrupt()
     resources = Resources(workers=count)
     return [event for event in local.run(FAKE, todo, resources, interrupt) if event]
@@ -85,7 +85,7 @@ def test_slots_share_out_the_cores(monkeypatch):
 
     assert cores(20) == [(0,), (1,), (2,), (3,)]
     assert cores(20, 2) == [(0,), (1,)]
-    assert cores(1) == [(0, 1, 2, 3)]  # a last trial owns the machine
+    assert cores(1) == [(0, 1, 2, 3)]  # the last trial uses all cores
     assert cores(1, 2) == [(0, 1)]
     assert cores(3) == [(0, 3), (1,), (2,)]
     assert cores(20, 6) == [(0,), (1,), (2,), (3,), (0,), (1,)]
@@ -140,7 +140,7 @@ def test_devices_are_counted_in_another_process(monkeypatch, said, visible, foun
 
 
 def killer(stop, killed, seed):
-    """Kills a random worker process at random moments until told to stop."""
+    """Kills a random worker process at random moments until `stop` is set."""
     generator = random.Random(seed)
     while not stop.wait(generator.uniform(0.1, 0.4)):
         alive = [p for p in multiprocessing.active_children() if "pebble" in p.name]
@@ -154,7 +154,7 @@ def test_twenty_trials_whose_three_workers_are_killed_at_random_all_end_none_twi
     stop, killed = threading.Event(), []
     thread = threading.Thread(target=killer, args=(stop, killed, 0))
     thread.start()
-    # As many attempts as it takes: how many kills a trial survives is another test's business.
+    # Up to 50 attempts. Another test covers how many kills a trial survives.
     events = list(
         local.run(FAKE, tasks(tmp_path, names, seconds=0.2), Resources(workers=3), Interrupt(), 50)
     )
@@ -220,5 +220,5 @@ def test_workers_of_a_killed_sweep_save_their_trial_and_end(tmp_path):
 def wait_for(condition, seconds=20):
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Tests of which trials of a sweep are trained together, and that this changes no result."""
+"""Tests of which trials of a sweep are grouped, and that grouping changes no result."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclasses.dataclass
 class Planned:
-    """What grouping reads of `launch.sweep.expand.Planned`."""
+    """The fields of `launch.sweep.expand.Planned` that grouping reads."""
 
     id: str
     config: object
@@ -36,8 +36,8 @@ def planned(name: str, /, cost: float = 1.0, **changes) -> Planned:
     return Planned(name, config, cost)
 
 
-def named(found: list) -> list[str]:
-    return ["".join(trial.id for trial in members) for members in found]
+def named(grouped: list) -> list[str]:
+    return ["".join(trial.id for trial in members) for members in grouped]
 
 
 NUMBERS = {
@@ -144,20 +144,23 @@ def results(folder: Path) -> dict[str, dict]:
 
 def without_clock(row: dict) -> dict:
     clock = {"seconds", "tokens_per_second", "model_flops_per_second", "compile_seconds"}
-    clock |= {"sweep", "versions"}  # of this checkout, where somebody may commit meanwhile
+    clock |= {"sweep", "versions"}  # the folder, and the commit, which may change meanwhile
     return {k: v for k, v in row.items() if k not in clock}
 
 
-def assert_alike(one, other, rel: float = 1e-6) -> None:
-    """Equal, numbers to 1e-6; the standard error of the loss, a sum of cancellations, to 1e-3."""
+def assert_close(one, other, rel: float = 1e-6) -> None:
+    """Asserts equality, with floats to 1e-6, and to 1e-3 for the standard error of the loss.
+
+    The standard error loses digits to cancellation.
+    """
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one:
-            assert_alike(one[key], other[key], 1e-3 if key == "eval_loss_se" else rel)
+            assert_close(one[key], other[key], 1e-3 if key == "eval_loss_se" else rel)
     elif isinstance(one, list):
         assert len(one) == len(other)
         for a, b in zip(one, other, strict=True):
-            assert_alike(a, b, rel)
+            assert_close(a, b, rel)
     else:
         assert one == (pytest.approx(other, rel=rel) if isinstance(one, float) else other)
 
@@ -174,14 +177,14 @@ def test_a_stacked_sweep_writes_what_a_sweep_of_processes_writes(home_of_a_sweep
         assert found.keys() == ended[0].keys()
         assert sorted(r["status"] for r in found.values()) == ["diverged", "done", "done", "done"]
         for key, result in found.items():
-            assert_alike(without_clock(result), without_clock(ended[0][key]))
+            assert_close(without_clock(result), without_clock(ended[0][key]))
             rows = [metrics.read(home / f"runs/{f}/{key}/metrics.jsonl") for f in (name, "apart")]
-            assert_alike(*[[without_clock(row) for row in r] for r in rows])
+            assert_close(*[[without_clock(row) for row in r] for r in rows])
             assert {p.name for p in (home / f"runs/{name}/{key}").iterdir()} == {
                 p.name for p in (home / f"runs/apart/{key}").iterdir()
             }
-    with pytest.raises(AssertionError):  # the control: two trials are not each other
-        assert_alike(*[without_clock(r) for r in list(ended[0].values())[:2]])
+    with pytest.raises(AssertionError):  # control: two trials differ
+        assert_close(*[without_clock(r) for r in list(ended[0].values())[:2]])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Kills the workers of real sweeps, and resumes a real run on 8 virtual devices."""
+"""Tests of a real sweep whose workers are killed, and of resuming a run on 8 virtual devices."""
 
 import json
 import os
@@ -53,8 +53,8 @@ def start(home: Path, *argv: str, **environment: str) -> subprocess.Popen:
 
 
 def workers(parent: int) -> list[int]:
-    """The sweep's worker processes: children that multiprocessing spawned to run trials."""
-    found = []
+    """The ids of a sweep's workers: child processes that multiprocessing spawned to run trials."""
+    ids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             words = (entry / "stat").read_text().rsplit(")", 1)[1].split()
@@ -62,13 +62,13 @@ def workers(parent: int) -> list[int]:
         except OSError:
             continue
         if int(words[1]) == parent and b"spawn_main" in command:
-            found.append(int(entry.name))
-    return found
+            ids.append(int(entry.name))
+    return ids
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="this machine has no /proc")
 def test_20_trials_survive_the_death_of_their_workers(home):
-    """A trial that loses three workers is recorded as failed; the same command tries it again."""
+    """A trial that loses three workers is recorded as failed; the same command runs it again."""
     rng, kills = random.Random(0), 0
     argv = ("sweep", "--config=many.py", "--workdir=runs/s", "--workers=3", "--nofit")
     sweep = start(home, *argv)

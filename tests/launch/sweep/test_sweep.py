@@ -19,7 +19,7 @@ from train.flatten import difference, flatten
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """The path of a sweep of 15 fake trials and a held-out one; the trial is faked everywhere."""
+    """The path of a sweep of 15 fake trials and a held-out one; fakes trials in every module."""
     for name in ("resolve", "trial_id", "describe"):
         monkeypatch.setattr(expand, name, getattr(fake, name))
     monkeypatch.setattr(expand, "prepare", lambda config: None)
@@ -36,13 +36,13 @@ def run(config, *more, workers=3, fit=False):
 
 
 def results(folder):
-    """id -> result.json of every trial."""
+    """The result.json of every trial, by id."""
     files = folder.glob("runs/s/*/result.json")
     return {file.parent.name: json.loads(file.read_text()) for file in files}
 
 
 def ran(folder):
-    """The trials that ran to their end, as often as they did."""
+    """The ids of the trials that completed, repeated if they completed more than once."""
     return sorted((folder / "runs/s/runs").read_text().split())
 
 
@@ -70,7 +70,7 @@ def test_the_held_out_trial_is_predicted_before_it_starts_and_lands_there(config
     assert held_out not in record["points"]["runs"]
     began = (tmp_path / "runs/s" / held_out / "log.txt").stat().st_mtime_ns
     assert (tmp_path / "runs/s/prediction.json").stat().st_mtime_ns < began
-    # The fake law is exact but for 0.05 % of noise, so a right prediction is this close.
+    # The fake losses have only 0.05 % of noise, so a correct prediction is this close.
     outcome = results(tmp_path)[held_out]["eval_loss"]
     assert outcome == pytest.approx(record["loss"]["value"], rel=0.01)
 
@@ -101,7 +101,7 @@ def test_random_kills_of_three_workers_leave_twenty_results_none_twice(config, t
     over, killed, folder = threading.Event(), [], tmp_path / "runs/s"
 
     def kill():
-        """Kills whoever runs a trial, at random moments, but no trial more than twice."""
+        """Kills the processes of random trials at random moments, but no trial more than twice."""
         generator = random.Random(1)
         while len(killed) < 8 and not over.wait(generator.uniform(0.1, 0.4)):
             may = [name for name in fake.under_way(folder) if killed.count(name) < 2]
@@ -157,7 +157,7 @@ def test_a_failing_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(config
     assert shown.count("trying again") == 2
     log = tmp_path / "runs/s" / failed["id"] / "log.txt"
     assert log.read_text().count("trial t-") == 3
-    assert run("f.py") == 1  # tried again, three times more
+    assert run("f.py") == 1  # three more attempts
     assert log.read_text().count("trial t-") == 6
 
 
@@ -255,7 +255,7 @@ def test_numpy_numbers_and_generators_give_the_trials_of_plain_lists(config, tmp
     one, other = (expand.plan(f"{name}.py", {}) for name in ("plain", "numpy"))
     assert [p.id for p in one.trials] == [p.id for p in other.trials] and one.duplicates == 0
     assert [p.overrides for p in one.trials] == [p.overrides for p in other.trials]
-    text = json.dumps([p.overrides for p in other.trials])  # numbers, and not text such as "1"
+    text = json.dumps([p.overrides for p in other.trials])  # numbers, not strings such as "1"
     assert sorted(trial["seed"] for trial in json.loads(text)) == [1, 2]
     nested = expand.plain({"x": np.float32(0.5)}["x"]), expand.plain((np.int8(1), [np.bool_(1)]))
     assert nested == (0.5, (1, [True])) and type(nested[1][1][0]) is bool
@@ -275,7 +275,7 @@ def test_a_folder_of_another_base_config_is_refused_and_kept(config, tmp_path):
     ):
         run(config, "--config.lr=0.01")
     assert (tmp_path / "runs/s/sweep.json").read_text() == before
-    # The same base with one trial more is the same sweep, extended.
+    # The same base with one more trial extends the sweep.
     more = fake.SWEEP.replace("return [*sizes,", "return [*sizes, {'seed': 9},")
     (tmp_path / "s.py").write_text(more)
     assert run(config) == 0
@@ -293,10 +293,10 @@ def test_a_key_younger_than_the_folder_had_its_default_there(config, tmp_path):
     assert "config.seed is 0 there and 1 here" in compared(old, same | {"seed": 1})
     other = {"checkpoint": {"every": "9 %", "keep_at": ["1 steps"]}}
     assert "config.checkpoint.keep_at is [] there" in compared(old, other)
-    # A key that exists no more, or that has no default, is a difference.
+    # A removed key, or a key without a default, counts as a difference.
     assert "config.every is 1 there and None here" in compared({"every": 1}, {})
     assert "config.lr is None there and 1 here" in compared({}, {"lr": 1})
-    # The same through a sweep's folder: sweep.json lacks a key that is younger than it.
+    # The same for a sweep's folder, whose sweep.json lacks a key that was added later.
     sweep_ = expand.plan(config, {})
     expand.record(sweep_, tmp_path)
     recorded = json.loads((tmp_path / "sweep.json").read_text())
@@ -315,7 +315,7 @@ def test_makespan_packs_the_largest_first():
         for f in (4e10, 3e10, 3e10)
     ]
     two = [Slot((0,), {}), Slot((1,), {})]
-    # At 1e10 FLOP/s: 4 s on one core, then 3 + 3 s on the other, and a start each.
+    # At 1e10 FLOP/s: 4 s on one core, 3 + 3 s on the other, plus one start per trial.
     assert expand.makespan(trials, two, 1e10) == pytest.approx(6 + 2 * expand.START_SECONDS)
     assert expand.makespan(trials, [Slot((0, 1), {})], 1e10) == pytest.approx(
         5 + 3 * expand.START_SECONDS
@@ -335,7 +335,7 @@ def test_a_runner_that_a_file_adds_runs_a_whole_sweep(config, tmp_path, monkeypa
     assert run(config, "--on=inline", "--dry_run") == 0
     one_slot = capsys.readouterr().out.splitlines()[-1]
     assert run(config, "--dry_run", workers=1) == 0
-    assert one_slot == capsys.readouterr().out.splitlines()[-1]  # the estimate asks the runner
+    assert one_slot == capsys.readouterr().out.splitlines()[-1]  # it uses the runner's slots
     assert run(config, "--on=inline") == 0
     found = results(tmp_path)
     assert len(found) == 16 and {result["status"] for result in found.values()} == {"done"}

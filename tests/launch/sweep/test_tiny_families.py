@@ -1,4 +1,4 @@
-"""Trains every family of configs/tiny_families.py, made smaller still, from the command line."""
+"""Trains every family of configs/tiny_families.py at a smaller width, from the command line."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""Tests runs of several processes: same numbers as one, ended together, refused together.
+"""Tests of multi-process runs: they match one process, end together and fail together.
 
-Real processes on this machine, each with virtual CPU devices.
+They start real processes on this machine, each with virtual CPU devices.
 """
 
 import json
@@ -33,7 +33,7 @@ LONG = {"train.duration": "8000 steps", "schedule.name": "constant"}
 
 @pytest.fixture(scope="module")
 def home(text_folder) -> Path:
-    """Runs of this module share its caches."""
+    """The folder of this module's runs, which share its caches."""
     return text_folder
 
 
@@ -44,20 +44,20 @@ def free_port() -> int:
 
 
 def start(home: Path, name: str, devices: int, flags=(), **overrides) -> subprocess.Popen:
-    """One process of a run in the folder `name`, on so many virtual devices."""
-    # Unoptimised code is compiled in half the time.
+    """Starts one process of a run in the folder `name`, with `devices` virtual devices."""
+    # Compiling without optimisation takes half the time.
     virtual = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}"
     return spawn.train(home, name, TINY | overrides, *flags, xla_flags=virtual)
 
 
 def start_all(home: Path, name: str, count: int = 2, **overrides) -> list[subprocess.Popen]:
-    """`count` processes of two devices each."""
+    """Starts `count` processes with two devices each."""
     where = f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"
     return [start(home, name, 2, (*where, f"--process={i}"), **overrides) for i in range(count)]
 
 
 def end(*processes: subprocess.Popen) -> tuple[list[int], list[str]]:
-    """Exit codes and outputs."""
+    """Waits for the processes; returns their exit codes and outputs."""
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     return [process.returncode for process in processes], outputs
 
@@ -70,7 +70,7 @@ def wait_for_step(home: Path, name: str, step: int) -> None:
 
 
 def stop_half_way(home: Path, name: str, several: bool, devices: int, asked: int) -> None:
-    """Asks one process to stop; all must have saved one step between the first and the last."""
+    """Sends SIGTERM to process `asked`; all must exit with 42 and save a step before the last."""
     processes = start_all(home, name) if several else [start(home, name, devices)]
     wait_for_step(home, name, 8)
     processes[asked].send_signal(signal.SIGTERM)
@@ -92,7 +92,7 @@ def assert_same(home: Path, one: str, other: str) -> None:
 
 
 def here(home: Path, name: str) -> int:
-    """The exit code of a run in this process, which has one device."""
+    """Trains in this process, which has one device; returns the exit code."""
     keys = TINY | {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"}
     overrides = [f"--config.{key}={value}" for key, value in keys.items()]
     return isoflop(["train", "--config=configs/base.py", f"--workdir={home}/{name}", *overrides])
@@ -100,13 +100,13 @@ def here(home: Path, name: str) -> int:
 
 @pytest.fixture(scope="module")
 def alone(home) -> str:
-    """The run that others must equal: one process with one device."""
+    """The reference run: one process with one device."""
     assert here(home, "alone") == 0
     return "alone"
 
 
 def test_one_is_asked_to_stop_and_all_save_the_same_step(home, alone, capsys):
-    """… and one process with one device goes on from there and ends with the same numbers."""
+    """One process with one device then resumes and ends with the same numbers."""
     stop_half_way(home, "asked", several=True, devices=2, asked=1)
     assert here(home, "asked") == 0 and "resuming at step" in capsys.readouterr().out
     assert_same(home, "asked", alone)
@@ -142,7 +142,7 @@ def test_one_process_needs_nothing(monkeypatch):
     assert distributed.find() is None
     monkeypatch.setattr(distributed, "_tpu_is_here", lambda: True)
     assert distributed.find() == distributed.Cluster()
-    assert distributed.find(processes=1) is None  # as a sweep's worker would have it
+    assert distributed.find(processes=1) is None  # as in a sweep's worker
 
 
 def test_slurm_is_found():
@@ -207,7 +207,7 @@ def test_each_process_reads_its_own_rows_and_hears_all():
     for process, own in zip(processes, ("0 1 2 3", "4 5 6 7"), strict=True):
         lines = process.communicate(timeout=120)[0].splitlines()
         found = [line for line in lines if line.startswith(("rows", "said"))]
-        every = "rows 0 1 2 3 4 5 6 7"  # along sequence, rows are cut across, not shared out
+        every = "rows 0 1 2 3 4 5 6 7"  # the sequence axis splits each row: both read all
         assert found == [f"rows {own}", f"rows {own}", every, "said [0, 0] [0, 1]"], lines
 
 
@@ -216,7 +216,7 @@ def test_each_process_reads_its_own_rows_and_hears_all():
     "before, after", [("2x2", "1x4"), ("1x1", "2x2"), ("1x4", "2x2"), ("2x2", "2x2")]
 )
 def test_a_checkpoint_fits_any_other_number_of_processes(home, alone, before, after):
-    """Processes x devices of each, before and after a checkpoint."""
+    """The parameters are processes x devices per process, before and after a checkpoint."""
     name = f"{before}-{after}"
     stop_half_way(home, name, several=before == "2x2", devices=int(before[-1]), asked=0)
     if after == "2x2":

@@ -1,4 +1,4 @@
-"""The folder of a trial: what it says of itself, damaged files in it, and its lock."""
+"""Tests of the folder of a trial: its identity, damaged files and its lock."""
 
 import errno
 import fcntl
@@ -60,7 +60,7 @@ def run(whole, tmp_path) -> Path:
 
 
 def refused(capsys, code: int) -> str:
-    """The one line of a command that ended with exit code 2."""
+    """The one-line error of a command that ended with exit code 2."""
     error = capsys.readouterr().err.strip()
     assert code == 2 and "Traceback" not in error and len(error.splitlines()) == 1, error
     return error
@@ -186,7 +186,7 @@ def test_what_it_says_of_longer_wsd_runs_works(home, tmp_path, capsys):
 
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(home, capsys):
-    """The first is stopped in the middle, where it holds the lock."""
+    """The first run is paused while it holds the lock."""
     keys = {"train.duration": "4000 steps"}
     run, log = home / "held", home / "held" / "metrics.jsonl"
     first = spawn.train(home, "held", TINY | keys)
@@ -209,7 +209,7 @@ def test_a_lock_is_free_again_after_its_run(home, tmp_path, capsys):
     with folder.locked(tmp_path / "run"), pytest.raises(ValueError, match="is in use by process"):
         with folder.locked(tmp_path / "run"):
             pass
-    (tmp_path / "run/config.json.123.tmp").touch()  # of a run that was killed while it wrote
+    (tmp_path / "run/config.json.123.tmp").touch()  # left by a run that was killed while writing
     assert train(home, tmp_path / "run") == 0
     assert not list((tmp_path / "run").glob("*.tmp"))
 
@@ -249,7 +249,7 @@ def test_a_damaged_config_is_one_line(home, run, capsys, content):
 
 
 def test_damaged_rows_of_metrics_are_dropped(home, run, whole):
-    """A tail that is no UTF-8, a bare number, a row without a step, and too deep a row."""
+    """A tail that is not UTF-8, a bare number, a row without a step, and a deeply nested row."""
     (run / "result.json").unlink()
     with open(run / "metrics.jsonl", "ab") as file:
         file.write(b'7\n{"loss": 1.0}\n{"step": "x"}\n' + DEEP.encode() + b'\n{"step": 3, "\xff')

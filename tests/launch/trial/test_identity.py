@@ -1,4 +1,4 @@
-"""Ids of trials: the rule in force, and folders whose ids an older rule made."""
+"""Tests of trial ids: the current rule, and folders whose ids follow an older rule."""
 
 import json
 import tarfile
@@ -11,11 +11,11 @@ from launch.sweep import expand
 from scaling.runs import read_runs
 from train.checkpoint import finished, restore_params
 
-# A sweep of three tiny trials made by the last version that had rule 1 (commit c92856e): one done,
-# one stopped after 6 of its 12 steps, one not begun.
+# A sweep of three tiny trials from the last version with rule 1 (commit c92856e): one done, one
+# stopped after 6 of its 12 steps, one not started.
 ARCHIVE = Path(__file__).parents[2] / "reference" / "rule1.tar.xz"
 DONE, STOPPED, FRESH = "done-3fce7b46", "stopped-b91d2aee", "fresh-17e8c0f5"
-# What that version made of the two that were left.
+# The losses that the same version reached.
 LOSSES = {DONE: 5.216500520706177, STOPPED: 5.364671528339386, FRESH: 5.358708083629608}
 
 
@@ -50,7 +50,7 @@ def test_trials_of_another_config_are_not_taken_for_older_ones(folder):
 
 
 def test_results_of_an_older_version_are_points_of_a_law(folder):
-    """They name no family, objective or metrics."""
+    """They have no family, objective or metrics."""
     old = json.loads((folder / DONE / "result.json").read_text())
     assert "family" not in old and "metrics" not in old
     for times in (1000, 2000):  # 768 tokens are too few for a table

@@ -1,4 +1,4 @@
-"""What `isoflop train` says before, during and after a run, and of code that has changed."""
+"""Tests of the messages of `isoflop train` around a run, and about changed code."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def test_lines_have_the_time_left_and_no_stale_values(capsys, monkeypatch):
 
 
 def edited(run: Path, name: str) -> None:
-    """Makes a run say that it was trained with another version of a file."""
+    """Rewrites the config.json of a run as if it was trained with another version of a file."""
     config = json.loads((run / "config.json").read_text())
     config["code"]["files"][name] = "0" * 12
     config["code"]["fingerprint"] = "before"
@@ -141,7 +141,7 @@ def test_edited_code_is_a_warning_on_done_and_on_resume(home, run, whole, capsys
     assert code == 0 and "goes on with other code; changed since: train/step.py." in output
     result = read_json(run / "result.json")
     assert result["code"]["earlier"] == ["before"]
-    assert result["id"] == read_json(whole / "result.json")["id"]  # it is no part of the identity
+    assert result["id"] == read_json(whole / "result.json")["id"]  # not part of the identity
     assert "warning: " not in train(capsys, home, run)[1]
 
 

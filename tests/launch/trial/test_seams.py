@@ -1,6 +1,6 @@
-"""Families, objectives and batches that the project does not know go through all of it.
+"""Tests that the whole project works with families, objectives and batches from outside it.
 
-tests/launch/toy.py registers them; no other file names them.
+tests/launch/toy.py registers them; no other file refers to them.
 """
 
 import json
@@ -88,10 +88,10 @@ def test_it_trains_and_its_result_has_its_own_counts_and_metrics(whole):
 
 @pytest.mark.parametrize("objective", ["toy_focal", "own_samples"])
 def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, objective):
-    """Batches that the objective makes from its parameters resume like any other."""
+    """Batches that the objective makes from the parameters resume like any others."""
     straight, keys = whole, {"objective.name": objective}
     if objective == "own_samples":
-        keys["train.chunk"] = "0"  # one step, for the next batch needs its outcome
+        keys["train.chunk"] = "0"  # one step at a time: a batch depends on the last step
         run(home, "straight", **keys)
         straight = home / "straight"
     name = f"killed-{objective}"
@@ -102,7 +102,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, objective):
     assert [r["loss"] for r in rows(home / name) if "loss" in r] == [
         r["loss"] for r in rows(straight) if "loss" in r
     ]
-    if objective != "toy_focal":  # control: the rollout does change the batches
+    if objective != "toy_focal":  # control: the rollout changes the batches
         assert hash_of(params(straight)) != hash_of(params(whole))
 
 
@@ -156,7 +156,7 @@ def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys)
     assert families == ["bag"] * 9 + ["decoder", "ngram"]
     counted = next(one for one in results.values() if one["counted"])
     assert set(counted["params"]) == {"1-grams", "2-grams", "3-grams"}
-    assert sweep.main(arguments) == 0  # done: a no-op
+    assert sweep.main(arguments) == 0  # finished already
     law = home / "law.json"
     assert (
         fit.main([f"--runs={home}/sweep", "--law=tokens_only", "--draws=20", f"--json={law}"]) == 0
@@ -164,7 +164,7 @@ def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys)
     found = json.loads(law.read_text())
     assert found["points"]["runs"] == 10 and found["parametric"]["n"] == 10
     assert [line["family"] for line in found["baselines"]] == ["ngram"]
-    assert "bag" in capsys.readouterr().out  # a warning: two families fitted as one
+    assert "bag" in capsys.readouterr().out  # warns that two families are fitted together
 
 
 def test_it_is_stacked(home):
@@ -195,8 +195,8 @@ def test_it_starts_from_the_weights_of_a_run(home, whole):
     assert started["parent"] == {"init_from": str(whole), "init_hash": hash_of(params(whole))}
     first, fresh = rows(home / "started")[0], rows(whole)[0]
     assert first["step"] == fresh["step"] and first["loss"] < fresh["loss"] - 0.2
-    assert first["learning_rate"] == fresh["learning_rate"]  # its own schedule, from the beginning
-    # The weights are part of what the trial is; where they lie is not.
+    assert first["learning_rate"] == fresh["learning_rate"]  # the schedule starts at step 0
+    # The weights are part of the identity of the trial; their path is not.
     shutil.copytree(whole, home / "moved")
     at, dataset = {"train.init_from": str(whole)}, prepare(toy.config(home))
     moved = resolve(toy.config(home, **{"train.init_from": str(home / "moved")}), dataset)
@@ -246,7 +246,7 @@ def test_frozen_parameters_are_read_and_never_updated(home, whole):
     )
     run(home, "student-killed", **keys)
     assert hash_of(params(home / "student-killed")) == hash_of(params(home / "student"))
-    # Other weights are another trial; the same weights elsewhere are not.
+    # Other weights make another trial; the same weights in another folder do not.
     run(home, "other-teacher", seed="9")
     shutil.copytree(whole, home / "same-teacher")
     dataset = prepare(toy.config(home, **again))
@@ -255,7 +255,7 @@ def test_frozen_parameters_are_read_and_never_updated(home, whole):
         for teacher in (whole, home / "same-teacher", home / "other-teacher")
     ]
     assert ids[0] == ids[1] != ids[2]
-    # Such a program is not compiled without its weights.
+    # Such a program cannot be compiled without its weights.
     with pytest.raises(ValueError, match="reads other weights"):
         resolve_sizes(toy.config(home, **keys, **{"model.vocab_size": "256"}), 1)
 
@@ -314,7 +314,7 @@ def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, m
 
 @pytest.mark.parametrize("converted", [False, True])
 def test_published_weights_can_be_trained(home, converted):
-    """From a Hugging Face folder, or from the run that `isoflop convert` makes of one."""
+    """From a Hugging Face folder, or from the run that `isoflop convert` makes from one."""
     folder = ROOT / "tests" / "golden" / "hf" / "llama"
     source = folder
     if converted:
@@ -326,9 +326,9 @@ def test_published_weights_can_be_trained(home, converted):
         **{"train.init_from": str(source), "model.d_model": "36"},
     )  # fmt: skip
     published, loaded = weights.load(folder)
-    assert config.model.norm == published.norm == "rmsnorm"  # the section is that of the weights
+    assert config.model.norm == published.norm == "rmsnorm"  # the section comes from the weights
     assert trial.run(config, home / f"tuned-{converted}") == 0
     kept = params(home / f"tuned-{converted}")
-    assert hash_of(kept) == hash_of(jax.tree.map(np.asarray, loaded))  # a rate of 0 moves nothing
+    assert hash_of(kept) == hash_of(jax.tree.map(np.asarray, loaded))  # a rate of 0 changes nothing
     ids = {result(home / name)["id"] for name in ("tuned-False", f"tuned-{converted}")}
-    assert len(ids) == 1  # the same weights, wherever they lie
+    assert len(ids) == 1  # the same weights, from different paths

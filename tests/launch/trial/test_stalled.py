@@ -1,4 +1,4 @@
-"""Runs that are asked to end before they begin, and runs that hang."""
+"""Tests of runs that hang, and of signals during the imports."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests import spawn
 from tests.launch.trial.test_folder import TINY
 from train.watch import Watchdog
 
-# `isoflop train` whose data of step 8 never comes. The first argument is the process that hangs.
+# `isoflop train` whose data read hangs at step 8, in the process whose index is the first argument.
 HANGS = """
 import sys, time
 from train import loop
@@ -45,7 +45,7 @@ def hanging(home: Path, name: str, who: int, *flags: str, patience: int = 4) -> 
 
 
 def test_a_read_that_hangs_ends_the_run_with_its_stacks(text_folder):
-    # Compiles in the first run, so that compiling is no stall in the second.
+    # The first run compiles, so that compilation does not stall the second.
     keys = TINY | {"train.duration": "4 steps", "train.chunk": 4, "log.stall_timeout": 0}
     assert spawn.train(text_folder, "compiles", keys).wait(300) == 0
     process = hanging(text_folder, "hangs", 0)

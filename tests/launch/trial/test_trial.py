@@ -1,4 +1,4 @@
-"""Tests trials: what resolve derives and refuses, ids, results, bad input."""
+"""Tests of trials: resolved configs, ids, results and bad input."""
 
 import errno
 import json
@@ -51,9 +51,9 @@ def config(home: Path, **changes):
 def run(home: Path, capsys, workdir: Path, *flags: str) -> tuple[int, str]:
     """Exit code and stderr of `isoflop train`."""
     keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | TINY
-    own = [flag.split("=")[0] for flag in flags]
-    given = [f"--config.{k}={v}" for k, v in keys.items() if f"--config.{k}" not in own]
-    if "--config" not in own:
+    names = [flag.split("=")[0] for flag in flags]
+    given = [f"--config.{k}={v}" for k, v in keys.items() if f"--config.{k}" not in names]
+    if "--config" not in names:
         given.append("--config=configs/base.py")
     code = command_line.main(["train", f"--workdir={workdir}", *given, *flags])
     return code, capsys.readouterr().err
@@ -133,7 +133,7 @@ def test_the_id_follows_the_numbers_and_nothing_else(home, dataset, tmp_path):
         changed = config(home, **{key: value})
         other = text.prepare(changed.data, progress=False)
         assert trial_id(resolve(changed, other)) != plain, key
-    # The same text elsewhere is the same trial.
+    # Moving the text does not change the id.
     shutil.copy(home / "text.txt", tmp_path / "moved.txt")
     moved = config(home, **{"data.corpora": (f"{tmp_path}/moved.txt",)})
     assert trial_id(resolve(moved, text.prepare(moved.data, progress=False))) == plain
@@ -181,7 +181,7 @@ BAD_KEYS = {
 
 
 def test_a_corpus_of_a_mixture_without_validation_text_is_refused(home):
-    """One file of a folder is one document, which is here no validation document."""
+    """The only file of the folder is one document, and it is in the training split."""
     folder = home / "folder"
     folder.mkdir()
     (folder / "one.txt").write_text("no line of this is held out. " * 400)
@@ -226,7 +226,7 @@ def test_a_workdir_with_another_run_is_refused_and_untouched(home, tmp_path, cap
 
 
 def test_damage_is_refused_by_name(home, tmp_path, capsys):
-    """A shard, then every checkpoint; what is left intact stays."""
+    """First every checkpoint, then a shard; no file is deleted."""
     cache = f"--config.data.cache={tmp_path}/cache"
     longer = "--config.checkpoint.every=10 steps"
     assert run(home, capsys, tmp_path / "run", cache, longer)[0] == 0

@@ -1,4 +1,4 @@
-"""Tests trunks: a branched run is the run itself, bit for bit, and others are refused."""
+"""Tests of trunks: branched runs equal direct runs bit for bit; unsuitable trunks are refused."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ from launch.verbs import sweep
 from tests.launch.inline import Inline
 from train import checkpoint, metrics, record
 
-# Dropout, clipping and an optimiser with a count of its own: whatever could depend on the step.
+# Dropout, clipping and an optimiser that counts steps: everything that could depend on the step.
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "150 steps", "train.chunk": 16,
@@ -58,7 +58,7 @@ def train(home: Path, name: str, **changes) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(home) -> Path:
-    """150 steps that decay over the last 30, with some states kept."""
+    """A run of 150 steps that decays over the last 30 and keeps some checkpoints."""
     return train(home, "whole", **{"checkpoint.keep_at": ("75 steps", "80 steps", "80 %")})
 
 
@@ -68,7 +68,7 @@ def direct(home) -> Path:
 
 
 def numbers(run: Path) -> tuple[dict, list[dict]]:
-    """result.json and the rows of a run without its clock and its origin."""
+    """The result.json and metrics of a run, without times and origin."""
     timeless = lambda row: {k: v for k, v in row.items() if k not in CLOCK}  # noqa: E731
     rows = metrics.read(run / "metrics.jsonl")
     return timeless(read_json(run / "result.json")), [timeless(row) for row in rows]
@@ -90,7 +90,7 @@ def assert_same(one: Path, other: Path, step: int) -> None:
 
 
 def assert_other_parameters(one: Path, other: Path, step: int) -> None:
-    """The kernels, not just the schedule that is saved beside them; and the loss."""
+    """Asserts that all kernels and the loss differ, not just the saved state of the schedule."""
     ours, theirs = state(one, step), state(other, step)
     kernels = [name for name in ours if "params" in name and "kernel" in name]
     assert kernels and all(ours[name] != theirs[name] for name in kernels)
@@ -108,7 +108,7 @@ def test_a_branched_run_is_the_run_itself_bit_for_bit(home, whole, direct):
 
 @pytest.mark.slow
 def test_so_it_is_with_muon(home):
-    """Whose state has other parts, and counts of its own."""
+    """The state of Muon has other parts, and its own step counts."""
     muon = {"optimizer.name": "muon"}
     long = train(home, "long-muon", **muon, **{"checkpoint.keep_at": ("80 steps",)})
     branch = train(home, "branch-muon", **muon, **SHORT, **{"checkpoint.trunk": str(long)})
@@ -125,7 +125,7 @@ def test_control_a_branch_at_another_step_is_another_run(home, whole, direct):
 
 
 def test_control_a_state_from_within_the_decay_gives_another_run(home, whole, monkeypatch):
-    """What `branch_until` keeps out: the trunk's state after 145 of 150 steps."""
+    """`branch_until` excludes such states: here that of the trunk after 145 of 150 steps."""
     train(home, "late", **{"checkpoint.keep_at": ("145 steps",)})
     long = {"train.duration": "200 steps"}
     direct = train(home, "long", **long)
@@ -136,7 +136,7 @@ def test_control_a_state_from_within_the_decay_gives_another_run(home, whole, mo
 
 
 def test_an_earlier_state_will_do_and_a_longer_run_may_start_there_too(home, whole):
-    """200 steps decay from 160 on; the trunk's own decay begins at 120, where a state is kept."""
+    """The run decays from step 160 on, the trunk from 120 on, where it has a checkpoint."""
     long = {"train.duration": "200 steps"}
     branch = train(home, "longer", **long, **{"checkpoint.trunk": str(whole), "train.chunk": 7})
     assert read_json(branch / "result.json")["branched_at"] == 120
@@ -155,7 +155,7 @@ def test_a_branch_stopped_and_resumed_needs_no_trunk_any_more(home, whole, direc
 
 
 class Killed(Exception):
-    """Stands in for a process that dies."""
+    """Simulates a process that dies."""
 
 
 def stop_at(monkeypatch, step: int) -> None:
@@ -256,7 +256,7 @@ def get_sweep(c):
 
 @pytest.fixture(scope="module")
 def sweeps(home):
-    """The folder of the same sweep with trunks and without, and what the commands printed."""
+    """The folder of the same sweep run with shared trunks and without."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RUNNERS, "local", Inline())
         for share in (True, False):
@@ -276,12 +276,12 @@ def test_a_sweep_with_shared_trunks_has_the_results_of_one_without(sweeps):
         (ours, rows), (theirs, direct) = numbers(run), numbers(sweeps / "separate" / key)
         origin = read_json(run / "result.json")
         branched[key] = origin["branched_at"]
-        # Evaluations before the branch are the trunk's, made where the trunk makes them.
+        # Evaluations before the branch are those of the trunk, at the steps of the trunk.
         curves = [[p for p in r.pop("curve") if p[0] > branched[key]] for r in (ours, theirs)]
         assert curves[0] == curves[1] and ours == theirs
         after = [[row for row in part if row["step"] > branched[key]] for part in (rows, direct)]
         assert after[0] == after[1] and after[0]
-    # Held out: from where the longest fitted trial begins to decay, 120 of 150.
+    # The held-out run branches where the longest fitted trial begins to decay: 120 of 150.
     assert sorted(branched.values()) == [0, 0, 48, 80, 120]
     assert all(read_json(p)["branched_at"] == 0 for p in sweeps.glob("separate/*/result.json"))
 
@@ -314,7 +314,7 @@ def test_the_plan_says_what_is_saved(sweeps, capsys):
 def test_a_sweep_whose_trunk_ends_badly_trains_its_branches_from_the_start(
     home, sweeps, monkeypatch, capfd
 ):
-    """The longest trials are made to diverge; the others reach the numbers that they always do."""
+    """The longest trials diverge; the others reach the same numbers as without trunks."""
 
     def badly(config, *others):
         return DIVERGED if config.checkpoint.keep_at else trial.run(config, *others)

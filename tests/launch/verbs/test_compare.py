@@ -1,4 +1,4 @@
-"""Tests of the verb `compare`: folders and tables, names, what it prints and refuses."""
+"""Tests of the verb `compare`: folders, tables, names, output and errors."""
 
 import json
 

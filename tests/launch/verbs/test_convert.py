@@ -1,4 +1,4 @@
-"""Checks `isoflop convert`: there and back, ready to sample, bad input in one line."""
+"""Tests of `isoflop convert`: round trips, sampling from converted runs, and one-line errors."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def run(*argv: str) -> int:
 
 @pytest.mark.parametrize("case", ["mistral", "phi3_longrope"])
 def test_there_and_back(case, tmp_path, capsys):
-    """The family it came from is kept: llama would fit phi3_longrope as well."""
+    """The original family is kept, although llama would fit phi3_longrope as well."""
     assert run(f"--from_hf={HF / case}", f"--to={tmp_path / 'run'}") == 0
     assert run(f"--from={tmp_path / 'run'}", f"--to_hf={tmp_path / 'back'}") == 0
     kept, came = golden.read_all(HF / case), golden.read_all(tmp_path / "back")
@@ -47,7 +47,7 @@ def test_the_tokenizers_files_travel_along(tmp_path):
 
 
 def test_a_tokenizer_json_spells_samples(tmp_path, capsys):
-    """Its </s> ends a document; it puts nothing before a text."""
+    """Its </s> ends a document, and it adds no prefix to a text."""
     assert run(f"--from_hf={HF / 'llama_gqa'}", f"--to={tmp_path / 'run'}") == 0
     tokenizer = tokenizers.load(tmp_path / "run" / "tokenizer")
     assert (tokenizer.kind, tokenizer.eod, tokenizer.prefix) == ("huggingface", 96, ())
@@ -59,7 +59,7 @@ def test_a_tokenizer_json_spells_samples(tmp_path, capsys):
 
 
 def test_a_tokenizer_never_blocks_weights(tmp_path, capsys):
-    """Neither one that is damaged nor one with more tokens than the model; both are named."""
+    """A damaged tokenizer and one with more tokens than the model are reported and skipped."""
     shutil.copytree(HF / "llama_gqa", tmp_path / "hf")
     file = tmp_path / "hf" / "tokenizer.json"
     content = json.loads(file.read_bytes())
@@ -77,7 +77,7 @@ def test_a_tokenizer_never_blocks_weights(tmp_path, capsys):
 
 
 def test_samples_end_where_the_checkpoint_says(tmp_path):
-    """generation_config.json may name more ends than config.json, such as a turn's."""
+    """generation_config.json may list more end tokens than config.json, such as a turn's."""
     shutil.copytree(HF / "llama_gqa", tmp_path / "hf")
     (tmp_path / "hf" / "generation_config.json").write_text('{"eos_token_id": [96, 7]}')
     assert run(f"--from_hf={tmp_path / 'hf'}", f"--to={tmp_path / 'run'}") == 0
@@ -87,7 +87,7 @@ def test_samples_end_where_the_checkpoint_says(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A LLaMA with a SentencePiece tokenizer, as a folder of Hugging Face's."""
+    """A LLaMA with a SentencePiece tokenizer: its Hugging Face folder, parameters and tokenizer."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = tokenizers.train("bpe", ["the cat sat on the mat. " * 9] * 9, 280)
     tokenizer.save(folder / "tokenizer")
@@ -135,7 +135,7 @@ def test_a_run_of_ours_takes_its_own_tokenizer_along(model, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bytes", "chars"])
 def test_the_tokenizer_of_a_run_survives_a_round_trip(kind, model, tmp_path, capsys):
-    """Bytes and characters become a tokenizer.json; the run made of it names the same tokenizer."""
+    """Byte and character tokenizers become a tokenizer.json that converts back to the same one."""
     source = model[0]
     made = tokenizers.from_spec(kind) if kind == "bytes" else tokenizers.train(kind, ["the cat\n"])
     assert run(f"--from_hf={source}", f"--to={tmp_path / 'run'}") == 0
@@ -164,7 +164,7 @@ def test_a_damaged_tokenizer_keeps_no_weights_back(model, tmp_path, capsys):
 
 
 def test_chat_tokens_beside_tokenizer_model(model, tmp_path):
-    """Phi-3's kind: the end of a turn is in tokenizer_config.json alone, and can be drawn."""
+    """As in Phi-3, only tokenizer_config.json lists the end of a turn; it can still be sampled."""
     shutil.copytree(model[0], tmp_path / "hf")
     chat = {str(280 + i): {"content": name, "special": True} for i, name in enumerate(CHAT)}
     about = {"added_tokens_decoder": chat, "eos_token": CHAT[1]}
@@ -180,7 +180,7 @@ def test_chat_tokens_beside_tokenizer_model(model, tmp_path):
 
 
 def bad(folder, **changes):
-    """A folder whose config.json has other keys."""
+    """Writes a folder with the config.json of LLaMA and these changes."""
     folder.mkdir()
     keys = golden.config_json("llama") | changes
     (folder / "config.json").write_text(json.dumps(keys))

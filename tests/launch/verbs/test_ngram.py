@@ -1,4 +1,4 @@
-"""Tests the verb ngram: it scores the very tokens that a model of the config scores."""
+"""Tests of the verb `ngram`: it scores the same tokens as a model of the config."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tm
     arguments = [f"--config.{key}={value}" for key, value in keys.items()]
     assert main(["ngram", "--order=1", f"--json={out}", *arguments]) == 0
     about = json.loads(out.read_text())
-    # Unigrams need no context, so that the windows alone give the loss.
+    # Unigrams need no context, so the windows alone determine the loss.
     model = ngram.count_ngrams(dataset.texts("train"), dataset.vocab_size, 1)
     (batch,) = eval_batches(dataset.store, SEQUENCES, SEQUENCES, CONTEXT)
     wanted = model.nats(batch["targets"]).mean()
@@ -67,7 +67,7 @@ def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
     rows = np.concatenate([batch["tokens"][:, :1], batch["targets"]], axis=1)
     alone = model.nats(rows)[:, 1:]
     assert found < alone.mean()
-    # From the fourth target on, the window holds all that a 5-gram looks at.
+    # From the fourth target on, the window contains the whole context of a 5-gram.
     starts = dataset.windows("validation")
     whole = np.concatenate(
         [

@@ -1,4 +1,4 @@
-"""Tests of the verb `plan`: budgets, chips, and configs that load and count as promised."""
+"""Tests of the verb `plan`: budgets, chips, and proposed configs that load and have that size."""
 
 import json
 
@@ -87,8 +87,8 @@ def test_a_config_counts_what_the_plan_says(family, params):
     "name", [n for n in FAMILIES if n not in ("gpt3-1.3b", "gpt3-13b", "phi3-mini-128k")]
 )
 def test_a_published_size_comes_back(name):
-    """All but the two whose printed widths no heads divide (see families.py), and Phi-3 mini's
-    second context."""
+    """Excludes two sizes whose printed heads do not fit their width (see families.py), and Phi-3
+    mini's second context length."""
     family = name.split("-")[0]
     member = next(m for m in members(family, "total") if m.name == name)
     shape = shaped(family, member.params, 3e11)

@@ -1,4 +1,4 @@
-"""Tests of the verb `predict`, and that `fit` adds the outcome without touching the file."""
+"""Tests of the verb `predict`, and that `fit` reports the outcome without changing the file."""
 
 import json
 import re
@@ -19,7 +19,7 @@ QUICK = ("--draws=50",)
 
 @pytest.fixture
 def ladder():
-    """18 finished runs, and the one that is still to come."""
+    """18 finished runs, and the held-out run that has not started yet."""
     points = simulate()
     return points.select(~points.holdout), points.select(points.holdout)
 
@@ -53,14 +53,14 @@ def test_a_folder_of_runs_from_prediction_to_outcome(tmp_path, ladder, capsys):
 
 
 def test_a_prediction_in_the_folder_of_the_runs_still_counts(tmp_path, ladder):
-    """Sweeps write theirs there, and so did older versions of predict."""
+    """Sweeps and older versions of `predict` write their predictions there."""
     done, coming = ladder
     runs = write_runs(tmp_path / "runs", done)
     size = [f"--params={coming.params[0]}", f"--tokens={coming.tokens[0]}", "--run=sim-018"]
     there = runs / "prediction.json"
     assert main(["predict", f"--runs={runs}", *size, f"--out={there}", *QUICK]) == 0
     assert main(["predict", f"--runs={runs}", *size, *QUICK]) == 0
-    assert not (tmp_path / "runs.prediction.json").exists()  # it is made already
+    assert not (tmp_path / "runs.prediction.json").exists()  # the prediction exists already
     assert main(["fit", f"--runs={runs}", f"--json={tmp_path / 'law.json'}", *QUICK]) == 0
     registered = read(tmp_path / "law.json")["holdout"]["registered"]
     assert [record["path"] for record in registered] == [str(there)]

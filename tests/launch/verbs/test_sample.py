@@ -1,4 +1,4 @@
-"""Tests of the verb `sample`, on a run that was never trained and on folders that hold no run."""
+"""Tests of the verb `sample`, on an untrained run and on folders without a run."""
 
 import json
 import shutil
@@ -21,13 +21,13 @@ MODEL = dict(
     d_ff=16, init_std=0.5,
 )  # fmt: skip
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-# Tests that draw as many samples, with probabilities or without, share a program.
+# Tests with equal --n and --show_probabilities share a compiled program.
 THREE = ("--prompt=ab", "--n=3", "--show_probabilities")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Its vocabulary of 300 is larger than the 256 bytes that have a meaning."""
+    """An untrained run whose vocabulary of 300 is larger than the 256 bytes of its tokenizer."""
     folder = tmp_path_factory.mktemp("runs") / "a"
     checkpoints = Checkpoints(folder / "checkpoints", 1, 0)
     params = jax.jit(lambda key: init(ModelConfig(**MODEL), key))(jax.random.key(0))
@@ -46,7 +46,7 @@ def sampled(run, tmp_path, *flags):
 
 
 def test_without_tokens_it_draws_a_bounded_number(run, tmp_path, monkeypatch):
-    """The cache grows with the tokens asked for, and contexts can be long."""
+    """The cache grows with the number of tokens, and contexts can be long."""
     monkeypatch.setattr(verb, "MOST_TOKENS", 3)
     assert [len(s["tokens"]) for s in sampled(run, tmp_path, *THREE)["samples"]] == [3] * 3
 
@@ -80,7 +80,7 @@ def test_what_is_drawn_cannot_steer_the_terminal(run, tmp_path, capsys):
 
 
 def shown(continuation, pieces):
-    """What is printed after each piece of tokens."""
+    """The text printed after each piece of tokens."""
     texts = []
     for piece in pieces:
         continuation.add(piece)
@@ -93,7 +93,7 @@ def test_streamed_text_has_whole_characters():
     pieces = [[byte] for byte in text.encode()]
     texts = shown(Continuation(tokenizer.from_spec("bytes"), []), pieces)
     assert "".join(texts) == text and not any("\ufffd" in t for t in texts)
-    cut = shown(Continuation(tokenizer.from_spec("bytes"), []), pieces[:-2])  # in the midst of 🙂
+    cut = shown(Continuation(tokenizer.from_spec("bytes"), []), pieces[:-2])  # inside 🙂
     assert "".join(cut) == "naïve 中文 \ufffd"
 
 
@@ -201,7 +201,7 @@ def test_a_draft_with_another_tokenizer(run, tmp_path, capsys):
 
 
 def refused(run, capsys):
-    """The one line that says why."""
+    """The one-line error."""
     assert main(["sample", f"--run={run}", "--prompt=ab", "--tokens=1"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line

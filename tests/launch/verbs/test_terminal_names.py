@@ -1,4 +1,4 @@
-"""Names from a table are safe on the terminal."""
+"""Tests that names from a table are escaped on the terminal."""
 
 from launch.__main__ import main
 

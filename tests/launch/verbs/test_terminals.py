@@ -1,4 +1,4 @@
-"""Tests of what reaches a terminal: in any encoding, after the files, and while a command works."""
+"""Tests of terminal output: encodings, files that are written first, and progress lines."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def table(tmp_path):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Replaces stdout by a terminal of an encoding; returns what was written to it."""
+    """A function that replaces stdout by a terminal with an encoding and returns its bytes."""
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
 
     def start(encoding: str) -> io.BytesIO:
@@ -46,7 +46,7 @@ def test_every_help_can_be_read_on_any_terminal(terminal, encoding):
         assert left.value.code == 0
         shown = written.getvalue().decode(encoding)
         assert "isoflop" in shown and "--" in shown and "=..." in shown
-    assert os.environ["PYTHONIOENCODING"] == "latin-1:replace"  # for the workers
+    assert os.environ["PYTHONIOENCODING"] == "latin-1:replace"  # workers inherit it
 
 
 def test_letters_that_a_terminal_lacks_are_spelled(terminal):
@@ -77,7 +77,7 @@ BOOK = ("--config.data.corpora=book.txt", "--config.data.validation=0.3")
 
 
 class Gone(Exception):
-    """What writing to a terminal that is gone raises."""
+    """Raised by a write to a closed terminal."""
 
 
 class Broken(io.StringIO):

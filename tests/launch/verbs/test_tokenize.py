@@ -1,4 +1,4 @@
-"""Tests of the verb tokenize: what it prints, what it writes, what it refuses."""
+"""Tests of the verb `tokenize`: its output, its JSON file and its errors."""
 
 import json
 
