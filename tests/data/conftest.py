@@ -17,7 +17,7 @@ WORDS = (
 
 
 def sentence(number: int, words: int = 60) -> str:
-    """Text that differs for each `number` and is the same every time."""
+    """Text that is determined by `number` and different for each."""
     rng = np.random.default_rng(number)
     return " ".join(rng.choice(WORDS, words)) + f" {number}\n"
 
@@ -43,7 +43,7 @@ def make_dataset(*lengths: int, weights: tuple[int, ...] = (1,), borders=()) -> 
 
 @pytest.fixture
 def config(tmp_path):
-    """Makes `data` config sections whose cache is this test's own."""
+    """Makes `data` config sections; each test has its own cache."""
 
     def make(**changes) -> SimpleNamespace:
         defaults = dict(

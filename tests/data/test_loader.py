@@ -1,4 +1,4 @@
-"""Tests that batches are a pure function of (dataset, seed, step), and cover the text."""
+"""Tests that batches are a pure function of (dataset, seed, step) and cover the text."""
 
 import gc
 import itertools
@@ -38,7 +38,7 @@ def test_every_target_once_an_epoch(batch_size):
         steps = 24 // batch_size
         chunk = read_chunk(dataset, 7, epoch * steps, steps, batch_size, context)
         assert np.array_equal(np.sort(chunk["targets"].ravel()), np.arange(1, 24 * 5 + 1))
-    # Negative control: 24 windows that straddle two epochs repeat some and leave out others.
+    # Negative control: across an epoch boundary, 24 windows repeat some text and miss other text.
     straddling = read_chunk(dataset, 7, 4, 8, 3, context)["targets"]
     assert len(np.unique(straddling)) < 24 * 5
 
@@ -96,7 +96,7 @@ def test_mixture_is_exact_in_every_block(weights):
     for first in range(0, 3 * block, block):
         counts = np.bincount(component[first : first + block], minlength=len(weights))
         assert tuple(counts) == weights
-    # Evenly spread: no stretch is more than two rows off its share.
+    # Evenly spread: after any number of rows, each count is within two of its share.
     for c, weight in enumerate(weights):
         drawn = np.cumsum(component == c)
         assert np.abs(drawn - weight / block * np.arange(1, 3 * block + 1)).max() < 2
@@ -192,7 +192,7 @@ def test_prefetch_keeps_the_order_and_works_ahead_by_depth():
     with prefetch(items(), depth=2) as ahead:
         assert next(ahead) == 0
         time.sleep(0.1)
-        assert len(made) == 4  # one taken, two in the queue, one in the thread's hand
+        assert len(made) == 4  # one consumed, two queued, one held by the thread
         assert list(ahead) == list(range(1, 10))
 
 

@@ -1,4 +1,4 @@
-"""Tests that paths are expanded or refused before anything is made, and JSON is checked."""
+"""Tests that paths are expanded or refused before files are written, and JSON is checked."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def test_home_is_expanded_in_every_path(config, folder_of_text, tmp_path, monkey
     dataset = prepare(config(corpora=(spec,), cache="~/cache", **settings), progress=False)
     assert dataset.components[0].folder.parent == home / "cache"
     assert not list(elsewhere.iterdir()) and corpus.size(spec) > 0
-    # The path that is meant has the same shards: nothing is built again.
+    # The expanded path has the same shards, so nothing is built again.
     whole = config(corpora=(spec.replace("~", str(home)),), cache=str(home / "cache"), **settings)
     assert prepare(whole, progress=False).components[0].folder == dataset.components[0].folder
 
@@ -85,4 +85,4 @@ def test_sealed_is_unsealed_and_every_change_is_found():
         except ValueError as error:
             assert "\n" not in str(error)
         else:
-            assert same == json.loads(raw)  # white space
+            assert same == json.loads(raw)  # only white space changed

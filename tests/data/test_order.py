@@ -1,4 +1,4 @@
-"""Tests that orders are permutations, that keys matter, and that they look random."""
+"""Tests that orders are permutations, depend on every part of the key, and look random."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_is_a_bijection(n, seed, epoch):
 
 
 def test_bijection_test_sees_a_lost_point(monkeypatch):
-    """Negative control: a round that overwrites instead of adding is no bijection."""
+    """Negative control: a round that overwrites instead of adding is not a bijection."""
     monkeypatch.setattr(order, "_feistel", lambda position, *_: position // 2)
     assert len(np.unique(permute(np.arange(100), 100, 0, 0))) < 100
 
@@ -42,7 +42,7 @@ def test_each_part_of_the_key_matters():
 
 
 def uniformity(n: int, keys: int) -> float:
-    """Largest chi-square per degree of freedom of where an element lands, over all elements."""
+    """The largest chi-square per degree of freedom of an element's positions, over elements."""
     landed = np.zeros((n, n))
     for key in range(keys):
         landed[np.arange(n), permute(np.arange(n), n, key, 0)] += 1
@@ -70,7 +70,7 @@ def test_neighbours_land_apart():
 
 
 def test_order_is_the_one_of_earlier_versions():
-    """Golden: another order would change the data of every run that is resumed."""
+    """Golden values: another order would change the data of every resumed run."""
     assert permute(np.arange(10), 10, 0, 0).tolist() == GOLDEN_10
     assert permute(np.arange(3), 10**9, 7, 1).tolist() == GOLDEN_1E9
 

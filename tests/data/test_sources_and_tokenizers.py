@@ -1,4 +1,4 @@
-"""Tests that every kind of source goes with every kind of tokenizer."""
+"""Tests that every kind of source works with every kind of tokenizer."""
 
 import csv
 import gzip
@@ -150,7 +150,7 @@ def test_tables_by_kind_of_tokenizer_are_total():
 
 
 def test_characters_are_gathered_in_little_memory():
-    """Each text is let go before the next one comes."""
+    """Each text is freed before the next one is read."""
 
     def texts():
         for number in range(32):
@@ -163,7 +163,7 @@ def test_characters_are_gathered_in_little_memory():
     finally:
         tracemalloc.stop()
     assert made.vocab_size == 20 + 2
-    assert peak < 1 << 20  # all of it would be 4 MiB
+    assert peak < 1 << 20  # the whole text takes 4 MiB
 
 
 def test_equal_characters_give_equal_tokenizers():

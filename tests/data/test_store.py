@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
-    """Several shards from little text, and no memory of shards verified by another test."""
+    """Makes shards small, and forgets which shards other tests have verified."""
     monkeypatch.setattr(build, "GROUP_BYTES", 4000)
     monkeypatch.setattr(shards, "_verified", set())
 
@@ -138,7 +138,7 @@ DAMAGE = {
 def test_damaged_shard_is_refused_by_name(config, folder_of_text, monkeypatch, kind, split):
     settings = config(corpora=(str(folder_of_text),))
     folder = prepare(settings, progress=False).components[0].folder
-    prepare(settings, progress=False)  # whole shards are opened again
+    prepare(settings, progress=False)  # intact shards open again
     shard = sorted(folder.glob(f"*.{split}.bin"))[1]
     change, message = DAMAGE[kind]
     shard.write_bytes(change(shard.read_bytes()))
@@ -220,19 +220,19 @@ def start_build(tmp_path, corpus_folder, cache, pause):
 def wait_for(condition, seconds=20):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
 
 
 def children(pid: int) -> list[int]:
-    found = []
+    ids = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
+                ids.append(int(stat.parent.name))
         except (FileNotFoundError, ProcessLookupError):
             pass
-    return found
+    return ids
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="this machine has no /proc")
@@ -348,7 +348,7 @@ def test_bad_settings_are_refused(config, changes, error, message, tmp_path):
 
 def test_a_corpus_that_is_refused_leaves_no_dataset(config, folder_of_text):
     (folder_of_text / "zz.bin").write_bytes(b"\0\1\2")
-    for _ in range(2):  # and what it left is no obstacle
+    for _ in range(2):  # the first attempt does not affect the second
         with pytest.raises(ValueError, match=r"zz.bin is not text: NUL byte at offset 0"):
             prepare(config(corpora=(str(folder_of_text),)), progress=False)
     (folder_of_text / "zz.bin").unlink()

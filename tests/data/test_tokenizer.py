@@ -134,7 +134,7 @@ def test_a_model_file_is_used_as_it_is(trained, tmp_path):
 
 
 def test_a_model_with_a_dummy_prefix_and_normalisation_works(tmp_path):
-    """What Llama's and T5's models do; text comes back but for what their rules change."""
+    """As in Llama and T5. Text round-trips, except for what the normalisation changes."""
     import sentencepiece
 
     path = tmp_path / "t5"
@@ -176,7 +176,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def byte_level(tmp_path_factory):
-    """A tokenizer.json in GPT-2's style, trained by the library, that begins texts with a token."""
+    """A tokenizer.json like GPT-2's, trained by the library, that adds a token before texts."""
     library = pytest.importorskip("tokenizers")
     fast = library.Tokenizer(library.models.BPE())
     fast.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)

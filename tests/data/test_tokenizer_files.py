@@ -1,4 +1,4 @@
-"""Tests of tokenizers from and to the files of published models: ids stay the same."""
+"""Tests that reading and writing the tokenizer files of published models keeps the ids."""
 
 import importlib.util
 import io
@@ -21,7 +21,7 @@ TRIED = [*TEXTS[:20], "", " ", "  two  spaces ", "\n\n", "é\0中🎈", "a<b>|c"
 
 
 def published_sentencepiece() -> bytes:
-    """Llama 2's kind: a space before every text, characters normalised, outer spaces removed."""
+    """As in Llama 2: a space before every text, characters normalised, outer spaces removed."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS), model_writer=model, model_type="bpe", vocab_size=400,
@@ -63,7 +63,7 @@ KINDS = ("bytes", "chars", "bpe", "unigram", "given model", "given json")
 
 
 def export(tokenizer: Tokenizer, folder) -> None:
-    """The files that `isoflop convert --to_hf` writes of a run's tokenizer."""
+    """Writes the files that `isoflop convert --to_hf` makes from the tokenizer of a run."""
     tokenizer.save(folder / "run")
     saved = tokenizers.read_saved(folder / "run")
     (folder / "hf").mkdir()
@@ -74,14 +74,14 @@ def export(tokenizer: Tokenizer, folder) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exported_tokenizer_has_the_same_ids(made, kind, tmp_path):
-    """For the library tokenizers, which transformers uses, and when it is read back."""
+    """In the library `tokenizers`, which transformers uses, and when it is read back."""
     tokenizer = made[kind]
     export(tokenizer, tmp_path)
     fast = pytest.importorskip("tokenizers").Tokenizer.from_file(
         str(tmp_path / "hf/tokenizer.json")
     )
     for text in TRIED:
-        # The library takes <0x41> for the token of that byte.
+        # The library reads <0x41> as the token of that byte.
         text = text.replace("<0x41>", "") if kind == "unigram" else text
         ids = tokenizer.encode(text).tolist()
         assert fast.encode(text, add_special_tokens=False).ids == ids, text
@@ -124,7 +124,7 @@ def test_our_exports_are_read_back_without_the_library(made, kind, tmp_path, mon
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_path_of_a_saved_tokenizer_is_one(made, kind, tmp_path):
-    """Whatever the kind, with the tokens that begin its prompts; damage is named."""
+    """For every kind, with the tokens that begin prompts. Damage is reported."""
     tokenizer = made[kind]
     tokenizer.prefix = (3,)
     tokenizer.save(tmp_path)
@@ -142,7 +142,7 @@ def added(i: int, content: str, special: bool = True, **flags: bool) -> dict:
 
 
 def phi3(folder, **files: dict) -> Tokenizer:
-    """A tokenizer.model whose chat tokens are in other files; returns that model alone."""
+    """Writes a tokenizer.model, and `files` that add to it; returns the model without them."""
     (folder / "tokenizer.model").write_bytes(published_sentencepiece())
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -165,7 +165,7 @@ CHAT_FILES = {
 
 @pytest.mark.parametrize("file", CHAT_FILES)
 def test_chat_tokens_outside_tokenizer_model(file, tmp_path, monkeypatch):
-    """Prompts encode them, the last one can be drawn, documents spell them, without the library."""
+    """Without the library: prompts encode them, documents spell them, all ids are in range."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ends = {"generation_config": {"eos_token_id": [400, 403]}}
     alone = phi3(tmp_path, **CHAT_FILES[file], **ends, config={"eos_token_id": 400})
@@ -175,14 +175,14 @@ def test_chat_tokens_outside_tokenizer_model(file, tmp_path, monkeypatch):
     hello = alone.encode("hello").tolist()
     space = [] if file != "added_tokens.json" else alone.encode("\n").tolist()
     prompt = tokenizer.encode_prompt("<|user|>\nhello<|end|>")
-    if file != "added_tokens.json":  # the other files say that spaces after it are dropped
+    if file != "added_tokens.json":  # the other files drop spaces after <|user|>
         assert prompt.tolist() == [401, *hello, 403] and space == []
     else:
         assert [prompt[0], prompt[-1]] == [401, 403]
     document = tokenizer.encode("the <|user|> end<|endoftext|>")
     assert not {400, 401, 403} & set(document.tolist())
     assert document.tolist() == alone.encode("the <|user|> end<|endoftext|>").tolist()
-    if file != "added_tokens.json":  # which says nothing of text in brackets
+    if file != "added_tokens.json":  # where <word> would be special
         assert 404 in tokenizer.encode("a<word>").tolist()
         assert tokenizer.decode([404]) == "<word>"
     assert tokenizer.pieces[402] == b"" and tokenizer.pieces[:400] == alone.pieces
@@ -197,7 +197,7 @@ def test_chat_tokens_outside_tokenizer_model(file, tmp_path, monkeypatch):
 
 
 def test_usual_tokens_leave_a_tokenizer_model_as_it_is(tmp_path):
-    """Its fingerprint names datasets, which stay valid."""
+    """The fingerprint stays the same, so that existing datasets stay valid."""
     alone = phi3(tmp_path, **{"tokenizer": {"added_tokens": STANDARD, "model": {}}})
     found, faults = published.read(tmp_path, 400)
     assert (found.model, found.fingerprint, faults) == (alone.model, alone.fingerprint, [])
@@ -232,7 +232,7 @@ def test_contradictions_are_named_and_leave_the_model(tmp_path, token, reason):
 
 
 def test_text_after_a_special_string_begins_with_a_space_only_if_the_files_say_so(tmp_path):
-    """Mistral's later tokenizers put a space before the first text alone."""
+    """Mistral's later tokenizers put a space only before the first text."""
     scheme = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}
     about = {"added_tokens": CHAT, "model": {}, "pre_tokenizer": scheme}
     alone = phi3(tmp_path, tokenizer=about)
@@ -260,7 +260,7 @@ def test_added_tokens_join_a_tokenizer_json(made, tmp_path):
 
 
 def test_an_end_with_another_name(made, tmp_path):
-    """DeepSeek's and Cohere's kind: config.json says which token it is."""
+    """As in the models of DeepSeek and Cohere, where a config file names the end token."""
     (tmp_path / "tokenizer.json").write_bytes(made["given json"].model)
     spec = str(tmp_path / "tokenizer.json")
     with pytest.raises(

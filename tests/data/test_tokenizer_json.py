@@ -1,4 +1,4 @@
-"""Tests that a tokenizer.json gives the right tokens, whatever its model and its saved settings."""
+"""Tests that a tokenizer.json gives the right tokens for every model and saved setting."""
 
 import json
 
@@ -29,7 +29,7 @@ def describe(model: dict, added_tokens: list[dict], **changes) -> dict:
 
 
 def byte_level() -> dict:
-    """GPT-2's kind: the end token has an entry in the model's own vocabulary."""
+    """As in GPT-2: the end token is in the vocabulary of the model."""
     fast = library.Tokenizer(library.models.BPE())
     fast.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = library.decoders.ByteLevel()
@@ -46,7 +46,7 @@ def byte_level() -> dict:
 
 
 def byte_level_that_ignores_merges() -> dict:
-    """Llama 3's kind, where a whole word that the vocabulary has needs no merges."""
+    """As in Llama 3: a word that is in the vocabulary becomes one token without merges."""
     about = byte_level()
     about["model"]["ignore_merges"] = True
     about["pre_tokenizer"]["use_regex"] = False
@@ -60,7 +60,7 @@ def end_is_no_special_token() -> dict:
 
 
 def with_byte_fallback() -> dict:
-    """Llama 2's kind, with merges that lead to </s> and to the token of a byte."""
+    """As in Llama 2, with merges that produce </s> and the token of a byte."""
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **BYTES}
     pieces = ["▁", "<", "/", "s", ">", "</", "s>", "0", "x", "4", "1", "41>", "<0x", "a", "b"]
     vocab |= {piece: 259 + place for place, piece in enumerate(pieces)}
@@ -74,7 +74,7 @@ def with_byte_fallback() -> dict:
 
 
 def unigram() -> dict:
-    """T5's kind, where control tokens are pieces like any other, and the likeliest."""
+    """As in T5: control tokens are ordinary pieces, with the highest scores."""
     pieces = ["<unk>", "</s>", "▁", *"</s>|endoftxabc"]
     vocab = [[piece, -3.0 if place > 1 else 0.0] for place, piece in enumerate(pieces)]
     model = {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": False}
@@ -92,7 +92,7 @@ LOSSLESS = {
 
 
 def words(kind: str) -> dict:
-    """A vocabulary of whole words, in which the end token is one."""
+    """A vocabulary of whole words that includes the end token."""
     names = ["[UNK]", "<|endoftext|>", "the", "end"]
     model = {"type": kind, "unk_token": "[UNK]", "vocab": {n: i for i, n in enumerate(names)}}
     if kind == "WordPiece":
@@ -118,7 +118,7 @@ def test_special_strings_in_a_document_are_text(tmp_path, name):
     tokenizer = tokenizers.from_spec(save(tmp_path, about))
     end = "</s>" if "</s>" in about["model"]["vocab"] or name == "unigram" else "<|endoftext|>"
     text = f"ab{end}a {end}{end}b"
-    assert as_the_library_reads(about, text).count(tokenizer.eod) == 3  # what must not happen
+    assert as_the_library_reads(about, text).count(tokenizer.eod) == 3  # what we must avoid
     ids = tokenizer.encode(text)
     assert tokenizer.eod not in ids and tokenizer.decode(ids) == text
     assert tokenizer.token_bytes[ids].sum() == len(text.encode())
@@ -185,7 +185,7 @@ def test_a_corpus_that_spells_the_end_token(config, tmp_path):
 
 
 def test_tokens_that_older_versions_made_are_not_used(config, tmp_path):
-    """Their folders are named after a key without the revision of the encoding."""
+    """The key of their folder names lacks the revision of the encoding."""
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"text": "a"}) + "\n" + json.dumps({"text": "b"}))
     for spec, moved in ((save(tmp_path, byte_level()), True), ("bytes", False)):
@@ -238,7 +238,7 @@ def test_saved_dropout_of_merges_is_off(tmp_path):
 
 
 def test_gaps_in_token_ids(tmp_path):
-    """The vocabulary reaches to the largest id; ids without a token stand for no text."""
+    """The vocabulary extends to the largest id; ids without a token decode to no text."""
     vocab = {"a": 0, "b": 1, "ab": 70_000}
     model = {"type": "BPE", "vocab": vocab, "merges": ["a b"]}
     tokens = [added(80_000, "<|endoftext|>"), added(90_000, "<tool>", special=False)]

@@ -1,4 +1,4 @@
-"""Tests that each kind of corpus gives its documents and refuses what is not text."""
+"""Tests that each kind of corpus yields its documents and refuses what is not text."""
 
 import gzip
 import json
@@ -25,8 +25,8 @@ def test_standard_library_is_hand_written_and_without_tests():
     assert {"os.py", "json/decoder.py", "asyncio/events.py"} <= set(names)
     folders = {part for name in names for part in name.split("/")[:-1]}
     assert not folders & {"test", "tests", "idle_test", "site-packages", "__pycache__"}
-    assert "encodings/cp1252.py" not in names  # a table that a tool wrote
-    assert not any("_sysconfigdata" in name for name in names)  # of this machine
+    assert "encodings/cp1252.py" not in names  # a generated table
+    assert not any("_sysconfigdata" in name for name in names)  # specific to this machine
     first = next(corpus.documents("stdlib"))
     assert first == corpus.files("stdlib")[0][1].read_bytes().decode()
     assert sum(len(text) for text in corpus.documents("stdlib")) > 5e6
@@ -81,7 +81,7 @@ def test_lone_text_file_is_cut_at_paragraphs(tmp_path, ending):
     assert "".join(documents) == text and len(documents) > 4
     assert all(document.endswith("\n\n") for document in documents[:-1])
     assert all(8192 <= len(d.encode()) < 2 * 8192 for d in documents[:-1])
-    # Text added at the end leaves all documents but the last as they were.
+    # Text added at the end leaves all documents except the last unchanged.
     path.write_bytes(pack((text + sentence(0) * 50).encode()))
     assert list(corpus.documents(str(path)))[: len(documents) - 1] == documents[:-1]
 

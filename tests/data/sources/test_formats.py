@@ -1,4 +1,4 @@
-"""Tests that files are read as what they hold, under every usual ending, in bounded memory."""
+"""Tests that files of every usual format are recognised and read in bounded memory."""
 
 import bz2
 import gzip
@@ -141,7 +141,7 @@ def test_a_json_of_one_object_is_one_document(tmp_path):
         ("a.pdf", b"%PDF-1.4\nascii", "holds PDF"),
         ("a.bin", b"bytes \x80\x81", "is not UTF-8: byte 0x80 at offset 6"),
     ],
-    ids=lambda value: "content" if isinstance(value, bytes) else None,  # gzip holds the time
+    ids=lambda value: "content" if isinstance(value, bytes) else None,  # gzip stores the time
 )
 def test_what_is_not_what_its_ending_says_is_refused(tmp_path, name, content, message):
     path = tmp_path / name
@@ -173,7 +173,7 @@ def test_text_is_text_under_any_ending(tmp_path, name, text):
 
 
 def test_files_that_are_read_differently_have_another_identity(tmp_path):
-    """So that no tokens are used that an older version made of braces and keys."""
+    """So that tokens that an older version made from braces and keys are not reused."""
     for name in ("a.json", "a.jsonl", "a.ndjson", "a.txt", "a.txt.gz", "a.dat", "a.csv"):
         (tmp_path / name).write_bytes(b"x")
     marked = [name for name, *about in corpus.identity(str(tmp_path)) if len(about) > 2]
@@ -183,7 +183,7 @@ def test_files_that_are_read_differently_have_another_identity(tmp_path):
 
 
 MIB = 1 << 20
-REPEATABLE = {  # what can be written after itself, so that a bomb is made quickly
+REPEATABLE = {  # parts can be concatenated, which makes a bomb quickly
     ".gz": gzip.compress,
     ".bz2": bz2.compress,
     ".xz": lzma.compress,
@@ -193,7 +193,7 @@ REPEATABLE = {  # what can be written after itself, so that a bomb is made quick
 
 
 def bomb(folder, name: str, packed: str, opening: bytes = b"", size: int = 256 * MIB):
-    """A small file of `size` equal letters after `opening`."""
+    """A small file that expands to `opening` and `size` equal letters."""
     path = folder / f"{name}{packed.split()[0]}"
     if REPEATABLE[packed]:
         part = REPEATABLE[packed](b"a" * (16 * MIB))
@@ -270,7 +270,7 @@ def test_giant_rows_of_parquet_and_hugging_face_are_refused(tmp_path, monkeypatc
 
 
 def test_a_repeated_value_of_parquet_takes_little_memory(tmp_path):
-    """A small file whose one value of 1 MiB stands in 2,000 rows."""
+    """A small file that repeats one value of 1 MiB in 2,000 rows."""
     pyarrow, table = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
     texts = pyarrow.DictionaryArray.from_arrays([0] * 2000, ["b" * MIB])

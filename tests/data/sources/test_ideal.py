@@ -1,4 +1,4 @@
-"""Tests of the ideal learner: against brute force, simulation, and the fits of scaling/."""
+"""Tests of the ideal learner against brute force, a simulation, and the fits of scaling/."""
 
 import csv
 import itertools
@@ -60,7 +60,7 @@ def test_keeping_all_words_up_to_a_length_is_a_power_law():
 
 
 def simulated(language, n_kept, n_tokens, sample):
-    """The learner as a loop: reads `n_tokens`; returns its loss on another text."""
+    """Simulates a learner that reads `n_tokens` tokens; returns its loss on another text."""
     frequency = {
         word: np.prod([(1 - language.p) * language.letters[i] for i in word])
         for length in range(7)
@@ -83,8 +83,8 @@ def simulated(language, n_kept, n_tokens, sample):
         if word in kept:
             counts[word][value] += 1
     predicted = defaultdict(lambda: np.full(language.n_values, 1 / language.n_values))
-    for word, seen in counts.items():
-        likelihood = np.exp(np.log(shifted) @ seen)
+    for word, value_counts in counts.items():
+        likelihood = np.exp(np.log(shifted) @ value_counts)
         predicted[word] = likelihood @ shifted / likelihood.sum()
     n = 20_000
     text = next(language.stream(n, sample + 1000, chunk=n))
@@ -130,7 +130,7 @@ def test_fits_of_one_column_find_the_floor_and_the_exponent(language, law, n, d,
 
 
 def test_parametric_fit_of_a_table_finds_them_where_one_lack_is_small(tmp_path):
-    # A ladder of sizes with plenty of text, and one of texts with plenty of size.
+    # A ladder of sizes with practically unlimited text, and one of texts with unlimited size.
     n = np.concatenate([np.geomspace(1e3, 1e9, 16), np.full(16, 1e20)])
     d = np.concatenate([np.full(16, 1e20), np.geomspace(1e4, 1e12, 16)])
     path = tmp_path / "points.csv"

@@ -1,4 +1,4 @@
-"""Tests of the synthetic languages: entropy, oracle, draws, and texts as a corpus."""
+"""Tests of the synthetic languages: entropy, oracle, sampling, and use as a corpus."""
 
 import itertools
 import json
@@ -83,21 +83,21 @@ def test_oracle_probabilities_of_all_next_tokens_sum_to_one(language):
 
 
 def slow_log_probabilities(language, tokens, forget=True):
-    """The oracle in a loop over tokens, with whole numbers; `forget=False` lets words run on."""
+    """The oracle as a loop over tokens, with Python integers; `forget=False` never ends a word."""
     base, key = (int(number) for number in language._hash_key)
-    m, word, found = len(language.letters), [], []
+    m, word, log_p = len(language.letters), [], []
     for token in map(int, tokens):
         if token < m:
-            found.append(math.log((1 - language.p) * language.letters[token]))
+            log_p.append(math.log((1 - language.p) * language.letters[token]))
             word.append(token)
             continue
         x = sum((1 + letter) * pow(base, j, 1 << 64) for j, letter in enumerate(word)) & MASK ^ key
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
         x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
         h = ((x ^ x >> 31) >> 32) * language.n_values >> 32
-        found.append(math.log(language.p * language.offsets[(token - m - h) % language.n_values]))
+        log_p.append(math.log(language.p * language.offsets[(token - m - h) % language.n_values]))
         word = [] if forget else word
-    return np.array(found)
+    return np.array(log_p)
 
 
 @pytest.mark.parametrize("language", LANGUAGES[:2])
@@ -125,7 +125,7 @@ def test_seed_changes_values_and_nothing_else():
 
 
 def test_texts_stay_the_same_for_ever():
-    """Change VERSION with this: every corpus in a cache is another one then."""
+    """If the text changes, increase VERSION too, since cached corpora are then out of date."""
     golden = "MbdcKMdCcJMMbGaabMcdcGNMabHcdNbGdFabdNMdCcddaaaBddbbJdaaCbcaccdFMaccbAMMbbKcaNPc"
     assert ISSUED.text(whole(ISSUED, 80)) == golden
     assert synthetic.VERSION == 1
@@ -165,7 +165,7 @@ def test_documents_begin_words_afresh():
     nll = [-ISSUED.log_probabilities(part).mean() for part in tokens]
     assert max(nll) < ISSUED.entropy + 0.5
     differ = [np.flatnonzero(a != b) for a, b in zip(tokens, stream, strict=True)]
-    # Only the value that ends a word begun in the document before may differ.
+    # Only the value that ends a word begun in the previous document may differ.
     assert all(len(places) <= 1 for places in differ) and sum(map(len, differ)) > 0
 
 
@@ -236,7 +236,7 @@ def test_tokenize_verb_says_what_the_oracle_loses(tmp_path, capsys):
     spec, out = f"--config.data.corpora={SPEC}", tmp_path / "out.json"
     assert main(["tokenize", spec, cache, "--config.data.tokenizer=chars", f"--json={out}"]) == 0
     printed = capsys.readouterr().out
-    assert "chars, 10 tokens" in printed  # 3 letters, 5 values, and chars' own two
+    assert "chars, 10 tokens" in printed  # 3 letters, 5 values and two special tokens
     known = json.loads(out.read_text())["corpora"][0]["entropy"]
     assert known["rate"] == synthetic.parse(SPEC).language.entropy
     assert 0 < abs(known["validation"] - known["rate"]) < 3 * known["validation_se"]
