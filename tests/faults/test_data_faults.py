@@ -1,4 +1,4 @@
-"""Random faults in the cache of a dataset: opening rebuilds or refuses, and never lies."""
+"""Tests with random faults in a dataset cache: opening it gives the right data or fails."""
 
 import json
 import shutil
@@ -53,7 +53,7 @@ FAULTS = [flip, truncate, replace, append, None]  # None: the file is deleted
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
-    """Several shards from little text, and no memory of shards verified earlier."""
+    """Makes shards small, and forgets which shards other tests have verified."""
     monkeypatch.setattr(build, "GROUP_BYTES", 4000)
     monkeypatch.setattr(shards, "_verified", set())
 
@@ -79,7 +79,7 @@ def settings(text: Path, cache: Path, tokenizer: str = "chars") -> SimpleNamespa
 
 
 def content(dataset: TokenStore) -> list:
-    """All that training reads of a dataset."""
+    """Everything that training reads from a dataset."""
     splits = dataset.components[0].splits
     return [
         *(b"".join(shard.tobytes() for shard in splits[name].shards) for name in shards.SPLITS),
@@ -90,22 +90,22 @@ def content(dataset: TokenStore) -> list:
 
 
 def open_or_refuse(config: SimpleNamespace, wanted: list, damaged: Path) -> bool:
-    """Whether the dataset is opened as `wanted`; False for a refusal, whose text is checked."""
+    """Whether the dataset opens with the content `wanted`; False for a valid error message."""
     try:
-        found = prepare(config, progress=False)
+        dataset = prepare(config, progress=False)
     except ValueError as error:
         message = str(error)
         assert "\n" not in message and len(message) < 500
         assert damaged.name in message or damaged.parent.name in message
         assert f"delete {damaged.parent} to rebuild it" in message
         return False
-    assert content(found) == wanted
+    assert content(dataset) == wanted
     return True
 
 
 @pytest.mark.parametrize("tokenizer", ["chars", "bpe"])
 def test_a_damaged_cache_is_rebuilt_or_refused(text, tmp_path, tokenizer):
-    """50 faults each in any file of the two folders of a cache, then the remedy of the message."""
+    """Makes 50 faults in random files of a cache, one by one, and follows the advice of errors."""
     cache, whole = tmp_path / "cache", tmp_path / "whole"
     config = settings(text, cache, tokenizer)
     wanted = content(prepare(config, progress=False))
@@ -132,7 +132,7 @@ def test_a_damaged_cache_is_rebuilt_or_refused(text, tmp_path, tokenizer):
 
 @pytest.mark.parametrize("fault", [flip, truncate, replace, None])
 def test_a_damaged_build_goes_on_to_the_same_dataset(text, tmp_path, fault):
-    """Records and shards of a build that was killed before its manifest was written."""
+    """Damages records and shards of a build that was killed before it wrote its manifest."""
     wanted = content(prepare(settings(text, tmp_path / "other"), progress=False))
     cache = tmp_path / "cache"
     config = settings(text, cache)
@@ -197,7 +197,7 @@ def test_damaged_json_of_a_run_and_of_records_is_one_line(tmp_path, kind):
     ],
 )
 def test_an_edited_tokenizer_json_is_refused_or_the_same(tmp_path, change):
-    """With its checksum and, as older versions wrote it, without one."""
+    """With a checksum, and without one as older versions wrote it."""
     tokenizers.from_spec("bytes").save(tmp_path)
     path = tmp_path / "tokenizer.json"
     about = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Hostile names and cells through a table or a folder of runs, the fit, the page and points.csv."""
+"""Tests of hostile names and cells in tables, folders of runs, the page and points.csv."""
 
 import json
 import re
@@ -29,7 +29,7 @@ HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066
 
 
 def named(names):
-    """A ladder whose first runs, held-out run, baseline and facts have such names."""
+    """A ladder whose first runs, held-out run, baseline and facts have hostile names."""
     points = simulate(sizes=12)
     run = np.array([*names[1:], *points.run[len(names) - 1 : -1], names[0]])
     baseline = Baseline(names[0], names[1], 1e4, 1e6, 0.0, 3.0, 0.01)
@@ -38,7 +38,7 @@ def named(names):
 
 
 def report(folder, source):
-    """The page of a source, and its figures' specifications."""
+    """The report page of a source, and the specifications of its figures."""
     assert main([source, f"--out={folder / 'report'}", "--draws=10"]) == 0
     page = (folder / "report" / "index.html").read_text()
     return page, json.loads(re.search(r"^const specs = (.*);$", page, re.M)[1])
@@ -49,7 +49,7 @@ FIGURES |= {"residuals", "exponents_cloud", "floor_cloud", "sensitivity"}
 
 
 def check(tmp_path, page, specs, figures):
-    """Every figure is in the page's JSON and well-formed beside it; no name acts or hides."""
+    """Asserts that all figures are present and well-formed and that names are escaped."""
     assert set(specs) == figures
     assert set(re.findall(r'<div class="chart" id="(\w+)">', page)) == set(specs)
     for name in specs:
@@ -69,7 +69,7 @@ def check(tmp_path, page, specs, figures):
 
 
 def strings(value):
-    """Every text of nested lists and dicts."""
+    """Every string in nested lists and dicts."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):
@@ -88,7 +88,7 @@ def test_a_table_of_hostile_names_keeps_every_figure(tmp_path):
 
 
 def test_runs_of_hostile_ids_keep_every_figure(tmp_path):
-    """Half a surrogate pair, which no encoding can hold, is written as its escape."""
+    """An unpaired surrogate, which no encoding can represent, is written as its escape."""
     points = named(NAMES)
     folder = write_runs(tmp_path / "runs", simulate(sizes=12))
     paths = sorted(folder.glob("*/result.json"))

@@ -1,4 +1,4 @@
-"""Random faults in the checkpoints of a run: a restore returns saved bits or says why it cannot."""
+"""Tests with random faults in checkpoints: a restore returns saved bits or says why not."""
 
 import random
 import shutil
@@ -68,7 +68,7 @@ KINDS: tuple[Callable[[Path, random.Random], None], ...] = (flip, truncate, dele
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """The finished checkpoints of a run."""
+    """The folder of the finished checkpoints of a run."""
     folder = tmp_path_factory.mktemp("faults") / "checkpoints"
     checkpoints = Checkpoints(folder, keep_last=3, keep_best=0, say=lambda line: None)
     for step in STEPS:
@@ -84,7 +84,7 @@ def test_a_hundred_faults_never_return_other_bits(whole, tmp_path):
     for number in range(FAULTS):
         folder = tmp_path / str(number) / "checkpoints"
         shutil.copytree(whole, folder)
-        # A third of the time only one checkpoint is left, so that none can replace it.
+        # In a third of the cases only one checkpoint is left, so there is nothing to fall back on.
         for step in STEPS[1:] if number % 3 == 0 else ():
             shutil.rmtree(folder / str(step))
         newest = finished(folder)[0]
@@ -111,13 +111,13 @@ def test_a_hundred_faults_never_return_other_bits(whole, tmp_path):
         if said:
             assert all("\n" not in line for line in said)
         outcomes.append("newest" if meta["step"] == 30 else "older")
-    # Each outcome occurs: the faults reach what they are meant to reach.
+    # Every outcome occurs, so the faults have the intended effects.
     assert {"older", "refused"} <= set(outcomes), outcomes
     assert outcomes.count("older") > 40
 
 
 def test_without_verification_other_bits_come_back(whole, tmp_path, monkeypatch):
-    """Control: the faults would be restored."""
+    """Control: the faulty values would be restored."""
     monkeypatch.setattr("train.checkpoint.damage", lambda path: None)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), state(0))
     rng, wrong = random.Random(0), 0
