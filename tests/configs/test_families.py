@@ -13,8 +13,8 @@ from model.transformer import count, decoder
 from model.transformer.config import derive
 from model.transformer.decoder import Decoder
 
-# The sizes of the published weights, tied heads counted once: on huggingface.co the total of the
-# model's safetensors; of LLaMA the shapes that params.json gives.
+# The sizes of the published weights, with tied heads counted once: the total of the safetensors on
+# huggingface.co, and for LLaMA the total of the shapes in params.json.
 EXACT = {
     "gpt2": 124_439_808,
     "gpt2-medium": 354_823_168,
@@ -56,14 +56,14 @@ EXACT = {
     "qwen3-14b": 14_768_307_200,
     "qwen3-32b": 32_762_123_264,
 }
-# Gemma 3's larger releases hold an image encoder and its projection of known size beside the text.
+# The larger Gemma 3 releases also contain an image encoder and its projection, of known size.
 WITH_IMAGES = {
     "gemma3-4b": 4_300_079_472,
     "gemma3-12b": 12_187_325_040,
     "gemma3-27b": 27_432_406_640,
 }
-# Printed, rounded: table 2.1 of Brown et al. 2020 (see below for the 1.3B), table 1 of Chowdhery
-# et al. 2022.
+# Rounded sizes from table 2.1 of Brown et al. 2020 (the 1.3B has its own test) and table 1 of
+# Chowdhery et al. 2022.
 PRINTED = {
     "gpt3-125m": 125e6,
     "gpt3-350m": 350e6,
@@ -78,7 +78,7 @@ PRINTED = {
 }
 
 
-IMAGES = 416_866_032  # parameters of the encoder of Gemma 3, whose outputs are 1152 wide
+IMAGES = 416_866_032  # parameters of Gemma 3's image encoder, whose outputs are 1152 wide
 
 
 def family(name):
@@ -86,7 +86,7 @@ def family(name):
 
 
 def every_part(decoder, tokens_BT):
-    """Calls each submodule but the blocks, whose parameters need no call: 126 layers are slow."""
+    """Calls every submodule except the blocks: they need no call, and 126 layers are slow."""
     x_BTD = decoder.embed(tokens_BT)
     if decoder.cfg.positions == "learned":
         x_BTD += decoder.position(tokens_BT)
@@ -94,7 +94,7 @@ def every_part(decoder, tokens_BT):
 
 
 def built(cfg, method=every_part) -> dict[str, int]:
-    """Parameters by component of what the module makes, abstractly."""
+    """Parameter counts by component of the built module, without allocating it."""
     tokens_BT = jnp.zeros((1, 1), jnp.int32)
     init = lambda key: Decoder(cfg).init(key, tokens_BT, method=method)["params"]  # noqa: E731
     sizes = dict.fromkeys(count.COMPONENTS, 0)
@@ -125,7 +125,7 @@ def test_exact_sizes(name):
 @pytest.mark.parametrize("name", WITH_IMAGES)
 def test_exact_sizes_beside_images(name):
     cfg = family(name)
-    projection = 1152 * cfg.d_model + 1152  # from the encoder, and the norm before it
+    projection = 1152 * cfg.d_model + 1152  # the kernel, and the norm before it
     assert total(cfg) + IMAGES + projection == WITH_IMAGES[name]
 
 
@@ -176,7 +176,7 @@ def test_gpt3_xl_contradicts_its_own_size_and_16_heads_do_not():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_pretrain_takes_every_published_key(name):
-    """Batches are the published tokens a step, to the rounding of the papers."""
+    """Batches have the published tokens per step, as rounded in the papers."""
     config = pretrain.get_config(name)
     for section in FAMILIES[name].keys() - {"source"}:
         for key, value in FAMILIES[name][section].items():

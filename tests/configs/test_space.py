@@ -62,7 +62,7 @@ def test_sample_is_the_same_every_time_and_another_for_another_seed():
 
 
 def test_sample_known_values():
-    # Pinned, so that a sweep started today is the same sweep after an upgrade.
+    # Pinned, so that an upgrade does not change the trials of a sweep.
     (first,) = sample({"lr": log_uniform(1e-4, 1e-2)}, n=1, seed=0)
     assert first["lr"] == pytest.approx(0.00019324045801941126, rel=1e-12)
 
@@ -79,7 +79,7 @@ def test_sample_ranges_and_types():
     assert all(1e-4 <= row["lr"] <= 1e-2 and 0 <= row["wd"] <= 0.3 for row in rows)
     assert {row["k"] for row in rows} == {2, 3, 4}
     assert {row["pick"] for row in rows} == {"a", "b"} and {row["c"] for row in rows} == {7}
-    # The median of a log-uniform is the geometric mean; of a uniform it would be 5e-3.
+    # The median of a log-uniform is the geometric mean; the median of a uniform would be 5e-3.
     middle = statistics.median(math.log10(row["lr"]) for row in rows)
     assert middle == pytest.approx(-3, abs=0.1)
 

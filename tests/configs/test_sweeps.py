@@ -1,4 +1,4 @@
-"""Checks the sweeps that ship: their keys exist, their designs are what they say."""
+"""Tests of the shipped sweeps: their keys exist, and their designs match the documentation."""
 
 import collections
 import itertools
@@ -21,7 +21,7 @@ SWEEPS = {
 
 
 def trials(module, *arg):
-    """Each trial's overrides, checked against base.py, with the model that they make."""
+    """Yields the overrides of each trial, checked against base.py, and its model config."""
     config = module.get_config(*arg)
     for overrides in module.get_sweep(config):
         trial = config.copy_and_resolve_references()
@@ -82,7 +82,7 @@ def test_lr_grid_gives_every_width_the_same_rates():
         rates[overrides["model.d_model"]].append(overrides["optimizer.learning_rate"])
     assert list(rates.values()) == [list(lr_grid.RATES)] * 3
     best = lr_grid.get_config().optimizer.learning_rate
-    assert min(lr_grid.RATES) < best < max(lr_grid.RATES)  # the rate in use lies inside the grid
+    assert min(lr_grid.RATES) < best < max(lr_grid.RATES)  # the rate in use is inside the grid
 
 
 @pytest.mark.parametrize("name", ["mup", "completep", "standard"])
@@ -107,7 +107,7 @@ def test_quickstart_brackets_three_budgets_and_holds_one_run_out():
 
 
 def test_wsd_has_more_trials_than_the_quickstart_for_its_compute():
-    """As its first lines and docs/efficient-ladders.md say."""
+    """As its docstring and docs/efficient-ladders.md say."""
     config = wsd.get_config()
     assert config.schedule.name == "wsd" and config.checkpoint.share_trunks
     decay = float(config.schedule.decay.removesuffix(" %")) / 100

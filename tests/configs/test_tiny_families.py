@@ -1,4 +1,4 @@
-"""Checks the families in miniature: their switches are the published ones."""
+"""Tests that the miniature families have the switches of the published ones."""
 
 import dataclasses
 import re
@@ -13,25 +13,25 @@ from model.transformer.config import ModelConfig, derive
 
 DOCS = (Path(__file__).parents[2] / "docs" / "families.md").read_text()
 SIZES = {"vocab_size", "context_length", "n_layers", "d_model", "n_heads", "head_dim", "d_ff"}
-# What a smaller width, or a shorter context, changes with it.
+# Keys that change with the width or the context length.
 MEASURED = {
     *("n_kv_heads", "window", "window_pattern", "rope_original_context", "rope_factor"),
     *("rope_short_factors", "rope_long_factors", "logit_scale"),
 }
-# The other families are the same function: see the first lines of configs/tiny_families.py.
+# Families that compute the same function: see the docstring of configs/tiny_families.py.
 SAME = {"gpt3": "gpt2", "llama2": "llama", "llama3.2": "llama3"}
 
 
 def trials() -> dict[str, ModelConfig]:
     config = tiny_families.get_config()
-    found = {}
+    models = {}
     for overrides in tiny_families.get_sweep(config):
         model = config.model.to_dict() | {"vocab_size": 257}
         changes = {k: v for k, v in overrides.items() if k.startswith("model.")}
         model |= {k.removeprefix("model."): v for k, v in changes.items()}
         assert set(model) == set(base.get_config().model)
-        found[overrides["name"]] = families.derive(model)[1]
-    return found
+        models[overrides["name"]] = families.derive(model)[1]
+    return models
 
 
 def test_every_family_has_one():
@@ -62,8 +62,8 @@ def test_a_miniature_keeps_the_switches(name):
 
 @pytest.mark.parametrize("name", tiny_families.TINY)
 def test_what_is_there_is_at_work(name):
-    """Windows are shorter than the context, scalings go beyond the original, both kinds of layer
-    are there."""
+    """Windows are shorter than the context, RoPE scaling extends the original context, and mixed
+    patterns have both kinds of layer."""
     cfg = trials()[name]
     local = {cfg.is_local(layer) for layer in range(cfg.n_layers)}
     assert cfg.window < cfg.context_length / 2
@@ -75,7 +75,7 @@ def test_what_is_there_is_at_work(name):
 
 @pytest.mark.parametrize("name", tiny_families.TINY)
 def test_one_family_alone_is_its_trial_among_all(name):
-    """At another width too: what follows from it is worked out anew."""
+    """Also at another width, where the keys that depend on it are computed again."""
     for width in (tiny_families.SIZES["d_model"], 64):
         alone, shared = tiny_families.get_config(name), tiny_families.get_config()
         alone.model.d_model = shared.model.d_model = width
