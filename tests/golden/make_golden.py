@@ -26,7 +26,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 FOLDER = Path(__file__).parent
 TOKENS = torch.randint(COMMON["vocab_size"], (2, 24), generator=torch.Generator().manual_seed(1))
 ROUNDING = "float32 → float64"
-VISIBLE = 5e-4  # ten times the tolerance of the tests; a flip must move the logits at least so far
+VISIBLE = (
+    5e-4  # ten times the tolerance of the tests; a flip must move the logits at least this far
+)
 
 
 def write(name: str, case: dict) -> list[tuple[str, str, float]]:
