@@ -53,7 +53,7 @@ def simulate(seed: int = 4) -> np.ndarray:
 def fit(
     table: np.ndarray, deltas: tuple[float, ...], start: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """The minimum [5] of the summed Huber loss of log loss, and its value at the last delta."""
+    """The theta [5] that minimises the summed Huber loss at the last delta, and the minimum."""
     params, tokens, _, loss = table.T
     for delta in deltas:
         found = least_squares(
