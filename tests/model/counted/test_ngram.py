@@ -77,7 +77,9 @@ def test_it_is_the_formula(model):
     assert worst(model, formula(TEXTS, VOCAB, ORDER)) < 1e-12
     one_discount = formula(TEXTS, VOCAB, ORDER, {ORDER: [0, 0.6, 0.6, 0.6]})
     assert worst(model, one_discount) > 1e-3
-    assert worst(model, formula([np.concatenate(TEXTS)], VOCAB, ORDER)) > 1e-4  # across texts
+    assert (
+        worst(model, formula([np.concatenate(TEXTS)], VOCAB, ORDER)) > 1e-4
+    )  # control: n-grams across texts
 
 
 @pytest.mark.parametrize("context", [[], [1], [1, 2], [5, 5], [6, 6], [0, 6], [3, 1, 4]])

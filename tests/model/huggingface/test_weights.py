@@ -266,7 +266,7 @@ def test_one_file_beside_an_index_of_others_is_refused(tmp_path):
 
 
 def test_rewriting_alone_is_harmless(tmp_path):
-    """The control of the tests of tensors above."""
+    """Control for the tests above that change tensors."""
     folder = golden.copy("llama", tmp_path)
     rewrite(folder, lambda arrays: arrays)
     weights.load(folder)

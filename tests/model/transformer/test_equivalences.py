@@ -134,7 +134,7 @@ def test_grouped_queries_are_repeated_keys(K):
 
 @both
 def test_shifting_all_positions(cfg):
-    """With rotary positions logits depend on distances only; with learned ones they change."""
+    """Logits change with learned positions; with rotary positions they depend on distances only."""
     params = fresh(cfg)
     moved = difference(logits(params, cfg, positions=ORDER + 4), logits(params, cfg))
     assert moved < 1e-4 if cfg.positions == "rotary" else moved > 1e-2
