@@ -70,7 +70,7 @@ def program(cfg: ModelConfig) -> str:
 def test_at_the_base_shape_training_is_the_standard_programs(cfg, name):
     standard = program(cfg)
     assert program(under(name, cfg)) == standard
-    for size in BASE_SIZES[name]:  # control: each size is read
+    for size in BASE_SIZES[name]:  # control: each size is used
         assert program(under(name, cfg, **{size: 2 * BASE[size]})) != standard
 
 
@@ -113,7 +113,7 @@ def test_an_update_is_that_of_adamw_with_these_rates_decays_and_epsilons():
         ("embed", "embedding"): (1, 0.1, 0.5 / m),
         ("head", "kernel"): (1, 0.1, 0.5 / m),
     }
-    for path, (rate, decay, eps) in expected.items():  # the two terms may cancel: atol
+    for path, (rate, decay, eps) in expected.items():  # atol, because the two terms may cancel
         p, g, d = (functools.reduce(lambda t, k: t[k], path, tree) for tree in (params, grads, out))
         np.testing.assert_allclose(
             d, rate * (g / (np.abs(g) + eps) + decay * p), rtol=1e-4, atol=1e-6
