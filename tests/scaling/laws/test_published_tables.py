@@ -108,7 +108,7 @@ def routed(theta, x):
     raised = experts - 1 + shift
     effective = 1 / (1 / raised + 1 / most)
     log_n, log_e = x["dense_parameter_count"] / np.log(10), np.log10(effective)
-    by_e = (b + c * log_n) * effective / np.log(10)  # of log10 L by -1/Ê
+    by_e = (b + c * log_n) * effective / np.log(10)  # derivative of log10 L by -1/Ê
     ratio = (shift / raised) ** 2
     ones = np.ones_like(log_e)
     slopes = [log_n * ones, log_e, log_n * log_e, ones]
