@@ -1,1 +1,1 @@
-"""Makes `tests` importable, so that spawned workers find the test doubles by name."""
+"""Makes `tests` a package, so that spawned workers can import the test doubles."""

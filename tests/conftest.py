@@ -1,6 +1,4 @@
-"""Keeps the tests on the CPU whatever accelerators the machine has, refuses skips where the
-reference data are at hand, and holds the fixtures that several rooms share.
-"""
+"""Configures pytest: CPU only, no skips where the reference data exist, shared fixtures."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Before anything imports jax. A test that needs more devices starts its own process.
+# Must run before jax is imported. A test that needs more devices starts a subprocess.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 pytest_plugins = ["pytester"]
@@ -17,7 +15,8 @@ SHARED = Path(__file__).parents[2] / "shared"  # reference data beside the check
 
 
 def complete(report: pytest.TestReport | pytest.CollectReport) -> pytest.TestReport:
-    """The report; beside SHARED, a failure if a test was skipped for a missing file or package.
+    """Turns a skip into a failure if SHARED exists.
+
     Skips whose reason begins with "this machine" stay skips.
     """
     if report.skipped and not hasattr(report, "wasxfail") and SHARED.is_dir():
@@ -40,7 +39,7 @@ def pytest_make_collect_report() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
-    """For modules whose time is that of compiling."""
+    """Turns off most XLA optimizations, for modules that spend their time on compilation."""
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
@@ -50,7 +49,7 @@ def quick_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def text_folder(tmp_path_factory) -> Path:
-    """A folder with text.txt: 20,000 words of a language that is quickly learned."""
+    """A folder with text.txt: 20,000 words of a language that a tiny model learns quickly."""
     folder = tmp_path_factory.mktemp("text")
     words = np.random.default_rng(0).choice(["to", "be", "or", "not", "that\n\n"], 20_000)
     (folder / "text.txt").write_text(" ".join(words))
@@ -59,7 +58,7 @@ def text_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory) -> Iterator[Path]:
-    """A folder where programs that a module's tests compile are found again."""
+    """A persistent compilation cache for the tests of one module."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 

@@ -1,9 +1,9 @@
-"""The shape of the code: who imports whom, circles, sizes.
+"""Measures the structure of the code: imports between files, import cycles, sizes.
 
     python -m tests.house [CHECKOUT]
 
-prints a row per folder, everything below it included: Python files in the folder itself and in all,
-floors (files in the longest chain of imports inside it), circles (groups of files that import each
+prints one row per folder, subfolders included: Python files in the folder itself and in total,
+levels (files in the longest chain of imports inside it), cycles (groups of files that import each
 other), lines of product code, and lines of the tests in the folder of the same name.
 """
 
@@ -21,7 +21,7 @@ Graph = Mapping[str, set[str]]
 
 
 def names(source: str) -> set[str]:
-    """Dotted names that a file imports anywhere, functions included; '.' for a relative import."""
+    """Dotted names that a file imports, inside functions too; '.' stands for a relative import."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -39,14 +39,14 @@ def names(source: str) -> set[str]:
 
 
 def sources(root: Path = ROOT) -> dict[str, str]:
-    """The text of every Python file of the rooms and the tests, empty files left out."""
+    """The text of every Python file of the rooms and the tests, except empty files."""
     paths = [path for room in (*ROOMS, "tests") for path in sorted((root / room).rglob("*.py"))]
     texts = {path.relative_to(root).as_posix(): path.read_text() for path in paths}
     return {file: text for file, text in texts.items() if text}
 
 
 def imports(texts: Mapping[str, str]) -> Graph:
-    """Which of the files `texts` import which. A name in a file counts as that file."""
+    """The imports between the files `texts`. A name imported from a file counts as that file."""
     return {
         file: {target for name in names(text) if (target := _file(name, texts))} - {file}
         for file, text in texts.items()
@@ -54,7 +54,7 @@ def imports(texts: Mapping[str, str]) -> Graph:
 
 
 def _file(name: str, texts: Mapping[str, str]) -> str | None:
-    """The file of 'a.b.c', which may be a module, a package, or a name in either."""
+    """The file of 'a.b.c', which may be a module, a package, or a name in one of them."""
     whole = name.replace(".", "/")
     tried = (f"{path}{end}" for path in (whole, whole.rpartition("/")[0]) for end in _ENDS)
     return next((file for file in tried if file in texts), None)
@@ -64,7 +64,7 @@ _ENDS = (".py", "/__init__.py")
 
 
 def groups(graph: Graph) -> dict[str, frozenset[str]]:
-    """For each file, the files on a circle with it; the file alone if there is none."""
+    """For each file, all files in an import cycle with it, including the file itself."""
     reach: dict[str, set[str]] = {}
     for file in graph:
         reach[file], waiting = set(), [file]
@@ -76,13 +76,13 @@ def groups(graph: Graph) -> dict[str, frozenset[str]]:
             for file in graph}  # fmt: skip
 
 
-def circles(graph: Graph) -> list[list[str]]:
-    """Groups of files that import each other, directly or not."""
+def cycles(graph: Graph) -> list[list[str]]:
+    """Groups of files that import each other, directly or indirectly."""
     return sorted(sorted(group) for group in set(groups(graph).values()) if len(group) > 1)
 
 
-def floors(graph: Graph) -> int:
-    """Files in the longest chain of imports; all files of a circle count. 0 for no files."""
+def levels(graph: Graph) -> int:
+    """Number of files in the longest chain of imports; every file of a cycle counts."""
     group_of = groups(graph)
 
     @cache
@@ -94,12 +94,12 @@ def floors(graph: Graph) -> int:
 
 
 def inside(files: Iterable[str], folder: str) -> list[str]:
-    """The files below a folder."""
+    """The files in a folder and its subfolders."""
     return [file for file in files if file.startswith(f"{folder}/")]
 
 
 def folder_sizes(files: Iterable[str]) -> dict[str, int]:
-    """Files directly in each folder."""
+    """Number of files directly in each folder."""
     parents = [file.rpartition("/")[0] for file in files]
     return {folder: parents.count(folder) for folder in sorted(set(parents))}
 
@@ -109,8 +109,10 @@ def lines(text: str) -> int:
 
 
 def function_sizes(texts: Mapping[str, str]) -> dict[str, int]:
-    """Lines of each function and method, from its `def` on, as 'file:function'; the longest of
-    those that share a name."""
+    """Lines of each function or method, from its `def` on, by 'file:function'.
+
+    If several share a name, the longest counts.
+    """
     sizes: dict[str, int] = {}
     for file, text in texts.items():
         for node in ast.walk(ast.parse(text)):
@@ -125,16 +127,16 @@ def table(root: Path) -> str:
     texts = sources(root)
     graph, here = imports(texts), folder_sizes(texts)
     parents = {str(parent) for file in texts for parent in Path(file).parents[:-1]}
-    rows = [("folder", "files", "in all", "floors", "circles", "lines", "of tests")]
+    rows = [("folder", "files", "in all", "levels", "cycles", "lines", "of tests")]
     for folder in [*sorted(folder for folder in parents if folder.split("/")[0] in ROOMS), "tests"]:
         below = inside(texts, folder)
         part = {file: graph[file] for file in below}
         tests = below if folder == "tests" else inside(texts, f"tests/{folder}")
         product = 0 if folder == "tests" else sum(lines(texts[file]) for file in below)
-        sizes = (here.get(folder, 0), len(below), floors(part), len(circles(part)), product)
+        sizes = (here.get(folder, 0), len(below), levels(part), len(cycles(part)), product)
         rows.append((folder, *sizes, sum(lines(texts[file]) for file in tests)))
     product = {file: graph[file] for file in texts if not file.startswith("tests/")}
-    in_all = (len(product), floors(product), len(circles(product)))
+    in_all = (len(product), levels(product), len(cycles(product)))
     rows.append(
         ("all rooms", "", *in_all, sum(lines(texts[file]) for file in product), rows[-1][-1])
     )
@@ -144,5 +146,5 @@ def table(root: Path) -> str:
 if __name__ == "__main__":
     checkout = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
     print(table(checkout))
-    for circle in circles(imports(sources(checkout))):
-        print("circle:", ", ".join(circle))
+    for cycle in cycles(imports(sources(checkout))):
+        print("cycle:", ", ".join(cycle))

@@ -1,4 +1,4 @@
-"""Starts `isoflop train` in a process of its own, for tests of what happens to it."""
+"""Starts `isoflop train` in a subprocess."""
 
 import os
 import subprocess
@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def train(
     home: Path, name: str, keys: Mapping[str, Any], *flags: str, xla_flags: str = ""
 ) -> subprocess.Popen:
-    """A run in `home`/NAME on the text of the fixture `text_folder`; its output is one pipe."""
+    """A run in `home`/`name` on the text of `text_folder`. stdout and stderr share one pipe."""
     keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | dict(keys)
     environment = {
-        # Stripped: XLA takes a blank for the name of a file.
+        # Stripped because XLA reads flags that begin with a space as a file name.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip(),
         "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -1,5 +1,7 @@
-"""The README and the pages of docs: links lead somewhere, commands name verbs, flags, keys and
-files that exist, and the README stays short."""
+"""Tests the README and the docs.
+
+Links resolve, commands use verbs, flags, keys and files that exist, and the README stays short.
+"""
 
 import importlib
 import re
@@ -13,7 +15,7 @@ from launch.__main__ import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-WORDS = 700  # of the README, code aside
+WORDS = 700  # limit for the README, not counting code
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"^    .*$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -23,12 +25,12 @@ READ = ("config", "runs", "run", "draft", "table", "from", "from_hf", "config.tr
         "config.checkpoint.trunk")  # fmt: skip
 WRITTEN = ("workdir", "out", "json", "to", "to_hf")
 MADE = re.compile(r"^ {4}cat .*> (\S+)", re.MULTILINE)
-# Its commands use entries that the reader adds first; tests/test_extending.py runs those.
+# Its commands use entries that the reader adds first; tests/test_extending.py tests them.
 ADDED = ROOT / "docs" / "extending.md"
 
 
 def joined(page: str) -> str:
-    """The text with the continued lines of commands in one line."""
+    """The page with continued command lines joined."""
     return re.sub(r"\\\n\s*", "", page)
 
 
@@ -40,7 +42,7 @@ def headings(page: str) -> set[str]:
 
 
 def broken_links(page: str, folder: Path) -> list[str]:
-    """The relative links that name no file, or no heading of it."""
+    """Relative links whose file or heading does not exist."""
     broken = []
     for link in LINK.findall(INDENTED.sub("", FENCED.sub("", page))):
         if re.match(r"[a-z]+:", link):
@@ -61,7 +63,7 @@ def broken_links(page: str, folder: Path) -> list[str]:
 
 
 def wrong_commands(page: str) -> list[str]:
-    """Verbs that do not exist, and flags that their verb does not have."""
+    """Unknown verbs, and flags that their verb does not have."""
     wrong = []
     for verb, rest in COMMAND.findall(joined(page)):
         if verb not in VERBS:
@@ -73,8 +75,8 @@ def wrong_commands(page: str) -> list[str]:
     return wrong
 
 
-def unmade(page: str) -> list[str]:
-    """The files and folders that a command reads before anything on the page has made them."""
+def missing_inputs(page: str) -> list[str]:
+    """Files and folders that a command reads before the page creates them."""
     text, made, missing = joined(page), {"runs/quickstart"}, []
     for found in re.finditer(r"^ {4}(?:isoflop .*|cat .*> .*)$", text, re.MULTILINE):
         line = found.group().strip()
@@ -97,7 +99,7 @@ def unmade(page: str) -> list[str]:
 
 
 def arguments(line: str) -> list[tuple[str, str]]:
-    """(flag, value) of a command, with "" as the flag of a plain argument."""
+    """The (flag, value) pairs of a command. The flag of a positional argument is ""."""
     words = shlex.split(line.replace("[", " ").replace("]", " "), comments=True)[2:]
     pairs = (word.lstrip("-").partition("=") if word.startswith("-") else ("", "", word)
              for word in words)  # fmt: skip
@@ -105,7 +107,7 @@ def arguments(line: str) -> list[tuple[str, str]]:
 
 
 def refused_keys(page: str) -> list[str]:
-    """What a shipped config says to the overrides of the commands that use it."""
+    """Errors from loading the shipped configs with the overrides of the page's commands."""
     refused = []
     for line in re.findall(r"^ {4}(isoflop .*--config=configs/.*)$", joined(page), re.MULTILINE):
         given = dict(arguments(line))
@@ -124,7 +126,7 @@ def test_links_and_commands_of_a_page(path):
     assert broken_links(page, path.parent) == []
     assert wrong_commands(page) == []
     if path != ADDED:
-        assert unmade(page) == []
+        assert missing_inputs(page) == []
         assert refused_keys(page) == []
 
 
@@ -136,7 +138,10 @@ def test_what_is_broken_is_found():
     )
     assert wrong_commands(page) == ["fit --tabel", "fot"]
     page = "    isoflop sample --run=runs/a\n    isoflop train --workdir=runs/a\n"
-    assert unmade(page) == ["runs/a"] and unmade("\n".join(reversed(page.splitlines()))) == []
+    assert (
+        missing_inputs(page) == ["runs/a"]
+        and missing_inputs("\n".join(reversed(page.splitlines()))) == []
+    )
     page = "    isoflop train --config=configs/base.py --config.model.d_modle=3"
     assert len(refused_keys(page)) == 1 and refused_keys(page.replace("dle", "del")) == []
 

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, read from the page: each is added to its table and used."""
+"""Tests the examples of docs/extending.md: each is read from the page, registered and used."""
 
 import importlib
 import json
@@ -32,7 +32,7 @@ from train.parallel.mesh import MeshError, make_mesh
 from train.parallel.sharding import parameter_specs
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
-LONGEST = 60  # lines of an example, blank ones aside
+LONGEST = 60  # lines of an example, not counting blank lines
 PARTS = (
     "A model family",
     "An objective",
@@ -44,7 +44,7 @@ PARTS = (
 FILE = re.compile(r"^File `(\S+\.py)`:\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r'^Line in `(\w+)` of `(\S+)\.py`: `(?:"(\w+)": )?(\w+)`$', re.MULTILINE)
 
-# A trial of the three examples. The data's entropy is known: KNOWN nats a token.
+# A trial with the example family, objective and data, whose entropy is KNOWN nats per token.
 KEYS = {
     "model.family": "context_mean", "objective.name": "focal", "data.kind": "counting",
     "model.context_length": 16, "model.d_model": 16, "model.d_ff": 32, "model.span": 2,
@@ -52,7 +52,7 @@ KEYS = {
     "eval.sequences": 32, "eval.every": "50 %", "log.every": "10 steps", "log.tensorboard": False,
     "optimizer.learning_rate": 0.02,
 }  # fmt: skip
-OWN_KEYS = ("model.d_model", "model.d_ff", "model.span")
+FAMILY_KEYS = ("model.d_model", "model.d_ff", "model.span")
 JUMP = 0.25 / 16
 KNOWN = -(0.75 + JUMP) * np.log(0.75 + JUMP) - 15 * JUMP * np.log(JUMP)
 
@@ -64,11 +64,13 @@ def sections(page: str) -> dict[str, str]:
 
 
 def example(text: str) -> tuple[str, str, re.Match]:
-    """(path, source, line of the table) of the one example of a section. ValueError where there is
-    not exactly one, or where it is too long."""
+    """(path, source, table line) of the example in a section.
+
+    Raises ValueError unless the section has exactly one example and it is short enough.
+    """
     files, lines = FILE.findall(text), list(LINE.finditer(text))
     if len(files) != 1 or text.count("```") != 2 or len(lines) != 1:
-        raise ValueError(f"{len(files)} files and {len(lines)} lines in place of one of each")
+        raise ValueError(f"{len(files)} files and {len(lines)} lines instead of one of each")
     path, source = files[0]
     size = sum(bool(line.strip()) for line in source.splitlines())
     if size > LONGEST:
@@ -78,7 +80,7 @@ def example(text: str) -> tuple[str, str, re.Match]:
 
 @pytest.fixture(scope="module", autouse=True)
 def added(quick_compilation) -> Iterator[dict[str, ModuleType]]:
-    """The module of each example by its name, registered as the page says."""
+    """The example modules by name, registered as the page says."""
     found, patch = {}, pytest.MonkeyPatch()
     for text in sections(PAGE.read_text()).values():
         path, source, line = example(text)
@@ -90,7 +92,7 @@ def added(quick_compilation) -> Iterator[dict[str, ModuleType]]:
         assert value == Path(path).stem
         home = importlib.import_module(file.removesuffix("/__init__").replace("/", "."))
         known = getattr(home, table)
-        if table == "FILES":  # the tuple of files that LAWS is made from
+        if table == "FILES":  # the tuple of files from which LAWS is built
             for law in module.LAWS:
                 patch.setitem(LAWS, law.name, law)
         else:
@@ -103,7 +105,7 @@ def added(quick_compilation) -> Iterator[dict[str, ModuleType]]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """The folder of a trial of the new family, objective and kind of data."""
+    """The folder of a trial with the example family, objective and kind of data."""
     workdir = tmp_path_factory.mktemp("runs") / "trained"
     assert trial.run(config(), workdir) == 0
     return workdir
@@ -112,7 +114,7 @@ def trained(tmp_path_factory) -> Path:
 def config(**changes):
     keys = KEYS | changes
     if keys["model.family"] == "ngram":
-        keys = {key: value for key, value in keys.items() if key not in OWN_KEYS}
+        keys = {key: value for key, value in keys.items() if key not in FAMILY_KEYS}
     return flags.load_config("configs/base.py", keys)
 
 
@@ -131,7 +133,7 @@ def test_every_part_has_one_short_example_that_imports_downwards():
     for text in found.values():
         path, source, _ = example(text)
         assert wrong(path.partition("/")[0], source) == set()
-        assert not (PAGE.parents[1] / path).exists()  # it would be an entry, not an example
+        assert not (PAGE.parents[1] / path).exists()  # the examples are not part of the code
     for broken in (
         found["A law"].replace("```python", "```"),
         found["A law"].replace("Line in", "A line in"),
@@ -184,7 +186,7 @@ def test_the_objective_without_focus_is_cross_entropy():
 
 
 def parts(**changes):
-    """(StepConfig, parameters, a batch) of a trial, without training."""
+    """StepConfig, initial parameters and one batch of a trial."""
     resolved = resolved_trial(**changes)
     step = step_config(resolved)
     params = FAMILIES[step.family].init(step.model, jax.random.key(0))
@@ -293,7 +295,7 @@ def test_the_runner_runs_a_sweep(tmp_path, capsys, monkeypatch):
     found = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/result.json")]
     assert sorted(one["seed"] for one in found) == [1, 2]
     assert all(one["status"] == "done" and one["sweep"] == "runs" for one in found)
-    # A trial that raises is a failed trial with its log, and the sweep goes on.
+    # A trial that raises is recorded as failed, with its log, and the sweep continues.
     monkeypatch.setattr(trial, "run", lambda *_: 1 / 0)
     (tmp_path / "sweep.json").write_text(json.dumps(content | {"trials": [{"seed": 3}]}))
     assert sweep.main([*command, "--nofit"]) == 1

@@ -1,11 +1,11 @@
-"""Tests of the shape of the code: imports point down a floor, no circles, bounded sizes."""
+"""Tests the structure of the code: imports only point down, no cycles, bounded sizes."""
 
 import pytest
 
 from tests import house
 from tests.house import ROOMS, ROOT
 
-# What each room may import of ours, itself aside.
+# The other rooms that each room may import.
 ARROWS = {
     "launch": {"train", "model", "data", "scaling", "configs"},
     "train": {"model", "data"},
@@ -14,28 +14,26 @@ ARROWS = {
     "scaling": set(),
     "configs": set(),
 }
-# What each ground-floor room may never import from outside.
+# The third-party packages that each room must not import.
 FORBIDDEN = {
     "data": {"jax", "flax", "optax", "orbax", "torch", "ml_collections"},
     "scaling": {"jax", "flax", "optax", "orbax", "torch", "ml_collections"},
     "model": {"optax", "orbax", "torch", "ml_collections"},
     "configs": {"jax", "flax", "optax", "orbax", "torch", "numpy", "scipy"},
 }
-
-
-# Sizes above the limits, to be lowered or removed by whoever mends them; never raised.
+# Allowances for sizes above the limits: lower or remove them, never raise them.
 FOLDERS_ABOVE = {"configs": 13}
 FILES_ABOVE: dict[str, int] = {}
 FUNCTIONS_ABOVE: dict[str, int] = {}
-# Circles, to be removed by whoever mends them.
-CIRCLES: list[list[str]] = []
+# Import cycles that are still allowed.
+CYCLES: list[list[str]] = []
 FREE = ("tests/bench", "tests/golden")  # folders that may hold any number of files
 
 MOST_FILES, MOST_LINES, MOST_FUNCTION_LINES = 12, 400, 80
 
 
 def wrong(room: str, source: str) -> set[str]:
-    """The imports that a file of `room` may not have."""
+    """The imports that are forbidden in a file of `room`."""
     ours = set(ROOMS) | {"tests", "."}
     allowed = ARROWS[room] | {room}
     packages = {name.partition(".")[0] or "." for name in house.names(source)}
@@ -97,7 +95,7 @@ def texts() -> dict[str, str]:
 
 
 def test_no_circle_of_files(texts):
-    assert house.circles(house.imports(texts)) == CIRCLES
+    assert house.cycles(house.imports(texts)) == CYCLES
 
 
 @pytest.mark.parametrize(
@@ -123,33 +121,33 @@ def test_no_circle_of_files(texts):
     ],
 )
 def test_a_planted_circle_is_caught(texts, planted, circle):
-    found = house.circles(house.imports(texts | planted))
-    assert found == sorted([*CIRCLES, [f"data/{name}.py" for name in circle]])
+    found = house.cycles(house.imports(texts | planted))
+    assert found == sorted([*CYCLES, [f"data/{name}.py" for name in circle]])
     straight = planted | {list(planted)[-1]: "import numpy"}
-    assert house.circles(house.imports(texts | straight)) == CIRCLES
+    assert house.cycles(house.imports(texts | straight)) == CYCLES
 
 
-def verbs_of_verbs(texts: dict[str, str]) -> dict[str, set[str]]:
-    """The verbs that import other verbs, with what they import."""
+def verb_imports(texts: dict[str, str]) -> dict[str, set[str]]:
+    """The verbs that import other verbs, with the verbs that they import."""
     verbs = set(house.inside(texts, "launch/verbs"))
     graph = house.imports(texts)
     return {file: found for file in verbs if (found := graph[file] & verbs)}
 
 
 def test_no_verb_imports_another(texts):
-    assert verbs_of_verbs(texts) == {}
+    assert verb_imports(texts) == {}
     planted = {"launch/verbs/new.py": "def f():\n    from launch.verbs import fit"}
-    assert verbs_of_verbs(texts | planted) == {"launch/verbs/new.py": {"launch/verbs/fit.py"}}
+    assert verb_imports(texts | planted) == {"launch/verbs/new.py": {"launch/verbs/fit.py"}}
 
 
 def test_a_circle_through_two_rooms_is_caught(texts):
     planted = {"train/a.py": "import launch.b", "launch/b.py": "def f():\n    import train.a"}
-    found = house.circles(house.imports(texts | planted))
+    found = house.cycles(house.imports(texts | planted))
     assert ["launch/b.py", "train/a.py"] in found
 
 
 def above(sizes: dict[str, int], most: int, allowed: dict[str, int]) -> dict[str, int]:
-    """Sizes above `most` and their allowance; an allowance that nothing needs, with its size."""
+    """Sizes above both `most` and their allowance, and sizes that no longer need an allowance."""
     wrong = {name: size for name, size in sizes.items() if size > max(most, allowed.get(name, 0))}
     unused = {name: sizes.get(name, 0) for name in allowed if sizes.get(name, 0) <= most}
     return wrong | unused
@@ -180,17 +178,17 @@ def test_no_function_is_longer_than_80_lines(texts):
 def test_an_allowance_shrinks():
     assert above({"a": 14}, 12, {"a": 13}) == {"a": 14}  # worse than allowed
     assert above({"a": 13}, 12, {"a": 13}) == {}
-    assert above({"a": 12}, 12, {"a": 13}) == {"a": 12}  # mended: remove the allowance
-    assert above({}, 12, {"a": 13}) == {"a": 0}  # gone
+    assert above({"a": 12}, 12, {"a": 13}) == {"a": 12}  # fixed: remove the allowance
+    assert above({}, 12, {"a": 13}) == {"a": 0}  # the file is gone
 
 
 def test_floors_are_the_longest_chain():
     chain = {"data/a.py": "import data.b", "data/b.py": "import data.c", "data/c.py": "x = 1"}
-    assert house.floors(house.imports(chain)) == 3
-    assert house.floors(house.imports(chain | {"data/d.py": "import data.c"})) == 3
+    assert house.levels(house.imports(chain)) == 3
+    assert house.levels(house.imports(chain | {"data/d.py": "import data.c"})) == 3
     circle = chain | {"data/c.py": "import data.b"}  # b and c are one level of two files
-    assert house.floors(house.imports(circle)) == 3
-    assert house.floors({}) == 0
+    assert house.levels(house.imports(circle)) == 3
+    assert house.levels({}) == 0
 
 
 def test_the_table_counts_every_line_once(texts):

@@ -1,4 +1,4 @@
-"""Tests of tests/conftest.py: beside ../shared, a missing file or package is a failure."""
+"""Tests tests/conftest.py: where ../shared exists, a missing file or package is a failure."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ TESTS = {
 
 @pytest.fixture
 def clone(pytester):
-    """A checkout with one test of each kind of skip."""
+    """A checkout with one test for each kind of skip."""
     tests = pytester.mkdir("clone") / "tests"
     tests.mkdir()
     (tests / "conftest.py").write_text(CONFTEST.read_text())
@@ -27,7 +27,7 @@ def clone(pytester):
 
 
 def run(pytester, clone):
-    # The plugin of hypothesis imports all of it, which takes seconds.
+    # Hypothesis's pytest plugin imports the whole package, which takes seconds.
     options = ("--import-mode=importlib", "-p", "no:hypothesispytest")
     return pytester.runpytest_inprocess(*options, clone)
 
@@ -38,7 +38,7 @@ def test_a_clean_clone_skips(pytester, clone):
 
 def test_beside_the_reference_data_only_the_machine_may_be_a_reason(pytester, clone):
     pytester.mkdir("shared")
-    result = run(pytester, clone)  # stops: a module could not be imported
+    result = run(pytester, clone)  # pytest stops because a module cannot be imported
     assert result.parseoutcomes() == {"errors": 1}
     result.stdout.fnmatch_lines(["*skipped although *shared exists: could not import*"])
     (clone / "test_package.py").unlink()

@@ -1,1 +1,1 @@
-"""This folder measures the project's speed against its peers: `make bench`, or a file at a time."""
+"""Benchmarks of the project's speed: `make bench` runs them all."""

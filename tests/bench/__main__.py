@@ -1,11 +1,12 @@
-"""Runs `make bench`: training speed as ratios to the peers and to what the cores reach in
-products alone (MFU), compile times, the loop's cost, the loader, a checkpoint's stall.
+"""Runs all CPU benchmarks (`make bench`).
 
     python -m tests.bench [--quick] [--shapes=S1,S3] [--json=FILE] [--torch_python=PATH]
 
-Takes about 6 minutes on two idle cores, a minute with --quick: fewer rounds, no training of S4, no
-loop. Uses two cores whatever the machine has. PyTorch is measured if this Python has it, or the one
-at PATH.
+Measures training speed relative to the peers and to plain matrix products (MFU), compile times, the
+overhead of the training loop, the loader, and how long a checkpoint pauses training.
+
+Takes about 6 minutes on two idle cores. With --quick it takes one minute: fewer rounds, no training
+of S4, no loop. Always uses two cores. PyTorch is measured if this Python or the one at PATH has it.
 """
 
 import json
@@ -65,7 +66,7 @@ def main(_: list[str]) -> None:
 
 
 def alone(module: str, argument: object) -> dict:
-    """What a measurement of this folder prints when it owns one core."""
+    """The JSON that a benchmark of this folder prints when it runs alone on one core."""
     slot = local.slots(referee.CORES, Resources())[0]
     done = subprocess.run(
         [sys.executable, "-m", f"tests.bench.{module}", str(argument)],
@@ -124,7 +125,7 @@ def report(found: dict, console: Console) -> None:
 
 
 def against(ratio: dict) -> tuple[str, str, str]:
-    """The columns 'ours is', its range over rounds, and the target with its verdict."""
+    """Three table cells: 'ours is', its range over rounds, and the target with its verdict."""
     target = ratio["target"]
     goal = f"≥ {target:.1f}× {verdict(ratio['median'] >= target)}" if target else ""
     return f"{ratio['median']:.2f}×", f"({ratio['min']:.2f}–{ratio['max']:.2f})", goal

@@ -1,12 +1,12 @@
-"""Measures one accelerator: MFU of three GPTs, and what stacking small trials gains.
+"""Measures the MFU of three GPTs on one accelerator, and the speedup of stacking small trials.
 
     python -m tests.bench.accelerator [--lanes=8,32,128] [--models=gpt3-125m,gpt3-350m,gpt3-1.3b]
         [--tokens=16384] [--remat=none] [--trace=FOLDER] [--json=FILE]
 
-MFU: bfloat16, attention by the platform's kernel, steps of `--tokens` tokens of contexts of 2048,
-against the maker's peak for dense bfloat16. Stacking: lanes of the 1M-parameter shape S1, in
-float32, against the same trials one after another. Unmeasured: no accelerator was at hand.
-`--trace` also writes a profile of one call of each model, to be opened in XProf or Perfetto.
+MFU: bfloat16, the platform's attention kernel, context length 2048, `--tokens` tokens per step,
+relative to the vendor's peak for dense bfloat16. Stacking: lanes of the 1M-parameter shape S1 in
+float32, compared with the same trials run one after another. This benchmark has not been run on an
+accelerator yet. `--trace` also writes a profile of one call of each model for XProf or Perfetto.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ROUNDS = 5
 
 
 def seconds(advance: contestant.Advance, rounds: int = ROUNDS) -> float:
-    """The median time of a call, the first, which compiles, left out."""
+    """The median time of a call. The first call, which compiles, does not count."""
     advance()
     times = []
     for _ in range(rounds):
@@ -44,7 +44,7 @@ def seconds(advance: contestant.Advance, rounds: int = ROUNDS) -> float:
 
 
 def stacking(shape: Shape, lanes: list[int]) -> list[dict]:
-    """Of each number of lanes, seconds of a call, and of the same trials one after another."""
+    """For each number of lanes: seconds per call, and for the same trials one after another."""
     single, _ = ours.prepare(shape)
     alone, found = seconds(single), []
     for count in lanes:
@@ -81,7 +81,7 @@ def training(cfg: StepConfig, rows: int, steps: int) -> contestant.Advance:
 
 
 def utilisation(name: str, model: ModelConfig, tokens: int, steps: int, trace: str = "") -> dict:
-    """Tokens a second, FLOP/s by PaLM's count and MFU (None where the peak is unknown)."""
+    """Tokens per second, FLOP/s by PaLM's count, and MFU (None if the peak is unknown)."""
     rows = max(1, tokens // model.context_length)
     loss = next_token.Config(loss_chunk=min(1024, model.context_length))
     advance = training(decoder_step(model, loss), rows, steps)
@@ -102,9 +102,9 @@ def utilisation(name: str, model: ModelConfig, tokens: int, steps: int, trace: s
 
 
 def family(name: str, remat: str) -> ModelConfig:
-    """A published size, such as gpt3-125m, in bfloat16, its layers scanned."""
+    """A published size such as gpt3-125m, in bfloat16 with scanned layers."""
     keys = pretrain.get_config(name).model.to_dict()
-    del keys["family"]  # a decoder
+    del keys["family"]  # always a decoder
     return derive(keys | {"dtype": "bfloat16", "scan_layers": True, "remat": remat})
 
 

@@ -1,10 +1,12 @@
-"""Measures a checkpoint: how long training pauses, and the time until the checkpoint and the hashes
-of its files are on disk and the previous one is removed.
+"""Measures how long a checkpoint pauses training, and how long it takes to write and verify.
+
+Writing ends when the checkpoint and the hashes of its files are on disk and the previous checkpoint
+is removed.
 
     JAX_PLATFORMS=cpu taskset -c 0 python -m tests.bench.checkpoint S4
 
-Nothing trains while it is written, so a run that has one core loses the second figure at most.
-Verification reads files that the operating system still has in memory.
+Nothing trains during the write, so the write time is the most that a run on one core can lose.
+Verification reads files that are still in the operating system's page cache.
 """
 
 import json
@@ -26,7 +28,7 @@ ROUNDS = 5
 
 
 def measure(shape: Shape) -> dict:
-    """Medians over rounds without the first, which makes threads and folders."""
+    """Medians over all rounds except the first, which creates threads and folders."""
     hyper = {name: jnp.float32(value) for name, value in ours.HYPER.items()}
     make = jax.jit(init_state, static_argnums=0)
     state = jax.block_until_ready(make(ours.step_config(shape), hyper, jnp.uint32(0)))

@@ -1,6 +1,6 @@
-"""Lets a process take turns with others: it trains on request and reports its speed.
+"""The main loop of a benchmark process: it trains on request and reports its speed.
 
-It imports no framework, so that any Python can run a contestant.
+Imports no framework, so that any Python can run it.
 """
 
 import json
@@ -14,10 +14,10 @@ Advance = Callable[[], None]  # takes shape.steps steps and waits for their resu
 
 
 def main(prepare: Callable[[Shape], tuple[Advance, int | None]]) -> None:
-    """Runs `MODULE SHAPE [SECONDS]`; `prepare` returns (advance, parameters of the model or None
-    where there is no model).
+    """Runs `MODULE SHAPE [SECONDS]`.
 
-    With SECONDS, trains once for that long; without, for the seconds on each line of stdin.
+    `prepare` returns (advance, parameter count), with None as the count if there is no model.
+    With SECONDS, trains once for that long. Otherwise reads durations from the lines of stdin.
     """
     shape = SHAPES[sys.argv[1]]
     advance, parameters = prepare(shape)
@@ -31,7 +31,7 @@ def main(prepare: Callable[[Shape], tuple[Advance, int | None]]) -> None:
 
 
 def measure(shape: Shape, advance: Advance, seconds: float) -> float:
-    """Model GFLOP/s over whole calls that take at least `seconds`."""
+    """Model GFLOP/s over as many whole calls as take at least `seconds`."""
     calls, begun = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begun) < seconds:
         advance()

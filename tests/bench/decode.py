@@ -1,11 +1,12 @@
-"""Measures generation: greedy tokens per second, ours and transformers' `generate` in turn.
+"""Measures greedy decoding speed against transformers' `generate`.
 
     python -m tests.bench.decode --torch_python=PATH [--vocab=256] [--rounds=5] [--json=FILE]
 
-A LLaMA of 6 layers × 384, 6 heads, width 1024 of the MLP, float32, random weights; prompts of 128
-tokens, 128 new ones, batches of 1 and 8; two threads each. While one runs the other waits, so that
-a noisy machine is noisy for both; ratios are of the same round. PATH is a Python with torch and
-transformers. Prefill is one new token; decoding is the rest: 128 tokens less the first.
+The model is a LLaMA in float32 with random weights: 6 layers, width 384, 6 heads, MLP width 1024.
+Prompts have 128 tokens and are continued by 128, in batches of 1 and 8, on two threads. The two
+implementations alternate, and ratios compare the same round, so that noise on the machine affects
+both. PATH is a Python with torch and transformers. Prefill is the time of one new token; decoding
+is the time of the other 127.
 """
 
 import argparse
@@ -80,7 +81,7 @@ CONTESTANTS = {"ours": ours, "transformers": theirs}
 
 
 def contest(name: str, vocab: int) -> None:
-    """For each batch size that stdin says, the seconds of prefill and of the whole."""
+    """Reads batch sizes from stdin and prints the seconds of prefill and of the whole call."""
     import random
 
     generate, warm = CONTESTANTS[name](vocab), set()
@@ -101,7 +102,7 @@ def contest(name: str, vocab: int) -> None:
 
 
 def compete(vocab: int, batches: Sequence[int], rounds: int, torch_python: str) -> dict:
-    """Milliseconds of prefill and tokens a second of decoding in each round, by batch."""
+    """Milliseconds of prefill and decoded tokens per second in each round, by batch size."""
     pythons = {"ours": sys.executable, "transformers": torch_python}
     with tempfile.TemporaryFile() as errors:
         teams = {
@@ -154,7 +155,7 @@ def report(found: dict) -> None:
 
 
 def main() -> None:
-    # Not absl, which the other Python may lack.
+    # Not absl: the other Python may not have it.
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--torch_python", default=sys.executable, help="has transformers")
     parser.add_argument("--vocab", type=int, default=256, help="tokens of the vocabulary")

@@ -1,4 +1,4 @@
-"""Measures the loader alone: tokens a second of batches of 64 sequences of 256 tokens.
+"""Measures the loader alone, in tokens per second, for batches of 64 sequences of 256 tokens.
 
 taskset -c 0 python -m tests.bench.loader 3
 """
@@ -21,7 +21,7 @@ TARGET = 100  # Mtok/s, one batch at a time
 
 
 def dataset(folder: Path, files: int = 128, size: int = 1 << 18) -> store.TokenStore:
-    """Random text as token shards on disk: 32 MB unless told."""
+    """Random text as token shards on disk, 32 MB by default."""
     text, rng = folder / "text", np.random.default_rng(0)
     text.mkdir()
     for number in range(files):
@@ -40,7 +40,7 @@ def tokens_per_second(load: Callable[[int], dict], seconds: float) -> float:
 
 
 def measure(seconds: float) -> dict:
-    """Mtok/s of single batches and of chunks of batches, taken in turn; the best of five."""
+    """Mtok/s of single batches and of chunks of batches, alternating; the best of five each."""
     with tempfile.TemporaryDirectory() as folder:
         data = dataset(Path(folder))
         load = {

@@ -1,7 +1,7 @@
-"""Measures what the training loop adds to the bare jitted chunk that it calls.
+"""Measures the overhead of the training loop over the bare jitted chunk that it calls.
 
-The loop reads batches, logs, watches for divergence and shows its progress; evaluations and
-checkpoints are left out, as they are work of their own.
+The loop reads batches, logs, checks for divergence and shows progress. Evaluations and checkpoints
+are not included.
 
     JAX_PLATFORMS=cpu taskset -c 0 python -m tests.bench.loop S2
 """
@@ -26,11 +26,11 @@ from train.loop import Run
 from train.watch import Stop
 
 CHUNKS, ROUNDS = 24, 5
-TARGET = 0.03  # the loop's share of the bare chunk's time
+TARGET = 0.03  # overhead relative to the bare chunk
 
 
 class Timed(Run):
-    """A run that remembers when each chunk ended, and how many steps it had."""
+    """A run that records when each chunk ended and how many steps it had."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments, say=lambda text: None)
@@ -48,7 +48,7 @@ class Timed(Run):
 
 
 def resolved(shape: Shape, data: text.Dataset) -> Any:
-    """The resolved config of a run of CHUNKS chunks that logs at every fourth."""
+    """The resolved config of a run of CHUNKS chunks that logs after every fourth."""
     config = base.get_config()
     config.model.n_layers, config.model.d_model = shape.n_layers, shape.d_model
     config.model.context_length, config.model.n_heads = shape.context, shape.n_heads
@@ -70,7 +70,7 @@ def bare_seconds_per_step(advance: ours.contestant.Advance, steps: int) -> float
 
 
 def measure(shape: Shape) -> dict:
-    """What the loop costs: the median over rounds, in each of which both are measured."""
+    """The overhead of the loop: the median over rounds that measure both loop and bare chunk."""
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", str(Path(folder) / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

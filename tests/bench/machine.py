@@ -1,4 +1,4 @@
-"""Describes the machine of the measurements: processor, cores, versions."""
+"""Describes the machine on which the benchmarks run: processor, cores, versions."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def describe(torch_python: str | None = None) -> dict:
 
 
 def processor() -> str:
-    """The processor's name; Linux tells it in a file, others in `platform`."""
+    """The processor's name, from /proc/cpuinfo on Linux and from `platform` elsewhere."""
     file = Path("/proc/cpuinfo")
     if file.exists():
         for line in file.read_text().splitlines():
@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def torch_version(python: str) -> str | None:
-    """The version of PyTorch that this Python has, None if it has none."""
+    """The version of PyTorch in this Python, or None."""
     probe = "from importlib import metadata; print(metadata.version('torch'))"
     try:
         done = subprocess.run([python, "-c", probe], capture_output=True, text=True)

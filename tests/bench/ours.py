@@ -1,4 +1,4 @@
-"""Trains with the project's own step: K steps in one jitted call.
+"""Trains with the project's training step: K steps in one jitted call.
 
 JAX_PLATFORMS=cpu python -m tests.bench.ours S1 5
 """

@@ -1,7 +1,7 @@
-"""Trains a plain Flax GPT as a good short codebase, such as nanodo, writes it.
+"""Trains a plain Flax GPT, written like a good short codebase such as nanodo.
 
-One module per block, DenseGeneral over heads, attention as two einsums, optax for the update, and
-one jitted step for each turn of a Python loop.
+One module per block, DenseGeneral over heads, attention as two einsums, optax for the update, and a
+Python loop that calls one jitted step at a time.
 
     JAX_PLATFORMS=cpu python -m tests.bench.peer_flax S1 5
 """

@@ -1,4 +1,4 @@
-"""Trains the same GPT in PyTorch eager, with its own fused attention and fused AdamW.
+"""Trains the same GPT in eager PyTorch, with PyTorch's fused attention and fused AdamW.
 
 OMP_NUM_THREADS=1 python -m tests.bench.peer_torch S1 5
 """

@@ -1,4 +1,4 @@
-"""Multiplies square matrices: the cores' best rate, of which a model's share is its MFU.
+"""Multiplies square matrices. The rate is the peak to which a model's MFU is relative.
 
 JAX_PLATFORMS=cpu python -m tests.bench.products S1 5
 """
@@ -16,12 +16,12 @@ SIDE = 512  # large enough for the best rate, small enough for the cache
 
 @functools.partial(jax.jit, static_argnums=1)
 def chain(x: jax.Array, count: int) -> jax.Array:
-    """`count` products of SIDE x SIDE in float32, one after the other."""
+    """`count` successive products of SIDE × SIDE matrices in float32."""
     return jax.lax.fori_loop(0, count, lambda i, y: (x @ y) / SIDE, x)
 
 
 def prepare(shape: Shape) -> tuple[contestant.Advance, None]:
-    """As many products as have the model FLOPs of a contestant's call."""
+    """As many products as have the FLOPs of one call of a model."""
     count = max(1, round(shape.steps * shape.flops / (2 * SIDE**3)))
     x = jnp.ones((SIDE, SIDE))
     return lambda: chain(x, count).block_until_ready(), None

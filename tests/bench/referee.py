@@ -1,7 +1,7 @@
-"""Lets contestants train in turn, A B C A B C, so that a noisy machine is noisy for all.
+"""Benchmarks several implementations in turn, A B C A B C, so that noise affects them equally.
 
-Each contestant is one process or several at once, on two cores in either case; while one trains the
-others wait. The compilation of all happens before.
+Each contestant is one process or several, always on two cores in total. While one trains, the
+others wait. All compile before the first round.
 """
 
 import json
@@ -21,18 +21,17 @@ from tests.bench.shapes import Shape
 
 REPOSITORY = Path(__file__).parents[2]
 CORES = 2
-PRODUCTS = "products"  # not a model: the peak of these cores
+PRODUCTS = "products"  # plain matrix products: the peak of these cores
 TARGETS = {
     "flax": {"S1": 2.0, "S2": 2.0, "S3": 2.0, "S4": 1.5},
     "torch": {"S1": 1.0, "S2": 1.0, "S3": 1.0},
 }
-"""What `ours` divided by a peer should be at least, by shape."""
+"""The lowest acceptable ratio of `ours` to each peer, by shape."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A module that trains or, to compare with, multiplies, and how many processes of it share the
-    two cores."""
+    """A module that trains a model or multiplies matrices, and its number of processes."""
 
     name: str
     module: str
@@ -41,8 +40,10 @@ class Contestant:
 
 
 def contestants(shape: Shape, torch_python: str | None) -> list[Contestant]:
-    """Ours, the Flax peer with two threads, the PyTorch peer if a Python has it, and what the cores
-    reach in products alone, as many processes as ours."""
+    """Ours, the Flax peer, plain products and, if `torch_python` is given, the PyTorch peer.
+
+    The Flax peer is one process of two threads; the others have as many processes as ours.
+    """
     processes = CORES if shape.together else 1
     found = [
         Contestant("ours", "tests.bench.ours", processes),
@@ -61,7 +62,7 @@ def compete(
     seconds: float,
     say: Callable[[str], None],
 ) -> dict:
-    """GFLOP/s of each contestant in each round, and what `ours` is as a multiple of each peer."""
+    """GFLOP/s of each contestant in each round, and the ratio of `ours` to each of the others."""
     with ExitStack() as stack:
         teams = {}
         for contestant in names:
@@ -99,7 +100,7 @@ def summary(values: Sequence[float]) -> dict:
 
 @contextmanager
 def team(contestant: Contestant, shape: Shape) -> Iterator[list[subprocess.Popen]]:
-    """The contestant's processes, pinned as a sweep pins its workers; ended on leaving."""
+    """Starts the contestant's processes, pinned like a sweep's workers, and ends them on exit."""
     with ExitStack() as stack:
         processes = []
         for slot in local.slots(contestant.processes, Resources()):
@@ -121,7 +122,7 @@ def team(contestant: Contestant, shape: Shape) -> Iterator[list[subprocess.Popen
 
 
 def environment(slot: Mapping[str, str]) -> dict[str, str]:
-    """On the CPU, with compilations that count: none is remembered."""
+    """The environment of a process: CPU only, and no compilation cache."""
     fixed = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
     return {**os.environ, **slot, **fixed}
 
@@ -133,7 +134,7 @@ def pin(cores: Sequence[int]) -> Callable[[], None] | None:
 
 
 def ask(processes: Sequence[subprocess.Popen], key: str, seconds: float | None = None) -> list:
-    """`key` of each process's next answer; they are all told first, so that they run at once."""
+    """`key` of each process's next answer. All are asked first, so that they run in parallel."""
     if seconds is not None:
         for process in processes:
             process.stdin.write(f"{seconds}\n")

@@ -1,10 +1,10 @@
-"""Measures stacked trials on CPU cores against the same trials in one process per core.
+"""Compares stacked trials on CPU cores with the same trials in one process per core.
 
     python -m tests.bench.stacked [--shape=S1] [--rounds=5] [--seconds=4]
 
-Trials of S1 to S3 on two cores: eight stacked in one process of two threads, four in each of two
-processes, and one in each of two processes, in turn. This is why sweeps do not stack trials on
-CPUs.
+Runs trials of S1 to S3 on two cores, alternating between three layouts: eight stacked trials in one
+process of two threads, four in each of two processes, and one in each of two processes. The result
+is the reason why sweeps do not stack trials on CPUs.
 """
 
 import argparse
@@ -30,7 +30,10 @@ ENTRIES = (("separate", "ours", 2), ("stacked", "stacked", 1), ("stacked in two"
 
 
 def prepare(cfg: StepConfig, lanes: int, steps: int, batch: int) -> contestant.Advance:
-    """A call that takes `steps` steps of `lanes` stacked trials, which differ in seed and rate."""
+    """A call that takes `steps` steps of `lanes` stacked trials.
+
+    The trials differ in seed and learning rate.
+    """
     mesh = Mesh(np.array(jax.devices()[:1]), (AXIS,))
     hyper = {k: jnp.full(lanes, v, jnp.float32) for k, v in ours.HYPER.items()}
     hyper["learning_rate"] *= jnp.linspace(0.5, 2, lanes)
@@ -50,7 +53,7 @@ def prepare(cfg: StepConfig, lanes: int, steps: int, batch: int) -> contestant.A
 
 
 def train(shape: Shape, lanes: int) -> None:
-    """A contestant, as `tests.bench.contestant` has them."""
+    """The main loop of a contestant, as in `tests.bench.contestant`."""
     advance = prepare(ours.step_config(shape), lanes, shape.steps, shape.batch)
     advance()
     print(json.dumps({"compile_seconds": 0.0}), flush=True)
@@ -61,7 +64,7 @@ def train(shape: Shape, lanes: int) -> None:
 
 
 def compare(shape: Shape, rounds: int, seconds: float) -> dict:
-    """Model GFLOP/s of each way, and the median ratio of each to separate processes."""
+    """Model GFLOP/s of each layout, and its median ratio to separate processes."""
     gflops = {name: [] for name, _, _ in ENTRIES}
     with ExitStack() as stack:
         teams = {}

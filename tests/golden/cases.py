@@ -1,17 +1,17 @@
-"""Lists the golden cases: tiny models, each one family with its difficult features on.
+"""The golden cases: tiny models, one per family, with the family's difficult features on.
 
-A case is a dict of
-    config     what the family's config class of transformers is given, and `model_type`
-    flips      {what is flipped: keys of `config` to change}; each must move the logits visibly
-    older      keys that config.json had in older checkpoints, in place of the new (None: no such
-               key); they make older_config.json beside config.json
-    embedding  standard deviation of the embeddings, small enough for the first epsilon to count
-    dtype      of the weights on disk, where it isn't float32
-    prompts    lengths of the prompts of greedy search, padded on the left to one
-    published  the tensors are named as in the first GPT-2 on the hub
-    short      a length within the original context, where positions are scaled beyond it
-and of what else is written: shards, grads, beams, tokenizer. Head widths are no powers of two and
-differ from width / heads wherever the class allows.
+A case is a dict with these keys:
+    config     arguments of the family's config class in transformers, and `model_type`
+    flips      {description: changed keys of `config`}; each flip must move the logits visibly
+    older      keys of config.json as older checkpoints had them (None removes a key); they are
+               written to older_config.json beside config.json
+    embedding  standard deviation of the embeddings, small enough for the first epsilon to matter
+    dtype      dtype of the weights on disk, if it isn't float32
+    prompts    prompt lengths for greedy search; prompts are padded on the left to equal length
+    published  True if the tensors are named as in the first GPT-2 on the hub
+    short      a length within the original context, for models that scale positions beyond it
+The keys shards, grads, beams and tokenizer select additional outputs. Head widths are not powers of
+two, and they differ from width / heads where the config class allows it.
 """
 
 WINDOW = 7
@@ -88,7 +88,7 @@ def rope(case: dict, **changes) -> dict:
 
 
 def flips_of(case: dict) -> dict:
-    """What may be flipped in nearly every case of rotary positions and RMSNorm."""
+    """Flips for nearly every case with rotary positions and RMSNorm."""
     return {
         "eps 1e-5 → 1e-6": dict(rms_norm_eps=1e-6),
         "theta 500 → 600": rope(case, rope_theta=600.0),
@@ -97,7 +97,7 @@ def flips_of(case: dict) -> dict:
 
 
 def plain_rope(**keys) -> dict:
-    """Keys of an older config: rope_theta beside the rest, `rope_scaling` in place of the new."""
+    """Keys of an older config: rope_theta at the top level, and no rope_parameters."""
     return dict(rope_parameters=None, rope_theta=500.0) | keys
 
 
@@ -240,7 +240,7 @@ CASES = {
             "theta 500 → 600": rope(GEMMA1, rope_theta=600.0),
             "tanh gelu → exact gelu": dict(hidden_act="gelu_python"),
         },
-        # Gemma 1 was published with this name and meant tanh.
+        # Gemma 1 was published with this name but uses tanh GELU.
         older=plain_rope(hidden_act="gelu", hidden_activation=None),
         embedding=0.01,
     ),

@@ -1,11 +1,12 @@
-"""Checks that transformers loads what we write, and computes the same from it.
+"""Checks that transformers loads the checkpoints that isoflop writes and computes the same logits.
 
     python -m tests.golden.check_saved write FOLDER              (isoflop's environment)
     python tests/golden/check_saved.py compare FOLDER            (torch's)
 
-The first reads every case of hf/ and writes it again, as the family that isoflop would choose and,
-where that is another, as its own. The second loads both with AutoModelForCausalLM and prints how
-far their logits are apart, and whether all tensors are equal bit by bit.
+The first command reads every case of hf/ and writes it again, in its original family and, if that
+differs, in the family that isoflop would choose. The second loads the original and the copies with
+AutoModelForCausalLM. It prints how far their logits are apart and whether all tensors are equal bit
+by bit.
 """
 
 import json
@@ -20,8 +21,8 @@ def write(folder: Path) -> None:
 
     for case in sorted(HF.iterdir()):
         cfg, params = weights.load(case)
-        own = json.loads((case / "config.json").read_text())["model_type"]
-        for model_type in sorted({own, config_json.write(cfg)["model_type"]}):
+        original = json.loads((case / "config.json").read_text())["model_type"]
+        for model_type in sorted({original, config_json.write(cfg)["model_type"]}):
             weights.save(folder / f"{case.name}-{model_type}", cfg, params, model_type)
 
 

@@ -1,7 +1,7 @@
 """Runs transformers' `generate`: greedy and beam search from left-padded prompts.
 
-Decisions that rounding could turn are no oracle, so each result must come out the same with noise
-far above rounding on every logit, without the cache, and without the padding.
+A result that rounding could change is no use as a reference. So each result must stay the same with
+noise far above rounding error on every logit, without the cache, and without padding.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from transformers import LogitsProcessor
 
 NEW_TOKENS = 24
 BEAMS = 4
-PAD = 1  # not 0, which beam search takes for no padding token at all
-NOISE = 3e-4  # six times the tolerance to which our logits equal these
+PAD = 1  # not 0, which beam search treats as no padding token
+NOISE = 3e-4  # six times the tolerance of the tests
 
 
 class Noise(LogitsProcessor):
@@ -25,7 +25,7 @@ class Noise(LogitsProcessor):
 
 
 def prompts(lengths: tuple[int, ...], vocab_size: int, seed: int):
-    """(tokens [B, P] with PAD on the left, mask [B, P] of ones where tokens are)."""
+    """(tokens [B, P] padded on the left with PAD, mask [B, P] with ones at the tokens)."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(PAD + 1, vocab_size, (len(lengths), max(lengths)), generator=generator)
     columns = torch.arange(max(lengths))
@@ -34,7 +34,7 @@ def prompts(lengths: tuple[int, ...], vocab_size: int, seed: int):
 
 
 def generate(model, tokens, mask, eos=None, **how):
-    """transformers' own output; `eos` ends a sequence, which PAD then fills."""
+    """The output of transformers; after `eos` a sequence is filled with PAD."""
     return model.generate(
         tokens, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=eos,
         pad_token_id=PAD, return_dict_in_generate=True, output_scores=True, **how,
@@ -42,7 +42,7 @@ def generate(model, tokens, mask, eos=None, **how):
 
 
 def greedy(model, lengths: tuple[int, ...], vocab_size: int) -> dict[str, np.ndarray]:
-    """The first prompts, by seed, from which no step of greedy search is a near tie."""
+    """Greedy search from the first prompts, by seed, where no step is a near tie."""
     for seed in range(100):
         tokens, mask = prompts(lengths, vocab_size, seed)
         output = generate(model, tokens, mask)
@@ -63,9 +63,10 @@ def greedy(model, lengths: tuple[int, ...], vocab_size: int) -> dict[str, np.nda
 
 
 def beams(model, lengths: tuple[int, ...], vocab_size: int) -> dict[str, np.ndarray]:
-    """Beam search with and without an end token; the end token is one that beams do come upon.
+    """Beam search with and without an end token, which is chosen so that some beams reach it.
 
-    `beams` [B, BEAMS, N] are the new tokens, best first and padded, of `beam_scores` [B, BEAMS].
+    `beam_tokens` [B, BEAMS, N] are the new tokens, best beam first and padded. `beam_scores`
+    [B, BEAMS] are their scores.
     """
     how = dict(num_beams=BEAMS, num_return_sequences=BEAMS, early_stopping=False)
     for seed in range(100):
@@ -86,4 +87,4 @@ def beams(model, lengths: tuple[int, ...], vocab_size: int) -> dict[str, np.ndar
         ended = (arrays["beam_with_eos_tokens"] == common).any(-1)
         if stable and ended.any() and not ended.all():
             return arrays
-    raise RuntimeError("no prompts whose beams noise leaves alone")
+    raise RuntimeError("no prompts whose beams stay the same under noise")

@@ -1,11 +1,10 @@
-"""Writes the golden files: tiny models of transformers with their logits and more.
+"""Writes the golden files: tiny transformers models with their logits and other outputs.
 
     python tests/golden/make_golden.py [CASE …]     (torch 2.13, transformers 5.23; 20 s)
 
-Writes hf/CASE/ for each case of cases.py, switches/CASE.npz for each of switches.py, samplers.npz,
-and prints how far a flip of each feature moves the logits (README.md describes the arrays). torch
-and transformers are imported nowhere else in the project; whoever runs the tests needs only what is
-written here.
+Writes hf/CASE/ for each case of cases.py, switches/CASE.npz for each case of switches.py, and
+samplers.npz. Prints how far a flip of each feature moves the logits. README.md describes the
+arrays. The tests need only the files written here, not torch or transformers.
 """
 
 import json
@@ -27,11 +26,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 FOLDER = Path(__file__).parent
 TOKENS = torch.randint(COMMON["vocab_size"], (2, 24), generator=torch.Generator().manual_seed(1))
 ROUNDING = "float32 → float64"
-VISIBLE = 5e-4  # ten times the tolerance of the tests: a flip that moves less proves nothing
+VISIBLE = (
+    5e-4  # ten times the tolerance of the tests; a flip must move the logits at least this far
+)
 
 
 def write(name: str, case: dict) -> list[tuple[str, str, float]]:
-    """Writes the directory of a case; returns rows of the table of flips."""
+    """Writes the directory of a case and returns its rows of the table of flips."""
     folder = FOLDER / "hf" / name
     write_checkpoint(folder, name, case)
     model, vocab_size = load(folder), case["config"]["vocab_size"]
@@ -71,7 +72,7 @@ def write_checkpoint(folder: Path, name: str, case: dict) -> None:
 
 
 def publish(path: Path, config: dict) -> None:
-    """Renames the tensors as in OpenAI's GPT-2 on the hub: no prefix, and causal masks too."""
+    """Renames the tensors as in OpenAI's GPT-2 on the hub: no prefix, plus causal masks."""
     tensors = {key.removeprefix("transformer."): value for key, value in load_file(path).items()}
     mask = torch.ones(config["n_positions"], config["n_positions"]).tril()[None, None]
     masks = {f"h.{i}.attn.bias": mask.clone() for i in range(config["n_layer"])}
@@ -79,7 +80,7 @@ def publish(path: Path, config: dict) -> None:
 
 
 def write_switch(name: str, case: dict) -> list[tuple[str, str, float]]:
-    """Writes one npz of a case of switches.py; returns rows of the table of flips."""
+    """Writes the npz of a case of switches.py and returns its rows of the table of flips."""
     model = build(case["config"])
     harden(model, name, 0.04)
     arrays = {"config": json.dumps(case["config"])}
@@ -101,7 +102,7 @@ def save(path: Path, arrays: dict) -> None:
 
 
 def characters() -> PreTrainedTokenizerFast:
-    """A tokenizer of 97: the 95 printable characters of ASCII between two special tokens."""
+    """A tokenizer of 97 tokens: the 95 printable ASCII characters between two special tokens."""
     tokens = ["<s>", *map(chr, range(32, 127)), "</s>"]
     model = models.BPE({token: i for i, token in enumerate(tokens)}, [])
     tokenizer = Tokenizer(model)
@@ -112,7 +113,7 @@ def characters() -> PreTrainedTokenizerFast:
 
 
 def write_older_config(folder: Path, changes: dict) -> None:
-    """older_config.json: config.json with its rope keys as they were before transformers 5."""
+    """Writes older_config.json: config.json with rope keys as before transformers 5."""
     keys = json.loads((folder / "config.json").read_text()) | changes
     keys["torch_dtype"] = keys.pop("dtype")
     keys = {key: value for key, value in keys.items() if changes.get(key, 0) is not None}
@@ -130,7 +131,7 @@ def load_older(folder: Path) -> torch.Tensor:
 
 
 def table(name: str, case: dict, model, expected) -> list[tuple[str, str, float]]:
-    """(case, flip, max |Δ logits|); the first row is how far float32 is from float64."""
+    """Rows of (case, flip, max |Δ logits|). The first row compares float32 with float64."""
     weights = model.state_dict()
     double = build(case["config"], weights).double()
     rows = [(name, ROUNDING, distance(logits(double, TOKENS), expected))]

@@ -1,4 +1,4 @@
-"""Builds tiny hard models of transformers and computes their logits and gradients."""
+"""Builds tiny transformers models that are hard to match; computes their logits and gradients."""
 
 import copy
 import zlib
@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-SCALE = 0.2  # of all weights; scores and activations then leave the linear range of every function
+SCALE = 0.2  # of all weights: large enough for every activation function to be nonlinear
 UNIT_OFFSET = ("gemma", "gemma2", "gemma3_text", "nemotron")  # norms multiply by 1 + weight
 EMBEDDINGS = ("wte", "wpe", "embed", ".w.")
 
 
 def build(keys: dict, weights: dict | None = None, dtype: str = "float32"):
-    """The model of these weights (none: its own), in eval mode and with eager attention."""
+    """A model with `weights` or random ones, in eval mode and with eager attention."""
     config = AutoConfig.for_model(**copy.deepcopy(keys))  # the class edits nested dicts in place
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
@@ -24,11 +24,11 @@ def build(keys: dict, weights: dict | None = None, dtype: str = "float32"):
 
 
 def harden(model, name: str, embedding: float) -> None:
-    """Draws all parameters anew: large weights, and scales and biases that are nowhere 1 or 0.
+    """Replaces all parameters by random ones: large weights, scales that aren't 1, biases not 0.
 
-    A head that is tied to small embeddings gets its logits back from a large final norm, and so
-    does one whose logits are scaled down. Norms are told from biases by name, the final norm by the
-    lack of a layer's number.
+    If the head is tied to small embeddings or its logits are scaled down, a larger final norm
+    restores the size of the logits. Names distinguish norms from biases; the final norm is the one
+    without a layer number.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -39,7 +39,7 @@ def harden(model, name: str, embedding: float) -> None:
         if parameter.ndim == 1 and "bias" not in path:
             final = not any(part.isdigit() for part in path.split("."))
             value = (gain if final else 1) * (1 + 0.3 * noise) - offset
-        elif path == "lm_head.bias":  # which ours has none of
+        elif path == "lm_head.bias":  # isoflop's head has no bias
             value = 0 * noise
         else:
             small = any(part in path for part in EMBEDDINGS)
@@ -49,12 +49,12 @@ def harden(model, name: str, embedding: float) -> None:
 
 @torch.no_grad()
 def logits(model, tokens: torch.Tensor) -> torch.Tensor:
-    """[B, T, V], with no cache."""
+    """Logits [B, T, V], computed without a cache."""
     return model(tokens, use_cache=False).logits
 
 
 def gradients(model, tokens: torch.Tensor) -> dict[str, np.ndarray]:
-    """The mean next-token cross-entropy in nats, `loss`, and its derivatives by parameter."""
+    """`loss`, the mean next-token cross-entropy in nats, and its gradients by parameter."""
     model.zero_grad()
     predicted = model(tokens, use_cache=False).logits[:, :-1]
     loss = torch.nn.functional.cross_entropy(predicted.flatten(0, 1), tokens[:, 1:].flatten())

@@ -1,4 +1,4 @@
-"""Writes samplers.npz: random logits and what transformers' processors make of them."""
+"""Writes samplers.npz: random logits and the output of transformers' logits processors."""
 
 from pathlib import Path
 
@@ -23,14 +23,14 @@ SAMPLERS = {
     "typical": (TypicalLogitsWarper, (0.1, 0.5, 0.95)),
     "repetition_penalty": (RepetitionPenaltyLogitsProcessor, (0.8, 1.3)),
 }
-# All of them one after the other, in the order in which `generate` applies them.
+# All samplers, in the order in which `generate` applies them.
 CHAIN = dict(
     repetition_penalty=1.3, temperature=0.7, top_k=30, top_p=0.95, min_p=0.02, typical=0.9
 )  # fmt: skip
 
 
 def write(path: Path) -> None:
-    """`logits`, `input_ids` (what was generated before) and `NAME:VALUE` for each of SAMPLERS."""
+    """Writes `logits`, `input_ids` (earlier tokens), `NAME:VALUE` for all SAMPLERS, and `chain`."""
     generator = torch.Generator().manual_seed(0)
     scale = torch.linspace(0.5, 6.0, ROWS)[:, None]  # from nearly uniform to nearly certain
     logits = scale * torch.randn(ROWS, VOCABULARY, generator=generator)

@@ -1,8 +1,8 @@
-"""Lists golden cases that are oracles of single switches, not families that we load.
+"""Golden cases that test single switches. isoflop does not load these model families.
 
-Each is a model of transformers whose block ours can express, written as one npz: `config` (JSON),
-`tokens`, `logits` and every weight as `weight/NAME`, named and shaped as transformers has it.
-Biases of the head, which ours has none of, are zero.
+Each is a transformers model whose block isoflop can express, written as one npz: `config` (JSON),
+`tokens`, `logits` and every weight as `weight/NAME`, with transformers' names and shapes. Biases of
+the head are zero, because isoflop's head has none.
 """
 
 from cases import COMMON
@@ -14,7 +14,7 @@ SMALL = COMMON | dict(
 PHI_ROPE = dict(rope_type="default", rope_theta=500.0, partial_rotary_factor=0.6)
 
 SWITCHES = {
-    # ALiBi for a number of heads that is no power of two; LayerNorm without bias; exact GELU; tied.
+    # ALiBi with 6 heads, not a power of two; LayerNorm without bias; exact GELU; tied.
     "alibi_mpt": dict(
         config=COMMON | dict(
             model_type="mpt", d_model=36, n_heads=6, n_layers=1, max_seq_len=48,
@@ -24,7 +24,7 @@ SWITCHES = {
             "eps 1e-5 → 1e-6": dict(layer_norm_epsilon=1e-6),
         },
     ),
-    # Parallel block behind one LayerNorm; interleaved rotary on 4 of 10; tanh GELU; biases of the
+    # Parallel block after one LayerNorm; interleaved rotary on 4 of 10; tanh GELU; biases in the
     # MLP only.
     "parallel_interleaved_gptj": dict(
         config=GPT | dict(
@@ -37,7 +37,7 @@ SWITCHES = {
             "eps 1e-5 → 1e-6": dict(layer_norm_epsilon=1e-6),
         },
     ),
-    # Parallel block behind one LayerNorm; half-split rotary on 6 of 10; tanh GELU; all biases.
+    # Parallel block after one LayerNorm; half-split rotary on 6 of 10; tanh GELU; all biases.
     "parallel_partial_phi": dict(
         config=SMALL | dict(
             model_type="phi", intermediate_size=56, num_key_value_heads=2, layer_norm_eps=1e-5,

@@ -1,4 +1,4 @@
-"""Reads the golden files of tests/golden and measures our distance from them."""
+"""Reads the golden files of tests/golden and computes how far isoflop's logits are from them."""
 
 import dataclasses
 import functools
@@ -15,16 +15,16 @@ from model.transformer.config import ModelConfig
 from model.transformer.decoder import Decoder, shapes
 
 FOLDER = Path(__file__).parent.parent / "golden"
-TOLERANCE = 5e-5  # logits are about 4; float32 alone leaves 7e-6
+TOLERANCE = 5e-5  # logits are about 4; rounding in float32 gives 7e-6
 HF = sorted(path.name for path in (FOLDER / "hf").iterdir())
 
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
 def checkpoint(case: str) -> tuple[ModelConfig, dict]:
-    """A case of hf/, computed in float32 whatever its weights are."""
+    """(config, parameters) of a case of hf/; computes in float32 whatever the stored dtype."""
     cfg, params = weights.load(FOLDER / "hf" / case)
     return dataclasses.replace(cfg, dtype="float32"), params
 
@@ -39,7 +39,7 @@ def expected(case: str) -> dict[str, np.ndarray]:
 
 
 def logits(cfg: ModelConfig, params: dict, tokens_BT: np.ndarray) -> np.ndarray:
-    """[B, T, V]; parameters that `cfg` has no use for are left out."""
+    """Logits [B, T, V]. Parameters that `cfg` does not use are ignored."""
     found = parameters.flat(params)
     used = {path: found[path] for path in parameters.flat(shapes(cfg))}
     with jax.default_matmul_precision("highest"):
@@ -52,12 +52,13 @@ def _logits(params: dict, cfg: ModelConfig, tokens_BT: np.ndarray) -> jax.Array:
 
 
 def distance(case: str, cfg: ModelConfig, params: dict) -> float:
-    """max |Δ logits| from the golden ones."""
+    """max |Δ logits| between isoflop and the golden file."""
     arrays = expected(case)
     return float(np.abs(logits(cfg, params, arrays["tokens"]) - arrays["logits"]).max())
 
 
-# How the model types of switches/ name ours; tuples are side by side, as in name_tables.py.
+# Parameter names of the model types of switches/ and ours. A tuple is a fused projection, as in
+# name_tables.py.
 QKV = ("attention/query", "attention/key", "attention/value")
 SWITCHES = {
     "alibi_mpt": {
@@ -146,20 +147,20 @@ CONFIGS = {
 
 
 def _outputs(path: str, cfg: ModelConfig) -> int:
-    """How many outputs a projection of queries, keys or values has."""
+    """Number of outputs of a query, key or value projection."""
     return (cfg.n_heads if path == QKV[0] else cfg.n_kv_heads) * cfg.head_dim
 
 
 @functools.cache
 def switch(case: str) -> tuple[ModelConfig, dict]:
-    """A case of switches/ as ours."""
+    """A case of switches/ as isoflop's config and parameters."""
     cfg = dataclasses.replace(_BASE, **CONFIGS[case])
     arrays, leaves = expected(case), {}
     for theirs, ours in SWITCHES[case].items():
         paths = (ours,) if isinstance(ours, str) else ours
         for name in ("weight", "bias"):
             array = arrays.get(f"weight/{theirs}.{name}")
-            if array is None or (ours, name) == ("head", "bias"):  # which is zero
+            if array is None or (ours, name) == ("head", "bias"):  # the head's bias is zero
                 continue
             kind = "bias" if name == "bias" else _kind(paths[0])
             ends = np.cumsum([_outputs(path, cfg) for path in paths])[:-1]
@@ -171,11 +172,11 @@ def switch(case: str) -> tuple[ModelConfig, dict]:
                     part if outside else part[None]
                 )
     leaves = {f"{path}/{kind}": array for (path, kind), array in leaves.items()}
-    return cfg, parameters.nested(PECULIAR.get(case, lambda leaves: leaves)(leaves))
+    return cfg, parameters.nested(ADJUSTMENTS.get(case, lambda leaves: leaves)(leaves))
 
 
 def _kind(path: str) -> str:
-    """The leaf of ours that a `weight` of theirs is."""
+    """The name of isoflop's leaf for a `weight` of transformers."""
     if path in ("embed", "position"):
         return "embedding"
     return "scale" if path.endswith("norm") else "kernel"
@@ -187,30 +188,31 @@ def _offset_norms(leaves: dict) -> dict:
 
 
 def _used_rows(leaves: dict) -> dict:
-    """OPT leaves the first two rows of its table of positions unused."""
+    """OPT does not use the first two rows of its position table."""
     return leaves | {"position/embedding": leaves["position/embedding"][2:]}
 
 
 def _alternating(leaves: dict) -> dict:
-    """CTRL has all sines before all cosines; ours take turns, so the width is put in that order.
+    """CTRL puts all sines before all cosines; isoflop alternates them.
 
-    d_model is the axis of each array that the residual stream meets.
+    So d_model is reordered, on the axis of each array that reads or writes the residual stream.
     """
     width = leaves["embed/embedding"].shape[1]
     order = np.arange(width).reshape(2, -1).T.reshape(-1)
     inner = ("out/kernel", "down/kernel")
-    turned = {}
+    reordered = {}
     for path, leaf in leaves.items():
         if path.endswith(inner) or path.startswith(("embed", "final_norm")) or "_norm/" in path:
-            turned[path] = leaf[..., order]
+            reordered[path] = leaf[..., order]
         elif path.endswith("kernel"):
-            turned[path] = leaf[:, order]
+            reordered[path] = leaf[:, order]
         else:
-            turned[path] = leaf[..., order] if path.endswith(("out/bias", "down/bias")) else leaf
-    return turned
+            outer = path.endswith(("out/bias", "down/bias"))
+            reordered[path] = leaf[..., order] if outer else leaf
+    return reordered
 
 
-PECULIAR = {
+ADJUSTMENTS = {
     "relu2_nemotron": _offset_norms,
     "relu_opt": _used_rows,
     "post_opt": _used_rows,
@@ -225,7 +227,7 @@ def config_json(case: str, older: bool = False) -> dict:
 
 
 def read_all(directory: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a checkpoint by name, but the causal masks of the first GPT-2."""
+    """Every tensor of a checkpoint by name, except the causal masks of the first GPT-2."""
     arrays = {}
     for name, tensor in safetensors.tensors(directory).items():
         if name.endswith(".attn.bias"):
@@ -236,7 +238,7 @@ def read_all(directory: Path) -> dict[str, np.ndarray]:
 
 
 def copy(case: str, folder: Path, **changes) -> Path:
-    """A case with other keys in config.json; None takes a key away."""
+    """Copies a case and changes keys of config.json; None removes a key."""
     shutil.copytree(FOLDER / "hf" / case, folder / "model")
     keys = config_json(case) | changes
     keys = {key: value for key, value in keys.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The rules that a config's fields state are enforced, each with a value that just passes."""
+"""Tests that the rules declared by config fields are enforced, up to the last allowed value."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ class Config:
 
 
 VALID = Config(width=8)
-# What is refused, the message, and the nearest thing that is allowed.
+# Error message: (refused change, the nearest allowed change).
 REFUSED = {
     "model.width=0 must be at least 1": (dict(width=0), dict(width=1)),
     "model.rate=1 must be at least 0 and below 1": (dict(rate=1), dict(rate=0.999)),

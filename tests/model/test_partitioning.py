@@ -1,4 +1,4 @@
-"""Tests how gradients are summed over devices: in stages, each left with its part."""
+"""Tests the staged sums of gradients over devices, which leave each device with its part."""
 
 import functools
 
@@ -15,7 +15,7 @@ needs_libtpu = pytest.mark.skipif(not topology.installed(), reason="libtpu is no
 
 
 def scattered(x_NI: np.ndarray, stages: list[list[list[int]]]) -> list[np.ndarray]:
-    """What each device is left with, of arrays [I] of N devices, after the stages."""
+    """The parts that N devices with arrays [I] hold after the stages."""
     held = list(x_NI)
     for groups in stages:
         parts = {}
@@ -41,7 +41,7 @@ def test_control_in_the_other_order_the_parts_are_anothers():
 
 
 def moved(stages, monkeypatch) -> dict[str, float]:
-    """Bytes by kind of collective that `summed` sends on 16 chips, as the TPU's compiler has it."""
+    """Bytes that `summed` sends on 16 chips, by collective, in the TPU compiler's program."""
     topology.prepare_environment()
     monkeypatch.setattr(partitioning, "stages", stages)
     mesh = Mesh(np.array(topology.devices(topology.parse("v5e:4x4"))), ("fsdp",))

@@ -1,9 +1,10 @@
-"""Simulates the runs of Hoffmann et al. 2022 and fits them with scipy: the table and the constants
-that tests compare ours with.  python tests/reference/simulate_chinchilla.py
+"""Simulates the runs of Hoffmann et al. 2022 and fits them with scipy, as a reference for tests.
+
+    python tests/reference/simulate_chinchilla.py
 
 The law is the fit of Besiroglu et al. 2024 to the published runs. N and D are drawn from the
 design of Hoffmann et al.: nine budgets, 44M to 16B parameters. The first five runs are short and
-lie far above the law, as in the published table. Nothing here imports isoflop.
+far above the law, as in the published table. This script does not import isoflop.
 """
 
 import csv
@@ -16,7 +17,7 @@ from scipy.optimize import least_squares
 LAW = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 BUDGETS = (6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21)
 SMALLEST, LARGEST = 44e6, 16e9  # parameters
-SPAN = 6.0  # sizes lie within this factor of the optimal one
+SPAN = 6.0  # sizes are within this factor of the optimal one
 NOISE = 4.7e-3  # mean absolute residual of log loss: the published 1.018e-3 / (240 x 1e-3), + 5 %
 OUTLIERS, RUNS, DRAWS, SEED = 5, 240, 4000, 42
 HUBER, ABSOLUTE = (1e-3,), (1e-3, 1e-5, 1e-7, 1e-9)  # deltas, each started from the one before
@@ -34,7 +35,7 @@ TRUE = np.array([*np.log([LAW["A"], LAW["B"], LAW["E"]]), LAW["alpha"], LAW["bet
 
 
 def simulate(seed: int = 4) -> np.ndarray:
-    """The table [245, 4]: params, tokens, flops, loss in nats; outliers first."""
+    """The table [245, 4] of params, tokens, flops and loss in nats, outliers first."""
     random = np.random.default_rng(seed)
     flops = random.choice(BUDGETS, RUNS)
     a = LAW["beta"] / (LAW["alpha"] + LAW["beta"])
@@ -52,7 +53,7 @@ def simulate(seed: int = 4) -> np.ndarray:
 def fit(
     table: np.ndarray, deltas: tuple[float, ...], start: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """The minimum [5] of the summed Huber loss of log loss, and its value at the last delta."""
+    """The theta [5] that minimises the summed Huber loss at the last delta, and the minimum."""
     params, tokens, _, loss = table.T
     for delta in deltas:
         found = least_squares(
@@ -71,9 +72,7 @@ def constants(theta: np.ndarray) -> dict[str, float]:
 
 
 def expectations(table: np.ndarray) -> dict:
-    """What a correct implementation finds in the table: the keys are those of the published one in
-    tests/scaling/conftest.py.
-    """
+    """The results of a correct fit to the table, with the keys of tests/scaling/conftest.py."""
     runs = table[OUTLIERS:]
     theta, objective = fit(runs, HUBER, TRUE)
     draws = np.random.RandomState(SEED).randint(0, RUNS, (DRAWS, RUNS))

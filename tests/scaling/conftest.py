@@ -1,4 +1,4 @@
-"""The runs of Hoffmann et al. 2022, simulated and published, and what a correct fit finds."""
+"""Fixture: the runs of Hoffmann et al. 2022, simulated and published, with the expected fits."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scaling.table import Points
 
 SIMULATED = Path(__file__).parents[1] / "reference" / "chinchilla_simulated.csv"
 EPOCH = Path(__file__).parents[3] / "shared" / "reference" / "chinchilla_epoch.csv"
-# Besiroglu et al. 2024, arXiv:2404.10102, and fits beside it: what the published table gives.
+# Fits to the published table, by Besiroglu et al. 2024 (arXiv:2404.10102) and by us.
 PUBLISHED = {
     "huber": {"A": 477.826, "B": 2143.417, "E": 1.817218, "alpha": 0.347310, "beta": 0.367172}
     | {"a": 0.51390},
@@ -31,7 +31,7 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Chinchilla:
-    """All 245 runs, the 240 of the published analysis, and what a correct fit finds in them."""
+    """All 245 runs, the 240 of the published analysis, and the results of a correct fit."""
 
     every: Points
     runs: Points  # without the first five, which have the highest losses
@@ -40,8 +40,10 @@ class Chinchilla:
 
 @pytest.fixture(scope="session", params=["simulated", "published"])
 def chinchilla(request) -> Chinchilla:
-    """The simulated table, which scipy fitted (tests/reference/README.md), and the published one,
-    which is skipped where it is missing: its licence is not stated.
+    """The simulated table with fits by scipy (tests/reference/README.md), and the published table.
+
+    The published table states no licence, so the repository does not include it. Without it, its
+    tests are skipped.
     """
     if request.param == "simulated":
         path, expected = SIMULATED, json.loads(SIMULATED.with_suffix(".json").read_text())

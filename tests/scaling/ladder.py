@@ -1,4 +1,4 @@
-"""Simulated ladders of runs from a known law, as points and as folders of result.json."""
+"""Simulates ladders of runs from a known law, as points or as folders with result.json files."""
 
 import json
 from pathlib import Path
@@ -20,22 +20,23 @@ def true_loss(params, tokens, truth=TRUTH):
 
 
 def best_params(flops, truth=TRUTH):
-    """N*(C) of the known law, by its closed form."""
+    """N*(C) of the known law, in closed form."""
     a, b = truth["alpha"], truth["beta"]
     scale = (a * truth["A"] / (b * truth["B"])) ** (1 / (a + b))
     return scale * (flops / 6) ** (b / (a + b))
 
 
 def design(budgets=BUDGETS, sizes=6, span=4.0):
-    """N and D of `sizes` models a budget, from N*/span to N*·span."""
+    """N and D of `sizes` models per budget, from N*/span to N*·span."""
     n = np.concatenate([best_params(c) * np.geomspace(1 / span, span, sizes) for c in budgets])
     c = np.repeat(budgets, sizes)
     return n, c / 6 / n
 
 
 def simulate(noise=0.004, seed=0, budgets=BUDGETS, sizes=6, span=4.0, held_out=3.0):
-    """Points of a ladder with relative noise; the last one is held out at `held_out` × the top
-    budget.
+    """Points of a ladder with relative noise.
+
+    The last point is held out, at `held_out` × the largest budget.
     """
     random = np.random.default_rng(seed)
     n, d = design(budgets, sizes, span)
@@ -68,7 +69,7 @@ def components(params, width=64, vocab=256):
 
 
 def result(points, row, **changes):
-    """The result.json of one simulated run, its curve falling to the final loss."""
+    """The result.json of one simulated run. Its curve decreases to the final loss."""
     n, d, loss = (float(v[row]) for v in (points.params, points.tokens, points.loss))
     batch, parts = 4096, components(n)
     steps = round(d / batch)
@@ -122,7 +123,7 @@ def result(points, row, **changes):
 
 
 def write_runs(folder: Path, points, **changes) -> Path:
-    """A folder of simulated trials, as a sweep leaves it."""
+    """Writes a folder of simulated trials like that of a sweep."""
     for row in range(len(points)):
         trial = folder / str(points.run[row])
         trial.mkdir(parents=True)

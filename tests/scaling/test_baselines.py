@@ -1,4 +1,4 @@
-"""Tests of models beside the ladder: any components, counted baselines, mixed families."""
+"""Tests counted baselines, models with other components, and mixed families."""
 
 import json
 import re
@@ -21,7 +21,7 @@ LSTM = {"embedding": 100, "recurrent": 4000, "head": 300}
 
 
 def ngram(folder, name="ngram-5", **changes):
-    """A counted model as a sweep leaves it."""
+    """Writes the result of a counted model like a sweep does."""
     found = {
         "id": name,
         "status": "done",
@@ -138,7 +138,7 @@ def test_conventions_follow_rules_not_names(tmp_path):
 
 
 def test_columns_that_do_not_add_up_are_no_components(tmp_path):
-    """A column such as params_in_billions of an older table stays unread."""
+    """A column such as params_in_billions of an older table is ignored."""
     table = tmp_path / "p.csv"
     table.write_text("params,tokens,loss,params_b\n1e6,2e7,3.1,0.001\n2e6,2e7,3.0,text\n")
     assert read_csv(table).components == {}

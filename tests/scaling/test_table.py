@@ -1,4 +1,4 @@
-"""Tests of reading points: round trips, conventions, and every refusal."""
+"""Tests reading points: round trips, counting conventions, and all errors."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ def test_conventions_recount_the_same_runs(tmp_path):
     bare = count(points, "non_embedding")
     assert bare.params[0] == parts["attention"] + parts["mlp"] + parts["norm"]
     assert bare.flops == pytest.approx(6 * bare.params * points.tokens)
-    # The head is tied here, so that it costs what the embedding holds.
+    # The head is tied, so it counts as many parameters as the embedding.
     assert count(points, "with_head").params[0] == bare.params[0] + parts["embedding"]
     assert count(points, "total", "kaplan").flops == pytest.approx(points.flops * 5.6 / 6, rel=1e-3)
 
@@ -151,7 +151,7 @@ def test_a_good_table_is_read(tmp_path):
 
 @pytest.mark.parametrize("column", ["seed", "replicate"])
 def test_seeds_tell_runs_of_one_name_apart(tmp_path, column):
-    """Evaluations of one run keep its name where no other run has it."""
+    """A name stays as it is if only one run has it."""
     path = tmp_path / "points.csv"
     rows = ("a,1,1e6,1e7,3.2", "a,1,1e6,2e7,3.1", "a,2,1e6,2e7,3.0", "b,1,2e6,2e7,2.9")
     path.write_text("\n".join([f"run,{column},params,tokens,loss", *rows]))
@@ -169,7 +169,7 @@ def test_seeds_tell_runs_without_names_apart(tmp_path):
 
 
 def test_every_seed_is_a_point_of_the_fit(tmp_path):
-    """Twice the rows under the same names: as many points and runs as rows."""
+    """Each name appears with two seeds; every row is a separate run and point."""
     points, path = simulate(held_out=0), tmp_path / "points.csv"
     rows = [
         f"r{i},{seed},{points.params[i]:.9g},{points.tokens[i]:.9g},{loss * (1 + seed / 1e3):.9g}"
@@ -189,10 +189,10 @@ def test_headers_as_papers_write_them(tmp_path):
     points = read_csv(path)
     assert list(points.params) == [1e6, 2e6] and list(points.tokens) == [2e7, 2e7]
     assert list(points.flops) == [1e14, 2e14]
-    # A table that has the column itself keeps its own N, unread.
+    # If the table has a column params, its column N is ignored.
     path.write_text("N,params,D,loss\n7,1e6,2e7,3.1\n7,2e6,2e7,3.0\n")
     assert list(read_csv(path).params) == [1e6, 2e6]
-    # A law of one's own may have an input of that name.
+    # A user's law may have an input named N.
     own = replace(LAWS["parametric"], inputs=("params", "tokens", "N"))
     path.write_text("N,params,tokens,loss\n7,1e6,2e7,3.1\n8,2e6,2e7,3.0\n")
     assert list(read_csv(path, law=own).other["N"]) == [7, 8]

@@ -1,4 +1,4 @@
-"""The static part of a decoder's step, for tests that need no whole config."""
+"""Builds the StepConfig of a decoder, for tests that need no complete config."""
 
 from typing import Any
 
@@ -12,5 +12,5 @@ NEXT_TOKEN = next_token.Config()
 def decoder_step(
     model: ModelConfig, loss: next_token.Config = NEXT_TOKEN, **changes: Any
 ) -> StepConfig:
-    """A decoder that learns the next token."""
+    """The StepConfig of a decoder that is trained on next-token prediction."""
     return StepConfig(model, loss, "decoder", "next_token", **changes)

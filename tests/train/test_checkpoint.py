@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is kept, and that no damage goes unnoticed."""
+"""Tests checkpoints: saving, restoring, retention, and detection of damage."""
 
 import errno
 import random
@@ -97,7 +97,7 @@ def test_an_unfinished_save_is_ignored_and_written_over(tmp_path, said):
 
 
 def leaked(folder) -> list:
-    """What runs that were killed while they saved have left."""
+    """Creates the partial checkpoints that killed runs leave behind."""
     left = [folder / "30.orbax-checkpoint-tmp", folder / "5.orbax-checkpoint-tmp-7", folder / "7"]
     for path in left:
         (path / "params").mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_a_damaged_manifest_of_an_older_checkpoint_does_not_stop_training(tmp_pa
 
 @pytest.mark.parametrize("name", ["checkpoint", "params", "d/more"])
 def test_a_stray_file_in_a_checkpoint_is_damage(tmp_path, said, name):
-    """Orbax reads a folder with a file `checkpoint` as one of an older format, and fails."""
+    """Orbax takes a folder with a file `checkpoint` for an older format and fails to read it."""
     checkpoints = saved(tmp_path, said)
     (tmp_path / "20" / name).write_bytes(b"")
     (tmp_path / "10" / ".DS_Store").write_bytes(b"")  # control: hidden files do no harm
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, said, monkeypatch
 
 
 def test_too_little_space_is_noticed_before_anything_is_written(tmp_path, said, monkeypatch):
-    """Orbax and tensorstore would print a traceback for each array."""
+    """Otherwise Orbax and tensorstore would print a traceback for each array."""
     checkpoints = saved(tmp_path, said, steps=(10,))
     size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state(20)))
     for free, fits in ((size - 1, False), (size, True)):

@@ -1,4 +1,4 @@
-"""Trials of counted models: results, resumption, and the numbers of the verb `ngram`."""
+"""Tests trials of counted models: results, resumption, and the output of the verb `ngram`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests of durations: every unit to steps, and what is refused."""
+"""Tests durations: conversion of every unit to steps, and errors."""
 
 import pytest
 

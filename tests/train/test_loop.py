@@ -1,4 +1,4 @@
-"""Whole runs: killed and resumed, diverged, and what they write down."""
+"""Tests whole runs: interruption and resumption, divergence, and their output files."""
 
 import json
 import random
@@ -28,7 +28,7 @@ LONG = {"train.duration": "4000 steps"}
 
 @pytest.fixture(scope="module")
 def home(text_folder) -> Path:
-    """Runs of this module share its caches."""
+    """The folder of all runs of this module, which share its caches."""
     return text_folder
 
 
@@ -43,7 +43,7 @@ def finish(home: Path, name: str, **overrides) -> tuple[int, str]:
 
 
 def trained(home: Path, name: str, **overrides) -> Path:
-    """The folder of a run, after it has trained to its end."""
+    """Trains a run to its end and returns its folder."""
     code, output = finish(home, name, **overrides)
     assert code == 0, output
     return home / name
@@ -56,12 +56,12 @@ def whole(home) -> Path:
 
 @pytest.fixture(scope="module")
 def long(home) -> Path:
-    """Long enough for ten signals."""
+    """A run that is long enough to be interrupted ten times."""
     return trained(home, "long", **LONG)
 
 
 def numbers(run: Path) -> list[dict]:
-    """The rows of a run without its clock."""
+    """The rows of a run's metrics without times and speeds."""
     clock = {"seconds", "tokens_per_second", "model_flops_per_second", "mfu"}
     rows = metrics.read(run / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k not in clock} for row in rows]
@@ -82,14 +82,17 @@ def leaves(tree: dict) -> list:
 
 
 def interrupted(home: Path, name: str, number: int, times: int, **overrides) -> int:
-    """Sends a signal at `times` random moments of a run, resuming each time; how many it felt."""
+    """Interrupts and resumes a run `times` times at random moments.
+
+    Returns how many of the signals stopped the run before its end.
+    """
     rng, felt = random.Random(number), 0
     for _ in range(times):
         process = command(home, name, **overrides)
         log = home / name / "metrics.jsonl"
         before = log.stat().st_mtime if log.exists() else 0
         while process.poll() is None and not (log.exists() and log.stat().st_mtime > before):
-            time.sleep(0.01)  # until it trains
+            time.sleep(0.01)  # wait until it trains
         time.sleep(rng.random() * 0.15)
         if process.poll() is None:
             process.send_signal(number)
@@ -144,7 +147,7 @@ def test_what_a_run_writes_down(whole):
     assert result["tokens"] == 1000 * 4 * 16 == training[-1]["tokens"]
     assert [point[0] for point in result["curve"]] == list(range(250, 1001, 250))
     assert result["eval_loss"] == result["curve"][-1][2] < result["curve"][0][2]
-    # Bytes are tokens here, so nats a token and bits a byte differ by ln 2 alone.
+    # Tokens are bytes here, so nats per token and bits per byte differ only by a factor of ln 2.
     assert result["bits_per_byte"] == pytest.approx(result["eval_loss"] / np.log(2), rel=1e-3)
     assert training[-1]["learning_rate"] == pytest.approx(1e-4)  # the schedule ends with the run
     assert list((whole / "tensorboard").glob("events*"))
@@ -167,7 +170,7 @@ def test_a_diverging_run_stops_with_43_and_keeps_the_evidence(home):
 
 
 def test_an_update_that_ruins_the_parameters_is_no_result(home):
-    """The losses before it are fine; only the evaluation after the last step shows it."""
+    """The losses before the update are fine; only the evaluation after the last step shows it."""
     changes = {
         "optimizer.learning_rate": 1e38,
         "train.duration": "1 steps",
@@ -217,7 +220,7 @@ def test_divergence_is_seen_and_noise_is_not():
     calm = [2.0, 2.1, 1.9] * 10
     assert divergence({"loss": [2.5, 5.9]}, calm, 3.0) is None
     assert "above 3 times its median 2" in divergence({"loss": [2.5, 6.1]}, calm, 3.0)
-    assert divergence({"loss": [6.1]}, calm[:10], 3.0) is None  # too few to know
+    assert divergence({"loss": [6.1]}, calm[:10], 3.0) is None  # too few losses for a median
     assert divergence({"loss": [float("nan")]}, [], 3.0) == "loss is not finite"
     bad_gradient = {"loss": [1.0], "grad_norm": [float("inf")]}
     assert divergence(bad_gradient, calm, 3.0) == "grad_norm is not finite"

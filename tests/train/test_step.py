@@ -1,4 +1,4 @@
-"""The training step: accumulation, chunks, traced hyperparameters, the loss, evaluation."""
+"""Tests the training step: accumulation, chunks, traced hyperparameters, loss and evaluation."""
 
 import dataclasses
 
@@ -14,9 +14,9 @@ from train.objectives import next_token
 from train.objectives.cross_entropy import training_loss
 from train.step import eval_sums, train_chunk
 
-# These tests spend their time compiling.
+# These tests spend most of their time on compilation.
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-# Jitted: operation by operation they take ten times as long.
+# Jitted, because they take ten times as long operation by operation.
 gradients = jax.jit(step_module.gradients, static_argnums=2)
 init_state = jax.jit(step_module.init_state, static_argnums=0)
 train_step = jax.jit(step_module.train_step, static_argnums=0)
@@ -81,7 +81,7 @@ def test_chunk_equals_steps_one_after_another(optimizer):
     np.testing.assert_allclose(rows["loss"][:3], losses, rtol=1e-6)
     assert largest_difference(state.params, chunked.params) < 1e-6
     assert np.all(rows["loss"][3:] == 0)
-    # Control: one step more is a different state.
+    # Control: another step gives a different state.
     more, _ = train_chunk(cfg, init_state(cfg, hyper(), jnp.uint32(0)), data, jnp.int32(4))
     assert largest_difference(state.params, more.params) > 1e-3
 
@@ -137,7 +137,7 @@ def test_evaluation_ignores_rows_of_weight_zero():
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_packed_documents_are_scored_as_they_are_apart(positions):
-    """Evaluation reads the segments and the positions of a batch."""
+    """Evaluation uses the segments and positions of a batch."""
     cfg = decoder_step(dataclasses.replace(MODEL, positions=positions))
     params = init_state(cfg, hyper(), jnp.uint32(0)).params
     apart = one(batches(1, rows=2))
@@ -172,7 +172,7 @@ def test_loss_falls_on_a_language_that_can_be_learned():
 
 
 def test_step_is_a_pure_module_level_function():
-    """Tracing it leaves nothing behind, and neither does running it."""
+    """Tracing or running the step has no side effects."""
     assert step_module.train_step.__module__ == "train.step"
     cfg, data = decoder_step(MODEL), one(batches(1))
     state = init_state(cfg, hyper(), jnp.uint32(0))

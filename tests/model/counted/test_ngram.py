@@ -1,4 +1,4 @@
-"""Checks the n-gram model against the formula written out in plain Python."""
+"""Tests the n-gram model against its formula in plain Python."""
 
 import collections
 import math
@@ -12,7 +12,7 @@ VOCAB, ORDER = 7, 3
 
 
 def walk(seed: int, length: int) -> np.ndarray:
-    """A text whose next token depends on the last two, with some chance."""
+    """A random text whose next token usually follows from the last two."""
     random = np.random.default_rng(seed)
     text = list(random.integers(0, VOCAB - 1, 2))
     while len(text) < length:
@@ -30,7 +30,7 @@ def model():
 
 
 def formula(texts, vocab, order, changes=None):
-    """p(token, context) of Chen & Goodman 1998, section 3, by dictionaries of tuples."""
+    """p(token, context) of Chen & Goodman 1998, section 3, from dictionaries of tuples."""
     grams = collections.Counter(
         tuple(text[i : i + n]) for text in texts for n in range(1, order + 1)
         for i in range(len(text) - n + 1)
@@ -66,7 +66,7 @@ def formula(texts, vocab, order, changes=None):
 
 
 def worst(model, p) -> float:
-    """The largest difference of log-probabilities on a text that the model has not seen."""
+    """The largest difference of log-probabilities on unseen text."""
     text = walk(2, 60)
     context = lambda i: tuple(text[max(0, i - ORDER + 1) : i])  # noqa: E731
     wanted = [-math.log(p(text[i], context(i))) for i in range(len(text))]
@@ -77,12 +77,14 @@ def test_it_is_the_formula(model):
     assert worst(model, formula(TEXTS, VOCAB, ORDER)) < 1e-12
     one_discount = formula(TEXTS, VOCAB, ORDER, {ORDER: [0, 0.6, 0.6, 0.6]})
     assert worst(model, one_discount) > 1e-3
-    assert worst(model, formula([np.concatenate(TEXTS)], VOCAB, ORDER)) > 1e-4  # across texts
+    assert (
+        worst(model, formula([np.concatenate(TEXTS)], VOCAB, ORDER)) > 1e-4
+    )  # control: n-grams across texts
 
 
 @pytest.mark.parametrize("context", [[], [1], [1, 2], [5, 5], [6, 6], [0, 6], [3, 1, 4]])
 def test_probabilities_sum_to_one(model, context):
-    """After contexts that the text has, has not, and (with token 6) could not have."""
+    """After contexts that occur, do not occur, and (with token 6) cannot occur in the texts."""
     rows = np.array([[*context, token] for token in range(VOCAB)])
     probabilities = np.exp(-model.nats(rows)[:, -1])
     assert probabilities.sum() == pytest.approx(1, abs=1e-12) and probabilities.min() > 0
@@ -102,7 +104,7 @@ def test_rows_are_independent(model):
 
 
 def test_a_longer_context_helps_where_the_text_has_one():
-    """The walk needs trigrams, whose true loss is known."""
+    """The text follows a trigram model, whose true loss is known."""
     text, unseen = walk(5, 20_000), walk(6, 20_000)
     loss = [ngram.count_ngrams([text], VOCAB, order).nats(unseen).mean() for order in (1, 2, 3)]
     chance = 0.3 / (VOCAB - 1)
@@ -112,7 +114,7 @@ def test_a_longer_context_helps_where_the_text_has_one():
 
 @pytest.mark.parametrize("text", [[3], [1, 1], [0, 1, 2, 3, 4, 5, 6], [2] * 50])
 def test_texts_with_no_discounts_of_their_own(text):
-    """Too small, or too regular, for the counts of counts: still no token is impossible."""
+    """Texts too short or too regular to estimate discounts still give every token probability."""
     model = ngram.count_ngrams([np.array(text)], VOCAB, ORDER)
     rows = np.array([[2, 2, token] for token in range(VOCAB)])
     probabilities = np.exp(-model.nats(rows)[:, -1])

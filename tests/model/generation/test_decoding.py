@@ -1,5 +1,7 @@
-"""Checks that decoding with the caches is the full forward, for every family of switches:
-past the window, with prompts of unequal length, padded on the left or on the right."""
+"""Tests that cached decoding equals the full forward pass, for models of many kinds.
+
+Sequences run past the window; prompts have unequal lengths and are padded on the left or right.
+"""
 
 import dataclasses
 import functools
@@ -41,7 +43,7 @@ CASES = {
     ),
     "sinusoidal": dataclasses.replace(BASE, positions="sinusoidal", n_kv_heads=4),
 }  # fmt: skip
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 fill = jit(prefill, static_argnames=("cfg", "length", "at_once"))
 step = jit(decode, static_argnames="cfg")
@@ -66,7 +68,7 @@ def model(case):
 
 
 def prompts(left):
-    """Prompts of LENGTHS, padded to WIDTH on the left or right; padding holds another token."""
+    """Prompts of LENGTHS, padded to WIDTH on the left or right with token 36."""
     tokens = np.full((len(LENGTHS), WIDTH), 36, np.int32)
     positions = np.full((len(LENGTHS), WIDTH), -1, np.int32)
     for row, length in enumerate(LENGTHS):
@@ -76,7 +78,7 @@ def prompts(left):
 
 
 def error(case, *, left=False, at_once=1, spoil=lambda caches: caches, positions=None):
-    """max |decoded - full| over all positions from the prompts' ends to the context's."""
+    """max |decoded - full| over all positions from the end of the prompt to that of the context."""
     cfg, (params, full) = CASES[case], model(case)
     tokens, true_positions = prompts(left)
     positions = true_positions if positions is None else positions
@@ -93,7 +95,7 @@ def error(case, *, left=False, at_once=1, spoil=lambda caches: caches, positions
 
 
 LEFT = ("gemma3", "palm", "sinusoidal")
-# Sinusoidal positions are read as learned ones are.
+# Slow: sinusoidal positions use the same code as learned ones.
 QUICK = [
     pytest.param(case, marks=[pytest.mark.slow] if case == "sinusoidal" else []) for case in CASES
 ]
@@ -122,12 +124,12 @@ def test_control_a_stale_slot():
 def test_control_padding_that_is_seen():
     _, positions = prompts(left=False)
     seen = np.where(positions < 0, np.arange(WIDTH), positions)
-    # The logits are read after the last position, so that rows without padding alone could agree.
+    # Logits are read at the last position, so only rows without padding could agree.
     assert error("gpt2", positions=seen) > 1e-2
 
 
 def test_control_a_ring_one_slot_short():
-    """Of the window's keys the eldest is overwritten."""
+    """The oldest key of the window is overwritten."""
 
     def shorten(caches):
         cut = lambda x, axis: np.take(x, range(6), axis)  # noqa: E731
@@ -144,7 +146,7 @@ def test_control_a_ring_one_slot_short():
 
 
 def test_control_longrope_by_the_prompts_own_length():
-    """Factors follow the length of the whole context: of a short one they are others."""
+    """The factors depend on the length of the whole context, so a shorter context changes them."""
     (params, full), (tokens, positions) = model("phi3"), prompts(left=False)
     after, rows = np.array(LENGTHS) - 1, np.arange(len(LENGTHS))
     wrong, _ = fill(params, CASES["phi3"], tokens, positions, 12, 1)

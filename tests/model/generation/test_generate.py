@@ -1,4 +1,4 @@
-"""Compares greedy and beam search with transformers' `generate` (tests/golden/hf)."""
+"""Tests greedy and beam search against transformers' `generate` (tests/golden/hf)."""
 
 import dataclasses
 from pathlib import Path
@@ -23,7 +23,7 @@ CASES = [
 
 
 def load(case):
-    """(params, cfg, arrays); in float32 whatever the weights are stored as."""
+    """(params, cfg, arrays) of a golden case; computes in float32 whatever the stored dtype."""
     cfg, params = weights.load(FOLDER / case)
     with np.load(FOLDER / case / "expected.npz") as file:
         return params, dataclasses.replace(cfg, dtype="float32"), dict(file)
@@ -36,7 +36,7 @@ def unpadded(arrays, name):
 
 @pytest.mark.parametrize("case", CASES)
 def test_greedy_is_that_of_generate(case):
-    """Log-probabilities too: another function may well agree about the likeliest."""
+    """Log-probabilities too, because a different model can have the same most likely tokens."""
     params, cfg, arrays = load(case)
     drawn = sample(params, cfg, unpadded(arrays, "prompts"), NEW_TOKENS, Sampler(temperature=0.0))
     assert (drawn.tokens_BN == arrays["greedy"]).all()
@@ -45,8 +45,11 @@ def test_greedy_is_that_of_generate(case):
 
 @pytest.mark.slow
 def test_longrope_generated_past_the_original_context():
-    """transformers changes all factors when the context has outgrown the original one; ours go by
-    the length of a call's contexts, so three calls do the same. Control: one call."""
+    """transformers changes all factors once the context is longer than the original one.
+
+    isoflop chooses them by the context length of each call, so three calls do the same. Control:
+    one call.
+    """
     params, cfg, arrays = load("phi3_longrope")
     (prompt,), original = unpadded(arrays, "crossing_prompts"), cfg.rope_original_context
     greedy, logprobs = arrays["crossing_greedy"][0], arrays["crossing_greedy_logprobs"][0]
@@ -77,7 +80,7 @@ def test_beams_are_those_of_generate(case):
     assert (found.tokens_PWN == arrays["beam_tokens"]).all()
     np.testing.assert_allclose(found.scores_PW, arrays["beam_scores"], atol=1e-5)
 
-    # With an end token, and as many candidates, so that one program serves both.
+    # With an end token. The number of candidates is the same, so nothing compiles again.
     found = beam.search(params, cfg, prompts, NEW_TOKENS, BEAMS, stop=[int(arrays["beam_eos"])])
     places = np.arange(NEW_TOKENS) < found.lengths_PW[..., None]
     expected = np.where(places, arrays["beam_with_eos_tokens"], 0)
@@ -105,7 +108,7 @@ def test_one_beam_is_greedy():
 
 @pytest.mark.slow
 def test_early_stopping_takes_the_first_that_end():
-    """It may only lose: what it returns scores no better."""
+    """Early stopping cannot find better scores."""
     params, cfg, arrays = load("llama")
     prompts, stop = unpadded(arrays, "beam_prompts"), [int(arrays["beam_eos"])]
     patient = beam.search(params, cfg, prompts, NEW_TOKENS, BEAMS, stop=stop)

@@ -1,4 +1,4 @@
-"""Checks what is drawn: by the full forward, by its statistics, by what it ignores."""
+"""Tests sampling against full forward passes and by the statistics of its draws."""
 
 import dataclasses
 import functools
@@ -19,14 +19,14 @@ LEARNED = ModelConfig(
 ROTARY = dataclasses.replace(
     LEARNED, positions="rotary", norm="rmsnorm", gated=True, tie_embeddings=False, n_kv_heads=1
 )
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROMPT = [5, 1, 20, 36, 0, 7, 7]
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def fresh(cfg):
-    """Drawn by numpy: nothing to compile."""
+    """Random parameters from numpy, which needs no compilation."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -50,14 +50,14 @@ def _logits(params, cfg, tokens_BT):
 
 
 def full(params, cfg, tokens):
-    """Logits [T, V] of a whole sequence; what follows it can't reach them."""
+    """Logits [T, V] of a sequence. Padding follows it, which does not affect them."""
     padded = np.zeros((1, cfg.context_length), np.int32)
     padded[0, : len(tokens)] = tokens
     return np.asarray(_logits(params, cfg, padded)[0, : len(tokens)])
 
 
 def draw(params, cfg, *, prompts=(PROMPT,), N=12, sampler=Sampler(), n=4, seed=0, top=3):  # noqa: B008
-    """`sample` at one shape for most tests: compiling is what takes their time."""
+    """`sample` with one shape for most tests, to compile less."""
     return sample(params, cfg, prompts, N, sampler, n=n, seed=seed, top=top)
 
 
@@ -80,7 +80,7 @@ def test_greedy_follows_the_full_forward(model):
 
 
 def test_log_probabilities_are_the_models_own(model):
-    """Whatever was done to the distribution, the tokens score as in one forward pass."""
+    """They come from the model's distribution, not from the one that the sampler changed."""
     drawn = draw(*model, sampler=Sampler(temperature=2.0, top_k=6), seed=4)
     for row, logprobs in zip(drawn.tokens_BN, drawn.logprobs_BN, strict=True):
         every = jax.nn.log_softmax(full(*model, [*PROMPT, *row]))
@@ -89,7 +89,7 @@ def test_log_probabilities_are_the_models_own(model):
 
 
 def test_top_k_holds_at_every_step(model):
-    """Tokens drawn with top_k=3 are among the three most likely; without, some are not."""
+    """All tokens drawn with top_k=3 are among the three most likely; without it some are not."""
 
     def all_among_top(sampler):
         drawn = draw(*model, sampler=sampler)
@@ -104,7 +104,7 @@ def learned():
 
 
 def test_seeds_and_rows(learned):
-    """Equal seeds, equal samples; tokens that are added move none that were there."""
+    """Equal seeds give equal samples, and drawing more tokens does not change the first ones."""
     first = draw(*learned).tokens_BN
     assert (draw(*learned).tokens_BN == first).all()
     assert (draw(*learned, seed=1).tokens_BN != first).any()
@@ -113,8 +113,10 @@ def test_seeds_and_rows(learned):
 
 
 def test_draws_have_the_models_distribution_and_changing_it_compiles_nothing(learned):
-    """Chi-squared of 4000 first tokens; the control draws them at another temperature. Of equal
-    seeds the first four rows are those of fewer: rows that are added move none."""
+    """Chi-squared test of 4000 first tokens; the control draws them at another temperature.
+
+    With the same seed, drawing more rows does not change the first four.
+    """
     expected = 4000 * softmax(full(*learned, PROMPT)[-1].astype(np.float64))
     compiled = lambda: begin._cache_size() + advance._cache_size()  # noqa: E731
     programs, statistic = [compiled()], {}
@@ -161,7 +163,7 @@ def test_prepared_parameters_give_the_same(learned):
 
 
 def test_repetition_is_penalised(learned):
-    """With a huge penalty greedy sampling repeats nothing of the prompt and nothing of its own."""
+    """With a huge penalty, greedy sampling repeats neither prompt tokens nor sampled tokens."""
     repeats = lambda row: len(row) - len(set(row) - set(PROMPT))  # noqa: E731
     free = draw(*learned, sampler=Sampler(temperature=0.0)).tokens_BN[0]
     sampler = Sampler(temperature=0.0, repetition_penalty=1e9)

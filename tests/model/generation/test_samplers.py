@@ -1,4 +1,4 @@
-"""Checks samplers: by their definitions, and by what transformers makes of logits."""
+"""Tests samplers against their definitions and against transformers."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from model.generation.samplers import top_p as keep_top_p
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (40, 23)).astype(np.float32)
 NONE = np.zeros(LOGITS.shape, bool)
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jitted = jax.jit(samplers.process, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -32,7 +32,7 @@ def golden():
 
 
 def difference(ours, theirs):
-    """inf where one removes a token that the other keeps."""
+    """The largest difference of kept logits; inf if the kept tokens differ."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     if (np.isfinite(ours) != np.isfinite(theirs)).any():
         return np.inf
@@ -45,7 +45,7 @@ NAMES = ("temperature", "top_k", "top_p", "min_p", "typical", "repetition_penalt
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_is_that_of_transformers(golden, name):
-    """The control is the neighbouring value, whose result must differ."""
+    """The control is another value of the parameter, which must give another result."""
     arrays, seen = golden
     found = {}
     for key in (key for key in arrays if key.startswith(f"{name}:")):
@@ -125,7 +125,7 @@ def test_temperature_divides_and_0_leaves_the_largest():
 
 
 def test_processors_follow_one_another():
-    """Temperature first: it changes how many tokens top-p keeps."""
+    """Temperature comes first, so it changes how many tokens top-p keeps."""
     sampler = Sampler(temperature=3.0, top_k=9, top_p=0.6)
     kept = keep_top_p(keep_top_k(LOGITS / 3, 9), 0.6)
     np.testing.assert_allclose(process(LOGITS, sampler, NONE), kept, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Checks speculative decoding: the large model's distribution, whatever drafts."""
+"""Tests that speculative decoding keeps the large model's distribution."""
 
 import dataclasses
 import functools
@@ -17,12 +17,12 @@ LARGE = ModelConfig(
     vocab_size=7, context_length=40, n_layers=2, d_model=16, n_heads=4, n_kv_heads=2, head_dim=6,
     d_ff=32, init_std=0.35, positions="rotary", window=4, window_pattern="LG", norm="rmsnorm",
 )  # fmt: skip
-# Another vocabulary too: two models of one tokenizer may have padded it differently.
+# Its vocabulary differs too: two models with one tokenizer may pad the vocabulary differently.
 SMALL = dataclasses.replace(LARGE, n_layers=1, d_model=8, n_heads=2, vocab_size=6, window=3)
-TOKENS = 5  # that have a meaning
+TOKENS = 5  # of the tokenizer; the rest of the vocabulary is padding
 PROMPTS = [[1, 3, 2, 0, 4, 4, 1], [2]]
 GREEDY = Sampler(temperature=0.0, vocab_size=TOKENS)
-ROWS, N = 1500, 14  # of each prompt, everywhere: compiling is what takes these tests their time
+ROWS, N = 1500, 14  # rows per prompt and new tokens; the same in most tests, to compile less
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -38,13 +38,13 @@ def models():
 
 
 def statistic(counts, expected):
-    """Chi-squared over its degrees of freedom, of what is expected five times at least."""
+    """Chi-squared per degree of freedom, over the outcomes expected more than five times."""
     common = expected > 5
     return ((counts - expected)[common] ** 2 / expected[common]).sum() / (common.sum() - 1)
 
 
 def test_the_rule_gives_p_whatever_q():
-    """The control keeps every drafted token, which gives q."""
+    """The control accepts every drafted token, which gives q instead of p."""
     rng, N, V = np.random.default_rng(0), 20_000, 6
     p_V, q_V = rng.dirichlet(np.ones(V)), rng.dirichlet(np.ones(V))
     draft_B1 = rng.choice(V, (N, 1), p=q_V)
@@ -55,7 +55,7 @@ def test_the_rule_gives_p_whatever_q():
     first = np.where(count > 0, draft_B1[:, 0], then)
     tally = lambda tokens: np.bincount(tokens, minlength=V)  # noqa: E731
     assert statistic(tally(first), N * p_V) < 3 < statistic(tally(draft_B1[:, 0]), N * p_V)
-    # After a draft that passed, a token of p itself.
+    # After an accepted draft, the next token is drawn from p.
     passed = then[count > 0]
     assert statistic(tally(passed), len(passed) * p_V) < 3
     assert count.mean() == pytest.approx(np.minimum(p_V, q_V).sum(), abs=0.02)
@@ -67,7 +67,7 @@ def _logits(params, cfg, tokens_BT):
 
 
 def full(params, cfg, tokens):
-    """Logits [B, T, TOKENS] of whole sequences [B, T], padded: what follows reaches none."""
+    """Logits [B, T, TOKENS] of sequences [B, T], which are padded to one shape."""
     padded = np.zeros((len(tokens), 24), np.int32)
     padded[:, : len(tokens[0])] = tokens
     return np.asarray(_logits(params, cfg, padded), np.float64)[:, : len(tokens[0]), :TOKENS]
@@ -79,7 +79,7 @@ def log_softmax(x):
 
 
 def joint(params, cfg, prompt, sampler):
-    """The probability of every continuation by four tokens [TOKENS**4], by full forward passes."""
+    """Probabilities [TOKENS**4] of all continuations by four tokens, from full forward passes."""
     tails = np.array(list(itertools.product(range(TOKENS), repeat=4)))
     tokens = np.concatenate([np.tile(prompt, (len(tails), 1)), tails], axis=1)
     logprobs = log_softmax(full(params, cfg, tokens)[:, len(prompt) - 1 : -1] / sampler.temperature)
@@ -87,7 +87,7 @@ def joint(params, cfg, prompt, sampler):
 
 
 def greedy(params, cfg, prompt, count, penalty=1.0):
-    """(tokens, log-probabilities) of greedy sampling by a full forward pass a token."""
+    """(tokens, log-probabilities) of greedy sampling with one full forward pass per token."""
     sequence, logprobs = list(prompt), []
     for _ in range(count):
         logits = full(params, cfg, [sequence])[0, -1]
@@ -104,7 +104,7 @@ def drafted(models, tokens, sampler):
 
 
 def test_samples_have_the_large_models_distribution(models):
-    """All continuations of four tokens; the control is the small model's own distribution."""
+    """Tests the counts of all continuations by four tokens; control: the small model's."""
     sampler = Sampler(temperature=1.3, vocab_size=TOKENS)
     drawn, share = drafted(models, 4, sampler)
     index = (drawn.tokens_BN @ TOKENS ** np.arange(4)[::-1]).reshape(2, ROWS)
@@ -119,7 +119,7 @@ def test_samples_have_the_large_models_distribution(models):
 
 
 def test_greedy_is_that_of_full_forwards_past_the_window(models):
-    """With rejections in between, prompts of unequal length, rows that run ahead of others."""
+    """Some drafts are rejected, prompts have unequal lengths, and rows advance unevenly."""
     drawn, share = drafted(models, N, GREEDY)
     assert (drawn.lengths_B == N).all() and 0 < share < 1
     for prompt, row in zip(PROMPTS, (0, ROWS), strict=True):
@@ -129,7 +129,7 @@ def test_greedy_is_that_of_full_forwards_past_the_window(models):
 
 
 def test_stop_tokens_and_the_penalty_hold_within_a_draft(models):
-    """Control: without the penalty other tokens come."""
+    """Control: without the penalty the tokens differ."""
     expected = [greedy(*models[:2], prompt, N, penalty=9.0)[0] for prompt in PROMPTS]
     assert expected != [greedy(*models[:2], prompt, N)[0] for prompt in PROMPTS]
     end = expected[0][5]

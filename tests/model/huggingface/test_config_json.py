@@ -1,4 +1,4 @@
-"""Checks configs in and out: what means something else is refused, by key."""
+"""Tests that config.json is read and written correctly and unsupported keys are refused by name."""
 
 import dataclasses
 
@@ -103,7 +103,7 @@ def test_a_config_that_means_something_else_is_refused(message, tmp_path):
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
-# The keys of configs on the hub that decide, and the parameters that their pages state.
+# Published parameter counts, and the relevant keys of the config on the hub.
 PUBLISHED = {
     124_439_808: dict(
         model_type="gpt2", n_ctx=1024, n_embd=768, n_head=12, n_layer=12, n_positions=1024,
@@ -163,7 +163,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("total", PUBLISHED)
 def test_a_published_config_gives_its_published_size(total):
-    """And comes back through the config that we write."""
+    """The config also survives being written and read again."""
     cfg = config_json.read(PUBLISHED[total])
     assert sum(count.parameters(cfg).values()) == total
     model_type = PUBLISHED[total]["model_type"]
@@ -180,7 +180,7 @@ def test_what_changes_nothing_is_accepted(tmp_path):
 
 @pytest.mark.parametrize("case", ["gpt2", "llama", "gemma2"])
 def test_inert_keys_are_accepted_whatever_their_value(case):
-    """None of them is a key that a family reads, and each has its reason."""
+    """No family reads any of them, and each has a reason."""
     config, names = golden.config_json(case), [*INERT]
     others = {key: "anything" for key in names if key not in ("model_type", "architectures")}
     assert config_json.read(config | others | SWITCHED_OFF) == config_json.read(config)
@@ -203,7 +203,7 @@ def test_a_model_that_no_family_computes_is_refused_by_key(tmp_path):
 
 
 def test_the_family_that_fits_is_found():
-    """Of one that no key names: partial rotary positions are Phi 3's alone."""
+    """Only Phi 3 has partial rotary positions."""
     cfg, _ = golden.checkpoint("llama")
     assert config_json.write(cfg)["model_type"] == "llama"
     assert config_json.misfit(cfg, "llama") == []

@@ -1,4 +1,4 @@
-"""Measures loading: memory and time for a checkpoint of 1 GB."""
+"""Tests the memory and time that loading a 1 GB checkpoint takes."""
 
 import subprocess
 import sys
@@ -19,9 +19,9 @@ LARGE = ModelConfig(
     attention_bias=False, mlp_bias=False, tie_embeddings=False,
 )  # fmt: skip
 
-# In a process of its own, whose peak of memory (not ru_maxrss, which begins at that of the process
-# that starts it) is that of loading alone. The file is then read into fresh memory, which is what
-# any loader has to do.
+# Runs in a subprocess, so that its peak memory is that of loading alone. (ru_maxrss would start at
+# the parent's peak.) For comparison it then reads the file into new memory, the least that any
+# loader has to do.
 MEASURE = """
 import sys, time
 import jax, numpy as np
@@ -53,7 +53,7 @@ def test_memory_and_time_of_a_large_checkpoint(tmp_path):
     weights.save(tmp_path / "model", LARGE, parameters.nested(params))
     del params
     ratios = []
-    for _ in range(3):  # other programs may take time from either
+    for _ in range(3):  # other programs may slow down either measurement
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, tmp_path / "model"],
             cwd=ROOT, env={"JAX_PLATFORMS": "cpu", "PATH": "/usr/bin:/bin"},

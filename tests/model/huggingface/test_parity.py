@@ -1,4 +1,4 @@
-"""Compares the model with transformers: logits, gradients, and every switch flipped."""
+"""Tests logits and gradients against transformers, with every switch flipped as a control."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from model.transformer.config import ModelConfig
 from model.transformer.decoder import Decoder
 from tests.model import golden
 
-VARIANTS = (  # of families and switches that are there anyway
+VARIANTS = (  # slow: other cases test the same families and switches
     *("gpt2_exact_gelu", "gpt2_published", "llama_linear", "llama_bias", "qwen2_window"),
     *("qwen3_window", "relu_opt", "parallel_interleaved_gptj"),
 )
@@ -26,7 +26,7 @@ UNSCALED = dict(
     rope_scaling="none", rope_factor=1.0, rope_original_context=0, rope_low_frequency=1.0,
     rope_high_frequency=4.0,
 )  # fmt: skip
-# For each switch: cases that depend on it, and what to flip there; all of the same parameters.
+# For each switch: cases that depend on it and the change to make; the parameters stay the same.
 CONTROLS = {
     "norm": [("cohere", dict(norm="rmsnorm"))],
     "norm_eps": [
@@ -63,7 +63,7 @@ CONTROLS = {
     "rope_factor": [("llama_linear", dict(rope_factor=3.5)), ("llama_gqa", dict(rope_factor=6.0))],
     "rope_original_context": [
         ("llama_gqa", dict(rope_original_context=24)),
-        ("phi3_longrope", dict(rope_original_context=16)),  # by its factor on what is rotated
+        ("phi3_longrope", dict(rope_original_context=16)),  # changes the attention factor
     ],
     "rope_low_frequency": [("llama_gqa", dict(rope_low_frequency=1.0))],
     "rope_high_frequency": [("llama_gqa", dict(rope_high_frequency=4.0))],
@@ -98,8 +98,8 @@ CONTROLS = {
     "embedding_scale": [("gemma", dict(embedding_scale=False))],
     "tie_embeddings": [("llama", dict(tie_embeddings=True))],
 }  # fmt: skip
-# Fields that are no switches of the function: sizes, which the weights fix, and what only counts
-# in training or in speed. rope_short_factors has a test of its own below; parametrisations are in
+# Fields that need no control: sizes, which the weights determine, and fields that matter only for
+# training or speed. rope_short_factors has a separate test below; parametrisations are tested in
 # tests/train/optimizers/test_mup.py.
 OTHERS = {
     *("vocab_size", "context_length", "n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim"),
@@ -137,7 +137,7 @@ def test_every_switch_has_a_control():
 
 
 def test_query_heads_are_grouped_in_turn():
-    """Control: heads 0 and 3 change places, so that each gets the other's keys."""
+    """Control: heads 0 and 3 are swapped, so that each gets the other's keys."""
     cfg, params = golden.checkpoint("llama_gqa")
     leaves = parameters.flat(params)
     order = np.array([3, 1, 2, 0, 4, 5])
@@ -189,7 +189,7 @@ def test_gradients_are_those_of_torch(name, tmp_path):
     with jax.default_matmul_precision("highest"):
         value, gradients = golden.jit(jax.value_and_grad(loss))(params)
     assert abs(value - arrays["loss"]) < 1e-5
-    weights.save(tmp_path / "gradients", cfg, gradients)  # by their names
+    weights.save(tmp_path / "gradients", cfg, gradients)  # gives them transformers' names
     found = golden.read_all(tmp_path / "gradients")
     errors = {
         path: np.abs(found[path] - want).max() / np.abs(want).max()
@@ -197,7 +197,7 @@ def test_gradients_are_those_of_torch(name, tmp_path):
     }
     assert set(errors) == set(found)
     assert max(errors.values()) < 1e-4, errors
-    assert all(np.abs(array).max() > 1e-4 for array in found.values())  # no zeros against zeros
+    assert all(np.abs(array).max() > 1e-4 for array in found.values())  # not all zero
 
 
 @pytest.mark.parametrize(

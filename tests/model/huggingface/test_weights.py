@@ -1,4 +1,4 @@
-"""Checks weights in and out: every byte comes back, and what is wrong is named."""
+"""Tests that weights survive loading and saving bit by bit, and that errors name the tensor."""
 
 import json
 import shutil
@@ -56,8 +56,7 @@ def test_saved_in_shards(tmp_path):
 
 
 def test_the_library_reads_what_we_write():
-    """The format, from its description: checked here by hand, and by transformers itself in
-    tests/golden/check_saved.py."""
+    """Parses the safetensors format by hand; tests/golden/check_saved.py uses transformers."""
     path = HF / "llama" / "model.safetensors"
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
@@ -69,7 +68,7 @@ def test_the_library_reads_what_we_write():
 
 @pytest.mark.parametrize("case", ["gpt2", "phi3", "mistral"])
 def test_slices_are_read_alone(case, monkeypatch):
-    """Any slice equals that of the whole, and fewer rows are read for it."""
+    """A slice equals the same slice of the whole tensor, and fewer bytes are read."""
     cfg, params = weights.load(HF / case)
     sources = weights.tensor_sources(cfg, FAMILIES[case])
     found = safetensors.tensors(HF / case)
@@ -131,7 +130,7 @@ def test_eight_devices_hold_an_eighth_each(tmp_path):
 
 
 def rewrite(folder: Path, change) -> None:
-    """Other tensors in model.safetensors: `change` maps {name: array} to another."""
+    """Rewrites model.safetensors; `change` maps its {name: array} to the new one."""
     arrays = change(golden.read_all(folder))
     layout = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     safetensors.write(folder / "model.safetensors", layout, lambda name: [arrays[name]])
@@ -201,7 +200,7 @@ def masks(size, dtype=np.float32):
 
 
 def frequencies(theta, width=10, dtype=np.float32):
-    """In float32 step by step, as older checkpoints hold them."""
+    """Rotary frequencies, computed in float32 like those of older checkpoints."""
     powers = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     return {"model.layers.0.self_attn.rotary_emb.inv_freq": (1 / theta**powers).astype(dtype)}
 
@@ -267,7 +266,7 @@ def test_one_file_beside_an_index_of_others_is_refused(tmp_path):
 
 
 def test_rewriting_alone_is_harmless(tmp_path):
-    """The control of the test above."""
+    """Control for the tests above that change tensors."""
     folder = golden.copy("llama", tmp_path)
     rewrite(folder, lambda arrays: arrays)
     weights.load(folder)
@@ -279,7 +278,7 @@ def cut(folder, name, size):
 
 
 def relabelled(folder):
-    """The first tensor becomes int8, of the same bytes."""
+    """Changes the dtype of the first tensor to int32 and keeps its bytes."""
     raw = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(raw.replace(b'"dtype":"F32"', b'"dtype":"I32"', 1))
 

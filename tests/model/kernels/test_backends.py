@@ -1,4 +1,4 @@
-"""Every attention backend computes the outputs and gradients that xla computes."""
+"""Tests that every attention backend gives the outputs and gradients of the xla backend."""
 
 import contextlib
 import functools
@@ -17,14 +17,14 @@ from model.transformer.config import ModelConfig
 from model.transformer.decoder import Decoder, init
 
 B, T, H, K, C = 2, 256, 4, 2, 16
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SPECS = {
     "causal": AttentionSpec(0.25, C),
     "window": AttentionSpec(0.25, C, window=100),
     "softcap": AttentionSpec(0.25, C, softcap=5.0),
 }
-# Controls: a spec that differs in what each case is about, and so must give other outputs.
+# Controls: specs that differ in what the case tests, so their outputs must differ.
 CONTROLS = {
     "causal": AttentionSpec(0.2, C),
     "window": AttentionSpec(0.25, C, window=101),
@@ -34,7 +34,7 @@ CONTROLS = {
 
 @functools.cache
 def arrays(packed: bool, T: int = T) -> tuple:
-    """Queries, keys, values, positions, segments, and a weight of each output."""
+    """Queries, keys, values, positions, segments and output gradients."""
     rng = np.random.default_rng(0)
     q, k, v, w = (3 * rng.normal(size=(B, T, n, C)).astype(np.float32) for n in (H, K, K, H))
     positions = np.broadcast_to(np.arange(T), (B, T))
@@ -96,7 +96,7 @@ def config(**changes) -> ModelConfig:
 
 @contextlib.contextmanager
 def mesh_of(kind: str, **sizes: int):
-    """A mesh of devices that are described only."""
+    """An abstract mesh of devices that need not exist."""
     device = jax.sharding.AbstractDevice(kind, 1, platform={"TPU v5e": "tpu"}.get(kind, kind))
     mesh = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes), abstract_device=device)
     rules = [("seq", ("sequence",)), ("heads", ("tensor",))]

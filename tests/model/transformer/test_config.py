@@ -1,4 +1,4 @@
-"""ModelConfig has the keys and defaults of configs/base.py and refuses what makes no sense."""
+"""Tests that ModelConfig has the defaults of configs/base.py and refuses invalid values."""
 
 from dataclasses import replace
 
@@ -13,13 +13,13 @@ LONG = dict(rope_scaling="longrope", rope_original_context=8, rope_long_factors=
 
 
 def test_keys_and_defaults_are_those_of_base():
-    """In the same order too. Both have 0 where a size is derived."""
+    """In the same order too. Derived sizes are 0 in both."""
     assert list(DEFAULTS.items()) == list(base.decoder().items())
     derived = derive(base.decoder() | dict(vocab_size=64))
     assert (derived.n_kv_heads, derived.head_dim, derived.d_ff) == (4, 32, 512)
 
 
-# What is refused of which config, by which message, and the nearest thing that is allowed.
+# Error message: (config, refused change, the nearest allowed change).
 REFUSED = {
     "model.n_layers=0 must be at least 1": (CFG, dict(n_layers=0), dict(n_layers=1)),
     "model.n_kv_heads=3 does not divide model.n_heads=4; use 1, 2, 4": (

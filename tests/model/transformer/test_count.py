@@ -1,4 +1,4 @@
-"""Checks counts against the model that is built and against published numbers."""
+"""Tests parameter and FLOP counts against the real model and published numbers."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def config(**changes) -> ModelConfig:
 
 
 def built(cfg: ModelConfig) -> dict[str, int]:
-    """Parameters by component of the real module, by tree path."""
+    """Parameters of the real module by component."""
     counts = dict.fromkeys(count.COMPONENTS, 0)
     shapes = jax.eval_shape(lambda key: init(cfg, key), jax.random.key(0))
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
@@ -93,7 +93,7 @@ def test_palm_540b_mfu():
 
 
 def test_appendix_f_term_by_term():
-    """The paper's formula as printed holds at plain attention and MLP, and nowhere else."""
+    """The paper's formula as printed holds for plain attention and MLP only."""
 
     def printed(cfg):
         S, V, d, L = cfg.context_length, cfg.vocab_size, cfg.d_model, cfg.n_layers
@@ -105,14 +105,14 @@ def test_appendix_f_term_by_term():
     assert count.appendix_f(plain) == printed(plain)
     grouped, gated = config(n_kv_heads=1), config(n_kv_heads=4, gated=True)
     S, d, L = plain.context_length, plain.d_model, plain.n_layers
-    saved = 2 * S * L * (2 * d * 3 * plain.head_dim)  # keys and values of three heads less
+    saved = 2 * S * L * (2 * d * 3 * plain.head_dim)  # without the keys and values of three heads
     assert printed(grouped) - count.appendix_f(grouped) == saved
     assert count.appendix_f(gated) - printed(gated) == 2 * S * L * d * plain.d_ff
 
 
 @pytest.mark.parametrize("changes", [{}, dict(gated=True), dict(n_kv_heads=1)])
 def test_appendix_f_is_what_the_compiler_counts(changes):
-    """Matrix products of the lowered forward pass: appendix F less its softmax and embedding."""
+    """Matrix products of the traced forward pass: appendix F without softmax and embedding."""
     cfg = config(tie_embeddings=False, **changes)
     counted = matmul_flops(cfg)
     S, D, V = cfg.context_length, cfg.d_model, cfg.vocab_size

@@ -1,4 +1,4 @@
-"""Checks what must be equal and what must not, on tiny models with large weights."""
+"""Tests equalities between models and inputs, with controls that must differ, on tiny models."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ ROTARY = dataclasses.replace(
     LEARNED, positions="rotary", norm="rmsnorm", gated=True, activation="silu", n_kv_heads=4
 )
 TOKENS = np.random.default_rng(0).permutation(31)[None, :12]
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 both = pytest.mark.parametrize("cfg", [LEARNED, ROTARY], ids=["learned", "rotary"])
 
@@ -40,7 +40,7 @@ ORDER, ONE = np.arange(12)[None], np.ones((1, 12), np.int32)
 
 
 def logits(params, cfg, tokens=TOKENS, positions=ORDER, segments=ONE):
-    """Always at one shape, so that there is one program for each config."""
+    """All inputs have one shape, so that each config compiles once."""
     return np.asarray(_logits(params, cfg, tokens, positions, segments))
 
 
@@ -58,7 +58,7 @@ def test_masks_are_these_tables():
 
 
 def reach(cfg):
-    """[T, T] |d logits at t / d embedding at s|, each token being another row of the table."""
+    """[T, T] |d logits at t / d embedding at s|. All tokens differ, so each s has its own row."""
     cfg = dataclasses.replace(cfg, tie_embeddings=False)
     params = fresh(cfg)
     weight_V = jnp.linspace(-1, 1, cfg.vocab_size)
@@ -84,7 +84,7 @@ def test_a_mask_that_leaks_one_token_shows(monkeypatch):
 
 
 def second_alone(params, cfg):
-    """Logits of the second document, tokens 7 to 11, put first; what follows can't reach them."""
+    """Logits of the second document, tokens 7 to 11, when it comes first in the sequence."""
     return logits(params, cfg, np.roll(TOKENS, -7, axis=1))[:, :5]
 
 
@@ -100,7 +100,7 @@ def test_packed_is_separate(cfg):
 
 
 def test_packing_restarts_learned_positions():
-    """Segments alone are not enough where positions are absolute; rotary ones don't care."""
+    """With absolute positions, segments alone are not enough; for rotary positions they are."""
     segments = np.array([[1] * 7 + [2] * 5])
     for cfg, cares in ((LEARNED, True), (ROTARY, False)):
         params = fresh(cfg)
@@ -110,7 +110,7 @@ def test_packing_restarts_learned_positions():
 
 
 def with_heads_repeated(params, cfg, repeat):
-    """Parameters for n_kv_heads = n_heads, keys and values by `repeat` of [..., K, C], axis -2."""
+    """Parameters for n_kv_heads = n_heads: `repeat` expands axis -2 of keys and values."""
     params = jax.tree.map(lambda x: x, params)
     for name in ("key", "value"):
         layer = params["blocks"]["attention"][name]
@@ -134,7 +134,7 @@ def test_grouped_queries_are_repeated_keys(K):
 
 @both
 def test_shifting_all_positions(cfg):
-    """Rotary logits depend on distances alone; learned ones on where they stand."""
+    """Logits change with learned positions; with rotary positions they depend on distances only."""
     params = fresh(cfg)
     moved = difference(logits(params, cfg, positions=ORDER + 4), logits(params, cfg))
     assert moved < 1e-4 if cfg.positions == "rotary" else moved > 1e-2
@@ -182,7 +182,7 @@ INITS = {
 
 @pytest.mark.parametrize("name", INITS)
 def test_initial_weights(name):
-    """Residual outputs of GPT-2 are 1/sqrt(2L) as large. 8 x 9216 draws: 0.3 % is one sigma."""
+    """GPT-2 scales residual outputs by 1/sqrt(2L). With 8 × 9216 draws one sigma is 0.3 %."""
     params = fresh(dataclasses.replace(WIDE, init=name))
     blocks, (inner, out, down) = params["blocks"], INITS[name]
     kernels = {n: blocks["attention"][n]["kernel"] for n in ("query", "key", "value", "out")}
@@ -197,7 +197,7 @@ def test_initial_weights(name):
 
 
 def test_initial_loss_is_that_of_a_uniform_guess():
-    """ln V, as the small embedding makes small logits; the control's large one does not."""
+    """Small embeddings give small logits, so the loss is ln V; control: large embeddings."""
 
     cfg = dataclasses.replace(WIDE, n_layers=2)
     tokens, targets = np.random.default_rng(2).integers(0, 400, (2, 8, 12))
@@ -243,7 +243,9 @@ def test_bfloat16_computes_the_same_function_over_float32_parameters(cfg):
     half = dataclasses.replace(cfg, dtype="bfloat16")
     params = fresh(half)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    params = jax.tree.map(lambda x: x / 4 if x.ndim > 2 else x, params)  # less chaos
+    params = jax.tree.map(
+        lambda x: x / 4 if x.ndim > 2 else x, params
+    )  # smaller weights amplify rounding less
     rough, exact = logits(params, half), logits(params, cfg)
     assert rough.dtype == jnp.float32  # logits are never rounded
     moved = difference(rough.astype(jnp.float32), exact) / float(np.abs(exact).max())

@@ -1,4 +1,4 @@
-"""Checks that what saves memory changes no number: scans over layers, recomputation."""
+"""Tests that scanned layers and recomputation save memory and do not change the results."""
 
 import dataclasses
 import functools
@@ -13,16 +13,16 @@ from model.transformer.config import CHOICES, ModelConfig
 from model.transformer.decoder import Decoder, init
 from model.transformer.remat import POLICIES
 
-# Five layers of a pattern of two: a scan over two groups, and one layer left.
+# Five layers with a pattern of two: a scan over two groups, plus one layer.
 CFG = ModelConfig(
     vocab_size=31, context_length=12, n_layers=5, d_model=16, n_heads=4, n_kv_heads=2, head_dim=6,
     d_ff=24, init_std=0.4, dropout=0.2, gated=True, norm="rmsnorm", positions="rotary", window=4,
     window_pattern="LG", attention_softcap=20.0,
 )  # fmt: skip
 TOKENS = np.random.default_rng(0).integers(0, 31, (2, 12))
-# From most to least.
+# In decreasing order of device memory.
 MEMORY = ("none", "dots_attention", "dots", "projections", "attention", "full", "offload")
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -54,7 +54,7 @@ def difference(a, b):
 
 @functools.cache
 def kept(cfg):
-    """Bytes kept for the backward pass in (the device's memory, the host's)."""
+    """(device, host) bytes kept for the backward pass."""
     backward = lambda params: jax.vjp(lambda p: loss(p, cfg, jax.random.key(0)), params)[1]  # noqa: E731
     found = {id(v): v.aval for v in jax.make_jaxpr(backward)(fresh()).jaxpr.outvars}.values()
     host = [a.memory_space == jax.memory.Space.Host for a in found]
@@ -64,7 +64,7 @@ def kept(cfg):
 
 
 FORMS = [(scan, remat) for scan in (False, True) for remat in MEMORY][1:]
-QUICK = [(True, "offload")]  # a scan, a layer beside it, recomputation
+QUICK = [(True, "offload")]  # covers a scan, a layer outside it, and recomputation
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ QUICK = [(True, "offload")]  # a scan, a layer beside it, recomputation
     [pytest.param(*f, marks=() if f in QUICK else pytest.mark.slow) for f in FORMS],
 )
 def test_no_form_changes_a_number(scan, remat):
-    """Dropout included."""
+    """Loss and gradients stay the same, with dropout too."""
     cfg = dataclasses.replace(CFG, scan_layers=scan, remat=remat)
     assert difference(plain(), loss_and_gradients(fresh(), cfg)) < 2e-6
     if (scan, remat) == QUICK[0]:  # controls: other layers, another dropout
@@ -91,12 +91,14 @@ def test_each_policy_keeps_less_than_the_one_before(scan):
 
 
 def test_a_policy_keeps_what_it_names():
-    """In bytes: each of 5 layers and 24 tokens has 24 numbers in its heads, 12 in keys, values;
-    a little that is then not needed falls away."""
+    """Each of 5 layers and 24 tokens has 24 numbers in its heads and 12 each in keys and values.
+
+    The lower bound is 5 % smaller, because keeping some values makes others unnecessary.
+    """
     size = {name: kept(dataclasses.replace(CFG, remat=name)) for name in MEMORY}
     assert size["attention"][0] - size["full"][0] >= 5 * 24 * 24 * 4
     assert size["projections"][0] - size["full"][0] >= 0.95 * 5 * 24 * (24 + 12 + 12) * 4
-    # The block's input of 16 numbers too, and it is not on the device any more.
+    # The block's input of 16 numbers is offloaded too, and no longer on the device.
     assert size["offload"][1] == 5 * 24 * (16 + 24 + 12 + 12) * 4
     assert size["offload"][0] <= size["full"][0] - 5 * 24 * 16 * 4
 
@@ -107,7 +109,7 @@ def primitives(cfg):
 
 
 def test_a_scan_traces_each_layer_of_the_pattern_once():
-    """And the rest beside it: products of 2 + 1 layers rather than of 5, and of 1 of 5 alike."""
+    """Layers outside the scan are traced too: 2 + 1 of 5 layers, or 1 of 5 equal layers."""
     alike = dataclasses.replace(CFG, window=0, window_pattern="L")
     loops, layers = primitives(alike)
     scanned = lambda cfg: primitives(dataclasses.replace(cfg, scan_layers=True))  # noqa: E731

@@ -1,4 +1,4 @@
-"""Tests of the reading of a pilot: known minima, known best rates, edges that are said."""
+"""Tests the analysis of a pilot: known minima, known best learning rates, minima at an edge."""
 
 from dataclasses import replace
 
@@ -21,15 +21,17 @@ from scaling.design.pilot_trials import (
 from scaling.fits.isoflop import isoflop
 from tests.scaling.ladder import TRUTH, best_params, true_loss
 
-# As small byte models were measured: N* grows as C^0.63, far from the prior's 0.5.
+# Measured on small byte-level models: N* grows as C^0.63, far from the prior's 0.5.
 SMALL = {"E": 1.12, "A": 53.0, "B": 14400.0, "alpha": 0.47, "beta": 0.81}
 PILOT = (3e10, 9e10)
 RATES = (0.006, 0.02, 0.06)
 
 
 def pilot(truth=TRUTH, noise=0.0, seed=0, budgets=PILOT, rates=RATES, best=0.02, slope=0.0, **more):
-    """Trials of a known law, whose loss rises by 3 % a squared e-fold from the best rate, which is
-    `best` at width 30 and goes as width^slope; sizes from N*/span, shifted by `shift`.
+    """Trials of a known law at several sizes and learning rates.
+
+    The best rate is `best` at width 30 and scales as width^slope. The log loss rises by 0.03 times
+    the squared log distance from the best rate. Sizes go from N*/span to N*·span, times `shift`.
     """
     sizes, span, shift = more.get("sizes", 5), more.get("span", 4.0), more.get("shift", 1.0)
     random, rows = np.random.default_rng(seed), []
@@ -46,7 +48,7 @@ def pilot(truth=TRUTH, noise=0.0, seed=0, budgets=PILOT, rates=RATES, best=0.02,
 
 @pytest.mark.parametrize("truth", [TRUTH, SMALL])
 def test_the_interval_of_the_sizes_holds_the_known_minimum(truth):
-    """To 90 %, far beyond the pilot: 30 and 90 times its largest budget."""
+    """90 % intervals, at 30 and 90 times the pilot's largest budget."""
     inside, off = [], []
     for seed in range(25):
         line = read_pilot(pilot(truth, 0.004, seed)).line
@@ -55,11 +57,11 @@ def test_the_interval_of_the_sizes_holds_the_known_minimum(truth):
             off.append(log_n - np.log(best_params(c, truth)))
             inside.append(abs(off[-1]) < 1.645 * sd)
     assert 0.8 <= np.mean(inside)
-    assert np.abs(off).max() < np.log(2.5)  # a span of 3 brackets it even so
+    assert np.abs(off).max() < np.log(2.5)  # so a span of 3 still brackets it
 
 
 def test_the_prior_alone_misses_where_the_exponent_is_another():
-    """The control: with one budget the exponent is the prior's, and its interval is wider."""
+    """Control: with one budget the exponent is that of the prior, and its interval is wider."""
     one = read_pilot(pilot(SMALL, 0.002, budgets=PILOT[:1])).line
     two = read_pilot(pilot(SMALL, 0.002)).line
     assert (one.exponent, one.exponent_sd, one.measured) == (EXPONENT, EXPONENT_SD, None)
@@ -132,7 +134,7 @@ def test_a_minimum_at_the_edge_is_said_and_sizes_beyond_are_named(shift, side):
     for budget, params in sizes:
         tried = trials.params[trials.budget == budget]
         assert params < tried.min() if side == "smallest" else params > tried.max()
-    assert extensions(cells(pilot())) == ([], [])  # nothing at an edge: nothing more
+    assert extensions(cells(pilot())) == ([], [])  # nothing at an edge, so no extensions
 
 
 def test_the_posterior_laws_fit_the_pilot_and_differ_where_it_cannot_tell():

@@ -1,4 +1,4 @@
-"""Tests of plans against brute force, closed forms and published numbers."""
+"""Tests plans against brute force, closed forms and published numbers."""
 
 import json
 from dataclasses import replace
@@ -62,7 +62,7 @@ def fitted(tmp_path_factory):
 
 
 def test_the_epoch_law_wants_about_twenty_tokens_a_parameter(write):
-    """Besiroglu et al. 2024: at Chinchilla's compute, about 20, against Hoffmann's approach 3."""
+    """Besiroglu et al. 2024: about 20 at Chinchilla's compute; Hoffmann's approach 3 gives more."""
     best = plan(write(law_of(EPOCH)), ("flops", CHINCHILLA))["optimum"]
     g = (EPOCH["alpha"] * EPOCH["A"] / (EPOCH["beta"] * EPOCH["B"])) ** (
         1 / (EPOCH["alpha"] + EPOCH["beta"])
@@ -110,7 +110,7 @@ def test_the_over_trained_model_is_the_cheapest_by_brute_force(write, inference_
     sizes = smallest * np.geomspace(1 + 1e-6, 30, 400_000)
     assert n[0] == pytest.approx(sizes[cost(sizes).argmin()], rel=1e-3)
     assert cost(n[0]) <= cost(sizes).min() * (1 + 1e-9)
-    # Negative control: the compute-optimal model is another, and dearer.
+    # Negative control: the compute-optimal model differs and costs more.
     plain = at_loss(law, loss)[0][0]
     assert n[0] < plain and cost(plain) > cost(n[0])
 

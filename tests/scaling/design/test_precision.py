@@ -1,4 +1,4 @@
-"""Tests of predicted precision against ladders that are simulated and fitted one by one."""
+"""Tests predicted precision against ladders that are simulated and fitted one by one."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ TOLERANCE = 0.25
 
 @pytest.fixture(scope="module")
 def repeated():
-    """Widths over ladders that know nothing of precision.py: own points, own starts."""
+    """Interval widths over repeated ladders, computed without precision.py."""
     found = {name: [] for name in MEASURED}
     for seed in range(LADDERS):
         points = simulate(NOISE, 5000 + seed, held_out=3)
@@ -70,7 +70,7 @@ def test_four_seeds_halve_the_widths_and_a_wider_ladder_narrows_them():
     for name in ("a", "a_isoflop", "alpha", "beta"):
         assert four[name] == pytest.approx(one[name] / 2, rel=0.15)
         assert more[name] < 0.8 * one[name]
-    # The outcome keeps the noise of one run, however well the law is known.
+    # The outcome always has the noise of one run, however well the law is known.
     assert 3.29 * NOISE < four["prediction"] < one["prediction"]
     assert [row["runs"] for row in rows] == [16, 61, 21]
 

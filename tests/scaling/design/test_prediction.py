@@ -1,4 +1,4 @@
-"""Tests of predictions on file: written once, never changed, judged when the run is there."""
+"""Tests recorded predictions: written once, never changed, judged when the run has finished."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def test_other_points_make_another_prediction(tmp_path):
 
 
 def test_a_prediction_is_judged_at_the_length_that_it_was_made_for(tmp_path):
-    """The run was evaluated on its way too, and those rows come first."""
+    """The table also has earlier evaluations of the run, and they come first."""
     points = simulate(held_out=20.0)
     held = np.flatnonzero(points.holdout)
     target = {"run": str(points.run[held[0]])}

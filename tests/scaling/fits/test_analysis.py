@@ -1,4 +1,4 @@
-"""Tests of the whole analysis: law.json, honest intervals, predictions, refusals."""
+"""Tests the whole analysis: law.json, coverage of intervals, predictions, errors, warnings."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from scaling.settings import Settings
 from scaling.table import ARRAYS, fitted_rows
 from tests.scaling.ladder import TRUTH, best_params, simulate, true_loss, write_runs
 
-QUICK = Settings(draws=40)  # too few for the intervals of the sensitivity table, which take time
+QUICK = Settings(draws=40)  # too few for the slow intervals of the sensitivity table
 
 
 def kept(points):
@@ -84,7 +84,7 @@ def coverage(repetitions, budgets, sizes, span, draws=200):
 
 
 def test_intervals_of_a_small_ladder_are_honest():
-    """18 runs, one held out: a rate of .9 over 100 ladders is in [.82, .97] 99 times of 100."""
+    """18 runs and one held out. With a true rate of .9, 99 % of rates are in [.82, .97]."""
     rates = coverage(100, (1e12, 3e12, 1e13), 6, 4.0)
     assert all(0.82 <= rate <= 0.97 for rate in rates.values()), rates
 
@@ -104,7 +104,7 @@ def test_intervals_over_200_ladders(budgets, sizes, span):
 
 
 def test_an_interval_without_the_noise_of_a_run_would_not_be_honest():
-    """Negative control: the law's own uncertainty alone misses far too many outcomes."""
+    """Negative control: the uncertainty of the law alone misses far too many outcomes."""
     inside = 0
     for seed in range(60):
         points = simulate(0.004, 1000 + seed)
@@ -131,7 +131,7 @@ def test_what_cannot_be_fitted_says_why():
 
 
 def test_no_power_law_no_constants():
-    """Sizes on one side of the optimum: more parameters only cost tokens, and alpha runs away."""
+    """The loss hardly depends on the size, so alpha diverges."""
     points = simulate(noise=0, sizes=4, held_out=0)
     flat = 1.2 + 400 * points.tokens**-0.37 + (points.params < 1.05 * points.params.min()) * 0.05
     law = analyse(replace(points, loss=flat), QUICK)
@@ -141,7 +141,7 @@ def test_no_power_law_no_constants():
 
 @pytest.mark.parametrize("name", ["params", "tokens"])
 def test_an_exponent_takes_three_values_of_its_input(name):
-    """Two sizes, however many runs, leave alpha where the search began: refused, not printed."""
+    """Two sizes cannot determine alpha, which would stay where the search began."""
     points = simulate(sizes=6, held_out=0)
     values = getattr(points, name)
     for count in (2, 3):
@@ -197,7 +197,7 @@ def test_warnings_follow_the_facts(tmp_path, law, code, changes):
 
 
 def test_the_critical_batch_is_kaplans_and_converts_by_bytes():
-    """2e8 L^(-1/.21) at their own loss; a byte-level model is judged as if in their tokens."""
+    """2e8 L^(-1/.21) for their tokens; the loss of a byte-level model is converted to them."""
     points = simulate(held_out=0)
     assert critical_batch(points) == pytest.approx(2e8 * points.loss ** (-1 / 0.21))
     nats_a_byte = {"bits_per_byte": 1.2 / np.log(2)}
@@ -220,7 +220,7 @@ def unwarned():
 
 
 def tied(points):
-    """A table of components: half of every model is a tied embedding."""
+    """Points with components: half of every model is a tied embedding."""
     half = {"embedding": points.params / 2, "mlp": points.params / 2}
     return replace(points, components=half)
 
@@ -298,7 +298,7 @@ def test_a_best_learning_rate_at_the_edge_is_named(rates, warned):
 
 
 def test_seeds_of_one_learning_rate_all_count():
-    """Negative control: runs that differ in their seed are repetitions, not a search."""
+    """Negative control: runs that differ only in their seed are repetitions, not a search."""
     one = simulate(held_out=0)
     two = replace(one, **{name: np.repeat(getattr(one, name), 2) for name in ARRAYS})
     points = replace(
@@ -311,7 +311,7 @@ def test_seeds_of_one_learning_rate_all_count():
 
 
 def test_a_biased_grid_and_decaying_curves_are_named(law):
-    """The ladder's cosine curves are; its grid is not, but a wide, lopsided one is."""
+    """The ladder has decaying curves but no biased grid; a wide, lopsided grid is biased."""
     assert {w["code"] for w in law["warnings"]} >= {"envelope_schedule"}
     assert "grid_bias" not in {w["code"] for w in law["warnings"]}
     base = simulate(0.001, sizes=11, span=30, held_out=0)

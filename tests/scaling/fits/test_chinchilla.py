@@ -1,4 +1,4 @@
-"""Tests of the fit engine on the runs of Hoffmann et al. 2022: constants, bootstrap, outliers."""
+"""Tests the fit engine on the runs of Hoffmann et al. 2022: constants, bootstrap, outliers."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_objective_and_diagnostics(chinchilla):
     assert found.objective == pytest.approx(chinchilla.expected["objective"], rel=1e-6)
     assert found.reached >= 10
     assert found.gradient_norm < 1e-6
-    assert found.condition > 1e3  # strongly correlated constants: what makes the fit hard
+    assert found.condition > 1e3  # strongly correlated constants make the fit hard
 
 
 def test_all_rows(chinchilla):
@@ -43,7 +43,7 @@ def test_all_rows(chinchilla):
 
 
 def test_summing_is_what_converges(chinchilla):
-    """The same objective averaged, at default tolerances, stops near its start; ours does not."""
+    """At default tolerances, the mean instead of the sum of the losses stops near the start."""
     found = parametric(chinchilla.runs)
     start = np.array([np.log(406.4), np.log(410.7), np.log(1.6934), 0.3392, 0.2849])
     n = len(chinchilla.runs)
@@ -59,7 +59,7 @@ def test_summing_is_what_converges(chinchilla):
 
 
 def test_bootstrap(chinchilla):
-    """The expected standard errors, by the published draws: every digit that was printed."""
+    """The published draws give every printed digit of the standard errors."""
     found = parametric(chinchilla.runs)
     drawn = found.law.constants(bootstrap(found, chinchilla.runs.run, 4000))
     for name, error in chinchilla.expected["standard errors"].items():
@@ -69,7 +69,7 @@ def test_bootstrap(chinchilla):
 
 
 def test_another_seed_misses_the_digits(chinchilla):
-    """Negative control: other draws of the same bootstrap agree within its noise, not in digits."""
+    """Negative control: other draws agree within the noise of the bootstrap, not in every digit."""
     found = parametric(chinchilla.runs)
     drawn = found.law.constants(bootstrap(found, chinchilla.runs.run, 4000, seed=0))
     errors = chinchilla.expected["standard errors"]
@@ -79,7 +79,7 @@ def test_another_seed_misses_the_digits(chinchilla):
 
 def test_predictions_beyond_1e21(chinchilla):
     runs, (n, mean, most) = chinchilla.runs, chinchilla.expected["errors beyond 1e21"]
-    small = runs.flops < 1.001e21  # the budget itself, to the last digit
+    small = runs.flops < 1.001e21  # 1e21 itself, with room for rounding
     large = runs.select(~small)
     errors = np.abs(parametric(runs.select(small)).loss(large.columns()) / large.loss - 1)
     assert len(errors) == n
@@ -88,7 +88,7 @@ def test_predictions_beyond_1e21(chinchilla):
 
 
 def test_other_fits_started_at_the_known_one_end_where_the_whole_grid_does(chinchilla):
-    """The sensitivity table takes one start for each fit: it must not miss a better minimum."""
+    """The sensitivity table uses one start per fit and must not miss a better minimum."""
     runs = chinchilla.runs
     found = fit_parametric(runs, Settings(draws=0))
     rows = {row["label"]: row for row in other_fits(runs, found, Settings(draws=0))}
@@ -101,7 +101,7 @@ def test_other_fits_started_at_the_known_one_end_where_the_whole_grid_does(chinc
 
 
 def test_the_published_outliers_are_those_that_the_table_names(chinchilla):
-    """All 245 runs; without the 2 % of highest loss, which are the five left out in print."""
+    """Dropping the 2 % of highest loss from all 245 runs drops the five published outliers."""
     every, expected = chinchilla.every, chinchilla.expected
     found = fit_parametric(every, Settings(draws=0))
     rows = {row["label"]: row for row in other_fits(every, found, Settings(draws=0))}

@@ -1,4 +1,4 @@
-"""Tests of comparisons of ladders whose true compute multiplier is known."""
+"""Tests comparisons of ladders with a known compute multiplier."""
 
 import json
 import re
@@ -24,9 +24,9 @@ FACTS = {"dataset": "0123456789abcdef", "context_length": 128.0}
 
 
 def ladder(saving, seed, name="", noise=0.004, **design):
-    """Runs that reach the loss of the known law with 1/saving of its compute.
+    """Runs that reach the loss of the known law with 1/saving of the compute.
 
-    Every token counts `saving` times, so that L(N, D) = L_true(N, saving·D) on any budget.
+    Every token counts `saving` times, so that L(N, D) = L_true(N, saving·D) at any budget.
     """
     points = simulate(noise, seed, held_out=0, **design)
     random = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def pair_of(a, b, settings=QUICK, **more):
 
 
 def rates(saving, repetitions, draws=100, of=parametric_frontier, shifts=(5000, 9000)):
-    """How often the interval holds the true multiplier, and how often it is significant."""
+    """Number of pairs whose interval holds the true multiplier, and number of significant pairs."""
     hits = significant = 0
     for seed in range(repetitions):
         settings = Settings(draws=draws, seed=seed)
@@ -56,21 +56,22 @@ def rates(saving, repetitions, draws=100, of=parametric_frontier, shifts=(5000, 
 
 
 def test_half_the_compute_is_a_multiplier_of_two():
-    """At a rate of .9, 14 or more of 20 intervals hold the truth 99 times of 100."""
+    """With a true rate of .9, at least 14 of 20 intervals hold the truth 99 % of the time."""
     hits, significant = rates(2.0, 20)
     assert 14 <= hits and significant == 20
 
 
 def test_equal_ladders_differ_by_chance_alone():
-    """At a rate of .05, 5 or more of 20 are significant 3 times in a thousand."""
+    """With a true rate of .05, 5 or more of 20 are significant 0.3 % of the time."""
     hits, significant = rates(1.0, 20)
     assert 14 <= hits and significant <= 4
 
 
 def test_isoflop_intervals_are_honest_with_three_budgets():
-    """At a rate of .9, 45 or more of 60 hold the truth 99 times of 100; seeds that follow each
-    other, as `compare` gives them, must be as good as any. Draws that two ladders share cancel in
-    their difference: then far too few do.
+    """With a true rate of .9, at least 45 of 60 intervals hold the truth 99 % of the time.
+
+    Consecutive seeds, as `compare` uses them, must be as good as any. Control: with equal seeds the
+    draws cancel in the difference, and far too few intervals hold the truth.
     """
     hits, significant = rates(1.0, 60, 200, isoflop_frontier, (0, 1))
     assert 50 <= hits <= 60 and significant <= 8
@@ -81,7 +82,7 @@ def test_isoflop_intervals_are_honest_with_three_budgets():
 @pytest.mark.slow
 @pytest.mark.parametrize("saving", [1.0, 2.0])
 def test_intervals_over_200_pairs(saving):
-    """The intervals err on the safe side: 93 and 95 % of 300 pairs when last measured."""
+    """The intervals are conservative: 93 and 95 % of 300 pairs when last measured."""
     hits, significant = rates(saving, 200, draws=400)
     assert 0.88 <= hits / 200 <= 0.985
     assert significant == 200 if saving > 1 else significant / 200 <= 0.08

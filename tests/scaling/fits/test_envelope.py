@@ -1,6 +1,4 @@
-"""Tests of approach 1: the envelope of training curves, and what a decaying learning rate
-does to it.
-"""
+"""Tests approach 1: the envelope of training curves, and the effect of a decaying learning rate."""
 
 from dataclasses import replace
 
@@ -16,7 +14,7 @@ EXPONENT = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
 
 
 def trained(schedule="constant", excess=0.0, noise=0.0, horizons=(1.0,)):
-    """One run a size and horizon with a curve of the known law, `excess` above it in the middle."""
+    """One run per size and horizon. Curves start `excess` above the known law and end on it."""
     random = np.random.default_rng(0)
     points = simulate(noise=0, held_out=0).select(np.zeros(len(SIZES) * len(horizons), bool))
     n = np.repeat(SIZES, len(horizons))
@@ -40,13 +38,13 @@ def test_the_envelope_of_exact_curves_has_the_true_exponents():
     assert found.a == pytest.approx(EXPONENT, abs=0.02)
     assert found.a + found.b == pytest.approx(1)
     inside = found.params / best_params(found.flops)
-    assert 0.6 < inside.min() and inside.max() < 1.6  # the winner is the nearest of the sizes
+    assert 0.6 < inside.min() and inside.max() < 1.6  # the nearest of the sizes wins
     low, high = np.percentile(found.draws["a"], [5, 95])
     assert low < found.a < high
 
 
 def test_points_before_the_end_of_a_decay_lie_above_the_frontier():
-    """Negative control of the method: the same runs, their middles above the law."""
+    """Negative control of the method: the same runs with curves above the law before their end."""
     above = []
     for runs in (trained(), trained("cosine", 0.3)):
         found = envelope(runs, draws=0)

@@ -1,4 +1,4 @@
-"""Tests of the fit engine: gradients, recovery of known laws, bootstrap, weights."""
+"""Tests the fit engine: gradients, recovery of known laws, bootstrap, weights."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def test_exact_data_give_the_exact_law():
 
 @pytest.mark.parametrize("name", LAWS)
 def test_gradients(name):
-    """Analytic gradients are those of central differences, at every start of every law."""
+    """Analytic gradients equal central differences, at every start of every law."""
     law, random = LAWS[name], np.random.default_rng(0)
     columns = {
         "params": random.uniform(1e5, 1e9, 9),
@@ -54,7 +54,7 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("name", LAWS)
 def test_every_law_recovers_itself(name):
-    """Losses made by a law are fitted by it to six digits, and not by a plain power of C."""
+    """A law fits losses made by it to six digits; a plain power of C does not."""
     law, random = LAWS[name], np.random.default_rng(1)
     n, d = np.exp(random.uniform(np.log(1e5), np.log(1e9), 40)), np.exp(random.uniform(18, 26, 40))
     columns = {
@@ -97,7 +97,7 @@ def test_bootstrap_is_seeded():
 
 
 def test_draws_end_at_their_own_global_minimum():
-    """Starting a draw from the full fit loses nothing against starting it from the whole grid."""
+    """Starting a draw at the full fit is as good as starting it from the whole grid."""
     points = simulate(seed=5, held_out=0)
     found = parametric(points)
     drawn = bootstrap(found, points.run, 8, seed=2, resampling="residuals")
@@ -121,7 +121,7 @@ def test_unknown_objective_is_refused():
 
 
 def test_weights_follow_the_standard_errors():
-    """A run of a hundredth of the noise weighs ten thousand times more."""
+    """A run with a hundredth of the noise has ten thousand times the weight."""
     points = simulate(0.004, seed=1, held_out=0)
     sharp = np.where(np.arange(len(points)) % 2, 0.02, 0.0002)
     weighed = replace(

@@ -1,4 +1,4 @@
-"""Tests of constants that are fixed: never fitted, in the point fit and in the bootstrap."""
+"""Tests fixed constants: they stay fixed in the fit and in the bootstrap."""
 
 import json
 import re

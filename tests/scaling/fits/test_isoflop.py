@@ -1,4 +1,4 @@
-"""Tests of iso-FLOP minima: true optima found, edges refused."""
+"""Tests iso-FLOP minima: true optima are found, minima at an edge are refused."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def test_noise_is_the_spread_not_an_error_that_all_runs_share():
     points = simulate(0.004, 1, held_out=0)
     none, large = (replace(points, loss_se=np.full(len(points), se)) for se in (np.nan, 0.5))
     assert isoflop(large).spread == isoflop(none).spread < 0.01
-    # Parabolas through three points have no spread: then the recorded error is what there is.
+    # Parabolas through three points have no spread, so the recorded error is used.
     assert isoflop(large, window=3).spread > 0.1
     assert not len(isoflop(none, window=3).draws["log_params"])
 
@@ -75,7 +75,7 @@ def test_a_minimum_at_the_edge_is_refused_with_the_sizes_that_would_help(kept, s
 
 
 def test_losses_that_do_not_bend_have_no_minimum():
-    """The lowest loss is inside, but the parabola's vertex is not: no number may come of it."""
+    """The lowest loss is inside but the parabola's vertex is not, so the minimum has no value."""
     points = simulate(noise=0, sizes=4, held_out=0)
     uneven = replace(points, loss=np.tile([2.445, 2.44, 2.85, 3.1], 3))
     assert len(isoflop(points).accepted) == 3
@@ -94,7 +94,7 @@ def test_too_few_budgets_and_sizes_are_refused():
 
 
 def test_splines_find_the_true_optima_of_wide_grids_where_parabolas_do_not():
-    """A wide grid through all its points: the parabola is biased by its far flanks, Akima not."""
+    """Points far from the minimum bias the parabola, but not the Akima spline."""
     points = simulate(noise=0, sizes=11, span=12, held_out=0)
     truth = np.log(best_params(np.array(BUDGETS)))
     wide = isoflop(points, window=11).array("log_params") - truth
@@ -115,7 +115,7 @@ def test_intervals_of_splines_hold_the_truth():
 
 @pytest.mark.parametrize("shift", [0.1, 10.0])
 def test_the_bias_of_a_lopsided_grid_is_what_it_does_to_the_minima(shift):
-    """Sizes off the centre, without noise: the estimate is the very error that is made."""
+    """With sizes off centre and no noise, the estimated bias equals the actual error."""
     base = simulate(noise=0, sizes=11, span=30, held_out=0)
     n = base.params * shift
     points = replace(base, params=n, tokens=base.flops / 6 / n)

@@ -1,4 +1,4 @@
-"""Tests of laws with other inputs, responses and constants, from the table to the report."""
+"""Tests laws with other inputs, responses and constants, from the table to the report."""
 
 import json
 import re
@@ -25,7 +25,7 @@ SHARED = {"A": 30.0, "B": 60.0, "E": 1.1, "alpha": 0.3}
 
 
 def shared_exponent(theta, x):
-    """L = E + A N^-α + B D^-α: constants A, B, E as Hoffmann's law has, but a single exponent."""
+    """L = E + A N^-α + B D^-α: constants A, B, E as in Hoffmann's law, but a single exponent."""
     a, b, e, alpha = unstack(theta)
     log_n, log_d = x["params"], x["tokens"]
     log_loss, (of_n, of_d, of_e) = log_sum(a - alpha * log_n, b - alpha * log_d, e)
@@ -33,7 +33,7 @@ def shared_exponent(theta, x):
 
 
 def experts(theta, x):
-    """K N^p X^q, X experts."""
+    """K N^p X^q for X experts."""
     k, p, q = unstack(theta)
     value = k + p * x["params"] + q * x["num_experts"]
     ones = np.ones_like(value)
@@ -70,7 +70,7 @@ ACCURACY = Law(
 LOSS = replace(
     ACCURACY, name="expert_loss", response="loss", better="down", formula="L = K N^p X^q"
 )
-# Hoffmann's law under other names of its constants.
+# Hoffmann's law with other names for its constants.
 RENAMED = replace(
     LAWS["parametric"],
     name="renamed",
@@ -90,7 +90,7 @@ def registered(monkeypatch):
 
 @pytest.fixture
 def accuracies(tmp_path):
-    """A CSV of runs of different experts with columns params, num_experts, accuracy and a note."""
+    """A CSV of runs with columns run, params, num_experts, accuracy and note."""
     n, x = (v.ravel() for v in np.meshgrid(np.geomspace(1e6, 1e8, 6), [1, 2, 4, 8]))
     rows = [f"r{i},{a},{b},{0.1 * a**0.05 * b**0.1},some text"
             for i, (a, b) in enumerate(zip(n, x, strict=True))]  # fmt: skip
@@ -100,7 +100,7 @@ def accuracies(tmp_path):
 
 
 def law_json(tmp_path, *flags):
-    """law.json of the verb, with its report."""
+    """Runs the verb `fit`, which also writes a report, and returns law.json."""
     pytest.importorskip("vl_convert")
     out = tmp_path / "law.json"
     flags = (*flags, "--draws=60", f"--json={out}", f"--out={tmp_path / 'report'}")
@@ -177,7 +177,7 @@ def test_runs_give_a_law_its_columns_from_their_metrics(tmp_path):
 
 @pytest.fixture
 def ladder(tmp_path):
-    """A CSV whose loss follows the law of one exponent."""
+    """A CSV whose loss follows the law with a single exponent."""
     points = simulate(held_out=0)
     a, b, e, alpha = SHARED.values()
     loss = e + a * points.params**-alpha + b * points.tokens**-alpha
@@ -222,7 +222,7 @@ def test_predictions_are_by_any_law_of_the_loss_from_a_size(tmp_path, ladder, ac
 
 
 def test_a_split_is_known_by_what_the_law_says_of_it(tmp_path):
-    """Other names of the constants change no number of the analysis."""
+    """Renaming the constants changes no number of the analysis."""
     points = simulate()
     one, other = (
         analyse(points, Settings(draws=60, law=name)) for name in ("parametric", "renamed")

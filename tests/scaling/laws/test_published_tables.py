@@ -1,4 +1,4 @@
-"""Tests of the fit engine on published tables: repeated data, and models with routed experts."""
+"""Tests the fit engine on published tables: repeated data, and models with routed experts."""
 
 import csv
 from pathlib import Path
@@ -75,8 +75,10 @@ def objective(law, points, *constants):
 
 
 def test_repeated_data_and_parameters(muennighoff):
-    """The published optimum, and the lowest point of the flat valley in which it lies: a grid of
-    400 x 400 values, refined by scipy from the best, finds no lower one."""
+    """The objective at the published optimum, and its minimum, which is in the same flat valley.
+
+    A grid of 400 x 400 values, refined by scipy from the best, finds no lower minimum.
+    """
     assert objective(REPEATED, muennighoff, *REPEATS.values()) == pytest.approx(0.0158261, abs=5e-8)
     found = fit(REPEATED, muennighoff.columns(), muennighoff.loss)
     assert found.objective == pytest.approx(0.01580478, abs=5e-9)
@@ -84,7 +86,7 @@ def test_repeated_data_and_parameters(muennighoff):
 
 
 def test_the_interval_of_a_flat_valley_is_wide(muennighoff):
-    """Refits to resampled runs reach from below the published R_D* to far beyond the best one."""
+    """Refits to resampled runs range from below the published R_D* to far above the fitted one."""
     found = fit(REPEATED, muennighoff.columns(), muennighoff.loss)
     draws = REPEATED.constants(bootstrap(found, muennighoff.run, 200))
     low, high = np.percentile(draws["R_D"], [2.5, 97.5])
@@ -92,7 +94,7 @@ def test_the_interval_of_a_flat_valley_is_wide(muennighoff):
 
 
 def test_repeated_data_alone_do_not_explain_these_runs(muennighoff):
-    """Our law counts repeated tokens alone: worse at the published R_D*, and at its own best."""
+    """Our law models repeated tokens only: it fits worse, at the published R_D* and at its best."""
     law = LAWS["data_constrained"].fix(FIXED)
     assert objective(law, muennighoff, REPEATS["R_D"]) == pytest.approx(0.0234, abs=5e-5)
     assert fit(law, muennighoff.columns(), muennighoff.loss).objective > 0.0169
@@ -106,7 +108,7 @@ def routed(theta, x):
     raised = experts - 1 + shift
     effective = 1 / (1 / raised + 1 / most)
     log_n, log_e = x["dense_parameter_count"] / np.log(10), np.log10(effective)
-    by_e = (b + c * log_n) * effective / np.log(10)  # of log10 L by -1/Ê
+    by_e = (b + c * log_n) * effective / np.log(10)  # derivative of log10 L by -1/Ê
     ratio = (shift / raised) ** 2
     ones = np.ones_like(log_e)
     slopes = [log_n * ones, log_e, log_n * log_e, ones]
@@ -138,7 +140,7 @@ ROUTED = Law(
     ],
 )
 def test_routed_experts(router, n, expected, error):
-    """Runs with k = 1 in every second block, and the dense ones."""
+    """Fits the runs with k = 1 and experts in every second block, and the dense runs."""
     with (REFERENCE / "clark_routing.csv").open() as file:
         runs = [
             row

@@ -1,4 +1,4 @@
-"""Tests of what the figures of the law show: contours of equal loss, the frontier, rows."""
+"""Tests the data in the figures of the law: contours of equal loss, the frontier, exponents."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of the report and the verb `fit`: self-contained, complete, quick, no jax."""
+"""Tests the report and the verb `fit`: self-contained, complete, fast, and without jax."""
 
 import html
 import json
@@ -43,7 +43,7 @@ def test_the_page_needs_nothing_else(report):
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", markup)
     assert not re.findall(r"(?:import|fetch|from)\s*\(?\s*[\"']https?:", page)
     assert "vegaEmbed" in page
-    assert markup.count("<script") == 2  # one library for all figures, and what draws them
+    assert markup.count("<script") == 2  # one library for all figures, and the code that draws them
     assert not re.search(r"\$[a-z]+\b", markup)
 
 
@@ -61,7 +61,7 @@ def test_every_figure_is_there_thrice(report):
 
 
 def test_the_page_says_how_it_was_made_and_what_to_doubt(report):
-    """Warnings before the laws; the methods and the command in words, from law.json."""
+    """Warnings come before the laws. Methods and the command agree with law.json."""
     page = re.sub(r"<script.*?</script>", "", (report / "index.html").read_text(), flags=re.DOTALL)
     law = json.loads((report / "law.json").read_text())
     places = [page.index(f"<h2>{title}") for title in (
@@ -117,7 +117,7 @@ def test_a_table_that_supports_no_law_still_gets_its_page_and_exit_code_2(tmp_pa
 
 @pytest.mark.parametrize("unit", ["bits", "nats"])
 def test_losses_in_bits_are_refused_unless_a_unit_is_named(chinchilla, tmp_path, unit):
-    """The runs of Chinchilla in bits: refused by default, converted or taken as --loss_unit says."""
+    """The Chinchilla runs in bits: refused by default, converted or kept with --loss_unit."""
     runs = chinchilla.runs
     bits = replace(runs, loss=runs.loss / np.log(2))
     path, out = tmp_path / "p.csv", tmp_path / "law.json"
@@ -131,7 +131,7 @@ def test_losses_in_bits_are_refused_unless_a_unit_is_named(chinchilla, tmp_path,
 
 
 def test_the_published_fit_in_one_command(chinchilla, tmp_path):
-    """All 245 rows and --drop_worst=5: the 240 of the paper, draws and all."""
+    """All 245 rows with --drop_worst=5 give the paper's 240 runs, objective and bootstrap."""
     (tmp_path / "p.csv").write_text(to_csv(chinchilla.every))
     out = tmp_path / "law.json"
     flags = [f"--table={tmp_path / 'p.csv'}", "--drop_worst=5", "--draws=4000", f"--json={out}"]
@@ -160,7 +160,7 @@ def test_every_law_can_be_asked_for(name, tmp_path):
 
 
 def test_repeated_data_take_the_data_constrained_law(tmp_path):
-    """Runs of up to 20 epochs, made by that law: it is found again, Hoffmann's is refused."""
+    """Runs of up to 20 epochs from that law: the fit recovers it, and Hoffmann's law is refused."""
     n, u = np.meshgrid(np.geomspace(1e5, 1e7, 6), np.geomspace(1e6, 1e8, 4))
     n, u, epochs = (v.ravel() for v in (n, u, np.tile([1.0, 3.0, 8.0, 20.0], 6)))
     worth = u * (1 + 15 * (1 - np.exp(-(epochs - 1) / 15)))
@@ -216,7 +216,7 @@ def test_bad_input_is_one_line(tmp_path, flags, message):
 
 
 def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys):
-    """What a sweep calls at its end: the same law.json, report and text as the verb's."""
+    """A sweep ends with this call, which gives the same law.json and text as the verb."""
     runs = write_runs(tmp_path / "runs", simulate())
     law = fit_runs(runs, tmp_path / "called")
     called = capsys.readouterr().out
@@ -264,7 +264,7 @@ def test_fitting_a_table_loads_no_jax(tmp_path):
 
 
 def test_importing_the_room_is_quick():
-    """At most one second of a core, the fastest of three: other work on the machine is not ours."""
+    """At most one CPU-second, the best of three, because other programs may slow it down."""
     code = (
         "import time; t = time.process_time();"
         "import scaling.fits.analysis, scaling.design.prediction, scaling.report.page;"
@@ -290,7 +290,7 @@ def test_ten_thousand_points_take_seconds(tmp_path):
 
 
 def test_every_setting_is_a_flag_with_the_same_default():
-    """--help answers before the room is loaded, so its flags repeat the defaults."""
+    """The flags repeat the defaults, so that --help does not need to import `scaling`."""
     defaults = {name: default for name, default, _ in SETTINGS}
     assert defaults | {"fix": {}} == asdict(Settings())
 
@@ -302,15 +302,17 @@ WITHOUT = (
 
 
 def without_drawing(*argv):
-    """A verb in a process where the packages that draw are not installed."""
+    """Runs a verb in a process without the drawing packages."""
     return subprocess.run(
         [sys.executable, "-c", WITHOUT, *argv], cwd=ROOT, capture_output=True, text=True, timeout=100
     )
 
 
 def test_without_the_packages_that_draw_only_the_page_is_missing(report, tmp_path):
-    """The law is printed, law.json and points.csv are those of the whole report; an earlier page,
-    which would show other numbers, is gone."""
+    """The law is printed, and law.json and points.csv are those of the full report.
+
+    An earlier page is removed, because it could show other numbers.
+    """
     out = tmp_path / "report"
     shutil.copytree(report, out)
     done = without_drawing("fit", f"--runs={report.parent / 'runs'}", f"--out={out}", "--draws=100")
@@ -335,7 +337,7 @@ def test_without_the_packages_that_draw_a_comparison_is_written(report, tmp_path
 
 
 def test_numbers_have_one_format(report):
-    """50k, 3e-3, 1e13, three digits; losses with four decimals; letters as Greek ones."""
+    """50k, 3e-3, 1e13: three digits. Losses have four decimals, and constants Greek letters."""
     page = re.sub(r"<script.*?</script>", "", (report / "index.html").read_text(), flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>|<pre>.*?</pre>|<code>.*?</code>", "", page, flags=re.DOTALL)
     methods = text.index("<h2>Methods")

@@ -1,4 +1,4 @@
-"""Tests, in miniature, that the benchmark of accelerators runs and counts what it reports."""
+"""Tests the accelerator benchmark on tiny models: it runs and reports correct counts."""
 
 import dataclasses
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Tests of the reading of compiled programs: trip counts, products, collectives, kernels."""
+"""Tests the analysis of compiled programs: trip counts, products, collectives, kernels."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ PRODUCT = 2 * N**3
 
 
 def stacked(x, w, scan: bool):
-    """LAYERS products, each followed by something that keeps XLA from merging them."""
+    """LAYERS products, each followed by a tanh, so that XLA cannot merge them."""
     layer = lambda x, w: (jnp.tanh(x @ w), None)  # noqa: E731
     if scan:
         return jax.lax.scan(layer, x, w)[0]
@@ -44,7 +44,7 @@ def test_a_scan_costs_what_its_loop_costs(grad, products):
 
 
 def test_control_without_trip_counts_a_scan_costs_one_layer(monkeypatch):
-    """The count that the compiler wrote down is one source, its loop's condition the other."""
+    """Trip counts come from the compiler's annotation, or from the loop's condition without one."""
     unwritten = text(True, False).replace("known_trip_count", "unknown")
     assert costs.measure(unwritten).products == LAYERS * PRODUCT
     monkeypatch.setattr(trips, "count", lambda *loop: None)
@@ -68,7 +68,7 @@ def test_trip_counts_of_nested_loops_multiply():
 
 
 def module(*lines: str, shape: str = "f32[8,4]", before: str = "") -> str:
-    """A hand-written module on 8 devices whose entry holds `lines` after a parameter %p."""
+    """A module for 8 devices whose entry computation is a parameter %p followed by `lines`."""
     body = "\n".join(f"  {line}" for line in lines)
     return (
         f"HloModule m, is_scheduled=true, num_partitions=8\n\n{before}\n"
@@ -76,7 +76,7 @@ def module(*lines: str, shape: str = "f32[8,4]", before: str = "") -> str:
     )
 
 
-# 128 bytes go in; 4 devices a group.
+# Collectives of 128 bytes in groups of 4 devices: (instruction, payload bytes, wire bytes).
 GROUPS = "replica_groups={{0,1,2,3},{4,5,6,7}}"
 KINDS = {
     "all-gather": ("f32[32,4] all-gather(%p), GROUPS, dimensions={0}", 512, 384),
@@ -139,7 +139,7 @@ def test_an_asynchronous_gather_counts_where_its_chain_starts():
     )
     before = CHAIN.replace("GROUPS", GROUPS)
     assert dict(costs.measure(module(*lines, before=before)).calls) == {"all-gather": 1}
-    unchained = before.replace("chain_id", "other")  # control: three gathers that are three
+    unchained = before.replace("chain_id", "other")  # control: three separate gathers
     assert dict(costs.measure(module(*lines, before=unchained)).calls) == {"all-gather": 3}
 
 
@@ -177,7 +177,7 @@ def test_group_sizes_in_every_notation(groups, size):
     [
         # A plain product [6, 5] x [5, 3].
         ("bf16[6,5]", "bf16[5,3]", "bf16[6,3]", "dim_labels=bf_io->bf", 2 * 6 * 5 * 3),
-        # 4 products of one head each, batched by padding: places 1, 2, 3 of each window are empty.
+        # 4 products of one head each, batched by padding: each window covers only one element.
         (
             "bf16[6,5,1]",
             "bf16[4,7,5]",
@@ -185,7 +185,7 @@ def test_group_sizes_in_every_notation(groups, size):
             "window={size=4 pad=3_3 rhs_reversal=1}, dim_labels=bf0_0oi->b0f",
             4 * 2 * 6 * 5 * 7,
         ),
-        # 4 products of a batch each, batched by holes.
+        # 4 products of one batch element each, batched by dilation.
         (
             "bf16[4,6,5]",
             "bf16[4,7,5]",
@@ -193,7 +193,7 @@ def test_group_sizes_in_every_notation(groups, size):
             "window={size=4 stride=3 lhs_dilate=4}, dim_labels=0bf_0oi->0bf",
             4 * 2 * 6 * 5 * 7,
         ),
-        # A contraction over two dimensions, one of them a window as long as its input.
+        # A contraction over two dimensions; one of them is a window as long as its input.
         (
             "bf16[6,5,8]",
             "bf16[8,5,7]",
@@ -201,7 +201,7 @@ def test_group_sizes_in_every_notation(groups, size):
             "window={size=8}, dim_labels=bf0_0io->bf0",
             2 * 6 * 5 * 8 * 7,
         ),
-        # An image: 3x3 over 4x4 with a border of 1; 10 of 12 pairs meet along each axis.
+        # An image: 3x3 over 4x4 with padding 1; along each axis 10 of 12 pairs are not padding.
         (
             "f32[1,4,4,2]",
             "f32[3,3,2,5]",
@@ -221,7 +221,7 @@ def test_products_written_as_convolutions(left, right, result, attributes, flops
 
 
 def test_pairs_of_a_window_and_its_inputs_are_those_that_meet():
-    """Against every pair by itself, over random windows."""
+    """Compares the count with an enumeration of all pairs, for random windows."""
     rng = np.random.default_rng(0)
     for size, stride, holes, spread, places, inputs in rng.integers(1, 8, (300, 6)).tolist():
         window = costs.Window(size, stride, int(rng.integers(-3, 9)), holes, spread)
@@ -262,7 +262,7 @@ MASK = "%m = s8[1,2,2] parameter(1)"
 )
 def test_pallas_kernels_by_formula(name, results, products):
     call = f'%{name} = {results} custom-call(%m, %p, %p, %p), custom_call_target="tpu_custom_call"'
-    # The attributes of splash attention run over three lines, one of which begins with braces.
+    # The attributes of splash attention span three lines, one of which begins with braces.
     call += ', frontend_attributes={kernel_metadata={\n"xprof_metadata":"{}"\n}}, metadata={}'
     found = costs.measure(module(MASK, call, "%t = f32[8,4] tanh(%q)", shape=HEADS))
     assert found.matmul == products * 2 * (2 * 4 * 16) * 16 * 8
@@ -326,7 +326,10 @@ COUNTED = """%below (t: (s32[], f32[8,4])) -> pred[] {
      ("constant(0)", "parameter(1)", 1)],
 )  # fmt: skip
 def test_loops_are_counted_where_the_compiler_does_not_say(start, limit, runs):
-    """As on TPUs: from a constant start, by steps of two, to a constant; else once, and named."""
+    """A loop from a constant to a constant, in steps of two, as on TPUs.
+
+    Other loops count once and are listed in `loops`.
+    """
     lines = (f"%k = s32[] parameter(1)\n  %s = s32[] {start}", "%z = s32[] copy(%s)")
     lines += ("%in = (s32[], f32[8,4]) tuple(%z, %p)",)
     lines += ("%w = (s32[], f32[8,4]) while(%in), condition=%below, body=%body",)

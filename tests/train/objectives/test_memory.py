@@ -1,4 +1,4 @@
-"""What saves memory in training: losses in chunks, short moments, donation."""
+"""Tests what saves memory in training: losses in chunks, bfloat16 moments, donated state."""
 
 import dataclasses
 import functools
@@ -78,7 +78,7 @@ def test_a_loss_in_chunks_is_the_plain_one(cfg, chunk):
     plain = loss_and_gradients(params, cfg, data["weights"])
     chunked = in_chunks(cfg, chunk)
     assert difference(plain, loss_and_gradients(params, chunked, data["weights"])) < 2e-6
-    # Control: each token counts with its own weight and target.
+    # Control: other weights give another loss.
     other = loss_and_gradients(params, chunked, data["weights"][:, ::-1])
     assert difference(plain, other) > 1e-3
 
@@ -94,7 +94,7 @@ def test_an_evaluation_in_chunks_is_the_plain_one():
 
 
 def test_chunks_are_cut_and_joined():
-    """Every chunk reaches over the whole sequence: its tokens are T / chunk apart."""
+    """Every chunk spans the whole sequence: its tokens are T / chunk apart."""
     x_BTD = jnp.arange(2 * 6 * 3).reshape(2, 6, 3)
     chunks = loss_in_chunks.split(x_BTD, 2)
     assert chunks.shape == (3, 2, 2, 3)
@@ -106,7 +106,7 @@ def test_chunks_are_cut_and_joined():
     "cfg", [MODEL, pytest.param(FREE, marks=pytest.mark.slow)], ids=["tied", "free"]
 )
 def test_a_loss_in_chunks_takes_an_eighth_of_the_memory(cfg):
-    """The temporary memory of loss and gradient with 128k tokens of vocabulary; nothing is run."""
+    """Compares the compiler's temporary memory for a vocabulary of 128k; nothing is executed."""
     large = dataclasses.replace(cfg, vocab_size=131_072, context_length=256, n_layers=1)
     data = {k: jax.ShapeDtypeStruct((4, 256), v.dtype) for k, v in batch(1, 1).items()}
 
@@ -119,7 +119,7 @@ def test_a_loss_in_chunks_takes_an_eighth_of_the_memory(cfg):
     plain, chunked = temporary(0), temporary(8)
     assert chunked <= plain / 8
     logits = 4 * 256 * 131_072 * 4
-    assert plain >= logits  # control: the plain one does hold them
+    assert plain >= logits  # control: without chunks all logits are in memory
 
 
 def test_bad_chunks_are_refused():
@@ -133,18 +133,18 @@ def test_bad_chunks_are_refused():
 
 
 def test_rounding_at_random_is_right_on_average():
-    x = jnp.full(20_000, 1 + 1 / 1024, jnp.float32)  # bfloat16 has 1 and 1 + 1/128
+    x = jnp.full(20_000, 1 + 1 / 1024, jnp.float32)  # between 1 and 1 + 1/128 in bfloat16
     drawn = moments.rounded(x, jax.random.key(0))
     assert set(np.asarray(drawn, np.float32).tolist()) == {1.0, 1 + 1 / 128}
     assert float(drawn.astype(jnp.float32).mean()) == pytest.approx(1 + 1 / 1024, abs=1e-4)
-    assert float(x.astype(jnp.bfloat16)[0]) == 1  # control: the nearest is always below
+    assert float(x.astype(jnp.bfloat16)[0]) == 1  # control: rounding to nearest always gives 1
     kept = jnp.array([jnp.inf, -jnp.inf, 0.0, -2.0, 3e-39])
     assert (moments.rounded(kept, jax.random.key(0))[:4] == kept[:4].astype(jnp.bfloat16)).all()
     assert jnp.isnan(moments.rounded(jnp.array([jnp.nan]), jax.random.key(0))).all()
 
 
 def second_moment(monkeypatch=None):
-    """After 300 steps with a gradient four times the one before, b2 = 0.999, in bfloat16."""
+    """The mean bfloat16 second moment, from 1, after 300 steps with gradient 1.5 and b2 = 0.999."""
     if monkeypatch:
         monkeypatch.setattr(moments, "rounded", lambda x, key: x.astype(jnp.bfloat16))
     adam = moments.stored(optax.scale_by_adam(b1=0.9, b2=0.999), "bfloat16")
@@ -162,7 +162,7 @@ def second_moment(monkeypatch=None):
 def test_second_moments_in_bfloat16_go_on_moving(monkeypatch):
     expected = 2.25 - (2.25 - 1) * 0.999**300
     assert second_moment() == pytest.approx(expected, rel=0.02)
-    assert second_moment(monkeypatch) == 1.0  # control: rounded to the nearest they stand still
+    assert second_moment(monkeypatch) == 1.0  # control: with rounding to nearest it does not change
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "lion", "sgd", "muon"])
@@ -179,7 +179,7 @@ def test_moments_are_stored_in_half_the_bytes(optimizer):
 
 
 def trained(cfg):
-    """Losses of 20 steps on four sequences, the compiled program, and its state's bytes."""
+    """(losses of 20 steps on four sequences, bytes of reused buffers, bytes of the state)."""
     data = jax.tree.map(lambda x: np.repeat(x, 20, 0), batch(1, 4, 12))
     state = jit(init_state, static_argnums=0)(cfg, HYPER, jnp.uint32(0))
     with warnings.catch_warnings():
@@ -191,19 +191,21 @@ def trained(cfg):
 
 
 def test_training_with_short_moments_and_a_donated_state():
-    few = dataclasses.replace(  # parameters: each is rounded by separate code
+    few = dataclasses.replace(  # few parameter arrays: each compiles separate rounding code
         MODEL, norm="rmsnorm", positions="rotary", attention_bias=False, mlp_bias=False
     )
     losses, reused, size = trained(decoder_step(few))
     short, reused_short, size_short = trained(decoder_step(few, moments="bfloat16"))
-    assert reused >= size and reused_short >= size_short  # the new state takes the old one's place
+    assert (
+        reused >= size and reused_short >= size_short
+    )  # the new state reuses the old one's buffers
     assert size_short < 0.7 * size
     assert losses[-1] < 0.7 * losses[0] and abs(short[-1] / losses[-1] - 1) < 0.05
-    assert 0 < np.abs(short[1:] - losses[1:]).max()  # control: it is not the same computation
+    assert 0 < np.abs(short[1:] - losses[1:]).max()  # control: the computations differ
 
 
 def test_bfloat16_gradients_of_tables_are_summed_in_float32():
-    """257 times 1 is 256 in bfloat16, one after another."""
+    """Adding 1 in bfloat16 257 times gives 256."""
     from model.transformer.layers import rows
 
     index = jnp.zeros(257, jnp.int32)

@@ -1,4 +1,4 @@
-"""Tests of metrics: ratios of sums over rows, and their standard errors."""
+"""Tests metrics: ratios of sums over rows, and their standard errors."""
 
 import math
 
@@ -13,7 +13,7 @@ BITS = Metric("bits/byte", of="nats", per="bytes", divisor=math.log(2))
 
 
 def rows(batches: int = 3, size: int = 4) -> dict[str, np.ndarray]:
-    """Sums [E, B] of rows of different lengths; the last row of all is padding."""
+    """Sums [E, B] of rows of different lengths. The very last row is padding."""
     rng = np.random.default_rng(0)
     weights = rng.integers(5, 20, (batches, size)).astype(np.float32)
     nats = (weights * rng.uniform(1, 3, weights.shape)).astype(np.float32)
@@ -22,7 +22,7 @@ def rows(batches: int = 3, size: int = 4) -> dict[str, np.ndarray]:
 
 
 def standard_error(of: np.ndarray, per: np.ndarray) -> float:
-    """Of Σ of / Σ per: the spread of the influence that each row has on the ratio."""
+    """Standard error of Σ of / Σ per, from the influence of each row on the ratio."""
     ratio = of.sum() / per.sum()
     influence = (of - ratio * per) / per.mean()
     return np.std(influence, ddof=1) / math.sqrt(len(of))
@@ -36,14 +36,14 @@ def test_a_metric_is_a_ratio_of_sums_and_its_error_that_of_the_rows(metric):
     value, error = metric(found)
     assert value == pytest.approx(of.sum() / per.sum(), rel=1e-12)
     assert error == pytest.approx(standard_error(of, per), rel=1e-12)
-    # Control: the mean of the rows' own ratios, with its error, is something else.
+    # Control: the mean of the ratios of the rows and its standard error differ.
     means = of / per
     assert abs(value / means.mean() - 1) > 1e-3
     assert abs(error / (means.std(ddof=1) / math.sqrt(len(means))) - 1) > 1e-3
 
 
 def test_the_error_is_the_spread_of_repeated_evaluations():
-    """Of 4,000 sets of 200 rows, whose weights and losses are correlated."""
+    """Uses 4,000 evaluations of 200 rows, whose weights and losses are correlated."""
     rng = np.random.default_rng(1)
     per = rng.integers(1, 30, (4000, 200)).astype(np.float64)
     of = per * (2 + 0.02 * per + rng.normal(0, 0.3, per.shape))
@@ -67,6 +67,6 @@ def test_a_metric_whose_sums_are_missing_is_left_out():
         "loss": LOSS(found),
         "bits_per_byte": BITS(found),
     }
-    del found["bytes"]  # as of data that is not text
+    del found["bytes"]  # as for data that is not text
     assert measure(next_token.METRICS, found) == {"loss": LOSS(found)}
     assert measure({"accuracy": Metric("share", of="right", per="weights")}, found) == {}

@@ -1,4 +1,4 @@
-"""Tests hyperparameter transfer: the rule tables, and the coordinate checks."""
+"""Tests hyperparameter transfer (μP, CompleteP): rule tables and coordinate checks."""
 
 import dataclasses
 import functools
@@ -31,25 +31,25 @@ HYPER = dict(
     learning_rate=0.01, warmup=0, decay=0, total=10, final=1.0, b1=0.9, b2=0.95, eps=1e-8,
     weight_decay=0.1, clip_norm=np.inf,
 )  # fmt: skip
-# Compiling is what takes these tests their time.
+# These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 scaled = pytest.mark.parametrize("name", ["mup", "completep"])
 
 
 def under(name: str, cfg: ModelConfig, **base: int) -> ModelConfig:
-    """The same sizes under another parametrisation, which takes the base sizes that it knows."""
+    """The same sizes under another parametrisation, with the base sizes that it uses."""
     return derive({**vars(cfg), **BASE, **base, "parametrization": name})
 
 
 def wider(cfg: ModelConfig, m: int) -> ModelConfig:
-    """m times the width, in heads m times as wide."""
+    """The model at m times the width, with heads m times as wide."""
     return dataclasses.replace(
         cfg, d_model=m * cfg.d_model, head_dim=m * cfg.head_dim, d_ff=m * cfg.d_ff
     )
 
 
 def train(cfg: ModelConfig, seed: int, **changes: float) -> tuple[dict, dict]:
-    """Parameters before and after 8 steps of AdamW on tokens of which some are frequent."""
+    """Parameters before and after 8 steps of AdamW on tokens of unequal frequency."""
     step = decoder_step(cfg, schedule="constant")
     hyper = {k: jnp.float32(v) for k, v in HYPER.items()} | changes
     state = init_state(step, hyper, jnp.uint32(seed))
@@ -62,7 +62,7 @@ def train(cfg: ModelConfig, seed: int, **changes: float) -> tuple[dict, dict]:
 
 
 def program(cfg: ModelConfig) -> str:
-    """All that XLA is told of the training of `cfg`."""
+    """The lowered program that trains `cfg`."""
     return jax.jit(train, static_argnums=0).lower(cfg, 0).as_text()
 
 
@@ -70,7 +70,7 @@ def program(cfg: ModelConfig) -> str:
 def test_at_the_base_shape_training_is_the_standard_programs(cfg, name):
     standard = program(cfg)
     assert program(under(name, cfg)) == standard
-    for size in BASE_SIZES[name]:  # control: each size is read
+    for size in BASE_SIZES[name]:  # control: each size is used
         assert program(under(name, cfg, **{size: 2 * BASE[size]})) != standard
 
 
@@ -105,7 +105,7 @@ def test_an_update_is_that_of_adamw_with_these_rates_decays_and_epsilons():
     h = dict(b1=0.9, b2=0.95, eps=0.5, weight_decay=0.1)
     build = optimizer.build("adamw", h, update_scales(cfg, "adamw"))
     out, _ = build.update(grads, build.init(params), params)
-    expected = {  # of learning rate, decay, epsilon
+    expected = {  # (learning rate factor, decay, epsilon)
         ("blocks", "attention", "query", "kernel"): (1 / m, 0.1 * m, 0.5 / m / depth),
         ("blocks", "mlp", "down", "kernel"): (1 / m, 0.1 * m, 0.5 / m / depth),
         ("blocks", "mlp_norm", "scale"): (1, 0, 0.5 / m / depth),
@@ -113,7 +113,7 @@ def test_an_update_is_that_of_adamw_with_these_rates_decays_and_epsilons():
         ("embed", "embedding"): (1, 0.1, 0.5 / m),
         ("head", "kernel"): (1, 0.1, 0.5 / m),
     }
-    for path, (rate, decay, eps) in expected.items():  # the two terms may cancel: atol
+    for path, (rate, decay, eps) in expected.items():  # atol, because the two terms may cancel
         p, g, d = (functools.reduce(lambda t, k: t[k], path, tree) for tree in (params, grads, out))
         np.testing.assert_allclose(
             d, rate * (g / (np.abs(g) + eps) + decay * p), rtol=1e-4, atol=1e-6
@@ -157,7 +157,7 @@ def test_base_sizes_are_asked_for_and_those_ignored_are_dropped():
 
 
 def coordinates(cfg: ModelConfig, params: dict, tokens_BT: jax.Array) -> dict[str, jax.Array]:
-    """What attention, MLP and residual stream of the last block hold, and the logits."""
+    """Outputs of attention, MLP and residual stream in the last block, and the logits."""
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     x_BTD = params["embed"]["embedding"][tokens_BT] + params["position"]["embedding"][positions_BT]
     for layer in range(cfg.n_layers):
@@ -183,7 +183,7 @@ def _changes(cfg: ModelConfig, seed: int) -> dict[str, jax.Array]:
 
 
 def changes(cfg: ModelConfig, seeds: int = 6) -> dict[str, float]:
-    """Root mean square, over entries and seeds, of how far 8 steps moved each of `coordinates`."""
+    """Root mean square change of each of `coordinates` by 8 steps, over entries and seeds."""
     found = [_changes(cfg, seed) for seed in range(seeds)]
     return {k: float(np.sqrt(np.mean([f[k] for f in found]))) for k in found[0]}
 
@@ -196,7 +196,7 @@ NARROW_BASE = dict(base_width=64, base_head_dim=16, base_depth=2)
 
 
 def growth(name: str, m: int) -> dict[str, float]:
-    """Changes at m times the base width over those at the base width."""
+    """Ratio of the changes at m times the base width to those at the base width."""
     base, wide = (changes(under(name, cfg, **NARROW_BASE)) for cfg in (NARROW, wider(NARROW, m)))
     return {k: wide[k] / base[k] for k in base}
 

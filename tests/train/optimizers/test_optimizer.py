@@ -1,4 +1,4 @@
-"""Tests updates: each optimiser, decay by rule, clipping, schedules."""
+"""Tests optimisers, weight decay rules, clipping and schedules."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,11 +54,11 @@ def test_lion_is_a_sign_plus_decay():
 def test_muon_orthogonalises_each_layer_and_leaves_the_rest_to_adam():
     out = directions("muon", [gradient(1.0)], weight_decay=0.0)
     kernel = np.asarray(out["blocks"]["mlp"]["up"]["kernel"])
-    for layer in kernel:  # singular values of an orthogonalised matrix are alike
+    for layer in kernel:  # singular values of an orthogonalised matrix are similar
         values = np.linalg.svd(layer, compute_uv=False)
         assert values.max() / values.min() < 2.0
     raw = np.asarray(gradient(1.0)["blocks"]["mlp"]["up"]["kernel"])
-    assert np.linalg.cond(raw[0]) > 2.0  # control: the gradient's are not
+    assert np.linalg.cond(raw[0]) > 2.0  # control: those of the gradient are not
     # Adam with Nesterov momentum (Dozat 2016): its first step is (1 + b1 / (1 + b1)) sign(g).
     table = gradient(1.0)["embed"]["embedding"]
     nadam = (1 + 0.9 / 1.9) * np.sign(table)
@@ -98,7 +98,7 @@ def test_muon_takes_the_matrices_from_the_family_and_passes_none_over():
     adam = optimizer.build("adamw", H | {"weight_decay": 0.0})
     other, _ = adam.update(strange, adam.init(strange), strange)
     gap = np.abs(np.subtract(*(x["cell"]["recurrent"]["kernel"] for x in (out, other))))
-    assert gap.max() > 0.1  # control: Adam would have moved it otherwise
+    assert gap.max() > 0.1  # control: Adam gives another update
     with pytest.raises(ValueError, match=r"needs a model.family that states its MATRICES"):
         optimizer.build("muon", H)
 
@@ -113,7 +113,7 @@ def test_clip_keeps_direction_and_limits_norm():
     np.testing.assert_array_equal(untouched["embed"]["embedding"], grads["embed"]["embedding"])
 
 
-# name: the factor of the peak after steps 1, 10 (end of warmup), 55, 90 and 100 (the last)
+# Fractions of the peak after steps 1, 10 (end of warmup), 55, 90 and 100 (the last).
 TABLE = {
     "constant": (0.1, 1.0, 1.0, 1.0, 1.0),
     "linear": (0.1, 1.0, 0.55, 0.2, 0.1),

@@ -1,9 +1,15 @@
-"""Trains 10 steps on meshes of 1 to 8 virtual devices and prints what came of it as JSON.
+"""Runs checks on meshes of 1 to 8 virtual devices and prints the results as JSON.
 
-Arguments: names of MESHES to train on beside one device; `restore:A>B`, to go on on B from what A
-saved after 5 steps; `made:NAME`; `ring:NAME` and `splash:NAME`, for attention; `at_once:NAME`, with
-all logits at once; `long:NAME`, packed rows by splash; `kept:NAME`; `refused:NAME`. Of training:
-losses, how far the first step's gradient is from one device's, bytes of the state on each device.
+Arguments select the checks; NAME is a key of MESHES:
+    NAME           train 10 steps: losses, distance of the first gradient from that on one device,
+                   and bytes of state per device
+    restore:A>B    continue on mesh B from the checkpoint that mesh A saved after 5 steps
+    made:NAME      memory while the initial state is made
+    ring:NAME, splash:NAME    attention with this backend
+    at_once:NAME   gradients when all logits are computed at once
+    long:NAME      gradients of packed rows with splash attention
+    kept:NAME      bytes that a product keeps for its backward pass
+    refused:NAME   the error for a context length that does not divide
 """
 
 import functools
@@ -44,7 +50,7 @@ HYPER = dict(
 STEPS, SAVED = 10, 5
 SAVING = ("fsdp", "data fsdp")  # meshes
 FIELDS = text.Dataset(None, length=16).spec()
-CHUNK = 5  # blocking between chunks: many collectives in flight deadlock on few cores
+CHUNK = 5  # block after each chunk: many collectives in flight deadlock on few cores
 ALONE = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1}
 MESHES = {
     "one": ALONE,
@@ -79,7 +85,7 @@ def mesh_of(name: str) -> jax.sharding.Mesh:
 def steps(
     state: TrainState, mesh: jax.sharding.Mesh, first: int, last: int, cfg: StepConfig = CFG
 ) -> tuple:
-    """(state, losses) after steps first..last, chunk by chunk; all chunks are of one shape."""
+    """(state, losses) after steps first..last, in chunks of one shape."""
     losses, where = [], sharding.batch_shardings(mesh, FIELDS)
     while first < last:
         count = min(CHUNK, last - first)
@@ -91,14 +97,14 @@ def steps(
 
 
 def gradient(state: TrainState) -> dict:
-    """The gradient that the first step left in the first moment, for each parameter."""
+    """The first moments, which after one step are proportional to the gradient."""
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
     named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     return {name: np.asarray(leaf) for name, leaf in named.items() if ".mu" in name}
 
 
 def distance(found: dict, expected: dict) -> float:
-    """The largest difference, each parameter's relative to its norm."""
+    """The largest difference of any parameter, relative to its norm."""
     return max(
         float(np.linalg.norm(found[name] - g) / np.linalg.norm(g)) for name, g in expected.items()
     )
@@ -126,8 +132,10 @@ def train(name: str, folder: str) -> dict:
 
 
 def at_once(name: str, folder: str) -> list[dict[str, float]]:
-    """How far the first gradient on a mesh is from one device's where all logits are made at once,
-    of a tied head and a free one; `control`: how far another seed's is."""
+    """Distance of the first gradient on a mesh from that on one device, without loss chunks.
+
+    For a tied and an untied head. `control` is the distance of another seed's gradient.
+    """
     found = []
     for tied in (True, False):
         cfg = replace(CFG, loss=next_token.Config(), model=replace(MODEL, tie_embeddings=tied))
@@ -143,8 +151,11 @@ def at_once(name: str, folder: str) -> list[dict[str, float]]:
 
 
 def long(name: str, folder: str) -> dict[str, float]:
-    """How far the gradient of packed rows is from one device's where splash attends and layers are
-    scanned and computed again; `control`: how far that of rows packed otherwise is."""
+    """Distance of the gradient of packed rows from that on one device.
+
+    Uses splash attention, scanned layers and recomputation. `control` is the distance for rows that
+    are packed differently.
+    """
     length = 256 * MESHES[name]["sequence"]
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 64, (2, length + 1)).astype(np.int32)
@@ -172,8 +183,10 @@ def long(name: str, folder: str) -> dict[str, float]:
 
 
 def kept(name: str, folder: str) -> dict[str, int]:
-    """Bytes on one device of what a product keeps for its backward pass beside its input, and of
-    its whole kernel."""
+    """Bytes per device that a product keeps for its backward pass besides its input.
+
+    `whole` is the size of the whole kernel.
+    """
     mesh = mesh_of(name)
     with sharding.activation_rules(mesh):
         x, kernel = jnp.ones((8, 16, 64)), jnp.ones((64, 512))
@@ -187,7 +200,7 @@ def kept(name: str, folder: str) -> dict[str, int]:
 
 
 def restore(pair: str, folder: str) -> dict:
-    """The losses of the later steps, from what another mesh saved."""
+    """The losses of the later steps, from the checkpoint of another mesh."""
     source, _, name = pair.partition(">")
     mesh = mesh_of(name)
     with sharding.activation_rules(mesh):
@@ -198,8 +211,10 @@ def restore(pair: str, folder: str) -> dict:
 
 
 def made(name: str, folder: str) -> dict[str, int]:
-    """Bytes that one device needs while the initial state of a larger model is made; `control`: on
-    one device; and those of the state."""
+    """Peak bytes per device while a larger model's initial state is made.
+
+    `control` is the peak on a single device, `whole` the size of the state.
+    """
     mesh, cfg = mesh_of(name), decoder_step(ModelConfig(512, 64, 1, 128, 4, 4, 32, 512))
     like, make = initial_state(cfg, HYPER, 0, mesh)
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
@@ -212,8 +227,11 @@ def peak(f: Callable) -> int:
 
 
 def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
-    """How far attention on a mesh, with its gradients, is from xla's on one device, and from that
-    of a window one wider. Keys of one head, so that parts along `tensor` share them."""
+    """Distance of attention and its gradients on a mesh from those of xla on one device.
+
+    `control` is the distance from attention with a window one token wider. There is one key head,
+    so that the devices along `tensor` share it.
+    """
     found, sequence = [], MESHES[name]["sequence"]
     length = 256 * sequence if backend == "splash" and sequence > 1 else cases.T
     for changes in (dict(softcap=5.0), dict(window=100), dict(window=20)):
@@ -240,7 +258,7 @@ def attend(name: str, folder: str, backend: str) -> list[dict[str, float]]:
 
 
 def refused(name: str, folder: str) -> str:
-    """What a run on a mesh says of a context that does not divide."""
+    """The error of a run whose context length the mesh does not divide."""
     file = Path(folder) / "text.jsonl"
     file.write_text("".join(f'{{"text": "to be or not to be {n}"}}\n' for n in range(1000)))
     config = get_config()

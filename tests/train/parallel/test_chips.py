@@ -1,4 +1,4 @@
-"""Tests of the table of chips and of both notations of a slice."""
+"""Tests the table of chips and both notations of a slice."""
 
 import re
 
@@ -40,9 +40,9 @@ def test_the_peak_of_what_jax_reports(device_kind, peak):
         ("V6E-1", "v6e", 1, (1, 1), 1),
         ("v5e-3", "v5e", 3, (), 1),
         ("v5e:3x3", "v5e", 9, (3, 3), 1),
-        ("v5p-8", "v5p", 4, (2, 2, 1), 1),  # cores, two to a device
+        ("v5p-8", "v5p", 4, (2, 2, 1), 1),  # counts cores, two per device
         ("v4-8", "v4", 4, (2, 2, 1), 1),
-        ("tpu7x-8", "tpu7x", 8, (2, 2, 1), 1),  # cores, each a device
+        ("tpu7x-8", "tpu7x", 8, (2, 2, 1), 1),  # counts cores, one per device
         ("7x:2x2x1", "tpu7x", 8, (2, 2, 1), 1),
         ("h100-8", "h100", 8, (), 1),
     ],

@@ -1,4 +1,4 @@
-"""Tests sharding: the rule tables with their errors, meshes on 8 virtual devices."""
+"""Tests sharding: rule tables and their errors, and training on 8 virtual devices."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from train.step import init_state
 ROOT = Path(__file__).resolve().parents[3]
 
 
-# Meshes of eight_devices.py, and into how many parts they cut the state.
-QUICK = {"data fsdp": 4, "tensor sequence": 8}  # every axis in one of them
+# Meshes of eight_devices.py, and the number of parts into which they split the state.
+QUICK = {"data fsdp": 4, "tensor sequence": 8}  # together they use every axis
 SLOW = {
     "fsdp": 8, "data": 1, "tensor": 4, "sequence": 8, "data fsdp 4x2": 2, "data tensor": 2,
     "data sequence": 4, "fsdp tensor": 8, "fsdp sequence": 8,
 }  # fmt: skip
 MESHES = [*QUICK, *[pytest.param(name, marks=pytest.mark.slow) for name in SLOW]]
-# The mesh that saves a checkpoint, and the one that restores it.
+# The mesh that saves a checkpoint > the mesh that restores it.
 RESTORED = ["data fsdp>one", "data fsdp>tensor sequence"]
 RESTORED_SLOWLY = ["fsdp>one", "fsdp>data fsdp", "fsdp>data fsdp 4x2"]
 
@@ -60,8 +60,8 @@ SLOW_RUN += ["splash:sequence of three", "long:tensor sequence", "long:fsdp sequ
 
 
 def run(names: list[str]) -> dict:
-    # Compiles faster: no optimisation, and XLA's older emitters, with which this file takes 58
-    # CPU-seconds instead of 95. What is tested is how programs are divided.
+    # Faster compilation: no optimisation, and XLA's older emitters (58 instead of 95 CPU-seconds
+    # for this file). The tests are about partitioning, not about generated code.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     flags += " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
     flags = os.environ.get("XLA_FLAGS", "") + " " + flags
@@ -97,7 +97,7 @@ def test_control_another_seed_has_other_losses_and_gradients(eight):
 @pytest.mark.parametrize("mesh", MESHES)
 def test_bytes_per_device_are_what_the_rules_say(eight, mesh):
     whole, parts = eight["one"]["bytes"][0], (QUICK | SLOW)[mesh]
-    small = 0.03  # of the bytes: scales and counters, which are replicated
+    small = 0.03  # share of the bytes in scales and counters, which are replicated
     for held in eight[mesh]["bytes"]:
         assert whole / parts <= held <= whole * (1 / parts + small)
 
@@ -288,8 +288,8 @@ def test_models_that_a_mesh_cannot_divide_are_refused_with_what_it_can():
 
 
 @dataclass(frozen=True)
-class Described:
-    """A device of a 2 × 2 slice, of which there are several."""
+class FakeDevice:
+    """A fake device in one of several 2 × 2 slices."""
 
     id: int
     platform: str = "tpu"
@@ -310,7 +310,7 @@ class Described:
 
 
 def test_only_data_spans_slices():
-    devices = [Described(n) for n in (0, 4, 1, 5, 2, 6, 3, 7)]
+    devices = [FakeDevice(n) for n in (0, 4, 1, 5, 2, 6, 3, 7)]
     with pytest.raises(ValueError, match=r"mesh.data=1 .* 2 slices .* use mesh.data=2"):
         make_mesh({"data": 1, "fsdp": -1}, devices)
     for sizes in ({"data": 2, "fsdp": 4}, {"data": 4, "fsdp": 2}, {"fsdp": 4, "data": -1}):
@@ -325,7 +325,7 @@ def test_only_data_spans_slices():
         (dict(data=2, fsdp=-1, tensor=1, sequence=1), 8),
         (dict(data=1, fsdp=-1, tensor=2, sequence=2), 2),
         (dict(data=2, fsdp=1, tensor=-1, sequence=1), 2),
-        (dict(data=3, fsdp=1, tensor=2, sequence=1), 8),  # no mesh: refused elsewhere
+        (dict(data=3, fsdp=1, tensor=2, sequence=1), 8),  # not a valid mesh; other code refuses it
     ],
 )
 def test_devices_of_tensor_and_sequence_share_their_rows(sizes, parts):

@@ -1,4 +1,4 @@
-"""Tests stacked trials: each is what it is alone, whatever its neighbours do."""
+"""Tests that stacked trials give the same results as separate trials."""
 
 import itertools
 import json
@@ -21,9 +21,8 @@ from train.record import Record
 from train.stacked.population import Member, Population
 from train.watch import Stop
 
-# No biases of keys: softmax does not see them, so their gradient is rounding error, which Adam
-# divides by itself. An epsilon above the rounding error of other small gradients, for the same
-# reason.
+# No attention biases: key biases do not change the softmax, so their gradient is rounding error,
+# which Adam would scale up. For the same reason epsilon is above the rounding error of gradients.
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "model.attention_bias": False, "model.dropout": 0.1, "train.batch_size": 4,
@@ -72,7 +71,7 @@ def together(home: Path, trials: dict[str, dict], memory: int | None = None, **m
 
 
 def separate(home: Path, name: str, **changes) -> Path:
-    """The same trial by itself, trained once."""
+    """The same trial as a separate run, trained only once per name."""
     config, dataset = sized(home, **changes)
     if not (home / name).exists():
         (home / name).mkdir()
@@ -81,7 +80,7 @@ def separate(home: Path, name: str, **changes) -> Path:
 
 
 def apart(one: Path, other: Path) -> float:
-    """The largest relative difference between two runs: rows of metrics, norms of parameters."""
+    """The largest relative difference between the metrics or parameters of two runs."""
     rows = [metrics.read(run / "metrics.jsonl") for run in (one, other)]
     assert [sorted(row) for row in rows[0]] == [sorted(row) for row in rows[1]]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
@@ -94,7 +93,7 @@ def apart(one: Path, other: Path) -> float:
 
 
 def files(run: Path) -> set[str]:
-    """What a run wrote, but for Orbax's data files, whose names are random."""
+    """The files of a run, except Orbax's data files, whose names are random."""
     found = (path.relative_to(run) for path in run.rglob("*"))
     return {str(path) for path in found if path.parent.name != "d"}
 
@@ -149,7 +148,7 @@ def test_stopped_trials_go_on_together_or_alone_from_different_steps(home, monke
     config, dataset = sized(home, **TRIALS[0])
     run = Run(config, dataset, home / "apart", lambda text: None)
     assert run.record.step == 15 and run.train(Stop()) == "done"
-    shutil.rmtree(home / "stopped-1")  # begins again, with neighbours that are at step 15
+    shutil.rmtree(home / "stopped-1")  # starts over beside trials that are at step 15
     population = together(home, trials)
     assert [record.step for record in population.records] == [15, 0, 15]
     assert population.train(Stop()) == ["done"] * 3
