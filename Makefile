@@ -2,15 +2,20 @@
 
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install
+# uv is several times as fast as pip. It does not read pip's configuration: if it fails, pip tries.
+UV     := $(shell command -v uv 2>/dev/null)
 # Overridden as in `make ladder PYTHON=/opt/python3.12/bin/python3`.
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help ladder test test-all lint format bench scaling-table clean
+.PHONY: help install ladder test test-all lint format bench scaling-table clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed-report  ## install isoflop and its report into .venv, no more
+	@echo "==> Installed; try $(BIN)/isoflop --help"
 
 ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its scaling-law report
 	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (10 to 15 minutes on 2 cores)"
@@ -48,7 +53,8 @@ clean:  ## remove the .venv; runs/ and cache/ stay
 # One stamp an extra. A stamp is older than setup.py when the dependencies have changed.
 $(VENV)/installed-%: setup.py | $(BIN)/python
 	@echo "==> Installing isoflop[$*] and what it needs into $(VENV) (once; some minutes)"
-	@$(PIP) install --quiet --editable '.[$*]'
+	@$(if $(UV),$(UV) pip install --python $(BIN)/python --editable '.[$*]' ||) \
+	  $(PIP) --editable '.[$*]'
 	@touch $@
 
 # A name that is on the path may still be a launcher without a Python behind it: each is tried.
