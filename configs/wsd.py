@@ -6,7 +6,7 @@ unmeasured.
 
 Two more budgets are between the quickstart's three; at each, the sizes of both neighbours are
 trained. The 27 fitted trials cost as much as the quickstart's 15, because each size trains its
-stable phase once, up to where the decay of its largest budget begins. See docs/efficient-ladders.md.
+stable phase once, up to where the decay of its largest budget begins (docs/efficient-ladders.md).
 """
 
 from ml_collections import ConfigDict
