@@ -1,10 +1,10 @@
 """Iso-FLOP grid.  isoflop sweep --config=configs/isoflop.py:1e16 --workdir=runs/isoflop
 One GPU or TPU at :1e16 (0.12 EFLOP in all); about an hour of 2 CPU cores at :3e13. Unmeasured.
 
-The argument is the largest fitted budget in FLOPs; three smaller ones lie factors of about 3 below,
-and a run at three times the largest is held out. At each budget the sizes lie around sqrt(C / 120),
-which is 20 tokens a parameter, from a quarter of it to four times. On a GPU or TPU use
-a larger batch: --config.train.batch_size=64 --config.model.context_length=512
+The argument is the largest fitted budget in FLOPs. Three smaller budgets follow, each about 3 times
+smaller than the one before, and a run at three times the largest is held out. The sizes of a budget
+C are between a quarter of N = sqrt(C / 120), which is 20 tokens per parameter, and four times that.
+On a GPU or TPU use a larger batch: --config.train.batch_size=64 --config.model.context_length=512
 """
 
 import math
@@ -30,7 +30,7 @@ def get_config(arg: str = "3e13") -> ConfigDict:
     except ValueError:
         positive = False
     if not positive:
-        raise ValueError(f"configs/isoflop.py:{arg} is no budget in FLOPs; use :3e13, say")
+        raise ValueError(f"configs/isoflop.py:{arg} is not a budget in FLOPs; use :3e13, say")
     config = quickstart.get_config()
     config.name = "isoflop"
     config.train.duration = f"{arg} flops"
@@ -38,7 +38,7 @@ def get_config(arg: str = "3e13") -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> list[dict]:
-    """Five or more sizes for each budget, and the held-out run at the expected optimum."""
+    """Five or more sizes at each budget, and the held-out run at the expected optimum."""
     largest = float(config.train.duration.removesuffix(" flops"))
     trials = [
         trial(shape, share * largest)

@@ -4,7 +4,7 @@
     configs/pretrain.py:tiny         0.8M parameters on the bytes of the standard library
     configs/pretrain.py:llama2-7b    any name of configs/families.py: unmeasured
 
-A family has its published vocabulary, batch, duration and learning rate. Give it your text with
+A published model has its vocabulary, batch, duration and learning rate. Give it your text with
 --config.data.corpora=DIR --config.data.tokenizer=FILE.model
 """
 
@@ -17,7 +17,7 @@ from configs.families import FAMILIES
 
 
 def get_config(arg: str = "tiny") -> ConfigDict:
-    """The config of 'tiny' or of a family; ValueError names the nearest one."""
+    """The config of 'tiny' or of a published model; ValueError names the nearest one."""
     config = base.get_config()
     config.name = arg
     if arg == "tiny":

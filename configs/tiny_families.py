@@ -3,12 +3,12 @@ Unmeasured on the standard library. On three files of English text (docs/familie
 cores, 75 min, 2026-11) all beat the 5-gram's 1.382 nats/token, from GPT-2's 1.362 to Gemma 3's
 1.319.
 
-One trial a family, on the same text, at the same depth, width, steps and learning rate: what
-differs is the block, and that two of them take twice the sequences a step. Each keeps the switches
-of its published model; sizes shrink, and with them what counts tokens: windows, original contexts.
-GPT-3 is GPT-2's block and LLaMA 2 is LLaMA's but for its epsilon, so one trial stands for both.
-`isoflop ngram --config=configs/tiny_families.py` is a 5-gram to compare them with;
-`isoflop train --config=configs/tiny_families.py:gemma2` is one.
+One trial per family, on the same text, at the same depth, width, number of steps and learning rate.
+Only the block differs, and two families take twice the sequences per step. Each trial keeps the
+switches of its published model. Sizes are smaller, and so are windows and original contexts.
+GPT-3 has GPT-2's block, and LLaMA 2 has LLaMA's except for its epsilon, so one trial stands for
+both. `isoflop ngram --config=configs/tiny_families.py` scores a 5-gram to compare them with, and
+`isoflop train --config=configs/tiny_families.py:gemma2` trains one of them.
 """
 
 import difflib

@@ -4,9 +4,9 @@
 
 unmeasured.
 
-Two more budgets lie between the quickstart's three; each is spent on the sizes of both neighbours.
-The 27 fitted trials cost as much as the quickstart's 15, because each size trains its stable phase
-once, up to where the decay of its largest budget begins. See docs/efficient-ladders.md.
+Two more budgets are between the quickstart's three; at each, the sizes of both neighbours are
+trained. The 27 fitted trials cost as much as the quickstart's 15, because each size trains its
+stable phase once, up to where the decay of its largest budget begins (docs/efficient-ladders.md).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ LADDER = quickstart.LADDER | BETWEEN
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
-    """The quickstart's with another schedule, whose warmup must not depend on a run's length."""
+    """The quickstart's config with a WSD schedule, whose warmup must not depend on the length."""
     config = quickstart.get_config(arg)
     config.schedule.update(name="wsd", warmup="10 steps", decay="20 %")
     config.checkpoint.share_trunks = True
@@ -32,6 +32,6 @@ def get_config(arg: str = "llama") -> ConfigDict:
 def get_sweep(config: ConfigDict) -> list[dict]:
     """The trials to fit, and the quickstart's one to predict."""
     return chain(
-        *(quickstart.trials(budget, shapes, False) for budget, shapes in LADDER.items()),
-        *(quickstart.trials(*held_out, True) for held_out in quickstart.HELD_OUT.items()),
+        *(quickstart.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items()),
+        *(quickstart.trials(*held_out, holdout=True) for held_out in quickstart.HELD_OUT.items()),
     )

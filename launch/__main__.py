@@ -4,32 +4,34 @@ import codecs
 import difflib
 import importlib
 import os
+import re
 import signal
 import sys
+from collections.abc import Iterable
 
 from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full
 
 # verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
 VERBS = {
     "train": ("launch.verbs.train", "train one model"),
-    "sweep": ("launch.verbs.sweep", "train many, predict the held-out one, fit the scaling law"),
+    "sweep": ("launch.verbs.sweep", "train many models, predict the held-out one, fit the law"),
     "fit": ("launch.verbs.fit", "fit a scaling law to runs or to a CSV, write the report"),
-    "predict": ("launch.verbs.predict", "write down a run's loss before it starts"),
-    "compare": ("launch.verbs.compare", "the compute that one ladder saves against another"),
-    "plan": ("launch.verbs.plan", "the best run that a budget of compute, data or time can buy"),
-    "pilot": ("launch.verbs.pilot", "place a ladder by a few cheap runs, predict its precision"),
+    "predict": ("launch.verbs.predict", "predict a run's loss before training it, and record it"),
+    "compare": ("launch.verbs.compare", "compare the compute that ladders need for equal loss"),
+    "plan": ("launch.verbs.plan", "choose model size and tokens for a budget"),
+    "pilot": ("launch.verbs.pilot", "choose a ladder's sizes and learning rates by cheap runs"),
     "sample": ("launch.verbs.sample", "continue a prompt with a trained model"),
-    "convert": ("launch.verbs.convert", "weights from Hugging Face's format, and into it"),
-    "compile": (
-        "launch.verbs.compile",
-        "compile a config for a TPU slice without having one, measure it",
-    ),
-    "ngram": (
-        "launch.verbs.ngram",
-        "the loss of an n-gram model on the validation text of a config",
-    ),
+    "convert": ("launch.verbs.convert", "import or export Hugging Face weights"),
+    "compile": ("launch.verbs.compile", "compile a config for a TPU slice, without a TPU"),
+    "ngram": ("launch.verbs.ngram", "score an n-gram model on the validation text of a config"),
     "tokenize": ("launch.verbs.tokenize", "train a tokenizer, write the token shards of a corpus"),
 }
+
+
+def with_dashes(message: str, flags: Iterable[str]) -> str:
+    """`message` with --NAME=… for each NAME=… of a flag: functions that verbs call name their
+    arguments so, whoever calls them."""
+    return re.sub(rf"(?<!\S)(?=(?:{'|'.join(flags)})=)", "--", message)
 
 
 def usage() -> str:
@@ -49,14 +51,16 @@ def main(argv: list[str]) -> int:
         print(usage())
         return 0 if argv else BAD_INPUT
     verb, *rest = argv
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(VERBS)}"
+        print(f"isoflop: unknown verb {verb!r}; {hint}", file=sys.stderr)
+        return BAD_INPUT
     try:
-        if verb not in VERBS:
-            near = difflib.get_close_matches(verb, VERBS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(VERBS)}"
-            raise BadInput(f"unknown verb {verb}; {hint}")
         return importlib.import_module(VERBS[verb][0]).main(rest)
     except BadInput as error:
-        print(f"isoflop {verb}: {error}", file=sys.stderr)
+        known = importlib.import_module(VERBS[verb][0]).make_flags()
+        print(f"isoflop {verb}: {with_dashes(str(error), known)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f"isoflop {verb}: interrupted; run it again", file=sys.stderr)

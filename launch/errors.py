@@ -43,7 +43,7 @@ def writing(flag: str, path: object) -> Iterator[None]:
         if disk_full(error):
             raise
         raise BadInput(
-            f"{flag}={path} cannot be written ({error.strerror or error}); name another place"
+            f"--{flag}={path} cannot be written ({error.strerror or error}); name another place"
         ) from error
 
 

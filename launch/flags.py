@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ from launch.checkout import ROOT
 from launch.errors import BadInput
 from scaling.report.number_text import parse_amount
 
-EXECUTED = "A config FILE.py is executed as Python: read a file that you do not trust first."
+EXECUTED = (
+    "A config FILE.py runs as Python code: read a config from someone else before you run it."
+)
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -109,7 +112,10 @@ def _unknown(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> st
         hint = " or ".join(f"--config.{key}={value or 'VALUE'}" for key in keys)
     else:
         hint = f"--{near[0]}" if near else ""
-    return f"unknown flag --{name}; " + (f"did you mean {hint}?" if hint else "see --help")
+    otherwise = "see --help"
+    if "config" in values:
+        otherwise += "; config keys are written --config.KEY=VALUE (configs/base.py lists them)"
+    return f"unknown flag --{name}; " + (f"did you mean {hint}?" if hint else otherwise)
 
 
 def _required(flag: flags.Flag) -> bool:
@@ -128,19 +134,27 @@ _EXAMPLES = {"config": "configs/quickstart.py", "workdir": "runs/first", "run": 
 
 
 def help_text(values: flags.FlagValues, doc: str) -> str:
-    """A verb's docstring and its flags with their defaults."""
+    """A verb's docstring and its flags, in the order of their definition, with their defaults."""
     rows = []
-    for name in sorted(values):
+    for name in values:
         flag = values[name]
         form = f"--[no]{name}" if flag.boolean else f"--{name}=…"
-        default = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
-        rows.append(f"  {form:<22} {' '.join(flag.help.split())}{default}")
+        meaning = flag.help.partition(";\n    repeat this option")[0]  # absl's, of DEFINE_multi_…
+        if _required(flag):
+            meaning += " (required)"
+        elif flag.default not in (None, "", []):
+            meaning += f" (default: {flag.default})"
+        rows.append((form, meaning))
     if "config" in values:
-        rows.append(
-            f"  {'--config.KEY=VALUE':<22} overrides one key; configs/base.py lists them all"
-        )
-        rows += ["", EXECUTED]
-    return f"{doc.strip()}\n\n" + "\n".join(rows)
+        rows.append(("--config.KEY=VALUE", "overrides one key; configs/base.py lists them all"))
+    column = 2 + max(len(form) for form, _ in rows)
+    wrapped = textwrap.TextWrapper(
+        100, initial_indent="  ", subsequent_indent=" " * (column + 2), break_on_hyphens=False
+    )
+    lines = [wrapped.fill(f"{form:<{column}}{meaning}") for form, meaning in rows]
+    if "config" in values:
+        lines += ["", EXECUTED]
+    return f"{doc.strip()}\n\n" + "\n".join(lines)
 
 
 def load_module(spec: str) -> tuple[ModuleType, str | None]:

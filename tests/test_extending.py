@@ -1,5 +1,6 @@
 """Tests the examples of docs/extending.md: each is read from the page, registered and used."""
 
+import ast
 import importlib
 import json
 import re
@@ -42,7 +43,10 @@ PARTS = (
     "An optimiser",
 )
 FILE = re.compile(r"^File `(\S+\.py)`:\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LINE = re.compile(r'^Line in `(\w+)` of `(\S+)\.py`: `(?:"(\w+)": )?(\w+)`$', re.MULTILINE)
+EDIT = re.compile(
+    r"^In `(\S+)\.py`, add the import and an entry of `(\w+)`:\n\n    (from .+)\n    (.+)$",
+    re.MULTILINE,
+)
 
 # A trial with the example family, objective and data, whose entropy is KNOWN nats per token.
 KEYS = {
@@ -64,18 +68,36 @@ def sections(page: str) -> dict[str, str]:
 
 
 def example(text: str) -> tuple[str, str, re.Match]:
-    """(path, source, table line) of the example in a section.
+    """(path, source, edit of the table's file) of the example in a section.
 
     Raises ValueError unless the section has exactly one example and it is short enough.
     """
-    files, lines = FILE.findall(text), list(LINE.finditer(text))
-    if len(files) != 1 or text.count("```") != 2 or len(lines) != 1:
-        raise ValueError(f"{len(files)} files and {len(lines)} lines instead of one of each")
+    files, edits = FILE.findall(text), list(EDIT.finditer(text))
+    if len(files) != 1 or text.count("```") != 2 or len(edits) != 1:
+        raise ValueError(f"{len(files)} files and {len(edits)} edits in place of one of each")
     path, source = files[0]
     size = sum(bool(line.strip()) for line in source.splitlines())
     if size > LONGEST:
         raise ValueError(f"{path} has {size} lines, more than {LONGEST}")
-    return path, source, lines[0]
+    return path, source, edits[0]
+
+
+def edited(file: str, table: str, imports: str, entry: str) -> tuple[ModuleType, ModuleType]:
+    """The module of the table, and a copy of it with the page's edits applied to its source."""
+    home = importlib.import_module(file.removesuffix("/__init__").replace("/", "."))
+    tree = ast.parse(Path(home.__file__).read_text())
+    added = ast.parse(f"{{{entry}}}").body[0].value
+    targets = [(getattr(node, "target", None) or getattr(node, "targets", [None])[0])
+               for node in tree.body]  # fmt: skip
+    place = [getattr(target, "id", "") for target in targets].index(table)
+    literal = tree.body[place].value
+    for field in ("keys", "values", "elts"):
+        getattr(literal, field, []).extend(getattr(added, field, []))
+    tree.body[place:place] = ast.parse(imports).body
+    copy = ModuleType(home.__name__)
+    copy.__package__ = home.__package__
+    exec(compile(tree, home.__file__, "exec"), vars(copy))
+    return home, copy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,22 +105,18 @@ def added(quick_compilation) -> Iterator[dict[str, ModuleType]]:
     """The example modules by name, registered as the page says."""
     found, patch = {}, pytest.MonkeyPatch()
     for text in sections(PAGE.read_text()).values():
-        path, source, line = example(text)
+        path, source, edit = example(text)
         name = path.removesuffix(".py").replace("/", ".")
         module = ModuleType(name)
         patch.setitem(sys.modules, name, module)
         exec(compile(source, path, "exec"), vars(module))
-        table, file, key, value = line.groups()
-        assert value == Path(path).stem
-        home = importlib.import_module(file.removesuffix("/__init__").replace("/", "."))
-        known = getattr(home, table)
-        if table == "FILES":  # the tuple of files from which LAWS is built
-            for law in module.LAWS:
-                patch.setitem(LAWS, law.name, law)
-        else:
-            assert key not in known and key == value
-            patch.setitem(known, key, getattr(module, value, module))
-        found[value] = module
+        home, copy = edited(*edit.groups())
+        table = "LAWS" if edit[2] == "FILES" else edit[2]  # LAWS is made from the tuple FILES
+        known, changed = getattr(home, table), getattr(copy, table)
+        (new,) = set(changed) - set(known)
+        assert new == Path(path).stem
+        patch.setitem(known, new, changed[new])
+        found[new] = module
     yield found
     patch.undo()
 
@@ -136,11 +154,19 @@ def test_every_part_has_one_short_example_that_imports_downwards():
         assert not (PAGE.parents[1] / path).exists()  # the examples are not part of the code
     for broken in (
         found["A law"].replace("```python", "```"),
-        found["A law"].replace("Line in", "A line in"),
+        found["A law"].replace("add the import", "add"),
         found["A law"].replace("LAWS = (", "x = 1\n" * 60 + "LAWS = ("),
     ):
         with pytest.raises(ValueError):
             example(broken)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_entry_needs_the_import_that_the_page_shows(part):
+    file, table, imports, entry = example(sections(PAGE.read_text())[part])[2].groups()
+    assert len(getattr(edited(file, table, imports, entry)[1], table)) > 1
+    with pytest.raises(NameError, match=imports.rpartition(" ")[2]):
+        edited(file, table, "", entry)
 
 
 def test_a_family_an_objective_and_a_kind_of_data_are_trained(trained):

@@ -12,7 +12,7 @@ from launch.checkout import commit
 from launch.errors import bad_input, writing
 from launch.law.lines import summary
 
-LOSS_UNIT = "unit of a CSV's losses: nats | bits | auto, nats unless they look like bits"
+LOSS_UNIT = "unit of a CSV's losses: nats | bits | auto (nats unless they look like bits)"
 
 
 def read_points(runs: str | None, table: str | None, law: Any, loss_unit: str) -> Any:

@@ -11,7 +11,7 @@ from scaling.report.number_text import exponent, nats
 def summary(law: dict[str, Any]) -> str:
     """The text that `isoflop fit` prints; `law` is the content of law.json."""
     points, level = law["points"], law["settings"]["level"]
-    head = f"{points['n']} points of {points['runs']} runs"
+    head = f"{points['n']} points of {points['runs']} runs fitted"
     held = f", {points['held_out']} held out" if points["held_out"] else ""
     lines = [f"{head}{held} ({points['source']}); intervals hold {level:.0%}"]
     lines += parametric_lines(law["parametric"])
@@ -36,8 +36,9 @@ def parametric_lines(part: dict[str, Any]) -> list[str]:
         + (" fixed" if name in part["fixed"] else "")
         for name in part["constants"]
     ]
-    fit = f"{part['loss']} {part['objective']:.6e}, {part['reached']} starts agree"
-    return [f"{symbols(part['law'])}   ({fit}; rmse {part['rmse']:.2%})", *rows]
+    agree = f"{part['reached']} of {part['starts']} starts agree"
+    fit = f"{part['loss']} {part['objective']:.3e}, {agree}; rmse {part['rmse']:.2%}"
+    return [f"{symbols(part['law'])}   ({fit})", *rows]
 
 
 def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
@@ -58,8 +59,13 @@ def isoflop_lines(part: dict[str, Any], frontier: dict[str, Any]) -> list[str]:
 
 
 def sensitivity_lines(law: dict[str, Any]) -> list[str]:
-    """The exponent a under every other analysis, and under every other count."""
-    rows = [(row["label"], row["a"]) for row in law["sensitivity"] if row["a"]["value"] is not None]
+    """The exponent a under every other analysis (approaches 1 to 3 are those of Hoffmann et al.
+    2022), and under every other count."""
+    rows = [
+        ("approach " * (row["group"] == "approach") + row["label"], row["a"])
+        for row in law["sensitivity"]
+        if row["a"]["value"] is not None
+    ]
     rows += [
         (f"N {row['params']}, C {row['flops']}", row["parametric"]["a"])
         for row in law["conventions"]

@@ -32,7 +32,7 @@ def most(population: str, platform: str) -> int:
     if population in known:
         return known[population]
     if not population.isdecimal() or int(population) < 1:
-        raise ValueError(f"population={population} is no number of trials; use auto, off or 16")
+        raise ValueError(f"population={population} is not a number of trials; use auto, off or 16")
     return int(population)
 
 

@@ -57,7 +57,8 @@ class Live:
             self.say(f"{event.key}: {event.reason} in attempt {event.attempt}; trying again")
         elif not self.console.is_terminal and event.kind == "finished":
             done = sum(state not in ("waiting", "running") for state in self.states.values())
-            self.say(f"[{done}/{len(self.states)}] {event.key}: {state} {self._loss(event.key)}")
+            loss = f", loss {shown}" if (shown := self._loss(event.key)) else ""
+            self.say(f"[{done}/{len(self.states)}] {event.key}: {state}{loss}")
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the table."""

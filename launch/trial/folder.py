@@ -54,7 +54,7 @@ def require_same(
                 remedy += _to_extend(resolved, workdir)
             where = "" if place == str(file) else f" ({place})"
             raise ValueError(
-                f"workdir={workdir} holds another config's run{where}: {differs}; {remedy}"
+                f"--workdir={workdir} holds another config's run{where}: {differs}; {remedy}"
             )
 
 
@@ -94,7 +94,7 @@ def locked(workdir: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read(200).strip() or "another process"
             raise ValueError(
-                f"workdir={workdir} is in use by {owner}; wait until that run ends, or choose "
+                f"--workdir={workdir} is in use by {owner}; wait until that run ends, or choose "
                 "another --workdir"
             ) from None
         except OSError as error:

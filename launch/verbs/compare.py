@@ -1,4 +1,4 @@
-"""isoflop compare: how much compute one ladder of runs saves against another.
+"""isoflop compare: compares the compute that ladders of runs need for the same loss.
 
 isoflop compare runs/llama runs/gpt
 isoflop compare runs/a points.csv --names=ours,theirs --out=comparison/
@@ -33,16 +33,16 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     flags.define_path("out", None, "folder of the page; default: no page", values)
-    flags.define_path("json", None, "file for the comparison", values)
+    flags.define_path("json", None, "write the comparison to this file", values)
     names = "names of the ladders; default: the last parts of their paths"
     absl_flags.DEFINE_list("names", None, names, values)
-    text("method", "auto", "auto | parametric | isoflop", values)
+    text("method", "auto", "how the frontiers are fitted: auto | parametric | isoflop", values)
     text("measure", "loss", "loss (nats per token) | bits_per_byte", values)
-    text("params", "total", "count N as total | non_embedding | with_head", values)
-    text("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm", values)
+    text("params", "total", "how N is counted: total | non_embedding | with_head", values)
+    text("flops", "6nd", "how C is counted: 6nd | kaplan | chinchilla | palm", values)
     text("loss_unit", "auto", LOSS_UNIT, values)
     whole("draws", 1000, "bootstrap draws; 0: no intervals", flag_values=values)
-    whole("seed", 0, "seed of the bootstrap", flag_values=values)
+    whole("seed", 0, "bootstrap seed", flag_values=values)
     return values
 
 

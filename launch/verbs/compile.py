@@ -40,22 +40,22 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_string(
         "topology", None, "the slice: v5e:4x4, v5e-16, v5p:4x4x8, 2*v5e:16x16", values
     )
-    flags.define_path("json", None, "file for the report, or for the ranking", values)
-    flags.define_path("hlo", None, "file for the text of the optimised program", values)
-    absl_flags.DEFINE_boolean("topologies", False, "list the chips and slices, then end", values)
-    flags.define_path("table", None, "page to write the table of compiled configs in", values)
+    flags.define_path("json", None, "write the report, or the ranking, to this file", values)
+    flags.define_path("hlo", None, "write the text of the optimised program to this file", values)
+    absl_flags.DEFINE_boolean("topologies", False, "list the chips and slices, and stop", values)
+    flags.define_path("table", None, "write the table of compiled configs into this page", values)
     absl_flags.DEFINE_boolean("search", False, "compile variants of the config, rank them", values)
     absl_flags.DEFINE_integer(
         "limit",
         0,
-        "most variants that a search tries; 0: all",
+        "search at most this many variants; 0: all",
         lower_bound=0,
         flag_values=values,
     )
     absl_flags.DEFINE_integer(
         "workers",
         1,
-        "compilations that a search runs side by side",
+        "compilations that a search runs at once",
         lower_bound=1,
         flag_values=values,
     )

@@ -45,12 +45,17 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text = absl_flags.DEFINE_string
-    flags.define_path("from_hf", None, "folder with config.json and safetensors, to read", values)
-    flags.define_path("to", None, "folder of the run to write", values)
-    flags.define_path("from", None, "folder of the run to read", values)
-    flags.define_path("to_hf", None, "folder to write, as transformers reads it", values)
+    flags.define_path(
+        "from_hf", None, "Hugging Face folder to read: config.json and safetensors", values
+    )
+    flags.define_path("to", None, "run folder to write", values)
+    flags.define_path("from", None, "run folder to read", values)
+    flags.define_path("to_hf", None, "Hugging Face folder to write", values)
     text(
-        "model_type", "", "with --to_hf, the family; default: the original or one that fits", values
+        "model_type",
+        "",
+        "Hugging Face family for --to_hf; default: the original, or one that fits",
+        values,
     )
     return values
 

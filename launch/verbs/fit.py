@@ -21,17 +21,17 @@ from launch.law.fitting import LOSS_UNIT, fit_points, read_points
 
 # The fields of scaling.settings.Settings: name, default, meaning.
 SETTINGS = (
-    ("law", "parametric", "law to fit to all runs; scaling/laws/ lists them"),
-    ("objective", "huber", "huber | squares | absolute"),
+    ("law", "parametric", "law to fit; docs/scaling-laws.md lists them"),
+    ("objective", "huber", "loss of the fit: huber | squares | absolute"),
     ("delta", 1e-3, "threshold of the Huber loss, in log-loss"),
-    ("weights", "none", "none | loss_se: weigh runs by their standard error"),
+    ("weights", "none", "weights of the runs: none | loss_se (by their standard errors)"),
     ("draws", 1000, "bootstrap draws; 0: no intervals"),
-    ("seed", 42, "seed of the bootstrap; 42 draws as Besiroglu et al. 2024 did"),
-    ("resampling", "auto", "what the bootstrap draws: runs | residuals | auto, by their number"),
-    ("params", "total", "count N as total | non_embedding | with_head"),
-    ("flops", "6nd", "count C as 6nd | kaplan | chinchilla | palm"),
-    ("interpolation", "parabola", "curve through an iso-FLOP budget: parabola | akima"),
-    ("window", 5, "points of a budget that its parabola is fitted to"),
+    ("seed", 42, "bootstrap seed; 42 reproduces Besiroglu et al. 2024"),
+    ("resampling", "auto", "bootstrap by runs | residuals | auto (residuals below 60 runs)"),
+    ("params", "total", "how N is counted: total | non_embedding | with_head"),
+    ("flops", "6nd", "how C is counted: 6nd | kaplan | chinchilla | palm"),
+    ("interpolation", "parabola", "curve through the points of one budget: parabola | akima"),
+    ("window", 5, "points per budget that the parabola is fitted to"),
 )
 
 
@@ -41,15 +41,21 @@ def make_flags() -> absl_flags.FlagValues:
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     path = flags.define_path
     define = {str: text, int: whole, float: absl_flags.DEFINE_float}
-    path("runs", None, "folder of a sweep", values)
-    path("table", None, "CSV of points", values)
+    path("runs", None, "folder of a sweep (give this or --table)", values)
+    path("table", None, "CSV of points (give this or --runs)", values)
     text("holdout", None, "runs to predict: largest, flops>1e21, or a run's id", values)
-    path("prediction", None, "file of isoflop predict; needed if that was given --out", values)
+    scored = "prediction file to score; needed only if isoflop predict wrote it with --out"
+    path("prediction", None, scored, values)
     path("out", None, "folder of the report; default: no report", values)
-    path("json", None, "file for law.json", values)
-    fixes = "constants of the law to hold fixed: alpha=0.35,E=1.7"
+    path("json", None, "write law.json to this file", values)
+    fixes = "constants of the law to hold fixed, such as alpha=0.35,E=1.7"
     absl_flags.DEFINE_multi_string("fix", [], fixes, values)
-    whole("drop_worst", 0, "leave out this many runs of highest loss", flag_values=values)
+    whole(
+        "drop_worst",
+        0,
+        "leave out this many runs of highest loss; this biases the law",
+        flag_values=values,
+    )
     text("loss_unit", "auto", LOSS_UNIT, values)
     for name, default, meaning in SETTINGS:
         define[type(default)](name, default, meaning, flag_values=values)

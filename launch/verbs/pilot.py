@@ -1,4 +1,4 @@
-"""isoflop pilot: places a ladder by a few cheap runs and predicts how precise it will be.
+"""isoflop pilot: chooses a ladder's sizes and learning rates from a few cheap runs.
 
 isoflop pilot --config=configs/quickstart.py --workdir=runs/pilot [--dry_run]
 isoflop pilot --law=law.json --budgets=1e12,3e12,1e13 --sizes=5
@@ -75,10 +75,10 @@ def refuse_flags(values: absl_flags.FlagValues, overrides: Mapping[str, str]) ->
             if values[key].value or overrides:
                 raise ValueError(f"law={values.law} runs nothing; drop --{key}, or --law")
         if not values.budgets:
-            raise ValueError("budgets is not given; write --budgets=1e12,3e12,1e13")
+            raise ValueError("--budgets is not given; write --budgets=1e12,3e12,1e13")
     elif not (values.config and values.workdir):
         missing = "workdir" if values.config else "config"
-        raise ValueError(f"{missing} is not given; write --config=FILE.py --workdir=FOLDER")
+        raise ValueError(f"--{missing} is not given; write --config=FILE.py --workdir=FOLDER")
 
 
 def precision_of_law(values: absl_flags.FlagValues) -> int:

@@ -1,4 +1,4 @@
-"""isoflop plan: the best run that a budget of compute, data or time can buy.
+"""isoflop plan: chooses model size and tokens for a budget of compute, data or time.
 
 isoflop plan --law=law.json --flops=1e21 | --tokens=… | --params=… | --loss=…
 isoflop plan --law=law.json --tpu=v5e-256 --days=3 --mfu=.5
@@ -43,21 +43,28 @@ def make_flags() -> absl_flags.FlagValues:
         flags.define_amount(name, None, meaning, **own)
     slices = f"accelerators, such as v5e-256, h100-8 or v5e:16x16 ({', '.join(CHIPS)})"
     absl_flags.DEFINE_string("tpu", None, slices, **own)
-    absl_flags.DEFINE_float("days", None, "days that they are available, as the budget", **own)
-    absl_flags.DEFINE_float("mfu", MFU, "fraction of their peak that training reaches", **own)
+    absl_flags.DEFINE_float("days", None, "days of training on --tpu, as the budget", **own)
+    absl_flags.DEFINE_float("mfu", MFU, "fraction of peak FLOP/s that training reaches", **own)
     absl_flags.DEFINE_float("price", None, "USD per chip-hour; default: the list price", **own)
-    flags.define_amount("inference_tokens", None, "tokens the model will read and write", **own)
+    flags.define_amount(
+        "inference_tokens", None, "tokens that the model will process in use", **own
+    )
     absl_flags.DEFINE_string(
-        "family", "gpt3", "family of the config, as in configs/families.py", **own
+        "family",
+        "gpt3",
+        "published family that the config follows, as in configs/families.py",
+        **own,
     )
     absl_flags.DEFINE_integer(
-        "vocab_size", None, "tokens of the config; default: the family's", **own
+        "vocab_size", None, "vocabulary of the config; default: the family's", **own
     )
     absl_flags.DEFINE_integer(
         "context_length", None, "context of the config; default: the family's", **own
     )
-    absl_flags.DEFINE_integer("seed", 0, "seed of the noise in the loss's interval", **own)
-    flags.define_path("json", None, "file for the plan", **own)
+    absl_flags.DEFINE_integer(
+        "seed", 0, "seed of the simulated noise in the interval of the loss", **own
+    )
+    flags.define_path("json", None, "write the plan to this file", **own)
     return values
 
 
@@ -72,7 +79,9 @@ def main(argv: Sequence[str]) -> int:
 
     with bad_input():
         if not values.law:
-            raise ValueError("law is not given; isoflop fit --json=law.json writes one: --law=FILE")
+            raise ValueError(
+                "--law is not given; add --law=FILE (isoflop fit --json=FILE writes it)"
+            )
         chips = accelerators(values)
         budget, target = budget_of(values, chips)
         law = read_law(values.law)

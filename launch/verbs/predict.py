@@ -1,4 +1,4 @@
-"""isoflop predict: writes down the loss of a run before the run starts.
+"""isoflop predict: predicts the loss of a run before the run starts, and records it.
 
 isoflop predict --runs=runs/quickstart --params=1.5e6 --tokens=9e7
 isoflop predict --table=points.csv --params=7e10 --flops=5.76e23
@@ -7,7 +7,8 @@ Fits the scaling law to the finished runs, or to a CSV, and writes a file with t
 the points, the predicted loss with its interval, and the time. The file never changes afterwards;
 `isoflop fit` on the same runs or table adds the outcome. Give two of --params, --tokens and
 --flops. Without --out the file is RUNS.prediction.json or TABLE.prediction.json, beside the folder
-or the table that was read; `isoflop fit` finds it there.
+or the table that was read; `isoflop fit` finds it there. Another target, or other points, get a
+file with a number, such as prediction-2.json.
 """
 
 from collections.abc import Sequence
@@ -36,18 +37,20 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, real = absl_flags.DEFINE_string, absl_flags.DEFINE_float
     whole, path = absl_flags.DEFINE_integer, flags.define_path
-    path("runs", None, "folder of a sweep", values)
-    path("table", None, "CSV of points", values)
+    path("runs", None, "folder of a sweep (give this or --table)", values)
+    path("table", None, "CSV of points (give this or --runs)", values)
     for name, meaning in NUMBERS.items():
         flags.define_amount(name, None, meaning, values)
-    text("run", None, "id that the run will have; default: it is recognised by its size", values)
-    path("out", None, "file of the prediction", values)
-    text("holdout", None, "points to leave out of the fit, as in isoflop fit", values)
-    text("law", "parametric", "law of the loss, as in isoflop fit", values)
+    text("run", None, "id of the future run; default: the run is recognised by its size", values)
+    path(
+        "out", None, "write the prediction to this file; default: beside --runs or --table", values
+    )
+    text("holdout", None, "runs to leave out of the fit, as in isoflop fit", values)
+    text("law", "parametric", "law to fit, as in isoflop fit", values)
     text("loss_unit", "auto", LOSS_UNIT, values)
     whole("draws", 1000, "bootstrap draws", flag_values=values)
-    whole("seed", 42, "seed of the bootstrap", flag_values=values)
-    text("objective", "huber", "huber | squares | absolute", values)
+    whole("seed", 42, "bootstrap seed", flag_values=values)
+    text("objective", "huber", "loss of the fit: huber | squares | absolute", values)
     real("delta", 1e-3, "threshold of the Huber loss, in log-loss", flag_values=values)
     return values
 
@@ -94,10 +97,10 @@ def summary(record: dict[str, Any]) -> str:
     size = f"{amount(target['params'])} parameters, {amount(target['tokens'])} tokens"
     lines = [
         f"{target['run'] or 'a run'} of {size}, {flops(target['flops'])} FLOPs",
-        f"  predicted loss {loss} nats per token, {record['level']:.0%}",
+        f"  predicted loss {loss} nats per token, {record['level']:.0%} interval",
     ]
     if record["frontier"]["value"] is not None:
-        lines.append(f"  the frontier's best loss there: {frontier}")
+        lines.append(f"  frontier fit at this compute: {frontier} (a separate fit)")
     # Predictions of an older version have no list of constants; they are of the parametric law.
     names = law.get("constants", ("E", "A", "B", "alpha", "beta"))
     constants = ", ".join(f"{symbols(k)} {three_digits(law[k]['value'])}" for k in names)

@@ -55,34 +55,48 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     real, boolean = absl_flags.DEFINE_float, absl_flags.DEFINE_boolean
-    flags.define_path("run", None, "folder of a run of train or sweep", values)
+    flags.define_path("run", None, "folder of the run to sample from", values)
     text("prompt", "", "text to continue; default: a new document", values)
     usual = f"tokens to add; 0: until the model's context is full, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)
-    whole("n", 1, "samples", flag_values=values)
-    whole("seed", 0, "equal seeds give equal samples", flag_values=values)
+    whole("n", 1, "number of samples", flag_values=values)
+    whole("seed", 0, "seed of the draws; equal seeds give equal samples", flag_values=values)
     real("temperature", 1.0, "divides the logits; 0: the most likely token", flag_values=values)
-    whole("top_k", 0, "draw among this many most likely tokens; 0: all", flag_values=values)
-    real("top_p", 1.0, "draw among the fewest tokens of this probability", flag_values=values)
+    whole("top_k", 0, "draw among the K most likely tokens; 0: all", flag_values=values)
+    real(
+        "top_p",
+        1.0,
+        "draw among the fewest tokens whose probabilities sum to P",
+        flag_values=values,
+    )
     real(
         "min_p",
         0.0,
-        "draw among tokens at least this times as likely as the likeliest",
+        "draw among tokens with at least P times the probability of the likeliest one",
         flag_values=values,
     )
-    real("typical", 1.0, "draw among tokens of typical surprisal, up to this probability", flag_values=values)  # fmt: skip  # noqa: E501
-    real("repetition_penalty", 1.0, "divides logits of tokens that occurred", flag_values=values)
-    absl_flags.DEFINE_multi_string("stop", [], "text that ends a sample", flag_values=values)
-    whole("beams", 0, "beams of a search for the likeliest continuations", flag_values=values)
+    real("typical", 1.0, "draw among the tokens of most typical surprisal whose probabilities sum to P", flag_values=values)  # fmt: skip  # noqa: E501
+    real(
+        "repetition_penalty",
+        1.0,
+        "divides the logits of tokens that occurred; 1: off",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_multi_string(
+        "stop", [], "text that ends a sample; may be repeated", flag_values=values
+    )
+    whole("beams", 0, "beam search with this many beams; 0: draw samples", flag_values=values)
     real(
         "length_penalty",
         1.0,
-        "beams: divide a score by its tokens to this power",
+        "beams: a score is divided by its number of tokens to this power",
         flag_values=values,
     )
-    boolean("early_stopping", False, "beams: stop once that many texts have ended", values)
-    flags.define_path("draft", None, "folder of the run of a smaller model that drafts", values)
-    whole("ahead", 4, "draft: tokens guessed at a time", flag_values=values)
+    boolean("early_stopping", False, "beams: stop once as many texts as beams have ended", values)
+    flags.define_path(
+        "draft", None, "folder of the run of a smaller model, for speculative decoding", values
+    )
+    whole("ahead", 4, "draft: tokens that the draft model guesses at a time", flag_values=values)
     boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)
     boolean("show_probabilities", False, f"print the {TOP} likeliest tokens of each step", values)
     flags.define_path(

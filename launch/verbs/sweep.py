@@ -1,7 +1,7 @@
 """isoflop sweep: trains many trials, predicts the held-out one, fits the scaling law.
 
-    isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
-    isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart --dry_run
+isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
+isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart --dry_run
 
 After an interrupt, run the same command again: finished trials are kept, the others resume.
 """
@@ -31,7 +31,7 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path(
         "workdir", None, "folder of the sweep: one folder for each trial, report/", values
     )
-    flags.define_path("json", None, "write what was planned and the results to this file", values)
+    flags.define_path("json", None, "write the plan and the results to this file", values)
     text("on", "local", f"what runs the trials: {', '.join(RUNNERS)}", values)
     absl_flags.DEFINE_integer(
         "workers",
@@ -43,14 +43,14 @@ def make_flags() -> absl_flags.FlagValues:
     text(
         "population",
         "auto",
-        "train trials that differ only in numbers together, in one program: auto (on "
-        "accelerators), off, or the most trials per group (also on CPUs, where it is slower)",
+        "stack trials that differ only in numbers in one program (vmap): auto (on accelerators "
+        "only), off, or N (at most N per program; slower on CPUs)",
         values,
     )
     boolean(
         "dry_run",
         False,
-        "print the trials with their cost and stop; --json has all overrides",
+        "print the trials with their cost, and stop; --json lists all their overrides",
         values,
     )
     boolean("fit", True, "fit the scaling law and write the report at the end", values)

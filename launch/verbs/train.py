@@ -25,13 +25,13 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     text("config", None, "the config: FILE.py, FILE.py:ARG or FILE.json", values)
-    flags.define_path("workdir", None, "folder of the run; a run in it resumes", values)
+    flags.define_path("workdir", None, "run folder; an unfinished run in it resumes", values)
     absl_flags.DEFINE_boolean("dry_run", False, "print what would be trained, and stop", values)
-    text("coordinator", None, "HOST:PORT where process 0 listens, for several", values)
-    several = "processes that train together; 1: this one alone"
+    text("coordinator", None, "HOST:PORT of process 0 (several processes only)", values)
+    several = "number of processes; 1: train alone; default: detected"
     whole("processes", None, several, lower_bound=1, flag_values=values)
-    whole("process", None, "the number of this process, from 0", flag_values=values)
-    whole("wait", 300, "seconds to wait for the others", lower_bound=1, flag_values=values)
+    whole("process", None, "index of this process, from 0; default: detected", flag_values=values)
+    whole("wait", 300, "seconds to wait for the other processes", lower_bound=1, flag_values=values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values
 

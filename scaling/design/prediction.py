@@ -56,7 +56,7 @@ def refuse_finished(points: Points, target: dict[str, Any]) -> None:
     rows = finished(points, target)
     if len(rows):
         raise ValueError(
-            f"run={points.run[rows[0]]} of this size has finished already, with a loss of "
+            f"run {points.run[rows[0]]} of this size has finished already, with a loss of "
             f"{points.loss[rows[0]]:.4g}; isoflop fit --holdout=RUN shows what the other runs "
             "would have predicted"
         )

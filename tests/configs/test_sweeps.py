@@ -64,7 +64,7 @@ def test_isoflop_shapes_grow_steadily():
 
 @pytest.mark.parametrize("arg", ["many", "-1", "nan", "inf", "0"])
 def test_a_budget_that_is_none(arg):
-    with pytest.raises(ValueError, match=f"isoflop.py:{arg} is no budget"):
+    with pytest.raises(ValueError, match=f"isoflop.py:{arg} is not a budget"):
         isoflop.get_config(arg)
 
 

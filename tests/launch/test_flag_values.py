@@ -28,7 +28,8 @@ def make_flags():
                          "--config.train.batch_size=VALUE?"),
         ("--seed=1", "did you mean --config.seed=1?"),
         ("--worker=3", "did you mean --workers?"),
-        ("--zzz=3", "see --help"),
+        ("--zzz=3", "see --help; config keys are written --config.KEY=VALUE (configs/base.py "
+                    "lists them)"),
     ],
 )  # fmt: skip
 def test_an_unknown_flag_names_the_key_of_the_config_or_the_nearest_flag(argument, hint):
@@ -70,7 +71,8 @@ def test_a_remote_path_is_refused_before_anything_is_made(
     monkeypatch.chdir(tmp_path)
     assert command.main([verb, f"--{flag}=gs://bucket/x"]) == 2
     wanted = (
-        f"isoflop {verb}: {flag}='gs://bucket/x' is a remote address; give a path on this machine\n"
+        f"isoflop {verb}: --{flag}='gs://bucket/x' is a remote address; give a path on this "
+        "machine\n"
     )
     assert capsys.readouterr().err == wanted and not list(tmp_path.iterdir())
 
@@ -137,7 +139,7 @@ def test_help_says_that_a_config_file_is_executed(capsys):
             command.main(argv)
         except SystemExit as left:
             assert left.code == 0
-        assert "A config FILE.py is executed as Python" in capsys.readouterr().out
+        assert "A config FILE.py runs as Python code" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command.main(["fit", "--help"])
     assert "executed" not in capsys.readouterr().out

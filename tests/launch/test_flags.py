@@ -172,9 +172,20 @@ def test_help_lists_every_flag_with_its_default(capsys):
     assert "--workers=…" in shown and "(default: 0)" in shown and "--config.KEY=VALUE" in shown
 
 
+def test_help_keeps_the_order_of_the_flags_marks_required_ones_and_wraps_lines():
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("workdir", None, "where to write", values)
+    absl_flags.DEFINE_multi_string("fix", [], "word " * 30, flag_values=values)
+    absl_flags.mark_flag_as_required("workdir", values)
+    lines = flags.help_text(values, "What it is.").splitlines()[2:]
+    assert lines[0] == "  --workdir=…  where to write (required)"
+    assert lines[1].startswith("  --fix=…      word word") and len(lines) == 3
+    assert lines[2] == " " * 15 + "word " * 12 + "word"
+
+
 def verb(monkeypatch, main):
     """Makes `isoflop train` call `main`; returns a function that runs it."""
-    module = type("verb", (), {"main": staticmethod(main)})
+    module = type("verb", (), {"main": staticmethod(main), "make_flags": staticmethod(make_flags)})
     monkeypatch.setattr(command.importlib, "import_module", lambda _: module)
     return lambda: command.main(["train"])
 
@@ -186,6 +197,19 @@ def test_bad_input_is_one_line_and_exit_code_2(monkeypatch, capsys):
 
     assert verb(monkeypatch, main)() == 2
     assert capsys.readouterr().err == "isoflop train: model.n_heads=6 does not divide\n"
+
+
+def test_a_message_writes_flags_with_dashes(monkeypatch, capsys):
+    def main(argv):
+        raise BadInput(
+            "config=c.py, line 3: config.seed=4 is odd; use workers=2, --workers=3 or a=1"
+        )
+
+    assert verb(monkeypatch, main)() == 2
+    assert capsys.readouterr().err == (
+        "isoflop train: --config=c.py, line 3: config.seed=4 is odd; use --workers=2, --workers=3 "
+        "or a=1\n"
+    )
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
@@ -217,7 +241,7 @@ def test_an_exit_code_of_a_verb_is_the_commands(monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "code", "out", "err"),
     [
-        (["swep"], 2, "", "unknown verb swep; did you mean sweep?"),
+        (["swep"], 2, "", "isoflop: unknown verb 'swep'; did you mean sweep?"),
         (["qqq"], 2, "", "use one of train, sweep"),
         ([], 2, "isoflop VERB", ""),
         (["--help"], 0, "isoflop VERB", ""),

@@ -86,7 +86,7 @@ def test_cpus_have_groups_only_if_they_are_asked_for():
     )
     assert groups.most("off", "gpu") == 1 and groups.most("16", "cpu") == 16
     for wrong in ("0", "-1", "many", "1.5"):
-        with pytest.raises(ValueError, match=f"population={wrong} is no number of trials; use"):
+        with pytest.raises(ValueError, match=f"population={wrong} is not a number of trials; use"):
             groups.most(wrong, "gpu")
 
 

@@ -120,7 +120,7 @@ def test_other_points_make_another_file(tmp_path, ladder):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--params=1e5"], "give two of them (given: params=100000)"),
+        (["--params=1e5"], "give two of them (given: --params=100000)"),
         ([], "give two of them (given: none)"),
         (["--params=-1", "--tokens=1e8"], "params=-1 must be positive"),
         (["--params=nan", "--tokens=1e8"], "params=nan must be positive"),
@@ -149,7 +149,7 @@ def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
     size = [f"--params={points.params[2]}", f"--tokens={points.tokens[2]}"]
     assert main(["predict", f"--table={tmp_path / 'points.csv'}", *size]) == 2
     assert re.search(
-        r"run=sim-002 of this size has finished .* with a loss", capsys.readouterr().err
+        r"run sim-002 of this size has finished .* with a loss", capsys.readouterr().err
     )
 
 

@@ -109,9 +109,9 @@ def test_law_json_the_terminal_and_the_page_say_fixed(tmp_path, capsys):
         ("--fix=alpha", "fix=alpha has no number; write --fix=alpha=0.35"),
         ("--fix=alpha=x", "fix=alpha=x has no number"),
         ("--fix=alpha=.3,alpha=.4", "alpha is fixed twice"),
-        ("--fix=alpha=7", "alpha of law=parametric must be above 0.001 and below 2"),
-        ("--fix=E=-1", "E of law=parametric must be above 0"),
-        ("--fix=A=1,B=1,E=1,alpha=.3,beta=.3", "leaves no constant of law=parametric to fit"),
+        ("--fix=alpha=7", "alpha of --law=parametric must be above 0.001 and below 2"),
+        ("--fix=E=-1", "E of --law=parametric must be above 0"),
+        ("--fix=A=1,B=1,E=1,alpha=.3,beta=.3", "leaves no constant of --law=parametric to fit"),
     ],
 )
 def test_what_cannot_be_fixed_is_one_line(tmp_path, capsys, flag, message):

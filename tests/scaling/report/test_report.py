@@ -183,7 +183,7 @@ def test_the_summary_is_readable(tmp_path, capsys):
     runs = write_runs(tmp_path / "runs", simulate())
     main([f"--runs={runs}", "--draws=50"])
     text = capsys.readouterr().out
-    assert "18 points of 18 runs, 1 held out" in text
+    assert "18 points of 18 runs fitted, 1 held out" in text
     assert re.search(r"α +0\.3\d+ \[0\.3", text)
     assert re.search(r"held out sim-018: .* outcome .* error [+-]0\.\d\d%", text)
 
