@@ -58,13 +58,13 @@ def fit_points(
     holds the flags that law.json records. If `asked`, only the settings' law counts as a law:
     iso-FLOP minima or a frontier do not replace it.
     """
-    from scaling.design.prediction import read_predictions, recognised
+    from scaling.design.prediction import name_targets, read_predictions
     from scaling.drafts import write
     from scaling.fits.analysis import analyse
     from scaling.report.page import write_report
 
     with bad_input(), alive("fitting") as detail:
-        registered = recognised(points, read_predictions(predictions))
+        registered = name_targets(points, read_predictions(predictions))
         law = analyse(points, settings, registered, lambda n, of: detail(f"bootstrap {n}/{of}"))
     law["made"] = made("fit", argv)
     if json_file:
