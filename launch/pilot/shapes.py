@@ -33,7 +33,7 @@ RULES = {
     "nearest published size; below the smallest size heads are narrower; 16 or more heads are a "
     "multiple of four, so that they divide over devices",
     "batch": f"the family's, interpolated in log N; beyond the published sizes or if unpublished, "
-    f"0.2920 C^0.3271 tokens ({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
+    f"0.2920 C^0.3271 tokens ({DEEPSEEK}); the nearest power of two sequences that leaves at least {FEWEST_STEPS} steps",
     "learning rate": f"the family's, interpolated in log N; beyond the published sizes or if "
     f"unpublished, 0.3118 C^-0.1250 ({DEEPSEEK})",
     "warmup": "1 % of the run, as LLaMA's 0.8 %",
@@ -218,9 +218,10 @@ def trained(
     rates = [member.learning_rate for member in published]
     if inside and None not in rates:
         rate = interpolated(sizes, rates, params)
-    sequences = max(1, min(batch, tokens / FEWEST_STEPS) / context)
+    nearest = round(math.log2(max(1, batch / context)))
+    most = math.floor(math.log2(max(1, tokens / FEWEST_STEPS / context)))
     return {
-        "train.batch_size": 2 ** round(math.log2(sequences)),
+        "train.batch_size": 2 ** min(nearest, most),
         "train.duration": f"{tokens:.4g} tokens",
         "optimizer.learning_rate": float(f"{rate:.2g}"),
         "schedule.warmup": "1 %",

@@ -108,6 +108,14 @@ def test_small_vocabularies_make_small_models():
         shaped("gpt3", 1e6, 2e7)
 
 
+@pytest.mark.parametrize(("tokens", "batch"), [(3.836e6, 16), (4.2e6, 32), (1e5, 1), (1e9, 256)])
+def test_a_batch_leaves_a_thousand_steps(tokens, batch):
+    """The last limits: one sequence, and the recommended 251 sequences as a power of two."""
+    shape = shaped("llama", 4.35e5, tokens, vocab_size=256, context_length=128)
+    assert shape["overrides"]["train.batch_size"] == batch
+    assert shape["steps"] >= 1000 or batch == 1
+
+
 def test_the_convention_of_the_law_sizes_the_config():
     whole, body = (shaped("gpt3", 3e8, 6e9, kind) for kind in ("total", "non_embedding"))
     parts = body["params_by_component"]
