@@ -90,18 +90,18 @@ def holdout_lines(part: dict[str, Any]) -> list[str]:
     lines = []
     for record in part["registered"]:
         when = f"predicted {record['made']} for {record['target']['run']}"
-        result = "not run yet" if record["outcome"] is None else came_out(record)
+        result = "not run yet" if record["outcome"] is None else outcome_text(record)
         lines.append(f"{when}: {with_interval(record['loss'], nats)}; {result}")
     for entry in part["runs"][:10] if not part["registered"] else ():
         predicted = with_interval(entry["predicted"], nats)
-        lines.append(f"held out {entry['run']}: {predicted}; {came_out(entry)}")
+        lines.append(f"held out {entry['run']}: {predicted}; {outcome_text(entry)}")
     if part["n"] > 1 and part["mean_error"] is not None:
         worst = f"at most {part['max_error']:.2%}"
         lines.append(f"held out {part['n']}: mean error {part['mean_error']:.2%}, {worst}")
     return lines
 
 
-def came_out(entry: dict[str, Any]) -> str:
+def outcome_text(entry: dict[str, Any]) -> str:
     """'outcome 1.5200, error +0.40%, inside the interval'."""
     where = {True: ", inside the interval", False: ", OUTSIDE the interval", None: ""}
     text = f"outcome {nats(entry['outcome'])}, error {entry['error']:+.2%}{where[entry['inside']]}"
