@@ -171,8 +171,8 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
 @contextlib.contextmanager
 def executing(spec: str) -> Iterator[None]:
     """Turns an exception from a config file into a ValueError of one line that names the file and
-    the line. A ValueError that other code raises, or the file by a `raise`, passes through: its text
-    says what is wrong.
+    the line. A ValueError of other code, or of a `raise` in the file, passes through: its text says
+    what is wrong.
     """
     try:
         yield
