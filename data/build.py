@@ -1,8 +1,9 @@
 """Tokenizes documents into shards, in parallel; a killed build continues where it stopped.
 
 Documents fill groups of GROUP_BYTES of text, in order. A group becomes at most one shard per split.
-A record of these shards is written last. Groups do not depend on the number of workers. A shard's
-name contains a hash of its group's text, so a later build keeps the shards whose text is unchanged.
+The record of a group is written after its shards, and manifest.json after all groups. Groups do not
+depend on the number of workers. A shard's name contains a hash of its group's text, so a later
+build keeps the shards whose text is unchanged.
 """
 
 import concurrent.futures
@@ -24,8 +25,8 @@ from data.shards import SPLITS, damage, token_dtype, write_manifest
 from data.tokenizer import Tokenizer
 
 GROUP_BYTES = 16 << 20  # decides where shards end, so it changes every dataset's hash
-# Bytes of text below which starting a second process takes longer than it saves.
-WORTH_WORKERS = {
+# Below this many bytes of text, one process is faster than several.
+MIN_BYTES_FOR_WORKERS = {
     "bytes": 256 << 20,
     "chars": 64 << 20,
     "sentencepiece": 2 * GROUP_BYTES,
@@ -39,7 +40,7 @@ class Group:
 
     name: str  # its number and a hash of its text
     texts: list[str]
-    held_out: list[bool]
+    in_validation: list[bool]
     n_bytes: int
 
 
@@ -49,7 +50,8 @@ def digest_of(raw: bytes) -> bytes:
 
 
 def is_validation(digest: bytes, share: float) -> bool:
-    """Whether a document is held out. A larger share holds out the same documents and more."""
+    """Whether a document is in the validation split. A larger share adds documents to the split and
+    removes none."""
     return int.from_bytes(digest[:8], "big") < share * 2.0**64
 
 
@@ -57,13 +59,14 @@ def build(
     folder: Path,
     name: str,
     documents: Iterable[str],
+    *,
     size: int | None,
     tokenizer: Tokenizer,
     validation: float,
     advance: Callable[[int], None],
     workers: int = 0,
 ) -> None:
-    """Writes the shards of `documents` and, last, manifest.json into `folder`.
+    """Writes the shards of `documents` and then manifest.json into `folder`.
 
     `size` is the number of bytes of text, or None if unknown; `workers=0` chooses the number of
     workers from it. Calls `advance(bytes)` when text is finished. Raises OSError if a worker dies.
@@ -71,7 +74,11 @@ def build(
     workers = workers or _useful_workers(size, tokenizer)
     dtype = token_dtype(tokenizer.vocab_size)
     tokenizer.save(folder)
-    records = list(_records(folder, _groups(documents, validation), tokenizer, workers, advance))
+    groups = _groups(documents, validation)
+    if workers == 1:
+        records = list(_serial_records(folder, groups, tokenizer, advance))
+    else:
+        records = list(_parallel_records(folder, groups, tokenizer, workers, advance))
     manifest = {
         "corpus": name,
         "validation": validation,
@@ -90,7 +97,7 @@ def build(
 
 def _useful_workers(size: int | None, tokenizer: Tokenizer) -> int:
     """One for little text, otherwise one per core."""
-    if size is not None and size < WORTH_WORKERS[tokenizer.kind]:
+    if size is not None and size < MIN_BYTES_FOR_WORKERS[tokenizer.kind]:
         return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -98,34 +105,45 @@ def _useful_workers(size: int | None, tokenizer: Tokenizer) -> int:
 
 
 def _groups(documents: Iterable[str], validation: float) -> Iterator[Group]:
-    texts, held_out, n_bytes, number, hasher = [], [], 0, 0, hashlib.sha256()
+    """Consecutive documents of at least GROUP_BYTES; the last group may be smaller."""
+    members, n_bytes, number = [], 0, 0
     for text in documents:
         raw = text.encode()
-        digest = digest_of(raw)
-        texts.append(text)
-        held_out.append(is_validation(digest, validation))
+        members.append((text, digest_of(raw)))
         n_bytes += len(raw)
-        hasher.update(digest)
         if n_bytes >= GROUP_BYTES:
-            yield Group(f"{number:05d}-{hasher.hexdigest()[:16]}", texts, held_out, n_bytes)
-            texts, held_out, n_bytes, number, hasher = [], [], 0, number + 1, hashlib.sha256()
-    if texts:
-        yield Group(f"{number:05d}-{hasher.hexdigest()[:16]}", texts, held_out, n_bytes)
+            yield _group(number, members, n_bytes, validation)
+            members, n_bytes, number = [], 0, number + 1
+    if members:
+        yield _group(number, members, n_bytes, validation)
 
 
-def _records(
+def _group(number: int, members: list[tuple[str, bytes]], n_bytes: int, validation: float) -> Group:
+    """The group of these texts with their digests."""
+    digest = hashlib.sha256(b"".join(digest for _, digest in members)).hexdigest()
+    in_validation = [is_validation(digest, validation) for _, digest in members]
+    return Group(
+        f"{number:05d}-{digest[:16]}", [text for text, _ in members], in_validation, n_bytes
+    )
+
+
+def _serial_records(
+    folder: Path, groups: Iterable[Group], tokenizer: Tokenizer, advance: Callable[[int], None]
+) -> Iterator[dict]:
+    """The record of each group, in order. Groups that an earlier build finished are skipped."""
+    for group in groups:
+        yield _finished_record(folder, group.name) or tokenize_group(folder, group, tokenizer)
+        advance(group.n_bytes)
+
+
+def _parallel_records(
     folder: Path,
     groups: Iterable[Group],
     tokenizer: Tokenizer,
     workers: int,
     advance: Callable[[int], None],
 ) -> Iterator[dict]:
-    """The record of each group, in order. Groups that an earlier build finished are skipped."""
-    if workers == 1:
-        for group in groups:
-            yield _finished(folder, group.name) or tokenize_group(folder, group, tokenizer)
-            advance(group.n_bytes)
-        return
+    """What `_serial_records` yields, tokenized by `workers` processes."""
     pool = concurrent.futures.ProcessPoolExecutor(
         workers,
         # A fork would copy locks that other threads hold at that moment.
@@ -133,21 +151,18 @@ def _records(
         _start_worker,
         (tokenizer.kind, tokenizer.name, tokenizer.model),
     )
-    pending: deque = deque()
+    pending: deque[tuple[int, dict | concurrent.futures.Future]] = deque()
 
     def take() -> dict:
-        group_bytes, future = pending.popleft()
-        record = future.result()
-        advance(group_bytes)
+        n_bytes, item = pending.popleft()
+        record = item if isinstance(item, dict) else item.result()
+        advance(n_bytes)
         return record
 
     try:
         for group in groups:
-            record = _finished(folder, group.name)
-            future = concurrent.futures.Future() if record else pool.submit(_work, folder, group)
-            if record:
-                future.set_result(record)
-            pending.append((group.n_bytes, future))
+            record = _finished_record(folder, group.name)
+            pending.append((group.n_bytes, record or pool.submit(_work, folder, group)))
             if len(pending) > 2 * workers:
                 yield take()
         while pending:
@@ -187,10 +202,8 @@ def tokenize_group(folder: Path, group: Group, tokenizer: Tokenizer) -> dict:
     end = np.array([tokenizer.eod], dtype)
     record = {}
     for split in SPLITS:
-        wanted = split == "validation"
-        texts = [
-            text for text, held in zip(group.texts, group.held_out, strict=True) if held == wanted
-        ]
+        members = zip(group.texts, group.in_validation, strict=True)
+        texts = [text for text, validation in members if validation == (split == "validation")]
         parts = [part for text in texts for part in (tokenizer.encode(text).astype(dtype), end)]
         content = np.concatenate(parts).tobytes() if parts else b""
         record[split] = {
@@ -207,8 +220,8 @@ def tokenize_group(folder: Path, group: Group, tokenizer: Tokenizer) -> dict:
     return record
 
 
-def _finished(folder: Path, name: str) -> dict | None:
-    """The record of a group whose shards are all present and undamaged; None otherwise."""
+def _finished_record(folder: Path, name: str) -> dict | None:
+    """The record of a group if all its shards are present and undamaged; otherwise None."""
     try:
         record = unsealed((folder / f"{name}.json").read_bytes())
     except (FileNotFoundError, ValueError):

@@ -165,7 +165,15 @@ def _component(
             size = corpus.size(spec)
             documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
             with _progress(f"tokenizing {spec}", size, progress) as advance:
-                build.build(folder, spec, documents, size, tokenizer, data_cfg.validation, advance)
+                build.build(
+                    folder,
+                    spec,
+                    documents,
+                    size=size,
+                    tokenizer=tokenizer,
+                    validation=data_cfg.validation,
+                    advance=advance,
+                )
     manifest = read_manifest(folder)
     _check_tokenizer(folder, tokenizer)
     return Component(spec, folder, manifest["hash"], open_splits(folder, manifest))

@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with a plus where files differ from it; None outside git."""
+    """The commit of this checkout, with '+' if tracked files have changed; None outside git."""
     answers = []
     for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "-uno")):
         try:

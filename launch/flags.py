@@ -73,10 +73,10 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
     if any(arg in ("-h", "-help", "--help", "--helpfull") for arg in argv):
         print(help_text(values, doc))
         raise SystemExit(0)
-    own, overrides = [], {}
+    verb_args, overrides = [], {}
     for arg in argv:
         if not arg.startswith(("--config.", "-config.")):
-            own.append(arg)
+            verb_args.append(arg)
             continue
         key, equals, value = arg.lstrip("-").removeprefix("config.").partition("=")
         if not equals:
@@ -85,7 +85,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
             raise BadInput(f"--config.{key}: this verb reads no config; drop it")
         overrides[key] = value
     try:
-        left = values(["isoflop", *own])[1:]
+        left = values(["isoflop", *verb_args])[1:]
     except flags.UnrecognizedFlagError as error:
         raise BadInput(_unknown(values, error)) from error
     except flags.Error as error:
@@ -184,34 +184,35 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
 
 @contextlib.contextmanager
 def executing(spec: str) -> Iterator[None]:
-    """Turns what a config file raises into a ValueError of one line with the line of the file.
-    A ValueError that other code or a `raise` in the file makes passes through: its text says what
-    is wrong.
+    """Turns an exception from a config file into a ValueError of one line that names the file and
+    the line. A ValueError of other code, or of a `raise` in the file, passes through: its text says
+    what is wrong.
     """
     try:
         yield
     except Exception as error:
         file = _located(spec)[1].resolve()
-        places = traceback.extract_tb(error.__traceback__)
-        own = [Path(place.filename).resolve() == file for place in places]
-        lines = [place.lineno for place, here in zip(places, own, strict=True) if here]
+        frames = traceback.extract_tb(error.__traceback__)
+        in_file = [Path(frame.filename).resolve() == file for frame in frames]
+        lines = [frame.lineno for frame, inside in zip(frames, in_file, strict=True) if inside]
         if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == file:
             lines, text = [error.lineno], error.msg
         elif isinstance(error, BadInput | ValueError | OSError) and (
-            not own[-1] or places[-1].line.startswith("raise ")
+            not in_file[-1] or frames[-1].line.startswith("raise ")
         ):
             raise
         else:
-            text = _briefly(error)
+            text = _brief_text(error)
         where = f", line {lines[-1]}" if lines else ""
         raise ValueError(f"config={spec}{where}: {type(error).__name__}: {text}") from error
 
 
-def _briefly(error: Exception) -> str:
+def _brief_text(error: Exception) -> str:
     """The text of an error in a config file, without the list of keys that ConfigDict appends."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     text = str(error.args[0] if isinstance(error, KeyError) else error)
+    # ml_collections' messages about an unknown key, when it is set and when it is read.
     missing = re.match(r"""Key "(\w+)" does not exist|'(\w+)'\nDid you mean""", text)
     if not missing:
         return text
@@ -233,9 +234,9 @@ def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any
 
 
 def _located(spec: str) -> tuple[Path, Path, str | None]:
-    """The path that a config's name gives, the file that it means, and its argument."""
-    name, found, arg = spec.partition(".py:")
-    path = Path(_path(name + ".py" if found else name, "config") or "")
+    """The path in a config's name, the file that it refers to, and the argument."""
+    name, separator, arg = spec.partition(".py:")
+    path = Path(_path(name + ".py" if separator else name, "config") or "")
     return path, path if path.is_file() else ROOT / path, arg or None
 
 

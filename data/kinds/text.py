@@ -1,4 +1,4 @@
-"""The data kind for text: windows of tokens for next-token prediction."""
+"""The kind of data `text`: windows of tokens for next-token prediction."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ def spec(config: Any) -> dict[str, Field]:
 
 
 def _spec(length: int) -> dict[str, Field]:
-    field = lambda dtype: Field((length,), dtype, ("seq",))  # noqa: E731
-    return {"tokens": field(np.int32), "targets": field(np.int32), "weights": field(np.float32)}
+    dtypes = {"tokens": np.int32, "targets": np.int32, "weights": np.float32}
+    return {name: Field((length,), dtype, ("seq",)) for name, dtype in dtypes.items()}
 
 
 def tokens(config: Any) -> int:
@@ -47,7 +47,7 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
 class Dataset:
     """A token store. `for_run` sets the sizes of batches and of the evaluation set."""
 
-    store: store.TokenStore
+    token_store: store.TokenStore
     length: int = 0
     batch_size: int = 0
     eval_sequences: int = 0
@@ -55,58 +55,66 @@ class Dataset:
 
     @property
     def hash(self) -> str:
-        return self.store.hash
+        return self.token_store.hash
 
     @property
     def vocab_size(self) -> int:
-        return self.store.vocab_size
+        return self.token_store.vocab_size
 
     def for_run(self, config: Any) -> "Dataset":
-        """Raises ValueError, with the numbers, if the text is smaller than one batch."""
-        sized = replace(
+        """The dataset with the sizes of a run. Raises ValueError, with the numbers, if the training
+        text is smaller than one batch or the validation text has no window."""
+        dataset = replace(
             self,
             length=config.model.context_length,
             batch_size=config.train.batch_size,
             eval_sequences=config.eval.sequences,
             eval_batch_size=config.eval.batch_size,
         )
-        loader.require_windows(self.store, sized.batch_size, sized.length)
-        loader.fixed_starts(self.store, sized.eval_sequences, sized.length)
-        return sized
+        loader.require_windows(self.token_store, dataset.batch_size, dataset.length)
+        dataset.windows("validation")  # raises if the validation text is too small
+        return dataset
 
     def spec(self) -> dict[str, Field]:
         return _spec(self.length)
 
-    def batch(self, split: str, seed: int, step: int, rows: loader.Rows | None = None):
-        return loader.read_batch(self.store, seed, step, self.batch_size, self.length, rows, split)
+    def batch(
+        self, split: str, seed: int, step: int, rows: loader.Rows | None = None
+    ) -> loader.Batch:
+        return loader.read_batch(
+            self.token_store, seed, step, self.batch_size, self.length, rows, split
+        )
 
     def batches(
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         return loader.read_chunk(
-            self.store, seed, step, count, self.batch_size, self.length, rows, split
+            self.token_store, seed, step, count, self.batch_size, self.length, rows, split
         )
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
         sizes = self.eval_sequences, self.eval_batch_size, self.length
-        return loader.eval_batches(self.store, *sizes, split=split)
+        return loader.eval_batches(self.token_store, *sizes, split=split)
 
     def epochs(self, steps: float) -> float:
-        return loader.epochs_of_data(self.store, steps, self.batch_size, self.length)
+        return loader.epochs_of_data(self.token_store, steps, self.batch_size, self.length)
 
     def save(self, workdir: Path) -> None:
         """Saves the tokenizer, so that sampling from the run does not need its text."""
-        self.store.tokenizer.save(workdir / "tokenizer")
+        self.token_store.tokenizer.save(workdir / "tokenizer")
 
     def n_tokens(self, split: str) -> int:
         """Tokens of a split, including end-of-document tokens."""
-        return self.store.n_tokens[split]
+        return self.token_store.n_tokens[split]
 
     def texts(self, split: str) -> list[np.ndarray]:
         """All tokens of a split, one int64 array per component."""
-        whole = lambda shards: np.concatenate([np.empty(0, "<u4"), *shards]).astype(np.int64)  # noqa: E731
-        return [whole(part.splits[split].shards) for part in self.store.components]
+        empty = np.empty(0, "<u4")  # a split may have no shards
+        return [
+            np.concatenate([empty, *part.splits[split].shards]).astype(np.int64)
+            for part in self.token_store.components
+        ]
 
     def windows(self, split: str) -> list[np.ndarray]:
         """Where each sequence of `examples` begins in `texts`, one array per component."""
-        return loader.fixed_starts(self.store, self.eval_sequences, self.length, split)
+        return loader.fixed_starts(self.token_store, self.eval_sequences, self.length, split)

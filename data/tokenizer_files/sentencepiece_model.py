@@ -24,38 +24,47 @@ def parse(model: bytes) -> "ModelProto":
 def with_tokens(model: bytes, tokens: Mapping[int, tuple[str, bool]]) -> bytes:
     """`model` with `tokens` {id: (name, whether it is a control token)} added to its pieces.
 
-    New pieces follow the old ones; ids in gaps are marked unused. Encoding text never yields a
-    control token. ValueError names a token that contradicts the pieces of the model.
+    New pieces follow the old ones; missing ids are filled with UNUSED pieces. Encoding text never
+    yields a control token. Raises ValueError, with the name, for a token that contradicts the
+    pieces of the model.
     """
-    proto, changed = parse(model), False
-    pieces, places = proto.pieces, {piece.piece: i for i, piece in enumerate(proto.pieces)}
+    proto = parse(model)
+    ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
     for i, (name, control) in sorted(tokens.items()):
-        if places.get(name, i) != i:
+        if ids.get(name, i) != i:
             raise ValueError(
-                f"token {name!r} has id {i}, but its id in tokenizer.model is {places[name]}"
+                f"token {name!r} has id {i}, but its id in tokenizer.model is {ids[name]}"
             )
-        while len(pieces) < i:
-            pieces.add(
-                piece=f"<no token {len(pieces)}>", score=0.0, type=proto.SentencePiece.UNUSED
-            )
-        if i == len(pieces):
-            kind = proto.SentencePiece.CONTROL if control else proto.SentencePiece.USER_DEFINED
-            pieces.add(piece=name, score=0.0, type=kind)
-            changed = True
-            continue
-        old = pieces[i]
-        if old.piece != name and old.type in (old.NORMAL, old.UNKNOWN, old.BYTE):
-            raise ValueError(
-                f"token {name!r} has id {i}, which is {old.piece!r} in tokenizer.model"
-            )
-        wanted = old.CONTROL if control and old.type in (old.NORMAL, old.USER_DEFINED) else old.type
-        if (old.piece, old.type) != (name, wanted):
-            old.piece, old.score, old.type, changed = name, 0.0, wanted, True
-    return proto.SerializeToString() if changed else model
+        if i < len(proto.pieces):
+            _rename_piece(proto.pieces[i], i, name, control)
+        else:
+            _append_piece(proto, i, name, control)
+    return model if proto == parse(model) else proto.SerializeToString()
+
+
+def _append_piece(proto: "ModelProto", i: int, name: str, control: bool) -> None:
+    """Adds a piece with the id i, after UNUSED pieces for the ids below it."""
+    Piece = proto.SentencePiece
+    while len(proto.pieces) < i:
+        proto.pieces.add(piece=f"<no token {len(proto.pieces)}>", score=0.0, type=Piece.UNUSED)
+    proto.pieces.add(piece=name, score=0.0, type=Piece.CONTROL if control else Piece.USER_DEFINED)
+
+
+def _rename_piece(piece: "ModelProto.SentencePiece", i: int, name: str, control: bool) -> None:
+    """Gives the piece with the id i this name, and makes it a control token if asked to. Raises
+    ValueError if the piece encodes text.
+    """
+    if piece.piece != name and piece.type in (piece.NORMAL, piece.UNKNOWN, piece.BYTE):
+        raise ValueError(f"token {name!r} has id {i}, which is {piece.piece!r} in tokenizer.model")
+    becomes_control = control and piece.type in (piece.NORMAL, piece.USER_DEFINED)
+    if piece.piece != name or becomes_control:
+        piece.piece, piece.score = name, 0.0
+        if becomes_control:
+            piece.type = piece.CONTROL
 
 
 def without_dummy_prefix(model: bytes) -> bytes:
-    """`model`, but without a space before every text."""
+    """`model` with add_dummy_prefix off: it puts no space before a text."""
     proto = parse(model)
     proto.normalizer_spec.add_dummy_prefix = False
     return proto.SerializeToString()

@@ -58,23 +58,23 @@ def fit_points(
     holds the flags that law.json records. If `asked`, only the settings' law counts as a law:
     iso-FLOP minima or a frontier do not replace it.
     """
-    from scaling.design.prediction import read_predictions, recognised
+    from scaling.design.prediction import name_targets, read_predictions
     from scaling.drafts import write
     from scaling.fits.analysis import analyse
     from scaling.report.page import write_report
 
     with bad_input(), alive("fitting") as detail:
-        registered = recognised(points, read_predictions(predictions))
+        registered = name_targets(points, read_predictions(predictions))
         law = analyse(points, settings, registered, lambda n, of: detail(f"bootstrap {n}/{of}"))
-    law["made"] = made("fit", argv)
+    law["made"] = provenance("fit", argv)
     if json_file:
         with writing("json", json_file):
             write(Path(json_file), json.dumps(law, indent=1) + "\n")
-    place = ""
+    last_line = ""
     if out:
         with writing("out", out), alive("drawing the report"):
-            place = written(write_report(Path(out), points, law))
-    print(summary(law) + place)
+            last_line = report_line(write_report(Path(out), points, law))
+    print(summary(law) + last_line)
     with bad_input():
         refuse_no_law(law, asked)
     return law
@@ -87,7 +87,7 @@ def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
         raise ValueError(f"no law: {parts[0]}")
 
 
-def made(verb: str, argv: Sequence[str]) -> dict[str, Any]:
+def provenance(verb: str, argv: Sequence[str]) -> dict[str, Any]:
     """What produced these numbers: the command, the commit of this checkout, the versions."""
     return {
         "command": " ".join(["isoflop", verb, *map(shlex.quote, argv)]),
@@ -96,6 +96,6 @@ def made(verb: str, argv: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def written(path: Path) -> str:
+def report_line(path: Path) -> str:
     """The last line of a verb's text: where its report is or, if no page was drawn, its numbers."""
     return f"\n{'report' if path.suffix == '.html' else 'numbers'}: {path}"

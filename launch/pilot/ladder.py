@@ -9,78 +9,79 @@ import numpy as np
 from launch.pilot import proposal
 from launch.pilot.designs import designs
 from launch.pilot.proposal import Shape
-from scaling.design.pilot_trials import UNCERTAIN, Pilot
-from scaling.design.precision import Design, compared
+from scaling.design.pilot_trials import Z90, Pilot
+from scaling.design.precision import Design, expected_precision
 
 
 @dataclass(frozen=True)
 class Ladder:
-    """What a ladder is chosen from and asked for: shapes, budgets and the held-out budget in FLOPs,
-    sizes of each budget (more where little is known of N*), span and seeds; and the pilot's
-    findings that place it."""
+    """A proposed ladder."""
 
-    found: Pilot
-    shapes: Sequence[Shape]
-    convention: str  # of FLOPs
-    budgets: Sequence[float]
-    held_out: float
-    sizes: int
-    span: float
+    pilot: Pilot  # estimates N* at each budget, the learning rates and the noise
+    shapes: Sequence[Shape]  # all that it can choose from
+    convention: str  # counts the FLOPs of a shape: a key of model.transformer.count.FLOPS
+    budgets: Sequence[float]  # FLOPs
+    held_out: float  # FLOPs of the held-out run
+    sizes: int  # smallest number of sizes per budget; more if N* is uncertain
+    span: float  # sizes reach from N*/span to N* span, and further if N* is uncertain
     seeds: Sequence[int]
 
     @property
-    def largest(self) -> Shape:
-        """The shape of the held-out run: the one at its expected optimum."""
-        return proposal.nearest_to(self.shapes, float(np.exp(self.found.line.at(self.held_out)[0])))
+    def held_out_shape(self) -> Shape:
+        """The shape closest to N* at the held-out budget."""
+        log_n, _ = self.pilot.line.at(self.held_out)
+        return proposal.nearest_shape(self.shapes, float(np.exp(log_n)))
 
-    def chosen(self, budget: float, more: int = 0, wider: float = 1.0) -> list[Shape]:
-        """The shapes of a budget: `more` sizes than asked for, the span `wider` times as large."""
-        log_n, sd = self.found.line.at(budget)
-        enough = proposal.enough(proposal.half_range(self.span, sd), self.sizes)
-        half = proposal.half_range(wider * self.span, sd)
-        return proposal.bracketing(self.shapes, log_n, half, enough + more)
+    def shapes_at(self, budget: float, extra: int = 0, span_factor: float = 1.0) -> list[Shape]:
+        """The shapes of a budget. A variation has `extra` more sizes or a `span_factor` times
+        larger span."""
+        log_n, sd = self.pilot.line.at(budget)
+        sizes = proposal.n_sizes(proposal.half_log_span(self.span, sd), self.sizes)
+        half = proposal.half_log_span(span_factor * self.span, sd)
+        return proposal.shapes_around(self.shapes, log_n, half, sizes + extra)
 
-    def design(self, budgets: Sequence[float], sizes: int, wider: float) -> Design:
+    def design(self, budgets: Sequence[float], extra: int, span_factor: float) -> Design:
         """The runs of a variation of this ladder, one seed each."""
         rows = [
             (budget, shape.params, shape.tokens(budget, self.convention))
             for budget in budgets
-            for shape in self.chosen(budget, sizes - self.sizes, wider)
+            for shape in self.shapes_at(budget, extra, span_factor)
         ]
-        last = self.largest
-        held_out = (last.params, last.tokens(self.held_out, self.convention))
+        shape = self.held_out_shape
+        held_out = (shape.params, shape.tokens(self.held_out, self.convention))
         return Design(*np.array(rows).T, held_out=held_out)
 
     def precision(self, noise: float | None, seed: int) -> list[dict[str, Any]]:
-        """The expected precision of this ladder and its variations; `noise` of a run's log-loss,
-        None: the pilot's."""
-        wanted = designs(self.design, self.budgets, self.sizes, len(self.seeds))
-        noise = self.found.noise if noise is None else noise
-        return compared(self.found.laws, noise, self.found.dof, wanted, seed)
+        """The expected precision of this ladder and its variations. `noise` is the standard
+        deviation of a run's log-loss; None takes the pilot's estimate."""
+        noise = self.pilot.noise if noise is None else noise
+        variations = designs(self.design, self.budgets, len(self.seeds))
+        return expected_precision(self.pilot.laws, noise, self.pilot.dof, variations, seed)
 
     def trials(self) -> list[dict[str, Any]]:
         """The trials of its sweep, the held-out one last."""
-        rate, last = self.found.rule.rate, self.largest
+        rate, held_out = self.pilot.rule.rate, self.held_out_shape
         rows = [
-            proposal.trial(budget, shape, rate(shape.width), False, seed)
+            proposal.trial(budget, shape, rate(shape.width), holdout=False, seed=seed)
             for budget in self.budgets
-            for shape in self.chosen(budget)
+            for shape in self.shapes_at(budget)
             for seed in self.seeds
         ]
-        return [*rows, proposal.trial(self.held_out, last, rate(last.width), True)]
+        last = proposal.trial(self.held_out, held_out, rate(held_out.width), holdout=True)
+        return [*rows, last]
 
-    def described(self) -> dict[str, Any]:
-        """The budgets and their sizes, as pilot.json has them."""
+    def to_json(self) -> dict[str, Any]:
+        """The budgets and their sizes, a part of pilot.json."""
         return {
-            "ladder": [self._rung(budget, self.chosen(budget)) for budget in self.budgets],
-            "held_out": self._rung(self.held_out, [self.largest]),
+            "ladder": [self._rung(budget, self.shapes_at(budget)) for budget in self.budgets],
+            "held_out": self._rung(self.held_out, [self.held_out_shape]),
         }
 
     def _rung(self, budget: float, shapes: Sequence[Shape]) -> dict[str, Any]:
-        log_n, sd = self.found.line.at(budget)
-        low, high = (log_n + sign * UNCERTAIN * sd for sign in (-1, 1))
+        log_n, sd = self.pilot.line.at(budget)
+        low, high = log_n - Z90 * sd, log_n + Z90 * sd
         best = {name: float(np.exp(x)) for name, x in (("value", log_n), ("lo", low), ("hi", high))}
-        rate = self.found.rule.rate
+        rate = self.pilot.rule.rate
         rows = [
             {"shape": shape.text, "params": shape.params, "rate": rate(shape.width)}
             for shape in shapes

@@ -1,4 +1,4 @@
-"""A pilot: rounds of cheap trials until no best lies at an edge, then the ladder they propose."""
+"""Runs a pilot: rounds of cheap trials until no best is at an edge, then a proposed ladder."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,46 +26,45 @@ from launch.sweep.dry_run import dry_run
 from launch.sweep.machine import Machine, machine
 from scaling.design.pilot_trials import Cell, Pilot, Trials, cells, extensions, read_pilot
 
-ROUNDS = 5  # of trials: the first grid, and extensions where the best lies at an edge
-FIRST_SPAN = 4.0  # of the pilot's own sizes, to either side of the first guess
-TOKENS_A_PARAMETER = 20  # of the first guess where there is no sweep (Hoffmann et al. 2022)
+ROUNDS = 5  # at most: the first grid, and extensions while the best is at an edge
+FIRST_SPAN = 4.0  # the pilot's sizes reach this factor to either side of the first guess
+TOKENS_A_PARAMETER = 20  # for the first guess without a sweep (Hoffmann et al. 2022)
 
 
 @dataclass
 class PilotPlan:
-    """What a pilot was asked for (the flags of the verb and the overrides of the base config), the
-    shapes it can choose from, where it runs, and its trials so far."""
+    """A pilot: what its flags ask for, and its trials so far."""
 
     values: absl_flags.FlagValues
-    overrides: Mapping[str, str]
+    overrides: Mapping[str, str]  # of the base config
     base: ConfigDict
-    shapes: list[Shape]
-    budgets: list[float]
-    held_out: float
+    shapes: list[Shape]  # all that it can choose from
+    budgets: list[float]  # FLOPs of the ladder
+    held_out: float  # FLOPs of the held-out run
     where: Machine
     trials: list[dict[str, Any]]
 
     def write(self, path: Path, doc: str, trials: Sequence[Mapping[str, Any]]) -> Path:
-        """Writes a sweep file of trials on the base config; returns its path."""
+        """Writes a sweep file of trials with the base config; returns its path."""
         return sweep_file.write(path, doc, *base_of(self.values.config, self.overrides), trials)
 
-    def planned(self, folder: Path) -> expand.Plan:
-        """The sweep of the pilot's own trials, whose file is written to `folder`."""
+    def sweep(self, folder: Path) -> expand.Plan:
+        """The sweep of the pilot's trials; writes its file to `folder`."""
         doc = f"Pilot of {self.values.config}, written by isoflop pilot.  Unmeasured."
         spec = str(self.write(folder / "pilot_trials.json", doc, self.trials))
         return expand.plan(spec, {}, Path(self.values.workdir) / "trials")
 
     def rates(self) -> list[float]:
-        """The learning rates that are tried at every size first."""
+        """The learning rates of the first round, the same at every size."""
         middle = self.base.optimizer.learning_rate
         return [float(f"{middle * r:.3g}") for r in numbers("rates", self.values.rates, 3)]
 
 
-def prepared(values: absl_flags.FlagValues, overrides: Mapping[str, str]) -> PilotPlan:
-    """The plan with the trials of the first round. Tokenizes the text if need be, as a sweep does.
+def make_plan(values: absl_flags.FlagValues, overrides: Mapping[str, str]) -> PilotPlan:
+    """The plan with the trials of the first round. Tokenizes the text if it is not yet tokenized.
 
-    ValueError for flags that are out of range, and where the config has no shapes on both sides of
-    the first guess.
+    Raises ValueError if a flag is out of range, or if the config has no shapes on both sides of the
+    first guess.
     """
     where = machine(values.on, values.workers)
     base = load_config(values.config, overrides)
@@ -94,8 +93,8 @@ def prepared(values: absl_flags.FlagValues, overrides: Mapping[str, str]) -> Pil
         if not share <= 1:
             raise ValueError(f"share={share:g} is more than the ladder's smallest budget; use 0.1")
         budget = float(f"{share * budgets[0]:.4g}")
-        half = proposal.half_range(FIRST_SPAN, 0)
-        around = proposal.bracketing(shapes, guess(budget), half, values.sizes)
+        half = proposal.half_log_span(FIRST_SPAN, 0)
+        around = proposal.shapes_around(shapes, guess(budget), half, values.sizes)
         plan.trials += [
             proposal.trial(budget, shape, rate) for shape in around for rate in plan.rates()
         ]
@@ -103,7 +102,7 @@ def prepared(values: absl_flags.FlagValues, overrides: Mapping[str, str]) -> Pil
 
 
 def budget_of(trial: Mapping[str, Any]) -> float | None:
-    """The FLOPs of a trial whose duration is given in them; None for any other."""
+    """The FLOPs of a trial, or None if its duration is not in FLOPs."""
     number, _, unit = str(trial.get("train.duration", "")).partition(" ")
     return float(number) if unit == "flops" else None
 
@@ -115,7 +114,7 @@ def held_out_of(trial: Mapping[str, Any]) -> bool:
 
 def first_guess(spent: Sequence[tuple[Shape, float]]) -> Callable[[float], float]:
     """log N* at a budget before anything is measured: the middle of the sweep's sizes at its
-    smallest budget, extended as C^0.5; without a sweep, 20 tokens a parameter.
+    smallest budget, extended as C^0.5; without a sweep, 20 tokens per parameter.
     """
     if not spent:
         return lambda flops: 0.5 * float(np.log(flops / 6 / TOKENS_A_PARAMETER))
@@ -128,28 +127,28 @@ def print_first_round(plan: PilotPlan) -> int:
     """Prints the table of the first round's trials; returns the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         with bad_input():
-            sweep = plan.planned(Path(folder))
+            sweep = plan.sweep(Path(folder))
         dry_run(sweep, Path(plan.values.workdir) / "trials", plan.where)
     return DONE
 
 
 def run(plan: PilotPlan) -> int:
-    """Rounds of trials until no best lies at an edge, then the proposal; returns the exit code."""
+    """Runs rounds of trials until no best is at an edge, then proposes; returns the exit code."""
     workdir = Path(plan.values.workdir)
-    for last in (*[False] * (ROUNDS - 1), True):
+    for number in range(1, ROUNDS + 1):
         code, trials = train(plan, workdir)
         if code != DONE:
             return code
         with bad_input():
-            more = further(plan, *extensions(cells(trials)))
-        if last or not more:
+            more = further_trials(plan, *extensions(cells(trials)))
+        if number == ROUNDS or not more:
             break
         print(f"the best lies at an edge: {len(more)} more trials")
         plan.trials += more
     with bad_input():
         with alive("simulating the ladder"):
-            found = read_pilot(trials, plan.values.seed)
-            ladder, about = proposed(plan, found)
+            pilot = read_pilot(trials, plan.values.seed)
+            ladder, about = propose(plan, pilot)
     path = workdir / "proposed.json"
     about["proposed"] = str(plan.write(path, headline(path, about), ladder.trials()))
     for target in (workdir / "pilot.json", *filter(None, [plan.values.json])):
@@ -160,25 +159,25 @@ def run(plan: PilotPlan) -> int:
 
 
 def train(plan: PilotPlan, workdir: Path) -> tuple[int, Trials | None]:
-    """Runs the trials that have not run; returns the sweep's exit code and all of them as Trials.
+    """Runs the trials that have not run; returns the sweep's exit code and all trials.
 
-    A sweep keeps what is finished, so a pilot that is started again repeats its rounds at once.
+    A sweep keeps finished trials, so a restarted pilot passes through its finished rounds at once.
     """
     with bad_input():
-        sweep = plan.planned(workdir)
+        sweep = plan.sweep(workdir)
     code = execution.run_sweep(sweep, workdir / "trials", plan.where)
     if code != DONE:
         return code, None
     with bad_input():
-        found = execution.summary(sweep, workdir / "trials", code)["trials"]
-        rows = [row_of(trial, workdir / "trials" / trial["id"]) for trial in found]
+        finished = execution.summary(sweep, workdir / "trials", code)["trials"]
+        rows = [row_of(trial, workdir / "trials" / trial["id"]) for trial in finished]
     return code, Trials(*np.array(rows, float).T)
 
 
 def row_of(trial: Mapping[str, Any], folder: Path) -> tuple[float, ...]:
-    """A trial that has ended as a row of Trials: FLOPs, parameters, tokens, width, learning rate,
-    loss (infinite where it diverged). ValueError if its result.json has no loss."""
-    loss, own = trial["eval_loss"], trial["overrides"]
+    """A finished trial as a row of Trials: FLOPs, parameters, tokens, width, learning rate, loss
+    (inf if it diverged). Raises ValueError if its result.json has no loss."""
+    loss, keys = trial["eval_loss"], trial["overrides"]
     if trial["status"] == "diverged":
         loss = float("inf")
     elif not isinstance(loss, int | float):
@@ -187,32 +186,32 @@ def row_of(trial: Mapping[str, Any], folder: Path) -> tuple[float, ...]:
             "and run again"
         )
     size = sum(trial["params"].values()), trial["tokens"]
-    return budget_of(own), *size, own["model.d_model"], own["optimizer.learning_rate"], loss
+    return budget_of(keys), *size, keys["model.d_model"], keys["optimizer.learning_rate"], loss
 
 
-def further(
+def further_trials(
     plan: PilotPlan,
     rates: Sequence[tuple[Cell, float]],
     sizes: Sequence[tuple[float, float]],
 ) -> list[dict[str, Any]]:
-    """The trials that extend the edges: rates of cells, and sizes (budget, N) at all first rates.
-    Sizes that have run are passed over for the nearest that have not."""
+    """The trials of a further round: cells with one more rate each, and sizes (budget, N) with all
+    rates of the first round. The nearest size that has not run replaces one that has."""
     by_params = {shape.params: shape for shape in plan.shapes}
     more = [proposal.trial(cell.budget, by_params[int(cell.params)], r) for cell, r in rates]
     tried = {(budget_of(row), row["model.d_model"]) for row in plan.trials}
     for budget, params in sizes:
         left = [shape for shape in plan.shapes if (budget, shape.width) not in tried]
-        shape = proposal.nearest_to(left, params)
+        shape = proposal.nearest_shape(left, params)
         tried.add((budget, shape.width))
         more += [proposal.trial(budget, shape, rate) for rate in plan.rates()]
     return more
 
 
-def proposed(plan: PilotPlan, found: Pilot) -> tuple[Ladder, dict[str, Any]]:
-    """The ladder, and what pilot.json says of it and of the pilot."""
+def propose(plan: PilotPlan, pilot: Pilot) -> tuple[Ladder, dict[str, Any]]:
+    """The ladder, and the content of pilot.json except the path of the proposal."""
     values = plan.values
     ladder = Ladder(
-        found,
+        pilot,
         plan.shapes,
         plan.base.train.flops_convention,
         plan.budgets,
@@ -226,8 +225,8 @@ def proposed(plan: PilotPlan, found: Pilot) -> tuple[Ladder, dict[str, Any]]:
     return ladder, {
         "config": values.config,
         "overrides": dict(plan.overrides),
-        "pilot": found.described() | {"runs": len(plan.trials), "flops": cost},
-        **ladder.described(),
+        "pilot": pilot.to_json() | {"runs": len(plan.trials), "flops": cost},
+        **ladder.to_json(),
         "share": cost / sum(budget_of(row) for row in ladder.trials()),
         "precision": precision,
     }

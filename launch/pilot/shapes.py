@@ -1,6 +1,6 @@
 """Turns a size into a config: the shape, batch and learning rate of a family near an N.
 
-The rules, each with its source, are in RULES; `shaped` returns them with the config, so that a
+The rules, each with its source, are in RULES; `config_near` returns them with the config, so that a
 reader of a plan knows where every number comes from.
 """
 
@@ -25,7 +25,7 @@ MANY_HEADS = 16
 MOST_LAYERS = 200
 # Ten percent of the aspect ratio weigh as much as one of N, halving the heads' width as three.
 ASPECT_WEIGHT, HALVING_WEIGHT = 0.1, 0.03
-OFF_SIZE = 0.1  # a config further from N than this is refused; a published end reaches as far
+OFF_SIZE = 0.1  # largest relative distance from N, and beyond the smallest and largest published N
 RULES = {
     "aspect ratio": "d_model/n_layers: the family's, interpolated in log N; constant beyond the "
     "published sizes",
@@ -33,7 +33,8 @@ RULES = {
     "nearest published size; below the smallest size heads are narrower; 16 or more heads are a "
     "multiple of four, so that they divide over devices",
     "batch": f"the family's, interpolated in log N; beyond the published sizes or if unpublished, "
-    f"0.2920 C^0.3271 tokens ({DEEPSEEK}); a power of two sequences, at least {FEWEST_STEPS} steps",
+    f"0.2920 C^0.3271 tokens ({DEEPSEEK}); the nearest power of two sequences that leaves "
+    f"at least {FEWEST_STEPS} steps",
     "learning rate": f"the family's, interpolated in log N; beyond the published sizes or if "
     f"unpublished, 0.3118 C^-0.1250 ({DEEPSEEK})",
     "warmup": "1 % of the run, as LLaMA's 0.8 %",
@@ -42,7 +43,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Member:
-    """One published size of a family. `batch` is in tokens; it and `learning_rate` are None where
+    """One published size of a family. `batch` is in tokens. `batch` and `learning_rate` are None if
     they were not published."""
 
     name: str
@@ -56,8 +57,8 @@ class Member:
         return self.model.d_model / self.model.n_layers
 
 
-def counted(model: ModelConfig, convention: str) -> int:
-    """N as the law counts it. "with_head" prices the head even where it is tied."""
+def param_count(model: ModelConfig, convention: str) -> int:
+    """N as the law counts it. "with_head" includes the head even if it is tied."""
     return counted_params(count.parameters(model), convention)
 
 
@@ -65,7 +66,7 @@ def members(family: str, convention: str, **changes: int) -> list[Member]:
     """The family's published sizes by rising N; `changes` replace keys of each model."""
     if family not in FAMILY_NAMES:
         raise ValueError(f"family={family} is unknown; use one of {', '.join(FAMILY_NAMES)}")
-    found = []
+    published = []
     for name, sections in FAMILIES.items():
         if name.split("-")[0] != family:
             continue
@@ -75,12 +76,12 @@ def members(family: str, convention: str, **changes: int) -> list[Member]:
         config.model.update(changes)
         model = families.derive(config.model)[1]
         rate = sections.get("optimizer", {}).get("learning_rate")
-        found.append(Member(name, counted(model, convention), model, batch, rate))
-    return sorted(found, key=lambda member: member.params)
+        published.append(Member(name, param_count(model, convention), model, batch, rate))
+    return sorted(published, key=lambda member: member.params)
 
 
-def interpolated(sizes: Sequence[float], values: Sequence[float], params: float) -> float:
-    """A straight line in log-log through the published values, held beyond their ends."""
+def interpolate(sizes: Sequence[float], values: Sequence[float], params: float) -> float:
+    """Interpolates the published values linearly in log-log; constant beyond both ends."""
     if params <= sizes[0] or len(sizes) == 1:
         return values[0]
     for low in range(len(sizes) - 1):
@@ -90,7 +91,7 @@ def interpolated(sizes: Sequence[float], values: Sequence[float], params: float)
     return values[-1]
 
 
-def shaped(
+def config_near(
     family: str,
     params: float,
     tokens: float,
@@ -101,25 +102,25 @@ def shaped(
     """The config of a family's model near N = params, for a run of `tokens`.
 
     Returns `config` (a spec for `isoflop train`), `overrides`, what it counts, and the rules.
-    Unsupported where the family has no model near that N.
+    Raises Unsupported if the family has no model near that N.
     """
     given = {"vocab_size": vocab_size, "context_length": context_length}
     changes = {key: value for key, value in given.items() if value}
     published = members(family, convention, **changes)
     nearest = min(published, key=lambda member: abs(math.log(member.params / params)))
     sizes = [member.params for member in published]
-    aspect = interpolated(sizes, [member.aspect for member in published], params)
+    aspect = interpolate(sizes, [member.aspect for member in published], params)
     narrow = params < published[0].params
     shape, model = best_shape(nearest, params, aspect, convention, narrow)
-    n = counted(model, convention)
+    n = param_count(model, convention)
     if abs(math.log(n / params)) > OFF_SIZE:
         raise Unsupported(
             f"family={family} has no model near N = {params:.3g}: the nearest has {n:.3g} with a "
             f"vocabulary of {model.vocab_size}; set --vocab_size, or --family to one of "
             f"{', '.join(FAMILY_NAMES)}"
         )
-    run = trained(published, n, tokens, model.context_length)
-    keys = changes | shape | following(nearest.model, shape)
+    run = run_overrides(published, n, tokens, model.context_length)
+    keys = changes | shape | width_overrides(nearest.model, shape)
     overrides = {f"model.{key}": value for key, value in keys.items()} | run
     return {
         "family": family,
@@ -150,9 +151,9 @@ def best_shape(
         widths.append(widths[-1] // 2)
     for layers in range(1, MOST_LAYERS + 1):
         for halvings, head_dim in enumerate(widths):
-            for keys in near_heads(nearest, layers, head_dim, params, convention):
-                model = changed(nearest.model, keys)
-                score = abs(math.log(counted(model, convention) / params))
+            for keys in head_choices(nearest, layers, head_dim, params, convention):
+                model = resize(nearest.model, keys)
+                score = abs(math.log(param_count(model, convention) / params))
                 score += ASPECT_WEIGHT * abs(math.log(keys["d_model"] / layers / aspect))
                 score += HALVING_WEIGHT * halvings
                 if score < lowest:
@@ -160,14 +161,14 @@ def best_shape(
     return best
 
 
-def near_heads(
+def head_choices(
     nearest: Member, layers: int, head_dim: int, params: float, convention: str
 ) -> list[dict[str, int]]:
-    """The shapes with the most heads that stay below N, and with the next more."""
+    """The shape with the most heads that stays below N, and the shape with the next more heads."""
     model = nearest.model
-    one = model.n_kv_heads == 1  # and stays one, whatever the number of query heads
+    one = model.n_kv_heads == 1  # then it stays one, whatever the number of query heads
     group = 1 if one else model.n_heads // model.n_kv_heads
-    # Heads side by side are as wide as the model, or narrower or wider where they are so published.
+    # All heads together are as wide as the model, except in families that publish another width.
     whole = model.d_model % model.n_heads == 0
     per_head = model.d_model // model.n_heads * head_dim // model.head_dim if whole else head_dim
     ratio = model.d_ff / model.d_model * per_head / head_dim
@@ -180,11 +181,11 @@ def near_heads(
         return {"n_layers": layers, "n_kv_heads": 1 if one else groups} | width
 
     low, high = 0, 1
-    while counted(changed(nearest.model, keys(high)), convention) < params:
+    while param_count(resize(nearest.model, keys(high)), convention) < params:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        below = counted(changed(nearest.model, keys(middle)), convention) < params
+        below = param_count(resize(nearest.model, keys(middle)), convention) < params
         low, high = (middle, high) if below else (low, middle)
     if low * group >= MANY_HEADS:
         step = 4 // math.gcd(4, group)
@@ -192,35 +193,36 @@ def near_heads(
     return [keys(groups) for groups in (low, high) if groups]
 
 
-def changed(model: ModelConfig, keys: dict[str, int]) -> ModelConfig:
-    """The model with other sizes."""
+def resize(model: ModelConfig, keys: dict[str, int]) -> ModelConfig:
+    """The model with `keys` replaced."""
     return ModelConfig(**(vars(model) | keys))
 
 
-def following(model: ModelConfig, keys: dict[str, int]) -> dict[str, float]:
-    """What is published as a function of the width, at the width of `keys`."""
+def width_overrides(model: ModelConfig, keys: dict[str, int]) -> dict[str, float]:
+    """The keys that the family defines as functions of the width, for the width in `keys`."""
     if model.logit_scale == model.d_model**-0.5:  # PaLM
         return {"logit_scale": keys["d_model"] ** -0.5}
     return {}
 
 
-def trained(
+def run_overrides(
     published: Sequence[Member], params: float, tokens: float, context: int
 ) -> dict[str, Any]:
-    """Length, batch, learning rate and warmup as overrides."""
+    """Duration, batch, learning rate and warmup as overrides."""
     flops = 6 * params * tokens
     sizes = [member.params for member in published]
     inside = sizes[0] / (1 + OFF_SIZE) <= params <= sizes[-1] * (1 + OFF_SIZE)
     batch, rate = 0.2920 * flops**0.3271, 0.3118 * flops**-0.1250
     batches = [member.batch for member in published]
     if inside and None not in batches:
-        batch = interpolated(sizes, batches, params)
+        batch = interpolate(sizes, batches, params)
     rates = [member.learning_rate for member in published]
     if inside and None not in rates:
-        rate = interpolated(sizes, rates, params)
-    sequences = max(1, min(batch, tokens / FEWEST_STEPS) / context)
+        rate = interpolate(sizes, rates, params)
+    nearest = round(math.log2(max(1, batch / context)))
+    most = math.floor(math.log2(max(1, tokens / FEWEST_STEPS / context)))
     return {
-        "train.batch_size": 2 ** round(math.log2(sequences)),
+        "train.batch_size": 2 ** min(nearest, most),
         "train.duration": f"{tokens:.4g} tokens",
         "optimizer.learning_rate": float(f"{rate:.2g}"),
         "schedule.warmup": "1 %",

@@ -9,7 +9,7 @@ from scaling.report.number_text import three_digits
 
 
 def summary(about: Mapping[str, Any]) -> str:
-    """The text on a pilot; `about` is its pilot.json."""
+    """The text that describes a pilot; `about` is its pilot.json."""
     pilot, exponent = about["pilot"], about["pilot"]["exponent"]
     budgets = ", ".join(flops(m["flops"]) for m in pilot["minima"])
     lines = [
@@ -33,7 +33,7 @@ def summary(about: Mapping[str, Any]) -> str:
 
 
 def minima_lines(minima: Sequence[Mapping[str, Any]]) -> list[str]:
-    """N* of every pilot budget, or why there is none."""
+    """N* at every budget of the pilot, or the reason why it has no N*."""
     return [
         f"  {flops(m['flops'])} FLOPs: " + (m["reason"] or f"N* = {amount(m['params'])}")
         for m in minima
@@ -41,7 +41,7 @@ def minima_lines(minima: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def sources(exponent: Mapping[str, Any]) -> str:
-    """What the exponent is an average of."""
+    """The two exponents whose average the ladder uses."""
     prior = f"prior {exponent['prior']:g} ± {exponent['prior_sd']:g}"
     if exponent["pilot"] is None:
         return f"{prior} alone: one budget has no slope"
@@ -81,7 +81,7 @@ def rung_lines(rung: Mapping[str, Any], note: str = "") -> list[str]:
 
 
 def law_summary(about: Mapping[str, Any]) -> str:
-    """The text on the precision of a ladder around the optima of a law."""
+    """The text that describes the precision of a ladder around the optima of a law."""
     law = about["law"]
     budgets = ", ".join(flops(c) for c in about["budgets"])
     seeds = f", {about['seeds']} seeds" if about["seeds"] > 1 else ""
@@ -129,13 +129,13 @@ def precision_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _width(row: Mapping[str, Any], name: str) -> str:
-    """The width of one interval; a dash where there is none."""
+    """The width of one interval; a dash if it is unknown."""
     value = row["widths"][name]["value"]
     return "—" if value is None else COLUMNS[name][1].format(value)
 
 
 def _width_range(row: Mapping[str, Any], name: str) -> str:
-    """'[.02, .14]': the range of a width; '' where it is not known."""
+    """The range of a width, such as '[.02,.14]'; '' if it is unknown."""
     width = row["widths"][name]
     if width["lo"] is None:
         return ""

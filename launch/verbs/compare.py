@@ -23,7 +23,7 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import flops, with_interval
 from launch.errors import DONE, bad_input, writing
-from launch.law.fitting import LOSS_UNIT, made, written
+from launch.law.fitting import LOSS_UNIT, provenance, report_line
 from scaling.laws.law import symbols
 from scaling.report.number_text import nats, needed
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         settings = Settings(**{name: values[name].value for name in options})
         with alive("comparing"):
             compared = compare(ladders, settings, values.method, values.measure)
-    compared["made"] = made("compare", argv)
+    compared["made"] = provenance("compare", argv)
     if values.json:
         with writing("json", values.json):
             write(Path(values.json), json.dumps(compared, indent=1) + "\n")
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
         from scaling.report.comparison_page import write_page
 
         with writing("out", values.out), alive("drawing the page"):
-            place = written(write_page(values.out, ladders, compared))
+            place = report_line(write_page(values.out, ladders, compared))
     print(summary(compared) + place)
     return DONE
 

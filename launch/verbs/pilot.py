@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     from launch.pilot import rounds
 
     with bad_input():
-        plan = rounds.prepared(values, overrides)
+        plan = rounds.make_plan(values, overrides)
     return rounds.print_first_round(plan) if values.dry_run else rounds.run(plan)
 
 
@@ -84,7 +84,7 @@ def refuse_flags(values: absl_flags.FlagValues, overrides: Mapping[str, str]) ->
 def precision_of_law(values: absl_flags.FlagValues) -> int:
     """Prints the precision of a ladder around the optima of a law.json."""
     from scaling.design.planning import read_law
-    from scaling.design.precision import Design, compared, ladder
+    from scaling.design.precision import Design, expected_precision, ladder
     from scaling.drafts import write
 
     with bad_input():
@@ -93,12 +93,13 @@ def precision_of_law(values: absl_flags.FlagValues) -> int:
         held_out = held_out_budget(values.held_out, budgets)
         noise = law.spread if values.noise is None else values.noise
 
-        def make(own: list[float], sizes: int, wider: float) -> Design:
-            return ladder(law.theta[0], own, sizes, wider * values.span, held_out)
+        def make(flops: list[float], extra: int, span_factor: float) -> Design:
+            sizes, span = values.sizes + extra, values.span * span_factor
+            return ladder(law.theta[0], flops, sizes, span, held_out)
 
-        wanted = designs(make, budgets, values.sizes, values.seeds)
+        variations = designs(make, budgets, values.seeds)
         with alive("simulating"):
-            rows = compared(law.theta, noise, law.dof, wanted, values.seed)
+            rows = expected_precision(law.theta, noise, law.dof, variations, values.seed)
     about = {"law": law.about, "budgets": budgets, "held_out": held_out, "span": values.span}
     about |= {"sizes": values.sizes, "seeds": values.seeds, "precision": rows}
     if values.json:

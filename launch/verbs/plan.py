@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the plan and writes it. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
-    from launch.pilot.shapes import shaped
+    from launch.pilot.shapes import config_near
     from scaling.design.planning import plan, read_law
     from scaling.drafts import write
     from scaling.validate import Unsupported
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         sizes = {key: positive(values, key) for key in ("vocab_size", "context_length")}
         convention = planned["law"]["params"]
         try:
-            shape = shaped(values.family, run["params"], run["tokens"], convention, **sizes)
+            shape = config_near(values.family, run["params"], run["tokens"], convention, **sizes)
             planned["config"] = shape | {"command": command(shape)}
         except Unsupported as error:
             planned["config"] = {"reason": str(error)}

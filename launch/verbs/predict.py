@@ -60,9 +60,11 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__)
     from scaling.design.prediction import (
+        SETTINGS,
+        complete_target,
         prediction_paths,
         refuse_finished,
-        sized,
+        refuse_other_settings,
         write_prediction,
     )
     from scaling.selection import hold_out
@@ -71,11 +73,11 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if values.draws < 1:
             raise ValueError(f"draws={values.draws}: a prediction needs an interval; use 1000")
-        target = sized(**{name: values[name].value for name in NUMBERS}) | {"run": values.run}
+        target = complete_target(**{name: values[name].value for name in NUMBERS})
+        target["run"] = values.run
         if values.out and Path(values.out).is_dir():
             raise ValueError(f"out={values.out} is a folder; name a file: {values.out}/a.json")
-        options = ("law", "draws", "seed", "objective", "delta")
-        settings = Settings(**{name: values[name].value for name in options})
+        settings = Settings(**{name: values[name].value for name in SETTINGS})
         law = settings.fitted_law
         points = read_points(values.runs, values.table, law, values.loss_unit)
         points = hold_out(points, values.holdout, law)
@@ -84,12 +86,13 @@ def main(argv: Sequence[str]) -> int:
         path, *earlier = [Path(values.out)] if values.out else usual
         with writing("out", path), alive("predicting"):
             record = write_prediction(path, points, target, settings, earlier)
+        refuse_other_settings(record, settings)
     print(summary(record))
     return DONE
 
 
 def summary(record: dict[str, Any]) -> str:
-    """The text that the verb prints; `record` is the content of the file."""
+    """The text that the verb prints; `record` is what `write_prediction` returns."""
     from scaling.intervals import FAR
 
     loss, frontier = (with_interval(record[name], nats) for name in ("loss", "frontier"))
@@ -108,4 +111,8 @@ def summary(record: dict[str, Any]) -> str:
     if record["extrapolation"] > FAR:
         far = f"{record['extrapolation']:.3g} times the largest fitted compute"
         lines.append(f"  EXTRAPOLATION: {far}; an interval from the fit alone is too narrow there")
-    return "\n".join([*lines, f"written {record['made']}: {record['path']}"])
+    if record["kept"]:
+        lines.append(f"already predicted at {record['made']}; kept: {record['path']}")
+    else:
+        lines.append(f"written {record['made']}: {record['path']}")
+    return "\n".join(lines)

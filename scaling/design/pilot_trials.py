@@ -31,7 +31,7 @@ LAWS_DRAWN = 200
 # by more than MOVES_FACTOR over the pilot's widths.
 MOVES_SES = 2.0
 MOVES_FACTOR = 1.25
-UNCERTAIN = 1.645  # standard deviations on either side that contain 90 % of a normal distribution
+Z90 = 1.645  # standard deviations on either side that contain 90 % of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def size_line(minima: IsoFlop) -> SizeLine:
     log_c, log_n = np.log(minima.array("flops")), minima.array("log_params")
     # With few degrees of freedom the draws have long tails, so match their 90 % interval.
     low, high = np.percentile(minima.draws["log_params"], [5, 95], axis=0)
-    sd = np.maximum((high - low) / (2 * UNCERTAIN), 1e-9)
+    sd = np.maximum((high - low) / (2 * Z90), 1e-9)
     away = log_c - log_c.mean()
     middle = (log_c.mean(), log_n.mean(), np.sqrt((sd**2).sum()) / len(sd))
     squares = float((away**2).sum())
@@ -312,8 +312,8 @@ class Pilot:
     def dof(self) -> int:
         return max(self.minima.dof, 1)
 
-    def described(self) -> dict[str, Any]:
-        """The pilot as --json prints it."""
+    def to_json(self) -> dict[str, Any]:
+        """The pilot's part of pilot.json."""
         line, rule = self.line, self.rule
         minima = [
             {"flops": m.flops, "params": finite(np.exp(m.log_params)), "reason": m.reason or None}

@@ -211,7 +211,7 @@ def with_interval(values: np.ndarray) -> dict[str, float | None]:
     return number(values[0], values[1:][np.isfinite(values[1:])])
 
 
-def described(n: np.ndarray, d: np.ndarray) -> dict[str, Any]:
+def describe_size(n: np.ndarray, d: np.ndarray) -> dict[str, Any]:
     """N, D, C and D/N, each with its interval."""
     parts = {"params": n, "tokens": d, "flops": 6 * n * d, "tokens_per_param": d / n}
     return {name: with_interval(values) for name, values in parts.items()}
@@ -235,7 +235,7 @@ def plan(
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{key}={value:g} must be positive and finite")
     n, d = BUDGETS[name](law, amount)
-    best = described(n, d) | {"loss": outcome(law, n[0], d[0], seed)}
+    best = describe_size(n, d) | {"loss": outcome(law, n[0], d[0], seed)}
     planned = {"law": law.about, "budget": {name: amount}, "optimum": best}
     planned["second_opinion"] = second_opinion(law, 6 * n[0] * d[0])
     planned["around"] = around(law, n[0], d[0])
@@ -287,12 +287,12 @@ def inference(
     plain_n, plain_d = at_loss(law, loss)
     total = 6 * n * d + 2 * n * inference_tokens
     plain = 6 * plain_n * plain_d + 2 * plain_n * inference_tokens
-    return described(n, d) | {
+    return describe_size(n, d) | {
         "loss": outcome(law, n[0], d[0], seed),
         "target_loss": loss,
         "inference_tokens": inference_tokens,
         "total_flops": with_interval(total),
-        "compute_optimal": described(plain_n, plain_d) | {"total_flops": with_interval(plain)},
+        "compute_optimal": describe_size(plain_n, plain_d) | {"total_flops": with_interval(plain)},
         "saving": with_interval(1 - total / plain),
         "draws_that_reach_it": float(np.isfinite(n[1:]).mean()) if len(n) > 1 else 1.0,
         "source": SARDANA,

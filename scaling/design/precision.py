@@ -189,7 +189,7 @@ def precision(
     }
 
 
-def compared(
+def expected_precision(
     theta: np.ndarray, noise: float, dof: int, designs: Mapping[str, Design], seed: int = 0
 ) -> list[dict[str, Any]]:
     """The precision of several named designs. Only the first is also simulated with other laws."""

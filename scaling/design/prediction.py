@@ -2,6 +2,7 @@
 
 import glob
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,15 +14,17 @@ from scaling.drafts import create, read_object
 from scaling.fits.holdout import frontier_value
 from scaling.fits.isoflop import isoflop
 from scaling.fits.parametric import describe_parametric, fit_parametric
+from scaling.fits.robust_fit import ABSOLUTE_DELTAS
 from scaling.intervals import extrapolation
 from scaling.settings import DEFAULTS, LEVEL, Settings
 from scaling.table import Points, fitted_rows, sha256
 
 MOST_OFF = 20.0  # largest factor between flops and 6·params·tokens under any convention
 SAME_SIZE = 0.02  # relative difference in N and D up to which a run matches a target
+SETTINGS = ("law", "objective", "delta", "draws", "seed")  # the settings of a prediction
 
 
-def sized(
+def complete_target(
     params: float | None, tokens: float | None, flops: float | None = None
 ) -> dict[str, float]:
     """The target's params, tokens and flops. A missing one follows from C = 6 N D."""
@@ -53,7 +56,7 @@ def prediction_paths(runs: str | None, table: str | None) -> list[Path]:
 
 def refuse_finished(points: Points, target: dict[str, Any]) -> None:
     """Raises ValueError if the target's run has finished already."""
-    rows = finished(points, target)
+    rows = matching_rows(points, target)
     if len(rows):
         raise ValueError(
             f"run {points.run[rows[0]]} of this size has finished already, with a loss of "
@@ -62,7 +65,7 @@ def refuse_finished(points: Points, target: dict[str, Any]) -> None:
         )
 
 
-def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
+def matching_rows(points: Points, target: dict[str, Any]) -> np.ndarray:
     """The rows that match the target: by name or, if it has no name, by N and D."""
     if target.get("run"):
         return np.flatnonzero(points.run == target["run"])
@@ -71,12 +74,12 @@ def finished(points: Points, target: dict[str, Any]) -> np.ndarray:
     return np.flatnonzero((off_n < SAME_SIZE) & (off_d < SAME_SIZE))
 
 
-def recognised(points: Points, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def name_targets(points: Points, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records with the name of the run that each predicted, or its size if no run matches."""
     named = []
     for record in records:
         target = record["target"]
-        rows = finished(points, target)
+        rows = matching_rows(points, target)
         known = len(rows) and points.run[rows[0]] not in record["points"]["runs"]
         size = f"{target['params']:.3g} parameters on {target['tokens']:.3g} tokens"
         run = str(points.run[rows[0]]) if known else target["run"] or size
@@ -95,10 +98,10 @@ def write_prediction(
     out.
 
     Returns the record with the "path" of its file. Files are never changed. If `path` or one of
-    the paths `earlier` has a record for the same points and target, that record is returned. If
-    `path` has a record for other points or another target, the new record goes to
-    prediction-2.json beside it, and so on. Raises ValueError if the points do not support a
-    prediction.
+    the paths `earlier` has a record for the same points and target, that record is returned,
+    whatever its settings, and "kept" is True. If `path` has a record for other points or another
+    target, the new record goes to prediction-2.json beside it, and so on. Raises ValueError if the
+    points do not support a prediction.
     """
     path, kept = Path(path), points.select(~points.holdout)
     flops = float(target.get("flops") or 6 * target["params"] * target["tokens"])
@@ -117,17 +120,18 @@ def write_prediction(
     digest = sha256(kept)
     for known in read_predictions([path, *earlier]):
         if known["points"]["sha256"] == digest and known["target"] == wanted:
-            return known
+            return known | {"kept": True}
     fitted_to = fitted_rows(kept, law)
-    found = fit_parametric(fitted_to, settings)
-    constants = describe_parametric(found)
+    parametric = fit_parametric(fitted_to, settings)
+    constants = describe_parametric(parametric)
     constants.pop("cloud")
     record = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "target": wanted,
-        "loss": found.predict({k: wanted[k] for k in ("params", "tokens")}, settings.seed),
+        "loss": parametric.predict({k: wanted[k] for k in ("params", "tokens")}, settings.seed),
         "frontier": frontier_value(isoflop(fitted_to, settings.draws, settings.seed), flops),
         "level": LEVEL,
+        "settings": {name: getattr(settings, name) for name in SETTINGS},
         "law": constants,
         "points": {"n": len(kept), "sha256": digest, "runs": sorted({str(r) for r in kept.run})},
         "extrapolation": extrapolation(kept, flops),
@@ -137,15 +141,32 @@ def write_prediction(
     while not create(free, json.dumps(record, indent=2) + "\n"):
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
-    return record | {"path": str(free)}
+    return record | {"path": str(free), "kept": False}
+
+
+def refuse_other_settings(record: dict[str, Any], settings: Settings) -> None:
+    """Raises ValueError if a record was made with other settings. Predictions of an older version
+    do not record their draws and seed, which are then not compared.
+    """
+    law = record["law"]
+    older = {"law": law.get("name", "parametric"), "objective": law["loss"], "delta": law["delta"]}
+    if law["delta"] == ABSOLUTE_DELTAS[-1]:  # the last stage of objective=absolute
+        older = {"law": older["law"], "objective": "absolute"}
+    for name, recorded in record.get("settings", older).items():
+        if (given := getattr(settings, name)) != recorded:
+            raise ValueError(
+                f"{name}={given} differs from {name}={recorded} of the prediction in "
+                f"{record['path']}, which never changes; give --{name}={recorded}, or another file "
+                "with --out"
+            )
 
 
 def read_predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The predictions at these paths and in the numbered files beside them, oldest first, each with
-    its "path".
+    """The predictions at these paths and in the numbered files beside them (NAME-2.json, …),
+    oldest first, each with its "path".
     """
     records = []
-    for path in (p for q in paths for p in sorted(q.parent.glob(f"{glob.escape(q.stem)}*.json"))):
+    for path in (file for base in paths for file in numbered_files(base)):
         try:
             record = read_object(path)
             if missing := [key for key in ("made", "target", "points") if key not in record]:
@@ -155,3 +176,10 @@ def read_predictions(paths: Sequence[Path]) -> list[dict[str, Any]]:
             raise ValueError(f"{path} is not a prediction ({error}); move it elsewhere") from None
     # Predictions made in the same second are ordered by their number.
     return sorted(records, key=lambda record: (record["made"], len(record["path"]), record["path"]))
+
+
+def numbered_files(path: Path) -> list[Path]:
+    """The existing files NAME.json and NAME-DIGITS.json for a path NAME.json, in order of name."""
+    name = re.compile(rf"{re.escape(path.stem)}(-\d+)?{re.escape(path.suffix)}")
+    near = path.parent.glob(f"{glob.escape(path.stem)}*{glob.escape(path.suffix)}")
+    return sorted(file for file in near if name.fullmatch(file.name))

@@ -180,7 +180,9 @@ def compare(
         "method": chosen,
         "measure": measure,
         "unit": MEASURES[measure],
-        "ladders": [described(x, front) for x, front in zip(kept, frontiers[chosen], strict=True)],
+        "ladders": [
+            describe_ladder(x, front) for x, front in zip(kept, frontiers[chosen], strict=True)
+        ],
         "pairs": pairs,
         "refused": refusals,
         "warnings": comparable(kept, measure) + narrow(pairs),
@@ -259,7 +261,7 @@ def two_sided(draws: np.ndarray) -> float | None:
     return float(min(1.0, 2 * (beyond + 1) / (len(draws) + 1)))
 
 
-def described(ladder: Ladder, front: Frontier) -> dict[str, Any]:
+def describe_ladder(ladder: Ladder, front: Frontier) -> dict[str, Any]:
     """One ladder's entry in the comparison, with its frontier's band for the figure."""
     flops = np.geomspace(*front.flops, 60)
     losses = front.loss(flops)

@@ -145,7 +145,7 @@ def test_every_source_with_every_tokenizer(
 
 
 def test_tables_by_kind_of_tokenizer_are_total():
-    assert build.WORTH_WORKERS.keys() == tokenizers.KINDS.keys()
+    assert build.MIN_BYTES_FOR_WORKERS.keys() == tokenizers.KINDS.keys()
     assert tokenizers.REVISIONS.keys() <= tokenizers.KINDS.keys()
 
 

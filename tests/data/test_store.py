@@ -105,7 +105,8 @@ def test_hash_does_not_depend_on_workers(folder_of_text, tmp_path):
         folder.mkdir()
         documents = corpus.documents(str(folder_of_text))
         tokenizer = tokenizers.from_spec("bytes")
-        build.build(folder, "x", documents, None, tokenizer, 0.2, lambda n: None, workers)
+        options = {"size": None, "tokenizer": tokenizer, "validation": 0.2, "workers": workers}
+        build.build(folder, "x", documents, **options, advance=lambda n: None)
         manifests.append((folder / "manifest.json").read_text())
     assert manifests[0] == manifests[1]
     assert len(json.loads(manifests[0])["splits"]["train"]["shards"]) > 3
@@ -275,7 +276,8 @@ def test_a_finished_shard_that_was_damaged_since_is_made_again(config, folder_of
     tokenizer = tokenizers.from_spec("bytes")
     with pytest.raises(KeyboardInterrupt):
         documents = corpus.documents(str(folder_of_text))
-        build.build(folder, "x", documents, None, tokenizer, 0.2, stop_after_four, 1)
+        options = {"size": None, "tokenizer": tokenizer, "validation": 0.2, "workers": 1}
+        build.build(folder, "x", documents, **options, advance=stop_after_four)
     first, second, *_ = sorted(folder.glob("*.train.bin"))
     first.write_bytes(b"\0" + first.read_bytes()[1:])
     second.unlink()

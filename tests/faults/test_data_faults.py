@@ -176,7 +176,7 @@ def test_damaged_json_of_a_run_and_of_records_is_one_line(tmp_path, kind):
         tokenizers.load(tmp_path)
     assert "\n" not in str(raised.value)
     (tmp_path / "00000-ab.json").write_bytes(DAMAGED_JSON[kind])
-    assert build._finished(tmp_path, "00000-ab") is None
+    assert build._finished_record(tmp_path, "00000-ab") is None
     with pytest.raises(ValueError, match=r"data\.tokenizer") as raised:
         tokenizers.from_spec(str(damaged))
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 300

@@ -11,7 +11,7 @@ from launch import flags
 from launch.__main__ import main as isoflop
 from launch.compile import docs_table, variants, verdict
 from launch.compile.variants import Variant
-from launch.errors import BAD_INPUT, DONE, BadInput
+from launch.errors import BAD_INPUT, BUG, DONE, BadInput
 from launch.trial.resolve import resolve_sizes
 from launch.verbs import compile as verb
 from train.ahead_of_time import compiled, costs, topology
@@ -319,7 +319,7 @@ def test_the_table_stands_between_its_marks_and_only_what_is_missing_is_compiled
         variant.error = "" if variant.report else "Segmentation fault"
 
     monkeypatch.setattr(variants, "compile_apart", compile)
-    assert compile_verb(f"--table={page}") == BAD_INPUT
+    assert compile_verb(f"--table={page}") == BUG
     lines = page.read_text().splitlines()
     assert (lines[0], lines[1], lines[-2], lines[-1]) == (
         *("before", docs_table.BEGIN, docs_table.END, "after"),

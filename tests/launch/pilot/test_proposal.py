@@ -9,12 +9,12 @@ from launch import sweep_file
 from launch.flags import base_of, load_config, load_module
 from launch.pilot.proposal import (
     MOST_STEP,
-    bracketing,
     candidates,
-    enough,
-    half_range,
-    nearest_to,
+    half_log_span,
+    n_sizes,
+    nearest_shape,
     shape_of,
+    shapes_around,
     sweep_shapes,
 )
 
@@ -50,22 +50,22 @@ def test_candidates_have_the_depths_and_heads_of_the_sweep_and_go_on_beyond_it(m
 
 def test_the_chosen_sizes_lie_evenly_around_and_differ():
     _, _, found = shapes_of(quickstart)
-    chosen = bracketing(found, math.log(5e5), half_range(3, 0.1), 7)
+    chosen = shapes_around(found, math.log(5e5), half_log_span(3, 0.1), 7)
     sizes = [shape.params for shape in chosen]
     assert len(set(sizes)) == 7 and sizes == sorted(sizes)
     assert sum(n < 5e5 for n in sizes) in (3, 4)
     assert sizes[-1] / sizes[0] == pytest.approx(9 * math.exp(2 * 1.645 * 0.1), rel=0.2)
-    assert nearest_to(found, sizes[3]).params == sizes[3]
+    assert nearest_shape(found, sizes[3]).params == sizes[3]
     with pytest.raises(ValueError, match=r"do not bracket N = 2e\+03: they have 2.9e\+03 to"):
-        bracketing(found, math.log(2e3), half_range(3, 0), 5)
+        shapes_around(found, math.log(2e3), half_log_span(3, 0), 5)
 
 
 def test_more_sizes_where_less_is_known():
-    assert enough(half_range(3, 0), 5) == 5
-    assert enough(half_range(3, 0.6), 5) == 7
+    assert n_sizes(half_log_span(3, 0), 5) == 5
+    assert n_sizes(half_log_span(3, 0.6), 5) == 7
     for sd in (0, 0.3, 0.6, 1.0):
-        half = half_range(3, sd)
-        assert 2 * half / (enough(half, 5) - 1) <= math.log(MOST_STEP)
+        half = half_log_span(3, sd)
+        assert 2 * half / (n_sizes(half, 5) - 1) <= math.log(MOST_STEP)
 
 
 def test_the_base_of_a_sweep_is_found_from_any_folder(tmp_path, monkeypatch):

@@ -47,13 +47,13 @@ def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tm
     about = json.loads(out.read_text())
     # Unigrams need no context, so the windows alone determine the loss.
     model = ngram.count_ngrams(dataset.texts("train"), dataset.vocab_size, 1)
-    (batch,) = eval_batches(dataset.store, SEQUENCES, SEQUENCES, CONTEXT)
+    (batch,) = eval_batches(dataset.token_store, SEQUENCES, SEQUENCES, CONTEXT)
     wanted = model.nats(batch["targets"]).mean()
     assert about["eval_loss"] == pytest.approx(wanted, abs=1e-12)
     assert about["bits_per_byte"] == pytest.approx(
         model.nats(batch["targets"]).sum()
         / np.log(2)
-        / dataset.store.token_bytes[batch["targets"]].sum()
+        / dataset.token_store.token_bytes[batch["targets"]].sum()
     )
     elsewhere = model.nats(dataset.texts("validation")[0]).mean()
     assert abs(elsewhere - wanted) > 1e-3
@@ -63,7 +63,7 @@ def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tm
 def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
     model = ngram.count_ngrams(dataset.texts("train"), dataset.vocab_size, 5)
     found = counting.evaluate(ngram, model, dataset, next_token.METRICS)["loss"][0]
-    (batch,) = eval_batches(dataset.store, SEQUENCES, SEQUENCES, CONTEXT)
+    (batch,) = eval_batches(dataset.token_store, SEQUENCES, SEQUENCES, CONTEXT)
     rows = np.concatenate([batch["tokens"][:, :1], batch["targets"]], axis=1)
     alone = model.nats(rows)[:, 1:]
     assert found < alone.mean()

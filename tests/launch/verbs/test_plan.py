@@ -7,7 +7,7 @@ import pytest
 from configs.families import FAMILIES
 from launch.__main__ import main
 from launch.flags import load_config
-from launch.pilot.shapes import FAMILY_NAMES, counted, interpolated, members, shaped
+from launch.pilot.shapes import FAMILY_NAMES, config_near, interpolate, members, param_count
 from model import families
 from scaling.validate import Unsupported
 from tests.scaling.design.test_planning import EPOCH, law_of
@@ -72,10 +72,10 @@ def test_use_makes_it_smaller(tmp_path, law, capsys):
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 @pytest.mark.parametrize("params", [3e8, 2e9, 1e10, 6e10])
 def test_a_config_counts_what_the_plan_says(family, params):
-    shape = shaped(family, params, 20 * params)
+    shape = config_near(family, params, 20 * params)
     assert shape["params"] == pytest.approx(params, rel=0.04)
     config = load_config(shape["config"], shape["overrides"])
-    assert counted(families.derive(config.model)[1], "total") == shape["params"]
+    assert param_count(families.derive(config.model)[1], "total") == shape["params"]
     model = config.model
     assert model.d_model % model.n_heads == 0
     assert model.logit_scale == (model.d_model**-0.5 if family == "palm" else 1)
@@ -91,7 +91,7 @@ def test_a_published_size_comes_back(name):
     mini's second context length."""
     family = name.split("-")[0]
     member = next(m for m in members(family, "total") if m.name == name)
-    shape = shaped(family, member.params, 3e11)
+    shape = config_near(family, member.params, 3e11)
     assert shape["config"].endswith(f":{name}")
     assert shape["overrides"]["model.n_layers"] == pytest.approx(member.model.n_layers, rel=0.13)
     assert shape["overrides"]["model.d_model"] == pytest.approx(member.model.d_model, rel=0.07)
@@ -101,15 +101,23 @@ def test_a_published_size_comes_back(name):
 
 
 def test_small_vocabularies_make_small_models():
-    shape = shaped("gpt3", 1e6, 2e7, vocab_size=256, context_length=128)
+    shape = config_near("gpt3", 1e6, 2e7, vocab_size=256, context_length=128)
     assert shape["params"] == pytest.approx(1e6, rel=0.05)
     assert shape["overrides"]["model.vocab_size"] == 256
     with pytest.raises(Unsupported, match="set --vocab_size"):
-        shaped("gpt3", 1e6, 2e7)
+        config_near("gpt3", 1e6, 2e7)
+
+
+@pytest.mark.parametrize(("tokens", "batch"), [(3.836e6, 16), (4.2e6, 32), (1e5, 1), (1e9, 256)])
+def test_a_batch_leaves_a_thousand_steps(tokens, batch):
+    """The last limits: one sequence, and the recommended 251 sequences as a power of two."""
+    shape = config_near("llama", 4.35e5, tokens, vocab_size=256, context_length=128)
+    assert shape["overrides"]["train.batch_size"] == batch
+    assert shape["steps"] >= 1000 or batch == 1
 
 
 def test_the_convention_of_the_law_sizes_the_config():
-    whole, body = (shaped("gpt3", 3e8, 6e9, kind) for kind in ("total", "non_embedding"))
+    whole, body = (config_near("gpt3", 3e8, 6e9, kind) for kind in ("total", "non_embedding"))
     parts = body["params_by_component"]
     assert body["params"] == parts["attention"] + parts["mlp"] + parts["norm"]
     assert sum(parts.values()) > 1.1 * sum(whole["params_by_component"].values())
@@ -119,7 +127,7 @@ def test_interpolation_holds_the_ends():
     sizes, values = [1e8, 1e9, 1e10], [1.0, 4.0, 2.0]
     wanted = {1e7: 1.0, 1e8: 1.0, 10**8.5: 2.0, 1e9: 4.0, 1e12: 2.0}
     for params, value in wanted.items():
-        assert interpolated(sizes, values, params) == pytest.approx(value)
+        assert interpolate(sizes, values, params) == pytest.approx(value)
 
 
 def test_a_law_of_tiny_models_still_has_a_plan(tmp_path, law, capsys):

@@ -107,6 +107,30 @@ def test_out_is_found_again_by_its_name(tmp_path, ladder):
     assert len(read(tmp_path / "law.json")["holdout"]["registered"]) == 1
 
 
+def test_a_known_prediction_is_kept_and_says_so(tmp_path, ladder, capsys):
+    done, coming = ladder
+    table = tmp_path / "points.csv"
+    table.write_text(to_csv(done))
+    argv = ["predict", f"--table={table}", f"--params={coming.params[0]}", "--tokens=4e7"]
+    path = tmp_path / "points.prediction.json"
+    assert main([*argv, *QUICK]) == 0
+    record, before = read(path), path.read_bytes()
+    assert capsys.readouterr().out.endswith(f"\nwritten {record['made']}: {path}\n")
+    assert main([*argv, *QUICK]) == 0
+    said = f"\nalready predicted at {record['made']}; kept: {path}\n"
+    assert capsys.readouterr().out.endswith(said)
+    for flag, value, recorded in (("law", "over_training", "parametric"), ("seed", 7, 42)):
+        assert main([*argv, *QUICK, f"--{flag}={value}"]) == 2
+        shown = capsys.readouterr()
+        assert shown.err.count("\n") == 1 and shown.out == ""
+        assert f"{flag}={value} differs from {flag}={recorded} of the prediction" in shown.err
+        assert f"give --{flag}={recorded}, or another file with --out" in shown.err
+    assert path.read_bytes() == before and len(list(tmp_path.glob("*.json"))) == 1
+    other = [f"--out={tmp_path / 'other.json'}", "--seed=7"]
+    assert main([*argv, *QUICK, *other]) == 0
+    assert read(tmp_path / "other.json")["settings"]["seed"] == 7
+
+
 def test_other_points_make_another_file(tmp_path, ladder):
     done, coming = ladder
     table, size = tmp_path / "points.csv", [f"--params={coming.params[0]}", "--tokens=4e7"]

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from scaling.design.precision import MEASURED, compared, estimates, ladder, precision, width
+from scaling.design.precision import (
+    MEASURED,
+    estimates,
+    expected_precision,
+    ladder,
+    precision,
+    width,
+)
 from scaling.fits.isoflop import exponents, isoflop
 from scaling.fits.parametric import fit_parametric
 from scaling.settings import Settings
@@ -65,7 +72,9 @@ def test_a_ladder_spends_its_budgets_around_the_optima():
 def test_four_seeds_halve_the_widths_and_a_wider_ladder_narrows_them():
     base = ladder(THETA, BUDGETS, 5, 3, 3e13)
     wider = ladder(THETA, (1e11, *BUDGETS), 5, 3, 3e13)
-    rows = compared(THETA[None], NOISE, 10, {"one": base, "four": base.repeated(4), "wider": wider})
+    rows = expected_precision(
+        THETA[None], NOISE, 10, {"one": base, "four": base.repeated(4), "wider": wider}
+    )
     one, four, more = ({k: w["value"] for k, w in row["widths"].items()} for row in rows)
     for name in ("a", "a_isoflop", "alpha", "beta"):
         assert four[name] == pytest.approx(one[name] / 2, rel=0.15)
