@@ -9,6 +9,9 @@ import pytest
 
 # Must run before jax is imported. A test that needs more devices starts a subprocess.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compilation takes most of the tests' time. A program computes the same function without XLA's
+# optimizations; modules whose subject is the optimized program use the fixture `optimized`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 pytest_plugins = ["pytester"]
 SHARED = Path(__file__).parents[2] / "shared"  # reference data beside the checkout
@@ -38,13 +41,14 @@ def pytest_make_collect_report() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Turns off most XLA optimizations, for modules that spend their time on compilation."""
+def optimized() -> Iterator[None]:
+    """Compiles a module's programs as they are compiled outside the tests."""
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    before = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def edited(file: str, table: str, imports: str, entry: str) -> tuple[ModuleType,
 
 
 @pytest.fixture(scope="module", autouse=True)
-def added(quick_compilation) -> Iterator[dict[str, ModuleType]]:
+def added() -> Iterator[dict[str, ModuleType]]:
     """The example modules by name, registered as the page says."""
     found, patch = {}, pytest.MonkeyPatch()
     for text in sections(PAGE.read_text()).values():

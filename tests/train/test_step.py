@@ -15,7 +15,6 @@ from train.objectives.cross_entropy import training_loss
 from train.step import eval_sums, train_chunk
 
 # These tests spend most of their time on compilation.
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Jitted, because they take ten times as long operation by operation.
 gradients = jax.jit(step_module.gradients, static_argnums=2)
 init_state = jax.jit(step_module.init_state, static_argnums=0)

@@ -19,7 +19,6 @@ from train.checkpoint import restore_params
 
 HF = golden.FOLDER / "hf"
 CHAT = ("<|user|>", "<|end|>")
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def run(*argv: str) -> int:

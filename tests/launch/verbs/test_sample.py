@@ -20,7 +20,6 @@ MODEL = dict(
     vocab_size=300, context_length=24, n_layers=1, d_model=8, n_heads=2, n_kv_heads=1, head_dim=4,
     d_ff=16, init_std=0.5,
 )  # fmt: skip
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Tests with equal --n and --show_probabilities share a compiled program.
 THREE = ("--prompt=ab", "--n=3", "--show_probabilities")
 

@@ -13,7 +13,6 @@ from model.generation.samplers import Sampler
 from model.huggingface import weights
 
 FOLDER = Path(__file__).parents[2] / "golden" / "hf"
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 NEW_TOKENS, BEAMS = 24, 4
 QUICK = ("gemma2",)  # windows, grouped keys, softcaps; all cases in `make test-all`
 CASES = [

@@ -22,7 +22,6 @@ ROTARY = dataclasses.replace(
 # These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 PROMPT = [5, 1, 20, 36, 0, 7, 7]
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def fresh(cfg):

@@ -23,7 +23,6 @@ TOKENS = 5  # of the tokenizer; the rest of the vocabulary is padding
 PROMPTS = [[1, 3, 2, 0, 4, 4, 1], [2]]
 GREEDY = Sampler(temperature=0.0, vocab_size=TOKENS)
 ROWS, N = 1500, 14  # rows per prompt and new tokens; the same in most tests, to compile less
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
