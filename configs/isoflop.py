@@ -11,7 +11,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import study
 
 # (layers, width); depth and width grow together, about 1.6 times the parameters at each step.
 SHAPES = (
@@ -24,14 +24,14 @@ HELD_OUT = 3
 
 
 def get_config(arg: str = "3e13") -> ConfigDict:
-    """The quickstart's recipe; `arg` is the budget of the largest fitted runs."""
+    """The study's recipe; `arg` is the budget of the largest fitted runs."""
     try:
         positive = float(arg) > 0 and math.isfinite(float(arg))
     except ValueError:
         positive = False
     if not positive:
         raise ValueError(f"configs/isoflop.py:{arg} is not a budget in FLOPs; use :3e13, say")
-    config = quickstart.get_config()
+    config = study.get_config()
     config.name = "isoflop"
     config.train.duration = f"{arg} flops"
     return config

@@ -4,22 +4,22 @@
 `:gpt`, on the text of docs/study.md: best .02, .04, .02 with 1.887, 2.041, 2.410; at width 64 the
 rate .02 costs .098, at the others .04 costs .002 and .012. So 0.04.
 
-Does the best learning rate of the quickstart's recipe depend on the width? Each of three shapes
+Does the best learning rate of the study's recipe depend on the width? Each of three shapes
 spends one small budget at five rates. If the curves of loss over rate have a common minimum, one
 rate serves the whole ladder; otherwise each width needs its own.
 """
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import study
 from configs.space import grid, product, zip_
 
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
-    """The quickstart's recipe for a style of block, a little above its smallest budget."""
-    config = quickstart.get_config(arg)
+    """The study's recipe for a style of block, a little above its smallest budget."""
+    config = study.get_config(arg)
     config.name = "lr"
     config.train.duration = "4e11 flops"
     return config

@@ -1,4 +1,4 @@
-"""The quickstart's ladder with 4,096 BPE tokens: what a large vocabulary does to a scaling law.
+"""The study's ladder with 4,096 BPE tokens: what a large vocabulary does to a scaling law.
 
     isoflop sweep --config=configs/vocabulary.py --workdir=runs/vocabulary
     isoflop fit --runs=runs/vocabulary --out=report
@@ -7,7 +7,7 @@
 English files): N* ∝ C^0.62 [0.51, 0.75] with all parameters counted, C^0.80 [0.70, 0.89] without
 embeddings and head. By default this config trains on the standard library alone.
 
-With a byte vocabulary (256 tokens) the embedding is 5 to 31 % of the parameters of the quickstart's
+With a byte vocabulary (256 tokens) the embedding is 5 to 31 % of the parameters of the study's
 models. With 4,096 tokens it is 47 to 91 %. Counting N and C with or without the embedding, which is
 also the head because the two are tied, then gives exponents far apart (Pearce & Song 2024); the
 report's table of conventions shows them. A token has about 3 bytes.
@@ -15,7 +15,7 @@ report's table of conventions shows them. A token has about 3 bytes.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import study
 from configs.space import chain
 
 # Budget in FLOPs (6 N D, N all parameters): the (layers, width) trained at it, each with the full
@@ -28,8 +28,8 @@ LADDER = {
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
-    """The quickstart's recipe for a style of block, with a BPE tokenizer."""
-    config = quickstart.get_config(arg)
+    """The study's recipe for a style of block, with a BPE tokenizer."""
+    config = study.get_config(arg)
     config.data.update(tokenizer="bpe", vocab_size=4096)
     return config
 
@@ -37,5 +37,5 @@ def get_config(arg: str = "llama") -> ConfigDict:
 def get_sweep(config: ConfigDict) -> list[dict]:
     """Five sizes at each of three budgets."""
     return chain(
-        *(quickstart.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items())
+        *(study.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items())
     )
