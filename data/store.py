@@ -262,8 +262,15 @@ def _locked_if_missing(path: Path) -> Iterator[bool]:
     if path.exists():
         yield False
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / ".lock", "w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path.parent / ".lock", "w")
+    except OSError as error:
+        raise ValueError(
+            f"data.cache={path.parents[1]} cannot be written ({error.strerror or error}); name "
+            "another place"
+        ) from error
+    with file:
         # On a file system without locks, processes may repeat work, but writes are atomic.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

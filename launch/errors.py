@@ -27,7 +27,7 @@ def bad_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise BadInput(error) from error
+        raise BadInput(no_space(error) if disk_full(error) else error) from error
     except RecursionError as error:
         raise BadInput("a JSON file that was read is nested too deeply; replace it") from error
 
@@ -45,6 +45,12 @@ def writing(flag: str, path: object) -> Iterator[None]:
         raise BadInput(
             f"{flag}={path} cannot be written ({error.strerror or error}); name another place"
         ) from error
+
+
+def no_space(error: OSError) -> str:
+    """One line about a full disk."""
+    where = f" at {error.filename}" if error.filename else ""
+    return f"no space left{where}; free some and run this again"
 
 
 def disk_full(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from data.kinds import Dataset
 from launch import amounts, flags
+from launch.errors import writing
 from launch.files import read_json, write_json
 from launch.runners.tasks import Slot
 from launch.trial import trunk
@@ -210,7 +211,8 @@ def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
 
 
 def record(plan: Plan, workdir: Path) -> None:
-    """Writes sweep.json; ValueError if the folder holds a sweep of another base config."""
+    """Writes sweep.json; ValueError if the folder holds a sweep of another base config,
+    BadInput if it cannot be written."""
     file = workdir / "sweep.json"
     base = json.loads(plan.base.to_json())
     trials = {
@@ -225,7 +227,8 @@ def record(plan: Plan, workdir: Path) -> None:
                 f"workdir={workdir} holds another sweep: {differs}; use another folder"
             )
         trials = before["trials"] | trials
-    write_json(file, {"config": plan.spec, "base": base, "trials": trials})
+    with writing("workdir", workdir):
+        write_json(file, {"config": plan.spec, "base": base, "trials": trials})
 
 
 def measured_flops(results: Iterable[Mapping]) -> float | None:
