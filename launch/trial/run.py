@@ -54,12 +54,19 @@ def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
             return BAD_INPUT
         if not disk_full(error):
             raise
+        kept = "the last good checkpoint is kept; " if _has_checkpoint(workdir) else ""
         print(
-            f"isoflop: no space left in {workdir}; the last good checkpoint is kept: "
-            "free some and run this again",
+            f"isoflop: no space left in {workdir}; {kept}free some and run this again",
             file=sys.stderr,
         )
     return BAD_INPUT
+
+
+def _has_checkpoint(workdir: Path) -> bool:
+    """Whether a trial, or a trial of a sweep, can resume from a checkpoint."""
+    from train.checkpoint import finished  # slow to import
+
+    return any(map(finished, (*workdir.glob("checkpoints"), *workdir.glob("*/checkpoints"))))
 
 
 def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
