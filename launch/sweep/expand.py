@@ -99,7 +99,7 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
         raise ValueError(f"config={spec}: get_sweep returns no trials")
     datasets: dict[str, Dataset] = {}
     notes: set[str] = set()
-    known = ((workdir and read_json(workdir / "sweep.json")) or {}).get("trials", {})
+    known = _recorded(workdir)["trials"] if workdir else {}
     trials: dict[str, Planned] = {}
     for number, variation in enumerate(variations):
         try:
@@ -213,13 +213,12 @@ def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
 def record(plan: Plan, workdir: Path) -> None:
     """Writes sweep.json; ValueError if the folder holds a sweep of another base config,
     BadInput if it cannot be written."""
-    file = workdir / "sweep.json"
-    base = json.loads(plan.base.to_json())
+    base, before = json.loads(plan.base.to_json()), _recorded(workdir)
     trials = {
         planned.id: {"overrides": planned.overrides, "holdout": planned.holdout}
         for planned in plan.trials
     }
-    if before := read_json(file):
+    if before["base"] is not None:
         # A key that is younger than the folder counts as there at its default.
         usual = defaults(base)
         if differs := difference(usual | flatten(before["base"]), usual | flatten(base)):
@@ -228,7 +227,19 @@ def record(plan: Plan, workdir: Path) -> None:
             )
         trials = before["trials"] | trials
     with writing("workdir", workdir):
-        write_json(file, {"config": plan.spec, "base": base, "trials": trials})
+        write_json(workdir / "sweep.json", {"config": plan.spec, "base": base, "trials": trials})
+
+
+def _recorded(workdir: Path) -> dict[str, Any]:
+    """The base config and the trials in sweep.json; {"base": None, "trials": {}} without one.
+    ValueError if it is damaged."""
+    file = workdir / "sweep.json"
+    found = read_json(file)
+    if found is None:
+        return {"base": None, "trials": {}}
+    if not all(isinstance(found.get(key), dict) for key in ("base", "trials")):
+        raise ValueError(f"{file} describes no sweep; delete it and run again")
+    return found
 
 
 def measured_flops(results: Iterable[Mapping]) -> float | None:
