@@ -79,6 +79,10 @@ def test_a_tokenizer_never_blocks_weights(tmp_path, capsys):
         said = capsys.readouterr().err
         assert fault in said and "[hf]" not in said and "weights are converted" in said
         assert (run_folder / "huggingface" / "tokenizer.json").read_text() == text
+        assert main(["sample", f"--run={run_folder}"]) == 2
+        said = capsys.readouterr().err
+        assert f"run={run_folder} has no tokenizer: " in said and said.count("\n") == 1
+        assert fault in said and "mend it and convert again" in said
 
 
 def test_samples_end_where_the_checkpoint_says(tmp_path):
