@@ -30,6 +30,7 @@ import numpy as np
 
 from data import build
 from data import tokenizer as tokenizers
+from data.atomic import lock
 from data.local import local_path
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
@@ -272,8 +273,7 @@ def _locked_if_missing(path: Path) -> Iterator[bool]:
         ) from error
     with file:
         # On a file system without locks, processes may repeat work, but writes are atomic.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, fcntl.LOCK_EX)
         yield not path.exists()
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 DONE, BUG, BAD_INPUT, PREEMPTED, DIVERGED = 0, 1, 2, 42, 43
 """Exit codes of every verb and every trial."""
 
+IN_USE = 75
+"""Exit code of a task of a sweep whose folder another process holds; the sweep returns to it."""
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -15,6 +18,10 @@ class BadInput(Exception):
 
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).split()))
+
+
+class InUse(BadInput):
+    """Another process holds a folder. For a sweep this is no failure."""
 
 
 @contextlib.contextmanager

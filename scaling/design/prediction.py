@@ -115,9 +115,14 @@ def write_prediction(
             "of the loss, such as law=parametric"
         )
     digest = sha256(kept)
-    for known in read_predictions([path, *earlier]):
-        if known["points"]["sha256"] == digest and known["target"] == wanted:
-            return known
+
+    def known(paths: Sequence[Path]) -> dict[str, Any] | None:
+        same = (digest, wanted)
+        records = read_predictions(paths)
+        return next((r for r in records if (r["points"]["sha256"], r["target"]) == same), None)
+
+    if there := known([path, *earlier]):
+        return there
     fitted_to = fitted_rows(kept, law)
     found = fit_parametric(fitted_to, settings)
     constants = describe_parametric(found)
@@ -135,6 +140,8 @@ def write_prediction(
     free = path
     number = 2
     while not create(free, json.dumps(record, indent=2) + "\n"):
+        if there := known([path]):  # another sweep of the folder has made it meanwhile
+            return there
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return record | {"path": str(free)}
