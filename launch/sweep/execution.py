@@ -77,8 +77,8 @@ def _run_stage(
         todo = [planned for planned in todo if live.states[planned.id] == "in use"]
         if todo and not waits and not interrupt.count:
             waits, first = True, todo[0].id
-            who, more = held[first] or "another process", len(todo) - 1
-            others = f" and {more} more" if more else ""
+            who = folder.owner(workdir / first) or "another process"
+            others = f" and {len(todo) - 1} more" if len(todo) > 1 else ""
             live.say(f"waiting for trials in use elsewhere: {first} (by {who}){others}")
         _wait(todo, workdir, interrupt, live)
         todo = [planned for planned in todo if live.states[planned.id] == "in use"]
