@@ -1,7 +1,29 @@
-"""Writes files atomically, even if the machine crashes."""
+"""Writes files atomically, even if the machine crashes, and locks files."""
 
+import errno
+import fcntl
 import os
+import secrets
 from pathlib import Path
+from typing import IO
+
+AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
+# What the file system answers where it has no locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def lock(file: IO, how: int = AT_ONCE) -> bool | None:
+    """Locks an open file until it is closed or the process ends. True if it is locked now, False if
+    another process holds it, None if the file system has no locks. `how` is that of flock."""
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return None
+    return True
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -9,7 +31,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     The folder must exist. On failure, such as an OSError, the old content stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Processes of several hosts, which may share a folder, can have the same number.
+    mine = f"{os.getpid()}{secrets.randbelow(10**9):09}"
+    temporary = path.with_name(f"{path.name}.{mine}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

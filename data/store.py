@@ -30,6 +30,7 @@ import numpy as np
 
 from data import build
 from data import tokenizer as tokenizers
+from data.atomic import lock
 from data.local import local_path
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
@@ -270,11 +271,17 @@ def _locked_if_missing(path: Path) -> Iterator[bool]:
     if path.exists():
         yield False
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / ".lock", "w") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path.parent / ".lock", "w")
+    except OSError as error:
+        raise ValueError(
+            f"data.cache={path.parents[1]} cannot be written ({error.strerror or error}); name "
+            "another place"
+        ) from error
+    with file:
         # On a file system without locks, processes may repeat work, but writes are atomic.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, fcntl.LOCK_EX)
         yield not path.exists()
 
 

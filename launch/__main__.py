@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterable
 
-from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full
+from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full, no_space
 
 # verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
 VERBS = {
@@ -68,10 +68,7 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         if not disk_full(error):
             raise
-        where = f" at {error.filename}" if error.filename else ""
-        print(
-            f"isoflop {verb}: no space left{where}; free some and run this again", file=sys.stderr
-        )
+        print(f"isoflop {verb}: {no_space(error)}", file=sys.stderr)
         return BAD_INPUT
 
 

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 DONE, BUG, BAD_INPUT, PREEMPTED, DIVERGED = 0, 1, 2, 42, 43
 """Exit codes of every verb and every trial."""
 
+IN_USE = 75
+"""Exit code of a task of a sweep whose folder another process holds; the sweep returns to it."""
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -15,6 +18,10 @@ class BadInput(Exception):
 
     def __init__(self, message: object):
         super().__init__(" ".join(str(message).split()))
+
+
+class InUse(BadInput):
+    """Another process holds a folder. For a sweep this is no failure."""
 
 
 @contextlib.contextmanager
@@ -27,7 +34,7 @@ def bad_input() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise BadInput(error) from error
+        raise BadInput(no_space(error) if disk_full(error) else error) from error
     except RecursionError as error:
         raise BadInput("a JSON file that was read is nested too deeply; replace it") from error
 
@@ -45,6 +52,12 @@ def writing(flag: str, path: object) -> Iterator[None]:
         raise BadInput(
             f"--{flag}={path} cannot be written ({error.strerror or error}); name another place"
         ) from error
+
+
+def no_space(error: OSError) -> str:
+    """One line about a full disk."""
+    where = f" at {error.filename}" if error.filename else ""
+    return f"no space left{where}; free some and run this again"
 
 
 def disk_full(error: BaseException) -> bool:

@@ -13,8 +13,10 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -30,6 +32,30 @@ from train.parallel import processes
 MANIFEST = "manifest.json"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
+# What Orbax writes besides the arrays, at most: for each array, and in all.
+_BYTES_PER_ARRAY, _BYTES_IN_ALL = 4 << 10, 1 << 20
+
+
+def _shown(record: logging.LogRecord) -> bool:
+    """Whether to log what Orbax or its event loop logs. Both log errors with long tracebacks, but
+    Orbax raises these errors too, and `Checkpoints` reports them."""
+    error = record.exc_info[1] if record.exc_info else None
+    ours = "/orbax/" in record.pathname or any(sign in str(error) for sign in _DISK_FULL)
+    return record.levelno < logging.ERROR or not ours
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_shown)
+
+
+def _unraisable(about: Any, show: Callable[[Any], None] = sys.unraisablehook) -> None:
+    """Shows an error that cannot be raised, unless it only says that a write ended after Orbax's
+    failed save."""
+    if str(about.exc_value) != "Event loop is closed":
+        show(about)
+
+
+sys.unraisablehook = _unraisable
 
 
 class Damaged(ValueError):
@@ -63,8 +89,9 @@ class Checkpoints:
         """
         self.wait()
         path = self.folder / str(step)
-        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(state))
-        if processes.from_first("there", lambda: self._make_room(path, size)):
+        leaves = jax.tree.leaves(state)
+        size = sum(getattr(leaf, "nbytes", 0) + _BYTES_PER_ARRAY for leaf in leaves)
+        if processes.from_first("there", lambda: self._make_room(path, size + _BYTES_IN_ALL)):
             return
         try:
             self._writer.save(path, args=ocp.args.StandardSave(state))

@@ -1,6 +1,7 @@
 """Reads and writes the metrics of a run: metrics.jsonl, and TensorBoard as a view of it."""
 
 import json
+import time
 from pathlib import Path
 
 from data.atomic import write_atomic
@@ -22,10 +23,7 @@ class MetricsLog:
             return
         copy(self.path, self.path, step)
         if self._tensorboard:
-            from tensorboardX import SummaryWriter  # slow to import
-
-            folder = str(self.path.parent / "tensorboard")
-            self._board = SummaryWriter(folder, purge_step=step + 1)
+            self._board = _Board(self.path.parent / "tensorboard", step + 1)
 
     def write(self, row: dict) -> None:
         if self._silent:
@@ -33,14 +31,39 @@ class MetricsLog:
         with open(self.path, "a") as file:
             file.write(json.dumps(row) + "\n")
         if self._board is not None:
-            for key, value in row.items():
-                if isinstance(value, int | float) and key != "step":
-                    self._board.add_scalar(key, value, row["step"])
-            self._board.flush()
+            self._board.write(row)
 
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+class _Board:
+    """A TensorBoard file. Not tensorboardX's SummaryWriter: if the disk is full, its thread and its
+    exit handler print tracebacks, while here the caller gets the OSError."""
+
+    def __init__(self, folder: Path, first: int):
+        """TensorBoard hides what older files in `folder` have from the step `first` on."""
+        from tensorboardX.event_file_writer import EventsWriter  # slow to import
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._event = Event
+        self._file = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(wall_time=time.time(), step=first, session_log=start))
+
+    def write(self, row: dict) -> None:
+        from tensorboardX.summary import scalar
+
+        about = {"wall_time": time.time(), "step": row["step"]}
+        for key, value in row.items():
+            if isinstance(value, int | float) and key != "step":
+                self._file.write_event(self._event(**about, summary=scalar(key, value)))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read(path: Path) -> list[dict]:

@@ -22,7 +22,12 @@ LARGEST_DOCUMENT = 64 << 20
 READ_BYTES = 1 << 20  # read from a .json file at a time
 ROWS_AT_ONCE = 16  # read from Parquet, where a few bytes can repeat a large document many times
 TEXT_ENDINGS = {".txt", ".text", ".md", ".rst", ".tex", ".py"}  # always read as text
-LIKE_ROWS = re.compile(rb'\s*(\[\s*)?\{\s*"([^"\\]|\\.)*"\s*:')
+_STRING, _SCALAR = rb'"([^"\\]|\\.)*"\s*', rb"(-?\d[-+.\deE]*|null|true|false)\s*"
+# Objects, or arrays with a string, each alone or first in an array.
+LIKE_ROWS = re.compile(
+    rb"\s*(\[\s*)?(\{\s*%b:|\[\s*(%b,\s*)*%b[,\]])" % (_STRING, _SCALAR, _STRING)
+    + rb"|\s*\[\s*(%b,\s*)*%b[,\]]" % (_SCALAR, _STRING)
+)
 FIRST_BYTES = {
     b"\x1f\x8b": "gzip",
     b"BZh91AY&SY": "bzip2",

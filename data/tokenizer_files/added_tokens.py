@@ -61,13 +61,18 @@ def added_tokens(folder: Path) -> dict[int, Added]:
 
 def end_ids(folder: Path) -> list[int]:
     """Ids of the tokens that end a text, such as the end of a turn: those of config.json, then any
-    others of generation_config.json and tokenizer_config.json. ValueError if a file is damaged."""
+    others of generation_config.json and the end that tokenizer_config.json or, without one there,
+    special_tokens_map.json names. ValueError if a file is damaged."""
     configs = [read_object(folder / name) for name in ("config.json", "generation_config.json")]
     ids = [one for config in configs for one in _as_list(config.get("eos_token_id"))]
-    name = read_object(folder / "tokenizer_config.json").get("eos_token")
+    files = ("tokenizer_config.json", "special_tokens_map.json")
+    names = [read_object(folder / file).get("eos_token") for file in files]
+    name = next((name for name in names if name is not None), None)
     name = name.get("content") if isinstance(name, dict) else name
     if name is not None:
         ids += [i for i, token in added_tokens(folder).items() if token.name == name]
+    if isinstance(name, str):
+        ids.append(read_object(folder / "vocab.json").get(name))
     return list(dict.fromkeys(one for one in ids if type(one) is int and one >= 0))
 
 

@@ -109,6 +109,15 @@ def _bytes() -> dict:
     return _described(model, [added(255, END)], pre_tokenizer=step, decoder=step)
 
 
+def byte_level(vocab: dict[str, int], merges: list[list[str]], prefix_space: bool) -> bytes:
+    """The tokenizer.json that equals a vocab.json with a merges.txt, as GPT-2 was published."""
+    step = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    step["add_prefix_space"] = prefix_space
+    tokens = [added(vocab[END], END)] if END in vocab else []
+    model = _bpe(vocab, merges, None)
+    return _json(_described(model, tokens, pre_tokenizer=step, decoder=step))
+
+
 def _characters(model: bytes) -> dict:
     vocab = {chr(point): i for i, point in enumerate(np.frombuffer(model, "<u4").tolist())}
     end, unknown = len(vocab), len(vocab) + 1

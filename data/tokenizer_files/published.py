@@ -1,17 +1,19 @@
 """Reads the tokenizer of a published model from all of its files together.
 
-The pieces come from tokenizer.model or, without one, from tokenizer.json. Added tokens come from
-these files, tokenizer_config.json and added_tokens.json. The end-of-document token and the tokens
-before a prompt come from config.json, generation_config.json and tokenizer_config.json.
+The pieces come from tokenizer.model or, without one, from tokenizer.json or, without either, from
+GPT-2's vocab.json and merges.txt. Added tokens come from these files, tokenizer_config.json and
+added_tokens.json. The end-of-document token and the tokens before a prompt come from config.json,
+generation_config.json, tokenizer_config.json and special_tokens_map.json.
 """
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from data import tokenizer_json
+from data.local import parse_object
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import exported, sentencepiece_model
 from data.tokenizer_files.added_tokens import Added, added_tokens, end_ids, read_object
@@ -51,10 +53,8 @@ def read(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, list[str]]:
             f"{len(beyond)} added tokens, such as {settings.added[beyond[0]].name!r}, have ids "
             f"from {beyond[0]} on, but the model has {vocab_size} tokens; they are left out"
         )
-    for name, reader in (("tokenizer.model", _sentencepiece), ("tokenizer.json", _json)):
+    for name, reader in _readers(folder).items():
         path = folder / name
-        if not path.is_file():
-            continue
         try:
             tokenizer, left_out = reader(path, settings._replace(added=fitting))
         except (ValueError, RuntimeError) as error:
@@ -66,6 +66,14 @@ def read(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, list[str]]:
             f"{name} has {tokenizer.vocab_size} tokens, more than the model's {vocab_size}"
         )
     return None, faults
+
+
+def _readers(folder: Path) -> dict[str, Callable[[Path, Settings], tuple[Tokenizer, list[str]]]]:
+    """The files with pieces, in the order of preference, with what reads each."""
+    known = {"tokenizer.model": _sentencepiece, "tokenizer.json": _json}
+    found = {name: reader for name, reader in known.items() if (folder / name).is_file()}
+    alone = not found and (folder / "vocab.json").is_file()
+    return {"vocab.json": _vocabulary} if alone else found
 
 
 def _settings(folder: Path) -> Settings:
@@ -108,15 +116,36 @@ def _sentencepiece(path: Path, settings: Settings) -> tuple[Tokenizer, list[str]
     return build(control[0]) if control and tokenizer.eod not in control else tokenizer, faults
 
 
+def _vocabulary(path: Path, settings: Settings) -> tuple[Tokenizer, list[str]]:
+    """The tokenizer of a vocab.json and a merges.txt, if it is that of GPT-2."""
+    config = read_object(path.with_name("tokenizer_config.json"))
+    model = read_object(path.with_name("config.json")).get("model_type")
+    name = config.get("tokenizer_class") or ("GPT2Tokenizer" if model == "gpt2" else None)
+    merges = path.with_name("merges.txt")
+    if name not in ("GPT2Tokenizer", "GPT2TokenizerFast") or not merges.is_file():
+        raise ValueError(
+            f"without a tokenizer.json, only that of a GPT2Tokenizer with its merges.txt is read "
+            f"(here: {name}); write one with transformers: AutoTokenizer.from_pretrained(FOLDER)."
+            "save_pretrained(FOLDER)"
+        )
+    lines = merges.read_text("utf-8").split("\n")
+    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+    prefix_space = bool(config.get("add_prefix_space"))
+    return _of_json(exported.byte_level(read_object(path), pairs, prefix_space), settings)
+
+
 def _json(path: Path, settings: Settings) -> tuple[Tokenizer, list[str]]:
+    return _of_json(path.read_bytes(), settings)
+
+
+def _of_json(raw: bytes, settings: Settings) -> tuple[Tokenizer, list[str]]:
     """The tokenizer of a tokenizer.json with the tokens that other files add."""
-    raw = path.read_bytes()
     if parsed := exported.parse_exported(raw):
         kind, model = parsed
         return Tokenizer(kind, kind, model), []
     if importlib.util.find_spec("tokenizers") is None:
         raise ValueError("it needs the library tokenizers; pip install -e '.[hf]'")
-    about = read_object(path)
+    about = parse_object(raw)
     listed = about.get("added_tokens") or []
     missing = [i for i in sorted(settings.added) if i not in {token["id"] for token in listed}]
     if missing:
@@ -126,4 +155,4 @@ def _json(path: Path, settings: Settings) -> tuple[Tokenizer, list[str]]:
     named = tokenizer_json.end_of(raw)
     end = control[0] if control and named not in settings.ends else None
     start = tokenizer_json.prefix(raw) or settings.start
-    return Tokenizer("huggingface", path.stem, raw, start, end), []
+    return Tokenizer("huggingface", "tokenizer", raw, start, end), []

@@ -13,7 +13,7 @@ from data.atomic import write_atomic
 from launch.amounts import amount
 from launch.compile import variants
 from launch.compile.verdict import gib
-from launch.errors import BUG, DONE, BadInput, bad_input
+from launch.errors import BUG, DONE, BadInput, bad_input, writing
 from launch.files import read_json, write_json
 
 BEGIN, END = "<!-- compiled: begin -->", "<!-- compiled: end -->"
@@ -39,7 +39,9 @@ def run(page: Path) -> int:
         if _report(name, folder) is None and (error := compile_row(name, folder)):
             failed.append(f"{name}: {error}")
     with bad_input():
-        write_atomic(page, (before + table(folder) + after).encode())
+        content = before + table(folder) + after
+    with writing("table", page):
+        write_atomic(page, content.encode())
     for line in failed:
         print(f"isoflop compile: {line}", file=sys.stderr)
     return BUG if failed else DONE
@@ -64,7 +66,8 @@ def compile_row(name: str, folder: Path) -> str:
     variant = variants.Variant(overrides)
     variants.compile_apart(variant, [*command, f"--topology={topology}"])
     if variant.report:
-        write_json(folder / f"{name}.json", variant.report | {"row": _row_spec(name)})
+        with writing("table", folder):
+            write_json(folder / f"{name}.json", variant.report | {"row": _row_spec(name)})
     return variant.error
 
 

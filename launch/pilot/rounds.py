@@ -46,7 +46,9 @@ class PilotPlan:
 
     def write(self, path: Path, doc: str, trials: Sequence[Mapping[str, Any]]) -> Path:
         """Writes a sweep file of trials with the base config; returns its path."""
-        return sweep_file.write(path, doc, *base_of(self.values.config, self.overrides), trials)
+        base = base_of(self.values.config, self.overrides)
+        with writing("workdir", path.parent):
+            return sweep_file.write(path, doc, *base, trials)
 
     def sweep(self, folder: Path) -> expand.Plan:
         """The sweep of the pilot's trials; writes its file to `folder`."""
@@ -151,9 +153,11 @@ def run(plan: PilotPlan) -> int:
             ladder, about = propose(plan, pilot)
     path = workdir / "proposed.json"
     about["proposed"] = str(plan.write(path, headline(path, about), ladder.trials()))
-    for target in (workdir / "pilot.json", *filter(None, [plan.values.json])):
-        with writing("json", target):
-            write_json(Path(target), about)
+    with writing("workdir", workdir):
+        write_json(workdir / "pilot.json", about)
+    if plan.values.json:
+        with writing("json", plan.values.json):
+            write_json(Path(plan.values.json), about)
     print(summary(about))
     return DONE
 

@@ -7,7 +7,6 @@ gets a new one and the task another attempt.
 import collections
 import concurrent.futures as futures
 import contextlib
-import fcntl
 import importlib
 import importlib.util
 import multiprocessing
@@ -21,12 +20,13 @@ from pathlib import Path
 
 import pebble
 
+from data.atomic import lock
 from launch.child_process import end_with_parent, output_to
-from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE
+from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE
 from launch.runners.tasks import Event, Interrupt, Resources, Slot, Task
 
 ATTEMPTS = 3
-FINAL = {DONE, BAD_INPUT, DIVERGED}
+FINAL = {DONE, BAD_INPUT, DIVERGED, IN_USE}
 """Exit codes that are final: another attempt would end the same way."""
 
 _TICK = 0.25  # seconds between polls of the workers, and so the reaction time to Ctrl-C
@@ -218,11 +218,13 @@ def _call(function: str, args: tuple, log: str) -> int:
     """Runs in a worker: calls 'module:name', appends its output to `log`, returns its exit code.
 
     The log is locked during the call, so that two sweeps in one folder, or a sweep and a worker
-    that outlived an earlier one, never run the same trial at the same time.
+    that outlived an earlier one, never run the same trial at the same time: the second call returns
+    IN_USE.
     """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as file, output_to(file.fileno()):
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if lock(file) is False:
+            return IN_USE
         handler = signal.getsignal(signal.SIGTERM)
         try:
             module, name = function.split(":")

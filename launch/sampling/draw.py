@@ -8,6 +8,8 @@ import numpy as np
 
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
+from data.tokenizer_files import published
+from launch.converted import KEPT
 from launch.files import read_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
@@ -74,8 +76,18 @@ def draw(
 
 
 def open_run(run: Path, flag: str = "run") -> tuple[ModelConfig, Tokenizer]:
-    """The model and the tokenizer of a run's folder, which `flag` names in errors."""
-    return read_model(run, flag), tokenizers.load(run / "tokenizer")
+    """The model and the tokenizer of a run's folder, which `flag` names in errors. ValueError says
+    why a converted run has no tokenizer."""
+    cfg = read_model(run, flag)
+    try:
+        return cfg, tokenizers.load(run / "tokenizer")
+    except FileNotFoundError:
+        _, faults = published.read(run / KEPT, cfg.vocab_size)
+        if not faults:
+            raise
+        raise ValueError(
+            f"{flag}={run} has no tokenizer: {'; '.join(faults)}; mend it and convert again"
+        ) from None
 
 
 def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:

@@ -2,23 +2,26 @@
 
 import dataclasses
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from data.local import local_path
-from launch.errors import BUG, DIVERGED, DONE, PREEMPTED, bad_input
+from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.sweep import expand, groups
 from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
+from launch.trial import folder
 
-TRIAL, GROUP = "launch.trial.run:run", "launch.sweep.groups:run"
+TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
 STATES = {DONE: "done", DIVERGED: "diverged"}
 """The state of a trial that ended with an exit code; any other code is 'failed'."""
+POLL = 1.0  # seconds between looks at trials that other processes train
 LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 
@@ -33,21 +36,14 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
         cache = sweep.base.get("data", {}).get("cache", "cache")
         machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
         expand.record(sweep, workdir)
+        folder.warn_without_locks(workdir / "sweep.json")
         states = ended_states(sweep.trials, workdir)
     with Interrupt() as interrupt, Live(workdir, sweep.trials, states) as live:
         if states:
             live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
         for stage in sweep.stages:
             todo = [planned for planned in stage if planned.id not in states]
-            if todo and todo[0].holdout:
-                _predict(todo, workdir, live)
-            if todo and not interrupt.count:
-                together = groups.groups(todo, machine.most, len(machine.slots(len(todo))))
-                _train(together, machine, workdir, interrupt, live)
-            left = [planned for planned in todo if live.states[planned.id] == "waiting"]
-            if left and not interrupt.count:
-                live.say(f"{len(left)} trials could not be trained together; training them apart")
-                _train([[planned] for planned in left], machine, workdir, interrupt, live)
+            _run_stage(todo, machine, workdir, interrupt, live)
             if interrupt.count:
                 live.say("Stopped. The same command goes on from here.")
                 return PREEMPTED
@@ -57,6 +53,46 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
     for key in failed:
         print(f"{key} failed; its last words are in {workdir / key / 'log.txt'}", file=sys.stderr)
     return BUG if failed else DONE
+
+
+def _run_stage(
+    todo: Sequence[Planned], machine: Machine, workdir: Path, interrupt: Interrupt, live: Live
+) -> None:
+    """Trains the trials until all have ended. Those that another process trains come last: the
+    sweep waits until they have ended, or goes on with them where that process has stopped."""
+    waits = False
+    while todo and not interrupt.count:
+        held = {planned.id: folder.owner(workdir / planned.id) for planned in todo}
+        live.states |= {key: "in use" for key, owner in held.items() if owner}
+        free = [planned for planned in todo if not held[planned.id]]
+        if free and free[0].holdout:
+            _predict(free, workdir, live)
+        if free:
+            together = groups.groups(free, machine.most, len(machine.slots(len(free))))
+            _train(together, machine, workdir, interrupt, live)
+        left = [planned for planned in free if live.states[planned.id] == "waiting"]
+        if left and not interrupt.count:
+            live.say(f"{len(left)} trials could not be trained together; training them apart")
+            _train([[planned] for planned in left], machine, workdir, interrupt, live)
+        todo = [planned for planned in todo if live.states[planned.id] == "in use"]
+        if todo and not waits and not interrupt.count:
+            waits, first = True, todo[0].id
+            who = folder.owner(workdir / first) or "another process"
+            others = f" and {len(todo) - 1} more" if len(todo) > 1 else ""
+            live.say(f"waiting for trials in use elsewhere: {first} (by {who}){others}")
+        _wait(todo, workdir, interrupt, live)
+        todo = [planned for planned in todo if live.states[planned.id] == "in use"]
+
+
+def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
+    """Waits for a while, and notes which trials have ended meanwhile."""
+    until = time.monotonic() + (POLL if todo else 0)
+    while time.monotonic() < until and not interrupt.count:
+        time.sleep(min(POLL, 0.1))
+        live.tick()
+    with bad_input():
+        for key, state in ended_states(todo, workdir).items():
+            live.event(Event("finished", key, 1), state)
 
 
 def summary(sweep: Plan, workdir: Path, code: int) -> dict:
@@ -118,6 +154,8 @@ def _note(planned: Planned, event: Event, stacked: bool, workdir: Path, live: Li
         state = ended_states([planned], workdir).get(planned.id, "waiting")
         if state == "waiting":
             event = dataclasses.replace(event, kind="retried")
+    if event.kind == "finished" and event.code == IN_USE and not stacked:
+        event, state = dataclasses.replace(event, kind="held"), "in use"
     live.event(event, state)
     if state == "failed":
         _record_failure(planned, event, workdir)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from data.kinds import Dataset
 from launch import amounts, flags
+from launch.errors import writing
 from launch.files import read_json, write_json
 from launch.runners.tasks import Slot
 from launch.trial import trunk
@@ -98,7 +99,7 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
         raise ValueError(f"config={spec}: get_sweep returns no trials")
     datasets: dict[str, Dataset] = {}
     notes: set[str] = set()
-    known = ((workdir and read_json(workdir / "sweep.json")) or {}).get("trials", {})
+    known = _recorded(workdir)["trials"] if workdir else {}
     trials: dict[str, Planned] = {}
     for number, variation in enumerate(variations):
         try:
@@ -210,14 +211,14 @@ def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
 
 
 def record(plan: Plan, workdir: Path) -> None:
-    """Writes sweep.json; ValueError if the folder holds a sweep of another base config."""
-    file = workdir / "sweep.json"
-    base = json.loads(plan.base.to_json())
+    """Writes sweep.json; ValueError if the folder holds a sweep of another base config,
+    BadInput if it cannot be written."""
+    base, before = json.loads(plan.base.to_json()), _recorded(workdir)
     trials = {
         planned.id: {"overrides": planned.overrides, "holdout": planned.holdout}
         for planned in plan.trials
     }
-    if before := read_json(file):
+    if before["base"] is not None:
         # A key that is younger than the folder counts as there at its default.
         usual = defaults(base)
         if differs := difference(usual | flatten(before["base"]), usual | flatten(base)):
@@ -225,7 +226,20 @@ def record(plan: Plan, workdir: Path) -> None:
                 f"workdir={workdir} holds another sweep: {differs}; use another folder"
             )
         trials = before["trials"] | trials
-    write_json(file, {"config": plan.spec, "base": base, "trials": trials})
+    with writing("workdir", workdir):
+        write_json(workdir / "sweep.json", {"config": plan.spec, "base": base, "trials": trials})
+
+
+def _recorded(workdir: Path) -> dict[str, Any]:
+    """The base config and the trials in sweep.json; {"base": None, "trials": {}} without one.
+    ValueError if it is damaged."""
+    file = workdir / "sweep.json"
+    found = read_json(file)
+    if found is None:
+        return {"base": None, "trials": {}}
+    if not all(isinstance(found.get(key), dict) for key in ("base", "trials")):
+        raise ValueError(f"{file} describes no sweep; delete it and run again")
+    return found
 
 
 def measured_flops(results: Iterable[Mapping]) -> float | None:

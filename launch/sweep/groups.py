@@ -5,7 +5,6 @@ one; a CPU core does not, so there are no groups on CPUs unless they are asked f
 """
 
 import contextlib
-import fcntl
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from launch.errors import DONE, PREEMPTED, BadInput, bad_input
+from data.atomic import lock
+from launch.errors import DONE, IN_USE, PREEMPTED, BadInput, InUse, bad_input
 from launch.trial import run as trial
 from launch.trial.resolve import chunk_steps, prepare
 from train.stacked import stackable
@@ -50,7 +50,7 @@ def groups(trials: Sequence[Any], most: int, slots: int) -> list[list[Any]]:
     found = []
     for kind in kinds.values():
         size = min(most, -(-len(kind) // parts))
-        kind = sorted(kind, key=lambda planned: planned.id)  # the order in which logs are locked
+        kind = sorted(kind, key=lambda planned: planned.id)
         found += [kind[first : first + size] for first in range(0, len(kind), size)]
     return sorted(found, key=lambda group: -sum(planned.cost for planned in group))
 
@@ -60,11 +60,19 @@ def run(trials: Sequence[Trial]) -> int:
 
     The exit code is 0 when all have ended, well or not: each result.json says which.
     """
-    if len(trials) == 1:
-        return trial.run(*trials[0])
-    with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]):
-        with contextlib.ExitStack() as held:
-            return trial.guarded(functools.partial(_run, trials, held), trials[0][1].parent)
+    try:
+        if len(trials) == 1:
+            return trial.run(*trials[0])
+        with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]):
+            with contextlib.ExitStack() as held:
+                return trial.guarded(functools.partial(_run, trials, held), trials[0][1].parent)
+    except InUse:
+        return IN_USE
+
+
+def run_one(config: ConfigDict, workdir: Path, overrides: Mapping[str, Any]) -> int:
+    """Trains one trial; the exit code is IN_USE if another process holds its folder."""
+    return run([(config, workdir, overrides)])
 
 
 def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int:
@@ -114,9 +122,10 @@ def _say(log: Path, line: str) -> None:
 @contextlib.contextmanager
 def _locked(logs: Sequence[Path]) -> Iterator[None]:
     """Holds the logs as `workers` holds that of the first trial: no other sweep trains these
-    meanwhile. Sorted, so that two sweeps never wait for each other."""
+    meanwhile. InUse if another does."""
     with contextlib.ExitStack() as files:
-        for log in sorted(logs):
+        for log in logs:
             log.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(files.enter_context(open(log, "ab")), fcntl.LOCK_EX)
+            if lock(files.enter_context(open(log, "ab"))) is False:
+                raise InUse(f"another sweep trains {log.parent}")
         yield

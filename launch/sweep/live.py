@@ -56,7 +56,7 @@ class Live:
         if event.kind == "retried":
             self.say(f"{event.key}: {event.reason} in attempt {event.attempt}; trying again")
         elif not self.console.is_terminal and event.kind == "finished":
-            done = sum(state not in ("waiting", "running") for state in self.states.values())
+            done = sum(state not in NOT_ENDED for state in self.states.values())
             loss = f", loss {shown}" if (shown := self._loss(event.key)) else ""
             self.say(f"[{done}/{len(self.states)}] {event.key}: {state}{loss}")
 
@@ -82,7 +82,7 @@ class Live:
         elapsed = time.monotonic() - self.began
         rows = {key: self._row(key) for key, state in self.states.items() if state == "running"}
         fractions = {key: self._fraction(key, row) for key, row in rows.items()}
-        ended = {key: 1.0 for key, state in self.states.items() if state not in STATES[:2]}
+        ended = {key: 1.0 for key, state in self.states.items() if state not in NOT_ENDED}
         flops = sum(self.trials[key].cost * f for key, f in (fractions | ended).items())
         total = sum(planned.cost for planned in self.trials.values())
         line = f"{', '.join(counts)}; {clock(elapsed)} elapsed"
@@ -122,7 +122,8 @@ class Live:
         return "" if loss is None else f"{loss:.4f}"
 
 
-STATES = ("waiting", "running", "done", "diverged", "failed")
+NOT_ENDED = ("waiting", "in use", "running")  # in use: another process trains it
+STATES = (*NOT_ENDED, "done", "diverged", "failed")
 
 
 def last_row(file: Path) -> dict:

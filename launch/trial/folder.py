@@ -1,24 +1,24 @@
 """What the folder of a trial holds before it trains: which trial, how it ended, and a lock."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO
 
 from ml_collections import ConfigDict
 
-from launch.errors import writing
+from data.atomic import lock
+from launch.errors import InUse, writing
 from launch.files import read_json
 from launch.trial import trunk
 from launch.trial.identity import trial_difference
 
 LOCK = "lock"
-# What the file system answers where it has no locks.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def require_same(
@@ -81,25 +81,22 @@ def locked(workdir: Path) -> Iterator[None]:
     """Holds the lock of a trial's folder, which is created if needed. Files that a killed run left
     half-written are removed.
 
-    ValueError if another process holds it; BadInput if the folder cannot be written. A file system
-    without locks passes.
+    InUse if another process holds it; BadInput if the folder cannot be written. Where the file
+    system has no locks, a line on stderr says so.
     """
     with writing("workdir", workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / LOCK, "a+")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        held = lock(file)
+        if held is False:
             file.seek(0)
-            owner = file.read(200).strip() or "another process"
-            raise ValueError(
-                f"--workdir={workdir} is in use by {owner}; wait until that run ends, or choose "
-                "another --workdir"
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+            raise InUse(
+                f"--workdir={workdir} is in use by {_named(file)}; wait until that run ends, or "
+                "choose another --workdir"
+            )
+        if held is None:
+            _warn(workdir)
         with writing("workdir", workdir):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -108,3 +105,32 @@ def locked(workdir: Path) -> Iterator[None]:
             if re.search(r"\.\d+\.tmp$", left.name):  # of data.atomic
                 left.unlink(missing_ok=True)
         yield
+
+
+def owner(workdir: Path) -> str:
+    """The process that holds a trial's folder, as "process 12 on HOST"; "" if none does. Writes
+    nothing."""
+    try:
+        with open(workdir / LOCK) as file:
+            return _named(file) if lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB) is False else ""
+    except FileNotFoundError:
+        return ""
+
+
+def warn_without_locks(file: Path) -> None:
+    """Prints a line if the file system of a sweep's file has no locks."""
+    with open(file) as opened:
+        if lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB) is None:
+            _warn(file.parent)
+
+
+def _named(file: IO) -> str:
+    return file.read(200).strip() or "another process"
+
+
+def _warn(workdir: Path) -> None:
+    print(
+        f"warning: workdir={workdir} is on a file system without locks; make sure that no other "
+        "process trains in it",
+        file=sys.stderr,
+    )

@@ -16,7 +16,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data.kinds import Dataset
-from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput, bad_input, disk_full
+from launch.errors import (
+    BAD_INPUT,
+    DIVERGED,
+    DONE,
+    PREEMPTED,
+    BadInput,
+    InUse,
+    bad_input,
+    disk_full,
+)
 from launch.files import ended, read_json, write_json
 from launch.trial import distributed, fingerprint, folder, messages, trunk
 from launch.trial.identity import own_id
@@ -40,10 +49,13 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
 
 
 def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
-    """The exit code of `act`, which learns when to stop; what a user can mend is one line."""
+    """The exit code of `act`, which learns when to stop; what a user can mend is one line. Raises
+    InUse if another process holds the folder."""
     try:
         with stop_signals(joint=processes.count() > 1) as stop:
             return act(stop)
+    except InUse:  # the caller says so, and a sweep returns to it
+        raise
     except BadInput as error:
         print(f"isoflop: {error}", file=sys.stderr)
     except OSError as error:
@@ -54,12 +66,19 @@ def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
             return BAD_INPUT
         if not disk_full(error):
             raise
+        kept = "the last good checkpoint is kept; " if _has_checkpoint(workdir) else ""
         print(
-            f"isoflop: no space left in {workdir}; the last good checkpoint is kept: "
-            "free some and run this again",
+            f"isoflop: no space left in {workdir}; {kept}free some and run this again",
             file=sys.stderr,
         )
     return BAD_INPUT
+
+
+def _has_checkpoint(workdir: Path) -> bool:
+    """Whether a trial, or a trial of a sweep, can resume from a checkpoint."""
+    from train.checkpoint import finished  # slow to import
+
+    return any(map(finished, (*workdir.glob("checkpoints"), *workdir.glob("*/checkpoints"))))
 
 
 def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
@@ -169,12 +188,12 @@ def opened(
 def claimed(
     config: ConfigDict, resolved: ConfigDict, workdir: Path, given: Collection[str] = ()
 ) -> Iterator[None]:
-    """Holds the folder of a trial that was `opened`. ValueError where another run holds it, or has
-    used it since."""
+    """Holds the folder of a trial that was `opened`. InUse where another run holds it, or has
+    finished it since."""
     with folder.locked(workdir):
         folder.require_same(config, resolved, workdir, given)
         if ended(workdir):
-            raise ValueError(f"another run has just finished in workdir={workdir}; run this again")
+            raise InUse(f"another run has just finished in workdir={workdir}; run this again")
         yield
 
 

@@ -35,7 +35,10 @@ def model_section(source: Path) -> dict[str, Any]:
     there is neither."""
     config = _config(source)
     if "model_type" in config:
-        return {"family": "decoder"} | vars(config_json.read(config))
+        try:
+            return {"family": "decoder"} | vars(config_json.read(config))
+        except ValueError as error:
+            raise ValueError(f"{source / 'config.json'}: {error}") from None
     section = config.get("model")
     if not isinstance(section, dict):
         raise ValueError(f"train.init_from={source} holds a config.json that describes no model")

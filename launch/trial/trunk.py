@@ -71,9 +71,15 @@ def branch_until(resolved: ConfigDict) -> int:
     about, there = f"checkpoint.trunk={str(folder)!r}", read_json(folder / "config.json")
     if there is None:
         raise ValueError(f"{about} holds no run (config.json); name the folder of one")
-    if differs := trial_difference(there, resolved, leave_out=AFTER_THE_TRUNK):
+    try:
+        differs = trial_difference(there, resolved, leave_out=AFTER_THE_TRUNK)
+        until = min(branch_step(resolved), 0 if differs else stable_steps(there))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{about} holds a config.json that describes no trial ({error}); name another run"
+        ) from None
+    if differs:
         raise ValueError(f"{about} is no trunk of this run: {differs}")
-    until = min(branch_step(resolved), stable_steps(there))
     kept = [int(path.name) for path in finished(folder / "checkpoints")]
     if not any(step <= until for step in kept):
         raise ValueError(

@@ -10,7 +10,6 @@ tokenizer.model or, with the library tokenizers, a tokenizer.json, each with the
 other files add. The tokenizer of a run that was trained here is written as a tokenizer.json.
 """
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,9 @@ from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import exported, published
 from launch import flags
+from launch.alive import alive
 from launch.converted import KEPT
-from launch.errors import DONE, BadInput, bad_input
+from launch.errors import DONE, BadInput, bad_input, writing
 from launch.files import read_json, read_model, write_json
 from model.huggingface import config_json, weights
 from model.transformer import count
@@ -77,15 +77,15 @@ def main(argv: Sequence[str]) -> int:
 
 def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
-    with bad_input():
+    with bad_input(), alive("reading the weights"):
         weights.refuse_full(run)
         cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
         tokenizer, faults = published.read(source, cfg.vocab_size)
-    with weights.whole_folder(run) as folder:
+        files = {n: (source / n).read_bytes() for n in FILES if (source / n).is_file()}
+    with alive("writing the run"), writing("to", run), weights.whole_folder(run) as folder:
         (folder / KEPT).mkdir()
-        for name in FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, folder / KEPT / name)
+        for name, content in files.items():
+            (folder / KEPT / name).write_bytes(content)
         if tokenizer:
             tokenizer.save(folder / "tokenizer")
         write_json(folder / "config.json", run_config(source, run, cfg, tokenizer))
@@ -118,7 +118,7 @@ def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer |
 
 def to_hf(run: Path, target: Path, model_type: str) -> int:
     """Writes the newest checkpoint of a run for transformers."""
-    with bad_input():
+    with bad_input(), alive("reading the weights"):
         cfg = read_model(run, "from")
         weights.refuse_full(target)
         original = read_json(run / KEPT / "config.json") or {}
@@ -132,6 +132,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         if not original:
             extra, files = tokenizer_of(run, cfg)
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
+    with bad_input(), alive("writing the weights"), writing("to_hf", target):
         weights.save(target, cfg, params, model_type, extra, files)
     say(target, model_type, cfg)
     return DONE

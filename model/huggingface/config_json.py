@@ -33,8 +33,9 @@ def read_json(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
         config.keys()
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a JSON object ({error}); fetch it again") from None
+    except (ValueError, AttributeError, RecursionError) as error:
+        fault = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path} is not a JSON object ({fault}); fetch it again") from None
     return config
 
 

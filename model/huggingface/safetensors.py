@@ -121,7 +121,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         weight_map = {str(name): str(file) for name, file in weight_map.items()}
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise ValueError(f"{index} is damaged: it has no weight_map; fetch it again") from None
     for file in weight_map.values():
         if Path(file).name != file:
@@ -148,8 +148,9 @@ def read_header(path: Path) -> dict[str, Tensor]:
                 dtype = DTYPES.get(about["dtype"])
                 if dtype and last - first != dtype.itemsize * np.prod(shape, dtype=np.int64):
                     raise ValueError(f"{name} has {last - first} bytes")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path} has a damaged header ({error}); fetch it again") from None
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+            fault = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise ValueError(f"{path} has a damaged header ({fault}); fetch it again") from None
     if size != 8 + length + max(ends, default=0):
         raise ValueError(
             f"{path} has {size} bytes instead of {8 + length + max(ends, default=0)}: "

@@ -118,9 +118,14 @@ def write_prediction(
             "of the loss, such as law=parametric"
         )
     digest = sha256(kept)
-    for known in read_predictions([path, *earlier]):
-        if known["points"]["sha256"] == digest and known["target"] == wanted:
-            return known | {"kept": True}
+
+    def known(paths: Sequence[Path]) -> dict[str, Any] | None:
+        same = (digest, wanted)
+        records = read_predictions(paths)
+        return next((r for r in records if (r["points"]["sha256"], r["target"]) == same), None)
+
+    if there := known([path, *earlier]):
+        return there | {"kept": True}
     fitted_to = fitted_rows(kept, law)
     parametric = fit_parametric(fitted_to, settings)
     constants = describe_parametric(parametric)
@@ -139,6 +144,8 @@ def write_prediction(
     free = path
     number = 2
     while not create(free, json.dumps(record, indent=2) + "\n"):
+        if there := known([path]):  # another sweep of the folder has made it meanwhile
+            return there | {"kept": True}
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return record | {"path": str(free), "kept": False}

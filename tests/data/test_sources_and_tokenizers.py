@@ -166,6 +166,25 @@ def test_characters_are_gathered_in_little_memory():
     assert peak < 1 << 20  # the whole text takes 4 MiB
 
 
+def test_a_corpus_of_characters_is_prepared_in_little_memory(tmp_path, monkeypatch):
+    """From the file to the shards, with small groups. The text alone takes 4 MiB."""
+    monkeypatch.setattr(build, "GROUP_BYTES", 1 << 16)
+    text = "".join(f"Paragraph {i} αβγ\n" for i in range(2000))
+    (tmp_path / "a.txt").write_text(text * 50)
+    settings = types.SimpleNamespace(
+        corpora=(str(tmp_path / "a.txt"),), weights=(1.0,), text_key="text", tokenizer="chars",
+        vocab_size=0, validation=0.1, cache=str(tmp_path / "cache"), max_bytes=0,
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        dataset = prepare(settings, progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(dataset.n_bytes.values()) == len(text.encode()) * 50 > 2 << 20
+    assert peak < 3 << 19, peak
+
+
 def test_equal_characters_give_equal_tokenizers():
     one, two = (tokenizers.train("chars", texts) for texts in (["ba", "c"], ["cab"]))
     assert one.fingerprint == two.fingerprint

@@ -259,7 +259,8 @@ def test_added_tokens_join_a_tokenizer_json(made, tmp_path):
     assert np.array_equal(found.encode(document), made["given json"].encode(document))
 
 
-def test_an_end_with_another_name(made, tmp_path):
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_an_end_with_another_name(made, tmp_path, file):
     """As in the models of DeepSeek and Cohere, where a config file names the end token."""
     (tmp_path / "tokenizer.json").write_bytes(made["given json"].model)
     spec = str(tmp_path / "tokenizer.json")
@@ -268,7 +269,7 @@ def test_an_end_with_another_name(made, tmp_path):
     ):
         tokenizers.from_spec(spec)
     assert "has none of" in published.read(tmp_path, 400)[1][0]
-    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<｜end▁of▁sentence｜>"}')
+    (tmp_path / file).write_text('{"eos_token": {"content": "<｜end▁of▁sentence｜>"}}')
     found = tokenizers.from_spec(spec)
     assert found.eod == published.read(tmp_path, 400)[0].eod == 0
     text = "a<｜end▁of▁sentence｜>b"
@@ -276,6 +277,50 @@ def test_an_end_with_another_name(made, tmp_path):
     assert found.encode_prompt(text).tolist()[1] == 0
     other = Tokenizer("huggingface", "x", found.model, end=1)
     assert other.fingerprint != found.fingerprint and 0 not in other.encode(text)
+
+
+def test_the_end_of_tokenizer_config_counts_more_than_that_of_the_map(made, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(made["given json"].model)
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<｜end▁of▁sentence｜>"}')
+    assert end_ids(tmp_path) == [0]
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|user|>"}')
+    assert end_ids(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_vocabulary_and_merges_alone_give_the_ids_of_the_library(tmp_path, spaced):
+    """As GPT-2 was published; the library's own reader of these two files is the reference."""
+    library = pytest.importorskip("tokenizers")
+    trained = library.ByteLevelBPETokenizer(add_prefix_space=spaced)
+    trained.train_from_iterator(TEXTS, vocab_size=400, special_tokens=["<|endoftext|>"])
+    trained.save_model(str(tmp_path))
+    about = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": spaced}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(about))
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<|endoftext|>"}')
+    reference = library.ByteLevelBPETokenizer(
+        str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), add_prefix_space=spaced
+    )
+    found, faults = published.read(tmp_path, 400)
+    assert (faults, found.vocab_size, found.eod) == ([], 400, 0) and end_ids(tmp_path) == [0]
+    for text in (*TRIED, "I'll say we've 3,000 — ok?!"):
+        assert found.encode(text).tolist() == reference.encode(text).ids
+    assert found.encode_prompt("a<|endoftext|>").tolist()[-1] == 0
+    assert 0 not in found.encode("a<|endoftext|>")
+    found.save(tmp_path / "saved")
+    assert tokenizers.load(tmp_path / "saved").fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize("config", [{}, {"tokenizer_class": "Qwen2Tokenizer"}])
+def test_a_vocabulary_of_another_kind_is_refused_with_a_remedy(tmp_path, config):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    for name, text in (("vocab.json", '{"a": 0}'), ("merges.txt", "#version: 0.2\n")):
+        (tmp_path / name).write_text(text)
+    tokenizer, (fault,) = published.read(tmp_path, 400)
+    assert tokenizer is None and str(tmp_path / "vocab.json") in fault
+    assert f"(here: {config.get('tokenizer_class')})" in fault and "save_pretrained" in fault
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "merges.txt").unlink()
+    assert "with its merges.txt" in published.read(tmp_path, 400)[1][0]
 
 
 DAMAGED = ("{", "[]", '{"added_tokens": [{"id": "x", "content": "a"}]}', '{"added_tokens": 3}')

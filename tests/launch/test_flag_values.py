@@ -54,17 +54,22 @@ def test_a_required_flag_is_named_with_an_example(argv, message, capsys):
 
 
 PATHS = ("workdir", "json", "runs", "table", "out", "prediction", "hlo")
-VERBS = [verb for verb in command.VERBS if verb not in ("sample", "convert")]
+PATHS_OF = {
+    "plan": ("law",), "pilot": ("law",), "sample": ("run", "draft"),
+    "convert": ("from_hf", "to", "from", "to_hf"),
+}  # fmt: skip
 
 
 def path_flags(verb):
     """The flags of a verb that take a path. In fit and predict, --law takes a name instead."""
     module = importlib.import_module(command.VERBS[verb][0])
-    paths = (*PATHS, "law") if verb in ("plan", "pilot") else PATHS
+    paths = PATHS + PATHS_OF.get(verb, ())
     return [name for name in module.make_flags() if name in paths]
 
 
-@pytest.mark.parametrize(("verb", "flag"), [(v, flag) for v in VERBS for flag in path_flags(v)])
+@pytest.mark.parametrize(
+    ("verb", "flag"), [(v, flag) for v in command.VERBS for flag in path_flags(v)]
+)
 def test_a_remote_path_is_refused_before_anything_is_made(
     verb, flag, tmp_path, monkeypatch, capsys
 ):

@@ -1,6 +1,8 @@
 """Tests checkpoints: saving, restoring, retention, and detection of damage."""
 
 import errno
+import functools
+import gc
 import random
 import shutil
 
@@ -8,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from train.checkpoint import MANIFEST, Checkpoints, damage, finished, restore_params
+from tests import disks
+from train.checkpoint import MANIFEST, Checkpoints, _unraisable, damage, finished, restore_params
 
 
 def state(value: float) -> dict:
@@ -174,10 +177,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, said, monkeypatch
 
 
 def test_too_little_space_is_noticed_before_anything_is_written(tmp_path, said, monkeypatch):
-    """Otherwise Orbax and tensorstore would print a traceback for each array."""
+    """Orbax writes more than the arrays, and prints a traceback for each that does not fit."""
     checkpoints = saved(tmp_path, said, steps=(10,))
     size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state(20)))
-    for free, fits in ((size - 1, False), (size, True)):
+    for free, fits in ((size, False), (size + (2 << 20), True)):
         usage = shutil._ntuple_diskusage(10**9, 10**9 - free, free)
         monkeypatch.setattr("train.checkpoint.shutil.disk_usage", lambda folder, u=usage: u)
         if fits:
@@ -187,6 +190,23 @@ def test_too_little_space_is_noticed_before_anything_is_written(tmp_path, said, 
             with pytest.raises(OSError, match="No space left"):
                 checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
         assert (tmp_path / "20").exists() == fits
+
+
+@pytest.mark.parametrize("size", ["16k", "36k", "60k"])
+def test_a_disk_that_fills_up_during_a_save_logs_nothing(tmp_path, said, monkeypatch, caplog, size):
+    usage = shutil._ntuple_diskusage(10**9, 0, 10**9)
+    monkeypatch.setattr("train.checkpoint.shutil.disk_usage", lambda folder: usage)
+    hook = functools.partial(_unraisable, show=said.append)
+    monkeypatch.setattr("sys.unraisablehook", hook)
+    with disks.small(tmp_path / "small", size) as small:
+        checkpoints = Checkpoints(small, 3, 0, said.append)
+        with pytest.raises(OSError, match="No space left"):
+            for step in range(1, 9):
+                checkpoints.save(step, jax.tree.map(jax.numpy.asarray, state(step)), {})
+        gc.collect()  # an error that nobody has read is logged when its task is deleted
+        assert "ERROR" not in caplog.text and said == []
+        assert [damage(path) for path in finished(small)] == [None] * len(finished(small))
+        assert {path.name for path in small.iterdir()} == {p.name for p in finished(small)}
 
 
 def test_a_save_is_not_disturbed_by_donation(tmp_path, said):

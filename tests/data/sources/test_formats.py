@@ -132,6 +132,9 @@ def test_a_json_of_one_object_is_one_document(tmp_path):
         ("dump.gz", gzip.compress(jsonl(ROWS)), "looks like rows of JSON"),
         ("dump.log.zst", zstandard.compress(b"\xef\xbb\xbf" + jsonl(ROWS)), "looks like rows"),
         ("dump.geojson", b'{ "type": "Feature"}', "looks like rows of JSON"),
+        ("dump.rows", b'[["a", "b"], ["c", "d"]]', "looks like rows of JSON"),
+        ("dump.rows", b'["a", "b"]\n["c", "d"]\n', "looks like rows of JSON"),
+        ("dump.rows", b'[\n [1, null, -2.5e3, "a"]]', "looks like rows of JSON"),
         ("a.dat", gzip.compress(b"text"), "a.dat is not text: it holds gzip"),
         ("a.tgz", gzip.compress(b"text"), "holds gzip"),
         ("a.txt.gz", gzip.compress(gzip.compress(b"text")), "holds gzip"),
@@ -164,6 +167,8 @@ def test_what_is_not_what_its_ending_says_is_refused(tmp_path, name, content, me
         ("a.log", "[info] started\n"),
         ("a.js", "[1, 2].map(f)"),
         ("a.xyz", "plain"),
+        ("a.xyz", '[1] A. Smith, "On rows", 1999.'),
+        ("a.wiki", '[[Page]] "quoted", [12, 13] too'),
     ],
 )
 def test_text_is_text_under_any_ending(tmp_path, name, text):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from configs import base
 from launch import __main__ as command_line
+from launch.errors import IN_USE, InUse
 from launch.files import read_json
+from launch.sweep import groups
 from launch.trial import folder
 from launch.trial import run as trial
-from tests import spawn
+from tests import disks, spawn
 from train import checkpoint, metrics
 
 TINY = {
@@ -206,21 +210,38 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(home, capsys
 
 
 def test_a_lock_is_free_again_after_its_run(home, tmp_path, capsys):
-    with folder.locked(tmp_path / "run"), pytest.raises(ValueError, match="is in use by process"):
+    config = base.get_config()
+    config.data.corpora, config.data.cache = (f"{home}/text.txt",), f"{home}/cache"
+    assert folder.owner(tmp_path / "run") == ""
+    with folder.locked(tmp_path / "run"), pytest.raises(InUse, match="is in use by process"):
+        assert folder.owner(tmp_path / "run") == f"process {os.getpid()} on {socket.gethostname()}"
+        before = files(tmp_path / "run")
+        assert groups.run_one(config, tmp_path / "run", {}) == IN_USE
+        assert files(tmp_path / "run") == before
         with folder.locked(tmp_path / "run"):
             pass
+    assert folder.owner(tmp_path / "run") == ""
     (tmp_path / "run/config.json.123.tmp").touch()  # left by a run that was killed while writing
     assert train(home, tmp_path / "run") == 0
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
-def test_a_file_system_without_locks_trains(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_trains_and_a_line_says_so(tmp_path, monkeypatch, capsys):
     def without(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", without)
+    warning = f"warning: workdir={tmp_path / 'run'} is on a file system without locks; make sure"
     with folder.locked(tmp_path / "run"):
-        assert (tmp_path / "run/lock").exists()
+        assert (tmp_path / "run/lock").exists() and folder.owner(tmp_path / "run") == ""
+    said = capsys.readouterr().err
+    assert said.startswith(warning) and said.count("\n") == 1
+    (tmp_path / "run/sweep.json").touch()
+    folder.warn_without_locks(tmp_path / "run/sweep.json")
+    assert capsys.readouterr().err == said
+    monkeypatch.undo()
+    folder.warn_without_locks(tmp_path / "run/sweep.json")
+    assert capsys.readouterr().err == ""
 
 
 # Damaged files.
@@ -260,18 +281,10 @@ def test_damaged_rows_of_metrics_are_dropped(home, run, whole):
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="this machine lets root alone mount")
 def test_a_folder_that_cannot_be_written_is_one_line(home, tmp_path, capsys):
-    place = tmp_path / "place"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine does not let us mount")
-    try:
+    with disks.read_only(tmp_path / "place") as place:
         line = refused(capsys, train(home, place / "run"))
-        assert f"workdir={place}/run cannot be written (Read-only file system)" in line
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
+        assert f"workdir={place}/run cannot be written (" in line
     (tmp_path / "file").touch()
     assert "Not a directory" in refused(capsys, train(home, tmp_path / "file"))
 

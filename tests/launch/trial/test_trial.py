@@ -2,9 +2,7 @@
 
 import errno
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from launch.trial import run as trial
 from launch.trial.identity import identity, trial_id
 from launch.trial.resolve import describe, resolve
 from model.families import CONVENTIONS
+from tests import disks
 from train import checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -97,21 +96,17 @@ def test_a_bug_is_not_called_bad_input(home, tmp_path, monkeypatch):
         trial.run(config(home), tmp_path / "run")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="this machine lets root alone mount")
-def test_a_disk_that_is_really_full(home, tmp_path, capsys):
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("this machine does not let us mount a small disk")
-    try:
-        flags = ("--config.checkpoint.every=10 steps", "--config.model.d_model=64")
-        code, error = run(home, capsys, small / "run", *flags)
-        assert code == 2 and "no space left" in error and "Traceback" not in error
-        for path in checkpoint.finished(small / "run/checkpoints"):
-            assert checkpoint.damage(path) is None
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
+# The disk is full when the run logs, before its first checkpoint, and before its second one.
+@pytest.mark.parametrize("size", ["12k", "160k", "1400k"])
+def test_a_disk_that_is_really_full_is_one_line(home, tmp_path, capfd, caplog, size):
+    with disks.small(tmp_path / "small", size) as small:
+        code, error = run(home, capfd, small / "run", "--config.checkpoint.every=10 steps")
+        found = checkpoint.finished(small / "run/checkpoints")
+        (line,) = [line for line in error.splitlines() if not line.startswith("trial: step ")]
+        assert code == 2 and f"no space left in {small}/run; " in line
+        assert ("last good checkpoint is kept" in line) == bool(found)
+        assert bool(found) == (size == "1400k") and "ERROR" not in caplog.text
+        assert [checkpoint.damage(path) for path in found] == [None] * len(found)
 
 
 def test_batch_per_device_is_multiplied_once(home, dataset):

@@ -1,13 +1,18 @@
 """Tests of `isoflop convert`: round trips, sampling from converted runs, and one-line errors."""
 
+import functools
+import io
 import json
 import shutil
+import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from data import tokenizer as tokenizers
+from launch import alive
 from launch.__main__ import main
 from launch.converted import end_tokens
 from model import families
@@ -73,6 +78,10 @@ def test_a_tokenizer_never_blocks_weights(tmp_path, capsys):
         said = capsys.readouterr().err
         assert fault in said and "[hf]" not in said and "weights are converted" in said
         assert (run_folder / "huggingface" / "tokenizer.json").read_text() == text
+        assert main(["sample", f"--run={run_folder}"]) == 2
+        said = capsys.readouterr().err
+        assert f"run={run_folder} has no tokenizer: " in said and said.count("\n") == 1
+        assert fault in said and "mend it and convert again" in said
 
 
 def test_samples_end_where_the_checkpoint_says(tmp_path):
@@ -176,6 +185,26 @@ def test_chat_tokens_beside_tokenizer_model(model, tmp_path):
     argv = [f"--run={tmp_path / 'run'}", f"--prompt={''.join(CHAT)}", "--tokens=1"]
     assert main(["sample", *argv, f"--json={out}"]) == 0
     assert tokenizer.encode_prompt("".join(CHAT)).tolist() == [280, 281]
+
+
+def test_it_says_what_it_does_on_a_terminal(tmp_path, monkeypatch):
+    shown = io.StringIO()
+    shown.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(alive, "QUIET", 0.0)
+    for name in ("load", "save"):
+        slow = functools.partial(slowly, getattr(weights, name))
+        monkeypatch.setattr(weights, name, slow)
+    assert run(f"--from_hf={HF / 'mistral'}", f"--to={tmp_path / 'run'}") == 0
+    assert run(f"--from={tmp_path / 'run'}", f"--to_hf={tmp_path / 'back'}") == 0
+    lines = shown.getvalue().split("\r")
+    for line in ("reading the weights", "writing the run", "writing the weights"):
+        assert f"{line} … 0 s\033[K" in lines
+
+
+def slowly(act, *args, **options):
+    time.sleep(0.05)
+    return act(*args, **options)
 
 
 def bad(folder, **changes):

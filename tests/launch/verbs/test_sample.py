@@ -12,6 +12,7 @@ from data import tokenizer
 from launch.__main__ import main
 from launch.sampling.continuation import Continuation
 from launch.verbs import sample as verb
+from model.generation import sample as decoding
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import init
 from train.checkpoint import Checkpoints
@@ -27,12 +28,15 @@ THREE = ("--prompt=ab", "--n=3", "--show_probabilities")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """An untrained run whose vocabulary of 300 is larger than the 256 bytes of its tokenizer."""
-    folder = tmp_path_factory.mktemp("runs") / "a"
+    return untrained(tmp_path_factory.mktemp("runs") / "a", MODEL)
+
+
+def untrained(folder, model):
     checkpoints = Checkpoints(folder / "checkpoints", 1, 0)
-    params = jax.jit(lambda key: init(ModelConfig(**MODEL), key))(jax.random.key(0))
+    params = jax.jit(lambda key: init(ModelConfig(**model), key))(jax.random.key(0))
     checkpoints.save(7, {"params": params}, {})
     checkpoints.wait()
-    config = {"model": MODEL, "data": {"tokenizer": "bytes"}}
+    config = {"model": model, "data": {"tokenizer": "bytes"}}
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer.from_spec("bytes").save(folder / "tokenizer")
     return folder
@@ -228,3 +232,44 @@ def test_a_folder_that_is_no_run(tmp_path, run, capsys):
     shutil.copytree(run / "tokenizer", tmp_path / "tokenizer")
     assert main(["sample", f"--run={tmp_path}"]) == 2
     assert "holds no finished checkpoint; train the run first" in capsys.readouterr().err
+
+
+def test_a_long_context_makes_no_large_cache(tmp_path, monkeypatch):
+    """The cache of a whole context of 131,072 would be 100 times as large."""
+    model = MODEL | {"context_length": 131_072, "positions": "rotary"}
+    made, empty = [], decoding.empty_caches
+    monkeypatch.setattr(
+        decoding, "empty_caches", lambda *args: made.append(empty(*args)) or made[-1]
+    )
+    run = untrained(tmp_path / "long", model)
+    drawn = sampled(run, tmp_path, "--prompt=ab", "--nostream")["samples"][0]
+    assert 1 <= len(drawn["tokens"]) <= verb.MOST_TOKENS == 1024
+    (caches,) = made
+    per_token = 2 * model["n_kv_heads"] * model["head_dim"] * model["n_layers"]  # keys and values
+    size = sum(leaf.size for leaf in jax.tree.leaves(caches))
+    assert 1026 * per_token <= size <= 1200 * (per_token + 2)
+
+
+def test_a_vocabulary_with_gaps_is_trained_and_drawn_from(tmp_path, capsys):
+    """The tokens are 0, 1 and 400, which is the likeliest one of the text, and the end is 410."""
+    pytest.importorskip("tokenizers")
+    (tmp_path / "a.txt").write_text("ab" * 20_000)
+    end = {"id": 410, "content": "</s>", "special": True, "single_word": False}
+    end |= {"lstrip": False, "rstrip": False, "normalized": False}
+    bpe = {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 400}, "merges": ["a b"]}
+    (tmp_path / "gaps.json").write_text(json.dumps({"model": bpe, "added_tokens": [end]}))
+    keys = {
+        "data.corpora": tmp_path / "a.txt", "data.tokenizer": tmp_path / "gaps.json",
+        "data.cache": tmp_path / "cache", "data.validation": 0.5, "model.n_layers": 1,
+        "model.d_model": 8, "model.n_heads": 1, "model.context_length": 8,
+        "train.batch_size": 4, "train.duration": "10 steps", "eval.sequences": 2,
+        "optimizer.learning_rate": 0.3, "log.tensorboard": False,
+    }  # fmt: skip
+    run = tmp_path / "run"
+    flags = [f"--config.{key}={value}" for key, value in keys.items()]
+    assert main(["train", "--config=configs/base.py", f"--workdir={run}", *flags]) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["params"]["embedding"] == 411 * 8 and result["bits_per_byte"] < 1
+    capsys.readouterr()
+    assert main(["sample", f"--run={run}", "--prompt=ab", "--tokens=4", "--temperature=0"]) == 0
+    assert "ab" * 5 in capsys.readouterr().out

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scaling.design import prediction
 from scaling.design.prediction import read_predictions, refuse_other_settings, write_prediction
 from scaling.fits.analysis import analyse
 from scaling.runs import read_runs
@@ -124,3 +125,18 @@ def test_the_outcome_joins_law_json_and_leaves_the_prediction(tmp_path):
     assert judged["outcome"] == held.loss[0]
     assert judged["error"] == pytest.approx(held.loss[0] / record["loss"]["value"] - 1)
     assert path.read_bytes() == before
+
+
+def test_sweeps_that_share_a_folder_make_one_prediction(tmp_path, monkeypatch):
+    """Another sweep writes its prediction while this one computes the same."""
+    points, path = simulate(), tmp_path / "prediction.json"
+    first = write_prediction(path, points, TARGET, QUICK)
+    read, seen = prediction.read_predictions, []
+
+    def read_later(paths):
+        seen.append(paths)
+        return [] if len(seen) == 1 else read(paths)
+
+    monkeypatch.setattr(prediction, "read_predictions", read_later)
+    assert write_prediction(path, points, TARGET, QUICK) == first and len(seen) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["prediction.json"]

@@ -1,0 +1,138 @@
+"""Tests of every verb that writes, on a disk that cannot be written: one line names the flag."""
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from launch import __main__ as command
+from launch.compile import docs_table, variants
+from scaling.csv_file import to_csv
+from tests import disks
+from tests.model import golden
+from tests.scaling.design.test_planning import EPOCH, law_of
+from tests.scaling.ladder import simulate
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+HF = golden.FOLDER / "hf" / "llama_gqa"
+TEXT = ("--config.data.corpora=book.txt", "--config.data.validation=0.3")
+BASE = ("--config=configs/base.py", *TEXT)
+SWEEP = """from configs import base
+def get_config(arg=None):
+    config = base.get_config()
+    config.data.corpora, config.data.validation = ("book.txt",), 0.3
+    return config
+def get_sweep(config):
+    return [{"model.d_model": 16, "train.duration": "5 steps"}]
+"""
+PAGE = f"{docs_table.BEGIN}\n{docs_table.END}\n"
+
+# The flag or key that each command cannot write -> the command; DISK is read-only.
+COMMANDS = [
+    ("workdir", ["train", *BASE, "--workdir=DISK/x"]),
+    ("workdir", ["sweep", "--config=sweep.py", "--workdir=DISK/x"]),
+    ("workdir", ["pilot", *BASE, "--workdir=DISK/x", "--budgets=1e14,3e14,9e14"]),
+    *(
+        ("data.cache", [*argv, "--config.data.cache=DISK/x"])
+        for argv in (
+            ["train", *BASE, "--workdir=x"],
+            ["sweep", "--config=sweep.py", "--workdir=x"],
+            ["pilot", *BASE, "--workdir=x", "--budgets=1e14,3e14,9e14"],
+            ["tokenize", *BASE],
+            ["tokenize", *BASE, "--config.data.tokenizer=chars"],
+            ["ngram", *BASE],
+        )
+    ),
+    *(
+        (flag, [*argv, f"--{flag}=DISK/x"])
+        for flag, argv in (
+            ("json", ["sweep", "--config=sweep.py", "--workdir=x", "--dry_run"]),
+            ("json", ["fit", "--table=points.csv", "--draws=0"]),
+            ("out", ["fit", "--table=points.csv", "--draws=0"]),
+            ("out", ["predict", "--table=points.csv", "--params=1M", "--tokens=9M", "--draws=9"]),
+            ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
+            ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
+            ("json", ["plan", "--law=law.json", "--flops=1e21"]),
+            ("json", ["pilot", "--law=law.json", "--budgets=1e18,3e18,1e19"]),
+            ("json", ["sample", "--run=RUN", "--tokens=1", "--temperature=0", "--nostream"]),
+            ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
+            ("json", ["tokenize", *BASE]),
+            ("to", ["convert", f"--from_hf={HF}"]),
+            ("to_hf", ["convert", "--from=RUN"]),
+            ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
+            ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),
+        )
+    ),
+    ("out", ["predict", "--table=DISK/points.csv", "--params=1M", "--tokens=9M", "--draws=9"]),
+    ("table", ["compile", "--table=DISK/page.md"]),
+]
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    files = {"points.csv": to_csv(simulate()), "page.md": PAGE}
+    with disks.read_only(tmp_path_factory.mktemp("disk") / "disk", files) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with what the commands read."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "book.txt").write_text("".join(f"Paragraph {i}.\n\n" for i in range(3000)))
+    (folder / "sweep.py").write_text(SWEEP)
+    (folder / "points.csv").write_text(to_csv(simulate()))
+    (folder / "law.json").write_text(json.dumps(law_of(EPOCH)))
+    assert command.main(["convert", f"--from_hf={HF}", f"--to={folder / 'run'}"]) == 0
+    return folder
+
+
+@dataclasses.dataclass
+class Program:
+    text: str = "HloModule"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Replaces what takes seconds before anything is written: compiling, drawing, simulating."""
+    monkeypatch.setattr("train.parallel.sharding.make_mesh", lambda *_: None)
+    monkeypatch.setattr("train.ahead_of_time.topology.devices", lambda _: [])
+    monkeypatch.setattr("train.ahead_of_time.compiled.compile_chunk", lambda *_: Program())
+    monkeypatch.setattr("train.ahead_of_time.compiled.describe", lambda *_: {})
+
+    def compile_apart(variant, _):
+        variant.report = {"fits": True}
+
+    monkeypatch.setattr(variants, "compile_apart", compile_apart)
+    monkeypatch.setattr("launch.verbs.sample.restored", lambda *_: (None, 0))
+    monkeypatch.setattr("launch.verbs.sample.draw", lambda *_, **__: ([], None, False))
+    monkeypatch.setattr("launch.verbs.sample.describe", lambda *_: {})
+    monkeypatch.setattr("launch.verbs.sample.show", lambda *_: None)
+    monkeypatch.setattr("scaling.design.precision.compared", lambda *_: [])
+
+
+@pytest.mark.parametrize(("flag", "argv"), COMMANDS)
+def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_flag(
+    flag, argv, home, disk, quick, monkeypatch, capsys
+):
+    monkeypatch.chdir(home)
+    places = {"DISK": str(disk), "RUN": str(home / "run")}
+    for name, place in places.items():
+        argv = [part.replace(name, place) for part in argv]
+    capsys.readouterr()
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err
+    last = error.splitlines()[-1]
+    assert f"{flag}={disk}" in last or flag == "table", error
+    assert f"{flag}=" in last and "cannot be written (" in last, error
+    assert "Errno" not in error and "Traceback" not in error
+
+
+def test_every_flag_for_a_file_to_write_is_tried():
+    written = {"workdir", "json", "out", "to", "to_hf", "hlo"}
+    tried = {(argv[0], flag) for flag, argv in COMMANDS}
+    for verb, (module, _) in command.VERBS.items():
+        made = set(importlib.import_module(module).make_flags()) & written
+        assert made <= {flag for one, flag in tried if one == verb}, verb
