@@ -138,5 +138,6 @@ def test_sweeps_that_share_a_folder_make_one_prediction(tmp_path, monkeypatch):
         return [] if len(seen) == 1 else read(paths)
 
     monkeypatch.setattr(prediction, "read_predictions", read_later)
-    assert write_prediction(path, points, TARGET, QUICK) == first and len(seen) == 2
+    assert write_prediction(path, points, TARGET, QUICK) == first | {"kept": True}
+    assert len(seen) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["prediction.json"]
