@@ -38,7 +38,7 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
-def home(text_folder) -> Path:
+def home(text_folder, compiled_once) -> Path:
     return text_folder
 
 

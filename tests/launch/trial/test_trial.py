@@ -23,11 +23,12 @@ ROOT = Path(__file__).resolve().parents[3]
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "train.batch_size": 4, "train.duration": "40 steps", "eval.sequences": 16, "seed": 3,
+    "train.chunk": 4,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory, compiled_once) -> Path:
     folder = tmp_path_factory.mktemp("trials")
     lines = [
         f"Paragraph {i} says something of its own, {i * i % 97} times.\n\n" for i in range(4000)
@@ -105,11 +106,11 @@ def test_a_disk_that_is_really_full(home, tmp_path, capsys):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount a small disk")
     try:
-        flags = ("--config.checkpoint.every=10 steps", "--config.model.d_model=64")
+        flags = ("--config.checkpoint.every=4 steps", "--config.checkpoint.keep_last=10")
         code, error = run(home, capsys, small / "run", *flags)
         assert code == 2 and "no space left" in error and "Traceback" not in error
-        for path in checkpoint.finished(small / "run/checkpoints"):
-            assert checkpoint.damage(path) is None
+        finished = checkpoint.finished(small / "run/checkpoints")
+        assert finished and all(checkpoint.damage(path) is None for path in finished)
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
