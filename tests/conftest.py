@@ -45,7 +45,7 @@ def optimized() -> Iterator[None]:
     """Compiles a module's programs as they are compiled outside the tests."""
     import jax
 
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
