@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 
 from launch.__main__ import main as isoflop
-from launch.runners import RUNNERS
 from launch.sweep import expand
 from scaling.runs import read_runs
-from tests.launch.inline import Inline
 from train.checkpoint import finished, restore_params
 
 # A sweep of three tiny trials from the last version with rule 1 (commit c92856e): one done, one
 # stopped after 6 of its 12 steps, one not started.
 ARCHIVE = Path(__file__).parents[2] / "reference" / "rule1.tar.xz"
 DONE, STOPPED, FRESH = "done-3fce7b46", "stopped-b91d2aee", "fresh-17e8c0f5"
-# The losses that the same version reached; the last two without XLA's optimizations, like the tests.
+# The losses that the same version reached; the last two, like the tests, without XLA's
+# optimizations.
 LOSSES = {DONE: 5.216500520706177, STOPPED: 5.36467170715332, FRESH: 5.358708202838898}
 
 
@@ -29,8 +28,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path / "runs"
 
 
-def test_a_sweep_of_rule_1_keeps_its_ids_and_resumes_bit_for_bit(folder, monkeypatch, capfd):
-    monkeypatch.setitem(RUNNERS, "local", Inline())
+def test_a_sweep_of_rule_1_keeps_its_ids_and_resumes_bit_for_bit(folder, capfd):
     before = (folder / DONE / "result.json").read_bytes()
     sweep = ["sweep", "--config=sweep.py", f"--workdir={folder}", "--nofit", "--workers=1"]
     assert isoflop(sweep) == 0
