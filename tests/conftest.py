@@ -60,6 +60,14 @@ def text_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def without_pictures(monkeypatch) -> None:
+    """Pages keep their figures, but the PNG and SVG files beside them are empty."""
+    drawing = pytest.importorskip("vl_convert")
+    monkeypatch.setattr(drawing, "vegalite_to_png", lambda *_, **__: b"")
+    monkeypatch.setattr(drawing, "vegalite_to_svg", lambda *_: "")
+
+
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory) -> Path:
     """The folder of the session's compiled programs, which its workers share."""
