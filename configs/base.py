@@ -25,8 +25,15 @@ def get_config(
     family: str = "decoder", objective: str = "next_token", kind: str = "text"
 ) -> ConfigDict:
     """The defaults: a 0.8M-parameter GPT on the bytes of the Python standard library."""
-    sections = {name: defaults(keys) for name, keys in sections_of(family, objective, kind).items()}
-    return ConfigDict(defaults(TRIAL) | sections).lock()
+    return ConfigDict(all_defaults(family, objective, kind)).lock()
+
+
+def all_defaults(
+    family: str = "decoder", objective: str = "next_token", kind: str = "text"
+) -> dict[str, Any]:
+    """The content of `get_config`."""
+    sections = sections_of(family, objective, kind).items()
+    return defaults(TRIAL) | {name: defaults(keys) for name, keys in sections}
 
 
 def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:

@@ -288,8 +288,12 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
             raise ValueError(f"unknown key config.{key}; {_nearest(key, list(flatten(config)))}")
+        value = cast(key, value, node[leaf])
+        if type(value) is type(node[leaf]):
+            node[leaf] = value
+            continue
         with node.ignore_type():  # cast() has checked; a (float) key may hold 1 and be given 0.5
-            node[leaf] = cast(key, value, node[leaf])
+            node[leaf] = value
     objective = config.get("objective", {}).get("name", "")
     for key in (*weights_named(objective), "checkpoint.trunk"):
         section, leaf = key.split(".")

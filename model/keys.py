@@ -13,6 +13,7 @@ Rules between several keys are code in the family's config.
 """
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,17 +62,28 @@ def defaults(config: Any) -> dict[str, Any]:
 
 def check(config: Any) -> None:
     """Raises ValueError for the first key that breaks its rules, with the valid values."""
-    fields = dataclasses.fields(config)
-    for field in fields:
+    ruled, dependent = _fields(type(config))
+    for field in ruled:
         check_value(config, field.name, getattr(config, field.name))
-    for field in fields:
+    for field in dependent:
         value = getattr(config, field.name)
+        if value == field.default:
+            continue
         for needed, allowed in field.metadata["needs"].items():
-            if value != field.default and getattr(config, needed) not in allowed:
+            if getattr(config, needed) not in allowed:
                 raise ValueError(
                     f"model.{field.name}={value!r} has no effect with model.{needed}="
                     f"{getattr(config, needed)!r}; it needs {' or '.join(map(str, allowed))}"
                 )
+
+
+@functools.cache
+def _fields(of: type) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
+    """The fields whose values have rules, and those that depend on other keys."""
+    fields = dataclasses.fields(of)
+    rules = ("choices", "letters", "bounds")
+    ruled = [field for field in fields if any(field.metadata[name] for name in rules)]
+    return ruled, [field for field in fields if field.metadata["needs"]]
 
 
 def check_value(config: Any, name: str, value: Any) -> None:
@@ -82,6 +94,7 @@ def check_value(config: Any, name: str, value: Any) -> None:
         raise ValueError(f"model.{name}={value!r} is unknown; use one of {', '.join(choices)}")
     if letters and (not value or set(value) - set(letters)):
         raise ValueError(f"model.{name}={value!r} must be made of the letters {', '.join(letters)}")
-    if not all(BOUNDS[bound][0](value, limit) for bound, limit in bounds.items()):
-        wanted = " and ".join(f"{BOUNDS[bound][1]} {limit}" for bound, limit in bounds.items())
-        raise ValueError(f"model.{name}={value} must be {wanted}")
+    for bound, limit in bounds.items():
+        if not BOUNDS[bound][0](value, limit):
+            wanted = " and ".join(f"{BOUNDS[b][1]} {limit}" for b, limit in bounds.items())
+            raise ValueError(f"model.{name}={value} must be {wanted}")

@@ -20,7 +20,8 @@ Graph = Mapping[str, set[str]]
 """The files that each file imports; paths are relative to the checkout."""
 
 
-def names(source: str) -> set[str]:
+@cache
+def names(source: str) -> frozenset[str]:
     """Dotted names that a file imports, inside functions too; '.' stands for a relative import."""
     found = set()
     for node in ast.walk(ast.parse(source)):
@@ -35,7 +36,7 @@ def names(source: str) -> set[str]:
             called = called.id if isinstance(called, ast.Name) else called
             if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
                 found.add(node.args[0].value)
-    return found
+    return frozenset(found)
 
 
 def sources(root: Path = ROOT) -> dict[str, str]:
@@ -115,11 +116,20 @@ def function_sizes(texts: Mapping[str, str]) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     for file, text in texts.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                size, name = node.end_lineno - node.lineno + 1, f"{file}:{node.name}"
-                sizes[name] = max(size, sizes.get(name, 0))
+        for function, size in _functions(text):
+            name = f"{file}:{function}"
+            sizes[name] = max(size, sizes.get(name, 0))
     return sizes
+
+
+@cache
+def _functions(source: str) -> list[tuple[str, int]]:
+    """The name and the lines of each function of a file."""
+    return [
+        (node.name, node.end_lineno - node.lineno + 1)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
 
 
 def table(root: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def train(
@@ -18,8 +19,10 @@ def train(
     environment = {
         # Stripped because XLA reads flags that begin with a space as a file name.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip(),
-        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+        # The fixture `compiled_once` sets these for its module.
+        CACHE: os.environ.get(CACHE, str(home / "compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     return subprocess.Popen(
         [

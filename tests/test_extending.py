@@ -203,7 +203,7 @@ def test_the_objective_without_focus_is_cross_entropy():
     for gamma in (0.0, 2.0):
         step, params, batch = parts(**{"objective.gamma": gamma})
         objective = OBJECTIVES["focal"]
-        minimised, found = objective.loss(
+        minimised, found = jax.jit(objective.loss, static_argnums=(0, 3))(
             FAMILIES["context_mean"], params, {}, step, batch, jax.random.key(0)
         )
         sums[gamma] = [float(minimised), float(found["loss"][0])]

@@ -157,7 +157,7 @@ def _planned(
     if section not in datasets:
         datasets[section] = prepare(config)
     resolved = resolve(config, datasets[section])
-    older = [key for key in former_ids(resolved) if key in known]
+    older = [key for key in former_ids(resolved) if key in known] if known else []
     key = older[0] if older else trial_id(resolved)
     about = describe(resolved, datasets[section]) | {"id": key}
     if resolved.holdout and about["counted"]:

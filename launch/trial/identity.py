@@ -145,14 +145,13 @@ def relevant(resolved: Any) -> dict[str, Any]:
     left_out = (*NOT_IN_ID, *weights_named(found.get("objective.name", "next_token")))
     if family is not None and families.is_counted(family):
         left_out += NOT_COUNTED
-    return {
-        k: v for k, v in found.items() if not any(f"{k}.".startswith(f"{o}.") for o in left_out)
-    }
+    prefixes = tuple(f"{key}." for key in left_out)
+    return {key: value for key, value in found.items() if not f"{key}.".startswith(prefixes)}
 
 
 def defaults(resolved: Any) -> dict[str, Any]:
     """The default of every dotted key that a config with these sections can have."""
-    found, usual = flatten(resolved), base.get_config().to_dict()
+    found, usual = flatten(resolved), base.all_defaults()
     # A family, objective or kind of data other than the first of its table is always in the id.
     chosen = (
         ("model", "family", base.MODELS, families.FAMILIES),

@@ -1,5 +1,6 @@
 """Iso-FLOP minima: the compute-optimal size of every budget, and its power law in compute."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,7 +46,7 @@ class Minimum:
     log_loss: float = np.nan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that `frontier` can be cached
 class IsoFlop:
     """All budgets of a table, with bootstrap draws [S, budgets] of the accepted minima."""
 
@@ -277,6 +278,7 @@ def refusal(isoflop_fit: IsoFlop) -> str:
     return "; ".join([head, *reasons[:4]])
 
 
+@functools.lru_cache(maxsize=1)
 def frontier(isoflop_fit: IsoFlop) -> tuple[Fit, np.ndarray]:
     """L(C) = E + K C^-γ fitted to the minima, and its coordinates for every draw of the minima.
 

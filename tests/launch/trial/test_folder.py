@@ -27,7 +27,7 @@ from train import checkpoint, metrics
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "train.batch_size": 4, "train.duration": "40 steps", "eval.sequences": 16, "seed": 3,
-    "log.tensorboard": False, "checkpoint.every": "10 steps",
+    "log.tensorboard": False, "checkpoint.every": "10 steps", "train.chunk": 4,
 }  # fmt: skip
 WSD = {
     "schedule.name": "wsd", "schedule.warmup": "4 steps", "checkpoint.keep_at": "20 steps",
@@ -191,7 +191,7 @@ def test_what_it_says_of_longer_wsd_runs_works(home, tmp_path, capsys):
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_trains(home, capsys):
     """The first run is paused while it holds the lock."""
-    keys = {"train.duration": "4000 steps"}
+    keys = {"train.duration": "4000 steps", "log.every": "4 steps"}
     run, log = home / "held", home / "held" / "metrics.jsonl"
     first = spawn.train(home, "held", TINY | keys)
     try:

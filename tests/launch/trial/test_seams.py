@@ -38,7 +38,7 @@ EIGHT = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
-def home(text_folder) -> Path:
+def home(text_folder, compiled_once) -> Path:
     return text_folder
 
 
@@ -130,12 +130,13 @@ from tests.launch import toy
 from pathlib import Path
 
 def get_config(arg=None):
-    return toy.config(Path({home!r}), **{{"train.batch_size": "64"}})
+    keys = {{"eval.every": "50 %", "checkpoint.every": "0 steps"}}
+    return toy.config(Path({home!r}), **keys)
 
 def get_sweep(config):
     return [
         {{"name": f"d{{d}}", "model.d_model": d, "train.duration": f"{{steps}} steps"}}
-        for d in (4, 8, 16) for steps in (12, 24, 48)
+        for d in (8, 16) for steps in (24, 48, 96, 192, 384)
     ] + [{{"name": "decoder", "model.family": "decoder", "model.n_layers": 1, "model.n_heads": 2}},
          {{"name": "counted", "model.family": "ngram", "model.order": 3,
            "objective.name": "next_token"}}]
@@ -151,9 +152,9 @@ def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys)
     results = {
         path.parent.name: json.loads(path.read_text()) for path in home.glob("sweep/*/result.json")
     }
-    assert len(results) == 11
+    assert len(results) == 12
     families = sorted(one["family"] for one in results.values())
-    assert families == ["bag"] * 9 + ["decoder", "ngram"]
+    assert families == ["bag"] * 10 + ["decoder", "ngram"]
     counted = next(one for one in results.values() if one["counted"])
     assert set(counted["params"]) == {"1-grams", "2-grams", "3-grams"}
     assert sweep.main(arguments) == 0  # finished already
@@ -162,7 +163,7 @@ def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys)
         fit.main([f"--runs={home}/sweep", "--law=tokens_only", "--draws=20", f"--json={law}"]) == 0
     )
     found = json.loads(law.read_text())
-    assert found["points"]["runs"] == 10 and found["parametric"]["n"] == 10
+    assert found["points"]["runs"] == 11 and found["parametric"]["n"] == 11
     assert [line["family"] for line in found["baselines"]] == ["ngram"]
     assert "bag" in capsys.readouterr().out  # warns that two families are fitted together
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from launch import __main__ as command_line
 from tests import spawn
-from tests.launch.trial.test_folder import TINY
+from tests.launch.trial.test_folder import TINY, flags
 from train.watch import Watchdog
 
 # `isoflop train` whose data read hangs at step 8, in the process whose index is the first argument.
@@ -35,19 +36,17 @@ def hanging(home: Path, name: str, who: int, *flags: str, patience: int = 4) -> 
     keys |= {"train.duration": "64 steps"}
     given = [f"--config.{key}={value}" for key, value in keys.items()]
     command = [sys.executable, "-c", HANGS, str(who), "train", "--config=configs/base.py"]
-    caching = {"JAX_COMPILATION_CACHE_DIR": str(home / "compiled"), "PYTHONPATH": str(spawn.ROOT)}
-    caching |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return subprocess.Popen(
         [*command, f"--workdir={home}/{name}", *flags, *given],
-        cwd=spawn.ROOT, env=os.environ | caching, text=True,
+        cwd=spawn.ROOT, env=os.environ | {"PYTHONPATH": str(spawn.ROOT)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
-def test_a_read_that_hangs_ends_the_run_with_its_stacks(text_folder):
+def test_a_read_that_hangs_ends_the_run_with_its_stacks(text_folder, compiled_once):
     # The first run compiles, so that compilation does not stall the second.
-    keys = TINY | {"train.duration": "4 steps", "train.chunk": 4, "log.stall_timeout": 0}
-    assert spawn.train(text_folder, "compiles", keys).wait(300) == 0
+    keys = {"train.duration": "4 steps", "train.chunk": 4, "log.stall_timeout": 0}
+    assert command_line.main(flags(text_folder, text_folder / "compiles", **keys)) == 0
     process = hanging(text_folder, "hangs", 0)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 42, output
@@ -58,7 +57,7 @@ def test_a_read_that_hangs_ends_the_run_with_its_stacks(text_folder):
 
 
 @pytest.mark.slow
-def test_one_of_two_processes_hangs_and_both_end(text_folder):
+def test_one_of_two_processes_hangs_and_both_end(text_folder, compiled_once):
     from tests.launch.trial.test_distributed import free_port
 
     where = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"

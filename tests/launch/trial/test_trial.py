@@ -22,11 +22,12 @@ ROOT = Path(__file__).resolve().parents[3]
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
     "train.batch_size": 4, "train.duration": "40 steps", "eval.sequences": 16, "seed": 3,
+    "train.chunk": 4,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory, compiled_once) -> Path:
     folder = tmp_path_factory.mktemp("trials")
     lines = [
         f"Paragraph {i} says something of its own, {i * i % 97} times.\n\n" for i in range(4000)

@@ -123,7 +123,7 @@ def test_a_known_prediction_is_kept_and_says_so(tmp_path, ladder, capsys):
         assert main([*argv, *QUICK, f"--{flag}={value}"]) == 2
         shown = capsys.readouterr()
         assert shown.err.count("\n") == 1 and shown.out == ""
-        assert f"{flag}={value} differs from {flag}={recorded} of the prediction" in shown.err
+        assert f"{flag}={value} differs from --{flag}={recorded} of the prediction" in shown.err
         assert f"give --{flag}={recorded}, or another file with --out" in shown.err
     assert path.read_bytes() == before and len(list(tmp_path.glob("*.json"))) == 1
     other = [f"--out={tmp_path / 'other.json'}", "--seed=7"]

@@ -85,7 +85,7 @@ def coverage(repetitions, budgets, sizes, span, draws=200):
 
 def test_intervals_of_a_small_ladder_are_honest():
     """18 runs and one held out. With a true rate of .9, 99 % of rates are in [.82, .97]."""
-    rates = coverage(100, (1e12, 3e12, 1e13), 6, 4.0)
+    rates = coverage(100, (1e12, 3e12, 1e13), 6, 4.0, draws=100)
     assert all(0.82 <= rate <= 0.97 for rate in rates.values()), rates
 
 
@@ -108,7 +108,7 @@ def test_an_interval_without_the_noise_of_a_run_would_not_be_honest():
     inside = 0
     for seed in range(60):
         points = simulate(0.004, 1000 + seed)
-        found = fit_parametric(kept(points), Settings(draws=150, seed=seed))
+        found = fit_parametric(kept(points), Settings(draws=75, seed=seed))
         row = points.select(points.holdout)
         low, high = np.percentile(found.fitted.law.loss(found.draws, row.columns()), [5, 95])
         inside += low <= row.loss[0] <= high

@@ -78,8 +78,7 @@ def test_a_fixed_exponent_needs_no_variety_of_its_input():
         fit_parametric(two, Settings(draws=0, fix={"B": 400.0}))
 
 
-def test_law_json_the_terminal_and_the_page_say_fixed(tmp_path, capsys):
-    pytest.importorskip("vl_convert")
+def test_law_json_the_terminal_and_the_page_say_fixed(tmp_path, capsys, without_pictures):
     table, out = tmp_path / "p.csv", tmp_path / "law.json"
     table.write_text(to_csv(simulate()))
     flags = ["--fix=alpha=.35,E=0.9", "--fix=A=40", "--draws=60", f"--json={out}"]

@@ -19,6 +19,7 @@ from launch.verbs.fit import SETTINGS, main
 from scaling.fits.analysis import analyse
 from scaling.settings import Settings
 from scaling.csv_file import read_csv, to_csv
+from scaling.report import page as report_page
 from scaling.report.number_text import amount, setting, three_digits
 from scaling.table import sha256
 from tests.scaling.ladder import simulate, true_loss, write_runs
@@ -33,7 +34,9 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fit")
     runs = write_runs(folder / "runs", simulate())
     flags = [f"--runs={runs}", f"--out={folder / 'report'}", f"--json={folder / 'law.json'}"]
-    assert main([*flags, "--draws=100"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_page, "PNG_SCALE", 0.5)
+        assert main([*flags, "--draws=100"]) == 0
     return folder / "report"
 
 
@@ -98,7 +101,7 @@ def test_law_and_points_lie_beside_it(report):
     assert sha256(points.select(~points.holdout)) == law["points"]["sha256"]
 
 
-def test_names_cannot_break_the_page(tmp_path):
+def test_names_cannot_break_the_page(tmp_path, without_pictures):
     points = simulate()
     points = replace(points, run=np.array(["</script><b>&", *points.run[1:]]))
     (tmp_path / "p.csv").write_text(to_csv(points))
@@ -215,8 +218,9 @@ def test_bad_input_is_one_line(tmp_path, flags, message):
     assert "\n" not in str(caught.value)
 
 
-def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys):
+def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys, monkeypatch):
     """A sweep ends with this call, which gives the same law.json and text as the verb."""
+    monkeypatch.setattr(report_page, "draw", lambda *_: {})
     runs = write_runs(tmp_path / "runs", simulate())
     law = fit_runs(runs, tmp_path / "called")
     called = capsys.readouterr().out
@@ -250,7 +254,9 @@ def test_exit_code_of_bad_input():
 def test_fitting_a_table_loads_no_jax(tmp_path):
     (tmp_path / "p.csv").write_text(to_csv(simulate()))
     code = (
-        "import sys; from launch.__main__ import main;"
+        "import sys, vl_convert; from launch.__main__ import main;"
+        # The pictures are drawn outside Python.
+        "vl_convert.vegalite_to_png = vl_convert.vegalite_to_svg = lambda *_, **__: b'';"
         f"main(['fit', '--table={tmp_path / 'p.csv'}', '--out={tmp_path / 'out'}', '--draws=20']);"
         "rooms = {'jax', 'flax', 'model', 'train', 'configs', 'data'};"
         "loaded = {name for name in sys.modules if name.split('.')[0] in rooms};"
