@@ -72,21 +72,32 @@ def text_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> Path:
+    """The folder of the session's compiled programs, which its workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+
+
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory) -> Iterator[Path]:
-    """A persistent compilation cache for the tests of one module."""
+def compiled_once(programs) -> Iterator[Path]:
+    """Keeps the programs that a module's tests and their child processes compile, and reads those
+    that other modules have kept."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     caching = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": str(programs),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     before = {name: getattr(jax.config, name) for name in caching}
-    for values in (caching, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is caching:
-            yield Path(caching["jax_compilation_cache_dir"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in caching.items():
+            patch.setenv(name.upper(), str(value))  # for the children
+        for values in (caching, before):
+            for name, value in values.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+            if values is caching:
+                yield programs
