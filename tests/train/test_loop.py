@@ -22,9 +22,9 @@ from train.watch import divergence
 
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
-    "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "1000 steps", "train.chunk": 16,
-    "eval.sequences": 16, "eval.batch_size": 8, "eval.every": "250 steps",
-    "checkpoint.every": "64 steps", "log.every": "100 steps", "log.tensorboard": "true",
+    "model.dropout": 0.1, "train.batch_size": 4, "train.duration": "500 steps", "train.chunk": 16,
+    "eval.sequences": 16, "eval.batch_size": 8, "eval.every": "125 steps",
+    "checkpoint.every": "64 steps", "log.every": "50 steps", "log.tensorboard": "true",
 }  # fmt: skip
 LONG = {"train.duration": "4000 steps"}
 
@@ -98,7 +98,7 @@ def interrupted(home: Path, name: str, number: int, times: int, **overrides) -> 
         before = log.stat().st_mtime if log.exists() else 0
         while process.poll() is None and not (log.exists() and log.stat().st_mtime > before):
             time.sleep(0.01)  # wait until it trains
-        time.sleep(rng.random() * 0.15)
+        time.sleep(rng.random() * 0.075)
         if process.poll() is None:
             process.send_signal(number)
         process.communicate(timeout=300)
@@ -138,7 +138,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_gets_one(home, 
     shutil.copytree(whole, home / "late")
     (home / "late/result.json").unlink()
     code, output = finish(home, "late")
-    assert code == 0 and "resuming at step 1000 of 1000" in output
+    assert code == 0 and "resuming at step 500 of 500" in output
     before, after = (json.loads((home / f"{n}/result.json").read_text()) for n in ("whole", "late"))
     assert before["eval_loss"] == after["eval_loss"] and before["curve"] == after["curve"]
 
@@ -146,11 +146,11 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_gets_one(home, 
 def test_what_a_run_writes_down(whole):
     rows = metrics.read(whole / "metrics.jsonl")
     training = [row for row in rows if "loss" in row]
-    assert [row["step"] for row in training] == list(range(100, 1001, 100))
+    assert [row["step"] for row in training] == list(range(50, 501, 50))
     result = json.loads((whole / "result.json").read_text())
-    assert result["status"] == "done" and result["steps"] == 1000
-    assert result["tokens"] == 1000 * 4 * 16 == training[-1]["tokens"]
-    assert [point[0] for point in result["curve"]] == list(range(250, 1001, 250))
+    assert result["status"] == "done" and result["steps"] == 500
+    assert result["tokens"] == 500 * 4 * 16 == training[-1]["tokens"]
+    assert [point[0] for point in result["curve"]] == list(range(125, 501, 125))
     assert result["eval_loss"] == result["curve"][-1][2] < result["curve"][0][2]
     # Tokens are bytes here, so nats per token and bits per byte differ only by a factor of ln 2.
     assert result["bits_per_byte"] == pytest.approx(result["eval_loss"] / np.log(2), rel=1e-3)
