@@ -11,11 +11,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
+def arguments(home: Path, name: str, keys: Mapping[str, Any]) -> list[str]:
+    """The verb and flags of a run in `home`/`name` on the text of `text_folder`."""
+    keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | dict(keys)
+    given = [f"--config.{key}={value}" for key, value in keys.items()]
+    return ["train", "--config=configs/base.py", f"--workdir={home}/{name}", *given]
+
+
 def train(
     home: Path, name: str, keys: Mapping[str, Any], *flags: str, xla_flags: str = ""
 ) -> subprocess.Popen:
     """A run in `home`/`name` on the text of `text_folder`. stdout and stderr share one pipe."""
-    keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | dict(keys)
     environment = {
         # Stripped because XLA reads flags that begin with a space as a file name.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip(),
@@ -25,11 +31,7 @@ def train(
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "launch", "train", "--config=configs/base.py"),
-            *(f"--workdir={home}/{name}", *flags),
-            *(f"--config.{key}={value}" for key, value in keys.items()),
-        ],
+        [sys.executable, "-m", "launch", *arguments(home, name, keys), *flags],
         cwd=ROOT,
         env=os.environ | environment,
         stdout=subprocess.PIPE,

@@ -75,7 +75,7 @@ def initial_state(
     sharding.require(families.FAMILIES[cfg.family], cfg.model, mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     given = start.params, start.frozen
-    shapes = jax.eval_shape(lambda *a: init_state(cfg, *a), *arguments, *given)
+    shapes = jax.jit(init_state, static_argnums=0).eval_shape(cfg, *arguments, *given)
     check_count(families.FAMILIES[cfg.family], cfg.model, shapes.params)
     shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh)
     like = jax.tree.map(

@@ -68,17 +68,18 @@ def program(cfg: ModelConfig) -> str:
 
 @pytest.mark.parametrize("cfg, name", [(SMALL, "mup"), (LLAMA, "completep")], ids=["gpt", "llama"])
 def test_at_the_base_shape_training_is_the_standard_programs(cfg, name):
+    cfg, base = dataclasses.replace(cfg, n_layers=1), BASE | {"base_depth": 1}
     standard = program(cfg)
-    assert program(under(name, cfg)) == standard
+    assert program(under(name, cfg, **base)) == standard
     for size in BASE_SIZES[name]:  # control: each size is used
-        assert program(under(name, cfg, **{size: 2 * BASE[size]})) != standard
+        assert program(under(name, cfg, **base | {size: 2 * base[size]})) != standard
 
 
 @pytest.mark.parametrize("cfg, name", [(SMALL, "mup"), (LLAMA, "completep")], ids=["gpt", "llama"])
 def test_initial_values_and_logits_scale_as_table_8(cfg, name):
     m, fresh = 4, jit(init, static_argnums=0)
     wide = under(name, wider(cfg, m))
-    params = fresh(cfg, jax.random.key(0)), fresh(wide, jax.random.key(1))
+    params = jax.device_get((fresh(cfg, jax.random.key(0)), fresh(wide, jax.random.key(1))))
     for (path, one), other in zip(
         jax.tree_util.tree_leaves_with_path(params[0]), jax.tree.leaves(params[1]), strict=True
     ):
@@ -88,7 +89,8 @@ def test_initial_values_and_logits_scale_as_table_8(cfg, name):
     x_BTD = jax.random.normal(jax.random.key(2), (1, 3, wide.d_model))
     plain = dataclasses.replace(wide, parametrization="standard", **dict.fromkeys(BASE, 0))
     logits, plain_logits = (
-        Decoder(c).apply({"params": params[1]}, x_BTD, method="logits") for c in (wide, plain)
+        jit(functools.partial(Decoder(c).apply, method="logits"))({"params": params[1]}, x_BTD)
+        for c in (wide, plain)
     )
     np.testing.assert_allclose(logits, plain_logits / m, rtol=1e-6)
     assert scores(wide) == pytest.approx(scores(cfg) / m) and scores(plain) > 1.9 * scores(wide)
@@ -104,7 +106,7 @@ def test_an_update_is_that_of_adamw_with_these_rates_decays_and_epsilons():
     )
     h = dict(b1=0.9, b2=0.95, eps=0.5, weight_decay=0.1)
     build = optimizer.build("adamw", h, update_scales(cfg, "adamw"))
-    out, _ = build.update(grads, build.init(params), params)
+    out, _ = jit(lambda: build.update(grads, build.init(params), params))()
     expected = {  # (learning rate factor, decay, epsilon)
         ("blocks", "attention", "query", "kernel"): (1 / m, 0.1 * m, 0.5 / m / depth),
         ("blocks", "mlp", "down", "kernel"): (1 / m, 0.1 * m, 0.5 / m / depth),
@@ -177,9 +179,9 @@ def coordinates(cfg: ModelConfig, params: dict, tokens_BT: jax.Array) -> dict[st
 @functools.partial(jit, static_argnums=0)
 def _changes(cfg: ModelConfig, seed: int) -> dict[str, jax.Array]:
     tokens_BT = jax.random.randint(jax.random.key(2), (4, 16), 0, cfg.vocab_size)
-    states = train(cfg, seed, learning_rate=0.002)
-    before, after = (coordinates(cfg, params, tokens_BT) for params in states)
-    return jax.tree.map(lambda a, b: jnp.square(b - a).mean(), before, after)
+    states = jax.tree.map(lambda *xs: jnp.stack(xs), *train(cfg, seed, learning_rate=0.002))
+    found = jax.lax.map(lambda params: coordinates(cfg, params, tokens_BT), states)
+    return jax.tree.map(lambda x: jnp.square(x[1] - x[0]).mean(), found)
 
 
 def changes(cfg: ModelConfig, seeds: int = 6) -> dict[str, float]:
@@ -189,15 +191,14 @@ def changes(cfg: ModelConfig, seeds: int = 6) -> dict[str, float]:
 
 
 NARROW = ModelConfig(
-    vocab_size=32, context_length=16, n_layers=1, d_model=64, n_heads=4, n_kv_heads=4, head_dim=16,
-    d_ff=256,
+    vocab_size=32, context_length=16, n_layers=1, d_model=32, n_heads=4, n_kv_heads=4, head_dim=8,
+    d_ff=128,
 )  # fmt: skip
-NARROW_BASE = dict(base_width=64, base_head_dim=16, base_depth=2)
 
 
 def growth(name: str, m: int) -> dict[str, float]:
     """Ratio of the changes at m times the base width to those at the base width."""
-    base, wide = (changes(under(name, cfg, **NARROW_BASE)) for cfg in (NARROW, wider(NARROW, m)))
+    base, wide = (changes(under(name, cfg)) for cfg in (NARROW, wider(NARROW, m)))
     return {k: wide[k] / base[k] for k in base}
 
 
@@ -220,8 +221,7 @@ def test_the_stream_moves_alike_at_four_times_the_depth_under_completep_alone():
     ratios = {}
     for name in ("mup", "completep"):
         shallow, deep = (
-            changes(under(name, dataclasses.replace(NARROW, n_layers=n), **NARROW_BASE))
-            for n in (2, 8)
+            changes(under(name, dataclasses.replace(NARROW, n_layers=n))) for n in (2, 8)
         )
         ratios[name] = deep["stream"] / shallow["stream"]
     assert ratios["completep"] == pytest.approx(1, rel=0.1) and ratios["mup"] > 2

@@ -60,11 +60,7 @@ SLOW_RUN += ["splash:sequence of three", "long:tensor sequence", "long:fsdp sequ
 
 
 def run(names: list[str]) -> dict:
-    # Faster compilation: no optimisation, and XLA's older emitters (58 instead of 95 CPU-seconds
-    # for this file). The tests are about partitioning, not about generated code.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    flags += " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
-    flags = os.environ.get("XLA_FLAGS", "") + " " + flags
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("eight_devices.py"), *names],
