@@ -11,7 +11,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from configs import study
+from configs.study import ladder
 
 # (layers, width); depth and width grow together, about 1.6 times the parameters at each step.
 SHAPES = (
@@ -31,7 +31,7 @@ def get_config(arg: str = "3e13") -> ConfigDict:
         positive = False
     if not positive:
         raise ValueError(f"configs/isoflop.py:{arg} is not a budget in FLOPs; use :3e13, say")
-    config = study.get_config()
+    config = ladder.get_config()
     config.name = "isoflop"
     config.train.duration = f"{arg} flops"
     return config

@@ -8,8 +8,8 @@ curve at many points; Hoffmann et al. 2022 explain how the results differ.
 
 from ml_collections import ConfigDict
 
-from configs import study
 from configs.space import chain, product, zip_
+from configs.study import ladder
 
 WIDTHS = (32, 48, 64, 96, 128, 160)
 LAYERS = (2, 3, 3, 4, 4, 6)
@@ -19,7 +19,7 @@ FEWER = (1e7, 5e6, 2.5e6, 1.25e6, 6e5)
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The study's recipe; FLOPs are counted as in the paper, by the blocks' matrices."""
-    config = study.get_config()
+    config = ladder.get_config()
     config.name = "kaplan"
     config.train.flops_convention = "kaplan"
     return config

@@ -2,14 +2,14 @@
 
     isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
-The recipe is that of configs/study.py, with rows of 64 tokens instead of 128 and two heads instead
-of four: both make a step of so small a model faster. Three compute budgets a factor 2.5 apart are
-each spent on five sizes, and a held-out run has 3 times the largest budget.
+The recipe is that of configs/study/ladder.py, with rows of 64 tokens instead of 128 and two heads
+instead of four: both make a step of so small a model faster. Five sizes are trained at each of
+three budgets a factor 2.5 apart; the held-out run has 3 times the largest budget.
 """
 
 from ml_collections import ConfigDict
 
-from configs import study
+from configs.study import ladder
 
 # Budget in FLOPs: the (layers, width), each trained with the full budget.
 LADDER = {
@@ -21,8 +21,8 @@ HELD_OUT = {3e12: ((3, 64),)}
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
-    """What all trials share; `arg` is a style of block, one of study.STYLES."""
-    config = study.get_config(arg)
+    """What all trials share; `arg` is a style of block, one of ladder.STYLES."""
+    config = ladder.get_config(arg)
     config.model.update(context_length=64, n_heads=2)
     config.train.batch_size = 16
     config.eval.sequences = 1024
@@ -31,4 +31,4 @@ def get_config(arg: str = "llama") -> ConfigDict:
 
 def get_sweep(config: ConfigDict) -> list[dict]:
     """The trials to fit, and the one to predict."""
-    return study.ladder(LADDER, HELD_OUT)
+    return ladder.all_trials(LADDER, HELD_OUT)

@@ -5,7 +5,8 @@ import itertools
 
 import pytest
 
-from configs import base, isoflop, kaplan, lr_grid, mup, quickstart, study, tiny_families, wsd
+from configs import base, isoflop, kaplan, mup, quickstart, tiny_families
+from configs.study import ladder, lr_grid, wsd
 from model import families
 from model.transformer import count
 
@@ -15,7 +16,7 @@ SWEEPS = {
     "lr_grid": lr_grid,
     "mup": mup,
     "quickstart": quickstart,
-    "study": study,
+    "ladder": ladder,
     "tiny_families": tiny_families,
     "wsd": wsd,
 }
@@ -97,7 +98,7 @@ def test_mup_starts_from_its_narrowest_width_and_gives_every_width_the_same_rate
         assert (narrow.base_width, narrow.base_head_dim) == (narrow.d_model, narrow.head_dim)
 
 
-@pytest.mark.parametrize("module", [quickstart, study])
+@pytest.mark.parametrize("module", [quickstart, ladder])
 def test_three_budgets_are_bracketed_and_one_run_is_held_out(module):
     found = [overrides for overrides, _ in trials(module)]
     fitted = [o for o in found if not o["holdout"]]
@@ -120,7 +121,7 @@ def test_wsd_has_more_trials_than_the_study_for_its_compute():
         budgets[overrides["model.d_model"]].append(float(overrides["train.duration"].split()[0]))
     largest = {width: max(spent) for width, spent in budgets.items()}
     fitted = sum((1 - decay) * largest[w] + decay * sum(spent) for w, spent in budgets.items())
-    theirs = [o for o, _ in trials(study) if not o["holdout"]]
+    theirs = [o for o, _ in trials(ladder) if not o["holdout"]]
     assert fitted < sum(float(o["train.duration"].split()[0]) for o in theirs)
     assert sum(map(len, budgets.values())) == 27 and len(theirs) == 15
     (held_out,) = [o for o in found if o["holdout"]]

@@ -11,7 +11,7 @@ from model.families import FAMILIES
 
 def test_shared_keys_keep_their_values_and_the_rest_is_dropped_by_name(capsys):
     given = {"model.family": "ngram", "model.order": "3"}
-    config = flags.load_config("configs/study.py", given)
+    config = flags.load_config("configs/study/ladder.py", given)
     assert config.model.to_dict() == {
         "family": "ngram", "vocab_size": 0, "context_length": 128, "order": 3,
     }  # fmt: skip
@@ -22,13 +22,13 @@ def test_shared_keys_keep_their_values_and_the_rest_is_dropped_by_name(capsys):
 
 
 def test_the_same_choice_changes_nothing(capsys):
-    plain = flags.load_config("configs/study.py")
-    same = flags.load_config("configs/study.py", {"model.family": "decoder"})
+    plain = flags.load_config("configs/study/ladder.py")
+    same = flags.load_config("configs/study/ladder.py", {"model.family": "decoder"})
     assert same.to_json() == plain.to_json() and capsys.readouterr().err == ""
 
 
 def test_back_again_has_the_defaults_of_what_was_dropped():
-    config = flags.load_config("configs/study.py", {"model.family": "ngram"})
+    config = flags.load_config("configs/study/ladder.py", {"model.family": "ngram"})
     sections.swap(config, "model", "decoder")
     assert config.model.norm == base.decoder()["norm"]
     assert config.model.context_length == 128

@@ -14,7 +14,7 @@ from tests.launch import known
 from tests.launch.inline import Inline
 from tests.scaling.design.test_planning import EPOCH, law_of
 
-CONFIG = str(Path(__file__).parents[3] / "configs/study.py")
+CONFIG = str(Path(__file__).parents[3] / "configs/study/ladder.py")
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ REFUSED = {
     ("PILOT", "--share=2"): "share=2 is more than the ladder's smallest budget",
     ("PILOT", "--rates=1,3"): "rates=1,3 has 2 values; give 3 or more",
     ("PILOT", "--share=1e-4"): "the shapes of this config do not bracket N",
-    ("PILOT", f"--config={CONFIG.replace('study', 'lr_grid')}"): "has 0 budgets in flops",
+    ("PILOT", f"--config={CONFIG.replace('ladder', 'lr_grid')}"): "has 0 budgets in flops",
     ("PILOT", "--on=ray"): "on=ray is unknown; use one of local",
     ("PILOT", "--config.model.d_modle=3"): "did you mean config.model.d_model",
 }

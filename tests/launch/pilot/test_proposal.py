@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from configs import isoflop, study
+from configs import isoflop
+from configs.study import ladder
 from launch import sweep_file
 from launch.flags import base_of, load_config, load_module
 from launch.pilot.proposal import (
@@ -25,7 +26,7 @@ def shapes_of(module):
     return config, known, candidates(config, 256, known)
 
 
-@pytest.mark.parametrize("module", [study, isoflop])
+@pytest.mark.parametrize("module", [ladder, isoflop])
 def test_candidates_have_the_depths_and_heads_of_the_sweep_and_go_on_beyond_it(module):
     config, known, found = shapes_of(module)
     by_width = {shape.width: shape for shape in found}
@@ -49,7 +50,7 @@ def test_candidates_have_the_depths_and_heads_of_the_sweep_and_go_on_beyond_it(m
 
 
 def test_the_chosen_sizes_lie_evenly_around_and_differ():
-    _, _, found = shapes_of(study)
+    _, _, found = shapes_of(ladder)
     chosen = shapes_around(found, math.log(5e5), half_log_span(3, 0.1), 7)
     sizes = [shape.params for shape in chosen]
     assert len(set(sizes)) == 7 and sizes == sorted(sizes)

@@ -1,4 +1,7 @@
-"""Learning rates at three widths.  isoflop sweep --config=configs/lr_grid.py --workdir=runs/lr_grid
+"""Learning rates at three widths.
+
+    isoflop sweep --config=configs/study/lr_grid.py --workdir=runs/lr_grid
+
 2 CPU cores, 4 min (2026-11): best rates .02, .04, .02 at widths 32, 64, 96 with losses of 1.629,
 1.727, 2.015 nats; at width 64 the rate .02 costs .005 nats more. So 0.02 at every width. With
 `:gpt`, on the text of docs/study.md: best .02, .04, .02 with 1.887, 2.041, 2.410; at width 64 the
@@ -11,15 +14,15 @@ rate serves the whole ladder; otherwise each width needs its own.
 
 from ml_collections import ConfigDict
 
-from configs import study
 from configs.space import grid, product, zip_
+from configs.study import ladder
 
 RATES = (0.005, 0.01, 0.02, 0.04, 0.08)
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
     """The study's recipe for a style of block, a little above its smallest budget."""
-    config = study.get_config(arg)
+    config = ladder.get_config(arg)
     config.name = "lr"
     config.train.duration = "4e11 flops"
     return config

@@ -1,6 +1,6 @@
 """The study's ladder with 4,096 BPE tokens: what a large vocabulary does to a scaling law.
 
-    isoflop sweep --config=configs/vocabulary.py --workdir=runs/vocabulary
+    isoflop sweep --config=configs/study/vocabulary.py --workdir=runs/vocabulary
     isoflop fit --runs=runs/vocabulary --out=report
 
 2 busy CPU cores, 15 min (2026-11), on the text of docs/study.md (the standard library plus three
@@ -15,8 +15,8 @@ report's table of conventions shows them. A token has about 3 bytes.
 
 from ml_collections import ConfigDict
 
-from configs import study
 from configs.space import chain
+from configs.study import ladder
 
 # Budget in FLOPs (6 N D, N all parameters): the (layers, width) trained at it, each with the full
 # budget; 72k to 836k parameters.
@@ -29,7 +29,7 @@ LADDER = {
 
 def get_config(arg: str = "llama") -> ConfigDict:
     """The study's recipe for a style of block, with a BPE tokenizer."""
-    config = study.get_config(arg)
+    config = ladder.get_config(arg)
     config.data.update(tokenizer="bpe", vocab_size=4096)
     return config
 
@@ -37,5 +37,5 @@ def get_config(arg: str = "llama") -> ConfigDict:
 def get_sweep(config: ConfigDict) -> list[dict]:
     """Five sizes at each of three budgets."""
     return chain(
-        *(study.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items())
+        *(ladder.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items())
     )

@@ -1,7 +1,7 @@
 """The ladders of docs/study.md: two styles of block, three budgets a factor 3 apart.
 
-    isoflop sweep --config=configs/study.py --workdir=runs/llama
-    isoflop sweep --config=configs/study.py:gpt --workdir=runs/gpt
+    isoflop sweep --config=configs/study/ladder.py --workdir=runs/llama
+    isoflop sweep --config=configs/study/ladder.py:gpt --workdir=runs/gpt
 
 2 CPU cores, 14 min (2026-11): predicted 1.320 nats [1.291, 1.349], outcome 1.339 (+1.4 %), all
 three minima bracketed, N* ∝ C^0.66 [0.59, 0.78].
@@ -44,7 +44,7 @@ STYLES = {
 def get_config(arg: str = "llama") -> ConfigDict:
     """What all trials share; `arg` is a style of block."""
     if arg not in STYLES:
-        raise ValueError(f"configs/study.py:{arg} is unknown; use :{' or :'.join(STYLES)}")
+        raise ValueError(f"configs/study/ladder.py:{arg} is unknown; use :{' or :'.join(STYLES)}")
     config = base.get_config()
     config.model.update(STYLES[arg], context_length=128, n_heads=4)
     config.train.batch_size = 8
@@ -57,11 +57,11 @@ def get_config(arg: str = "llama") -> ConfigDict:
 
 def get_sweep(config: ConfigDict) -> list[dict]:
     """The trials to fit, and the one to predict."""
-    return ladder(LADDER, HELD_OUT)
+    return all_trials(LADDER, HELD_OUT)
 
 
-def ladder(fitted: dict, held_out: dict) -> list[dict]:
-    """The trials of both: {budget in FLOPs: ((layers, width), ...)}."""
+def all_trials(fitted: dict, held_out: dict) -> list[dict]:
+    """The trials to fit and those held out: {budget in FLOPs: ((layers, width), ...)}."""
     return chain(
         *(trials(budget, shapes, holdout=False) for budget, shapes in fitted.items()),
         *(trials(budget, shapes, holdout=True) for budget, shapes in held_out.items()),

@@ -1,6 +1,6 @@
 """The study's ladder with WSD: all budgets of a size branch from one trunk, 38 % less compute.
 
-    isoflop sweep --config=configs/wsd.py --workdir=runs/wsd
+    isoflop sweep --config=configs/study/wsd.py --workdir=runs/wsd
 
 unmeasured.
 
@@ -11,19 +11,19 @@ stable phase once, up to where the decay of its largest budget begins (docs/effi
 
 from ml_collections import ConfigDict
 
-from configs import study
 from configs.space import chain
+from configs.study import ladder
 
 BETWEEN = {
     5.2e11: ((2, 24), (2, 32), (2, 40), (3, 48), (3, 64), (3, 80)),
     1.56e12: ((2, 32), (2, 40), (3, 48), (3, 64), (3, 80), (4, 96)),
 }
-LADDER = study.LADDER | BETWEEN
+LADDER = ladder.LADDER | BETWEEN
 
 
 def get_config(arg: str = "llama") -> ConfigDict:
     """The study's config with a WSD schedule, whose warmup must not depend on the length."""
-    config = study.get_config(arg)
+    config = ladder.get_config(arg)
     config.schedule.update(name="wsd", warmup="10 steps", decay="20 %")
     config.checkpoint.share_trunks = True
     return config
@@ -32,6 +32,6 @@ def get_config(arg: str = "llama") -> ConfigDict:
 def get_sweep(config: ConfigDict) -> list[dict]:
     """The trials to fit, and the study's one to predict."""
     return chain(
-        *(study.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items()),
-        *(study.trials(*held_out, holdout=True) for held_out in study.HELD_OUT.items()),
+        *(ladder.trials(budget, shapes, holdout=False) for budget, shapes in LADDER.items()),
+        *(ladder.trials(*held_out, holdout=True) for held_out in ladder.HELD_OUT.items()),
     )
