@@ -136,7 +136,7 @@ LEFT_OUT: dict[str, tuple[str, Callable[[Path], Any], Any]] = {
     "manifest of a checkpoint": (
         "10/manifest.json", lambda p: checkpoint.saved_config(p.parent), None,
     ),
-    "record of a build": ("0.json", lambda p: build._finished(p.parent, "0"), None),
+    "record of a build": ("0.json", lambda p: build._finished_record(p.parent, "0"), None),
     "exported tokenizer": (
         "tokenizer.json", lambda p: exported.parse_exported(p.read_bytes()), None,
     ),

@@ -15,7 +15,6 @@ from tests.model import golden
 from tests.scaling.design.test_planning import EPOCH, law_of
 from tests.scaling.ladder import simulate
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 HF = golden.FOLDER / "hf" / "llama_gqa"
 TEXT = ("--config.data.corpora=book.txt", "--config.data.validation=0.3")
 BASE = ("--config=configs/base.py", *TEXT)
