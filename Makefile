@@ -18,7 +18,7 @@ install: $(VENV)/installed-report  ## install isoflop and its report into .venv,
 	@echo "==> Installed; try $(BIN)/isoflop --help"
 
 ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its scaling-law report
-	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (10 to 15 minutes on 2 cores)"
+	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (4 to 8 minutes on 2 cores)"
 	@$(BIN)/isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/installed-dev  ## the fast tests (about 14 minutes on 2 cores)
