@@ -21,7 +21,7 @@ ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its s
 	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (4 to 8 minutes on 2 cores)"
 	@$(BIN)/isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
 
-test: $(VENV)/installed-dev  ## the fast tests (about 14 minutes on 2 cores)
+test: $(VENV)/installed-dev  ## the fast tests (about 8 minutes on 2 cores)
 	@echo "==> Running the fast tests"
 	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 

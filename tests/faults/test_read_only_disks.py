@@ -109,7 +109,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("launch.verbs.sample.draw", lambda *_, **__: ([], None, False))
     monkeypatch.setattr("launch.verbs.sample.describe", lambda *_: {})
     monkeypatch.setattr("launch.verbs.sample.show", lambda *_: None)
-    monkeypatch.setattr("scaling.design.precision.compared", lambda *_: [])
+    monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
 
 
 @pytest.mark.parametrize(("flag", "argv"), COMMANDS)

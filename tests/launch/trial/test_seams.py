@@ -286,8 +286,8 @@ def test_a_parameter_that_the_family_does_not_count_is_named(home, monkeypatch, 
     changed = type(toy.BAG)(**vars(toy.BAG) | {"init": extra, "PARAMETER_AXES": axes})
     monkeypatch.setitem(FAMILIES, "bag", changed)
     # Another width, because the shapes of a family's parameters are found once per config.
-    config = toy.config(home, **{"model.d_model": "8"})
-    message = r"4,117 parameters, .* counts 4,096.* size of gate/kernel"
+    config = toy.config(home, **{"model.d_model": "12"})
+    message = r"6,165 parameters, .* counts 6,144.* size of gate/kernel"
     with pytest.raises(ValueError, match=message):
         Run(resolve(config, prepare(config)), None, home / "uncounted")
 
