@@ -9,9 +9,9 @@ import pytest
 
 # Must run before jax is imported. A test that needs more devices starts a subprocess.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compilation takes most of the tests' time. A program computes the same function without XLA's
-# optimizations; modules whose subject is the optimized program use the fixture `optimized`.
-# Without optimizations, XLA's older emitters compile three times as fast as its fusion emitters.
+# Compilation took most of the tests' time. A program computes the same function without XLA's
+# optimizations, and without them XLA's older emitters compile three times as fast as its fusion
+# emitters.
 # Flags that libtpu does not know would end the process, so these are among those that it does.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 QUICKLY = (
@@ -45,26 +45,6 @@ def pytest_runtest_makereport() -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Iterator[None]:
     return complete((yield))
-
-
-@pytest.fixture(scope="module")
-def optimized() -> Iterator[None]:
-    """Compiles a module's programs as they are compiled outside the tests."""
-    import jax
-    from jax._src import compiler
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    options = compiler.get_compile_options
-
-    def with_fusion_emitters(*args, env_options_overrides=None, **more):  # in spite of XLA_FLAGS
-        changed = {"xla_backend_extra_options": ""} | (env_options_overrides or {})
-        return options(*args, env_options_overrides=changed, **more)
-
-    jax.config.update("jax_disable_most_optimizations", False)
-    compiler.get_compile_options = with_fusion_emitters
-    yield
-    compiler.get_compile_options = options
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
