@@ -37,11 +37,11 @@ _BYTES_PER_ARRAY, _BYTES_IN_ALL = 4 << 10, 1 << 20
 
 
 def _shown(record: logging.LogRecord) -> bool:
-    """Whether to log what Orbax or its event loop logs. Both log errors with long tracebacks, but
-    Orbax raises these errors too, and `Checkpoints` reports them."""
+    """Whether to log a record. Orbax and its event loop log a full disk with long tracebacks, but
+    Orbax raises that error too, and `Checkpoints` reports it."""
     error = record.exc_info[1] if record.exc_info else None
-    ours = "/orbax/" in record.pathname or any(sign in str(error) for sign in _DISK_FULL)
-    return record.levelno < logging.ERROR or not ours
+    text = f"{record.getMessage()} {error}"
+    return record.levelno < logging.ERROR or not any(sign in text for sign in _DISK_FULL)
 
 
 for _name in ("absl", "asyncio"):

@@ -223,7 +223,7 @@ def record(plan: Plan, workdir: Path) -> None:
         usual = defaults(base)
         if differs := difference(usual | flatten(before["base"]), usual | flatten(base)):
             raise ValueError(
-                f"workdir={workdir} holds another sweep: {differs}; use another folder"
+                f"--workdir={workdir} holds another sweep: {differs}; use another folder"
             )
         trials = before["trials"] | trials
     with writing("workdir", workdir):

@@ -130,7 +130,7 @@ def _named(file: IO) -> str:
 
 def _warn(workdir: Path) -> None:
     print(
-        f"warning: workdir={workdir} is on a file system without locks; make sure that no other "
+        f"warning: --workdir={workdir} is on a file system without locks; make sure that no other "
         "process trains in it",
         file=sys.stderr,
     )

@@ -193,7 +193,7 @@ def claimed(
     with folder.locked(workdir):
         folder.require_same(config, resolved, workdir, given)
         if ended(workdir):
-            raise InUse(f"another run has just finished in workdir={workdir}; run this again")
+            raise InUse(f"another run has just finished in --workdir={workdir}; run this again")
         yield
 
 

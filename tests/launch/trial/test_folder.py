@@ -231,7 +231,7 @@ def test_a_file_system_without_locks_trains_and_a_line_says_so(tmp_path, monkeyp
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", without)
-    warning = f"warning: workdir={tmp_path / 'run'} is on a file system without locks; make sure"
+    warning = f"warning: --workdir={tmp_path / 'run'} is on a file system without locks; make sure"
     with folder.locked(tmp_path / "run"):
         assert (tmp_path / "run/lock").exists() and folder.owner(tmp_path / "run") == ""
     said = capsys.readouterr().err
