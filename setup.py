@@ -7,6 +7,7 @@ ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
 REPORT = ["altair>=5.5", "vl-convert-python>=1.7"]
 PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
+SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
@@ -41,10 +42,11 @@ setup(
         "gpu": ["jax[cuda13]>=0.10"],
         "compile": ["libtpu>=0.0.42"],  # the TPU compiler, for isoflop compile without a TPU
         "report": REPORT,
+        "search": SEARCH,
         "parquet": PARQUET,
         "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,
-        "dev": [*TEST, *REPORT, "ruff>=0.12"],
+        "dev": [*TEST, *REPORT, *SEARCH, "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["isoflop = launch.__main__:entry"]},
 )

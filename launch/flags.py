@@ -65,10 +65,14 @@ def _amount(text: str, name: str) -> float:
         raise ValueError(f"{name}={error}") from None
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, str]:
+def parse(
+    values: flags.FlagValues, argv: Sequence[str], doc: str, positional: str = ""
+) -> dict[str, str]:
     """Parses a verb's flags into `values`; returns its `--config.key=value` overrides.
 
-    On --help prints the help and raises SystemExit(0). Raises BadInput for anything unknown.
+    The flag `positional` may also be written as a bare argument: `rank runs/a` is
+    `rank --runs=runs/a`. On --help prints the help and raises SystemExit(0). Raises BadInput for
+    anything unknown, and if `positional` has no value.
     """
     if any(arg in ("-h", "-help", "--help", "--helpfull") for arg in argv):
         print(help_text(values, doc))
@@ -84,6 +88,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
         if "config" not in values:
             raise BadInput(f"--config.{key}: this verb reads no config; drop it")
         overrides[key] = value
+    values.set_gnu_getopt(bool(positional))  # flags may follow bare arguments
     try:
         left = values(["isoflop", *verb_args])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -91,8 +96,12 @@ def parse(values: flags.FlagValues, argv: Sequence[str], doc: str) -> dict[str, 
     except flags.Error as error:
         missing = [name for name in values if _required(values[name])]
         raise BadInput(_missing(missing) if missing else error) from error
+    if positional and left and not values[positional].present:
+        values[positional].parse(left.pop(0))
     if left:
         raise BadInput(f"unexpected argument {left[0]}; flags are written --name=value")
+    if positional and values[positional].value is None:
+        raise BadInput(_missing([positional]))
     return overrides
 
 
@@ -130,7 +139,12 @@ def _missing(names: Sequence[str]) -> str:
     return f"{listed} {'is' if len(names) == 1 else 'are'} not given; add {example}"
 
 
-_EXAMPLES = {"config": "configs/quickstart.py", "workdir": "runs/first", "run": "runs/first"}
+_EXAMPLES = {
+    "config": "configs/quickstart.py",
+    "workdir": "runs/first",
+    "run": "runs/first",
+    "runs": "runs/quickstart",
+}
 
 
 def help_text(values: flags.FlagValues, doc: str) -> str:

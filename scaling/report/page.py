@@ -12,6 +12,7 @@ import numpy as np
 
 from scaling.csv_file import to_csv
 from scaling.drafts import read_object, write
+from scaling.flattened import flatten
 from scaling.intervals import FAR
 from scaling.report.number_text import (
     amount,
@@ -294,20 +295,10 @@ def read_configs(points: Points) -> list[dict[str, Any]]:
     configs = []
     for path in (folders[str(run)] for run in points.run if str(run) in folders):
         try:
-            configs.append(dict(flat(read_object(path))))
+            configs.append(flatten(read_object(path)))
         except (ValueError, OSError) as error:
             print(f"the report leaves out the settings of a run: {error}", file=sys.stderr)
     return configs
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values of nested dicts."""
-    pairs = []
-    for key, value in tree.items():
-        pairs += (
-            flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
-        )
-    return pairs
 
 
 def definition(title: str, entries: dict[str, Any]) -> str:

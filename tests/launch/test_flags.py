@@ -300,3 +300,23 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path, text):
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(ValueError, match=r"s.json is not valid JSON|s.json is not a sweep; write"):
         flags.load_config(str(tmp_path / "s.json"))
+
+
+def _positional(argv):
+    values = absl_flags.FlagValues()
+    flags.define_path("runs", None, "a folder", values)
+    flags.define_path("json", None, "a file", values)
+    flags.parse(values, argv, "", positional="runs")
+    return values.runs, values.json
+
+
+def test_one_flag_may_be_a_bare_argument():
+    assert _positional(["a/b", "--json=c"]) == ("a/b", "c")
+    assert _positional(["--json", "c", "a/b"]) == ("a/b", "c")
+    assert _positional(["--runs=a/b"]) == ("a/b", None)
+    with pytest.raises(BadInput, match="unexpected argument d"):
+        _positional(["a/b", "d"])
+    with pytest.raises(BadInput, match="unexpected argument a/b"):
+        _positional(["--runs=c", "a/b"])
+    with pytest.raises(BadInput, match="--runs is not given; add --runs=runs/quickstart"):
+        _positional([])
