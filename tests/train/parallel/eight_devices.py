@@ -103,6 +103,15 @@ def gradient(state: TrainState) -> dict:
     return {name: np.asarray(leaf) for name, leaf in named.items() if ".mu" in name}
 
 
+def first_gradients(cfg: StepConfig, mesh: jax.sharding.Mesh, *batches: dict) -> list[dict]:
+    """The gradients of the batches at the initial parameters, by leaf."""
+    with sharding.activation_rules(mesh):
+        params, key = initial_state(cfg, HYPER, 0, mesh)[1]().params, jax.random.key(0)
+        compute = jax.jit(gradients, static_argnums=2)
+        found = [compute(params, {}, cfg, batch, key)[0] for batch in batches]
+    return [{str(i): np.asarray(g) for i, g in enumerate(jax.tree.leaves(g))} for g in found]
+
+
 def distance(found: dict, expected: dict) -> float:
     """The largest difference of any parameter, relative to its norm."""
     return max(
@@ -134,18 +143,16 @@ def train(name: str, folder: str) -> dict:
 def at_once(name: str, folder: str) -> list[dict[str, float]]:
     """Distance of the first gradient on a mesh from that on one device, without loss chunks.
 
-    For a tied and an untied head. `control` is the distance of another seed's gradient.
+    For a tied and an untied head. `control` is the distance of another batch's gradient.
     """
-    found = []
+    found, here, alone = [], mesh_of(name), mesh_of("one")
+    first, second = ({field: rows[i] for field, rows in DATA.items()} for i in (0, 1))
+    spread = jax.device_put(first, sharding.batch_shardings(here, FIELDS, 0))
     for tied in (True, False):
         cfg = replace(CFG, loss=next_token.Config(), model=replace(MODEL, tie_embeddings=tied))
-        firsts = {}
-        for where in ("one", "other seed", name):
-            mesh = mesh_of(where)
-            with sharding.activation_rules(mesh):
-                _, make = initial_state(cfg, HYPER, int(where == "other seed"), mesh)
-                firsts[where] = gradient(steps(make(), mesh, 0, 1, cfg)[0])
-        near, control = (distance(firsts[w], firsts["one"]) for w in (name, "other seed"))
+        expected, other = first_gradients(cfg, alone, first, second)
+        (on_mesh,) = first_gradients(cfg, here, spread)
+        near, control = (distance(one, expected) for one in (on_mesh, other))
         found.append({"distance": near, "control": control})
     return found
 
@@ -159,26 +166,23 @@ def long(name: str, folder: str) -> dict[str, float]:
     length = 256 * MESHES[name]["sequence"]
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 64, (2, length + 1)).astype(np.int32)
-    start = np.array([[length // 3], [length // 2]])
-    found = {}
-    for where, attention, at in (
-        ("one", "xla", start), ("other", "xla", start + 1), (name, "splash", start)
-    ):  # fmt: skip
-        segments = (np.arange(length) >= at).astype(np.int32)
-        batch = {
+
+    def batch(start: np.ndarray) -> dict:
+        segments = (np.arange(length) >= start).astype(np.int32)
+        return {
             "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "segments": segments,
-            "positions": (np.arange(length) - segments * at).astype(np.int32),
+            "positions": (np.arange(length) - segments * start).astype(np.int32),
             "weights": np.ones((2, length), np.float32),
         }  # fmt: skip
-        changes = {"n_layers": 2, "scan_layers": True, "remat": "full"}
-        model = replace(MODEL, context_length=length, attention=attention, **changes)
-        mesh, cfg = mesh_of("one" if where == "other" else where), decoder_step(model)
-        with sharding.activation_rules(mesh):
-            params = initial_state(cfg, HYPER, 0, mesh)[1]().params
-            key = jax.random.key(0)
-            grads, _ = jax.jit(gradients, static_argnums=2)(params, {}, cfg, batch, key)
-        found[where] = {str(i): np.asarray(g) for i, g in enumerate(jax.tree.leaves(grads))}
-    near, control = (distance(found[where], found["one"]) for where in (name, "other"))
+
+    start = np.array([[length // 3], [length // 2]])
+    changes = dict(context_length=length, n_layers=2, scan_layers=True, remat="full")
+    xla, splash = (
+        decoder_step(replace(MODEL, attention=backend, **changes)) for backend in ("xla", "splash")
+    )
+    expected, other = first_gradients(xla, mesh_of("one"), batch(start), batch(start + 1))
+    (on_mesh,) = first_gradients(splash, mesh_of(name), batch(start))
+    near, control = (distance(found, expected) for found in (on_mesh, other))
     return {"distance": near, "control": control}
 
 
