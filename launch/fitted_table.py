@@ -1,0 +1,65 @@
+"""Tables of trials that fit the width of a terminal: what does not fit is left out and named."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rich.cells
+import rich.console
+import rich.table
+import rich.text
+
+from scaling.printable import printable
+from scaling.report.number_text import setting, short_power
+
+LONGEST = 24  # characters of a setting in a cell
+GAP = 2  # spaces between two columns
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of text cells, or of anything that rich shows. Columns with a higher `spare` are
+    left out first; those with 0 never are."""
+
+    title: str
+    cells: Sequence[Any]
+    spare: int = 0
+    number: bool = True  # aligned right
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest cell."""
+        widths = [
+            rich.cells.cell_len(cell) if isinstance(cell, str) else getattr(cell, "width", 0) or 0
+            for cell in (self.title, *self.cells)
+        ]
+        return max(widths)
+
+
+def fitted(columns: Sequence[Column], width: int) -> tuple[rich.table.Table, list[str]]:
+    """(a table of `width` characters, the titles of the columns that did not fit). Columns of equal
+    `spare` are kept from left to right. Text cells are shown as they are, without markup."""
+    room, kept = width + GAP, []
+    for column in sorted(columns, key=lambda column: column.spare):
+        if column.spare == 0 or column.width + GAP <= room:
+            room -= column.width + GAP
+            kept.append(column)
+    kept = [column for column in columns if column in kept]
+    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
+    for column in kept:
+        justify = "right" if column.number else "left"
+        table.add_column(rich.text.Text(column.title), justify=justify, no_wrap=True)
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        table.add_row(*(rich.text.Text(c) if isinstance(c, str) else c for c in cells))
+    return table, [column.title for column in columns if column not in kept]
+
+
+def brief(value: Any) -> str:
+    """A setting in a narrow cell: numbers with at most four digits, other text with LONGEST
+    characters, '—' for a value that is not there."""
+    if value is None:
+        return "—"
+    text = printable(setting(value))
+    if isinstance(value, float) and len(text) > 8:
+        return short_power(f"{value:.4g}")
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
