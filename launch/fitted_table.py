@@ -13,6 +13,7 @@ from scaling.printable import printable
 from scaling.report.number_text import setting, short_power
 
 LONGEST = 24  # characters of a setting in a cell
+MOST_NAMED = 8  # columns that a note names
 GAP = 2  # spaces between two columns
 
 
@@ -52,6 +53,12 @@ def fitted(columns: Sequence[Column], width: int) -> tuple[rich.table.Table, lis
     for cells in zip(*(column.cells for column in kept), strict=True):
         table.add_row(*(rich.text.Text(c) if isinstance(c, str) else c for c in cells))
     return table, [column.title for column in columns if column not in kept]
+
+
+def left_out(titles: Sequence[str]) -> str:
+    """A line that names the columns that did not fit, the first of them if they are many."""
+    more = f" and {len(titles) - MOST_NAMED} more" if len(titles) > MOST_NAMED else ""
+    return f"no room for {', '.join(titles[:MOST_NAMED])}{more}; a wider terminal shows more"
 
 
 def brief(value: Any) -> str:

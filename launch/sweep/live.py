@@ -13,7 +13,7 @@ import rich.text
 
 from launch.amounts import amount, clock
 from launch.files import read_json
-from launch.fitted_table import Column, brief, fitted
+from launch.fitted_table import Column, brief, fitted, left_out
 from launch.runners.tasks import Event
 from launch.sparkline import sparkline
 from launch.sweep.expand import Planned
@@ -180,7 +180,7 @@ class Live:
             self.console.width,
         )
         left = [title for title in left if title]
-        notes = [f"no room for {', '.join(left)}; a wider terminal shows more"] if left else []
+        notes = [left_out(left)] if left else []
         if any(self.states[key] == "running" for key in shown):
             notes.append("loss: of running trials the newest training loss, else the final one")
         if len(keys) > len(shown):
