@@ -23,6 +23,7 @@ VERBS = {
     "plan": ("launch.verbs.plan", "choose model size and tokens for a budget"),
     "pilot": ("launch.verbs.pilot", "choose a ladder's sizes and learning rates by cheap runs"),
     "sample": ("launch.verbs.sample", "continue a prompt with a trained model"),
+    "evaluate": ("launch.verbs.evaluate", "score a model on any text, beside an n-gram model"),
     "convert": ("launch.verbs.convert", "import or export Hugging Face weights"),
     "compile": ("launch.verbs.compile", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("launch.verbs.ngram", "score an n-gram model on the validation text of a config"),
