@@ -30,11 +30,9 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.alive import alive, bar
 from launch.errors import DONE, bad_input, writing
-from launch.files import read_json, write_json
+from launch.files import write_json
 
 MOST_CONTEXT = 2048  # tokens of a window by default
-SHOWN = 5  # worst and best documents
-WORTH = 50  # tokens of a document that is shown among them, if there are enough
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -68,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         refuse(values)
         with alive("loading the model"):
             # Slow imports, which --help does without.
-            from launch.evaluation import counted_baseline, scored_model, scoring
+            from launch.evaluation import counted_baseline, findings, scored_model, scoring
 
             model = scored_model.open_model(Path(values.run))
             context, stride = sizes(values, model.cfg.context_length)
@@ -91,12 +89,12 @@ def main(argv: Sequence[str]) -> int:
                 scored = scoring.of_validation(model, other, dataset, lambda s: detail(bar(s)))
             else:
                 scored = of_data(values, model, other, context, stride, detail)
-    about = findings(values, model, scored, baseline, missing)
+    about = findings.findings(model, values.data, scored, baseline, missing)
     about |= {"context": context, "stride": stride, "seconds": time.perf_counter() - begun}
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), about)
-    show(about)
+    findings.show(about)
     return DONE
 
 
@@ -140,97 +138,3 @@ def of_data(
 
     documents = corpus.documents(values.data, key, most)
     return scoring.of_text(model, other, documents, context, stride, advance)
-
-
-def findings(
-    values: absl_flags.FlagValues, model: Any, scored: Any, baseline: Any, missing: str
-) -> dict[str, Any]:
-    """What --json writes. `ngram` has a `reason` where there is no n-gram model."""
-    from launch.evaluation import tally
-
-    own, beside = scored
-    rows = own.rows()
-    result = read_json(model.run / "result.json") or {}
-    ngram: dict[str, Any] = {"reason": missing}
-    if baseline:
-        apart, error = tally.difference(own, beside)
-        ngram = {"order": baseline.order, "trained_on": baseline.tokens}
-        ngram |= tally.overall(beside) | {"difference": apart, "difference_se": error}
-    return {
-        "run": str(model.run),
-        "step": model.step,
-        "data": values.data or "validation set of the run",
-        "units": "documents" if values.data else "sequences",
-        "texts": len(own.names),
-        "tokens": int(rows["weights"].sum()),
-        "bytes": int(rows["bytes"].sum()),
-        **tally.overall(own),
-        "recorded": None if values.data else result.get("eval_loss"),
-        "by_position": tally.by_position(own),
-        "ngram": ngram,
-        "by_text": tally.by_text(own),
-    }
-
-
-def show(about: dict[str, Any]) -> None:
-    """Prints the scores, the loss by position, and the worst and best texts."""
-    import rich.console
-
-    from launch.amounts import amount, byte_size
-    from launch.fitted_table import Column, fitted
-    from launch.sparkline import sparkline
-    from scaling.printable import printable
-    from scaling.report.number_text import nats
-
-    def with_error(value: float, error: float | None) -> str:
-        return nats(value) + ("" if error is None else f" ± {nats(error)}")
-
-    console = rich.console.Console(highlight=False, markup=False)
-    say = lambda line="", style="": console.print(line, style=style, soft_wrap=True)  # noqa: E731
-    counts = f"{about['texts']:,} {about['units']}, {amount(about['tokens'])} tokens"
-    say(
-        f"{printable(about['run'])} at step {about['step']:,} on {printable(about['data'])}", "bold"
-    )
-    say(f"  {counts}, {byte_size(about['bytes'])} of text; windows of {about['context']:,} tokens, "
-        f"stride {about['stride']:,}")  # fmt: skip
-    rows = [("model", about)] + ([(f"{about['ngram']['order']}-gram", about["ngram"])]
-                                 if "order" in about["ngram"] else [])  # fmt: skip
-    columns = [Column("", [name for name, _ in rows], number=False)]
-    for title, key in (("nats/token", "eval_loss"), ("bits/byte", "bits_per_byte")):
-        texts = [with_error(r[key], r[f"{key}_se"]) if r[key] is not None else "—" for _, r in rows]
-        columns.append(Column(title, texts))
-    console.print(fitted(columns, console.width)[0])
-    if "order" in about["ngram"]:
-        apart = with_error(about["ngram"]["difference"], about["ngram"]["difference_se"])
-        say(f"  model − n-gram: {apart} nats/token, paired by {about['units'][:-1]}; counted on "
-            f"{amount(about['ngram']['trained_on'])} tokens of training text")  # fmt: skip
-    else:
-        say(f"  no n-gram model: {printable(about['ngram']['reason'])}")
-    if about["recorded"] is not None and abs(about["recorded"] - about["eval_loss"]) > 5e-5:
-        say(f"  result.json has {nats(about['recorded'])}: other code, or another checkpoint")
-    bins = about["by_position"]
-    curve = sparkline([one["loss"] for one in bins], len(bins), console.encoding)
-    say(f"\nby position in the window  {curve}", "bold")
-    places = [f"{b['first']}" if b["first"] == b["last"] else f"{b['first']}–{b['last']}"
-              for b in bins]  # fmt: skip
-    console.print(fitted([
-        Column("position", places),
-        Column("tokens", [amount(one["tokens"]) for one in bins]),
-        Column("nats/token", [with_error(one["loss"], one["se"]) for one in bins]),
-    ], console.width)[0])  # fmt: skip
-    by_text = [one for one in about["by_text"] if one["tokens"] >= WORTH]
-    by_text = by_text if len(by_text) >= 2 * SHOWN else about["by_text"]
-    measure = "loss" if about["bits_per_byte"] is None else "bits_per_byte"
-    order = sorted(by_text, key=lambda one: -(one[measure] or 0.0))
-    some, room = min(SHOWN, len(order) // 2), max(20, console.width - 43)
-    for title, texts in (("worst", order[:some]), ("best", order[::-1][:some])):
-        if texts:
-            say(f"\n{title} {about['units']}", "bold")
-            bits = ["—" if t["bits_per_byte"] is None else nats(t["bits_per_byte"]) for t in texts]
-            console.print(fitted([
-                Column("number", [f"{one['number']:,}" for one in texts]),
-                Column("tokens", [amount(one["tokens"]) for one in texts]),
-                Column("nats/token", [nats(one["loss"]) for one in texts]),
-                Column("bits/byte", bits),
-                Column("begins with", [printable(t["text"])[:room] for t in texts], number=False),
-            ], console.width)[0])  # fmt: skip
