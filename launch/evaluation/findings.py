@@ -12,8 +12,8 @@ from launch.evaluation.counted_baseline import Baseline
 from launch.evaluation.scored_model import ScoredModel
 from launch.evaluation.tally import Tally
 from launch.files import read_json
-from launch.fitted_table import Column, fitted
-from launch.sparkline import sparkline
+from launch.screen.fitted_table import Column, fitted
+from launch.screen.sparkline import sparkline
 from scaling.printable import printable
 from scaling.report.number_text import nats
 

@@ -13,9 +13,9 @@ import rich.text
 
 from launch.amounts import amount, clock
 from launch.files import read_json
-from launch.fitted_table import Column, brief, fitted, left_out
 from launch.runners.tasks import Event
-from launch.sparkline import sparkline
+from launch.screen.fitted_table import Column, brief, fitted, left_out
+from launch.screen.sparkline import sparkline
 from launch.sweep.expand import Planned
 from launch.sweep.followed import Followed
 from scaling.ranking.filters import ordered

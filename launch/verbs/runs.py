@@ -31,7 +31,7 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock
 from launch.errors import DONE, bad_input, writing
-from launch.fitted_table import Column, brief, fitted, left_out
+from launch.screen.fitted_table import Column, brief, fitted, left_out
 from launch.trial.owner import owner
 from scaling.drafts import write
 from scaling.printable import printable

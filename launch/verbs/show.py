@@ -21,7 +21,7 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock, flops
 from launch.errors import DONE, bad_input, writing
-from launch.terminal_plot import Series, plot
+from launch.screen.line_plot import Series, plot
 from launch.trial.owner import owner
 from scaling.drafts import read_object, write
 from scaling.flattened import flatten

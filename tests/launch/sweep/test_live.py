@@ -9,7 +9,7 @@ import rich.console
 
 from launch.errors import BadInput
 from launch.runners.tasks import Event
-from launch.sparkline import sparkline
+from launch.screen.sparkline import sparkline
 from launch.sweep import expand
 from launch.sweep.followed import Followed
 from launch.sweep.live import Live

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from launch.terminal_plot import MARGIN, Series, plot
+from launch.screen.line_plot import MARGIN, Series, plot
 
 
 def drawn(x, y, width=MARGIN + 10, height=4, **options) -> list[str]:
