@@ -78,8 +78,9 @@ def _with_error(value: float | None, error: float | None) -> str:
 def _totals(about: dict[str, Any], console: rich.console.Console) -> list[Any]:
     """The sizes, a table of both models, and how they differ or why one is missing."""
     ngram, units = about["ngram"], about["units"]
+    counted = f"{about['texts']:,} {units if about['texts'] > 1 else units[:-1]}"
     sizes = (
-        f"  {about['texts']:,} {units}, {amount(about['tokens'])} tokens, "
+        f"  {counted}, {amount(about['tokens'])} tokens, "
         f"{byte_size(about['bytes'])} of text; windows of {about['context']:,} tokens, stride "
         f"{about['stride']:,}"
     )
@@ -97,6 +98,8 @@ def _totals(about: dict[str, Any], console: rich.console.Console) -> list[Any]:
         )
     else:
         lines.append(f"  no n-gram model: {printable(ngram['reason'])}")
+    if about["texts"] == 1:
+        lines.append(f"  one {units[:-1]} has no standard error; score more text")
     recorded = about["recorded"]
     if recorded is not None and abs(recorded - about["eval_loss"]) > 5e-5:
         lines.append(f"  result.json has {nats(recorded)}: other code, or another checkpoint")

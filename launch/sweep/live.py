@@ -22,7 +22,7 @@ from scaling.ranking.filters import ordered
 from scaling.ranking.trials import short_names, spelled, varied_keys
 
 PLAIN_EVERY = 30.0  # seconds between summary lines where there is no terminal
-LIVE_EVERY = 0.5
+LIVE_EVERY, SHARE = 0.5, 0.03
 MOST_ROWS = 40  # of the table that stays at the end
 AROUND = 5  # lines of the screen that are not rows: title, heading, notes
 FACTS = ("trial", "status", "loss", "params", "tokens")  # what --sort takes besides varied keys
@@ -70,7 +70,7 @@ class Live:
         self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
         self.began = time.monotonic()
         self.skipped = sum(self.costs[key] for key in states if key in self.costs)
-        self.shown = self.began
+        self.shown, self.took = self.began, 0.0  # the last tick and its seconds
 
     def __enter__(self) -> "Live":
         if self.console.is_terminal:
@@ -107,8 +107,9 @@ class Live:
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def tick(self) -> None:
-        """Shows the present state, at most once in LIVE_EVERY or PLAIN_EVERY seconds."""
-        every = LIVE_EVERY if self.console.is_terminal else PLAIN_EVERY
+        """Shows the present state, at most once in LIVE_EVERY or PLAIN_EVERY seconds, and so seldom
+        that it takes at most SHARE of the time."""
+        every = max(LIVE_EVERY, self.took / SHARE) if self.console.is_terminal else PLAIN_EVERY
         if time.monotonic() - self.shown < every:
             return
         self.shown = time.monotonic()
@@ -121,6 +122,7 @@ class Live:
             self.live.update(rich.console.Group(self.summary(), table), refresh=True)
         else:
             self.say(self.summary())
+        self.took = time.monotonic() - self.shown
 
     def summary(self) -> str:
         """Counts by state, elapsed time and time left, in one line."""

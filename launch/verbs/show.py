@@ -263,7 +263,8 @@ def _origin(about: Mapping[str, Any]) -> list[str]:
 
 def _data(about: Mapping[str, Any]) -> list[str]:
     data = about["data"]
-    corpora = ", ".join(map(str, data["corpora"] or ()))
+    # A converted run has no hash: nobody knows its training text.
+    corpora = ", ".join(map(str, data["corpora"] or ())) if data["hash"] else ""
     parts = (corpora, data["tokenizer"] and f"tokenizer {data['tokenizer']}", data["hash"])
     return [", ".join(str(part) for part in parts if part)]
 

@@ -129,8 +129,10 @@ def full_name(name: str, known: Mapping[str, str]) -> str:
     if name in known:
         return known[name]
     ends = [key for key in known if key.endswith(f".{name}")]
-    near = ends or difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"use a key or {', '.join(FACTS)}"
+    inside = [key for key in known if name in key and "." not in key]
+    near = ends or inside[:3] or difflib.get_close_matches(name, known, n=1)
+    plain = [key for key in known if "." not in key and known[key] == key]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"use a key or {', '.join(plain)}"
     raise ValueError(f"unknown name {printable(name)}; {hint}")
 
 
