@@ -38,21 +38,45 @@ class Column:
 
 
 def fitted(columns: Sequence[Column], width: int) -> tuple[rich.table.Table, list[str]]:
-    """(a table of `width` characters, the titles of the columns that did not fit). Columns of equal
-    `spare` are kept from left to right. Text cells are shown as they are, without markup."""
-    room, kept = width + GAP, []
-    for column in sorted(columns, key=lambda column: column.spare):
-        if column.spare == 0 or column.width + GAP <= room:
-            room -= column.width + GAP
-            kept.append(column)
-    kept = [column for column in columns if column in kept]
+    """(a table of `width` characters, the titles of the columns that did not fit). Text cells are
+    shown as they are, without markup."""
+    kept, left = _kept(columns, width)
     table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
     for column in kept:
         justify = "right" if column.number else "left"
         table.add_column(rich.text.Text(column.title), justify=justify, no_wrap=True)
     for cells in zip(*(column.cells for column in kept), strict=True):
         table.add_row(*(rich.text.Text(c) if isinstance(c, str) else c for c in cells))
-    return table, [column.title for column in columns if column not in kept]
+    return table, left
+
+
+def aligned(columns: Sequence[Column], width: int) -> tuple[list[str], list[str]]:
+    """The same as lines of text, the titles first, for cells that are all text: thousands of rows
+    take no time."""
+    kept, left = _kept(columns, width)
+    padded = []
+    for column in kept:
+        wide, number = column.width, column.number
+        texts = (column.title, *column.cells)
+        spaces = (" " * (wide - rich.cells.cell_len(text)) for text in texts)
+        padded.append([s + t if number else t + s for s, t in zip(spaces, texts, strict=True)])
+    return ["  ".join(cells).rstrip() for cells in zip(*padded, strict=True)], left
+
+
+def _kept(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
+    """(the columns that fit, the titles of the others). Columns of equal `spare` are kept from left
+    to right."""
+    room, kept = width + GAP, []
+    for column in sorted(columns, key=lambda column: column.spare):
+        wide = column.width + GAP
+        if column.spare == 0 or wide <= room:
+            room -= wide
+            kept.append(id(column))
+    here = [id(column) in kept for column in columns]
+    return (
+        [column for column, fits in zip(columns, here, strict=True) if fits],
+        [column.title for column, fits in zip(columns, here, strict=True) if not fits],
+    )
 
 
 def left_out(titles: Sequence[str]) -> str:
@@ -68,5 +92,5 @@ def brief(value: Any) -> str:
         return "—"
     text = printable(setting(value))
     if isinstance(value, float) and len(text) > 8:
-        return short_power(f"{value:.4g}")
+        return short_power(f"{value:.3e}" if "e" in text else f"{value:.4g}")
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

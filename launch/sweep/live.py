@@ -206,13 +206,14 @@ class Live:
         return min(1.0, done / (planned.about["steps"] - planned.branched_at))
 
     def _loss(self, key: str) -> float | None:
-        """The loss of a trial that is done, or the newest of one that runs."""
+        """The loss of a trial that is done or was stopped early, or the newest of one that runs."""
         if self.states[key] == "running":
             row = self._follow(key).row
             return row.get("loss", row.get("eval_loss"))
         if key not in self.results:
             self.results[key] = read_json(self.workdir / key / "result.json") or {}
-        return self.results[key].get("eval_loss") if self.states[key] == "done" else None
+        ended_well = self.states[key] in ("done", "stopped")
+        return self.results[key].get("eval_loss") if ended_well else None
 
     def _curve(self, key: str) -> str:
         return sparkline(self._follow(key).losses, 12, self.console.encoding)

@@ -31,7 +31,7 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock
 from launch.errors import DONE, bad_input, writing
-from launch.screen.fitted_table import Column, brief, fitted, left_out
+from launch.screen.fitted_table import Column, aligned, brief, left_out
 from launch.trial.owner import owner
 from scaling.drafts import write
 from scaling.printable import printable
@@ -189,8 +189,9 @@ def show(listings: Sequence[Listing], top: int, sweeps: int) -> None:
         if number or sweeps > 1:
             console.print()
         console.print(f"{printable(listing.sweep.folder)}: {states}", style="bold", soft_wrap=True)
-        table, left = fitted(columns_of(listing, shown), console.width)
-        console.print(table)
+        (head, *lines), left = aligned(columns_of(listing, shown), console.width)
+        console.out(head, style="bold", highlight=False)
+        console.out("\n".join(lines), highlight=False)
         notes = [left_out(left)] if left else []
         kinds = {row["spread_of"] for row in listing.rows}
         if "evaluation" in kinds and "seeds" not in kinds:

@@ -9,6 +9,7 @@ import pytest
 
 from launch.__main__ import main
 from launch.trial.folder import locked
+from launch.verbs import runs as verb
 
 LOSSES = {"a0": 2.0, "a1": 2.2, "b0": 1.5, "c0": 9.0}
 
@@ -104,6 +105,13 @@ def test_csv_and_json_have_every_row_with_all_digits(runs, capsys):
     assert first["varied"] == ["optimizer.learning_rate", "seed"] and second["name"] == "runs"
     assert first["trials"][0]["varied"] == {"optimizer.learning_rate": 0.2, "seed": 0}
     assert second["trials"][0]["loss"] is None  # NaN has no place in JSON
+
+
+def test_files_are_written_before_anything_is_printed(runs, monkeypatch):
+    monkeypatch.setattr(verb, "show", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["runs", "runs/s", "--csv=a.csv", "--json=a.json"])
+    assert (runs.parent / "a.csv").is_file() and (runs.parent / "a.json").is_file()
 
 
 @pytest.mark.parametrize(
