@@ -8,6 +8,7 @@ import numpy as np
 from train.objectives import next_token
 from train.objectives.metrics import Metric, measure
 
+BINS = 24  # of positions, up to 16 million
 PER_TOKEN = Metric("nats/token", of="nats", per="weights")
 
 
@@ -19,28 +20,25 @@ class Tally:
 
     names: list[str] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
-    parts: list[tuple[int, np.ndarray, np.ndarray]] = field(default_factory=list)
+    sums: list[np.ndarray] = field(default_factory=list)  # nats and tokens by bin [2, BINS]
     longest: int = 0  # tokens of the longest window
 
     def text(self, name: str, n_bytes: float) -> int:
         """Adds a text; returns its number."""
         self.names.append(name)
         self.bytes.append(int(n_bytes))
+        self.sums.append(np.zeros((2, BINS)))
         return len(self.names) - 1
 
     def add(self, number: int, position: int, nats: np.ndarray) -> None:
         """Adds consecutive tokens of a text, the first at `position` of its window."""
         bins = bin_of(position + np.arange(len(nats)))
         self.longest = max(self.longest, position + len(nats))
-        self.parts.append((number, np.bincount(bins, nats), np.bincount(bins)))
+        self.sums[number] += np.bincount(bins, nats, BINS), np.bincount(bins, minlength=BINS)
 
     def by_bin(self) -> tuple[np.ndarray, np.ndarray]:
-        """Nats and tokens of each text in each bin of positions [texts, bins]."""
-        most = max((len(nats) for _, nats, _ in self.parts), default=1)
-        nats, tokens = np.zeros((2, len(self.names), most))
-        for number, of_nats, of_tokens in self.parts:
-            nats[number, : len(of_nats)] += of_nats
-            tokens[number, : len(of_tokens)] += of_tokens
+        """Nats and tokens of each text in each bin of positions [texts, BINS]."""
+        nats, tokens = np.array(self.sums).reshape(-1, 2, BINS).transpose(1, 0, 2)
         return nats, tokens
 
     def rows(self) -> dict[str, np.ndarray]:

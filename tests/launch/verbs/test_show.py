@@ -21,6 +21,7 @@ def run(tmp_path, monkeypatch):
     config = json.loads(base.get_config().to_json())
     config["model"] |= {"d_model": 48, "n_layers": 2}
     config["train"]["duration"] = "20 steps"
+    config["data"]["hash"] = "c0ffee"
     config["optimizer"]["learning_rate"] = 0.0125
     config["code"] = {"fingerprint": "abc", "earlier": ["def"], "files": {"data/x.py": "1"}}
     result = {
@@ -60,7 +61,7 @@ def test_everything_about_a_finished_run(run, capsys):
         "1e12 6nd, 1.5e12 palm",
         "1:15 training, 0:02 compiling, 26,667 tokens/s, MFU 40.0%",
         "1 × cpu",
-        "stdlib, tokenizer bytes",
+        "stdlib, tokenizer bytes, c0ffee",
         "weights of runs/old (0a)",
         "steps 10, 20\n",
         "abc, before that def",
@@ -80,7 +81,7 @@ def test_everything_about_a_finished_run(run, capsys):
     }  # fmt: skip
     assert about["settings"] == {
         **{"model.n_layers": 2, "model.d_model": 48, "train.duration": "20 steps"},
-        "optimizer.learning_rate": 0.0125,
+        **{"optimizer.learning_rate": 0.0125, "data.hash": "c0ffee"},
     }
     assert about["result"]["metrics"]["bits_per_byte"]["value"] is None  # nan is no JSON
 
@@ -109,6 +110,18 @@ def test_runs_that_have_not_ended_and_diverged_ones(run, capsys):
     (run / "metrics.jsonl").unlink()
     assert main(["show", "runs/r"]) == 0
     assert "no curve yet" in capsys.readouterr().out
+
+
+def test_a_converted_run_does_not_name_text_that_it_was_not_trained_on(run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["hash"] = ""
+    for name in ("result.json", "metrics.jsonl"):
+        (run / name).unlink()
+    write(run / "config.json", config)
+    write(run / "huggingface/config.json", "{}")
+    assert main(["show", "runs/r"]) == 0
+    text = capsys.readouterr().out
+    assert "r: converted, not trained here\n" in text and "stdlib" not in text
 
 
 @pytest.mark.parametrize(
