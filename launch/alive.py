@@ -38,3 +38,9 @@ def alive(what: str) -> Iterator[Callable[[str], None]]:
     finally:
         ended.set()
         thread.join()
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A progress bar for the detail of `alive`: '━━━━━━━━────────────  40%'."""
+    full = round(max(0.0, min(1.0, share)) * width)
+    return f"{'━' * full}{'─' * (width - full)} {share:4.0%}"

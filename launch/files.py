@@ -45,9 +45,21 @@ def ended(run: Path) -> str:
 
 
 def read_model(run: Path, flag: str) -> ModelConfig:
-    """The model of the run that `flag` names. Keys that are younger than the run have their
-    defaults. FileNotFoundError or ValueError, in one line, without a config.json, for keys that
-    this version does not know, and for a model that is no decoder."""
+    """The model of the run that `flag` names, as `read_family` reads it. ValueError for a model
+    that is no decoder too."""
+    family, cfg = read_family(run, flag)
+    if family is not decoder:
+        name = read_json(run / "config.json")["model"]["family"]
+        raise ValueError(
+            f"{flag}={run} holds a model of the family {name!r}; this verb reads decoders"
+        )
+    return cfg
+
+
+def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:
+    """The family of the run that `flag` names, and its Config. Keys that are younger than the run
+    have their defaults. FileNotFoundError or ValueError, in one line, without a config.json, and
+    for keys that this version does not know."""
     config = read_json(run / "config.json")
     if config is None:
         raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
@@ -64,15 +76,9 @@ def read_model(run: Path, flag: str) -> ModelConfig:
                 f"{flag}={run} holds a config.json that describes no model of this version of "
                 f"isoflop: model.{unknown[0]} is unknown to it; use the version that wrote the run"
             )
-        family, cfg = families.read(section)
+        return families.read(section)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
             "folder of a run"
         ) from None
-    if family is not decoder:
-        raise ValueError(
-            f"{flag}={run} holds a model of the family {config['model']['family']!r}; this verb "
-            "reads decoders"
-        )
-    return cfg

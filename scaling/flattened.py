@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """{"model.d_model": 64} of nested dicts."""
     found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
+
+    def visit(prefix: str, branch: Mapping[str, Any]) -> None:
+        for key, value in branch.items():
+            if isinstance(value, Mapping):
+                visit(f"{prefix}{key}.", value)
+            else:
+                found[prefix + key] = value
+
+    visit("", tree)
     return found

@@ -86,17 +86,22 @@ class Count:
 def evaluate(
     family: families.Counted, model: Any, dataset: Dataset, metrics: objectives.Metrics
 ) -> Evaluation:
-    """The metrics on the windows of `dataset.examples`. The context of a window's first tokens
-    includes the tokens before the window, which a trained model does not see."""
-    nats = []
-    texts, windows = dataset.texts("validation"), dataset.windows("validation")
-    for text, starts in zip(texts, windows, strict=True):
-        inside = 1 + np.arange(dataset.length)
-        nats.append(family.nats(model, text)[starts[:, None] + inside])
-    nats_E = np.concatenate(nats).sum(1)
+    """The metrics on the windows of `dataset.examples`."""
+    nats_E = window_nats(family, model, dataset).sum(1)
     examples = list(dataset.examples("validation"))
     weights_E = np.concatenate([batch["weights"].sum(-1) for batch in examples])[: len(nats_E)]
     rows = {"nats": nats_E, "weights": weights_E}
     if all("bytes" in batch for batch in examples):
         rows["bytes"] = np.concatenate([batch["bytes"] for batch in examples])[: len(nats_E)]
     return measure(metrics, rows)
+
+
+def window_nats(family: families.Counted, model: Any, dataset: Dataset) -> np.ndarray:
+    """-log p of each target [E, T] of the windows of `dataset.examples`. The context of a window's
+    first tokens includes the tokens before the window, which a trained model does not see."""
+    nats = []
+    texts, windows = dataset.texts("validation"), dataset.windows("validation")
+    for text, starts in zip(texts, windows, strict=True):
+        inside = 1 + np.arange(dataset.length)
+        nats.append(family.nats(model, text)[starts[:, None] + inside])
+    return np.concatenate(nats)

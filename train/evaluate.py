@@ -1,5 +1,6 @@
 """Evaluates a model on the fixed evaluation set: metrics with standard errors."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,9 +8,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data.fields import Field
+from model import families
 from train import objectives
+from train.objectives import loss_in_chunks
+from train.objectives.cross_entropy import cross_entropy
 from train.objectives.metrics import measure
 from train.parallel import processes, sharding
+from train.parallel.precision import cast_for_compute
 from train.step import StepConfig, TrainState, eval_sums
 
 Evaluation = dict[str, tuple[float, float | None]]
@@ -42,3 +47,17 @@ class Evaluator:
     def device(self) -> jax.Device:
         """The first device of the evaluation set."""
         return jax.tree.leaves(self.batches)[0].sharding.mesh.devices.flat[0]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def token_nats(
+    family: str, cfg: Any, chunk: int, params: dict, tokens_BT: jax.Array, targets_BT: jax.Array
+) -> jax.Array:
+    """-log p of each target [B, T] given the tokens up to its place in its row, for a trained
+    family. Logits exist for `chunk` places of each row at a time; 0: for all."""
+    model = families.FAMILIES[family]
+    params = cast_for_compute(params, cfg, model.PARAMETER_AXES)
+    head = model.head(cfg, params)
+    score = lambda x_BTD, targets_BT: cross_entropy(model.logits(cfg, head, x_BTD), targets_BT)[0]  # noqa: E731
+    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
+    return loss_in_chunks.each(score, chunk, x_BTD, targets_BT)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
-from data.tokenizer_files import published
-from launch.converted import KEPT
+from launch.converted import read_tokenizer
 from launch.files import read_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
@@ -79,15 +77,7 @@ def open_run(run: Path, flag: str = "run") -> tuple[ModelConfig, Tokenizer]:
     """The model and the tokenizer of a run's folder, which `flag` names in errors. ValueError says
     why a converted run has no tokenizer."""
     cfg = read_model(run, flag)
-    try:
-        return cfg, tokenizers.load(run / "tokenizer")
-    except FileNotFoundError:
-        _, faults = published.read(run / KEPT, cfg.vocab_size)
-        if not faults:
-            raise
-        raise ValueError(
-            f"{flag}={run} has no tokenizer: {'; '.join(faults)}; mend it and convert again"
-        ) from None
+    return cfg, read_tokenizer(run, cfg.vocab_size, flag)
 
 
 def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:

@@ -25,9 +25,10 @@ POLL = 1.0  # seconds between looks at trials that other processes train
 LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 
-def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
+def run_sweep(sweep: Plan, workdir: Path, machine: Machine, sort: str = "") -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
-    those that branch from trunks, then the held-out ones, which are predicted first.
+    those that branch from trunks, then the held-out ones, which are predicted first. `sort` orders
+    the live table.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
@@ -38,7 +39,8 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
         expand.record(sweep, workdir)
         folder.warn_without_locks(workdir / "sweep.json")
         states = ended_states(sweep.trials, workdir)
-    with Interrupt() as interrupt, Live(workdir, sweep.trials, states) as live:
+        view = Live(workdir, sweep.trials, states, sort)
+    with Interrupt() as interrupt, view as live:
         if states:
             live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
         for stage in sweep.stages:

@@ -1,41 +1,76 @@
 """The live view of a sweep: a table on a terminal, plain lines elsewhere."""
 
-import contextlib
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import rich.console
 import rich.live
 import rich.progress_bar
 import rich.table
+import rich.text
 
 from launch.amounts import amount, clock
+from launch.files import read_json
 from launch.runners.tasks import Event
+from launch.screen.fitted_table import Column, brief, fitted, left_out
+from launch.screen.sparkline import sparkline
 from launch.sweep.expand import Planned
+from launch.sweep.followed import Followed
+from scaling.ranking.filters import ordered
+from scaling.ranking.trials import short_names, spelled, varied_keys
 
 PLAIN_EVERY = 30.0  # seconds between summary lines where there is no terminal
-LIVE_EVERY = 0.5
-_TAIL = 4096  # bytes of metrics.jsonl that hold at least its last row
-_SHOWN = 8  # finished trials under the running ones
+LIVE_EVERY, SHARE = 0.5, 0.03
+MOST_ROWS = 40  # of the table that stays at the end
+AROUND = 5  # lines of the screen that are not rows: title, heading, notes
+FACTS = ("trial", "status", "loss", "params", "tokens")  # what --sort takes besides varied keys
 
 
 class Live:
-    """Shows the trials while they run: a table that is redrawn, or a plain line now and then."""
+    """Shows the trials while they run: a table that is redrawn, or a plain line now and then. The
+    table stays when the sweep ends, all trials in it.
 
-    def __init__(self, workdir: Path, trials: Sequence[Planned], states: Mapping[str, str]):
-        self.workdir = workdir
+    Only the files of running trials are read again; what has ended is read once, when it is shown.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        trials: Sequence[Planned],
+        states: Mapping[str, str],
+        sort: str = "",
+    ):
+        """`sort` names a column, descending after a '-'. ValueError, with the nearest name, for an
+        unknown one."""
+        self.workdir, self.sort = workdir, sort
         self.trials = {planned.id: planned for planned in trials}
         self.states = {planned.id: states.get(planned.id, "waiting") for planned in trials}
+        self.costs = {planned.id: planned.cost for planned in trials}
+        settings = settings_of(trials)
+        self.varied = varied_keys(list(settings.values()))
+        if len({spelled(one.get("seed")) for one in settings.values()}) > 1:
+            self.varied += ("seed",)
+        self.settings = {key: [one.get(k) for k in self.varied] for key, one in settings.items()}
+        self.titles = list(short_names(self.varied).values())
+        self.known = dict(zip(self.varied, self.titles, strict=True))
+        self.known |= {title: title for title in (*self.titles, *FACTS)}
+        ordered([], sort or "loss", self.known)
+        self.sizes = [
+            name
+            for name, size in (("params", _params), ("tokens", _tokens))
+            if len(set(map(size, trials))) > 1
+        ]
         self.notes: dict[str, str] = {}
         self.finished: list[str] = []
+        self.followed: dict[str, Followed] = {}
+        self.results: dict[str, Mapping[str, Any]] = {}
         self.console = rich.console.Console(stderr=True)
         self.live = rich.live.Live(console=self.console, auto_refresh=False, transient=True)
         self.began = time.monotonic()
-        self.skipped = sum(self.trials[key].cost for key in states if key in self.trials)
-        self.shown = self.began
+        self.skipped = sum(self.costs[key] for key in states if key in self.costs)
+        self.shown, self.took = self.began, 0.0  # the last tick and its seconds
 
     def __enter__(self) -> "Live":
         if self.console.is_terminal:
@@ -45,100 +80,173 @@ class Live:
     def __exit__(self, *_) -> None:
         if self.console.is_terminal:
             self.live.stop()
+            started = [key for key, state in self.states.items() if state != "waiting"]
+            self.console.print(self._table(self._sorted(started, self.sort or "loss"), MOST_ROWS))
         self.console.print(self.summary(), highlight=False)
 
     def event(self, event: Event, state: str) -> None:
         """Notes what happened to a trial, which is now in `state`."""
-        self.states[event.key] = state
-        self.notes[event.key] = f"attempt {event.attempt}" if event.attempt > 1 else ""
+        key = event.key
+        self.states[key] = state
+        self.notes[key] = f"attempt {event.attempt}" if event.attempt > 1 else ""
         if event.kind == "finished":
-            self.finished.append(event.key)
+            self.finished.append(key)
+            self.results.pop(key, None)
+            self.followed.pop(key, None)
         if event.kind == "retried":
-            self.say(f"{event.key}: {event.reason} in attempt {event.attempt}; trying again")
+            self.say(f"{key}: {event.reason} in attempt {event.attempt}; trying again")
         elif not self.console.is_terminal and event.kind == "finished":
             done = sum(state not in NOT_ENDED for state in self.states.values())
-            loss = f", loss {shown}" if (shown := self._loss(event.key)) else ""
-            self.say(f"[{done}/{len(self.states)}] {event.key}: {state}{loss}")
+            loss = [f"loss {self._loss(key):.4f}"] if self._loss(key) is not None else []
+            named = zip(self.titles, self.settings[key], strict=True)
+            about = [state, *loss, *(f"{name}={brief(value)}" for name, value in named)]
+            self.say(f"[{done}/{len(self.states)}] {key}: {', '.join(about)}")
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the table."""
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def tick(self) -> None:
-        """Shows the present state, at most once in LIVE_EVERY or PLAIN_EVERY seconds."""
-        every = LIVE_EVERY if self.console.is_terminal else PLAIN_EVERY
+        """Shows the present state, at most once in LIVE_EVERY or PLAIN_EVERY seconds, and so seldom
+        that it takes at most SHARE of the time."""
+        every = max(LIVE_EVERY, self.took / SHARE) if self.console.is_terminal else PLAIN_EVERY
         if time.monotonic() - self.shown < every:
             return
         self.shown = time.monotonic()
+        for key, state in self.states.items():
+            if state == "running":
+                self._follow(key).look()
         if self.console.is_terminal:
-            self.live.update(self._render(), refresh=True)
+            rows = max(1, self.console.height - AROUND)
+            table = self._table(self._present(), rows)
+            self.live.update(rich.console.Group(self.summary(), table), refresh=True)
         else:
             self.say(self.summary())
+        self.took = time.monotonic() - self.shown
 
     def summary(self) -> str:
         """Counts by state, elapsed time and time left, in one line."""
         states = list(self.states.values())
         counts = [f"{states.count(state)} {state}" for state in STATES if state in states]
         elapsed = time.monotonic() - self.began
-        rows = {key: self._row(key) for key, state in self.states.items() if state == "running"}
-        fractions = {key: self._fraction(key, row) for key, row in rows.items()}
-        ended = {key: 1.0 for key, state in self.states.items() if state not in NOT_ENDED}
-        flops = sum(self.trials[key].cost * f for key, f in (fractions | ended).items())
-        total = sum(planned.cost for planned in self.trials.values())
+        flops = sum(
+            self.costs[key] * (self._fraction(key) if state == "running" else 1.0)
+            for key, state in self.states.items()
+            if state == "running" or state not in NOT_ENDED
+        )
+        total = sum(self.costs.values())
         line = f"{', '.join(counts)}; {clock(elapsed)} elapsed"
         if not self.finished or flops >= total:  # until a first trial ends, start-up misleads
             return line
         return f"{line}, about {clock(elapsed * (total - flops) / (flops - self.skipped))} left"
 
-    def _render(self) -> rich.table.Table:
-        table = columns("trial", "params", "tokens", "progress", "loss", "tokens/s", "")
-        table.title = self.summary()
-        for key in [key for key, state in self.states.items() if state == "running"]:
-            row = self._row(key)
-            bar = rich.progress_bar.ProgressBar(1.0, self._fraction(key, row), width=20)
-            self._add(table, key, bar, row, self.notes.get(key, ""))
-        for key in reversed(self.finished[-_SHOWN:]):
-            self._add(table, key, self.states[key], self._row(key), self.notes.get(key, ""))
-        return table
+    def _present(self) -> list[str]:
+        """The trials to show: those that run and, as far as there is room, those that have ended.
+        Sorted as asked, otherwise the newest first."""
+        running = [key for key, state in self.states.items() if state == "running"]
+        room = max(0, self.console.height - AROUND - len(running))
+        if not self.sort:
+            return running + self.finished[::-1][:room]
+        ended = [key for key, state in self.states.items() if state not in NOT_ENDED]
+        return self._sorted(running + self._sorted(ended, self.sort)[:room], self.sort)
 
-    def _add(self, table: rich.table.Table, key: str, progress, row: dict, note: str) -> None:
+    def _sorted(self, keys: Sequence[str], by: str) -> list[str]:
+        return [row["trial"] for row in ordered(map(self._row, keys), by, self.known)]
+
+    def _row(self, key: str) -> dict[str, Any]:
+        """What a trial may be sorted by, by title."""
         planned = self.trials[key]
-        speed = f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else ""
-        size = amount(planned.params) if planned.params else "counted"
-        tokens = amount(planned.about["tokens"])
-        table.add_row(key, size, tokens, progress, self._loss(key), speed, note)
+        facts = (key, self.states[key], self._loss(key), _params(planned), _tokens(planned))
+        varied = zip(self.titles, self.settings[key], strict=True)
+        return dict(varied) | dict(zip(FACTS, facts, strict=True))
 
-    def _row(self, key: str) -> dict:
-        return last_row(self.workdir / key / "metrics.jsonl")
+    def _table(self, keys: Sequence[str], most: int) -> rich.console.Group:
+        """The table of the first trials, and what it leaves out."""
+        shown = list(keys)[:most]
+        rows = [self._row(key) for key in shown]
+        losses = ["" if row["loss"] is None else f"{row['loss']:.4f}" for row in rows]
+        speeds = [self._follow(key).row.get("tokens_per_second") for key in shown]
+        retries = [self.notes.get(key, "") for key in shown]
+        sizes = {n: [amount(r[n]) if r[n] else "counted" for r in rows] for n in self.sizes}
+        table, left = fitted(
+            [
+                Column("trial", shown, number=False),
+                Column("status", [self._progress(key) for key in shown], number=False),
+                *(Column(name, [brief(row[name]) for row in rows], 1) for name in self.titles),
+                *(Column(name, texts, 2) for name, texts in sizes.items()),
+                Column("loss", losses),
+                Column("curve", [self._curve(key) for key in shown], number=False),
+                Column("tokens/s", [f"{s:,.0f}" if s else "" for s in speeds], 3),
+                *([Column("", retries, 4, number=False)] if any(retries) else []),
+            ],
+            self.console.width,
+        )
+        left = [title for title in left if title]
+        notes = [left_out(left)] if left else []
+        if any(self.states[key] == "running" for key in shown):
+            notes.append("loss: of running trials the newest training loss, else the final one")
+        if len(keys) > len(shown):
+            notes.append(f"{len(keys) - len(shown):,} more: isoflop runs {self.workdir}")
+        return rich.console.Group(table, *(rich.text.Text(note, style="dim") for note in notes))
 
-    def _fraction(self, key: str, row: dict) -> float:
+    def _progress(self, key: str) -> Any:
+        if self.states[key] != "running":
+            return self.states[key]
+        return rich.progress_bar.ProgressBar(1.0, self._fraction(key), width=10)
+
+    def _follow(self, key: str) -> Followed:
+        """The metrics of a trial, as they were at the last tick if it runs."""
+        if key not in self.followed:
+            self.followed[key] = Followed(self.workdir / key / "metrics.jsonl").look()
+        return self.followed[key]
+
+    def _fraction(self, key: str) -> float:
         planned = self.trials[key]
-        done = max(0, row.get("step", 0) - planned.branched_at)
+        done = max(0, self._follow(key).row.get("step", 0) - planned.branched_at)
         return min(1.0, done / (planned.about["steps"] - planned.branched_at))
 
-    def _loss(self, key: str) -> str:
-        row = self._row(key)
-        loss = row.get("eval_loss", row.get("loss"))
-        return "" if loss is None else f"{loss:.4f}"
+    def _loss(self, key: str) -> float | None:
+        """The loss of a trial that is done or was stopped early, or the newest of one that runs."""
+        if self.states[key] == "running":
+            row = self._follow(key).row
+            return row.get("loss", row.get("eval_loss"))
+        if key not in self.results:
+            self.results[key] = read_json(self.workdir / key / "result.json") or {}
+        ended_well = self.states[key] in ("done", "stopped")
+        return self.results[key].get("eval_loss") if ended_well else None
+
+    def _curve(self, key: str) -> str:
+        return sparkline(self._follow(key).losses, 12, self.console.encoding)
+
+
+def settings_of(trials: Sequence[Planned]) -> dict[str, dict[str, Any]]:
+    """The values in each trial of all keys that any trial sets, by id."""
+    keys = dict.fromkeys(key for planned in trials for key in planned.overrides)
+    return {
+        p.id: {k: p.overrides[k] if k in p.overrides else _configured(p, k) for k in keys}
+        for p in trials
+    }
+
+
+def _configured(planned: Planned, key: str) -> Any:
+    """The value of a dotted key in the config of a trial; None if it has no such key."""
+    *path, leaf = key.split(".")
+    node = planned.config
+    for section in path:
+        node = node.get(section, {})
+    return node.get(leaf)
+
+
+def _params(planned: Planned) -> int:
+    return planned.params
+
+
+def _tokens(planned: Planned) -> int:
+    return planned.about["tokens"]
 
 
 NOT_ENDED = ("waiting", "in use", "running")  # in use: another process trains it
 STATES = (*NOT_ENDED, "done", "diverged", "failed")
-
-
-def last_row(file: Path) -> dict:
-    """The last whole row of a metrics.jsonl that is being written; {} if there is none."""
-    try:
-        with open(file, "rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
-            lines = stream.read().split(b"\n")
-    except FileNotFoundError:
-        return {}
-    merged: dict = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, TypeError, RecursionError):  # cut off, or not a row
-            merged |= json.loads(line)
-    return merged
 
 
 def columns(*titles: str) -> rich.table.Table:

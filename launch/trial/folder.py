@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO
 
 from ml_collections import ConfigDict
 
@@ -17,8 +16,8 @@ from launch.errors import InUse, writing
 from launch.files import read_json
 from launch.trial import trunk
 from launch.trial.identity import trial_difference
-
-LOCK = "lock"
+from launch.trial.owner import LOCK, named
+from launch.trial.owner import owner as owner
 
 
 def require_same(
@@ -92,7 +91,7 @@ def locked(workdir: Path) -> Iterator[None]:
         if held is False:
             file.seek(0)
             raise InUse(
-                f"--workdir={workdir} is in use by {_named(file)}; wait until that run ends, or "
+                f"--workdir={workdir} is in use by {named(file)}; wait until that run ends, or "
                 "choose another --workdir"
             )
         if held is None:
@@ -107,25 +106,11 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def owner(workdir: Path) -> str:
-    """The process that holds a trial's folder, as "process 12 on HOST"; "" if none does. Writes
-    nothing."""
-    try:
-        with open(workdir / LOCK) as file:
-            return _named(file) if lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB) is False else ""
-    except FileNotFoundError:
-        return ""
-
-
 def warn_without_locks(file: Path) -> None:
     """Prints a line if the file system of a sweep's file has no locks."""
     with open(file) as opened:
         if lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB) is None:
             _warn(file.parent)
-
-
-def _named(file: IO) -> str:
-    return file.read(200).strip() or "another process"
 
 
 def _warn(workdir: Path) -> None:

@@ -47,6 +47,7 @@ def make_flags() -> absl_flags.FlagValues:
         "only), off, or N (at most N per program; slower on CPUs)",
         values,
     )
+    text("sort", "", "order of the live table: loss, a varied key, …; -KEY: descending", values)
     boolean(
         "dry_run",
         False,
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         dry_run(sweep, workdir, where)
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where)
+        code = run_sweep(sweep, workdir, where, values.sort)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code))

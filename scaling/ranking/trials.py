@@ -105,7 +105,16 @@ def varied_keys(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     for one in settings:
         order |= dict.fromkeys(one)
     compared = [key for key in order if key.partition(".")[0] not in NOT_COMPARED]
-    return tuple(key for key in compared if len({spelled(one.get(key)) for one in settings}) > 1)
+    return tuple(key for key in compared if _differ([one.get(key) for one in settings]))
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    """Whether two of the values are spelled differently. Most are equal, which is tested first."""
+    first, text = values[0], spelled(values[0])
+    return any(
+        not (type(value) is type(first) and value == first) and spelled(value) != text
+        for value in values
+    )
 
 
 def spelled(value: Any) -> str:
@@ -145,10 +154,10 @@ def _loose(name: str, folder: Path, runs: Sequence[Path]) -> Sweep:
     for run in runs:
         status, result = _outcome(run)
         try:
-            settings = flatten(read_object(run / "config.json"))
+            config = read_object(run / "config.json")
+            settings = flatten({k: v for k, v in config.items() if k != "code"})
         except (OSError, ValueError):
             settings = dict(result.get("overrides") or {})
-        settings = {k: v for k, v in settings.items() if not k.startswith("code.")}
         trials.append(Trial(run.name, run, status, settings, result))
     return Sweep(name, folder, tuple(trials), varied_keys([t.settings for t in trials]))
 

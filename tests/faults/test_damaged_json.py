@@ -14,7 +14,8 @@ from data.sources.formats import read_file
 from data.tokenizer_files import added_tokens, exported, published
 from launch import files, sweep_file
 from launch.compile import docs_table
-from launch.sweep import expand, live
+from launch.sweep import expand
+from launch.sweep.followed import Followed
 from launch.trial import fingerprint, folder, start, trunk
 from model.huggingface import safetensors, weights
 from scaling.design.planning import read_law
@@ -155,8 +156,8 @@ def test_a_damaged_checkpoint_a_row_and_settings_are_left_out(tmp_path, capsys):
     for raw in DAMAGED.values():
         path = written(tmp_path / "10/manifest.json", raw)
         assert checkpoint.damage(path.parent) == "manifest.json cannot be read"
-        row = live.last_row(written(tmp_path / "metrics.jsonl", b'{"step": 1}\n' + raw + b"\n"))
-        assert set(row) <= {"step", "a", "model"}
+        file = written(tmp_path / "metrics.jsonl", b'{"step": 1}\n' + raw + b"\n")
+        assert set(Followed(file).look().row) <= {"step", "a", "model"}
         written(tmp_path / "runs/x/config.json", raw)
         points = SimpleNamespace(source=str(tmp_path / "runs"), run=["x"])
         assert len(read_configs(points)) == (b'{"a": ' in raw or b"{}" == raw or b'"model"' in raw)

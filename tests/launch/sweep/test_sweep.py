@@ -11,7 +11,7 @@ import pytest
 from launch.errors import BadInput
 from launch.runners import RUNNERS, local
 from launch.runners.tasks import Slot
-from launch.sweep import dry_run, execution, expand, live
+from launch.sweep import dry_run, execution, expand
 from launch.verbs import sweep
 from scaling.design import prediction
 from scaling.settings import Settings
@@ -325,14 +325,6 @@ def test_makespan_packs_the_largest_first():
     assert expand.makespan(trials, [Slot((0, 1), {})], 1e10) == pytest.approx(
         5 + 3 * expand.START_SECONDS
     )
-
-
-def test_the_last_whole_row_is_read_from_a_file_being_written(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    assert live.last_row(file) == {}
-    rows = [json.dumps({"step": step, "loss": 1 / step, "pad": "x" * 200}) for step in range(1, 99)]
-    file.write_text("\n".join(rows) + '\n{"step": 99, "lo')
-    assert live.last_row(file)["step"] == 98
 
 
 def test_a_runner_that_a_file_adds_runs_a_whole_sweep(config, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,143 @@
+"""The model of a run, trained or counted, as something that scores tokens."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import base
+from data.tokenizer import Tokenizer
+from launch.converted import read_tokenizer
+from launch.evaluation.windows import batches
+from launch.files import read_family, read_json
+from model import families, parameters
+from train import objectives
+from train.checkpoint import Damaged, finished, newest_good, restore_params
+from train.counting import MODEL
+from train.evaluate import token_nats
+from train.objectives import next_token
+
+LOGITS = 1 << 26  # numbers that exist at one time, 256 MB
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model with its tokenizer. `fitted` holds its parameters or its counts; `config` is that of
+    its run, with defaults for keys that are younger."""
+
+    run: Path
+    name: str  # of its family
+    family: families.Family
+    cfg: Any
+    config: ConfigDict
+    tokenizer: Tokenizer
+    fitted: Any
+    step: int
+
+    @property
+    def counted(self) -> bool:
+        return families.is_counted(self.family)
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """The tokens before a document: those that the model expects before every text, otherwise
+        the end of the document before, as in training."""
+        return self.tokenizer.prefix or (self.tokenizer.eod,)
+
+    def nats(self, tokens_BT: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
+        """-log p of each target [B, T] given the tokens up to its place in its row, float64. Of a
+        trained model."""
+        rows, length = tokens_BT.shape
+        chunk = length
+        while chunk * rows * self.cfg.vocab_size > LOGITS and chunk % 2 == 0:
+            chunk //= 2
+        chunk = 0 if chunk == length else chunk
+        found = token_nats(self.name, self.cfg, chunk, self.fitted, tokens_BT, targets_BT)
+        return np.asarray(found, np.float64)
+
+    def score(
+        self, texts: Iterator[tuple[int, np.ndarray]], context: int, stride: int
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """(number, position, nats [n]) of consecutive targets of each numbered text: `position` is
+        the place of the first of them in its window of `context` tokens.
+
+        Windows begin every `stride` tokens; a target is scored in the first window that has it. A
+        counted model sees the whole text before each token, whatever the window.
+        """
+        if self.counted:
+            for number, text in texts:
+                nats = self.family.nats(self.fitted, text)[len(self.start) :]
+                for first in range(0, len(nats), context):
+                    yield number, 0, nats[first : first + context]
+            return
+        for windows, tokens_BT, targets_BT in batches(texts, len(self.start), context, stride):
+            nats_BT = self.nats(tokens_BT, targets_BT)
+            for window, nats in zip(windows, nats_BT, strict=False):
+                yield window.number, window.fresh, nats[window.fresh : len(window.targets)]
+
+
+def open_model(run: Path) -> ScoredModel:
+    """The model in a run's folder, from its newest good checkpoint. ValueError or
+    FileNotFoundError, in one line, for a run that cannot score text."""
+    family, cfg = read_family(run, "run")
+    config = with_defaults(read_json(run / "config.json") or {})
+    objective = objectives.find(config.objective.name)
+    if tuple(objective.FIELDS) != next_token.FIELDS or family.INPUTS != ("tokens",):
+        raise ValueError(
+            f"run={run} has objective.name={config.objective.name!r} and model.family="
+            f"{config.model.family!r}, which score no next tokens; use a language model"
+        )
+    tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
+    fitted, step = restored_counts(run, family) if families.is_counted(family) else (None, 1)
+    if fitted is None:
+        params, meta = restore_params(run / "checkpoints", _say)
+        shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
+        try:
+            parameters.check(shapes, params)
+        except ValueError as error:
+            raise ValueError(
+                f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
+            ) from None
+        fitted, step = jax.device_put(params), meta["step"]
+    name = config.model.family
+    return ScoredModel(run, name, family, cfg, config, tokenizer, fitted, step)
+
+
+def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:
+    """(the counts of a run's newest good checkpoint, its step)."""
+    paths = finished(run / "checkpoints")
+    if not paths:
+        raise FileNotFoundError(f"{run / 'checkpoints'} holds no model; train the run first")
+    path = newest_good(paths, _say)
+    if path is None:
+        raise Damaged(f"every checkpoint in {run / 'checkpoints'} is damaged; train the run again")
+    with open(path / MODEL, "rb") as file:
+        return family.load(file), int(path.name)
+
+
+def with_defaults(config: Mapping[str, Any]) -> ConfigDict:
+    """A run's config without its code's fingerprint, with the defaults of keys outside its model
+    that are younger than it."""
+    usual = base.all_defaults()
+    del usual["model"], usual["objective"]
+    whole = {
+        name: usual.get(name, {}) | dict(section) if isinstance(section, Mapping) else section
+        for name, section in ({"objective": {"name": "next_token"}} | usual | dict(config)).items()
+    }
+    whole.pop("code", None)
+    whole["model"] = {"family": "decoder"} | whole["model"]
+    return ConfigDict(whole)
+
+
+def first_words(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """The beginning of a text, as its name."""
+    return " ".join(tokenizer.decode(tokens[:100]).split())[:60]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,61 @@
+"""Cuts texts into windows of a model's context, and windows into batches of equal length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+BATCH = 8192  # tokens of a batch
+SHORTER = (16, 4)  # windows are padded to 1/16 or 1/4 of the context where they are short
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of text `number`: inputs and targets [n]. Those before `fresh` were scored in an
+    earlier window and give context."""
+
+    number: int
+    tokens: np.ndarray
+    targets: np.ndarray
+    fresh: int
+
+
+def windows(number: int, text: np.ndarray, start: int, context: int, stride: int) -> list[Window]:
+    """The windows of a text of tokens, whose first `start` tokens are no targets: at most `context`
+    inputs each, beginning every `stride` tokens, until every target is scored."""
+    found, scored, last = [], start - 1, len(text) - 1
+    for begin in range(0, last, stride):
+        end = min(begin + context, last)
+        if end > scored:
+            fresh = scored - begin
+            found.append(Window(number, text[begin:end], text[begin + 1 : end + 1], fresh))
+            scored = end
+    return found
+
+
+def batches(
+    texts: Iterator[tuple[int, np.ndarray]], start: int, context: int, stride: int
+) -> Iterator[tuple[Sequence[Window], np.ndarray, np.ndarray]]:
+    """(windows, inputs [B, T], targets [B, T]) of all texts. Windows of similar length are batched
+    together, so few lengths T occur; rows after the last window repeat the first."""
+    lengths = [context // part for part in SHORTER if context // part >= 32] + [context]
+    waiting: dict[int, list[Window]] = {length: [] for length in lengths}
+    for number, text in texts:
+        for window in windows(number, text, start, context, stride):
+            length = next(length for length in lengths if length >= len(window.tokens))
+            waiting[length].append(window)
+            if len(waiting[length]) == max(1, BATCH // length):
+                yield _batch(waiting[length], length)
+                waiting[length] = []
+    for length, left in waiting.items():
+        if left:
+            yield _batch(left, length)
+
+
+def _batch(rows: Sequence[Window], length: int) -> tuple[Sequence[Window], np.ndarray, np.ndarray]:
+    count = max(1, BATCH // length)
+    tokens_BT, targets_BT = np.zeros((2, count, length), np.int32)
+    for row, window in enumerate(rows):
+        tokens_BT[row, : len(window.tokens)] = window.tokens
+        targets_BT[row, : len(window.targets)] = window.targets
+    return rows, tokens_BT, targets_BT

@@ -1,0 +1,140 @@
+"""isoflop evaluate: scores the model of a run on any text, beside an n-gram model.
+
+isoflop evaluate --run=runs/first
+isoflop evaluate --run=runs/first --data=book.txt
+isoflop evaluate --run=runs/llama --data=web.jsonl --max_bytes=1M --stride=512
+
+Prints nats per token and bits per byte with standard errors, the loss by position in the context,
+and the documents that the model predicts worst and best. --data takes what data.corpora takes:
+stdlib, a file, a folder, .jsonl, .parquet, hf:NAME, synthetic. Without --data the text is the
+validation set of the run, and the loss is the eval_loss of its result.json.
+
+Each document of --data stands by itself: it begins after the tokens that the model expects before a
+text, otherwise after the end of a document, and its own end is scored too. A document that is
+longer than --context is cut in windows that begin every --stride tokens. Every token is scored
+once, in the first window that has it: with the default stride the windows do not overlap, as in
+training, and with a smaller one each token has at least context - stride tokens before it.
+
+The n-gram model is counted, as `isoflop ngram` does, on the text that the run was trained on, with
+its tokenizer. It sees the whole document before each token. Standard errors and the difference
+between the models take documents as the independent units.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from launch import flags
+from launch.alive import alive, bar
+from launch.errors import DONE, bad_input, writing
+from launch.files import write_json
+
+MOST_CONTEXT = 2048  # tokens of a window by default
+
+
+def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
+    values = absl_flags.FlagValues()
+    text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    flags.define_path("run", None, "folder of the run: finished, stopped or converted", values)
+    text("data", None, "text to score; default: the validation set of the run", values)
+    text("text_key", None, "data: key of a row's text; default: the run's data.text_key", values)
+    flags.define_amount("max_bytes", 0, "data: bytes of text to score; 0: all", values)
+    usual = f"data: tokens of a window; 0: the model's, at most {MOST_CONTEXT}"
+    whole("context", 0, usual, lower_bound=0, flag_values=values)
+    whole(
+        "stride",
+        0,
+        "data: tokens between the beginnings of two windows; 0: context",
+        lower_bound=0,
+        flag_values=values,
+    )
+    whole("ngram", 5, "tokens of an n-gram; 0: no n-gram model", lower_bound=0, flag_values=values)
+    flags.define_path("json", None, "write the scores, also of each document, to this file", values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the scores. Returns the exit code."""
+    values = make_flags()
+    flags.parse(values, argv, __doc__, positional="run")
+    begun = time.perf_counter()
+    with bad_input():
+        refuse(values)
+        with alive("loading the model"):
+            # Slow imports, which --help does without.
+            from launch.evaluation import counted_baseline, findings, scored_model, scoring
+
+            model = scored_model.open_model(Path(values.run))
+            context, stride = sizes(values, model.cfg.context_length)
+            dataset = None
+            if values.data is None:
+                try:
+                    dataset = counted_baseline.training_data(model).for_run(model.config)
+                except counted_baseline.Unavailable as reason:
+                    raise ValueError(f"run={values.run}: {reason}; give --data=TEXT") from reason
+        baseline, missing = None, "" if values.ngram else "--ngram=0"
+        if values.ngram:
+            with alive(f"counting {values.ngram}-grams"):
+                try:
+                    baseline = counted_baseline.fitted(model, values.ngram)
+                except counted_baseline.Unavailable as reason:
+                    missing = str(reason)
+        other = baseline and baseline.model
+        with alive("scoring") as detail:
+            if dataset is not None:
+                scored = scoring.of_validation(model, other, dataset, lambda s: detail(bar(s)))
+            else:
+                scored = of_data(values, model, other, context, stride, detail)
+    about = findings.findings(model, values.data, scored, baseline, missing)
+    about |= {"context": context, "stride": stride, "seconds": time.perf_counter() - begun}
+    if values.json:
+        with writing("json", values.json):
+            write_json(Path(values.json), about)
+    findings.show(about)
+    return DONE
+
+
+def refuse(values: absl_flags.FlagValues) -> None:
+    """ValueError for flags that need --data."""
+    for flag in ("text_key", "max_bytes", "context", "stride"):
+        if values.data is None and values[flag].value:
+            raise ValueError(f"--{flag} means nothing without --data; add --data=TEXT or drop it")
+    if values.data == "":
+        raise ValueError("--data= is empty; name a text, or drop it for the run's validation set")
+
+
+def sizes(values: absl_flags.FlagValues, most: int) -> tuple[int, int]:
+    """(tokens of a window, tokens between two windows). ValueError for impossible ones."""
+    context = values.context or min(most, MOST_CONTEXT if values.data else most)
+    stride = values.stride or context
+    if context > most:
+        raise ValueError(f"context={context} is above the model's context_length={most}; lower it")
+    if stride > context:
+        raise ValueError(f"stride={stride} is above context={context}, so tokens would be left out")
+    return context, stride
+
+
+def of_data(
+    values: absl_flags.FlagValues, model: Any, other: Any, context: int, stride: int, detail: Any
+) -> Any:
+    """Scores the documents of --data; `detail` is told how far it is."""
+    from data.sources import corpus
+    from launch.amounts import byte_size
+    from launch.evaluation import scoring
+
+    most = int(values.max_bytes)
+    size, done = corpus.size(values.data), 0
+    total = min(size, most) if size and most else most or size
+    key = values.text_key or model.config.data.text_key
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        done += n_bytes
+        detail(bar(min(1.0, done / total)) if total else byte_size(done))
+
+    documents = corpus.documents(values.data, key, most)
+    return scoring.of_text(model, other, documents, context, stride, advance)

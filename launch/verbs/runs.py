@@ -1,0 +1,221 @@
+"""isoflop runs: lists what a folder of runs holds.
+
+isoflop runs runs/rates
+isoflop runs runs --where="status == 'done' and model.d_model == 64" --sort=-params
+isoflop runs runs/rates --csv=rates.csv
+
+One row for each trial, each sweep by itself: status, varied keys, loss, size, tokens, time. After ±
+stands the standard deviation over the seeds of the configuration if it has several ("seeds"),
+otherwise the standard error of the evaluation ("eval"), which says nothing about other seeds.
+
+--where keeps the trials that an expression holds for; of several, all must hold. It has ==, !=, <,
+<=, >, >=, in, and, or, not. Its names are config keys, or their last part where that is clear, and
+id, status, sweep, loss, loss_se, bits_per_byte, params, tokens, steps, flops, seconds, seed and
+holdout. What is not known yet, such as the loss of a running trial, compares as false.
+"""
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from launch import flags
+from launch.alive import alive
+from launch.amounts import amount, clock
+from launch.errors import DONE, bad_input, writing
+from launch.screen.fitted_table import Column, aligned, brief, left_out
+from launch.trial.owner import owner
+from scaling.drafts import write
+from scaling.printable import printable
+from scaling.ranking import filters
+from scaling.ranking.trials import Sweep, read_sweeps, short_names, spelled
+from scaling.report.number_text import nats
+
+MEASURED = ("id", "sweep", "status", "loss", "loss_se", "spread", "spread_of", "seeds",
+            "bits_per_byte", "params", "tokens", "steps", "flops", "seconds", "seed",
+            "holdout")  # fmt: skip
+"""What --csv and --json say of each trial besides the varied keys."""
+IN_A_FILE = 200  # characters of a line where the output is not a terminal
+
+
+def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
+    values = absl_flags.FlagValues()
+    flags.define_path("runs", "runs", "folder of a run, of a sweep, or of several", values)
+    absl_flags.DEFINE_multi_string(
+        "where", [], "keep trials that this holds for; may be repeated", flag_values=values
+    )
+    absl_flags.DEFINE_string("sort", "loss", "key to sort by; -KEY: descending", values)
+    absl_flags.DEFINE_integer(
+        "top", 40, "rows shown of each sweep; 0: all", lower_bound=0, flag_values=values
+    )
+    flags.define_path("csv", None, "write all rows to this file", values)
+    flags.define_path("json", None, "write all rows to this file, sweep by sweep", values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the tables and writes what the flags ask for. Returns the exit code."""
+    values = make_flags()
+    flags.parse(values, argv, __doc__, positional="runs")
+    with bad_input(), alive("reading the runs"):
+        everything = [running(sweep) for sweep in read_sweeps(values.runs)]
+        known = filters.names(everything)
+        kept = filters.keep(everything, values.where)
+        spreads = {sweep.folder: spread(sweep) for sweep in everything}
+        listings = [
+            Listing(sweep, filters.ordered(rows(sweep, spreads[sweep.folder]), values.sort, known))
+            for sweep in kept
+        ]
+    if values.csv:
+        with writing("csv", values.csv):
+            write(Path(values.csv), to_csv(listings))
+    if values.json:
+        about = {"runs": values.runs, "where": values.where, "sort": values.sort}
+        about["sweeps"] = [to_json(listing) for listing in listings]
+        with writing("json", values.json):
+            write(Path(values.json), json.dumps(about, indent=1) + "\n")
+    show(listings, values.top, len(everything))
+    return DONE
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The rows of one sweep in their order: `filters.Row`s with the `spread` of the loss."""
+
+    sweep: Sweep
+    rows: Sequence[filters.Row]
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The varied keys, and the seed if it differs."""
+        seeds = {row["seed"] for row in self.rows}
+        return self.sweep.varied + (("seed",) if len(seeds) > 1 else ())
+
+
+def running(sweep: Sweep) -> Sweep:
+    """The sweep with the status 'running' for trials that a process trains now."""
+    return replace(
+        sweep,
+        trials=tuple(
+            replace(t, status="running") if t.status == "unfinished" and owner(t.folder) else t
+            for t in sweep.trials
+        ),
+    )
+
+
+def spread(sweep: Sweep) -> dict[tuple, list[float]]:
+    """The losses of each configuration of a sweep, one for each seed that is done. A configuration
+    is the values of the varied keys."""
+    losses: dict[tuple, dict[int, float]] = {}
+    for trial in sweep.trials:
+        value, _ = filters.loss(trial)
+        if trial.status == "done" and math.isfinite(value):
+            losses.setdefault(configuration(trial.settings, sweep), {})[trial.seed] = value
+    return {key: list(by_seed.values()) for key, by_seed in losses.items()}
+
+
+def configuration(settings: filters.Row, sweep: Sweep) -> tuple:
+    """What trials that differ only in their seed share."""
+    return tuple(spelled(settings.get(key)) for key in sweep.varied)
+
+
+def rows(sweep: Sweep, losses: dict[tuple, list[float]]) -> list[filters.Row]:
+    """The rows of a sweep's trials with `spread`, `spread_of` and the number of `seeds`."""
+    found = []
+    for trial in sweep.trials:
+        row = filters.row(trial, sweep.name)
+        same = losses.get(configuration(trial.settings, sweep), [])
+        row |= {"seeds": len(same), "spread": row["loss_se"], "spread_of": "evaluation"}
+        if trial.status == "done" and len(same) > 1:
+            row |= {"spread": statistics.stdev(same), "spread_of": "seeds"}
+        elif filters.missing(row["loss_se"]):
+            row |= {"spread": None, "spread_of": None}
+        found.append(row)
+    return found
+
+
+def to_csv(listings: Sequence[Listing]) -> str:
+    """All rows with one column for each fact and for each key that varies in any sweep."""
+    keys = dict.fromkeys(key for one in listings for key in (*MEASURED, *one.varied))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(keys)
+    for listing in listings:
+        table.writerows(["" if filters.missing(row.get(key)) else cell(row[key]) for key in keys]
+                        for row in listing.rows)  # fmt: skip
+    return text.getvalue()
+
+
+def cell(value: Any) -> Any:
+    return spelled(value) if isinstance(value, list | dict) else value
+
+
+def to_json(listing: Listing) -> dict[str, Any]:
+    """A sweep with its rows; unknown values are null."""
+    sweep = listing.sweep
+    trials = []
+    for row in listing.rows:
+        about = {key: None if filters.missing(row.get(key)) else row[key] for key in MEASURED}
+        trials.append(about | {"varied": {key: row.get(key) for key in listing.varied}})
+    about = {"name": sweep.name, "folder": str(sweep.folder), "varied": list(listing.varied)}
+    return about | {"trials": trials}
+
+
+def show(listings: Sequence[Listing], top: int, sweeps: int) -> None:
+    """Prints a table for each sweep with its first `top` rows (0: all)."""
+    import rich.console
+
+    console = rich.console.Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = max(console.width, IN_A_FILE)
+    if sweeps > 1:
+        hidden = f", {sweeps - len(listings)} of them without a matching trial" * (
+            sweeps > len(listings)
+        )
+        console.print(f"{sweeps} sweeps, each by itself{hidden}")
+    for number, listing in enumerate(listings):
+        shown = listing.rows[: top or None]
+        counts = Counter(row["status"] for row in listing.rows)
+        states = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        if number or sweeps > 1:
+            console.print()
+        console.print(f"{printable(listing.sweep.folder)}: {states}", style="bold", soft_wrap=True)
+        (head, *lines), left = aligned(columns_of(listing, shown), console.width)
+        console.out(head, style="bold", highlight=False)
+        console.out("\n".join(lines), highlight=False)
+        notes = [left_out(left)] if left else []
+        kinds = {row["spread_of"] for row in listing.rows}
+        if "evaluation" in kinds and "seeds" not in kinds:
+            notes.append("± is the evaluation's standard error: one seed each, so the spread over "
+                         "seeds is unknown")  # fmt: skip
+        if len(shown) < len(listing.rows):
+            notes.append(f"{len(listing.rows) - len(shown):,} more: --top=0 shows all")
+        for note in notes:
+            console.print(note, style="dim", soft_wrap=True)
+
+
+def columns_of(listing: Listing, rows: Sequence[filters.Row]) -> list[Column]:
+    """The columns of a sweep's table."""
+    titles = short_names(listing.varied)
+    of = lambda key, text: ["" if filters.missing(r[key]) else text(r[key]) for r in rows]  # noqa: E731
+    labels = {"seeds": "{seeds} seeds", "evaluation": "eval", None: ""}
+    return [
+        Column("trial", of("id", printable), number=False),
+        Column("status", of("status", str), number=False),
+        *(Column(titles[k], [brief(r.get(k)) for r in rows], 1) for k in listing.varied),
+        Column("loss", of("loss", nats)),
+        Column("±", of("spread", nats)),
+        Column("of", [labels[row["spread_of"]].format_map(row) for row in rows], number=False),
+        Column("params", of("params", amount), 2),
+        Column("tokens", of("tokens", amount), 3),
+        Column("time", of("seconds", clock), 4),
+    ]
