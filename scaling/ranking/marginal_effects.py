@@ -1,0 +1,173 @@
+"""What each varied key does: mean of the metric at its values, adjusted for the other keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from scipy.special import fdtrc, stdtrit
+
+from scaling.ranking.best_set import holm
+from scaling.ranking.configurations import Configuration, Key
+
+MOST_LEVELS = 6  # distinct values of a numeric key from which its values are binned
+BINS = (4, 3, 2)  # of equally many configurations; as many as the number of trials supports
+ENOUGH = 2  # configurations for each constant of the additive model
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A key as groups of configurations: `level` [n] is the group of each of n configurations,
+    `labels` a value for each group, its own or the median; `values` [n] are the numbers themselves
+    (groups again, where they are text)."""
+
+    key: Key
+    values: np.ndarray
+    level: np.ndarray
+    labels: tuple[Any, ...]
+    binned: bool
+    twins: tuple["Factor", ...] = ()  # keys that group the configurations in the same way
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Indicators [n, groups - 1] of the groups but the first."""
+        return (self.level[:, None] == np.arange(1, len(self.labels))).astype(float)
+
+
+@dataclass(frozen=True)
+class AdditiveModel:
+    """The metric as a sum of a constant and an effect of each key, by least squares over the
+    configurations' means [n]. `variance` is that of the rest, interactions and noise together."""
+
+    factors: tuple[Factor, ...]
+    y: np.ndarray
+    x: np.ndarray = field(repr=False)  # [n, 1 + columns of all factors]
+    at: tuple[slice, ...]  # the columns of each factor
+    inverse: np.ndarray = field(repr=False)  # pseudoinverse of x'x
+    constants: np.ndarray
+    freedom: int
+    variance: float
+
+    def adjusted(self, factor: int, level: int) -> tuple[float, float]:
+        """The mean at a group of a factor, had all configurations been in it with the rest of
+        their settings as they are, and its standard error."""
+        row = self.x.mean(axis=0)
+        row[self.at[factor]] = np.arange(1, len(self.factors[factor].labels)) == level
+        error = np.sqrt(max(0.0, row @ self.inverse @ row) * self.variance)
+        return float(row @ self.constants), float(error)
+
+    def p_value(self, factor: int) -> float | None:
+        """Of "this key has no effect": an F test of the model without the key against the model;
+        None if the other keys determine this one, or no freedom is left."""
+        without = np.delete(self.x, np.r_[self.at[factor]], axis=1)
+        gone = np.linalg.matrix_rank(self.x) - np.linalg.matrix_rank(without)
+        if gone < 1 or self.freedom < 1:
+            return None
+        rest = self.y - without @ np.linalg.lstsq(without, self.y, rcond=None)[0]
+        explained = max(0.0, float(rest @ rest) - self.variance * self.freedom)
+        if self.variance == 0:
+            return 0.0 if explained > 0 else 1.0
+        return float(fdtrc(gone, self.freedom, explained / gone / self.variance))
+
+
+def factors(found: Sequence[Configuration], keys: Sequence[Key]) -> list[Factor]:
+    """The keys that have two values or more among the configurations, each as groups. Numeric keys
+    of many values are binned, so coarsely that a constant has ENOUGH configurations. Keys that
+    always move together are one factor, the first, and its twins. Text keys with a value for
+    nearly each configuration group nothing and are left out."""
+    for bins in BINS:
+        alike: dict[bytes, list[Factor]] = {}
+        for key in keys:
+            if grouped := _factor(found, key, bins):
+                first = np.unique(grouped.level, return_index=True)[1]
+                alike.setdefault(first.argsort().argsort()[grouped.level].tobytes(), []).append(
+                    grouped
+                )
+        made = [replace(group[0], twins=tuple(group[1:])) for group in alike.values()]
+        if 1 + sum(len(one.labels) - 1 for one in made) <= len(found) / ENOUGH:
+            break
+    return made
+
+
+def additive_model(made: Sequence[Factor], y: np.ndarray) -> AdditiveModel:
+    """Fits the additive model of all factors to the means [n] of the configurations."""
+    parts = [one.columns for one in made]
+    ends = np.cumsum([1, *(part.shape[1] for part in parts)])
+    at = tuple(slice(a, b) for a, b in pairwise(ends))
+    x = np.concatenate([np.ones((len(y), 1)), *parts], axis=1)
+    inverse = np.linalg.pinv(x.T @ x, hermitian=True)
+    constants = inverse @ (x.T @ y)
+    freedom = len(y) - int(np.linalg.matrix_rank(x))
+    rest = y - x @ constants
+    variance = float(rest @ rest) / freedom if freedom else float("nan")
+    if variance < (1e-10 * np.abs(y).max()) ** 2:  # rounding
+        variance = 0.0
+    return AdditiveModel(tuple(made), y, x, at, inverse, constants, freedom, variance)
+
+
+def effects(model: AdditiveModel, level: float) -> list[dict[str, Any]]:
+    """For each key its marginal means with intervals and the p-value of its effect, adjusted over
+    the keys by Holm; {"key", "marginal", "p", "note"}. With no freedom left, plain means."""
+    raw = [model.p_value(i) for i in range(len(model.factors))]
+    tested = [i for i, p in enumerate(raw) if p is not None]
+    adjusted = dict(zip(tested, holm(np.array([raw[i] for i in tested])), strict=True))
+    rows = []
+    for i, factor in enumerate(model.factors):
+        p = float(adjusted[i]) if i in tested else None
+        together = (factor, *factor.twins)
+        for one in together:
+            others = [other.key.key for other in together if other is not one]
+            marginal = _marginal(model, i, one.labels, level if p is not None else None)
+            rows.append({"key": one.key.key, "marginal": marginal, "p": p})
+            rows[-1]["note"] = _note(model, one, p, others)
+    return rows
+
+
+def _marginal(
+    model: AdditiveModel, i: int, labels: Sequence[Any], level: float | None
+) -> list[dict[str, Any]]:
+    """The mean at each group of a factor: adjusted, with its interval, or plain without a level."""
+    rows = []
+    for group, label in enumerate(labels):
+        members = model.factors[i].level == group
+        row = {"value": label, "mean": float(model.y[members].mean()), "lo": None, "hi": None}
+        if level is not None:
+            mean, error = model.adjusted(i, group)
+            reach = float(stdtrit(model.freedom, (1 + level) / 2)) * error
+            row |= {"mean": mean, "lo": mean - reach, "hi": mean + reach}
+        rows.append(row | {"n": int(members.sum())})
+    return rows
+
+
+def _note(model: AdditiveModel, factor: Factor, p: float | None, others: Sequence[str]) -> str:
+    """What must be known to read an effect; '' if nothing."""
+    notes = []
+    if others:
+        notes.append(f"moves with {', '.join(others)}: their effects cannot be told apart")
+    if p is None and model.freedom:
+        notes.append("the other keys determine this one, so its effect cannot be told from theirs")
+    elif p is None:
+        notes.append("too few configurations for intervals: plain means")
+    if factor.binned:
+        notes.append(f"{len(factor.labels)} bins of equally many configurations, at their medians")
+    return "; ".join(notes)
+
+
+def _factor(found: Sequence[Configuration], key: Key, bins: int) -> Factor | None:
+    """A key as groups of configurations; None if they all have one value."""
+    places = key.places([one.values[key.key] for one in found])
+    present, level = np.unique(places, return_inverse=True)
+    text = key.scale == "category"
+    if len(present) < 2 or (text and len(present) > len(found) / ENOUGH):
+        return None
+    labels = tuple(key.values[place] for place in present)
+    values = level if text else np.array(labels, float)[level]
+    if text or len(present) <= MOST_LEVELS:
+        return Factor(key, values, level, labels, False)
+    # The rank of a value decides its bin, so that equal values share one.
+    ranks = np.searchsorted(np.sort(level), level)
+    binned = np.unique(ranks * bins // len(level), return_inverse=True)[1]
+    medians = tuple(float(np.median(values[binned == b]))
+                    for b in range(binned.max() + 1))  # fmt: skip
+    return Factor(key, values, binned, medians, True)
