@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scaling.ranking.configurations import Configuration, Key
-from scaling.ranking.trials import Sweep, spelled
+from scaling.ranking.trials import EQUAL, Sweep, spelled
 from scaling.report.number_text import amount, setting, three_digits
-
-EQUAL = 1.05  # largest over smallest compute of one budget: steps are whole
 
 
 def caveats(sweep: Sweep, found: Sequence[Configuration], keys: Sequence[Key]) -> list[str]:
