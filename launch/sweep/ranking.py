@@ -125,7 +125,7 @@ def _means(effect: Ranking) -> str:
     texts = []
     for row in effect["marginal"]:
         reach = "" if row["lo"] is None else f" ± {nats((row['hi'] - row['lo']) / 2)}"
-        shown = three_digits(row["value"]) if "bins" in effect["note"] else setting(row["value"])
+        shown = three_digits(row["value"]) if "medians" in effect["note"] else setting(row["value"])
         texts.append(f"{label(shown)}: {nats(row['mean'])}{reach}")
     note = f" ({effect['note']})" if effect["note"] else ""
     return " · ".join(texts) + note

@@ -27,9 +27,11 @@ class BestSet:
     test: str | None  # Welch | paired
 
 
-def best_set(found: Sequence[Configuration], level: float, sign: float = 1.0) -> BestSet:
+def best_set(
+    found: Sequence[Configuration], level: float, sign: float = 1.0, families: int = 1
+) -> BestSet:
     """Compares the configurations with the best of them; only those with several seeds take part.
-    `sign` is -1 for a metric that is better if higher.
+    `sign` is -1 for a metric that is better if higher; p-values are multiplied by `families`.
 
     "i is as good as any" is tested by one-sided t tests of i against all m - 1 others. The test
     against the lowest mean stands for all, times m - 1, which pays for that mean having been
@@ -43,12 +45,13 @@ def best_set(found: Sequence[Configuration], level: float, sign: float = 1.0) ->
         return BestSet(p, tuple(member), None, None, None)
     noise = seed_noise([found[i] for i in many], sign)
     best, count = int(noise.means.argmin()), len(many)
-    adjusted = holm(np.minimum(1.0, max(count - 1, 1) * noise.p_values(best)))
+    each = np.minimum(1.0, max(count - 1, 1) * noise.p_values(best))
+    adjusted = np.minimum(1.0, families * holm(each))
     inside = adjusted > 1 - level
     for place, i in enumerate(many):
         p[i], member[i] = adjusted[place], bool(inside[place])
     p[many[best]] = np.nan
-    more = _more_seeds(noise, best, inside, level)
+    more = _more_seeds(noise, best, inside, (1 - level) / families)
     return BestSet(p, tuple(member), many[best], more, "paired" if noise.paired else "Welch")
 
 
@@ -62,7 +65,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _more_seeds(noise: SeedNoise, best: int, inside: np.ndarray, level: float) -> int | None:
+def _more_seeds(noise: SeedNoise, best: int, inside: np.ndarray, alpha: float) -> int | None:
     """Seeds to add to each configuration so that the same procedure tells the best from the nearest
     of the others with probability POWER, if they differ by as much as measured."""
     rivals = [i for i in np.flatnonzero(inside) if i != best]
@@ -74,6 +77,6 @@ def _more_seeds(noise: SeedNoise, best: int, inside: np.ndarray, level: float) -
     seeds = np.arange(now, now + MOST_SEEDS + 1)
     error = np.sqrt((noise.variances[best] + noise.variances[nearest]) / seeds)
     freedom = (noise.freedom[best] + noise.freedom[nearest]) * seeds / now
-    alpha = (1 - level) / (int(inside.sum()) * max(len(noise.means) - 1, 1))
+    alpha /= int(inside.sum()) * max(len(noise.means) - 1, 1)
     enough = gap >= error * (stdtrit(freedom, 1 - alpha) + stdtrit(freedom, POWER))
     return int(enough.argmax()) if enough.any() else None

@@ -54,13 +54,17 @@ def _associated(model: AdditiveModel) -> list[dict[str, Any]]:
 def _association(a: Factor, b: Factor) -> float:
     """The p-value of independence of two factors over the configurations."""
     if "category" not in (a.key.scale, b.key.scale):
-        r = np.corrcoef(a.level, b.level)[0, 1]
+        r = np.corrcoef(_ranks(a), _ranks(b))[0, 1]
         return float(chdtrc(1, (len(a.level) - 1) * r**2))
     table = np.zeros((len(a.labels), len(b.labels)))
     np.add.at(table, (a.level, b.level), 1)
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
     return float(chdtrc(freedom, ((table - expected) ** 2 / expected).sum()))
+
+
+def _ranks(factor: Factor) -> np.ndarray:
+    return np.searchsorted(np.sort(factor.values), factor.values)
 
 
 def _borrowed(model: AdditiveModel, sign: float) -> list[dict[str, Any]]:
@@ -84,7 +88,7 @@ def _borrowed(model: AdditiveModel, sign: float) -> list[dict[str, Any]]:
 
 def _owes(factor: Factor, other: Factor, good: np.ndarray, part: float) -> str:
     label = factor.labels[factor.level[good.argmax()]]
-    about = f"about {three_digits(label)}" if factor.binned else setting(label)
+    about = f"about {three_digits(label)}" if factor.degree else setting(label)
     here, rest = (_typical(other, members) for members in (good, ~good))
     difference = f"{here} there, {rest} in the rest" if here != rest else "in other shares"
     share = f"{part:.0%} of their advantage" if part < 1 else "all of their advantage"

@@ -173,7 +173,10 @@ def _minimum(
     if len(above):
         row["hi"] = float(2 ** (rates[least + above[0]] + lowest))
     out = [end for end, ok in (("low", len(below)), ("high", len(above))) if not ok]
-    return row | {"reason": f"no bound on the {' and the '.join(out)} side" if out else ""}
+    reason = f"no bound on the {' and the '.join(out)} side" if out else ""
+    if not out and not (whole.x[0] <= np.log2(row["lo"]) and np.log2(row["hi"]) <= whole.x[-1]):
+        reason = "the interval reaches beyond the rates that were tried"
+    return row | {"reason": reason}
 
 
 def _beyond(whole: Curve, end: str) -> str:

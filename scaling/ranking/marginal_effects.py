@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,40 @@ from scipy.special import fdtrc, stdtrit
 
 from scaling.ranking.best_set import holm
 from scaling.ranking.configurations import Configuration, Key
+from scaling.ranking.seed_noise import seed_noise
 
-MOST_LEVELS = 6  # distinct values of a numeric key from which its values are binned
-BINS = (4, 3, 2)  # of equally many configurations; as many as the number of trials supports
+MOST_LEVELS = 6  # distinct values of a numeric key, above which its effect is a polynomial
+DEGREES = (2, 1)  # of the polynomial; the first for which there are enough configurations
+BINS = 4  # of equally many configurations, in which a polynomial is shown
+ROUNDING = 1e-10  # of the largest mean: what least squares leave where the model is exact
 ENOUGH = 2  # configurations for each constant of the additive model
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A key as groups of configurations: `level` [n] is the group of each of n configurations,
+    """A key as a part of the additive model. `level` [n] is the group of each of n configurations,
     `labels` a value for each group, its own or the median; `values` [n] are the numbers themselves
-    (groups again, where they are text)."""
+    (groups again, where they are text). `columns` [n, c] are the part's columns in the model,
+    `shown` [groups, c] those at the labels: indicators of groups, or powers of the (logarithm of
+    the) value where `degree` is not 0."""
 
     key: Key
     values: np.ndarray
     level: np.ndarray
     labels: tuple[Any, ...]
-    binned: bool
+    columns: np.ndarray
+    shown: np.ndarray
+    degree: int = 0
     twins: tuple["Factor", ...] = ()  # keys that group the configurations in the same way
-
-    @property
-    def columns(self) -> np.ndarray:
-        """Indicators [n, groups - 1] of the groups but the first."""
-        return (self.level[:, None] == np.arange(1, len(self.labels))).astype(float)
 
 
 @dataclass(frozen=True)
 class AdditiveModel:
     """The metric as a sum of a constant and an effect of each key, by least squares over the
-    configurations' means [n]. `variance` is that of the rest, interactions and noise together."""
+    configurations' means [n]. `left` is the sum of squares that it leaves. `variance`, with
+    `freedom`, is the noise of a mean that effects are compared with: that over seeds where every
+    combination of values was tried with several, otherwise all that the model leaves, interactions
+    too."""
 
     factors: tuple[Factor, ...]
     y: np.ndarray
@@ -46,14 +52,15 @@ class AdditiveModel:
     at: tuple[slice, ...]  # the columns of each factor
     inverse: np.ndarray = field(repr=False)  # pseudoinverse of x'x
     constants: np.ndarray
-    freedom: int
+    left: float
     variance: float
+    freedom: float
 
     def adjusted(self, factor: int, level: int) -> tuple[float, float]:
         """The mean at a group of a factor, had all configurations been in it with the rest of
         their settings as they are, and its standard error."""
         row = self.x.mean(axis=0)
-        row[self.at[factor]] = np.arange(1, len(self.factors[factor].labels)) == level
+        row[self.at[factor]] = self.factors[factor].shown[level]
         error = np.sqrt(max(0.0, row @ self.inverse @ row) * self.variance)
         return float(row @ self.constants), float(error)
 
@@ -65,56 +72,64 @@ class AdditiveModel:
         if gone < 1 or self.freedom < 1:
             return None
         rest = self.y - without @ np.linalg.lstsq(without, self.y, rcond=None)[0]
-        explained = max(0.0, float(rest @ rest) - self.variance * self.freedom)
+        explained = max(0.0, float(rest @ rest) - self.left)
         if self.variance == 0:
             return 0.0 if explained > 0 else 1.0
         return float(fdtrc(gone, self.freedom, explained / gone / self.variance))
 
 
 def factors(found: Sequence[Configuration], keys: Sequence[Key]) -> list[Factor]:
-    """The keys that have two values or more among the configurations, each as groups. Numeric keys
-    of many values are binned, so coarsely that a constant has ENOUGH configurations. Keys that
-    always move together are one factor, the first, and its twins. Text keys with a value for
-    nearly each configuration group nothing and are left out."""
-    for bins in BINS:
+    """The keys that have two values or more among the configurations. Numeric keys of many values
+    are polynomials, of such a degree that each constant has ENOUGH configurations. Keys that always
+    move together are one factor, the first, and its twins. Text keys with a value for nearly each
+    configuration are left out."""
+    for degree in DEGREES:
         alike: dict[bytes, list[Factor]] = {}
         for key in keys:
-            if grouped := _factor(found, key, bins):
-                first = np.unique(grouped.level, return_index=True)[1]
-                alike.setdefault(first.argsort().argsort()[grouped.level].tobytes(), []).append(
-                    grouped
-                )
-        made = [replace(group[0], twins=tuple(group[1:])) for group in alike.values()]
-        if 1 + sum(len(one.labels) - 1 for one in made) <= len(found) / ENOUGH:
+            if made := _factor(found, key, degree):
+                places = key.places([one.values[key.key] for one in found])
+                _, first, group = np.unique(places, return_index=True, return_inverse=True)
+                alike.setdefault(first[group].tobytes(), []).append(made)
+        joined = [replace(group[0], twins=tuple(group[1:])) for group in alike.values()]
+        if 1 + sum(one.columns.shape[1] for one in joined) <= len(found) / ENOUGH:
             break
-    return made
+    return joined
 
 
-def additive_model(made: Sequence[Factor], y: np.ndarray) -> AdditiveModel:
-    """Fits the additive model of all factors to the means [n] of the configurations."""
+def additive_model(found: Sequence[Configuration], keys: Sequence[Key]) -> AdditiveModel | None:
+    """Fits the additive model of all keys; None if the configurations differ in none."""
+    made = factors(found, keys)
+    if not made:
+        return None
+    y = np.array([one.mean for one in found])
     parts = [one.columns for one in made]
     ends = np.cumsum([1, *(part.shape[1] for part in parts)])
     at = tuple(slice(a, b) for a, b in pairwise(ends))
     x = np.concatenate([np.ones((len(y), 1)), *parts], axis=1)
     inverse = np.linalg.pinv(x.T @ x, hermitian=True)
     constants = inverse @ (x.T @ y)
-    freedom = len(y) - int(np.linalg.matrix_rank(x))
     rest = y - x @ constants
-    variance = float(rest @ rest) / freedom if freedom else float("nan")
-    if variance < (1e-10 * np.abs(y).max()) ** 2:  # rounding
-        variance = 0.0
-    return AdditiveModel(tuple(made), y, x, at, inverse, constants, freedom, variance)
+    left, freedom = float(rest @ rest), float(len(y) - np.linalg.matrix_rank(x))
+    if left < len(y) * (ROUNDING * np.abs(y).max()) ** 2:
+        left = 0.0
+    variance = left / freedom if freedom else float("nan")
+    crossed = prod(len(one.labels) for one in made if not one.degree) == len(found)
+    if crossed and all(len(one.trials) > 1 for one in found):
+        noise = seed_noise(found)
+        variance, freedom = float((noise.variances / noise.counts).mean()), noise.total
+    return AdditiveModel(tuple(made), y, x, at, inverse, constants, left, variance, freedom)
 
 
-def effects(model: AdditiveModel, level: float) -> list[dict[str, Any]]:
+def effects(model: AdditiveModel, level: float, families: int = 1) -> list[dict[str, Any]]:
     """For each key its marginal means with intervals and the p-value of its effect, adjusted over
-    the keys by Holm; {"key", "marginal", "p", "note"}. With no freedom left, plain means."""
+    the keys by Holm, times `families`; {"key", "marginal", "p", "note"}. With no freedom left,
+    plain means."""
     raw = [model.p_value(i) for i in range(len(model.factors))]
     tested = [i for i, p in enumerate(raw) if p is not None]
     adjusted = dict(zip(tested, holm(np.array([raw[i] for i in tested])), strict=True))
     rows = []
     for i, factor in enumerate(model.factors):
-        p = float(adjusted[i]) if i in tested else None
+        p = min(1.0, families * float(adjusted[i])) if i in tested else None
         together = (factor, *factor.twins)
         for one in together:
             others = [other.key.key for other in together if other is not one]
@@ -149,13 +164,15 @@ def _note(model: AdditiveModel, factor: Factor, p: float | None, others: Sequenc
         notes.append("the other keys determine this one, so its effect cannot be told from theirs")
     elif p is None:
         notes.append("too few configurations for intervals: plain means")
-    if factor.binned:
-        notes.append(f"{len(factor.labels)} bins of equally many configurations, at their medians")
+    if factor.degree:
+        curve = "a parabola" if factor.degree == 2 else "a straight line"
+        over = "the logarithm" if factor.key.scale == "log" else "the value"
+        notes.append(f"{curve} in {over}, at the medians of {len(factor.labels)} equal groups")
     return "; ".join(notes)
 
 
-def _factor(found: Sequence[Configuration], key: Key, bins: int) -> Factor | None:
-    """A key as groups of configurations; None if they all have one value."""
+def _factor(found: Sequence[Configuration], key: Key, degree: int) -> Factor | None:
+    """A key as a factor; None if all configurations have one value."""
     places = key.places([one.values[key.key] for one in found])
     present, level = np.unique(places, return_inverse=True)
     text = key.scale == "category"
@@ -164,10 +181,16 @@ def _factor(found: Sequence[Configuration], key: Key, bins: int) -> Factor | Non
     labels = tuple(key.values[place] for place in present)
     values = level if text else np.array(labels, float)[level]
     if text or len(present) <= MOST_LEVELS:
-        return Factor(key, values, level, labels, False)
+        shown = np.eye(len(labels))[:, 1:]
+        return Factor(key, values, level, labels, shown[level], shown)
     # The rank of a value decides its bin, so that equal values share one.
     ranks = np.searchsorted(np.sort(level), level)
-    binned = np.unique(ranks * bins // len(level), return_inverse=True)[1]
-    medians = tuple(float(np.median(values[binned == b]))
-                    for b in range(binned.max() + 1))  # fmt: skip
-    return Factor(key, values, binned, medians, True)
+    binned = np.unique(ranks * BINS // len(level), return_inverse=True)[1]
+    medians = [float(np.median(values[binned == b])) for b in range(binned.max() + 1)]
+    position = np.log if key.scale == "log" else np.asarray
+    middle, width = position(values).mean(), position(values).std()
+    columns, shown = (
+        ((position(v) - middle) / width)[:, None] ** np.arange(1, degree + 1)
+        for v in (values, np.array(medians))
+    )
+    return Factor(key, values, binned, tuple(medians), columns, shown, degree)

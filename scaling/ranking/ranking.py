@@ -13,7 +13,7 @@ from scaling.ranking.caveats import caveats
 from scaling.ranking.configurations import Configuration, Key, configurations, varied
 from scaling.ranking.confounding import confounding
 from scaling.ranking.fitted_rates import fitted_rates
-from scaling.ranking.marginal_effects import AdditiveModel, additive_model, effects, factors
+from scaling.ranking.marginal_effects import AdditiveModel, additive_model, effects
 from scaling.ranking.trials import Sweep
 from scaling.ranking.verdict import verdict
 
@@ -49,8 +49,7 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
     unit, better = _measure(sweep, metric)
     sign = -1.0 if better == "higher" else 1.0
     found.sort(key=lambda one: sign * one.mean)
-    compared = best_set(found, level, sign)
-    model = _model(found, keys)
+    compared, model, marginal = compare(found, keys, level, sign)
     shares, interactions, why = fanova.importance(found, keys, level)
     ranking = {
         "sweep": sweep.name,
@@ -64,7 +63,7 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
         "configurations": _rows(found, compared),
         "not_ranked": left_out,
         "best": {},
-        "effects": _effects(model, keys, shares, level),
+        "effects": _effects(marginal, keys, shares),
         "interactions": interactions,
         "optima": fitted_rates(found, keys, sign),
         "confounding": confounding(model, sign) if model else [],
@@ -79,6 +78,18 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
     return ranking
 
 
+def compare(
+    found: Sequence[Configuration], keys: Sequence[Key], level: float, sign: float
+) -> tuple[BestSet, AdditiveModel | None, list[dict[str, Any]]]:
+    """The claims of a ranking: which configurations are worse than the best, and which keys matter.
+    Any false one among all has probability 1 - `level` at most, because the p-values of each of
+    the two families are doubled (Bonferroni).
+    """
+    model = additive_model(found, keys)
+    marginal = effects(model, level, families=2) if model else []
+    return best_set(found, level, sign, families=2), model, marginal
+
+
 def _measure(sweep: Sweep, metric: str) -> tuple[str, str]:
     """The unit of a metric and whether lower or higher is better, as the results say."""
     for trial in sweep.trials:
@@ -86,12 +97,6 @@ def _measure(sweep: Sweep, metric: str) -> tuple[str, str]:
         if isinstance(measured, dict):
             return str(measured.get("unit", "")), str(measured.get("better", "lower"))
     return "nats/token" if metric == "loss" else "", "lower"
-
-
-def _model(found: Sequence[Configuration], keys: Sequence[Key]) -> AdditiveModel | None:
-    """The additive model of the keys; None if the configurations differ in none."""
-    made = factors(found, keys)
-    return additive_model(made, np.array([one.mean for one in found])) if made else None
 
 
 def _rows(found: Sequence[Configuration], compared: BestSet) -> list[dict[str, Any]]:
@@ -123,13 +128,13 @@ def _rows(found: Sequence[Configuration], compared: BestSet) -> list[dict[str, A
 
 
 def _effects(
-    model: AdditiveModel | None, keys: Sequence[Key], shares: dict[str, Any], level: float
+    marginal: Sequence[dict[str, Any]], keys: Sequence[Key], shares: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """What each key does, in the order of the keys; keys that group no trials have no means."""
-    known = {row["key"]: row for row in effects(model, level)} if model else {}
+    known = {row["key"]: row for row in marginal}
     nothing = {"marginal": [], "p": None, "note": "too few configurations share a value"}
     return [
         {"key": key.key, "importance": shares.get(key.key), "method": fanova.METHOD}
-        | known.get(key.key, nothing | {"key": key.key})
+        | known.get(key.key, nothing)
         for key in keys
     ]
