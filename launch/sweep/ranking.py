@@ -11,12 +11,14 @@ import rich.console
 import rich.padding
 import rich.table
 import rich.text
+from rich.cells import cell_len
 
 from launch.amounts import amount, clock, with_interval
 from scaling.drafts import write
 from scaling.printable import printable
 from scaling.ranking.trials import short_names
-from scaling.report.number_text import label, nats, setting, three_digits
+from scaling.ranking.verdict import brief
+from scaling.report.number_text import label, nats, three_digits
 
 WIDTH = 100  # characters of a line, if the terminal does not have more
 MOST_ROWS = 20
@@ -36,7 +38,9 @@ def show(ranking: Ranking, most: int | None = MOST_ROWS) -> None:
     rows = ranking["configurations"][:most]
     parts: list[Any] = []
     if rows:
-        parts.append(_grid(_fitting(_columns(ranking, rows), console.width)))
+        columns = _fitting(_columns(ranking, rows), console.width)
+        console.width = max(console.width, _width(columns))
+        parts.append(_grid(columns))
         left = len(ranking["configurations"]) - len(rows)
         parts += [f"… and {left} more; --all shows them"] if left else []
         parts.append(MEANING)
@@ -44,7 +48,10 @@ def show(ranking: Ranking, most: int | None = MOST_ROWS) -> None:
     parts += _what_keys_do(ranking)
     parts += _notes(ranking)
     for part in parts:
-        console.print(printable_lines(part) if isinstance(part, str) else part, markup=False)
+        if isinstance(part, str):
+            console.print(_safe(part), markup=False, soft_wrap=True)
+        else:
+            console.print(part)
 
 
 def write_ranking(ranking: Ranking, out: Path) -> Path:
@@ -54,16 +61,16 @@ def write_ranking(ranking: Ranking, out: Path) -> Path:
     return write(out / "ranking.csv", _csv(ranking))
 
 
-def printable_lines(text: str) -> str:
+def _safe(text: str) -> str:
     """Text with its line breaks, safe to show."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def _columns(ranking: Ranking, rows: Sequence[Ranking]) -> dict[str, list[str]]:
     """The columns of the table of configurations: title and cells."""
-    columns = {"": [f"{row['rank']}{MARKS[row['among_best']]:>2}" for row in rows]}
+    columns = {" ": [f"{row['rank']}{MARKS[row['among_best']]:>2}" for row in rows]}
     for key in ranking["keys"]:
-        columns[label(key["name"])] = [label(setting(row["values"][key["key"]])) for row in rows]
+        columns[label(key["name"])] = [label(brief(row["values"][key["key"]])) for row in rows]
     columns[label(ranking["metric"])] = [nats(row["mean"]) for row in rows]
     columns["± seeds"] = [_or_dash(row["spread"], nats) for row in rows]
     columns["seeds"] = [str(len(row["seeds"])) for row in rows]
@@ -79,10 +86,14 @@ def _fitting(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
     """The columns that fit in a line, without as many of SPARE as must go."""
     for spare in (None, *SPARE):
         columns = {title: cells for title, cells in columns.items() if title != spare}
-        widths = (max(map(len, (title, *cells))) for title, cells in columns.items())
-        if sum(widths) + 2 * len(columns) <= width:
+        if _width(columns) <= width:
             break
     return columns
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    widths = [max(map(cell_len, (title, *cells))) for title, cells in columns.items()]
+    return sum(widths) + 2 * len(columns)
 
 
 def _grid(columns: Mapping[str, Sequence[str]], last: str = "right") -> rich.table.Table:
@@ -125,15 +136,14 @@ def _means(effect: Ranking) -> str:
     texts = []
     for row in effect["marginal"]:
         reach = "" if row["lo"] is None else f" ± {nats((row['hi'] - row['lo']) / 2)}"
-        shown = three_digits(row["value"]) if "medians" in effect["note"] else setting(row["value"])
-        texts.append(f"{label(shown)}: {nats(row['mean'])}{reach}")
+        texts.append(f"{label(brief(row['value']))}: {nats(row['mean'])}{reach}")
     note = f" ({effect['note']})" if effect["note"] else ""
     return " · ".join(texts) + note
 
 
 def _optimum(optimum: Ranking, names: Mapping[str, str]) -> str:
     """'best learning_rate at d_model 64: 0.021 [0.018, 0.024], loss 1.6290'."""
-    at = ", ".join(f"{names[key]} {setting(value)}" for key, value in optimum["at"].items())
+    at = ", ".join(f"{names[key]} {brief(value)}" for key, value in optimum["at"].items())
     start = f"best {names[optimum['key']]}" + (f" at {at}" if at else "")
     if optimum["value"] is None:
         return f"{start}: {optimum['reason']}"

@@ -8,7 +8,8 @@ from scipy.special import chdtrc
 
 from scaling.ranking.best_set import holm
 from scaling.ranking.marginal_effects import AdditiveModel, Factor
-from scaling.report.number_text import setting, three_digits
+from scaling.ranking.verdict import brief
+from scaling.report.number_text import three_digits
 
 MATTERS = 0.05  # p-value of an association, over all pairs, and of a key that explains something
 PART = 0.25  # of the advantage of a good value that another key explains
@@ -88,7 +89,7 @@ def _borrowed(model: AdditiveModel, sign: float) -> list[dict[str, Any]]:
 
 def _owes(factor: Factor, other: Factor, good: np.ndarray, part: float) -> str:
     label = factor.labels[factor.level[good.argmax()]]
-    about = f"about {three_digits(label)}" if factor.degree else setting(label)
+    about = f"about {three_digits(label)}" if factor.degree else brief(label)
     here, rest = (_typical(other, members) for members in (good, ~good))
     difference = f"{here} there, {rest} in the rest" if here != rest else "in other shares"
     share = f"{part:.0%} of their advantage" if part < 1 else "all of their advantage"
@@ -102,7 +103,7 @@ def _typical(factor: Factor, members: np.ndarray) -> str:
     """The median value of a key with an order over some configurations, or the most frequent."""
     if factor.key.scale != "category":
         return three_digits(float(np.median(factor.values[members])))
-    return setting(factor.labels[np.bincount(factor.level[members]).argmax()])
+    return brief(factor.labels[np.bincount(factor.level[members]).argmax()])
 
 
 def _entry(a: Factor, b: Factor, text: str) -> dict[str, Any]:

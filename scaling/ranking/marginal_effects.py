@@ -87,13 +87,23 @@ def factors(found: Sequence[Configuration], keys: Sequence[Key]) -> list[Factor]
         alike: dict[bytes, list[Factor]] = {}
         for key in keys:
             if made := _factor(found, key, degree):
-                places = key.places([one.values[key.key] for one in found])
-                _, first, group = np.unique(places, return_index=True, return_inverse=True)
-                alike.setdefault(first[group].tobytes(), []).append(made)
+                alike.setdefault(_partition(made), []).append(made)
         joined = [replace(group[0], twins=tuple(group[1:])) for group in alike.values()]
         if 1 + sum(one.columns.shape[1] for one in joined) <= len(found) / ENOUGH:
             break
     return joined
+
+
+def _partition(factor: Factor) -> bytes:
+    """Equal for keys that move together: groups of the same configurations, or, for polynomials,
+    the same order of them, in either direction."""
+    if factor.degree:
+        ranks = np.searchsorted(np.sort(factor.values), factor.values)
+        return max(
+            ranks.tobytes(), np.searchsorted(np.sort(-factor.values), -factor.values).tobytes()
+        )
+    _, first, group = np.unique(factor.level, return_index=True, return_inverse=True)
+    return first[group].tobytes()
 
 
 def additive_model(found: Sequence[Configuration], keys: Sequence[Key]) -> AdditiveModel | None:

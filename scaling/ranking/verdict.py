@@ -4,9 +4,10 @@ from typing import Any
 
 from scaling.ranking.best_set import MOST_SEEDS, POWER, BestSet
 from scaling.ranking.trials import short_names
-from scaling.report.number_text import nats, setting
+from scaling.report.number_text import nats, setting, three_digits
 
 EXTREME = {"lower": "lowest", "higher": "highest"}
+LONG = 8  # characters of a number that nobody chose by hand
 HOW = {"paired": "t tests paired by seed", "Welch": "Welch's t tests"}
 
 
@@ -39,10 +40,16 @@ def verdict(ranking: dict[str, Any], compared: BestSet) -> str:
     return text
 
 
+def brief(value: Any) -> str:
+    """A setting with its digits, but a drawn number such as 0.0101719762 with three."""
+    text = setting(value)
+    return three_digits(value) if isinstance(value, float) and len(text) > LONG else text
+
+
 def described(row: dict[str, Any], ranking: dict[str, Any]) -> str:
     """'learning_rate 0.02, d_model 64: loss 1.6290 ± 0.0030 (seed spread)'."""
     names = short_names(list(row["values"]))
-    where = ", ".join(f"{names[key]} {setting(value)}" for key, value in row["values"].items())
+    where = ", ".join(f"{names[key]} {brief(value)}" for key, value in row["values"].items())
     spread = "" if row["spread"] is None else f" ± {nats(row['spread'])} (seed spread)"
     return f"{where or row['trials'][0]}: {ranking['metric']} {nats(row['mean'])}{spread}"
 
