@@ -57,7 +57,7 @@ def show(ranking: Ranking, most: int | None = MOST_ROWS) -> None:
 def write_ranking(ranking: Ranking, out: Path) -> Path:
     """Writes ranking.json and ranking.csv, which has a row for each configuration, into a folder.
     Returns the path of the table."""
-    write(out / "ranking.json", json.dumps(ranking, indent=1, default=str) + "\n")
+    write(out / "ranking.json", json.dumps(ranking, default=str) + "\n")
     return write(out / "ranking.csv", _csv(ranking))
 
 

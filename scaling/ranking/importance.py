@@ -36,17 +36,14 @@ def importance(
     """
     keys = [key for key in keys if len({spelled(one.values[key.key]) for one in found}) > 1]
     if len(found) < FEWEST or not keys:
-        return (
-            {},
-            [],
-            f"{len(found)} configurations are too few for importances; {FEWEST} are enough",
-        )
+        return {}, [], f"{len(found)} configurations are too few for importances; {FEWEST} do"
     try:
         from sklearn.ensemble import RandomForestRegressor
     except ImportError:
         return {}, [], EXTRA
     repeats = [len(one.trials) for one in found]
-    x = np.stack([key.places([one.values[key.key] for one in found]) for key in keys], axis=1)
+    places = [key.places([one.values[key.key] for one in found]) for key in keys]
+    x = np.stack([np.unique(place, return_inverse=True)[1] for place in places], axis=1)
     x, y = np.repeat(x, repeats, axis=0), np.concatenate([one.measured for one in found])
     if np.ptp(y) == 0:
         return {}, [], "all trials have the same value of the metric"
@@ -58,19 +55,22 @@ def importance(
         random_state=SEED,
     ).fit(x, (y - y.mean()) / y.std())
     explained = max(0.0, float(forest.oob_score_))
-    levels = np.array([len(key.values) for key in keys])
+    levels = x.max(axis=0) + 1
     partitions = [Partition.of(tree.tree_, levels) for tree in forest.estimators_]
     partitions = [one for one in partitions if one.variance() > 0]
+    whole = np.array([one.variance() for one in partitions])
 
-    def share(*members: int) -> Share:
-        shares = [explained * one.interaction(*members) / one.variance() for one in partitions]
-        ends = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
-        return {"value": float(np.mean(shares)), "lo": float(ends[0]), "hi": float(ends[1])}
+    def share(parts: list[float]) -> Share:
+        shares = explained * np.array(parts) / whole
+        low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+        return {"value": float(shares.mean()), "lo": float(low), "hi": float(high)}
 
-    alone = [share(k) for k in range(len(keys))]
+    alone = [share([one.main_effect(k) for one in partitions]) for k in range(len(keys))]
     leading = sorted(sorted(range(len(keys)), key=lambda k: -alone[k]["value"])[:MOST_KEYS])
-    pairs = [{"keys": [keys[a].key, keys[b].key], "importance": share(a, b)}
-             for a, b in combinations(leading, 2)]  # fmt: skip
+    pairs = []
+    for a, b in combinations(leading, 2):
+        together = share([one.interaction(a, b) for one in partitions])
+        pairs.append({"keys": [keys[a].key, keys[b].key], "importance": together})
     pairs.sort(key=lambda pair: -pair["importance"]["value"])
     return {key.key: alone[k] for k, key in enumerate(keys)}, pairs, ""
 
@@ -104,7 +104,8 @@ class Partition:
         for key, count in enumerate(levels):
             cuts = np.unique([low[:, key], high[:, key]])
             lengths.append(np.diff(cuts) / count)
-            inside.append((low[:, key, None] <= cuts[:-1]) & (high[:, key, None] >= cuts[1:]))
+            held = (low[:, key, None] <= cuts[:-1]) & (high[:, key, None] >= cuts[1:])
+            inside.append(held.astype(float))
         return cls(tree.value[leaves, 0, 0], tuple(lengths), tuple(inside))
 
     @cached_property
@@ -120,20 +121,20 @@ class Partition:
         """Over all values of all keys, each combination counted once."""
         return float((self.values - self.mean) ** 2 @ self.shares.prod(axis=1))
 
-    def marginal(self, *keys: int) -> np.ndarray:
-        """The deviation from the mean at each segment of one key, or of two, over all values of
-        the others."""
-        weights = self.values * np.delete(self.shares, keys, axis=1).prod(axis=1)
-        rows = [self.inside[key] for key in keys]
-        return (
-            np.einsum("l,la->a" if len(keys) == 1 else "l,la,lb->ab", weights, *rows, optimize=True)
-            - self.mean
-        )
+    @cached_property
+    def alone(self) -> list[np.ndarray]:
+        """The deviation from the mean at each segment of each key, over all values of the others."""
+        rest = [np.delete(self.shares, key, axis=1).prod(axis=1) for key in range(len(self.inside))]
+        weights = [self.values * share for share in rest]
+        return [w @ inside - self.mean for w, inside in zip(weights, self.inside, strict=True)]
 
-    def interaction(self, *keys: int) -> float:
-        """The variance of one key's marginal, or what that of two has beyond each alone."""
-        if len(keys) == 1:
-            return float(self.marginal(*keys) ** 2 @ self.lengths[keys[0]])
-        a, b = keys
-        beyond = self.marginal(a, b) - self.marginal(a)[:, None] - self.marginal(b)
+    def interaction(self, a: int, b: int) -> float:
+        """The variance that two keys explain together beyond each alone."""
+        weights = self.values * np.delete(self.shares, (a, b), axis=1).prod(axis=1)
+        both = (self.inside[a] * weights[:, None]).T @ self.inside[b] - self.mean
+        beyond = both - self.alone[a][:, None] - self.alone[b]
         return float(self.lengths[a] @ beyond**2 @ self.lengths[b])
+
+    def main_effect(self, key: int) -> float:
+        """The variance that a key explains alone."""
+        return float(self.alone[key] ** 2 @ self.lengths[key])

@@ -67,12 +67,11 @@ class AdditiveModel:
     def p_value(self, factor: int) -> float | None:
         """Of "this key has no effect": an F test of the model without the key against the model;
         None if the other keys determine this one, or no freedom is left."""
-        without = np.delete(self.x, np.r_[self.at[factor]], axis=1)
-        gone = np.linalg.matrix_rank(self.x) - np.linalg.matrix_rank(without)
+        rank, _, _ = least_squares(self.x, self.y)
+        without, _, left = least_squares(np.delete(self.x, self.at[factor], axis=1), self.y)
+        gone, explained = rank - without, max(0.0, left - self.left)
         if gone < 1 or self.freedom < 1:
             return None
-        rest = self.y - without @ np.linalg.lstsq(without, self.y, rcond=None)[0]
-        explained = max(0.0, float(rest @ rest) - self.left)
         if self.variance == 0:
             return 0.0 if explained > 0 else 1.0
         return float(fdtrc(gone, self.freedom, explained / gone / self.variance))
@@ -116,18 +115,24 @@ def additive_model(found: Sequence[Configuration], keys: Sequence[Key]) -> Addit
     ends = np.cumsum([1, *(part.shape[1] for part in parts)])
     at = tuple(slice(a, b) for a, b in pairwise(ends))
     x = np.concatenate([np.ones((len(y), 1)), *parts], axis=1)
-    inverse = np.linalg.pinv(x.T @ x, hermitian=True)
-    constants = inverse @ (x.T @ y)
-    rest = y - x @ constants
-    left, freedom = float(rest @ rest), float(len(y) - np.linalg.matrix_rank(x))
-    if left < len(y) * (ROUNDING * np.abs(y).max()) ** 2:
-        left = 0.0
+    rank, constants, left = least_squares(x, y)
+    inverse, freedom = np.linalg.pinv(x.T @ x, hermitian=True), float(len(y) - rank)
     variance = left / freedom if freedom else float("nan")
     crossed = prod(len(one.labels) for one in made if not one.degree) == len(found)
     if crossed and all(len(one.trials) > 1 for one in found):
         noise = seed_noise(found)
         variance, freedom = float((noise.variances / noise.counts).mean()), noise.total
     return AdditiveModel(tuple(made), y, x, at, inverse, constants, left, variance, freedom)
+
+
+def least_squares(x: np.ndarray, y: np.ndarray) -> tuple[int, np.ndarray, float]:
+    """The rank of x [n, c], constants [c] and the sum of squares that they leave of y [n], by the
+    normal equations: columns are indicators or standardized, and there may be thousands of rows."""
+    gram = x.T @ x
+    constants = np.linalg.pinv(gram, hermitian=True) @ (x.T @ y)
+    left = float(((y - x @ constants) ** 2).sum())
+    exact = left < len(y) * (ROUNDING * np.abs(y).max()) ** 2
+    return int(np.linalg.matrix_rank(gram, hermitian=True)), constants, 0.0 if exact else left
 
 
 def effects(model: AdditiveModel, level: float, families: int = 1) -> list[dict[str, Any]]:

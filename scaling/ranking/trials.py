@@ -131,7 +131,10 @@ def varied_keys(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def spelled(value: Any) -> str:
     """A value as JSON text, which can be compared and hashed whatever its type."""
-    return json.dumps(value, sort_keys=True, default=str)
+    return repr(value) if type(value) in (int, float) else _SPELLING.encode(value)
+
+
+_SPELLING = json.JSONEncoder(sort_keys=True, default=str)  # json.dumps makes one for each call
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
