@@ -22,18 +22,15 @@ class Key:
     scale: str
     values: tuple[Any, ...]
 
-    def places(self, values: Sequence[Any]) -> np.ndarray:
-        """The positions [n] of n values in `values`."""
-        at = {spelled(value): place for place, value in enumerate(self.values)}
-        return np.array([at[spelled(value)] for value in values])
-
 
 @dataclass(frozen=True)
 class Configuration:
-    """Trials that share all but the seed. `values` holds the varied keys; `measured` [k] and
-    `errors` [k] are the trials' metric and its standard error from the finite evaluation set."""
+    """Trials that share all but the seed. `values` holds the varied keys, `places` the positions of
+    their values in `Key.values`; `measured` [k] and `errors` [k] are the trials' metric and its
+    standard error from the finite evaluation set."""
 
     values: Mapping[str, Any]
+    places: Mapping[str, int]
     trials: tuple[Trial, ...]
     measured: np.ndarray
     errors: np.ndarray
@@ -68,11 +65,14 @@ def scale(values: Sequence[Any]) -> str:
     return "log" if geometric or max(values) >= DECADE * min(values) else "linear"
 
 
-def configurations(sweep: Sweep, metric: str) -> tuple[list[Configuration], list[dict[str, str]]]:
+def configurations(
+    sweep: Sweep, keys: Sequence[Key], metric: str
+) -> tuple[list[Configuration], list[dict[str, str]]]:
     """The finished configurations in the order of the sweep, and the trials that are left out:
     {"trial", "reason"}. ValueError if no finished trial has the metric."""
-    groups: dict[tuple[str, ...], dict[int, tuple[Trial, float, float]]] = {}
+    groups: dict[tuple[int, ...], dict[int, tuple[Trial, float, float]]] = {}
     left_out, known = [], set()
+    at = {key.key: {spelled(value): i for i, value in enumerate(key.values)} for key in keys}
     for trial in sweep.trials:
         value, error = trial.metric(metric)
         if trial.status == "done":
@@ -80,7 +80,7 @@ def configurations(sweep: Sweep, metric: str) -> tuple[list[Configuration], list
         if reason := _reason(trial, value):
             left_out.append({"trial": trial.id, "reason": reason})
             continue
-        place = tuple(spelled(trial.settings.get(key)) for key in sweep.varied)
+        place = tuple(at[key][spelled(trial.settings.get(key))] for key in at)
         members = groups.setdefault(place, {})
         if trial.seed in members:
             twin = members[trial.seed][0].id
@@ -92,12 +92,13 @@ def configurations(sweep: Sweep, metric: str) -> tuple[list[Configuration], list
         hint = f"did you mean {near[0]}?" if near else f"they have {', '.join(sorted(known))}"
         raise ValueError(f"metric={metric} is in no result of {sweep.folder}; {hint}")
     found = []
-    for by_seed in groups.values():
+    for place, by_seed in groups.items():
         members = [by_seed[seed] for seed in sorted(by_seed)]
         trials = tuple(trial for trial, _, _ in members)
-        values = {key: trials[0].settings.get(key) for key in sweep.varied}
+        places = dict(zip(at, place, strict=True))
+        values = {key.key: key.values[places[key.key]] for key in keys}
         measured, errors = (np.array([m[i] for m in members]) for i in (1, 2))
-        found.append(Configuration(values, trials, measured, errors))
+        found.append(Configuration(values, places, trials, measured, errors))
     return found, left_out
 
 

@@ -85,9 +85,8 @@ def _curves(
 ) -> list[Curve]:
     others = [other for other in keys if other is not key]
     groups: dict[tuple[int, ...], list[int]] = {}
-    places = [other.places([one.values[other.key] for one in found]) for other in others]
-    for i in range(len(found)):
-        groups.setdefault(tuple(int(place[i]) for place in places), []).append(i)
+    for i, one in enumerate(found):
+        groups.setdefault(tuple(one.places[other.key] for other in others), []).append(i)
     curves = []
     for place in sorted(groups):
         members = sorted(groups[place], key=lambda i: found[i].values[key.key])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from scaling.ranking.configurations import Configuration, Key
-from scaling.ranking.trials import spelled
 
 METHOD = "fANOVA over a random forest (Hutter et al. 2014), times its out-of-bag R²"
 EXTRA = "importances need scikit-learn: pip install 'isoflop[search]'"
@@ -34,7 +33,7 @@ def importance(
     metric's variance that the forest predicts for trials that it has not seen, so noise has no
     importance. Intervals are quantiles over trees, each of which has its own bootstrap sample.
     """
-    keys = [key for key in keys if len({spelled(one.values[key.key]) for one in found}) > 1]
+    keys = [key for key in keys if len({one.places[key.key] for one in found}) > 1]
     if len(found) < FEWEST or not keys:
         return {}, [], f"{len(found)} configurations are too few for importances; {FEWEST} do"
     try:
@@ -42,7 +41,7 @@ def importance(
     except ImportError:
         return {}, [], EXTRA
     repeats = [len(one.trials) for one in found]
-    places = [key.places([one.values[key.key] for one in found]) for key in keys]
+    places = [[one.places[key.key] for one in found] for key in keys]
     x = np.stack([np.unique(place, return_inverse=True)[1] for place in places], axis=1)
     x, y = np.repeat(x, repeats, axis=0), np.concatenate([one.measured for one in found])
     if np.ptp(y) == 0:
@@ -123,7 +122,7 @@ class Partition:
 
     @cached_property
     def alone(self) -> list[np.ndarray]:
-        """The deviation from the mean at each segment of each key, over all values of the others."""
+        """The deviation from the mean at each segment of each key, over all values of others."""
         rest = [np.delete(self.shares, key, axis=1).prod(axis=1) for key in range(len(self.inside))]
         weights = [self.values * share for share in rest]
         return [w @ inside - self.mean for w, inside in zip(weights, self.inside, strict=True)]

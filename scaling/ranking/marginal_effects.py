@@ -188,7 +188,7 @@ def _note(model: AdditiveModel, factor: Factor, p: float | None, others: Sequenc
 
 def _factor(found: Sequence[Configuration], key: Key, degree: int) -> Factor | None:
     """A key as a factor; None if all configurations have one value."""
-    places = key.places([one.values[key.key] for one in found])
+    places = [one.places[key.key] for one in found]
     present, level = np.unique(places, return_inverse=True)
     text = key.scale == "category"
     if len(present) < 2 or (text and len(present) > len(found) / ENOUGH):

@@ -44,8 +44,8 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
         confounding     keys, text: pairs of keys whose effects are mixed up
         warnings        sentences
     """
-    found, left_out = configurations(sweep, metric)
     keys = varied(sweep)
+    found, left_out = configurations(sweep, keys, metric)
     unit, better = _measure(sweep, metric)
     sign = -1.0 if better == "higher" else 1.0
     found.sort(key=lambda one: sign * one.mean)

@@ -100,8 +100,8 @@ def simulate(design: Design, draw: int, planted: bool) -> tuple[Sweep, dict[str,
 
 def claims(sweep: Sweep) -> tuple[list[Configuration], BestSet, set[str], list[Key]]:
     """The configurations of a sweep, what they are said to be, the keys that are said to matter."""
-    found, _ = configurations(sweep, "loss")
     keys = varied(sweep)
+    found, _ = configurations(sweep, keys, "loss")
     compared, _, marginal = compare(found, keys, LEVEL, 1.0)
     matter = {row["key"] for row in marginal if row["p"] is not None and row["p"] < 1 - LEVEL}
     return found, compared, matter, keys
