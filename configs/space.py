@@ -65,6 +65,19 @@ def sample(axes: Mapping[str, Any], n: int, seed: int) -> list[Overrides]:
     return [{key: column[i] for key, column in columns.items()} for i in range(n)]
 
 
+def seeds(space: Iterable[Overrides], n: int, first: int = 0) -> list[Overrides]:
+    """Each trial with n seeds: as it is, with the config's seed `first`, then with first + 1, ….
+
+    The copies with the same new seed come after all originals. Trials that set a seed of their own
+    are kept as they are. The spread over seeds is what tells a better setting from a lucky run.
+    """
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"seeds={n} must be a whole number of at least 1")
+    trials = chain(space)
+    again = [trial for trial in trials if "seed" not in trial]
+    return trials + [trial | {"seed": first + i} for i in range(1, n) for trial in again]
+
+
 def uniform(low: float, high: float) -> Distribution:
     """A number between low and high."""
     _check_range("uniform", low, high)

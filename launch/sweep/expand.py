@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import space
 from data.kinds import Dataset
 from launch import amounts, flags
 from launch.errors import writing
@@ -83,8 +84,11 @@ class Plan:
         )
 
 
-def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -> Plan:
-    """The trials of a config file's `get_sweep`, with the command line's overrides on their base.
+def plan(
+    spec: str, overrides: Mapping[str, str], workdir: Path | None = None, seeds: int = 1
+) -> Plan:
+    """The trials of a config file's `get_sweep`, with the command line's overrides on their base,
+    each with so many `seeds` if it sets none of its own.
 
     Data is prepared here, once, before any worker starts. A trial that `workdir` holds under an id
     of an older rule keeps that id. Raises ValueError or FileNotFoundError in one line that names
@@ -94,7 +98,7 @@ def plan(spec: str, overrides: Mapping[str, str], workdir: Path | None = None) -
     module, _ = flags.load_module(spec)
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"config={spec} has no get_sweep(config); use isoflop train for one model")
-    variations = trials_of(module, base, spec)
+    variations = space.seeds(trials_of(module, base, spec), seeds, base.seed)
     if not variations:
         raise ValueError(f"config={spec}: get_sweep returns no trials")
     datasets: dict[str, Dataset] = {}

@@ -48,6 +48,14 @@ def make_flags() -> absl_flags.FlagValues:
         values,
     )
     text("sort", "", "order of the live table: loss, a varied key, …; -KEY: descending", values)
+    absl_flags.DEFINE_integer(
+        "seeds",
+        1,
+        "seeds of each trial that sets none of its own: the config's, +1, +2, …; the ranking tells "
+        "their spread from differences",
+        lower_bound=1,
+        flag_values=values,
+    )
     boolean(
         "dry_run",
         False,
@@ -66,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(values.workdir)
     with bad_input():
         where = machine(values.on, values.workers, values.population)
-        sweep = expand.plan(values.config, overrides, workdir)
+        sweep = expand.plan(values.config, overrides, workdir, values.seeds)
     if values.dry_run:
         dry_run(sweep, workdir, where)
         code = DONE
@@ -75,9 +83,23 @@ def main(argv: Sequence[str]) -> int:
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code))
-    if code != PREEMPTED and values.fit and not values.dry_run:
-        _fit(workdir)
+    if code != PREEMPTED and not values.dry_run:
+        _rank(workdir)
+        if values.fit:
+            _fit(workdir)
     return code
+
+
+def _rank(workdir: Path) -> None:
+    """Ranks the configurations, shows and writes the ranking, whether or not there is a law."""
+    from launch.sweep.ranking import show, write_ranking
+    from scaling.ranking.ranking import rank
+    from scaling.ranking.trials import read_sweeps
+
+    with bad_input():
+        ranking = rank(read_sweeps(workdir)[0])
+    show(ranking)
+    print(f"ranking: {write_ranking(ranking, workdir / 'report')}")
 
 
 def _fit(workdir: Path) -> None:

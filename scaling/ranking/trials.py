@@ -9,9 +9,11 @@ from typing import Any
 
 from scaling.drafts import read_object
 from scaling.flattened import flatten
+from scaling.report.number_text import power_of_ten
 
 NOT_COMPARED = ("name", "holdout", "seed", "code")
 """Keys that describe no configuration: trials that differ in them alone repeat each other."""
+EQUAL = 1.05  # largest over smallest compute of one budget: runs have whole numbers of steps
 ENDED = ("done", "diverged", "stopped", "failed")
 
 
@@ -93,6 +95,25 @@ def read_sweeps(folder: str | Path) -> list[Sweep]:
     return found
 
 
+def equal_budgets(sweep: Sweep) -> list[Sweep]:
+    """The trials of a sweep by their compute (6ND, within EQUAL), the least first; those that have
+    not ended or are held out are in none."""
+    compared = [trial for trial in sweep.trials if not trial.holdout]
+    spent = [(float((t.result.get("flops") or {}).get("6nd") or 0), t) for t in compared]
+    budgets: list[tuple[float, list[Trial]]] = []
+    for flops, trial in sorted((pair for pair in spent if pair[0]), key=lambda pair: pair[0]):
+        if not budgets or flops > EQUAL * budgets[-1][0]:
+            budgets.append((flops, []))
+        budgets[-1][1].append(trial)
+    parts = []
+    for flops, trials in budgets:
+        different = varied_keys([trial.settings for trial in trials])
+        varied = tuple(key for key in sweep.varied if key in different)
+        name = f"{sweep.name}-{power_of_ten(flops)}-flops"
+        parts.append(Sweep(name, sweep.folder, tuple(trials), varied))
+    return parts
+
+
 def is_run(folder: Path) -> bool:
     """Whether a trial has started in this folder."""
     return (folder / "config.json").is_file() or (folder / "result.json").is_file()
@@ -119,7 +140,10 @@ def _differ(values: Sequence[Any]) -> bool:
 
 def spelled(value: Any) -> str:
     """A value as JSON text, which can be compared and hashed whatever its type."""
-    return json.dumps(value, sort_keys=True, default=str)
+    return repr(value) if type(value) in (int, float) else _SPELLING.encode(value)
+
+
+_SPELLING = json.JSONEncoder(sort_keys=True, default=str)  # json.dumps makes one for each call
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,74 @@
+"""isoflop rank: which configuration of a sweep is best, how sure that is, what each key does.
+
+isoflop rank runs/lr_grid
+isoflop rank runs/lr_grid --metric=bits_per_byte --all
+isoflop rank runs/quickstart --equal
+
+Trials that share all but the seed are one configuration. Prints them best first, with those that
+cannot be told from the best, the effect of each key, and the fitted best learning rates; writes
+ranking.csv and ranking.json into the folder's report/, or into --out. Several sweeps in one folder
+are ranked apart.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from launch import flags
+from launch.alive import alive
+from launch.errors import DONE, bad_input, writing
+
+
+def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
+    values = absl_flags.FlagValues()
+    boolean = absl_flags.DEFINE_boolean
+    flags.define_path("runs", None, "folder of a sweep, or of several", values)
+    absl_flags.DEFINE_string("metric", "loss", "evaluation metric to rank by", values)
+    top = "configurations to show; ranking.csv has all"
+    absl_flags.DEFINE_integer("top", 20, top, lower_bound=1, flag_values=values)
+    boolean("all", False, "show all configurations", values)
+    boolean("equal", False, "rank within equal compute: trials of each budget apart", values)
+    flags.define_path("out", None, "folder of ranking.csv and .json; default: RUNS/report", values)
+    flags.define_path("json", None, "write the ranking, or a list of several, to this file", values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the ranking of each sweep in the folder and writes it. Returns the exit code."""
+    values = make_flags()
+    flags.parse(values, argv, __doc__, positional="runs")
+    from launch.sweep.ranking import show, write_ranking
+    from scaling.drafts import write
+    from scaling.ranking.ranking import rank
+    from scaling.ranking.trials import equal_budgets, read_sweeps
+
+    with bad_input(), alive("reading the trials") as detail:
+        sweeps = read_sweeps(values.runs)
+        if values.equal:
+            sweeps = [part for sweep in sweeps for part in equal_budgets(sweep)]
+        if not sweeps:
+            raise ValueError(f"runs={values.runs} holds no trial that has ended; nothing to rank")
+        rankings: list[dict[str, Any]] = []
+        for number, sweep in enumerate(sweeps, 1):
+            detail(f"and ranking sweep {number} of {len(sweeps)}")
+            rankings.append(rank(sweep, values.metric))
+    if len(rankings) > 1:
+        print(f"{len(rankings)} sweeps in {values.runs}, each ranked on its own")
+    for ranking in rankings:
+        print(f"\n{ranking['sweep']}:" if len(rankings) > 1 else f"{ranking['sweep']}:")
+        show(ranking, None if values.all else values.top)
+    content = rankings[0] if len(rankings) == 1 else rankings
+    if values.json:
+        with writing("json", values.json):
+            write(Path(values.json), json.dumps(content, indent=1, default=str) + "\n")
+    for ranking in rankings:
+        folder = Path(values.out or Path(ranking["source"]) / "report")
+        if values.equal or (values.out and len(rankings) > 1):
+            folder /= ranking["sweep"]
+        with writing("out", folder):
+            print(f"ranking: {write_ranking(ranking, folder)}")
+    return DONE
