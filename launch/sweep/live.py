@@ -123,7 +123,7 @@ class Live:
 
 
 NOT_ENDED = ("waiting", "in use", "running")  # in use: another process trains it
-STATES = (*NOT_ENDED, "done", "diverged", "failed")
+STATES = (*NOT_ENDED, "done", "stopped", "diverged", "failed")
 
 
 def last_row(file: Path) -> dict:
