@@ -21,6 +21,7 @@ from launch.sweep import expand
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
 from launch.sweep.machine import machine
+from launch.sweep.stopping import METHODS, stopping
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -47,6 +48,17 @@ def make_flags() -> absl_flags.FlagValues:
         "only), off, or N (at most N per program; slower on CPUs)",
         values,
     )
+    text("stop", "", f"stop bad trials early: {', '.join(METHODS)}; --rungs says when", values)
+    text(
+        "rungs",
+        "",
+        "where --stop compares trials, such as '1e6 tokens,3e6 tokens'; '': the shares --keep² and "
+        "--keep of their length",
+        values,
+    )
+    text(
+        "keep", "1/3", "share of the trials that go on at a rung of --stop; median has none", values
+    )
     boolean(
         "dry_run",
         False,
@@ -65,12 +77,13 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(values.workdir)
     with bad_input():
         where = machine(values.on, values.workers, values.population)
+        rule = stopping(values.stop, values.rungs, values.keep)
         sweep = expand.plan(values.config, overrides, workdir)
     if values.dry_run:
         dry_run(sweep, workdir, where)
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where)
+        code = run_sweep(sweep, workdir, where, rule)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code))
