@@ -17,7 +17,6 @@ from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
 from launch.sweep.rungs import Rungs
-from launch.sweep.stopping import Stopping
 from launch.trial import folder
 
 TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
@@ -27,10 +26,10 @@ POLL = 1.0  # seconds between looks at trials that other processes train
 LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 
-def run_sweep(sweep: Plan, workdir: Path, machine: Machine, rule: Stopping | None = None) -> int:
+def run_sweep(sweep: Plan, workdir: Path, machine: Machine, rungs: Rungs | None = None) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
-    those that branch from trunks, then the held-out ones, which are predicted first. A `rule` stops
-    trials early.
+    those that branch from trunks, then the held-out ones, which are predicted first. Of `rungs`, some
+    trials are stopped early.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
@@ -41,7 +40,6 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine, rule: Stopping | Non
         expand.record(sweep, workdir)
         folder.warn_without_locks(workdir / "sweep.json")
         states = ended_states(sweep.trials, workdir)
-        rungs = Rungs(sweep.trials, rule, workdir) if rule else None
     with Interrupt() as interrupt, Live(workdir, sweep.trials, states) as live:
         if states:
             live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
@@ -105,8 +103,10 @@ def _climb(rungs: Rungs, machine: Machine, workdir: Path, interrupt: Interrupt, 
             _wait([rungs.trials[key] for key in held], workdir, interrupt, live)
         else:
             break
-    for line in [] if interrupt.count else rungs.record():
-        live.say(line)
+    if not interrupt.count:
+        rungs.record()
+        for line in rungs.lines():
+            live.say(line)
 
 
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
@@ -128,6 +128,7 @@ def summary(sweep: Plan, workdir: Path, code: int) -> dict:
         about = dict(planned.about) | {"holdout": planned.holdout, "overrides": planned.overrides}
         about |= {"branched_at": started_at[planned.id]}
         about |= {"status": result.get("status"), "eval_loss": result.get("eval_loss")}
+        about |= {"stopped_by": result.get("stopped_by")}
         trials.append(about)
     return {"config": sweep.spec, "workdir": str(workdir), "exit_code": code, "trials": trials}
 

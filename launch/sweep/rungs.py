@@ -2,11 +2,12 @@
 and where each trial is while the sweep runs."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from launch.amounts import amount
+from launch import amounts
 from launch.files import read_json, write_json
 from launch.sweep.expand import Planned
 from launch.sweep.stopping import Position, Stopping, next_trials, position
@@ -76,25 +77,55 @@ class Rungs:
         here = self.positions
         return [k for k in self.trials if not here[k].state and here[k].arrived > here[k].heading]
 
-    def record(self) -> list[str]:
-        """Writes stopping.json, and what stopped each waiting trial into its result.json; returns a
-        line for each rung."""
-        table, lines = [], []
+    def record(self) -> None:
+        """Writes stopping.json, and what stopped each waiting trial into its result.json."""
+        table, waiting = [], set(self.waiting())
         for rung, text in enumerate(self.rule.rungs):
-            losses = {k: here.loss(rung) for k, here in self.positions.items()}
-            ranked = sorted((loss, key) for key, loss in losses.items() if loss is not None)
-            went_on = [k for _, k in ranked if self.positions[k].heading > rung]
-            known = [{"id": k, "loss": x if x < float("inf") else None} for x, k in ranked]
-            table.append({"rung": text, "trials": known, "went_on": went_on})
+            ranked, went_on = self._at(rung)
             for place, (loss, key) in enumerate(ranked, start=1):
-                here = self.positions[key]
-                if key in self.waiting() and here.heading == rung:
+                if key in waiting and self.positions[key].heading == rung:
                     by = {"method": self.rule.method, "rung": text, "loss": loss}
                     self._stopped_by(key, by | {"place": place, "of": len(ranked)})
-            lines.append(f"{text}: {len(went_on)} of {len(ranked)} trials went on")
+            known = [{"id": key, "loss": x if math.isfinite(x) else None} for x, key in ranked]
+            table.append({"rung": text, "trials": known, "went_on": went_on})
         about = {"method": self.rule.method, "rungs": self.rule.rungs, "keep": str(self.rule.keep)}
         write_json(self.workdir / "stopping.json", about | {"table": table})
-        return lines
+
+    def lines(self) -> list[str]:
+        """What happened at each rung, and the share of all FLOPs that was spent."""
+        found = []
+        for rung, text in enumerate(self.rule.rungs):
+            ranked, went_on = self._at(rung)
+            best = [loss for loss, _ in ranked if math.isfinite(loss)]
+            range_ = f"; loss {best[0]:.4f} to {best[-1]:.4f}" if best else ""
+            found.append(f"  rung {text}: {len(went_on)} of {len(ranked)} trials went on{range_}")
+        spent, whole = 0.0, sum(p.flops for p in self.trials.values())
+        for key, planned in self.trials.items():
+            ends = (*self.steps[key], planned.about["steps"])
+            here = self.positions[key]
+            spent += planned.flops_until(ends[here.heading] if here.arrived else 0)
+        share = f"{amounts.flops(spent)} of {amounts.flops(whole)} FLOPs were spent"
+        return [f"{self.rule.method}: {share}, {spent / whole:.0%}", *found]
+
+    def outlook(self) -> str:
+        """One line for a dry run: the rungs, and the FLOPs if each lets the usual share go on."""
+        share = 0.5 if self.rule.method == "median" else float(self.rule.keep)
+        spent, whole = 0.0, sum(p.flops for p in self.trials.values())
+        for key, planned in self.trials.items():
+            ends = (0, *self.steps[key], planned.about["steps"])
+            for rung, (start, end) in enumerate(itertools.pairwise(ends)):
+                spent += share**rung * planned.flops_until(end - start)
+        return (
+            f"--stop={self.rule.method} compares {len(self.trials)} trials at "
+            f"{', '.join(self.rule.rungs)}: about {amounts.flops(spent)} of "
+            f"{amounts.flops(whole)} FLOPs if {share:.0%} go on each time"
+        )
+
+    def _at(self, rung: int) -> tuple[list[tuple[float, str]], list[str]]:
+        """(the losses at a rung with the ids, best first; those that went on, best first)."""
+        losses = {key: here.loss(rung) for key, here in self.positions.items()}
+        ranked = sorted((loss, key) for key, loss in losses.items() if loss is not None)
+        return ranked, [key for _, key in ranked if self.positions[key].heading > rung]
 
     def _stopped_by(self, key: str, by: Mapping[str, object]) -> None:
         file = self.workdir / key / "result.json"
@@ -113,9 +144,9 @@ def rung_steps(planned: Planned, rule: Stopping) -> tuple[int, ...]:
     about = planned.about
     units = duration.Units(
         tokens=_per_step(planned),
-        examples=planned.config.train.batch_size,
+        examples=0,  # stopping.UNITS has neither these nor
         epochs=0,
-        flops=about["flops"][planned.config.train.flops_convention] / about["steps"],
+        flops=0,
         total_steps=about["steps"],
     )
     steps = [duration.to_steps("rungs", text, units) for text in rule.rungs]
@@ -176,7 +207,7 @@ def _require_equal(
     low, high = values[order[0]], values[order[-1]]
     if within is not None and high - low <= within:
         return
-    shown = [f"{amount(x)} tokens" if within is not None else repr(x) for x in (low, high)]
+    shown = [f"{amounts.amount(x)} tokens" if within is not None else repr(x) for x in (low, high)]
     raise ValueError(
         f"stop={rule.method} compares like with like, but {key} is {shown[0]} in {order[0]} and "
         f"{shown[1]} in {order[-1]}; {remedy}"

@@ -21,7 +21,9 @@ from pathlib import Path
 from launch.files import ended, read_json
 from train import duration, metrics
 
-FEWEST = 3  # trials whose median can stop another
+UNITS = ("tokens", "%", "steps")  # of rungs
+FEWEST = 3  # other trials that a median needs
+KEEP = "1/3"  # Li et al. use 1/4; the fewer go on, the more depends on the first rung
 
 
 def _halving(losses: Mapping[str, float], complete: bool, keep: Fraction) -> set[str]:
@@ -35,7 +37,9 @@ def _asha(losses: Mapping[str, float], complete: bool, keep: Fraction) -> set[st
 def _median(losses: Mapping[str, float], complete: bool, keep: Fraction) -> set[str]:
     def worse(key: str) -> bool:
         others = [loss for other, loss in losses.items() if other != key]
-        return len(others) >= FEWEST and losses[key] > statistics.median(others)
+        if len(others) < FEWEST:
+            return not complete  # it waits for others
+        return losses[key] > statistics.median(others)
 
     return {key for key, loss in losses.items() if loss < math.inf and not worse(key)}
 
@@ -72,22 +76,26 @@ class Stopping:
 def stopping(method: str, rungs: str, keep: str) -> Stopping | None:
     """The rule that the flags describe; None without one. ValueError names a wrong flag."""
     if not method:
-        if rungs:
-            raise ValueError(f"rungs={rungs} needs --stop; add --stop=asha")
+        for name, value in (("rungs", rungs), ("keep", keep)):
+            if value:
+                raise ValueError(f"{name}={value} says how trials are stopped; add --stop=asha")
         return None
     if method not in METHODS:
         raise ValueError(f"stop={method} is unknown; use one of {', '.join(METHODS)}")
+    if keep and method == "median":
+        raise ValueError(f"keep={keep} is not for stop=median, which has no fixed share; drop it")
     try:
-        share = Fraction(keep)
+        share = Fraction(keep or KEEP)
     except (ValueError, ZeroDivisionError):
         share = Fraction(0)
     if not 0 < share < 1:
         raise ValueError(f"keep={keep} is not a share of the trials between 0 and 1; use 1/3")
     # Each rung is 1/keep times as long as the one before, and so is the whole run.
-    usual = [f"{float(100 * share**power):.6g} %" for power in (2, 1)]
+    usual = [f"{float(100 * share**power):.4g} %" for power in (2, 1)]
     listed = tuple(text.strip() for text in rungs.split(",")) if rungs else tuple(usual)
     for text in listed:
-        duration.parse("rungs", text)
+        if duration.parse("rungs", text)[1] not in UNITS:
+            raise ValueError(f"rungs={text!r} is in none of {', '.join(UNITS)}; use tokens or %")
     return Stopping(method, listed, share)
 
 

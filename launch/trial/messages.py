@@ -56,9 +56,9 @@ def summary(resolved: ConfigDict, workdir: Path, result: Mapping[str, Any]) -> l
     time = clock(result.get("seconds") or 0.0)
     if result["status"] == "stopped":
         return [
-            f"{resolved.name}: stopped at checkpoint.stop_at={resolved.checkpoint.stop_at!r} of "
-            f"{result['planned']['steps']:,} steps, {measured(result)}; trained for {time}; the "
-            "same command without it goes on from there"
+            f"{resolved.name}: stopped after {result['steps']:,} of {result['planned']['steps']:,} "
+            f"steps (checkpoint.stop_at), {measured(result)}; trained for {time}; the same command "
+            "without checkpoint.stop_at goes on from there"
         ]
     return [
         f"{resolved.name}: done, {measured(result)}; trained for {time}; {workdir / 'result.json'}",

@@ -21,6 +21,7 @@ from launch.sweep import expand
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
 from launch.sweep.machine import machine
+from launch.sweep.rungs import Rungs
 from launch.sweep.stopping import METHODS, stopping
 
 
@@ -56,9 +57,7 @@ def make_flags() -> absl_flags.FlagValues:
         "--keep of their length",
         values,
     )
-    text(
-        "keep", "1/3", "share of the trials that go on at a rung of --stop; median has none", values
-    )
+    text("keep", "", "share of the trials that --stop lets go on at a rung; '': 1/3", values)
     boolean(
         "dry_run",
         False,
@@ -78,12 +77,20 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         where = machine(values.on, values.workers, values.population)
         rule = stopping(values.stop, values.rungs, values.keep)
+        if rule and values.population not in ("auto", "off"):
+            raise ValueError(
+                f"population={values.population} trains trials together to their end, but "
+                f"stop={values.stop} ends them one by one; drop one of the two"
+            )
         sweep = expand.plan(values.config, overrides, workdir)
+        rungs = Rungs(sweep.trials, rule, workdir) if rule else None
     if values.dry_run:
         dry_run(sweep, workdir, where)
+        if rungs:
+            print(rungs.outlook())
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where, rule)
+        code = run_sweep(sweep, workdir, where, rungs)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code))

@@ -80,7 +80,9 @@ def test_a_stop_at_a_checkpoint_without_an_evaluation_evaluates_there(home, stag
 
 def test_a_stopped_run_enters_no_law(tmp_path, stages):
     for name, result in zip(("cut", "later", "whole"), stages[0], strict=True):
-        write_json(tmp_path / name / "result.json", result | {"tokens": 1e6, "flops": {"6nd": 4.6e10}})
+        write_json(
+            tmp_path / name / "result.json", result | {"tokens": 1e6, "flops": {"6nd": 4.6e10}}
+        )
     points = read_runs(tmp_path)
     assert len(points) == 1 and points.left_out == {"stopped": 2}
 
