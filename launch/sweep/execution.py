@@ -28,8 +28,8 @@ LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 def run_sweep(sweep: Plan, workdir: Path, machine: Machine, rungs: Rungs | None = None) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
-    those that branch from trunks, then the held-out ones, which are predicted first. Of `rungs`, some
-    trials are stopped early.
+    those that branch from trunks, then the held-out ones, which are predicted first. The trials
+    of `rungs` come before all and may be stopped early.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.

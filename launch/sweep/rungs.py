@@ -34,7 +34,8 @@ class Rungs:
         self.steps = {key: rung_steps(p, rule) for key, p in self.trials.items()}
         require_comparable(list(self.trials.values()), rule)
         self.counts = {key: len(steps) for key, steps in self.steps.items()}
-        self.busy: set[str] = set()  # being trained, here or elsewhere
+        self.busy: set[str] = set()  # being trained here
+        self.held: set[str] = set()  # being trained by another process
         self.failed: set[str] = set()
         self.positions: dict[str, Position] = {}
         before = read_json(workdir / "stopping.json") or {}
@@ -46,15 +47,16 @@ class Rungs:
 
     def look(self, held: set[str]) -> None:
         """Reads where every trial is; `held` are those that other processes train."""
-        self.busy = set(held)
+        self.busy, self.held = set(), set(held)
         for key in self.trials:
             self._read(key)
 
     def take(self, slots: int) -> list[Planned]:
         """The next trials for the slots that are free, each with the step at which it stops."""
-        free, taken = slots - len(self.busy), []
-        jobs = next_trials(self.rule, self.positions, self.counts) if free > 0 else []
-        for key, rung in [job for job in jobs if job[0] not in self.busy][: max(free, 0)]:
+        jobs = next_trials(self.rule, self.positions, self.counts)
+        jobs = [(key, rung) for key, rung in jobs if key not in self.busy | self.held]
+        taken = []
+        for key, rung in jobs[: max(0, slots - len(self.busy))]:
             config = self.trials[key].config.copy_and_resolve_references()
             last = rung == self.counts[key]
             config.checkpoint.stop_at = "" if last else f"{self.steps[key][rung]} steps"
@@ -65,9 +67,10 @@ class Rungs:
 
     def ended(self, key: str, state: str) -> None:
         """Notes that a trial is no longer trained here: it has ended in `state`, or is in use."""
-        if state == "in use":
-            return
         self.busy.discard(key)
+        if state == "in use":
+            self.held.add(key)
+            return
         if state == "failed":
             self.failed.add(key)
         self._read(key)
