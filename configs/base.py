@@ -228,6 +228,7 @@ def checkpoint() -> dict:
         keep_best=Key(1, least=0),  # by eval loss
         keep_at=(),  # durations at which a checkpoint is made and kept, whatever keep_last says
         trunk="",  # folder of a wsd run to branch from, which differs only in its length
+        stop_at="",  # duration after which it saves and ends as "stopped"; "": its full length
         share_trunks=False,  # True: wsd trials of a sweep that differ only in length share steps
     )
 

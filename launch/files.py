@@ -31,17 +31,18 @@ def read_json(file: Path) -> dict | None:
 
 
 def ended(run: Path) -> str:
-    """How the trial in a folder ended: "done" or "diverged"; "" if it has not, or if it failed and
-    will be tried again. ValueError if its result.json says none of these."""
+    """How the trial in a folder ended: "done" or "diverged"; "" if it has not, if it failed and
+    will be tried again, or if it was stopped and can go on. ValueError if its result.json says none
+    of these."""
     result = read_json(run / "result.json")
     if result is None:
         return ""
     status = result.get("status")
-    if status not in ("done", "diverged", "failed"):
+    if status not in ("done", "diverged", "failed", "stopped"):
         raise ValueError(
             f"{run / 'result.json'} has no known status ({status!r}); delete it and run again"
         )
-    return "" if status == "failed" else status
+    return "" if status in ("failed", "stopped") else status
 
 
 def read_model(run: Path, flag: str) -> ModelConfig:

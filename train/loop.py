@@ -151,7 +151,8 @@ class Run:
         self.rolls_out = hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout")
 
     def train(self, stop: Stop) -> str:
-        """Trains to the end: 'done', 'diverged', or 'preempted' (saved after a stop request)."""
+        """Trains to the end: 'done', 'diverged', 'preempted' (saved after a stop request), or
+        'stopped' (at `checkpoint.stop_at`)."""
         record = self.record
         if stop.requested:
             return "preempted"  # before the first step, so there is nothing to save
@@ -172,12 +173,14 @@ class Run:
                     if progress:
                         progress.update(record.step, record.row)
                     stopping = stop.after(chunk)  # call it in all processes, whatever their status
-                    if record.status is None and stopping and record.step < record.events.total:
+                    if record.status is None and stopping and record.step < record.events.last:
                         record.save(self.state)
                         record.status = "preempted"
                     if record.status:
                         break
                     self.clock = time.perf_counter()  # events are not training time
+            if record.status is None and record.step < record.events.total:
+                record.stop_early(self._current, self._evaluation)
             record.checkpoints.close()
         return record.status or "done"
 
@@ -197,7 +200,7 @@ class Run:
         name, first = next(iter(fields.items()))
         n_rows = self.config.train.batch_size
         rows = processes.local_rows(where[name], (events.chunk, n_rows, *first.shape))
-        while step < events.total:
+        while step < events.last:
             count = min(events.chunk, events.after(step) - step)
             batches = read_steps(self.config, self.dataset, step, count, rows)
             yield count, processes.place(batches, rows, n_rows, where)

@@ -26,6 +26,9 @@ from train.parallel.chips import peak_flops
 from train.step import StepConfig, TrainState
 from train.watch import MEDIAN_OF, divergence
 
+EXTRA = "extra"
+"""The key of a row of metrics.jsonl whose evaluation `eval.every` does not ask for."""
+
 SAVED = ("step", "params", "opt_state", "seed")
 """The fields of a TrainState in a checkpoint. `hyper` comes from the config, so that keys with a
 neutral default can be added. Frozen parameters are read from their source."""
@@ -41,12 +44,18 @@ class Events:
     checkpoint_every: int
     chunk: int
     keep_at: tuple[int, ...] = ()  # steps whose checkpoints are kept
+    stop_at: int | None = None  # the step at which the run stops before its end
+
+    @property
+    def last(self) -> int:
+        """The step that training goes to: the end of the run or where it stops before."""
+        return self.total if self.stop_at is None else self.stop_at
 
     def after(self, step: int) -> int:
         """The first step after `step` with an event."""
         every = (self.log_every, self.eval_every, self.checkpoint_every)
         kept = [s for s in self.keep_at if s > step]
-        return min(self.total, *[(step // e + 1) * e for e in every if e], *kept, self.total)
+        return min(self.last, *[(step // e + 1) * e for e in every if e], *kept, self.last)
 
     def due(self, step: int, every: int) -> bool:
         return step == self.total or (every > 0 and step % every == 0)
@@ -61,6 +70,7 @@ def events(config: Any) -> Events:
         checkpoint_every=duration.steps(config.checkpoint.every),
         chunk=config.train.chunk,
         keep_at=tuple(duration.steps(text) for text in config.checkpoint.keep_at),
+        stop_at=duration.steps(config.checkpoint.stop_at) if config.checkpoint.stop_at else None,
     )
 
 
@@ -90,10 +100,9 @@ class Record:
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
         self.log = MetricsLog(self.workdir, config.log.tensorboard, not processes.is_first())
-        self.status: str | None = None  # None (training or done), "diverged" or "preempted"
+        self.status: str | None = None  # None: training or done; "diverged", "preempted", …
         self.row: dict[str, Any] = {}  # the newest values of every column
         self.chunk: dict[str, list[float]] = {"loss": []}  # metrics of the newest steps
-        self.evaluated: dict[int, float] = {}  # step → evaluation loss, only the newest
         self.compile_seconds = 0.0
         self.timed, self.timed_from = 0, 0.0
         self._begin({})
@@ -133,6 +142,9 @@ class Record:
         self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})
         self.step, self.seconds = meta.get("step", 0), meta.get("seconds", 0.0)
         self.unlogged = meta.get("unlogged", 0)  # steps since the last row
+        known = meta.get("eval_loss")
+        # step → evaluation loss, only the newest
+        self.evaluated: dict[int, float] = {} if known is None else {self.step: known}
         size = max(MEDIAN_OF, self.events.log_every)
         recent = {"loss": meta.get("recent", ())} | meta.get("recent_metrics", {})
         self.recent = {k: deque(recent.get(k, ()), maxlen=size) for k in self.objective.TRAINED}
@@ -179,14 +191,30 @@ class Record:
             if not fault:
                 self.log.write(row)
         if fault:
-            self.status = "diverged"
-            self._save_evidence(fault, state())
-            self.log.write({"step": self.step, "diverged": fault})
+            self._diverge(fault, state())
         elif (
             self.events.due(self.step, self.events.checkpoint_every)
             or self.step in self.events.keep_at
         ):
             self.save(state())
+
+    def stop_early(
+        self, state: Callable[[], TrainState], evaluate: Callable[[], Evaluation]
+    ) -> None:
+        """Evaluates and saves at the step `events.stop_at`, and sets `status` to "stopped", or to
+        "diverged" if the loss is not finite.
+
+        The row says that this evaluation is extra, so that a run which goes on later has the same
+        curve in its result.json as one that never stopped.
+        """
+        if self.step not in self.evaluated:
+            row = self._evaluation_row(evaluate())
+            if not math.isfinite(row["eval_loss"]):
+                self._diverge("eval_loss is not finite", state())
+                return
+            self.log.write(row | {EXTRA: True})
+        self.status = "stopped"
+        self.save(state())
 
     def save(self, state: TrainState) -> None:
         recent = {name: list(values) for name, values in self.recent.items()}
@@ -222,6 +250,11 @@ class Record:
         row = {"step": self.step, "tokens": self.step * self.tokens_per_step}
         self.row |= (row := row | evaluation_columns(evaluation))
         return row
+
+    def _diverge(self, fault: str, state: TrainState) -> None:
+        self.status = "diverged"
+        self._save_evidence(fault, state)
+        self.log.write({"step": self.step, "diverged": fault})
 
     def _save_evidence(self, fault: str, state: TrainState) -> None:
         """Saves the state after the diverged chunk and the chunk's metrics. The seed and the step

@@ -20,7 +20,8 @@ class Runner(Protocol):
     def run(
         self, function: str, tasks: Sequence[Task], resources: Resources, interrupt: Interrupt
     ) -> Iterator[Event | None]:
-        """Runs `function` ('module:name') on the arguments of every task, in order.
+        """Runs `function` ('module:name') on the arguments of every task, in order. The caller may
+        append to `tasks` between events; such tasks are run too.
 
         Yields the events of each task, and None several times a second so that a display can move.
         Once `interrupt.count` is above 0 no further task starts and the running ones save and

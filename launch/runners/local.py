@@ -105,11 +105,15 @@ def run(
     `function` is imported in the worker. On an interrupt the workers get SIGTERM, on a second one
     SIGKILL.
     """
-    waiting = collections.deque((task, 1) for task in tasks)
+    waiting, taken = collections.deque(), 0  # tasks with their attempt; how many came from `tasks`
     workers = [_Worker(slot) for slot in slots(len(tasks), resources)]
     seen = 0  # requests to stop that the workers have been sent
     try:
-        while any(worker.task for worker in workers) or (waiting and not interrupt.count):
+        while any(worker.task for worker in workers) or (
+            (waiting or taken < len(tasks)) and not interrupt.count
+        ):
+            waiting.extend((task, 1) for task in tasks[taken:])
+            taken = len(tasks)
             for worker in workers:
                 if waiting and not worker.task and not interrupt.count:
                     worker.start(function, *waiting.popleft())

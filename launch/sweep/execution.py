@@ -16,6 +16,7 @@ from launch.sweep import expand, groups
 from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
+from launch.sweep.rungs import Rungs
 from launch.trial import folder
 
 TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
@@ -25,10 +26,12 @@ POLL = 1.0  # seconds between looks at trials that other processes train
 LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 
-def run_sweep(sweep: Plan, workdir: Path, machine: Machine, sort: str = "") -> int:
+def run_sweep(
+    sweep: Plan, workdir: Path, machine: Machine, rungs: Rungs | None = None, sort: str = ""
+) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
-    those that branch from trunks, then the held-out ones, which are predicted first. `sort` orders
-    the live table.
+    those that branch from trunks, then the held-out ones, which are predicted first. The trials
+    of `rungs` come before all and may be stopped early. `sort` orders the live table.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
@@ -43,8 +46,11 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine, sort: str = "") -> i
     with Interrupt() as interrupt, view as live:
         if states:
             live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
+        if rungs:
+            _climb(rungs, machine, workdir, interrupt, live)
         for stage in sweep.stages:
             todo = [planned for planned in stage if planned.id not in states]
+            todo = [p for p in todo if not rungs or p.id not in rungs.trials]
             _run_stage(todo, machine, workdir, interrupt, live)
             if interrupt.count:
                 live.say("Stopped. The same command goes on from here.")
@@ -86,6 +92,26 @@ def _run_stage(
         todo = [planned for planned in todo if live.states[planned.id] == "in use"]
 
 
+def _climb(rungs: Rungs, machine: Machine, workdir: Path, interrupt: Interrupt, live: Live) -> None:
+    """Trains the trials from rung to rung until none may go on and none is trained elsewhere."""
+    slots = len(machine.slots(len(rungs.trials)))
+    while not interrupt.count:
+        held = {key for key in rungs.trials if folder.owner(workdir / key)}
+        with bad_input():
+            rungs.look(held)
+        live.states |= dict.fromkeys(rungs.waiting(), "stopped") | dict.fromkeys(held, "in use")
+        if first := rungs.take(slots):
+            _train([[planned] for planned in first], machine, workdir, interrupt, live, rungs)
+        elif held:
+            _wait([rungs.trials[key] for key in held], workdir, interrupt, live)
+        else:
+            break
+    if not interrupt.count:
+        rungs.record()
+        for line in rungs.lines():
+            live.say(line)
+
+
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
     """Waits for a while, and notes which trials have ended meanwhile."""
     until = time.monotonic() + (POLL if todo else 0)
@@ -105,6 +131,7 @@ def summary(sweep: Plan, workdir: Path, code: int) -> dict:
         about = dict(planned.about) | {"holdout": planned.holdout, "overrides": planned.overrides}
         about |= {"branched_at": started_at[planned.id]}
         about |= {"status": result.get("status"), "eval_loss": result.get("eval_loss")}
+        about |= {"stopped_by": result.get("stopped_by")}
         trials.append(about)
     return {"config": sweep.spec, "workdir": str(workdir), "exit_code": code, "trials": trials}
 
@@ -127,16 +154,20 @@ def _train(
     workdir: Path,
     interrupt: Interrupt,
     live: Live,
+    rungs: Rungs | None = None,
 ) -> None:
     """Trains groups of trials, most of them of one trial. Trials that their group could not train
-    to the end are 'waiting' afterwards."""
+    to the end are 'waiting' afterwards. When a trial of `rungs` ends, the next ones follow."""
     stacked = any(len(trials) > 1 for trials in together)
-    members, tasks = {}, []
-    for trials in together:
+    members: dict[str, Sequence[Planned]] = {}
+
+    def task(trials: Sequence[Planned]) -> Task:
         first = trials[0].id
         members[first] = trials
         args = [(_config(p, workdir, live), workdir / p.id, p.overrides) for p in trials]
-        tasks.append(Task(first, (args,) if stacked else args[0], workdir / first / "log.txt"))
+        return Task(first, (args,) if stacked else args[0], workdir / first / "log.txt")
+
+    tasks = [task(trials) for trials in together]
     announced = False
     function = GROUP if stacked else TRIAL
     for event in machine.runner.run(function, tasks, machine.resources, interrupt):
@@ -145,6 +176,9 @@ def _train(
             live.say("Stopping: trials save a checkpoint. Ctrl-C again stops them at once.")
         for planned in members[event.key] if event is not None else ():
             _note(planned, event, len(members[event.key]) > 1, workdir, live)
+        if rungs and event is not None and event.kind == "finished":
+            rungs.ended(event.key, live.states[event.key])
+            tasks += [task([planned]) for planned in rungs.take(len(together))]
         live.tick()
 
 
@@ -152,6 +186,8 @@ def _note(planned: Planned, event: Event, stacked: bool, workdir: Path, live: Li
     """Records what an event of its task means for one trial."""
     event = dataclasses.replace(event, key=planned.id)
     state = STATES.get(event.code, "failed") if event.kind == "finished" else "running"
+    if event.kind == "finished" and event.code == DONE and planned.config.checkpoint.get("stop_at"):
+        state = ended(workdir / planned.id) or "stopped"
     if stacked and event.kind == "finished":
         state = ended_states([planned], workdir).get(planned.id, "waiting")
         if state == "waiting":

@@ -246,7 +246,7 @@ def _tokens(planned: Planned) -> int:
 
 
 NOT_ENDED = ("waiting", "in use", "running")  # in use: another process trains it
-STATES = (*NOT_ENDED, "done", "diverged", "failed")
+STATES = (*NOT_ENDED, "done", "stopped", "diverged", "failed")
 
 
 def columns(*titles: str) -> rich.table.Table:

@@ -54,6 +54,12 @@ def summary(resolved: ConfigDict, workdir: Path, result: Mapping[str, Any]) -> l
     if result["status"] == "diverged":
         return [f"{resolved.name}: diverged; {remedy(resolved, workdir)}"]
     time = clock(result.get("seconds") or 0.0)
+    if result["status"] == "stopped":
+        return [
+            f"{resolved.name}: stopped after {result['steps']:,} of {result['planned']['steps']:,} "
+            f"steps (checkpoint.stop_at), {measured(result)}; trained for {time}; the same command "
+            "without checkpoint.stop_at goes on from there"
+        ]
     return [
         f"{resolved.name}: done, {measured(result)}; trained for {time}; {workdir / 'result.json'}",
         *_to_sample(resolved, workdir),

@@ -225,6 +225,7 @@ def _resolve_counted(config: ConfigDict) -> None:
     config.train.duration = "1 steps"
     config.schedule.warmup = config.schedule.decay = "0 steps"
     config.checkpoint.keep_at = ()
+    config.checkpoint.stop_at = ""
     for section in ("log", "eval", "checkpoint"):
         config[section].every = "0 steps"
 
@@ -279,11 +280,22 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
             f"checkpoint.keep_at={keep_at!r} is steps {steps}, outside the run of {total} steps"
         )
     config.checkpoint.keep_at = tuple(f"{step} steps" for step in steps)
+    if config.checkpoint.stop_at:
+        _resolve_stop(config, units)
     for section in ("log", "eval", "checkpoint"):
         text = config[section].every
         never = duration.parse(f"{section}.every", text)[0] == 0
         steps = duration.to_steps(f"{section}.every", text, units)
         config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
+
+
+def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
+    """A stop at the end of the run, or after it, is none."""
+    text = config.checkpoint.stop_at
+    step = duration.to_steps("checkpoint.stop_at", text, units)
+    if step < 1:
+        raise ValueError(f"checkpoint.stop_at={text!r} is less than one step; give it more, or ''")
+    config.checkpoint.stop_at = f"{step} steps" if step < units.total_steps else ""
 
 
 def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -> int:

@@ -20,11 +20,11 @@ def summarise(
     import jax
 
     from train import metrics
-    from train.record import column
+    from train.record import EXTRA, column
 
     family, cfg = families.read(resolved.model)
     rows = metrics.read(record.workdir / "metrics.jsonl")
-    evaluations = [row for row in rows if "eval_loss" in row]
+    evaluations = [r for r in rows if "eval_loss" in r and (EXTRA not in r or r is rows[-1])]
     last = {key: value for row in rows for key, value in row.items()}
     tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
     flops = tokens_per_second * family.flops(cfg)["palm"]
@@ -69,6 +69,19 @@ def summarise(
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "curve": [[row["step"], row["tokens"], row["eval_loss"]] for row in evaluations],
+    }
+
+
+def so_far(result: Mapping[str, Any], step: int, dataset: Dataset) -> dict[str, Any]:
+    """What differs in the result of a run that was stopped after `step` steps: its counts are those
+    of the steps that it took, and `planned` keeps those of the whole run."""
+    planned = {key: result[key] for key in ("steps", "tokens", "flops")}
+    return {
+        "planned": planned,
+        "steps": step,
+        "tokens": planned["tokens"] * step // planned["steps"],
+        "flops": {name: n * step / planned["steps"] for name, n in planned["flops"].items()},
+        "epochs_of_data": dataset.epochs(step),
     }
 
 

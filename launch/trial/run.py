@@ -30,12 +30,12 @@ from launch.files import ended, read_json, write_json
 from launch.trial import distributed, fingerprint, folder, messages, trunk
 from launch.trial.identity import own_id
 from launch.trial.resolve import chunk_steps, describe, prepare, resolve
-from launch.trial.result import summarise
+from launch.trial.result import so_far, summarise
 from model import families
 from train.parallel import processes
 from train.watch import Stop, stop_signals
 
-EXIT_CODES = {"done": DONE, "preempted": PREEMPTED, "diverged": DIVERGED}
+EXIT_CODES = {"done": DONE, "stopped": DONE, "preempted": PREEMPTED, "diverged": DIVERGED}
 
 
 def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
@@ -215,4 +215,6 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
     about |= {"code": {key: code[key] for key in ("fingerprint", "earlier")}}
     of_sweep = {"sweep": record.workdir.parent.name, "overrides": overrides, "status": status}
     result = summarise(about, resolved, dataset, record)
+    if status == "stopped":
+        result |= so_far(result, record.step, dataset)
     write_json(record.workdir / "result.json", result | of_sweep)

@@ -21,6 +21,8 @@ from launch.sweep import expand
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
 from launch.sweep.machine import machine
+from launch.sweep.rungs import Rungs
+from launch.sweep.stopping import METHODS, stopping
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -56,6 +58,15 @@ def make_flags() -> absl_flags.FlagValues:
         lower_bound=1,
         flag_values=values,
     )
+    text("stop", "", f"stop bad trials early: {', '.join(METHODS)}; --rungs says when", values)
+    text(
+        "rungs",
+        "",
+        "where --stop compares trials, such as '1e6 tokens,3e6 tokens'; '': the shares --keep² and "
+        "--keep of their length",
+        values,
+    )
+    text("keep", "", "share of the trials that --stop lets go on at a rung; '': 1/3", values)
     boolean(
         "dry_run",
         False,
@@ -74,12 +85,21 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(values.workdir)
     with bad_input():
         where = machine(values.on, values.workers, values.population)
+        rule = stopping(values.stop, values.rungs, values.keep)
+        if rule and values.population not in ("auto", "off"):
+            raise ValueError(
+                f"population={values.population} trains trials together to their end, but "
+                f"stop={values.stop} ends them one by one; drop one of the two"
+            )
         sweep = expand.plan(values.config, overrides, workdir, values.seeds)
+        rungs = Rungs(sweep.trials, rule, workdir) if rule else None
     if values.dry_run:
         dry_run(sweep, workdir, where)
+        if rungs:
+            print(rungs.outlook())
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where, values.sort)
+        code = run_sweep(sweep, workdir, where, rungs, values.sort)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code))
