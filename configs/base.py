@@ -250,6 +250,9 @@ def log() -> dict:
     return dict(
         every="2 %",  # duration between training rows of metrics.jsonl
         tensorboard=True,  # also write TensorBoard event files
+        samples="",  # duration between samples of text, which go to samples.jsonl; "": none
+        prompts=("",),  # texts that each of them continues; "" begins a new document
+        sample_tokens=Key(64, least=1),  # of each sample, at most
         peak_flops=Key(
             0.0, least=0
         ),  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown
