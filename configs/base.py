@@ -24,8 +24,16 @@ class Key(NamedTuple):
 def get_config(
     family: str = "decoder", objective: str = "next_token", kind: str = "text"
 ) -> ConfigDict:
-    """The defaults: a 0.8M-parameter GPT on the bytes of the Python standard library."""
-    return ConfigDict(all_defaults(family, objective, kind)).lock()
+    """The defaults: a 0.8M-parameter GPT on the bytes of the Python standard library.
+
+    A section whose choice is not listed here has only the choice, and accepts any key until the
+    file that registers it is imported."""
+    config = ConfigDict(all_defaults(family, objective, kind)).lock()
+    chosen = (config.model, family, MODELS), (config.objective, objective, OBJECTIVES)
+    for section, choice, listed in (*chosen, (config.data, kind, DATA)):
+        if choice not in listed:
+            section.unlock()
+    return config
 
 
 def all_defaults(
@@ -37,11 +45,12 @@ def all_defaults(
 
 
 def sections_of(family: str, objective: str, kind: str) -> dict[str, dict]:
-    """The sections of a config; keys with bounds are Keys. KeyError for an unlisted choice."""
+    """The sections of a config; keys with bounds are Keys. A choice that is not listed here has its
+    other keys from the fields of its Config, once its file is imported."""
     return dict(
-        model=dict(family=family) | MODELS[family](),
-        objective=dict(name=objective) | OBJECTIVES[objective](),
-        data=dict(kind=kind) | DATA[kind](),
+        model=dict(family=family) | MODELS.get(family, dict)(),
+        objective=dict(name=objective) | OBJECTIVES.get(objective, dict)(),
+        data=dict(kind=kind) | DATA.get(kind, dict)(),
         **{name: keys() for name, keys in SECTIONS.items()},
     )
 
@@ -65,6 +74,10 @@ TRIAL = dict(
     name="trial",  # readable prefix of the trial's id
     seed=Key(0, least=0, below=2**32),  # of initialisation, data order and dropout
     holdout=False,  # True: predicted from the other trials before it starts, never fitted
+    # Python files that register a family, an objective, an optimiser, … of your own; --import=FILE
+    # adds one (docs/extending.md).
+    imports=(),
+    imports_hash=(),  # of their bytes, filled in where they are executed; part of the id
 )
 
 
@@ -238,6 +251,9 @@ def log() -> dict:
     return dict(
         every="2 %",  # duration between training rows of metrics.jsonl
         tensorboard=True,  # also write TensorBoard event files
+        samples="",  # duration between samples of text, which go to samples.jsonl; "": none
+        prompts=("",),  # texts that each of them continues; "" begins a new document
+        sample_tokens=Key(64, least=1),  # of each sample, at most
         peak_flops=Key(
             0.0, least=0
         ),  # FLOP/s of one device, for MFU; 0: looked up by device kind, else unknown

@@ -45,7 +45,8 @@ def usage() -> str:
     verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in VERBS.items())
     return (
         f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags.\n"
-        f"{EXECUTED}\nWeights, tokenizers and runs are only read, never executed."
+        f"{EXECUTED}\nSo does a file of --import. Weights, tokenizers and runs are only read; the "
+        "imports/ that a run\nkeeps are executed only if you name them, or resume that run."
     )
 
 
@@ -64,7 +65,8 @@ def main(argv: list[str]) -> int:
         return importlib.import_module(VERBS[verb][0]).main(rest)
     except BadInput as error:
         known = importlib.import_module(VERBS[verb][0]).make_flags()
-        print(f"isoflop {verb}: {with_dashes(str(error), known)}", file=sys.stderr)
+        line = f"isoflop {verb}: {with_dashes(str(error), known)}"
+        print(*filter(None, (line, error.details)), sep="\n", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print(f"isoflop {verb}: interrupted; run it again", file=sys.stderr)

@@ -14,10 +14,12 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class BadInput(Exception):
-    """A mistake the user can fix. Its text is one line: the key, the value, the remedy."""
+    """A mistake the user can fix. Its text is one line: the key, the value, the remedy. `details`
+    is shown below it: the traceback of a file of the user's own."""
 
-    def __init__(self, message: object):
+    def __init__(self, message: object, details: str = ""):
         super().__init__(" ".join(str(message).split()))
+        self.details = details
 
 
 class InUse(BadInput):

@@ -71,6 +71,11 @@ def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:
         )
     try:
         section = config["model"]
+        if (name := section.get("family", "decoder")) not in families.FAMILIES:
+            raise ValueError(
+                f"{flag}={run} holds a model of the family {name!r}, which this version of isoflop "
+                f"does not have; this verb reads decoders"
+            )
         known = {"family", *families.keys(families.find(section.get("family", "decoder")))}
         if unknown := sorted(set(section) - known):
             raise ValueError(

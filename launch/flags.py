@@ -1,6 +1,5 @@
 """Reads the command line: flags, the config file, and `--config.key=value`."""
 
-import ast
 import contextlib
 import difflib
 import importlib.util
@@ -17,15 +16,14 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from data.local import local_path
-from launch import sweep_file
 from launch.checkout import ROOT
-from launch.errors import BadInput
+from launch.config import casts, imports, sweep_file
+from launch.errors import BadInput, bad_input
 from scaling.report.number_text import parse_amount
 
 EXECUTED = (
     "A config FILE.py runs as Python code: read a config from someone else before you run it."
 )
-_TRUTH = {"true": True, "false": False, "1": True, "0": False}
 
 
 def define_path(name: str, default: str | None, help: str, flag_values: flags.FlagValues) -> None:
@@ -39,6 +37,17 @@ def define_amount(
 ) -> None:
     """Defines a flag that takes a number, which may be written as 7e9, 7B, 1.5M or 30k."""
     flags.DEFINE(_Reader(name, _amount), name, default, help, flag_values)
+
+
+def define_import(flag_values: flags.FlagValues) -> None:
+    """Defines the flag --import, which `parse` acts on."""
+    flags.DEFINE_multi_string(
+        "import",
+        [],
+        "Python file that registers a family, an objective, an optimiser, a schedule, a law, … of "
+        "your own; it runs as code; may be repeated",
+        flag_values=flag_values,
+    )
 
 
 class _Reader(flags.ArgumentParser):
@@ -68,7 +77,8 @@ def _amount(text: str, name: str) -> float:
 def parse(
     values: flags.FlagValues, argv: Sequence[str], doc: str, positional: str = ""
 ) -> dict[str, str]:
-    """Parses a verb's flags into `values`; returns its `--config.key=value` overrides.
+    """Parses a verb's flags into `values`; returns its `--config.key=value` overrides. The files of
+    --import are one of them, or are executed here if no config is given.
 
     The flag `positional` may also be written as a bare argument: `rank runs/a` is
     `rank --runs=runs/a`. On --help prints the help and raises SystemExit(0). Raises BadInput for
@@ -102,6 +112,12 @@ def parse(
         raise BadInput(f"unexpected argument {left[0]}; flags are written --name=value")
     if positional and values[positional].value is None:
         raise BadInput(_missing([positional]))
+    if "import" in values and (files := values["import"].value):
+        if "config" in values and values.config:
+            overrides["imports"] = tuple(files)
+        else:
+            with bad_input():
+                imports.load(files)
     return overrides
 
 
@@ -173,7 +189,7 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
 
 def load_module(spec: str) -> tuple[ModuleType, str | None]:
     """Executes the config file of 'configs/x.py' or 'configs/x.py:arg'; returns it and the arg. A
-    FILE.json, as `launch.sweep_file` describes it, becomes such a module.
+    FILE.json, as `launch.config.sweep_file` describes it, becomes such a module.
 
     A path that does not exist here is looked up in the checkout. FileNotFoundError names the
     nearest config; ValueError says what is wrong with the file, and in which line.
@@ -269,15 +285,28 @@ def _module_of(spec: str, content: Mapping[str, Any]) -> ModuleType:
     return module
 
 
-def load_config(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
-    """The locked config of 'configs/x.py:arg' with overrides {'model.d_model': '64', …} applied."""
+def load_config(
+    spec: str, overrides: Mapping[str, Any] | None = None, workdir: str | Path | None = None
+) -> ConfigDict:
+    """The locked config of 'configs/x.py:arg' with overrides {'model.d_model': '64', …} applied.
+
+    Executes the files that it imports; those that are gone are read from the copies in `workdir`.
+    """
     module, arg = load_module(spec)
     with executing(spec):
         config = module.get_config(arg) if arg else module.get_config()
     config.lock()
+    overrides = dict(overrides or {})
+    if "imports" in config:
+        given = casts.cast("imports", overrides.pop("imports", ()), ())
+        config.imports = imports.joined(config.imports, given)
+        imports.execute(config, [Path(workdir)] if workdir else [])
+        from launch.config import sections  # imports jax
+
+        sections.complete(config)
     source = config.get("train", {}).get("init_from", "")  # set in the file, it counts the same
     given = {"train.init_from": source} if source else {}
-    for note in apply_overrides(config, given | dict(overrides or {})):
+    for note in apply_overrides(config, given | overrides):
         print(note, file=sys.stderr)
     return config
 
@@ -290,7 +319,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
     an unknown key or a wrong type, and for a remote path.
     """
     # These import jax, which parsing the flags does not need.
-    from launch import sections
+    from launch.config import sections
     from launch.trial.identity import weights_named
     from train.flatten import flatten
 
@@ -302,7 +331,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
             raise ValueError(f"unknown key config.{key}; {_nearest(key, list(flatten(config)))}")
-        value = cast(key, value, node[leaf])
+        value = casts.cast(key, value, node[leaf])
         if type(value) is type(node[leaf]):
             node[leaf] = value
             continue
@@ -314,78 +343,6 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
         if value := config.get(section, {}).get(leaf):
             config[section][leaf] = str(local_path(value, key))
     return notes
-
-
-def cast(key: str, value: Any, current: Any) -> Any:
-    """`value` as the type of the key's `current` value; ValueError says what would be valid."""
-    if isinstance(current, ConfigDict):
-        raise ValueError(f"config.{key} is a section; set one of its keys: {', '.join(current)}")
-    try:
-        return _CASTS.get(type(current), _literal)(value, current)
-    except (ValueError, SyntaxError, TypeError):
-        kind = _KINDS.get(type(current), "a Python literal")
-        raise ValueError(f"config.{key}={value} is not {kind}, such as {current!r}") from None
-
-
-def _bool(value: Any, current: bool) -> bool:
-    if isinstance(value, str) and value.lower() in _TRUTH:
-        return _TRUTH[value.lower()]
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _int(value: Any, current: int) -> int:
-    number = _literal(value, current)
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise ValueError
-    return number
-
-
-def _float(value: Any, current: float) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _str(value: Any, current: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError
-    return value
-
-
-def _tuple(value: Any, current: tuple) -> tuple:
-    """'(1, 2)', 'a,b' or a sequence; its elements take the type of the current first one."""
-    if isinstance(value, str):
-        parts = value.split(",") if value else []
-        value = ast.literal_eval(value) if value[:1] in ("(", "[") else [p.strip() for p in parts]
-    if not isinstance(value, tuple | list):
-        raise ValueError
-    like = current[0] if current else None
-    return tuple(_CASTS.get(type(like), _literal)(item, like) for item in value)
-
-
-def _literal(value: Any, current: Any) -> Any:
-    """Text as a Python literal; other text is returned as it is where the key takes any type."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        if current is None:
-            return value
-        raise
-
-
-_KINDS = {
-    bool: "a bool",
-    int: "an int",
-    float: "a float",
-    str: "a str",
-    tuple: "a tuple",
-    list: "a list",
-}
-_CASTS = {bool: _bool, int: _int, float: _float, str: _str, tuple: _tuple, list: _tuple}
 
 
 def _nearest(key: str, known: list[str]) -> str:

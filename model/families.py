@@ -36,6 +36,9 @@ class Trained(Family, Protocol):
     update_scales(cfg, optimizer)  rules: path regex → factors of learning rate, decay and epsilon
     check_mesh(cfg, sizes)         raises ValueError if the model cannot run on a mesh
     matmul_flops(cfg)              FLOPs of the matrix products per trained token
+    generate(cfg, params, prompts, n_tokens, seed, vocab_size, stop)
+                                   up to `n_tokens` tokens drawn after each list of tokens; each
+                                   list ends after the token `stop`
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes

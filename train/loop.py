@@ -141,7 +141,8 @@ class Run:
         self.config, self.dataset = config, dataset
         self.cfg = step_config(config, start.frozen_models)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
-        self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say)
+        tokenizer = getattr(dataset, "tokenizer", None)
+        self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say, tokenizer)
         hyper = hyperparameters(config)
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
         self.evaluate = Evaluator(self.cfg, dataset, self.mesh)

@@ -1,10 +1,13 @@
-"""Reads and writes the metrics of a run: metrics.jsonl, and TensorBoard as a view of it."""
+"""Reads and writes the metrics of a run: metrics.jsonl, samples.jsonl, and TensorBoard as a view of
+both."""
 
 import json
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data.atomic import write_atomic
+from train.viewers.tensorboard import Board
 
 
 class MetricsLog:
@@ -14,56 +17,47 @@ class MetricsLog:
 
     def __init__(self, workdir: Path, tensorboard: bool = False, silent: bool = False):
         self.path = Path(workdir) / "metrics.jsonl"
+        self.samples = self.path.with_name("samples.jsonl")
         self._board = None
         self._tensorboard, self._silent = tensorboard, silent
 
-    def rewind(self, step: int) -> None:
-        """Drops damaged rows and those after `step`."""
+    def rewind(
+        self, step: int, hyperparameters: Mapping[str, Any] = {}, metrics: Sequence[str] = ()
+    ) -> None:
+        """Drops damaged rows and those after `step`. TensorBoard shows the `hyperparameters` with
+        the final `metrics`."""
         if self._silent:
             return
         copy(self.path, self.path, step)
+        if self.samples.exists():
+            copy(self.samples, self.samples, step)
         if self._tensorboard:
-            self._board = _Board(self.path.parent / "tensorboard", step + 1)
+            self._board = Board(self.path.parent / "tensorboard", step + 1)
+            self._board.describe(hyperparameters, metrics)
 
     def write(self, row: dict) -> None:
-        if self._silent:
-            return
-        with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._append(self.path, row)
         if self._board is not None:
             self._board.write(row)
 
-    def close(self) -> None:
+    def write_sample(self, row: dict) -> None:
+        """Appends a row with "step", "tokens", "prompt" and "text" to samples.jsonl."""
+        self._append(self.samples, row)
         if self._board is not None:
+            name = f"samples/{row['prompt']}" if row["prompt"] else "samples"
+            self._board.write_text(row["step"], name, row["prompt"] + row["text"])
+
+    def _append(self, path: Path, row: dict) -> None:
+        if self._silent:
+            return
+        with open(path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def close(self, done: bool = False) -> None:
+        if self._board is not None:
+            if done:
+                self._board.end()
             self._board.close()
-
-
-class _Board:
-    """A TensorBoard file. Not tensorboardX's SummaryWriter: if the disk is full, its thread and its
-    exit handler print tracebacks, while here the caller gets the OSError."""
-
-    def __init__(self, folder: Path, first: int):
-        """TensorBoard hides what older files in `folder` have from the step `first` on."""
-        from tensorboardX.event_file_writer import EventsWriter  # slow to import
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._event = Event
-        self._file = EventsWriter(str(folder / "events"))
-        start = SessionLog(status=SessionLog.START)
-        self._file.write_event(Event(wall_time=time.time(), step=first, session_log=start))
-
-    def write(self, row: dict) -> None:
-        from tensorboardX.summary import scalar
-
-        about = {"wall_time": time.time(), "step": row["step"]}
-        for key, value in row.items():
-            if isinstance(value, int | float) and key != "step":
-                self._file.write_event(self._event(**about, summary=scalar(key, value)))
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def read(path: Path) -> list[dict]:

@@ -24,6 +24,8 @@ from train.metrics import MetricsLog, copy
 from train.parallel import processes
 from train.parallel.chips import peak_flops
 from train.step import StepConfig, TrainState
+from train.viewers import samples
+from train.viewers.tensorboard import hyperparameters
 from train.watch import MEDIAN_OF, divergence
 
 EXTRA = "extra"
@@ -44,6 +46,7 @@ class Events:
     checkpoint_every: int
     chunk: int
     keep_at: tuple[int, ...] = ()  # steps whose checkpoints are kept
+    samples_every: int = 0
     stop_at: int | None = None  # the step at which the run stops before its end
 
     @property
@@ -53,7 +56,7 @@ class Events:
 
     def after(self, step: int) -> int:
         """The first step after `step` with an event."""
-        every = (self.log_every, self.eval_every, self.checkpoint_every)
+        every = (self.log_every, self.eval_every, self.checkpoint_every, self.samples_every)
         kept = [s for s in self.keep_at if s > step]
         return min(self.last, *[(step // e + 1) * e for e in every if e], *kept, self.last)
 
@@ -71,6 +74,7 @@ def events(config: Any) -> Events:
         chunk=config.train.chunk,
         keep_at=tuple(duration.steps(text) for text in config.checkpoint.keep_at),
         stop_at=duration.steps(config.checkpoint.stop_at) if config.checkpoint.stop_at else None,
+        samples_every=duration.steps(config.log.samples) if config.log.samples else 0,
     )
 
 
@@ -86,14 +90,17 @@ class Record:
         workdir: Path,
         devices: Sequence[jax.Device],
         say: Callable[[str], None] = print,
+        tokenizer: samples.Spelling | None = None,
     ):
-        """`config` is resolved and `cfg` is its static part; `devices` train the trial."""
+        """`config` is resolved and `cfg` is its static part; `devices` train the trial. The
+        `tokenizer` spells samples of text."""
         self.config, self.cfg, self.workdir = config, cfg, Path(workdir)
         self.say = say = say if processes.is_first() else lambda line: None
         self.events, keep = events(config), config.checkpoint
         self.checkpoints = Checkpoints(
             self.workdir / "checkpoints", keep.keep_last, keep.keep_best, say, self.events.keep_at
         )
+        self.tokenizer, self.local = tokenizer, _of_this_process(devices)
         self.tokens_per_step = config.train.batch_size * KINDS[config.data.kind].tokens(config)
         self.flops_per_token = families.FAMILIES[cfg.family].flops(cfg.model)["palm"]
         self.objective = objectives.OBJECTIVES[cfg.objective]
@@ -110,12 +117,13 @@ class Record:
     def __enter__(self) -> "Record":
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.events.total}")
-        self.log.rewind(self.step)
+        measured = [column(name) for name in self.objective.METRICS]
+        self.log.rewind(self.step, hyperparameters(self.config), [*measured, "loss"])
         self.timed, self.timed_from = 0, self.seconds
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.log.close()
+        self.log.close(done=self.status is None and self.step == self.events.total)
 
     def restore(
         self, like: TrainState, hyper: dict[str, float], frozen: dict, branch_until: int = 0
@@ -157,6 +165,8 @@ class Record:
         if processes.is_first():
             self.workdir.mkdir(parents=True, exist_ok=True)
             copy(trunk / "metrics.jsonl", self.workdir / "metrics.jsonl", step)
+            if self.events.samples_every and (trunk / "samples.jsonl").exists():
+                copy(trunk / "samples.jsonl", self.workdir / "samples.jsonl", step)
         # The next row covers the same steps as in a run that does not branch.
         every = self.events.log_every
         unlogged = min(step % every if every else step, len(recent))
@@ -190,6 +200,9 @@ class Record:
             fault = None if math.isfinite(row["eval_loss"]) else "eval_loss is not finite"
             if not fault:
                 self.log.write(row)
+        every = self.events.samples_every
+        if not fault and every and self.events.due(self.step, every):
+            self._sample(state())
         if fault:
             self._diverge(fault, state())
         elif (
@@ -225,6 +238,16 @@ class Record:
             "config": json.loads(self.config.to_json())
         }  # the trial that these parameters belong to
         self.checkpoints.save(self.step, saved(state), meta)
+
+    def _sample(self, state: TrainState) -> None:
+        """Draws samples of text in process 0, on one device."""
+        params = processes.to_host(state.params)
+        if not processes.is_first():
+            return
+        about = {"step": self.step, "tokens": self.step * self.tokens_per_step}
+        drawn = samples.draw(self.config, self.cfg.model, params, self.tokenizer, self.local)
+        for one in drawn:
+            self.log.write_sample(about | one)
 
     def _training_row(self) -> dict:
         """Means since the last row for the objective's metrics, one step's values for others."""
@@ -269,6 +292,11 @@ class Record:
         about = {"fault": fault, "first_step": first, "seed": self.config.seed, **self.chunk}
         (folder / "diverged.json").write_text(json.dumps(about, indent=1) + "\n")
         self.say(f"diverged by step {self.step}: {fault}; state and metrics are in {folder}")
+
+
+def _of_this_process(devices: Sequence[jax.Device]) -> jax.Device:
+    here = [device for device in devices if device.process_index == jax.process_index()]
+    return (here or jax.local_devices())[0]
 
 
 def saved(state: TrainState) -> dict[str, Any]:

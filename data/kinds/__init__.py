@@ -19,7 +19,7 @@ Batch = dict[str, np.ndarray]
 class Dataset(Protocol):
     """Prepared data. Batches are a pure function of (hash, seed, step, row).
 
-    Data that consists of tokens also has `vocab_size`."""
+    Data that consists of tokens also has `vocab_size`, and text `tokenizer`."""
 
     hash: str  # of the content only, not of paths, names or dates
 

@@ -61,6 +61,10 @@ class Dataset:
     def vocab_size(self) -> int:
         return self.token_store.vocab_size
 
+    @property
+    def tokenizer(self) -> tokenizer.Tokenizer:
+        return self.token_store.tokenizer
+
     def for_run(self, config: Any) -> "Dataset":
         """The dataset with the sizes of a run. Raises ValueError, with the numbers, if the training
         text is smaller than one batch or the validation text has no window."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from launch.alive import alive
 from launch.checkout import commit
+from launch.config import imports
 from launch.errors import bad_input, writing
 from launch.law.lines import summary
 
@@ -24,6 +25,15 @@ def read_points(runs: str | None, table: str | None, law: Any, loss_unit: str) -
     if (runs is None) == (table is None):
         raise ValueError("give either --runs=FOLDER or --table=FILE.csv")
     return read_runs(runs, law) if runs else read_csv(table, loss_unit, law)
+
+
+def require_law(name: str, runs: str | None) -> None:
+    """ValueError if there is no such law and the runs keep imports, one of which may register it:
+    it says how to execute them."""
+    from scaling.laws import LAWS
+
+    if name not in LAWS and runs and (remedy := imports.remedy(Path(runs))):
+        raise ValueError(f"law={name!r} is unknown; use one of {', '.join(LAWS)}{remedy}")
 
 
 def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
@@ -88,12 +98,14 @@ def refuse_no_law(law: dict[str, Any], asked: bool) -> None:
 
 
 def provenance(verb: str, argv: Sequence[str]) -> dict[str, Any]:
-    """What produced these numbers: the command, the commit of this checkout, the versions."""
-    return {
+    """What produced these numbers: the command, the commit of this checkout, the versions, and
+    the hashes of the files that were imported, if any."""
+    made = {
         "command": " ".join(["isoflop", verb, *map(shlex.quote, argv)]),
         "commit": commit(),
         "versions": {name: metadata.version(name) for name in ("numpy", "scipy")},
     }
+    return made | ({"imports": files} if (files := imports.executed()) else {})
 
 
 def report_line(path: Path) -> str:

@@ -11,8 +11,8 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from data import store
-from launch import sweep_file
 from launch.alive import alive
+from launch.config import sweep_file
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.flags import base_of, load_config, load_module

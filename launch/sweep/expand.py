@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import space
 from data.kinds import Dataset
 from launch import amounts, flags
+from launch.config import imports
 from launch.errors import writing
 from launch.files import read_json, write_json
 from launch.runners.tasks import Slot
@@ -94,7 +95,7 @@ def plan(
     of an older rule keeps that id. Raises ValueError or FileNotFoundError in one line that names
     the trial.
     """
-    base = flags.load_config(spec, overrides)
+    base = flags.load_config(spec, overrides, workdir)
     module, _ = flags.load_module(spec)
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"config={spec} has no get_sweep(config); use isoflop train for one model")
@@ -154,6 +155,8 @@ def _planned(
     known: Collection[str],
     notes: set[str],
 ) -> Planned:
+    if "imports" in variation:
+        raise ValueError("imports cannot differ between trials; name all files for the whole sweep")
     config = base.copy_and_resolve_references()
     config.lock()
     notes |= set(flags.apply_overrides(config, variation))
@@ -225,12 +228,18 @@ def record(plan: Plan, workdir: Path) -> None:
     if before["base"] is not None:
         # A key that is younger than the folder counts as there at its default.
         usual = defaults(base)
-        if differs := difference(usual | flatten(before["base"]), usual | flatten(base)):
+        there, here = usual | flatten(before["base"]), usual | flatten(base)
+        if there["imports_hash"] != here["imports_hash"]:
+            raise ValueError(
+                f"--workdir={workdir} holds another sweep: {imports.difference(workdir)}"
+            )
+        if differs := difference(there | {"imports": here["imports"]}, here):
             raise ValueError(
                 f"--workdir={workdir} holds another sweep: {differs}; use another folder"
             )
         trials = before["trials"] | trials
     with writing("workdir", workdir):
+        imports.keep(plan.base.imports_hash, workdir)
         write_json(workdir / "sweep.json", {"config": plan.spec, "base": base, "trials": trials})
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data.atomic import lock
+from launch.config import imports
 from launch.errors import DONE, IN_USE, PREEMPTED, BadInput, InUse, bad_input
 from launch.trial import run as trial
 from launch.trial.resolve import chunk_steps, prepare
@@ -85,6 +86,8 @@ def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int
 
     going, members = [], []
     with bad_input():
+        for config, workdir, _ in trials:
+            imports.execute(config, (workdir, workdir.parent))
         dataset = prepare(trials[0][0])
         for config, workdir, overrides in trials:
             resolved, status, branch = trial.opened(config, workdir, dataset, devices=1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data.atomic import lock
+from launch.config import imports
 from launch.errors import InUse, writing
 from launch.files import read_json
 from launch.trial import trunk
@@ -47,6 +48,10 @@ def require_same(
             raise ValueError(
                 f"{place} describes no trial ({error}); delete it and run again"
             ) from None
+        if differs.startswith("config.imports_hash "):
+            raise ValueError(
+                f"--workdir={workdir} holds another config's run: {imports.difference(workdir)}"
+            )
         if differs:
             remedy = "choose another --workdir"
             if longer and differs.startswith("config.train.duration "):

@@ -22,7 +22,7 @@ RULE = 2
 # data.hash, and weights to start from through their hashes. `code` is the fingerprint that
 # config.json carries.
 NOT_IN_ID = (
-    *("name", "holdout", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
+    *("name", "holdout", "imports", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
     *("data.validation", "data.cache", "data.max_bytes"),
     *("model.attention", "model.scan_layers", "model.remat"),

@@ -16,6 +16,7 @@ from train.optimizers.moments import MOMENTS
 from train.optimizers.optimizer import OPTIMIZERS
 from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
+from train.viewers import samples
 
 CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
 ACCELERATOR_CHUNK_FLOPS = 1.5e13
@@ -68,6 +69,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         return config
     _resolve_batch(config, devices)
     _check_settings(config, family, cfg)
+    samples.check(config, getattr(dataset, "tokenizer", None))
     tokens = config.train.batch_size * kinds.KINDS[config.data.kind].tokens(config)
     _resolve_durations(
         config,
@@ -224,8 +226,7 @@ def _resolve_counted(config: ConfigDict) -> None:
     config.train.batch_size = config.train.accumulation = 1
     config.train.duration = "1 steps"
     config.schedule.warmup = config.schedule.decay = "0 steps"
-    config.checkpoint.keep_at = ()
-    config.checkpoint.stop_at = ""
+    config.checkpoint.keep_at, config.checkpoint.stop_at, config.log.samples = (), "", ""
     for section in ("log", "eval", "checkpoint"):
         config[section].every = "0 steps"
 
@@ -287,6 +288,10 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
         never = duration.parse(f"{section}.every", text)[0] == 0
         steps = duration.to_steps(f"{section}.every", text, units)
         config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
+    if text := config.log.samples:
+        never = duration.parse("log.samples", text)[0] == 0
+        steps = duration.to_steps("log.samples", text, units)
+        config.log.samples = "" if never else f"{max(1, steps)} steps"
 
 
 def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:

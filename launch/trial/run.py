@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data.kinds import Dataset
+from launch.config import imports
 from launch.errors import (
     BAD_INPUT,
     DIVERGED,
@@ -57,7 +58,7 @@ def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
     except InUse:  # the caller says so, and a sweep returns to it
         raise
     except BadInput as error:
-        print(f"isoflop: {error}", file=sys.stderr)
+        print(*filter(None, (f"isoflop: {error}", error.details)), sep="\n", file=sys.stderr)
     except OSError as error:
         if error.errno == errno.EROFS:
             print(
@@ -89,6 +90,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     from train.parallel.mesh import MeshError
 
     with distributed.together() as equal, bad_input():
+        imports.execute(config, (workdir, workdir.parent))
         dataset = prepare(config, progress=processes.is_first())
         resolved, status, branch = opened(config, workdir, dataset, jax.device_count(), overrides)
         dataset = dataset.for_run(resolved)
@@ -203,6 +205,7 @@ def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
         return
     code = fingerprint.record(workdir)
     write_json(workdir / "config.json", json.loads(resolved.to_json()) | {"code": code})
+    imports.keep(resolved.imports_hash, workdir)
     dataset.save(workdir)
 
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from launch.config import imports
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
@@ -42,6 +43,11 @@ def model_section(source: Path) -> dict[str, Any]:
     section = config.get("model")
     if not isinstance(section, dict):
         raise ValueError(f"train.init_from={source} holds a config.json that describes no model")
+    if (name := section.get("family", "decoder")) not in families.FAMILIES:
+        raise ValueError(
+            f"train.init_from={source} holds a model of the family {name!r}, which is unknown"
+            f"{imports.remedy(source)}"
+        )
     return {"family": "decoder"} | section
 
 

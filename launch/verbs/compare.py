@@ -43,6 +43,7 @@ def make_flags() -> absl_flags.FlagValues:
     text("loss_unit", "auto", LOSS_UNIT, values)
     whole("draws", 1000, "bootstrap draws; 0: no intervals", flag_values=values)
     whole("seed", 0, "bootstrap seed", flag_values=values)
+    flags.define_import(values)
     return values
 
 

@@ -59,6 +59,7 @@ def make_flags() -> absl_flags.FlagValues:
         lower_bound=1,
         flag_values=values,
     )
+    flags.define_import(values)
     return values
 
 

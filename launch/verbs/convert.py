@@ -57,6 +57,7 @@ def make_flags() -> absl_flags.FlagValues:
         "Hugging Face family for --to_hf; default: the original, or one that fits",
         values,
     )
+    flags.define_import(values)
     return values
 
 

@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 
 from launch import flags
 from launch.errors import DONE, bad_input
-from launch.law.fitting import LOSS_UNIT, fit_points, read_points
+from launch.law.fitting import LOSS_UNIT, fit_points, read_points, require_law
 
 # The fields of scaling.settings.Settings: name, default, meaning.
 SETTINGS = (
@@ -59,6 +59,7 @@ def make_flags() -> absl_flags.FlagValues:
     text("loss_unit", "auto", LOSS_UNIT, values)
     for name, default, meaning in SETTINGS:
         define[type(default)](name, default, meaning, flag_values=values)
+    flags.define_import(values)
     return values
 
 
@@ -75,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if values.out:
             note_missing_drawing()
+        require_law(values.law, values.runs)
         given = {name: values[name].value for name, _, _ in SETTINGS}
         settings = Settings(**given, fix=fixed(values.fix))
         law = settings.fitted_law

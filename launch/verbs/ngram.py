@@ -31,6 +31,7 @@ def make_flags() -> absl_flags.FlagValues:
     text("config", "configs/base.py", "the config: FILE.py, FILE.py:ARG or FILE.json", values)
     flags.define_path("json", None, "also write what is printed to this file", values)
     absl_flags.DEFINE_integer("order", 5, "tokens of an n-gram", flag_values=values)
+    flags.define_import(values)
     return values
 
 

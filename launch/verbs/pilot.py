@@ -45,6 +45,7 @@ def make_flags() -> absl_flags.FlagValues:
     whole("seed", 0, "seed of the simulation", lower_bound=0, **own)
     boolean("dry_run", False, "print the pilot's trials and stop", **own)
     path("json", None, "write all numbers to this file", **own)
+    flags.define_import(values)
     return values
 
 

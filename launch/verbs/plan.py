@@ -65,6 +65,7 @@ def make_flags() -> absl_flags.FlagValues:
         "seed", 0, "seed of the simulated noise in the interval of the loss", **own
     )
     flags.define_path("json", None, "write the plan to this file", **own)
+    flags.define_import(values)
     return values
 
 

@@ -21,7 +21,7 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, flops, with_interval
 from launch.errors import DONE, bad_input, writing
-from launch.law.fitting import LOSS_UNIT, read_points
+from launch.law.fitting import LOSS_UNIT, read_points, require_law
 from scaling.laws.law import symbols
 from scaling.report.number_text import nats, three_digits
 
@@ -52,6 +52,7 @@ def make_flags() -> absl_flags.FlagValues:
     whole("seed", 42, "bootstrap seed", flag_values=values)
     text("objective", "huber", "loss of the fit: huber | squares | absolute", values)
     real("delta", 1e-3, "threshold of the Huber loss, in log-loss", flag_values=values)
+    flags.define_import(values)
     return values
 
 
@@ -77,6 +78,7 @@ def main(argv: Sequence[str]) -> int:
         target["run"] = values.run
         if values.out and Path(values.out).is_dir():
             raise ValueError(f"out={values.out} is a folder; name a file: {values.out}/a.json")
+        require_law(values.law, values.runs)
         settings = Settings(**{name: values[name].value for name in SETTINGS})
         law = settings.fitted_law
         points = read_points(values.runs, values.table, law, values.loss_unit)

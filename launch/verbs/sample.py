@@ -102,6 +102,7 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path(
         "json", None, "write the samples, with log-probabilities, to this file", values
     )
+    flags.define_import(values)
     absl_flags.mark_flags_as_required(["run"], values)
     return values
 

@@ -74,6 +74,7 @@ def make_flags() -> absl_flags.FlagValues:
         values,
     )
     boolean("fit", True, "fit the scaling law and write the report at the end", values)
+    flags.define_import(values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values
 

@@ -25,6 +25,7 @@ def make_flags() -> absl_flags.FlagValues:
     text = absl_flags.DEFINE_string
     text("config", "configs/base.py", "the config: FILE.py, FILE.py:ARG or FILE.json", values)
     flags.define_path("json", None, "also write what is printed to this file", values)
+    flags.define_import(values)
     return values
 
 

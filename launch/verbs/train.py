@@ -32,6 +32,7 @@ def make_flags() -> absl_flags.FlagValues:
     whole("processes", None, several, lower_bound=1, flag_values=values)
     whole("process", None, "index of this process, from 0; default: detected", flag_values=values)
     whole("wait", 300, "seconds to wait for the other processes", lower_bound=1, flag_values=values)
+    flags.define_import(values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
-        config = flags.load_config(values.config, overrides)
+        config = flags.load_config(values.config, overrides, values.workdir)
         cluster = distributed.find(values.coordinator, values.processes, values.process)
 
     if values.dry_run:

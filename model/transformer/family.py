@@ -1,10 +1,12 @@
 """The decoder-only Transformer as a model family (model/families.py states the interface)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 
+from model.generation.sample import sample
+from model.generation.samplers import Sampler
 from model.kernels import backends
 from model.transformer import count
 from model.transformer.attention import attention_spec
@@ -51,6 +53,22 @@ def hidden(
     rngs = {} if key is None else {"dropout": key}
     model = Decoder(cfg, train=key is not None)
     return model.apply({"params": params}, *inputs, rngs=rngs, method="hidden")[0]
+
+
+def generate(
+    cfg: Config,
+    params: dict,
+    prompts: Sequence[Sequence[int]],
+    n_tokens: int,
+    seed: int,
+    vocab_size: int,
+    stop: int,
+) -> list[list[int]]:
+    """Up to `n_tokens` tokens after each prompt, drawn from the model's own distribution."""
+    sampler = Sampler(vocab_size=vocab_size, stop=(stop,))
+    drawn = sample(params, cfg, prompts, n_tokens, sampler, seed=seed)
+    rows = zip(drawn.tokens_BN, drawn.lengths_B, strict=True)
+    return [tokens[:count].tolist() for tokens, count in rows]
 
 
 def flops(cfg: Config) -> dict[str, int]:

@@ -12,8 +12,9 @@ from data import build, shards
 from data import tokenizer as tokenizers
 from data.sources.formats import read_file
 from data.tokenizer_files import added_tokens, exported, published
-from launch import files, sweep_file
+from launch import files
 from launch.compile import docs_table
+from launch.config import sweep_file
 from launch.sweep import expand
 from launch.sweep.followed import Followed
 from launch.trial import fingerprint, folder, start, trunk

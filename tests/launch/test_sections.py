@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from configs import base
-from launch import flags, sections
+from launch import flags
+from launch.config import sections
 from model.families import FAMILIES
 
 

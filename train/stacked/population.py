@@ -100,7 +100,10 @@ class Population:
         single = sharding.make_mesh(dict(config.mesh), devices[:1])
         self.records, self.states = [], []
         for member in members:
-            record = Record(member.config, self.cfg, member.workdir, devices[:1], member.say)
+            record = Record(
+                *(member.config, self.cfg, member.workdir, devices[:1], member.say),
+                tokenizer=getattr(dataset, "tokenizer", None),
+            )
             hyper = hyperparameters(member.config)
             like, make = initial_state(self.cfg, hyper, member.config.seed, single)
             state = record.restore(like, hyper, {}, member.branch_until) or make()

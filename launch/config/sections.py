@@ -23,6 +23,8 @@ CHOICES = {
     "data": ("kind", KINDS, base.DATA),
 }
 
+ARGUMENTS = {"model": "family", "objective": "objective", "data": "kind"}  # of base.get_config
+
 
 def keys_of(section: str, choice: str) -> dict[str, Any]:
     """The keys of a section with their defaults; ValueError lists the choices there are."""
@@ -50,6 +52,23 @@ def swap(config: ConfigDict, section: str, choice: str) -> str:
         return ""
     listed = ", ".join(f"{name}={value!r}" for name, value in lost.items())
     return f"{section}.{key}={choice} has no {listed}: dropped"
+
+
+def complete(config: ConfigDict) -> None:
+    """Adds the keys that a section lacks because its choice is not listed in configs/base.py, with
+    their defaults, in place. ValueError for a key that the choice does not have."""
+    for section, (key, _, listed) in CHOICES.items():
+        given = config[section].to_dict()
+        if (choice := given[key]) in listed:
+            continue
+        keys = {key: choice} | keys_of(section, choice)
+        if unknown := [name for name in given if name not in keys]:
+            raise ValueError(
+                f"{section}.{key}={choice!r} has no key {unknown[0]}; set it in get_config by "
+                f"base.get_config({ARGUMENTS[section]}={choice!r}), or give "
+                f"--config.{section}.{key}={choice}"
+            )
+        replace(config, section, keys | given)
 
 
 def replace(config: ConfigDict, section: str, keys: dict[str, Any]) -> None:
