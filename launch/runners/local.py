@@ -10,12 +10,13 @@ import contextlib
 import importlib
 import importlib.util
 import multiprocessing
+import operator
 import os
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pebble
@@ -94,7 +95,7 @@ def slots(tasks: int, resources: Resources) -> list[Slot]:
 
 def run(
     function: str,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     resources: Resources,
     interrupt: Interrupt,
     attempts: int = ATTEMPTS,
@@ -105,14 +106,23 @@ def run(
     `function` is imported in the worker. On an interrupt the workers get SIGTERM, on a second one
     SIGKILL.
     """
-    waiting = collections.deque((task, 1) for task in tasks)
-    workers = [_Worker(slot) for slot in slots(len(tasks), resources)]
+    again: collections.deque[tuple[Task, int]] = collections.deque()
+    new = ((task, 1) for task in tasks)
+    most = operator.length_hint(tasks, sys.maxsize)  # a generator has no length
+    workers = [_Worker(slot) for slot in slots(most, resources)]
     seen = 0  # requests to stop that the workers have been sent
+    ended = not workers  # whether there are no more tasks
     try:
-        while any(worker.task for worker in workers) or (waiting and not interrupt.count):
+        while any(worker.task for worker in workers) or (
+            (again or not ended) and not interrupt.count
+        ):
             for worker in workers:
-                if waiting and not worker.task and not interrupt.count:
-                    worker.start(function, *waiting.popleft())
+                if worker.task or interrupt.count:
+                    continue
+                task = again.popleft() if again else next(new, None)
+                ended = task is None
+                if task:
+                    worker.start(function, *task)
                     yield Event("started", worker.task.key, worker.attempt)
             if interrupt.count > seen:
                 seen = interrupt.count
@@ -123,7 +133,7 @@ def run(
             for worker in workers:
                 event = worker.poll(attempts, stopping=bool(interrupt.count))
                 if event and event.kind == "retried":
-                    waiting.appendleft((worker.last, event.attempt + 1))
+                    again.appendleft((worker.last, event.attempt + 1))
                 if event:
                     yield event
             yield None

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -13,6 +13,7 @@ from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.sweep import expand, groups
+from launch.sweep.asker import Asker
 from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
@@ -25,9 +26,10 @@ POLL = 1.0  # seconds between looks at trials that other processes train
 LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 
-def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
+def run_sweep(sweep: Plan, workdir: Path, machine: Machine, asker: Asker | None = None) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
-    those that branch from trunks, then the held-out ones, which are predicted first.
+    those that branch from trunks, those that a search asks for meanwhile, then the held-out ones,
+    which are predicted first.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
@@ -36,17 +38,23 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine) -> int:
         cache = sweep.base.get("data", {}).get("cache", "cache")
         machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
         expand.record(sweep, workdir)
+        if asker:
+            asker.record()
         folder.warn_without_locks(workdir / "sweep.json")
-        states = ended_states(sweep.trials, workdir)
-    with Interrupt() as interrupt, Live(workdir, sweep.trials, states) as live:
+        known = [*sweep.trials, *(asker.pending if asker else ())]
+        states = ended_states(known, workdir)
+    with Interrupt() as interrupt, Live(workdir, known, states) as live:
         if states:
-            live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
-        for stage in sweep.stages:
-            todo = [planned for planned in stage if planned.id not in states]
-            _run_stage(todo, machine, workdir, interrupt, live)
-            if interrupt.count:
-                live.say("Stopped. The same command goes on from here.")
-                return PREEMPTED
+            live.say(f"{len(states)} of {len(known)} trials are finished already")
+        *fitted, held_out = [[p for p in stage if p.id not in states] for stage in sweep.stages]
+        for stage in fitted:
+            _run_stage(stage, machine, workdir, interrupt, live)
+        if asker and asker.lazy:
+            _run_search(asker, machine, workdir, interrupt, live)
+        _run_stage(held_out, machine, workdir, interrupt, live)
+        if interrupt.count:
+            live.say("Stopped. The same command goes on from here.")
+            return PREEMPTED
     if saved := expand.savings(sweep, first_steps(sweep, workdir)):
         print(saved)
     failed = [key for key, state in live.states.items() if state == "failed"]
@@ -84,6 +92,37 @@ def _run_stage(
         todo = [planned for planned in todo if live.states[planned.id] == "in use"]
 
 
+def _run_search(
+    asker: Asker, machine: Machine, workdir: Path, interrupt: Interrupt, live: Live
+) -> None:
+    """Trains what a search asked for earlier and has not ended, and then what it asks for, each
+    trial as soon as a worker is free."""
+    members: dict[str, list[Planned]] = {}
+
+    def tasks() -> Iterator[Task]:
+        todo = [planned for planned in asker.pending if live.states[planned.id] == "waiting"]
+        while todo or (todo := ask()):
+            planned = todo.pop(0)
+            live.add(planned)
+            if folder.owner(workdir / planned.id):
+                live.states[planned.id] = "in use"
+            else:
+                members[planned.id] = [planned]
+                home = workdir / planned.id
+                args = (planned.config, home, planned.overrides)
+                yield Task(planned.id, args, home / "log.txt")
+
+    def ask() -> list[Planned]:
+        with bad_input():
+            return asker.ask()
+
+    if not interrupt.count:
+        _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live)
+    elsewhere = [planned for planned in asker.pending if live.states[planned.id] == "in use"]
+    _run_stage(elsewhere, machine, workdir, interrupt, live)
+    live.say(asker.summary())
+
+
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
     """Waits for a while, and notes which trials have ended meanwhile."""
     until = time.monotonic() + (POLL if todo else 0)
@@ -95,8 +134,10 @@ def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Li
             live.event(Event("finished", key, 1), state)
 
 
-def summary(sweep: Plan, workdir: Path, code: int) -> dict:
+def summary(sweep: Plan, workdir: Path, code: int, asker: Asker | None = None) -> dict:
     """What `--json` writes: each trial as planned, with its status and its loss (None: not run)."""
+    if asker:
+        sweep = dataclasses.replace(sweep, trials=(*sweep.trials, *asker.pending))
     trials, started_at = [], first_steps(sweep, workdir)
     for planned in sweep.trials:
         result = read_json(workdir / planned.id / "result.json") or {}
@@ -135,8 +176,21 @@ def _train(
         members[first] = trials
         args = [(_config(p, workdir, live), workdir / p.id, p.overrides) for p in trials]
         tasks.append(Task(first, (args,) if stacked else args[0], workdir / first / "log.txt"))
-    announced = False
     function = GROUP if stacked else TRIAL
+    _follow(function, tasks, members, machine, workdir, interrupt, live)
+
+
+def _follow(
+    function: str,
+    tasks: Iterable[Task],
+    members: Mapping[str, Sequence[Planned]],
+    machine: Machine,
+    workdir: Path,
+    interrupt: Interrupt,
+    live: Live,
+) -> None:
+    """Runs tasks and notes what happens to the trials of each, its `members`."""
+    announced = False
     for event in machine.runner.run(function, tasks, machine.resources, interrupt):
         if interrupt.count and not announced:
             announced = True

@@ -17,10 +17,12 @@ from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
-from launch.sweep import expand
+from launch.sweep.asker import plan
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
+from launch.sweep.expand import ASSUMED_FLOPS
 from launch.sweep.machine import machine
+from launch.sweep.search import SEARCHES
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -55,6 +57,11 @@ def make_flags() -> absl_flags.FlagValues:
         lower_bound=1,
         flag_values=values,
     )
+    text("search", None, f"method of the config's get_search: {', '.join(SEARCHES)}", values)
+    absl_flags.DEFINE_integer(
+        "trials", None, "configurations that the search asks for", lower_bound=1, flag_values=values
+    )
+    text("budget", None, 'of the whole search: "1e15 flops", "2e8 tokens" or "3 hours"', values)
     boolean(
         "dry_run",
         False,
@@ -73,15 +80,24 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(values.workdir)
     with bad_input():
         where = machine(values.on, values.workers, values.population)
-        sweep = expand.plan(values.config, overrides, workdir, values.seeds)
+        given = {"method": values.search, "trials": values.trials, "budget": values.budget}
+        given = {key: value for key, value in given.items() if value is not None}
+        sweep, asker = plan(
+            values.config,
+            overrides,
+            workdir,
+            values.seeds,
+            given,
+            ASSUMED_FLOPS[where.resources.platform],
+        )
     if values.dry_run:
-        dry_run(sweep, workdir, where)
+        dry_run(sweep, workdir, where, asker)
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where)
+        code = run_sweep(sweep, workdir, where, asker)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), summary(sweep, workdir, code))
+            write_json(Path(values.json), summary(sweep, workdir, code, asker))
     if code != PREEMPTED and not values.dry_run:
         _rank(workdir)
         if values.fit:
