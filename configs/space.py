@@ -7,26 +7,29 @@ Keys are dotted config keys; an axis is any ordered iterable of values, a NumPy 
 """
 
 import itertools
-import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+from configs.distributions import Choice, Integers, LogUniform, Uniform, in_order
+
 Overrides = dict[str, Any]
-Distribution = Callable[[random.Random], Any]
-"""Draws one value from the random generator that it is given."""
+
+uniform, log_uniform, integers, choice = Uniform, LogUniform, Integers, Choice
+"""What a key of `sample` or `search` may be; configs/distributions.py describes them."""
 
 
 def grid(axes: Mapping[str, Iterable]) -> list[Overrides]:
     """Every combination of the values of all keys; the last key varies fastest."""
-    axes = {key: _values(f"grid: {key}", values) for key, values in axes.items()}
+    axes = {key: in_order(f"grid: {key}", values) for key, values in axes.items()}
     return [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
 
 
 def zip_(axes: Mapping[str, Iterable]) -> list[Overrides]:
     """The first value of every key, then the second …: keys that move together."""
-    axes = {key: _values(f"zip_: {key}", values) for key, values in axes.items()}
+    axes = {key: in_order(f"zip_: {key}", values) for key, values in axes.items()}
     lengths = {key: len(values) for key, values in axes.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"zip_ needs as many values for each key, got {lengths}")
@@ -51,7 +54,7 @@ def product(*spaces: Iterable[Overrides]) -> list[Overrides]:
 
 
 def sample(axes: Mapping[str, Any], n: int, seed: int) -> list[Overrides]:
-    """n random draws. An axis is a distribution below, or a constant that every draw keeps.
+    """n random draws. An axis is a distribution, or a constant that every draw keeps.
 
     Each key has its own generator: adding a key to the sweep changes no other key's draws,
     and a larger n only adds draws at the end.
@@ -78,47 +81,25 @@ def seeds(space: Iterable[Overrides], n: int, first: int = 0) -> list[Overrides]
     return trials + [trial | {"seed": first + i} for i in range(1, n) for trial in again]
 
 
-def uniform(low: float, high: float) -> Distribution:
-    """A number between low and high."""
-    _check_range("uniform", low, high)
-    return lambda generator: generator.uniform(low, high)
+@dataclass(frozen=True)
+class Search:
+    """A method that chooses the trials, the axes it chooses from, and when it ends."""
+
+    method: str
+    axes: Mapping[str, Any]
+    trials: int = 0
+    seed: int = 0
+    budget: str = ""
 
 
-def log_uniform(low: float, high: float) -> Distribution:
-    """A number between low and high whose logarithm is uniform: for rates and scales."""
-    _check_range("log_uniform", low, high)
-    if low <= 0:
-        raise ValueError(f"log_uniform: low={low} must be above 0")
-    # exp(log(x)) may leave the range by one rounding.
-    return lambda generator: min(
-        max(math.exp(generator.uniform(math.log(low), math.log(high))), low), high
-    )
+def search(
+    method: str, axes: Mapping[str, Any], trials: int = 0, seed: int = 0, budget: str = ""
+) -> Search:
+    """What a config file's `get_search` returns; docs/search.md lists the methods.
 
-
-def integers(low: int, high: int) -> Distribution:
-    """A whole number from low to high, both included."""
-    _check_range("integers", low, high)
-    if not (isinstance(low, Integral) and isinstance(high, Integral)):
-        raise ValueError(f"integers: low={low}, high={high} must be whole numbers")
-    low, high = int(low), int(high)
-    return lambda generator: generator.randint(low, high)
-
-
-def choice(values: Iterable) -> Distribution:
-    """One of the values."""
-    listed = _values("choice", values)
-    return lambda generator: generator.choice(listed)
-
-
-def _values(what: str, values: Iterable) -> list:
-    """The values as a list; ValueError for text, for a set, which has no order, and for none."""
-    ordered = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | Set)
-    listed = list(values) if ordered else []
-    if not listed:
-        raise ValueError(f"{what} needs a list of at least one value, got {values!r}")
-    return listed
-
-
-def _check_range(name: str, low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"{name}: low={low} must be below high={high}, both finite")
+    An axis is a distribution, a list (one of its values), or a constant that every trial keeps. The
+    search ends after so many `trials` (0: no limit; a grid ends by itself), or when the next one
+    would exceed its `budget`: "1e15 flops", "2e8 tokens" or "3 hours".
+    """
+    axes = {key: Choice(axis) if isinstance(axis, list) else axis for key, axis in axes.items()}
+    return Search(method, axes, trials, seed, budget)

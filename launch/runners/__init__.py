@@ -1,6 +1,6 @@
 """Runners: where the trials of a sweep run. `isoflop sweep --on=NAME` chooses one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from launch.runners import local
@@ -18,10 +18,15 @@ class Runner(Protocol):
         """Where that many tasks would run; one that is free takes the next task."""
 
     def run(
-        self, function: str, tasks: Sequence[Task], resources: Resources, interrupt: Interrupt
+        self,
+        function: str,
+        tasks: Iterable[Task | None],
+        resources: Resources,
+        interrupt: Interrupt,
     ) -> Iterator[Event | None]:
-        """Runs `function` ('module:name') on the arguments of every task, in order. The caller may
-        append to `tasks` between events; such tasks are run too.
+        """Runs `function` ('module:name') on the arguments of every task, in order. A task is taken
+        from `tasks` when there is room for it and not before: a search asks for it then. Where the
+        next task depends on one that runs, `tasks` yields None, and is asked again later.
 
         Yields the events of each task, and None several times a second so that a display can move.
         Once `interrupt.count` is above 0 no further task starts and the running ones save and

@@ -10,12 +10,13 @@ import contextlib
 import importlib
 import importlib.util
 import multiprocessing
+import operator
 import os
 import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pebble
@@ -29,6 +30,7 @@ ATTEMPTS = 3
 FINAL = {DONE, BAD_INPUT, DIVERGED, IN_USE}
 """Exit codes that are final: another attempt would end the same way."""
 
+_END = object()  # after the last task
 _TICK = 0.25  # seconds between polls of the workers, and so the reaction time to Ctrl-C
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 _THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -94,7 +96,7 @@ def slots(tasks: int, resources: Resources) -> list[Slot]:
 
 def run(
     function: str,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task | None],
     resources: Resources,
     interrupt: Interrupt,
     attempts: int = ATTEMPTS,
@@ -105,18 +107,23 @@ def run(
     `function` is imported in the worker. On an interrupt the workers get SIGTERM, on a second one
     SIGKILL.
     """
-    waiting, taken = collections.deque(), 0  # tasks with their attempt; how many came from `tasks`
-    workers = [_Worker(slot) for slot in slots(len(tasks), resources)]
+    again: collections.deque[tuple[Task, int]] = collections.deque()
+    new = iter(tasks)
+    most = operator.length_hint(tasks, sys.maxsize)  # a generator has no length
+    workers = [_Worker(slot) for slot in slots(most, resources)]
     seen = 0  # requests to stop that the workers have been sent
+    ended = not workers  # whether `tasks` has no more
     try:
         while any(worker.task for worker in workers) or (
-            (waiting or taken < len(tasks)) and not interrupt.count
+            (again or not ended) and not interrupt.count
         ):
-            waiting.extend((task, 1) for task in tasks[taken:])
-            taken = len(tasks)
             for worker in workers:
-                if waiting and not worker.task and not interrupt.count:
-                    worker.start(function, *waiting.popleft())
+                if worker.task or interrupt.count or (ended and not again):
+                    continue
+                task, attempt = again.popleft() if again else (next(new, _END), 1)
+                ended = ended or task is _END
+                if isinstance(task, Task):
+                    worker.start(function, task, attempt)
                     yield Event("started", worker.task.key, worker.attempt)
             if interrupt.count > seen:
                 seen = interrupt.count
@@ -127,7 +134,7 @@ def run(
             for worker in workers:
                 event = worker.poll(attempts, stopping=bool(interrupt.count))
                 if event and event.kind == "retried":
-                    waiting.appendleft((worker.last, event.attempt + 1))
+                    again.appendleft((worker.last, event.attempt + 1))
                 if event:
                     yield event
             yield None

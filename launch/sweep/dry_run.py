@@ -1,5 +1,7 @@
 """What a sweep would do: its trials with their cost, and the time that a machine would take."""
 
+import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from launch.amounts import amount, clock, flops
 from launch.errors import bad_input
 from launch.files import read_json
 from launch.sweep import expand, groups
+from launch.sweep.asker import Asker
 from launch.sweep.execution import ended_states, first_steps
 from launch.sweep.expand import CONVENTION, Plan, Planned
 from launch.sweep.live import columns
@@ -22,9 +25,12 @@ MOST_LISTED = 5  # overrides of a trial in the table
 SHOWN = ("name", "holdout")  # overrides that other columns show
 
 
-def dry_run(sweep: Plan, workdir: Path, machine: Machine) -> None:
-    """Prints the table of all trials and what its times assume; writes nothing."""
+def dry_run(sweep: Plan, workdir: Path, machine: Machine, asker: Asker | None = None) -> None:
+    """Prints the table of all trials and what its times assume; writes nothing. Of a search that
+    learns from its results it lists the first trials, one for each worker."""
     with bad_input():
+        if asker:
+            sweep = dataclasses.replace(sweep, trials=(*sweep.trials, *_asked(asker, machine)))
         states = ended_states(sweep.trials, workdir)
     platform = machine.resources.platform
     measured = expand.measured_flops([read_json(workdir / key / "result.json") for key in states])
@@ -52,6 +58,17 @@ def dry_run(sweep: Plan, workdir: Path, machine: Machine) -> None:
         print(f"{sum(sizes)} trials in {len(sizes)} groups of up to {max(sizes)}, trained stacked")
     if saved := expand.savings(sweep, first_steps(sweep, workdir)):
         print(saved)
+    if asker:
+        print(asker.outlook())
+
+
+def _asked(asker: Asker, machine: Machine) -> list[Planned]:
+    """The trials of a search that can be known before any of its results."""
+    slots = len(machine.slots(asker.search.trials or sys.maxsize))
+    most = slots if asker.method.SEQUENTIAL else sys.maxsize
+    while len(asker.pending) < most and asker.lazy and asker.next():
+        pass
+    return asker.pending
 
 
 def trial_table(

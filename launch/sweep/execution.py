@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -13,6 +13,7 @@ from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.sweep import expand, groups
+from launch.sweep.asker import Asker
 from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
@@ -27,11 +28,17 @@ LOG_TAIL = 20  # lines of a failed trial's log that go into its result.json
 
 
 def run_sweep(
-    sweep: Plan, workdir: Path, machine: Machine, rungs: Rungs | None = None, sort: str = ""
+    sweep: Plan,
+    workdir: Path,
+    machine: Machine,
+    asker: Asker | None = None,
+    rungs: Rungs | None = None,
+    sort: str = "",
 ) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
-    those that branch from trunks, then the held-out ones, which are predicted first. The trials
-    of `rungs` come before all and may be stopped early. `sort` orders the live table.
+    those that branch from trunks, those that a search asks for meanwhile, then the held-out ones,
+    which are predicted first. The trials of `rungs` come before all and may be stopped early.
+    `sort` orders the live table.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
@@ -40,21 +47,27 @@ def run_sweep(
         cache = sweep.base.get("data", {}).get("cache", "cache")
         machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
         expand.record(sweep, workdir)
+        if asker:
+            asker.record()
         folder.warn_without_locks(workdir / "sweep.json")
-        states = ended_states(sweep.trials, workdir)
-        view = Live(workdir, sweep.trials, states, sort)
+        known = [*sweep.trials, *(asker.pending if asker else ())]
+        states = ended_states(known, workdir)
+        view = Live(workdir, known, states, sort)
     with Interrupt() as interrupt, view as live:
         if states:
-            live.say(f"{len(states)} of {len(sweep.trials)} trials are finished already")
+            live.say(f"{len(states)} of {len(known)} trials are finished already")
+        *fitted, held_out = [[p for p in stage if p.id not in states] for stage in sweep.stages]
         if rungs:
-            _climb(rungs, machine, workdir, interrupt, live)
-        for stage in sweep.stages:
-            todo = [planned for planned in stage if planned.id not in states]
-            todo = [p for p in todo if not rungs or p.id not in rungs.trials]
-            _run_stage(todo, machine, workdir, interrupt, live)
-            if interrupt.count:
-                live.say("Stopped. The same command goes on from here.")
-                return PREEMPTED
+            _climb(rungs, asker, machine, workdir, interrupt, live)
+            fitted = [[p for p in stage if p.id not in rungs.trials] for stage in fitted]
+        for stage in fitted:
+            _run_stage(stage, machine, workdir, interrupt, live)
+        if asker and asker.lazy and not rungs:
+            _run_search(asker, machine, workdir, interrupt, live)
+        _run_stage(held_out, machine, workdir, interrupt, live)
+        if interrupt.count:
+            live.say("Stopped. The same command goes on from here.")
+            return PREEMPTED
     if saved := expand.savings(sweep, first_steps(sweep, workdir)):
         print(saved)
     failed = [key for key, state in live.states.items() if state == "failed"]
@@ -92,24 +105,78 @@ def _run_stage(
         todo = [planned for planned in todo if live.states[planned.id] == "in use"]
 
 
-def _climb(rungs: Rungs, machine: Machine, workdir: Path, interrupt: Interrupt, live: Live) -> None:
-    """Trains the trials from rung to rung until none may go on and none is trained elsewhere."""
-    slots = len(machine.slots(len(rungs.trials)))
+def _climb(
+    rungs: Rungs,
+    asker: Asker | None,
+    machine: Machine,
+    workdir: Path,
+    interrupt: Interrupt,
+    live: Live,
+) -> None:
+    """Trains the trials from rung to rung until none may go on and none is trained elsewhere. Where
+    none may go on and a worker is free, a search asks for another."""
+    members: dict[str, list[Planned]] = {}
+
+    def asked() -> list[Planned]:
+        with bad_input():
+            return asker.ask() if asker and asker.lazy else []
+
+    def tasks() -> Iterator[Task | None]:
+        while True:
+            if planned := rungs.take():
+                members[planned.id] = [planned]
+                yield _task([planned], False, workdir, live)
+            elif new := asked():
+                rungs.add(new)
+                for planned in new:
+                    live.add(planned)
+            elif rungs.busy:
+                yield None
+            else:
+                return
+
     while not interrupt.count:
         held = {key for key in rungs.trials if folder.owner(workdir / key)}
         with bad_input():
             rungs.look(held)
         live.states |= dict.fromkeys(rungs.waiting(), "stopped") | dict.fromkeys(held, "in use")
-        if first := rungs.take(slots):
-            _train([[planned] for planned in first], machine, workdir, interrupt, live, rungs)
-        elif held:
-            _wait([rungs.trials[key] for key in held], workdir, interrupt, live)
-        else:
+        _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live, rungs)
+        if not rungs.held:
             break
+        _wait([rungs.trials[key] for key in rungs.held], workdir, interrupt, live)
     if not interrupt.count:
         rungs.record()
-        for line in rungs.lines():
+        for line in (*rungs.lines(), *([asker.summary()] if asker and asker.lazy else [])):
             live.say(line)
+
+
+def _run_search(
+    asker: Asker, machine: Machine, workdir: Path, interrupt: Interrupt, live: Live
+) -> None:
+    """Trains what a search asked for earlier and has not ended, and then what it asks for, each
+    trial as soon as a worker is free."""
+    members: dict[str, list[Planned]] = {}
+
+    def tasks() -> Iterator[Task]:
+        todo = [planned for planned in asker.pending if live.states[planned.id] == "waiting"]
+        while todo or (todo := ask()):
+            planned = todo.pop(0)
+            live.add(planned)
+            if folder.owner(workdir / planned.id):
+                live.states[planned.id] = "in use"
+            else:
+                members[planned.id] = [planned]
+                yield _task([planned], False, workdir, live)
+
+    def ask() -> list[Planned]:
+        with bad_input():
+            return asker.ask()
+
+    if not interrupt.count:
+        _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live)
+    elsewhere = [planned for planned in asker.pending if live.states[planned.id] == "in use"]
+    _run_stage(elsewhere, machine, workdir, interrupt, live)
+    live.say(asker.summary())
 
 
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
@@ -123,8 +190,10 @@ def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Li
             live.event(Event("finished", key, 1), state)
 
 
-def summary(sweep: Plan, workdir: Path, code: int) -> dict:
+def summary(sweep: Plan, workdir: Path, code: int, asker: Asker | None = None) -> dict:
     """What `--json` writes: each trial as planned, with its status and its loss (None: not run)."""
+    if asker:
+        sweep = dataclasses.replace(sweep, trials=(*sweep.trials, *asker.pending))
     trials, started_at = [], first_steps(sweep, workdir)
     for planned in sweep.trials:
         result = read_json(workdir / planned.id / "result.json") or {}
@@ -154,22 +223,35 @@ def _train(
     workdir: Path,
     interrupt: Interrupt,
     live: Live,
-    rungs: Rungs | None = None,
 ) -> None:
     """Trains groups of trials, most of them of one trial. Trials that their group could not train
-    to the end are 'waiting' afterwards. When a trial of `rungs` ends, the next ones follow."""
+    to the end are 'waiting' afterwards."""
     stacked = any(len(trials) > 1 for trials in together)
-    members: dict[str, Sequence[Planned]] = {}
+    members = {trials[0].id: trials for trials in together}
+    tasks = [_task(trials, stacked, workdir, live) for trials in together]
+    _follow(GROUP if stacked else TRIAL, tasks, members, machine, workdir, interrupt, live)
 
-    def task(trials: Sequence[Planned]) -> Task:
-        first = trials[0].id
-        members[first] = trials
-        args = [(_config(p, workdir, live), workdir / p.id, p.overrides) for p in trials]
-        return Task(first, (args,) if stacked else args[0], workdir / first / "log.txt")
 
-    tasks = [task(trials) for trials in together]
+def _task(trials: Sequence[Planned], stacked: bool, workdir: Path, live: Live) -> Task:
+    """The task that trains the trials: GROUP if it is `stacked`, TRIAL otherwise."""
+    args = [(_config(p, workdir, live), workdir / p.id, p.overrides) for p in trials]
+    home = workdir / trials[0].id
+    return Task(trials[0].id, (args,) if stacked else args[0], home / "log.txt")
+
+
+def _follow(
+    function: str,
+    tasks: Iterable[Task | None],
+    members: Mapping[str, Sequence[Planned]],
+    machine: Machine,
+    workdir: Path,
+    interrupt: Interrupt,
+    live: Live,
+    rungs: Rungs | None = None,
+) -> None:
+    """Runs tasks and notes what happens to the trials of each, its `members`; `rungs` learn which
+    trial has ended."""
     announced = False
-    function = GROUP if stacked else TRIAL
     for event in machine.runner.run(function, tasks, machine.resources, interrupt):
         if interrupt.count and not announced:
             announced = True
@@ -178,7 +260,6 @@ def _train(
             _note(planned, event, len(members[event.key]) > 1, workdir, live)
         if rungs and event is not None and event.kind == "finished":
             rungs.ended(event.key, live.states[event.key])
-            tasks += [task([planned]) for planned in rungs.take(len(together))]
         live.tick()
 
 

@@ -3,7 +3,7 @@
 import heapq
 import json
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -102,24 +102,10 @@ def plan(
     variations = space.seeds(trials_of(module, base, spec), seeds, base.seed)
     if not variations:
         raise ValueError(f"config={spec}: get_sweep returns no trials")
-    datasets: dict[str, Dataset] = {}
-    notes: set[str] = set()
-    known = _recorded(workdir)["trials"] if workdir else {}
-    trials: dict[str, Planned] = {}
-    for number, variation in enumerate(variations):
-        try:
-            planned = _planned(base, variation, datasets, known, notes)
-        except ValueError as error:
-            raise ValueError(f"trial {number} of {spec} {variation}: {error}") from error
-        if trials.setdefault(planned.id, planned).holdout != planned.holdout:
-            raise ValueError(
-                f"trial {number} of {spec} {variation} is both fitted and held out; drop one"
-            )
-    for note in sorted(notes):
-        print(note, file=sys.stderr)
-    shared = share_trunks(trials.values())
-    ordered = sorted(shared, key=lambda planned: (-planned.cost, planned.id))
-    return Plan(spec, base, tuple(ordered), len(variations) - len(trials))
+    planner = Planner(base, workdir)
+    trials = planner.all(variations, spec)
+    planner.print_notes()
+    return Plan(spec, base, in_stages(trials), len(variations) - len(trials))
 
 
 def trials_of(module: ModuleType, base: ConfigDict, spec: str) -> list[dict[str, Any]]:
@@ -148,31 +134,62 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _planned(
-    base: ConfigDict,
-    variation: dict[str, Any],
-    datasets: dict[str, Dataset],
-    known: Collection[str],
-    notes: set[str],
-) -> Planned:
-    if "imports" in variation:
-        raise ValueError("imports cannot differ between trials; name all files for the whole sweep")
-    config = base.copy_and_resolve_references()
-    config.lock()
-    notes |= set(flags.apply_overrides(config, variation))
-    section = config.data.to_json()
-    if section not in datasets:
-        datasets[section] = prepare(config)
-    resolved = resolve(config, datasets[section])
-    older = [key for key in former_ids(resolved) if key in known] if known else []
-    key = older[0] if older else trial_id(resolved)
-    about = describe(resolved, datasets[section]) | {"id": key}
-    if resolved.holdout and about["counted"]:
-        raise ValueError(
-            f"model.family={resolved.model.family!r} is counted, so no law predicts it; drop "
-            "holdout=True"
-        )
-    return Planned(key, variation, resolved, about)
+class Planner:
+    """Plans the trials of a base config one by one. Their data is prepared once, here."""
+
+    def __init__(self, base: ConfigDict, workdir: Path | None):
+        self.base, self.notes = base, set()
+        self._known = recorded(workdir)["trials"] if workdir else {}
+        self._datasets: dict[str, Dataset] = {}
+
+    def planned(self, variation: dict[str, Any]) -> Planned:
+        """The trial with these overrides; ValueError if they are not valid."""
+        if "imports" in variation:
+            raise ValueError(
+                "imports cannot differ between trials; name all files for the whole sweep"
+            )
+        config = self.base.copy_and_resolve_references()
+        config.lock()
+        self.notes |= set(flags.apply_overrides(config, variation))
+        section = config.data.to_json()
+        if section not in self._datasets:
+            self._datasets[section] = prepare(config)
+        resolved = resolve(config, self._datasets[section])
+        older = [key for key in former_ids(resolved) if key in self._known] if self._known else []
+        key = older[0] if older else trial_id(resolved)
+        about = describe(resolved, self._datasets[section]) | {"id": key}
+        if resolved.holdout and about["counted"]:
+            raise ValueError(
+                f"model.family={resolved.model.family!r} is counted, so no law predicts it; drop "
+                "holdout=True"
+            )
+        return Planned(key, variation, resolved, about)
+
+    def all(self, variations: Iterable[dict[str, Any]], spec: str) -> list[Planned]:
+        """The trials without duplicates; ValueError names the one that is not valid."""
+        trials: dict[str, Planned] = {}
+        for number, variation in enumerate(variations):
+            try:
+                planned = self.planned(variation)
+            except ValueError as error:
+                raise ValueError(f"trial {number} of {spec} {variation}: {error}") from error
+            if trials.setdefault(planned.id, planned).holdout != planned.holdout:
+                raise ValueError(
+                    f"trial {number} of {spec} {variation} is both fitted and held out; drop one"
+                )
+        return list(trials.values())
+
+    def print_notes(self) -> None:
+        """What there is to say of the trials planned so far, each line once."""
+        for note in sorted(self.notes):
+            print(note, file=sys.stderr)
+        self.notes.clear()
+
+
+def in_stages(trials: Iterable[Planned]) -> tuple[Planned, ...]:
+    """The trials as a plan has them: with shared trunks, the largest first."""
+    shared = share_trunks(trials)
+    return tuple(sorted(shared, key=lambda planned: (-planned.cost, planned.id)))
 
 
 def share_trunks(trials: Iterable[Planned]) -> list[Planned]:
@@ -220,7 +237,7 @@ def savings(plan: Plan, branched_at: Mapping[str, int]) -> str:
 def record(plan: Plan, workdir: Path) -> None:
     """Writes sweep.json; ValueError if the folder holds a sweep of another base config,
     BadInput if it cannot be written."""
-    base, before = json.loads(plan.base.to_json()), _recorded(workdir)
+    base, before = json.loads(plan.base.to_json()), recorded(workdir)
     trials = {
         planned.id: {"overrides": planned.overrides, "holdout": planned.holdout}
         for planned in plan.trials
@@ -240,10 +257,11 @@ def record(plan: Plan, workdir: Path) -> None:
         trials = before["trials"] | trials
     with writing("workdir", workdir):
         imports.keep(plan.base.imports_hash, workdir)
-        write_json(workdir / "sweep.json", {"config": plan.spec, "base": base, "trials": trials})
+        new = {"config": plan.spec, "base": base, "trials": trials}
+        write_json(workdir / "sweep.json", new | {key: before[key] for key in before.keys() - new})
 
 
-def _recorded(workdir: Path) -> dict[str, Any]:
+def recorded(workdir: Path) -> dict[str, Any]:
     """The base config and the trials in sweep.json; {"base": None, "trials": {}} without one.
     ValueError if it is damaged."""
     file = workdir / "sweep.json"

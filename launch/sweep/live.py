@@ -84,6 +84,11 @@ class Live:
             self.console.print(self._table(self._sorted(started, self.sort or "loss"), MOST_ROWS))
         self.console.print(self.summary(), highlight=False)
 
+    def add(self, planned: Planned) -> None:
+        """Shows a trial that was planned while the sweep runs."""
+        self.trials.setdefault(planned.id, planned)
+        self.states.setdefault(planned.id, "waiting")
+
     def event(self, event: Event, state: str) -> None:
         """Notes what happened to a trial, which is now in `state`."""
         key = event.key

@@ -30,10 +30,9 @@ class Rungs:
 
     def __init__(self, trials: Sequence[Planned], rule: Stopping, workdir: Path):
         self.rule, self.workdir = rule, workdir
-        self.trials = {planned.id: planned for planned in trials if judged(planned)}
-        self.steps = {key: rung_steps(p, rule) for key, p in self.trials.items()}
-        require_comparable(list(self.trials.values()), rule)
-        self.counts = {key: len(steps) for key, steps in self.steps.items()}
+        self.trials: dict[str, Planned] = {}
+        self.steps: dict[str, tuple[int, ...]] = {}
+        self.counts: dict[str, int] = {}
         self.busy: set[str] = set()  # being trained here
         self.held: set[str] = set()  # being trained by another process
         self.failed: set[str] = set()
@@ -44,6 +43,17 @@ class Rungs:
                 f"rungs={','.join(rule.rungs)}, but --workdir={workdir} has trials that were "
                 f"stopped at {','.join(before['rungs'])}; give it these, or another --workdir"
             )
+        self.add(trials)
+
+    def add(self, trials: Sequence[Planned]) -> None:
+        """Adds trials, which a search may ask for while others train."""
+        new = {planned.id: planned for planned in trials if judged(planned)}
+        self.trials |= new
+        require_comparable(list(self.trials.values()), self.rule)
+        self.steps |= {key: rung_steps(planned, self.rule) for key, planned in new.items()}
+        self.counts |= {key: len(self.steps[key]) for key in new}
+        for key in new:
+            self._read(key)
 
     def look(self, held: set[str]) -> None:
         """Reads where every trial is; `held` are those that other processes train."""
@@ -51,19 +61,19 @@ class Rungs:
         for key in self.trials:
             self._read(key)
 
-    def take(self, slots: int) -> list[Planned]:
-        """The next trials for the slots that are free, each with the step at which it stops."""
+    def take(self) -> Planned | None:
+        """The next trial that may go on, with the step at which it stops; None if none may now."""
         jobs = next_trials(self.rule, self.positions, self.counts)
-        jobs = [(key, rung) for key, rung in jobs if key not in self.busy | self.held]
-        taken = []
-        for key, rung in jobs[: max(0, slots - len(self.busy))]:
-            config = self.trials[key].config.copy_and_resolve_references()
-            last = rung == self.counts[key]
-            config.checkpoint.stop_at = "" if last else f"{self.steps[key][rung]} steps"
-            taken.append(replace(self.trials[key], config=config))
-            self.positions[key] = replace(self.positions[key], heading=rung, begun=True)
-            self.busy.add(key)
-        return taken
+        free = ((key, rung) for key, rung in jobs if key not in self.busy | self.held)
+        key, rung = next(free, (None, 0))
+        if key is None:
+            return None
+        config = self.trials[key].config.copy_and_resolve_references()
+        last = rung == self.counts[key]
+        config.checkpoint.stop_at = "" if last else f"{self.steps[key][rung]} steps"
+        self.positions[key] = replace(self.positions[key], heading=rung, begun=True)
+        self.busy.add(key)
+        return replace(self.trials[key], config=config)
 
     def ended(self, key: str, state: str) -> None:
         """Notes that a trial is no longer trained here: it has ended in `state`, or is in use."""

@@ -17,11 +17,13 @@ from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
-from launch.sweep import expand
+from launch.sweep.asker import plan
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
+from launch.sweep.expand import ASSUMED_FLOPS
 from launch.sweep.machine import machine
 from launch.sweep.rungs import Rungs
+from launch.sweep.search import SEARCHES
 from launch.sweep.stopping import METHODS, stopping
 
 
@@ -67,6 +69,11 @@ def make_flags() -> absl_flags.FlagValues:
         values,
     )
     text("keep", "", "share of the trials that --stop lets go on at a rung; '': 1/3", values)
+    text("search", None, f"method of the config's get_search: {', '.join(SEARCHES)}", values)
+    absl_flags.DEFINE_integer(
+        "trials", None, "configurations that the search asks for", lower_bound=1, flag_values=values
+    )
+    text("budget", None, 'of the whole search: "1e15 flops", "2e8 tokens" or "3 hours"', values)
     boolean(
         "dry_run",
         False,
@@ -92,18 +99,33 @@ def main(argv: Sequence[str]) -> int:
                 f"population={values.population} trains trials together to their end, but "
                 f"stop={values.stop} ends them one by one; drop one of the two"
             )
-        sweep = expand.plan(values.config, overrides, workdir, values.seeds)
-        rungs = Rungs(sweep.trials, rule, workdir) if rule else None
+        given = {"method": values.search, "trials": values.trials, "budget": values.budget}
+        given = {key: value for key, value in given.items() if value is not None}
+        sweep, asker = plan(
+            values.config,
+            overrides,
+            workdir,
+            values.seeds,
+            given,
+            ASSUMED_FLOPS[where.resources.platform],
+        )
+        if rule and rule.method == "successive_halving" and asker and asker.lazy:
+            raise ValueError(
+                f"stop={values.stop} needs all trials at the start, and a search by "
+                f"{asker.search.method} asks for them one by one; use --stop=asha"
+            )
+        known = [*sweep.trials, *(asker.pending if asker else ())]
+        rungs = Rungs(known, rule, workdir) if rule else None
     if values.dry_run:
-        dry_run(sweep, workdir, where)
+        dry_run(sweep, workdir, where, asker)
         if rungs:
             print(rungs.outlook())
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where, rungs, values.sort)
+        code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), summary(sweep, workdir, code))
+            write_json(Path(values.json), summary(sweep, workdir, code, asker))
     if code != PREEMPTED and not values.dry_run:
         _rank(workdir)
         if values.fit:

@@ -100,7 +100,7 @@ def get_config(arg=None):
         name="t", seed=0, lr=1e-3, holdout=False, corpora=("stdlib",), weights=(1.0,),
         model=dict(width=512 if arg == "big" else 64, depth=2),
         data=dict(text="none"), behaviour="", seconds=0.1, tokens=100,
-        checkpoint=dict(share_trunks=False),
+        checkpoint=dict(share_trunks=False), train=dict(flops_convention="6nd"),
     )).lock()
 """
 
