@@ -171,36 +171,42 @@ def to_json(listing: Listing) -> dict[str, Any]:
 
 
 def show(listings: Sequence[Listing], top: int, sweeps: int) -> None:
-    """Prints a table for each sweep with its first `top` rows (0: all)."""
+    """Prints a table for each sweep with its first `top` rows (0: all). `sweeps` is their number
+    before --where left some out."""
     import rich.console
 
     console = rich.console.Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, IN_A_FILE)
     if sweeps > 1:
-        hidden = f", {sweeps - len(listings)} of them without a matching trial" * (
-            sweeps > len(listings)
-        )
-        console.print(f"{sweeps} sweeps, each by itself{hidden}")
+        empty = sweeps - len(listings)
+        without = f", {empty} of them without a matching trial" if empty else ""
+        console.print(f"{sweeps} sweeps, each by itself{without}\n")
     for number, listing in enumerate(listings):
-        shown = listing.rows[: top or None]
+        rows = listing.rows[: top or None]
         counts = Counter(row["status"] for row in listing.rows)
         states = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-        if number or sweeps > 1:
-            console.print()
-        console.print(f"{printable(listing.sweep.folder)}: {states}", style="bold", soft_wrap=True)
-        (head, *lines), left = aligned(columns_of(listing, shown), console.width)
+        title = f"{printable(listing.sweep.folder)}: {states}"
+        console.print(f"\n{title}" if number else title, style="bold", soft_wrap=True)
+        (head, *lines), left = aligned(columns_of(listing, rows), console.width)
         console.out(head, style="bold", highlight=False)
         console.out("\n".join(lines), highlight=False)
-        notes = [left_out(left)] if left else []
-        kinds = {row["spread_of"] for row in listing.rows}
-        if "evaluation" in kinds and "seeds" not in kinds:
-            notes.append("± is the evaluation's standard error: one seed each, so the spread over "
-                         "seeds is unknown")  # fmt: skip
-        if len(shown) < len(listing.rows):
-            notes.append(f"{len(listing.rows) - len(shown):,} more: --top=0 shows all")
-        for note in notes:
+        for note in notes(listing, len(rows), left):
             console.print(note, style="dim", soft_wrap=True)
+
+
+def notes(listing: Listing, shown: int, left: Sequence[str]) -> list[str]:
+    """What stands under a table of the first `shown` rows without the columns `left`."""
+    found = [left_out(left)] if left else []
+    kinds = {row["spread_of"] for row in listing.rows}
+    if "evaluation" in kinds and "seeds" not in kinds:
+        found.append(
+            "± is the evaluation's standard error: one seed each, so the spread over seeds is "
+            "unknown"
+        )
+    if shown < len(listing.rows):
+        found.append(f"{len(listing.rows) - shown:,} more: --top=0 shows all")
+    return found
 
 
 def columns_of(listing: Listing, rows: Sequence[filters.Row]) -> list[Column]:
