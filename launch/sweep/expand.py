@@ -256,7 +256,7 @@ def record(plan: Plan, workdir: Path) -> None:
             )
         trials = before["trials"] | trials
     with writing("workdir", workdir):
-        imports.keep(plan.base.imports_hash, workdir)
+        imports.keep(plan.base.get("imports_hash", ()), workdir)
         new = {"config": plan.spec, "base": base, "trials": trials}
         write_json(workdir / "sweep.json", new | {key: before[key] for key in before.keys() - new})
 

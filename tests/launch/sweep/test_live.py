@@ -128,7 +128,7 @@ def test_a_wrong_sort_ends_a_sweep_before_it_trains(tmp_path, monkeypatch):
     monkeypatch.setattr(execution.folder, "warn_without_locks", lambda *_: None)
     machine = SimpleNamespace(compiling_into=lambda folder: None)
     with pytest.raises(BadInput, match="sort=zzz: unknown name zzz"):
-        execution.run_sweep(sweep, tmp_path, machine, "zzz")
+        execution.run_sweep(sweep, tmp_path, machine, sort="zzz")
 
 
 def test_a_pipe_gets_one_fresh_line_for_each_finished_trial(trials, tmp_path, capsys):
