@@ -195,6 +195,10 @@ def require_comparable(trials: Sequence[Planned], rule: Stopping) -> None:
         tokens = {p.id: steps[p.id][rung] * _per_step(p) for p in there}
         within = max(map(_per_step, there), default=0)
         _require_equal(rule, f"the rung {text!r}", tokens, "give --rungs in tokens", within)
+        warmups = {p.id: duration.steps(p.config.schedule.warmup) * _per_step(p) for p in there}
+        if there and min(tokens.values()) < max(warmups.values()):
+            after = f"let the rung {text!r} come after it"
+            _require_equal(rule, "schedule.warmup", warmups, after, within)
         if not any(_depends_on_length(p, steps[p.id][rung]) for p in there):
             continue
         name = there[0].config.schedule.name

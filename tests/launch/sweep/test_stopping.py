@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import random
 from collections import Counter
 from fractions import Fraction
@@ -13,7 +14,8 @@ from launch.errors import DIVERGED, DONE
 from launch.files import read_json, write_json
 from launch.runners import RUNNERS
 from launch.runners.tasks import Event
-from launch.sweep import stopping
+from launch.sweep import expand, stopping
+from launch.sweep.expand import Plan
 from launch.sweep.stopping import Position
 from launch.verbs import sweep
 from tests.launch.inline import Inline
@@ -104,7 +106,7 @@ def get_config(arg=None):
     config.model.update(n_layers=1, d_model=16, n_heads=2, context_length=16)
     config.train.update(batch_size=8, duration="90 steps")
     config.eval.update(sequences=16, batch_size=8, every="20 steps")
-    config.data.update(corpora=("text.txt",), cache="cache")
+    config.data.corpora = ("text.txt",)
     config.schedule.update(name="cosine")
     return config
 
@@ -114,10 +116,17 @@ def get_sweep(config):
 RUNGS = "--rungs=10 steps,30 steps"
 
 
+@pytest.fixture(scope="module")
+def planned(text_folder) -> Plan:
+    (text_folder / "s.py").write_text(CONFIG.replace("text.txt", f"{text_folder}/text.txt"))
+    return expand.plan(f"{text_folder}/s.py", {"data.cache": f"{text_folder}/cache"})
+
+
 @pytest.fixture
-def home(text_folder, tmp_path, monkeypatch) -> Path:
-    (tmp_path / "text.txt").symlink_to(text_folder / "text.txt")
-    (tmp_path / "s.py").write_text(CONFIG)
+def home(planned, tmp_path, monkeypatch) -> Path:
+    """A folder for sweeps of nine fake trials, planned once."""
+    monkeypatch.setattr(expand, "plan", lambda *_: planned)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
