@@ -91,7 +91,8 @@ def test_held_out_trials_are_never_stopped_nor_compared(base, tmp_path):
     larger = {"train.duration": "900 steps", "holdout": True}
     found = rungs(base, tmp_path, [{"seed": 0}, {"seed": 1}, larger], {}, "10 %")
     found.look(set())
-    assert [p.config.checkpoint.stop_at for p in found.take(9)] == ["9 steps", "9 steps"]
+    taken = iter(found.take, None)
+    assert [planned.config.checkpoint.stop_at for planned in taken] == ["9 steps", "9 steps"]
 
 
 def test_a_trial_that_ends_before_a_rung_has_fewer_rungs(base, tmp_path):

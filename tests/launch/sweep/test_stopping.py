@@ -125,7 +125,7 @@ def planned(text_folder) -> Plan:
 @pytest.fixture
 def home(planned, tmp_path, monkeypatch) -> Path:
     """A folder for sweeps of nine fake trials, planned once."""
-    monkeypatch.setattr(expand, "plan", lambda *_: planned)
+    monkeypatch.setattr(sweep, "plan", lambda *_: (planned, None))
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -189,11 +189,12 @@ class Shuffled(Inline):
         return super().slots(tasks, resources) * 3
 
     def run(self, function, tasks, resources, interrupt):
-        active, taken = [], 0
-        while active or taken < len(tasks):
-            while taken < len(tasks) and len(active) < 3:
-                active.append(tasks[taken])
-                taken += 1
+        source, active = iter(tasks), []
+        while True:
+            while len(active) < 3 and (task := next(source, None)):
+                active.append(task)
+            if not active:
+                return
             task = active.pop(self.rng.randrange(len(active)))
             yield Event("finished", task.key, 1, self.instead(*task.args))
 
