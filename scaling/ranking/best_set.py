@@ -78,5 +78,5 @@ def _more_seeds(noise: SeedNoise, best: int, inside: np.ndarray, alpha: float) -
     error = np.sqrt((noise.variances[best] + noise.variances[nearest]) / seeds)
     freedom = (noise.freedom[best] + noise.freedom[nearest]) * seeds / now
     alpha /= int(inside.sum()) * max(len(noise.means) - 1, 1)
-    enough = gap >= error * (stdtrit(freedom, 1 - alpha) + stdtrit(freedom, POWER))
+    enough = gap > error * (stdtrit(freedom, 1 - alpha) + stdtrit(freedom, POWER))
     return int(enough.argmax()) if enough.any() else None

@@ -75,7 +75,8 @@ def read_sweeps(folder: str | Path) -> list[Sweep]:
     """Every sweep in a folder: the folder itself, those in it, and the runs in it that belong to
     none. FileNotFoundError if it holds no run at all."""
     root = Path(folder)
-    inside = sorted(p for p in root.glob("*") if p.is_dir()) if root.is_dir() else []
+    entries = os.scandir(root) if root.is_dir() else ()
+    inside = [root / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
     planned = [p for p in (root, *inside) if (p / "sweep.json").is_file()]
     found = [_planned(p) for p in planned]
     if root not in planned:

@@ -12,6 +12,7 @@ from configs.space import (
     log_uniform,
     product,
     sample,
+    seeds,
     uniform,
     zip_,
 )
@@ -119,3 +120,14 @@ def test_nonsense_is_refused_in_one_line(build, message):
     with pytest.raises(ValueError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+def test_seeds_leaves_the_first_as_they_are():
+    trials = [{"a": 1}, {"a": 2}, {"a": 3, "seed": 7}]
+    assert seeds(trials, 1) == trials
+    assert seeds(trials, 3, first=5) == [
+        *trials,
+        {"a": 1, "seed": 6}, {"a": 2, "seed": 6}, {"a": 1, "seed": 7}, {"a": 2, "seed": 7},
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="seeds=0 must be a whole number of at least 1"):
+        seeds(trials, 0)

@@ -314,6 +314,31 @@ def test_a_key_younger_than_the_folder_had_its_default_there(config, tmp_path):
         expand.record(sweep_, tmp_path)
 
 
+def test_seeds_add_trials_and_rename_none(config):
+    one, three = (expand.plan(config, {"seed": "4"}, seeds=n).trials for n in (1, 3))
+    assert {planned.id for planned in one} < {planned.id for planned in three}
+    assert sorted(planned.config.seed for planned in three) == sorted([4, 5, 6] * len(one))
+    for planned in one:
+        assert "seed" not in planned.overrides
+    # Those that are held out are repeated as well.
+    assert [planned.holdout for planned in three].count(True) == 3
+
+
+def test_a_sweep_of_seeds_predicts_each_held_out_trial_and_ranks_the_rest(config, tmp_path, capfd):
+    assert run(config, "--seeds=2", "--config.seconds=0.01") == 0
+    found, out = results(tmp_path), capfd.readouterr()
+    held = [key for key, result in found.items() if result["holdout"]]
+    assert len(found) == 32 and len(held) == 2
+    predictions = sorted((tmp_path / "runs/s").glob("prediction*.json"))
+    targets = [json.loads(file.read_text())["target"]["run"] for file in predictions]
+    assert sorted(targets) == sorted(held)
+    ranking = json.loads((tmp_path / "runs/s/report/ranking.json").read_text())
+    assert len(ranking["configurations"]) == 15
+    assert all(row["seeds"] == [0, 1] for row in ranking["configurations"])
+    assert {entry["reason"] for entry in ranking["not_ranked"]} == {"held out"}
+    assert ranking["best"]["verdict"] in out.out
+
+
 def test_makespan_packs_the_largest_first():
     trials = [
         expand.Planned(str(f), {}, None, {"flops": {expand.CONVENTION: f}})
