@@ -60,6 +60,11 @@ class MetricsLog:
             self._board.close()
 
 
+def column(metric: str) -> str:
+    """The name of an evaluated metric in metrics.jsonl; that of its standard error adds `_se`."""
+    return metric if metric == "bits_per_byte" else f"eval_{metric}"
+
+
 def read(path: Path) -> list[dict]:
     """The complete rows of a metrics file, each with a "step"; [] if there is no file."""
     if not Path(path).exists():
