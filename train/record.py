@@ -108,8 +108,7 @@ class Record:
     def __enter__(self) -> "Record":
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.events.total}")
-        measured = [column(name) for name in self.objective.METRICS]
-        self.log.rewind(self.step, hyperparameters(self.config), [*measured, "loss"])
+        self.log.rewind(self.step, hyperparameters(self.config))
         self.timed, self.timed_from = 0, self.seconds
         return self
 
