@@ -43,6 +43,9 @@ setup(
         "compile": ["libtpu>=0.0.42"],  # the TPU compiler, for isoflop compile without a TPU
         "report": REPORT,
         "search": SEARCH,
+        "mlflow": ["mlflow>=3"],  # isoflop export --to=mlflow
+        "trackio": ["trackio>=0.8"],
+        "wandb": ["wandb>=0.19"],
         "parquet": PARQUET,
         "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,

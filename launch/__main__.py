@@ -23,6 +23,7 @@ VERBS = {
     "compare": ("launch.verbs.compare", "compare the compute that ladders need for equal loss"),
     "plan": ("launch.verbs.plan", "choose model size and tokens for a budget"),
     "pilot": ("launch.verbs.pilot", "choose a ladder's sizes and learning rates by cheap runs"),
+    "export": ("launch.verbs.export", "write runs for wandb, trackio, MLflow or as CSV"),
     "sample": ("launch.verbs.sample", "continue a prompt with a trained model"),
     "evaluate": ("launch.verbs.evaluate", "score a model on any text, beside an n-gram model"),
     "convert": ("launch.verbs.convert", "import or export Hugging Face weights"),

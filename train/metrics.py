@@ -2,7 +2,7 @@
 both."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,8 @@ class MetricsLog:
         self._board = None
         self._tensorboard, self._silent = tensorboard, silent
 
-    def rewind(
-        self, step: int, hyperparameters: Mapping[str, Any] = {}, metrics: Sequence[str] = ()
-    ) -> None:
-        """Drops damaged rows and those after `step`. TensorBoard shows the `hyperparameters` with
-        the final `metrics`."""
+    def rewind(self, step: int, hyperparameters: Mapping[str, Any] = {}) -> None:
+        """Drops damaged rows and those after `step`. TensorBoard shows the `hyperparameters`."""
         if self._silent:
             return
         copy(self.path, self.path, step)
@@ -33,7 +30,7 @@ class MetricsLog:
             copy(self.samples, self.samples, step)
         if self._tensorboard:
             self._board = Board(self.path.parent / "tensorboard", step + 1)
-            self._board.describe(hyperparameters, metrics)
+            self._board.describe(hyperparameters)
 
     def write(self, row: dict) -> None:
         self._append(self.path, row)
@@ -58,6 +55,11 @@ class MetricsLog:
             if done:
                 self._board.end()
             self._board.close()
+
+
+def column(metric: str) -> str:
+    """The name of an evaluated metric in metrics.jsonl; that of its standard error adds `_se`."""
+    return metric if metric == "bits_per_byte" else f"eval_{metric}"
 
 
 def read(path: Path) -> list[dict]:

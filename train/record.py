@@ -20,7 +20,7 @@ from model import families
 from train import duration, objectives
 from train.checkpoint import Checkpoints, restore_until
 from train.evaluate import Evaluation
-from train.metrics import MetricsLog, copy
+from train.metrics import MetricsLog, column, copy
 from train.parallel import processes
 from train.parallel.chips import peak_flops
 from train.step import StepConfig, TrainState
@@ -117,8 +117,7 @@ class Record:
     def __enter__(self) -> "Record":
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.events.total}")
-        measured = [column(name) for name in self.objective.METRICS]
-        self.log.rewind(self.step, hyperparameters(self.config), [*measured, "loss"])
+        self.log.rewind(self.step, hyperparameters(self.config))
         self.timed, self.timed_from = 0, self.seconds
         return self
 
@@ -302,11 +301,6 @@ def _of_this_process(devices: Sequence[jax.Device]) -> jax.Device:
 def saved(state: TrainState) -> dict[str, Any]:
     """The part of a state that a checkpoint holds."""
     return {name: getattr(state, name) for name in SAVED}
-
-
-def column(metric: str) -> str:
-    """The name of an evaluated metric in metrics.jsonl; that of its standard error adds `_se`."""
-    return metric if metric == "bits_per_byte" else f"eval_{metric}"
 
 
 def evaluation_columns(evaluation: Evaluation) -> dict[str, float | None]:

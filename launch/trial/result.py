@@ -20,7 +20,7 @@ def summarise(
     import jax
 
     from train import metrics
-    from train.record import EXTRA, column
+    from train.record import EXTRA
 
     family, cfg = families.read(resolved.model)
     rows = metrics.read(record.workdir / "metrics.jsonl")
@@ -38,13 +38,13 @@ def summarise(
     }
     measured = {
         name: {
-            "value": last[column(name)],
-            "se": last.get(f"{column(name)}_se"),
+            "value": last[metrics.column(name)],
+            "se": last.get(f"{metrics.column(name)}_se"),
             "unit": metric.unit,
             "better": metric.better,
         }
         for name, metric in objectives.find(resolved.objective.name).METRICS.items()
-        if column(name) in last
+        if metrics.column(name) in last
     }
     parent = {key: resolved.train[key] for key in ("init_from", "init_hash")}
     return dict(about) | {

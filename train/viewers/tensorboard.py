@@ -2,17 +2,11 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from train.flatten import flatten
-
-FIRST = (
-    *("optimizer.learning_rate", "model.d_model", "model.n_layers", "train.batch_size", "seed"),
-    *("train.duration", "optimizer.name", "schedule.name", "model.family", "objective.name"),
-)
-"""The hyperparameters that TensorBoard lists first; it shows only the first few unasked."""
 
 SECTIONS = ("seed", "model", "objective", "optimizer", "schedule", "train")
 
@@ -20,9 +14,8 @@ SECTIONS = ("seed", "model", "objective", "optimizer", "schedule", "train")
 def hyperparameters(resolved: Any) -> dict[str, bool | float | str]:
     """Every key of SECTIONS of a resolved config. Trials of one family and objective have the same
     keys with the same types: durations and other numbers are floats, lists are text."""
-    found = {k: v for k, v in flatten(resolved).items() if k.partition(".")[0] in SECTIONS}
-    ordered = [*(key for key in FIRST if key in found), *(key for key in found if key not in FIRST)]
-    return {key: _typed(found[key]) for key in ordered}
+    found = flatten(resolved).items()
+    return {key: _typed(value) for key, value in found if key.partition(".")[0] in SECTIONS}
 
 
 def _typed(value: Any) -> bool | float | str:
@@ -52,14 +45,14 @@ class Board:
         start = SessionLog(status=SessionLog.START)
         self._file.write_event(Event(wall_time=time.time(), step=first, session_log=start))
 
-    def describe(self, hyperparameters: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        """Writes the row of the page HPARAMS, once for a folder; the final values of the scalars
-        `metrics` are its results."""
+    def describe(self, hyperparameters: Mapping[str, Any]) -> None:
+        """Writes the row of the page HPARAMS, once for a folder. The page adds the final values of
+        all scalars, and begins with the hyperparameters that differ between the runs it shows; a
+        summary of the experiment, which tensorboardX would add, would switch this off."""
         from tensorboardX.summary import hparams
 
         if self._new:
-            experiment, start, _ = hparams(dict(hyperparameters), dict.fromkeys(metrics))
-            self._write(0, experiment, start)
+            self._write(0, hparams(dict(hyperparameters), {})[1])
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes the numbers of a row of metrics.jsonl as scalars."""
