@@ -22,7 +22,7 @@ from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
 from launch.sweep.expand import ASSUMED_FLOPS
 from launch.sweep.machine import machine
-from launch.sweep.search import SEARCHES
+from launch.sweep.search import FLAGS, SEARCHES
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -80,8 +80,7 @@ def main(argv: Sequence[str]) -> int:
     workdir = Path(values.workdir)
     with bad_input():
         where = machine(values.on, values.workers, values.population)
-        given = {"method": values.search, "trials": values.trials, "budget": values.budget}
-        given = {key: value for key, value in given.items() if value is not None}
+        given = {key: values[flag].value for key, flag in FLAGS.items() if values[flag].present}
         sweep, asker = plan(
             values.config,
             overrides,
