@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from configs.distributions import LogUniform, Uniform
 from configs.space import Overrides, Search
 from launch.search.asked import Asked
 
@@ -30,9 +31,22 @@ def wanted(search: Search, asked: Sequence[Asked]) -> int:
     return search.trials or len(asked) + 1
 
 
+def legible(axes: Mapping[str, Any], overrides: Overrides) -> Overrides:
+    """A trial whose numbers from ranges have four digits, which tables can show; they stay in the
+    range."""
+    return {key: _legible(axes[key], value) for key, value in overrides.items()}
+
+
+def _legible(axis: Any, value: Any) -> Any:
+    if not isinstance(axis, Uniform | LogUniform):
+        return value
+    return min(max(float(f"{value:.4g}"), axis.low), axis.high)
+
+
 def rest(search: Search, trials: list[Overrides], asked: Sequence[Asked]) -> list[Overrides]:
     """The trials of a design that have not been asked for. ValueError if those that have been are
     not its first ones."""
+    trials = [legible(search.axes, trial) for trial in trials]
     for before, now in zip(asked, trials, strict=False):
         if json.dumps(before.overrides) != json.dumps(now):
             raise ValueError(

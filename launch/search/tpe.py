@@ -12,6 +12,7 @@ from typing import Any
 
 from configs.distributions import Choice, Integers, LogUniform
 from configs.space import Overrides, Search
+from launch.search import design
 from launch.search.asked import Asked
 
 SEQUENTIAL = True
@@ -46,7 +47,8 @@ def ask(search: Search, asked: Sequence[Asked]) -> list[Overrides]:
     for before in asked:
         study.add_trial(_trial(optuna, search, spaces, before))
     params = study.ask(spaces).params
-    return [{key: _value(axis, params.get(key)) for key, axis in search.axes.items()}]
+    asks = {key: _value(axis, params.get(key)) for key, axis in search.axes.items()}
+    return [design.legible(search.axes, asks)]
 
 
 def _distribution(optuna: Any, axis: Any) -> Any:

@@ -50,7 +50,10 @@ class Asker:
         self._ahead: list[Overrides] = []
         example = {k: axis.at(0.0) if callable(axis) else axis for k, axis in search.axes.items()}
         config = planner.base.copy_and_resolve_references()
-        flags.apply_overrides(config.lock(), example)
+        try:
+            flags.apply_overrides(config.lock(), example)
+        except ValueError as error:
+            raise ValueError(f"search.axes: {error}") from error
         self._read()
 
     @property
@@ -165,7 +168,7 @@ class Asker:
 
     def _propose(self) -> Overrides | None:
         if not self._ahead:
-            self._ahead = self.method.ask(self.search, [*map(self._came_of, self.rounds)])
+            self._ahead = self.method.ask(self.search, [*map(self.came_of, self.rounds)])
         return self._ahead.pop(0) if self._ahead else None
 
     def _round(self, overrides: Overrides) -> Round:
@@ -205,7 +208,7 @@ class Asker:
             self._results[planned.id] = found
         return self._results[planned.id]
 
-    def _came_of(self, found: Round) -> Asked:
+    def came_of(self, found: Round) -> Asked:
         """What is known of a configuration: one of its seeds that went wrong decides."""
         if found.problem:
             return Asked(found.overrides, "invalid")
@@ -268,15 +271,12 @@ def plan(
     variations = space.seeds(fixed, seeds, base.seed)
     trials = planner.all(variations, spec)
     duplicates = len(variations) - len(trials)
-    try:
-        asker = Asker(search, planner, workdir, seeds, rate)
-        if not asker.lazy:
-            while asker.next():
-                pass
-            every = {planned.id: planned for planned in (*trials, *asker.planned)}
-            duplicates += len(trials) + len(asker.planned) - len(every) + asker.repeated
-            trials = list(every.values())
-    except ValueError as error:
-        raise ValueError(f"config={spec}: {error}") from error
+    asker = Asker(search, planner, workdir, seeds, rate)
+    if not asker.lazy:
+        while asker.next():
+            pass
+        every = {planned.id: planned for planned in (*trials, *asker.planned)}
+        duplicates += len(trials) + len(asker.planned) - len(every) + asker.repeated
+        trials = list(every.values())
     planner.print_notes()
     return Plan(spec, base, expand.in_stages(trials), duplicates), asker

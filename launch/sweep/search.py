@@ -42,6 +42,9 @@ SEARCHES: dict[str, Method] = {
     "tpe": tpe,
 }
 
+FLAGS = {"method": "search", "trials": "trials", "budget": "budget"}
+"""The keys of a search that the command line may set, with its flag for each."""
+
 FIXED = ("method", "seed", "axes")
 """What a search keeps when it is resumed; its numbers of trials and its budget may be raised."""
 
@@ -53,10 +56,10 @@ def read(
     own; None without one. NumPy values become Python's. ValueError names a key that is not valid.
     """
     if not hasattr(module, "get_search"):
-        if given:
+        for key, value in given.items():
             raise ValueError(
-                f"{next(iter(given))}={next(iter(given.values()))}: config={spec} has no "
-                "get_search(config), which names the axes; see configs/study/rate_search.py"
+                f"--{FLAGS[key]}={value}: config={spec} has no get_search(config), which names "
+                "the axes; see configs/study/rate_search.py"
             )
         return None
     with flags.executing(spec):

@@ -23,7 +23,7 @@ from launch.sweep.execution import run_sweep, summary
 from launch.sweep.expand import ASSUMED_FLOPS
 from launch.sweep.machine import machine
 from launch.sweep.rungs import Rungs
-from launch.sweep.search import SEARCHES
+from launch.sweep.search import FLAGS, SEARCHES
 from launch.sweep.stopping import METHODS, stopping
 
 
@@ -99,8 +99,7 @@ def main(argv: Sequence[str]) -> int:
                 f"population={values.population} trains trials together to their end, but "
                 f"stop={values.stop} ends them one by one; drop one of the two"
             )
-        given = {"method": values.search, "trials": values.trials, "budget": values.budget}
-        given = {key: value for key, value in given.items() if value is not None}
+        given = {key: values[flag].value for key, flag in FLAGS.items() if values[flag].present}
         sweep, asker = plan(
             values.config,
             overrides,

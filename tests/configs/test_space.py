@@ -12,6 +12,7 @@ from configs.space import (
     log_uniform,
     product,
     sample,
+    search,
     seeds,
     uniform,
     zip_,
@@ -66,6 +67,46 @@ def test_sample_known_values():
     # Pinned, so that an upgrade does not change the trials of a sweep.
     (first,) = sample({"lr": log_uniform(1e-4, 1e-2)}, n=1, seed=0)
     assert first["lr"] == pytest.approx(0.00019324045801941126, rel=1e-12)
+
+
+def test_draws_are_those_of_the_random_module():
+    # Written out from the version in which distributions were plain functions.
+    axes = {
+        "lr": log_uniform(1e-4, 1e-2),
+        "wd": uniform(0, 0.3),
+        "k": integers(2, 9),
+        "c": choice(["a", "b", "cc"]),
+    }
+    first, second = sample(axes, n=2, seed=5)
+    assert first == {"lr": 0.0005325801477814596, "wd": 0.29943691561000363, "k": 3, "c": "a"}
+    assert second == {"lr": 0.001516630705963264, "wd": 0.15775521868722917, "k": 9, "c": "a"}
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        (uniform(1, 3), [1, 1.5, 2, 2.998]),
+        (log_uniform(1e-4, 1), [1e-4, 1e-3, 1e-2, 0.9908]),
+        (integers(2, 5), [2, 3, 4, 5]),
+        (choice(["a", "b"]), ["a", "a", "b", "b"]),
+    ],
+)
+def test_a_quantile_of_each_distribution(axis, values):
+    found = [axis.at(u) for u in (0.0, 0.25, 0.5, 0.999)]
+    assert found == (values if isinstance(values[0], str) else pytest.approx(values, rel=1e-4))
+
+
+def test_levels_are_even_on_the_own_scale_and_reach_both_ends():
+    assert log_uniform(1e-4, 1e-2).levels(3) == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert uniform(0, 1).levels(3) == [0, 0.5, 1]
+    assert integers(1, 9).levels(3) == [1, 5, 9] and integers(1, 3).levels(9) == [1, 2, 3]
+    assert choice(["ab", 7]).levels(1) == ["ab", 7]
+
+
+def test_a_list_of_a_search_is_a_choice_and_other_values_are_constants():
+    found = search("tpe", {"a": [1, 2], "b": (1, 2), "c": 3}, trials=4)
+    assert found.axes == {"a": choice([1, 2]), "b": (1, 2), "c": 3}
+    assert (found.method, found.trials, found.seed, found.budget) == ("tpe", 4, 0, "")
 
 
 def test_more_draws_and_more_keys_keep_the_ones_that_were_there():

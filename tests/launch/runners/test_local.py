@@ -51,6 +51,21 @@ def test_an_exit_code_is_final_or_costs_an_attempt(tmp_path, behaviour, code, at
     assert sum(event.kind == "retried" for event in events) == attempts - 1
 
 
+def test_a_task_is_asked_for_when_a_worker_is_free_and_not_before(tmp_path):
+    ended, asked_after = [], []
+
+    def ask():
+        for name in ["a", "b", "c", "d"]:
+            asked_after.append(len(ended))
+            yield from tasks(tmp_path, [name], "raise" if name == "d" else "")
+
+    for event in local.run(FAKE, ask(), Resources(workers=2), Interrupt()):
+        if event and event.kind == "finished":
+            ended.append(event.key)
+    assert asked_after[:2] == [0, 0] and asked_after[2] >= 1 and asked_after[3] >= 2
+    assert sorted(ended) == ["a", "b", "c", "d"]  # d after three attempts, and none is left out
+
+
 @pytest.mark.slow
 def test_a_process_that_leaves_with_exit_code_0_in_mid_trial_is_no_success(tmp_path):
     (*_, last) = run(tasks(tmp_path, ["t"], "exit 0"))
