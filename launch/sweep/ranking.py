@@ -24,7 +24,7 @@ WIDTH = 100  # characters of a line, if the terminal does not have more
 MOST_ROWS = 20
 MOST_INTERACTIONS, LEAST_SHARE = 3, 0.01  # interactions that are shown; share of the variance
 MARKS = {True: "=", False: "", None: "?"}
-MEANING = "= best or not to be told from it, ? not compared: one seed"
+MEANING = {True: "= best or not to be told from it", None: "? not compared: one seed"}
 SPARE = ("time", "tokens", "params", "eval error", "p")  # columns that a narrow terminal lacks
 
 Ranking = Mapping[str, Any]
@@ -43,7 +43,8 @@ def show(ranking: Ranking, most: int | None = MOST_ROWS) -> None:
         parts.append(_grid(columns))
         left = len(ranking["configurations"]) - len(rows)
         parts += [f"… and {left} more; --all shows them"] if left else []
-        parts.append(MEANING)
+        marks = {row["among_best"] for row in rows}
+        parts.append(", ".join(text for mark, text in MEANING.items() if mark in marks))
     parts.append(f"\n{ranking['best']['verdict']}")
     parts += _what_keys_do(ranking)
     parts += _notes(ranking)

@@ -10,6 +10,7 @@ ranking.csv and ranking.json into the folder's report/, or into --out. Several s
 are ranked apart.
 """
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
     with bad_input(), alive("reading the trials") as detail:
         sweeps = read_sweeps(values.runs)
+        gc.freeze()  # collections during the imports to come need not look at the results
         if values.equal:
             sweeps = [part for sweep in sweeps for part in equal_budgets(sweep)]
         if not sweeps:

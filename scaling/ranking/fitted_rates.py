@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from scaling.ranking.configurations import Configuration, Key
-from scaling.ranking.seed_noise import SeedNoise, seed_noise
+from scaling.ranking.seed_noise import seed_noise
+from scaling.report.number_text import three_digits
 
 LEVEL = 0.9
 NEAR = 2.2  # factors of two from the lowest point in which points are fitted
@@ -19,13 +20,15 @@ BEND = (0.1, 0.01)
 factors of two, as shares of the quadratic one. Losses rise faster above the best rate than below:
 with pure parabolas, 90 % intervals of such curves covered 50 % and less."""
 FEWEST = 3  # rates
+EXACT = 1e-6  # least noise, as a share of the curvature, for losses without any
 REACH, FINE = 1.5, 0.005  # of the search for the ends of intervals, in factors of two
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The metric (better if lower) over one key: `x` [n] is the binary logarithm of its values, `y`
-    [n] means over `counts` [n] seeds, `spread` [n] their standard deviations and `freedom` [n]."""
+    """The metric (better if lower) over one key, the others being `at` their values: `x` [n] are
+    binary logarithms of the key, `y` [n] means over `counts` [n] seeds, `configurations` [n] the
+    places of the points among all configurations."""
 
     at: dict[str, Any]
     x: np.ndarray
@@ -35,12 +38,9 @@ class Curve:
 
     def near(self) -> "Curve":
         """The points near the lowest: it, its neighbours, and others not far in rate and loss."""
-        low = self.lowest
-        kept = (np.abs(self.x - self.x[low]) <= NEAR) & (
-            self.y <= self.y[low] + RISE * abs(self.y[low])
-        )
-        first = min(max(low - 1, 0), len(self.x) - FEWEST)
-        kept[first : first + FEWEST] = True
+        x, y = self.x[self.lowest], self.y[self.lowest]
+        kept = (np.abs(self.x - x) <= NEAR) & (self.y <= y + RISE * abs(y))
+        kept[self.three] = True
         chosen = np.flatnonzero(kept)
         return Curve(self.at, self.x[chosen], self.y[chosen], self.counts[chosen],
                      tuple(self.configurations[i] for i in chosen))  # fmt: skip
@@ -50,11 +50,15 @@ class Curve:
         return int(self.y.argmin())
 
     @property
+    def three(self) -> slice:
+        """The lowest point and its neighbours."""
+        first = min(max(self.lowest - 1, 0), len(self.x) - FEWEST)
+        return slice(first, first + FEWEST)
+
+    @property
     def curvature(self) -> float:
         """The quadratic coefficient through the lowest point and its neighbours."""
-        first = min(max(self.lowest - 1, 0), len(self.x) - FEWEST)
-        three = slice(first, first + FEWEST)
-        return float(np.polyfit(self.x[three], self.y[three], 2)[0])
+        return float(np.polyfit(self.x[self.three], self.y[self.three], 2)[0])
 
     @property
     def misfit(self) -> float:
@@ -126,8 +130,8 @@ def _noise(near: Sequence[Curve], found: Sequence[Configuration]) -> tuple[float
     """The variance of one trial and its degrees of freedom; 0 of these if it is unknown."""
     used = {i for curve in near for i in curve.configurations}
     if many := [i for i in sorted(used) if len(found[i].trials) > 1]:
-        noise: SeedNoise = seed_noise([found[i] for i in many])
-        return float(noise.variances.mean()), float(noise.total)
+        noise = seed_noise([found[i] for i in many])
+        return float(noise.variances.mean()), noise.total
     freedom = sum(len(curve.x) - FEWEST for curve in near)
     return sum(curve.misfit for curve in near) / max(freedom, 1), float(freedom)
 
@@ -136,50 +140,49 @@ def _minimum(
     whole: Curve, curve: Curve, curvature: float, variance: float, freedom: float, sign: float
 ) -> dict[str, Any]:
     """What is known of a curve's minimum; `reason` says what is not."""
-    lowest = curve.x[curve.lowest]
     if curvature <= 0:
-        return {
-            "reason": "the loss does not bend upwards: rates further apart would show a minimum"
-        }
-    powers = np.arange(5)
-    x = (curve.x - lowest)[:, None] ** powers
-    weights = curve.counts / max(variance, (1e-6 * curvature) ** 2)
-    prior = np.diag([0, 0, 0, *(1 / (bend * curvature) ** 2 for bend in BEND)])
-    covariance = np.linalg.inv(x.T @ (weights[:, None] * x) + prior)
-    constants = covariance @ (x.T @ (weights * curve.y))
-    rates = np.arange(whole.x[0] - lowest - REACH, whole.x[-1] - lowest + REACH, FINE)
-    slopes = np.concatenate(
-        [np.zeros((len(rates), 1)), rates[:, None] ** powers[:-1] * powers[1:]], axis=1
-    )
+        return {"reason": "no minimum: the curve does not bend there; try rates further apart"}
+    origin, (start, end) = curve.x[curve.lowest], (whole.x[0], whole.x[-1])
+    constants, covariance = _polynomial(curve, curvature, variance)
+    rates = np.arange(start - origin - REACH, end - origin + REACH, FINE)
+    powers = np.arange(1, len(constants))
+    slopes = np.pad(rates[:, None] ** (powers - 1) * powers, ((0, 0), (1, 0)))
     slope = slopes @ constants
-    error = np.sqrt(np.einsum("xi,ij,xj->x", slopes, covariance, slopes))
     rising = np.flatnonzero((slope[:-1] < 0) & (slope[1:] >= 0))
     if not len(rising):
-        return {"reason": _beyond(whole, "smallest" if slope[len(slope) // 2] > 0 else "largest")}
+        return {"reason": _beyond(whole, smallest=slope[len(slope) // 2] > 0)}
     least = rising[np.abs(rates[rising]).argmin()]
-    best = rates[least] + lowest
-    if not whole.x[0] <= best <= whole.x[-1]:
-        return {"reason": _beyond(whole, "smallest" if best < whole.x[0] else "largest")}
-    loss = sign * float((rates[least] ** powers) @ constants)
+    best = rates[least] + origin
+    if not start <= best <= end:
+        return {"reason": _beyond(whole, smallest=best < start)}
+    loss = sign * float(np.polyval(constants[::-1], rates[least]))
     row = {"value": float(2**best), "loss": loss, "inside": True}
     if freedom < 1:
         return row | {"reason": "one seed and three rates: no interval"}
-    z = slope / error
-    reach = stdtrit(freedom, (1 + LEVEL) / 2)
-    below, above = np.flatnonzero(z[:least] < -reach), np.flatnonzero(z[least:] > reach)
-    if len(below):
-        row["lo"] = float(2 ** (rates[below[-1]] + lowest))
-    if len(above):
-        row["hi"] = float(2 ** (rates[least + above[0]] + lowest))
-    out = [end for end, ok in (("low", len(below)), ("high", len(above))) if not ok]
-    reason = f"no bound on the {' and the '.join(out)} side" if out else ""
-    if not out and not (whole.x[0] <= np.log2(row["lo"]) and np.log2(row["hi"]) <= whole.x[-1]):
-        reason = "the interval reaches beyond the rates that were tried"
-    return row | {"reason": reason}
+    z = slope / np.sqrt(np.einsum("xi,ij,xj->x", slopes, covariance, slopes))
+    far = stdtrit(freedom, (1 + LEVEL) / 2)
+    below, above = np.flatnonzero(z[:least] < -far), least + np.flatnonzero(z[least:] > far)
+    low = float(2 ** (rates[below[-1]] + origin)) if len(below) else None
+    high = float(2 ** (rates[above[0]] + origin)) if len(above) else None
+    row |= {"lo": low, "hi": high}
+    if low is None or high is None:
+        return row | {"reason": "no bounds" if low is high else "no bound on one side"}
+    beyond = low < 2**start or high > 2**end
+    return row | {"reason": "the interval reaches beyond the rates tried" if beyond else ""}
 
 
-def _beyond(whole: Curve, end: str) -> str:
+def _polynomial(curve: Curve, curvature: float, variance: float) -> tuple[np.ndarray, np.ndarray]:
+    """The constants of powers 0 to 4 of the distance from the lowest point, and their covariance:
+    least squares, with the cubic and quartic constants held near 0 by normal priors."""
+    x = (curve.x - curve.x[curve.lowest])[:, None] ** np.arange(5)
+    weights = curve.counts / max(variance, (EXACT * curvature) ** 2)
+    prior = np.diag([0, 0, 0, *(1 / (bend * curvature) ** 2 for bend in BEND)])
+    covariance = np.linalg.inv(x.T @ (weights[:, None] * x) + prior)
+    return covariance @ (x.T @ (weights * curve.y)), covariance
+
+
+def _beyond(whole: Curve, smallest: bool) -> str:
     """Why a minimum outside the grid is not reported."""
-    rate = 2 ** whole.x[0 if end == "smallest" else -1]
-    further = "smaller" if end == "smallest" else "larger"
-    return f"the fitted minimum is beyond the {end} rate, {rate:.3g}: try {further} rates"
+    end, further = ("smallest", "smaller") if smallest else ("largest", "larger")
+    rate = three_digits(2 ** float(whole.x[0 if smallest else -1]))
+    return f"the fitted minimum is beyond the {end} rate, {rate}: try {further} rates"

@@ -14,10 +14,10 @@ from scaling.ranking.configurations import Configuration, Key
 from scaling.ranking.seed_noise import seed_noise
 
 MOST_LEVELS = 6  # distinct values of a numeric key, above which its effect is a polynomial
-DEGREES = (2, 1)  # of the polynomial; the first for which there are enough configurations
+DEGREES, FREEDOM = (2, 1), 5  # of the polynomial: the first that leaves so much freedom
 BINS = 4  # of equally many configurations, in which a polynomial is shown
 ROUNDING = 1e-10  # of the largest mean: what least squares leave where the model is exact
-ENOUGH = 2  # configurations for each constant of the additive model
+ENOUGH = 2  # configurations for each value of a text key
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ class AdditiveModel:
 
 def factors(found: Sequence[Configuration], keys: Sequence[Key]) -> list[Factor]:
     """The keys that have two values or more among the configurations. Numeric keys of many values
-    are polynomials, of such a degree that each constant has ENOUGH configurations. Keys that always
-    move together are one factor, the first, and its twins. Text keys with a value for nearly each
-    configuration are left out."""
+    are polynomials, of such a degree that FREEDOM is left. Keys that always move together are one
+    factor, the first, and its twins. Text keys with a value for nearly each configuration are left
+    out."""
     for degree in DEGREES:
         alike: dict[bytes, list[Factor]] = {}
         for key in keys:
             if made := _factor(found, key, degree):
                 alike.setdefault(_partition(made), []).append(made)
         joined = [replace(group[0], twins=tuple(group[1:])) for group in alike.values()]
-        if 1 + sum(one.columns.shape[1] for one in joined) <= len(found) / ENOUGH:
+        if len(found) - sum(one.columns.shape[1] for one in joined) > FREEDOM:
             break
     return joined
 
@@ -208,4 +208,5 @@ def _factor(found: Sequence[Configuration], key: Key, degree: int) -> Factor | N
         ((position(v) - middle) / width)[:, None] ** np.arange(1, degree + 1)
         for v in (values, np.array(medians))
     )
-    return Factor(key, values, binned, tuple(medians), columns, shown, degree)
+    labels = tuple(int(m) if m.is_integer() else m for m in medians)
+    return Factor(key, values, binned, labels, columns, shown, degree)
