@@ -246,11 +246,11 @@ def record(plan: Plan, workdir: Path) -> None:
         # A key that is younger than the folder counts as there at its default.
         usual = defaults(base)
         there, here = usual | flatten(before["base"]), usual | flatten(base)
-        if there["imports_hash"] != here["imports_hash"]:
+        if there.get("imports_hash") != here.get("imports_hash"):
             raise ValueError(
                 f"--workdir={workdir} holds another sweep: {imports.difference(workdir)}"
             )
-        if differs := difference(there | {"imports": here["imports"]}, here):
+        if differs := difference(there | {"imports": here.get("imports")}, here):
             raise ValueError(
                 f"--workdir={workdir} holds another sweep: {differs}; use another folder"
             )
