@@ -192,6 +192,8 @@ def require_comparable(trials: Sequence[Planned], rule: Stopping) -> None:
     steps = {planned.id: rung_steps(planned, rule) for planned in trials}
     for rung, text in enumerate(rule.rungs):
         there = [planned for planned in trials if len(steps[planned.id]) > rung]
+        if any(_depends_on_length(p, steps[p.id][rung]) for p in there):
+            _require_equal_lengths(there, rule, text)
         tokens = {p.id: steps[p.id][rung] * _per_step(p) for p in there}
         within = max(map(_per_step, there), default=0)
         _require_equal(rule, f"the rung {text!r}", tokens, "give --rungs in tokens", within)
@@ -199,19 +201,23 @@ def require_comparable(trials: Sequence[Planned], rule: Stopping) -> None:
         if there and min(tokens.values()) < max(warmups.values()):
             after = f"let the rung {text!r} come after it"
             _require_equal(rule, "schedule.warmup", warmups, after, within)
-        if not any(_depends_on_length(p, steps[p.id][rung]) for p in there):
-            continue
-        name = there[0].config.schedule.name
-        remedy = f"schedule.name={name!r} depends on it up to the rung {text!r}, so " + (
-            "let the rungs end before the decay" if name == "wsd" else "use wsd or constant"
-        )
-        equal = f"{remedy}, or let it be the same in all"
-        lengths = {p.id: p.about["tokens"] for p in there}
-        _require_equal(rule, "train.duration", lengths, equal, within)
-        decays = {p.id: duration.steps(p.config.schedule.decay) * _per_step(p) for p in there}
-        _require_equal(rule, "schedule.decay", decays if name == "wsd" else {}, equal, within)
-        finals = {p.id: p.config.schedule.final for p in there}
-        _require_equal(rule, "schedule.final", finals, equal)
+
+
+def _require_equal_lengths(trials: Sequence[Planned], rule: Stopping, rung: str) -> None:
+    """ValueError unless trials of one schedule, whose rate up to a rung depends on its length, have
+    the same length, decay and final rate."""
+    name, within = trials[0].config.schedule.name, max(map(_per_step, trials))
+    remedy = (
+        f"schedule.name={name!r} depends on it up to the rung {rung!r}, so "
+        f"{'let the rungs end before the decay' if name == 'wsd' else 'use wsd or constant'}, or "
+        "let it be the same in all"
+    )
+    lengths = {p.id: p.about["tokens"] for p in trials}
+    _require_equal(rule, "train.duration", lengths, remedy, within)
+    decays = {p.id: duration.steps(p.config.schedule.decay) * _per_step(p) for p in trials}
+    _require_equal(rule, "schedule.decay", decays if name == "wsd" else {}, remedy, within)
+    finals = {p.id: p.config.schedule.final for p in trials}
+    _require_equal(rule, "schedule.final", finals, remedy)
 
 
 def _require_equal(

@@ -182,6 +182,16 @@ def test_twenty_trials_whose_three_workers_are_killed_at_random_all_end_none_twi
     assert len(killed) >= 3 and any(event.attempt > 1 for event in finished)
 
 
+def test_tasks_that_are_added_on_the_way_are_run_too(tmp_path):
+    more = tasks(tmp_path, ["a", "b", "c"], seconds=0.05)
+    given, finished = [more[0]], []
+    for event in local.run(FAKE, given, Resources(workers=1), Interrupt()):
+        if event and event.kind == "finished":
+            finished.append(event.key)
+            given += more[len(given) : len(given) + 1]
+    assert finished == ["a", "b", "c"]
+
+
 def test_a_clean_stop_lets_trials_save_and_the_next_run_goes_on(tmp_path):
     names = [f"t{i}" for i in range(4)]
     todo = tasks(tmp_path, names, seconds=2.0)

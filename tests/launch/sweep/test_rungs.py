@@ -64,7 +64,7 @@ def test_equal_tokens_of_schedules_that_agree_so_far_are_compared(
         (LENGTHS, {}, "10 steps", "train.duration is 11.5k tokens in t-.* and 23k tokens in t-.*; "
          "schedule.name='cosine' depends on it up to the rung '10 steps', so use wsd or constant, "
          "or let it be the same in all"),
-        (LENGTHS, {"schedule.name": "linear"}, "10 steps", "schedule.name='linear' depends on it"),
+        (LENGTHS, {"schedule.name": "linear"}, "10 %", "schedule.name='linear' depends on it"),
         (LENGTHS, WSD, "10000 tokens", "train.duration is .* let the rungs end before the decay"),
         (LENGTHS, {"schedule.name": "constant"}, "10 %", "the rung '10 %' is 1.15k tokens in "
          ".* and 2.3k tokens in .*; give --rungs in tokens"),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +62,16 @@ def test_the_median_rule_stops_what_is_worse_than_the_median_of_the_others():
 def test_what_diverged_goes_nowhere(method):
     lost = dict.fromkeys("abcd", math.inf)
     assert allowed(method, lost, complete=True) == ""
+
+
+def test_the_rule_of_the_docs_keeps_what_is_near_the_best():
+    page = (Path(__file__).parents[3] / "docs" / "early-stopping.md").read_text()
+    (source,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict = {}
+    exec(source, vars(stopping), names)
+    losses = {"a": 1.0, "b": 1.04, "c": 1.06, "d": math.inf}
+    assert names["_near_best"](losses, True, THIRD) == {"a", "b"}
+    assert names["_near_best"](losses, False, THIRD) == set()
 
 
 def at(*losses: float, heading: int | None = None, state: str = "") -> Position:
