@@ -150,20 +150,25 @@ class Asker:
             line += f"; {text(spent)} of {text(self.budget.limit)} spent, {text(left)} left"
         return f"{line}; {self.ended}" if self.ended and self.budget else line
 
+    def to_come(self) -> int:
+        """About how many more trials it will ask for, if they cost what the others do; 0 where
+        nothing tells."""
+        limits = []
+        if self.search.trials:
+            limits.append(self.search.trials - len(self.rounds))
+        if self.budget and (spent := self.spent()):
+            limits.append(int((self.budget.limit / spent - 1) * len(self.rounds) + 1e-9))
+        return 0 if self.ended else max(0, min(limits, default=0)) * self.seeds
+
     def outlook(self) -> str:
         """One line on a search that has not begun: what it will ask for, and what that may cost."""
-        search, known = self.search, self.planned
-        line = f"search by {search.method}: {len(self.rounds)}"
-        line += f" of {search.trials} trials" if search.trials else " trials"
+        line = f"search by {self.search.method}: {len(self.rounds)}"
+        line += f" of {self.search.trials} trials" if self.search.trials else " trials"
         if self.method.SEQUENTIAL:
-            line += " are listed, the others depend on results"
-        if self.budget and known:
-            each = self.spent() / len(self.rounds)
-            room = int(self.budget.limit / each)
-            line += (
-                f"; a budget of {self.budget.text(self.budget.limit)} has room for about {room} "
-                f"trials of {self.budget.text(each)}"
-            )
+            line += f" are listed, about {self.to_come() // self.seeds} more depend on results"
+        if self.budget:
+            spent, limit = self.budget.text(self.spent()), self.budget.text(self.budget.limit)
+            line += f"; those listed cost {spent} of {limit}"
         return line
 
     def _propose(self) -> Overrides | None:

@@ -114,7 +114,8 @@ def _run_search(
 
     def ask() -> list[Planned]:
         with bad_input():
-            return asker.ask()
+            trials, live.to_come = asker.ask(), asker.to_come()
+        return trials
 
     if not interrupt.count:
         _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live)

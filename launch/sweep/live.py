@@ -29,6 +29,7 @@ class Live:
         self.workdir = workdir
         self.trials = {planned.id: planned for planned in trials}
         self.states = {planned.id: states.get(planned.id, "waiting") for planned in trials}
+        self.to_come = 0  # trials that a search has not yet asked for
         self.notes: dict[str, str] = {}
         self.finished: list[str] = []
         self.console = rich.console.Console(stderr=True)
@@ -63,7 +64,8 @@ class Live:
         elif not self.console.is_terminal and event.kind == "finished":
             done = sum(state not in NOT_ENDED for state in self.states.values())
             loss = f", loss {shown}" if (shown := self._loss(event.key)) else ""
-            self.say(f"[{done}/{len(self.states)}] {event.key}: {state}{loss}")
+            of = len(self.states) + self.to_come
+            self.say(f"[{done}/{of}] {event.key}: {state}{loss}")
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the table."""
@@ -90,6 +92,7 @@ class Live:
         ended = {key: 1.0 for key, state in self.states.items() if state not in NOT_ENDED}
         flops = sum(self.trials[key].cost * f for key, f in (fractions | ended).items())
         total = sum(planned.cost for planned in self.trials.values())
+        total *= 1 + self.to_come / max(1, len(self.trials))
         line = f"{', '.join(counts)}; {clock(elapsed)} elapsed"
         if not self.finished or flops >= total:  # until a first trial ends, start-up misleads
             return line

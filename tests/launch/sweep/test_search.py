@@ -131,6 +131,7 @@ def test_a_budget_ends_a_search_before_it_is_exceeded(home, method, budget, coun
     else:
         assert spent + 1 > float(budget.split()[0]) / (COST if "flops" in budget else 1e5) >= spent
     said = capfd.readouterr().err
+    assert f"[{len(trials)}/{len(trials)}] " in said
     assert f"search by {method}: {len(trials)} of 14 trials; " in said
     assert "spent, " in said and " left; the next trial needs " in said
 
@@ -146,13 +147,13 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(home):
 def test_a_dry_run_lists_the_first_trials_and_writes_nothing(home, capsys):
     assert run("--dry_run", f"--budget={6 * COST} flops", "--json=plan.json") == 0
     said = capsys.readouterr().out
-    assert "search by tpe: 1 of 14 trials are listed, the others depend on results" in said
-    assert "has room for about 6 trials of 3.84e10 flops" in said
+    assert "search by tpe: 1 of 14 trials are listed, about 5 more depend on results" in said
+    assert "those listed cost 3.84e10 flops of 2.3e11 flops" in said
     assert not (home / "runs").exists()
     (first,) = json.loads((home / "plan.json").read_text())["trials"]
     assert run("--trials=1") == 0 and ran(home) == [first["id"]]
     assert run("--dry_run", "--search=sobol", f"--budget={6 * COST} flops", folder="t") == 0
-    assert "search by sobol: 6 of 14 trials; a budget" in capsys.readouterr().out
+    assert "search by sobol: 6 of 14 trials; those listed cost 2.3e11" in capsys.readouterr().out
 
 
 def test_two_processes_ask_for_different_trials_of_one_search(home):
