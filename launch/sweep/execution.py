@@ -51,6 +51,9 @@ def run_sweep(sweep: Plan, workdir: Path, machine: Machine, asker: Asker | None 
             _run_stage(stage, machine, workdir, interrupt, live)
         if asker and asker.lazy:
             _run_search(asker, machine, workdir, interrupt, live)
+        if asker:
+            live.to_come = 0
+            live.say(asker.summary())
         _run_stage(held_out, machine, workdir, interrupt, live)
         if interrupt.count:
             live.say("Stopped. The same command goes on from here.")
@@ -101,7 +104,7 @@ def _run_search(
 
     def tasks() -> Iterator[Task]:
         todo = [planned for planned in asker.pending if live.states[planned.id] == "waiting"]
-        while todo or (todo := ask()):
+        while not interrupt.count and (todo or (todo := ask())):
             planned = todo.pop(0)
             live.add(planned)
             if folder.owner(workdir / planned.id):
@@ -119,9 +122,12 @@ def _run_search(
 
     if not interrupt.count:
         _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live)
-    elsewhere = [planned for planned in asker.pending if live.states[planned.id] == "in use"]
-    _run_stage(elsewhere, machine, workdir, interrupt, live)
-    live.say(asker.summary())
+    for planned in asker.pending:  # also what other processes have asked for
+        live.add(planned)
+    with bad_input():
+        live.states |= ended_states(asker.pending, workdir)
+    left = [p for p in asker.pending if live.states[p.id] in ("waiting", "in use")]
+    _run_stage(left, machine, workdir, interrupt, live)
 
 
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:

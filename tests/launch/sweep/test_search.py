@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from launch.errors import BadInput
+from launch.errors import PREEMPTED, BadInput
 from launch.runners import RUNNERS
 from launch.sweep import asker, expand
 from launch.verbs import sweep
@@ -165,6 +167,20 @@ def test_two_processes_ask_for_different_trials_of_one_search(home):
     assert {planned.id for planned in one.planned} == set(asked)
 
 
+def test_what_another_process_asked_for_and_left_is_trained_at_the_end(home, monkeypatch):
+    left = []
+
+    def meanwhile(config, workdir, overrides):
+        if not left:
+            other = asker.plan("s.py", {}, home / "runs/s", 1, {}, 1.0)[1]
+            left.extend(planned.id for planned in other.ask())
+        return trained(config, workdir, overrides)
+
+    monkeypatch.setitem(RUNNERS, "inline", Inline(meanwhile))
+    assert run() == 0
+    assert len(ran(home)) == 14 == len(set(ran(home))) and ran(home)[-1:] == left
+
+
 def test_a_configuration_that_no_model_can_have_is_passed_over(home, capfd):
     text = CONFIG.replace('"model.depth": [1, 2, 3]', '"model.width": integers(62, 65)')
     (home / "odd.py").write_text(text)
@@ -174,16 +190,31 @@ def test_a_configuration_that_no_model_can_have_is_passed_over(home, capfd):
     assert 0 < len(valid) < 12 and len(ran(home)) == len(valid)
     assert all("is not divisible by 8" in e["problem"] for e in asked if e not in valid)
     (home / "odd.py").write_text(text.replace("62, 65", "61, 63"))
-    with pytest.raises(BadInput, match=r"50 configurations in a row bring no new trial.*divisible"):
+    with pytest.raises(BadInput, match=r"none of the first 50 configurations.*not divisible by 8"):
         run("--trials=99", folder="t", config="odd.py")
 
 
-def test_a_search_that_has_tried_everything_says_so(home):
+@pytest.mark.parametrize("method", ["tpe", "random"])
+def test_a_search_that_has_tried_everything_ends(home, method, capfd):
     text = CONFIG.replace('"lr": log_uniform(1e-4, 1e-1), ', "")
     (home / "few.py").write_text(text)
-    with pytest.raises(BadInput, match="all combinations of the axes have been tried"):
-        run("--trials=99", config="few.py")
-    assert len(set(ran(home))) == 3  # and they are kept
+    assert run("--trials=99", f"--search={method}", config="few.py") == 0
+    assert len(set(ran(home))) == 3
+    assert "; the last 50 configurations bring no new trial" in capfd.readouterr().err
+
+
+def test_an_interrupted_search_asks_no_more_and_goes_on_the_same(home, monkeypatch, capfd):
+    def interrupted(config, workdir, overrides):
+        if (home / "runs/s/runs").exists() and len(ran(home)) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return trained(config, workdir, overrides)
+
+    assert run(folder="whole") == 0
+    monkeypatch.setitem(RUNNERS, "inline", Inline(interrupted))
+    assert run() == PREEMPTED
+    assert len(ran(home)) == 5 == len(recorded(home)["search"]["asked"])
+    monkeypatch.setitem(RUNNERS, "inline", Inline(trained))
+    assert run() == 0 and ran(home) == ran(home, "whole")
 
 
 AXES = '{"lr": log_uniform(1e-4, 1e-1), "model.depth": [1, 2, 3]}'
