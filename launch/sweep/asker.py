@@ -160,9 +160,10 @@ class Asker:
         if self.seeds > 1:
             line += f", each with {self.seeds} seeds"
         if self.budget:
-            spent, text = self.spent(), self.budget.text
+            spent, number = self.spent(), self.budget.number
             left = max(0.0, self.budget.limit - spent)
-            line += f"; {text(spent)} of {text(self.budget.limit)} spent, {text(left)} left"
+            whole = self.budget.text(self.budget.limit)
+            line += f"; {number(spent)} of {whole} spent, {number(left)} left"
         return line if self.ended in ("", COMPLETE) else f"{line}; {self.ended}"
 
     def to_come(self) -> int:
@@ -182,7 +183,7 @@ class Asker:
         if self.method.SEQUENTIAL:
             line += f" are listed, about {self.to_come() // self.seeds} more depend on results"
         if self.budget:
-            spent, limit = self.budget.text(self.spent()), self.budget.text(self.budget.limit)
+            spent, limit = self.budget.number(self.spent()), self.budget.text(self.budget.limit)
             line += f"; those listed cost {spent} of {limit}"
         return line
 
@@ -207,13 +208,12 @@ class Asker:
         needed = sum(self.budget.cost(planned, rate) for planned in trials)
         if self.spent() + needed <= self.budget.limit:
             return True
-        text = self.budget.text
         if not self.rounds:
             raise ValueError(
-                f"search.budget={self.search.budget!r} is below the {text(needed)} of the first "
-                "trial; raise --budget, or shorten train.duration"
+                f"search.budget={self.search.budget!r} is below the {self.budget.text(needed)} of "
+                "the first trial; raise --budget, or shorten train.duration"
             )
-        self.ended = f"the next trial needs {text(needed)}"
+        self.ended = f"the next trial needs {self.budget.number(needed)}"
         return False
 
     def _measured_rate(self) -> float:

@@ -150,10 +150,13 @@ def test_a_dry_run_lists_the_first_trials_and_writes_nothing(home, capsys):
     assert run("--dry_run", f"--budget={6 * COST} flops", "--json=plan.json") == 0
     said = capsys.readouterr().out
     assert "search by tpe: 1 of 14 trials are listed, about 5 more depend on results" in said
-    assert "those listed cost 3.84e10 flops of 2.3e11 flops" in said
+    assert "those listed cost 3.84e10 of 2.3e11 flops" in said
     assert not (home / "runs").exists()
     (first,) = json.loads((home / "plan.json").read_text())["trials"]
     assert run("--trials=1") == 0 and ran(home) == [first["id"]]
+    capsys.readouterr()
+    assert run("--dry_run") == 0
+    assert "search by tpe: 2 of 14 trials are listed, about 12 more" in capsys.readouterr().out
     assert run("--dry_run", "--search=sobol", f"--budget={6 * COST} flops", folder="t") == 0
     assert "search by sobol: 6 of 14 trials; those listed cost 2.3e11" in capsys.readouterr().out
 
