@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
+from configs import space
 from launch import flags
 from launch.runners import RUNNERS
+from launch.search.asked import Asked
+from launch.sweep.search import SEARCHES
 from launch.trial import run as trial
 from launch.trial.identity import identity, trial_id
 from launch.trial.resolve import prepare, resolve, resolve_sizes
@@ -39,6 +42,7 @@ PARTS = (
     "An objective",
     "A kind of data",
     "A runner",
+    "A search",
     "A law",
     "An optimiser",
 )
@@ -331,6 +335,15 @@ def test_the_runner_runs_a_sweep(tmp_path, capsys, monkeypatch):
               if (one := json.loads(path.read_text()))["status"] == "failed"]  # fmt: skip
     assert len(failed) == 1 and "ZeroDivisionError" in failed[0]["log"][-1]
     assert RUNNERS["inline"].slots(3, RUNNERS["inline"].resources(0))[0].cores == (0,)
+
+
+def test_the_search_chooses_in_its_ranges_and_goes_on():
+    axes = {"a": space.uniform(0, 1), "b": [1, 2], "c": 7}
+    whole = SEARCHES["halton"].ask(space.search("halton", axes, trials=8), [])
+    assert len(whole) == 8 and {one["b"] for one in whole} == {1, 2}
+    assert sorted(int(8 * one["a"]) for one in whole) == list(range(8))  # one in each eighth
+    some = SEARCHES["halton"].ask(space.search("halton", axes, trials=8), [Asked(whole[0])])
+    assert some == whole[1:]
 
 
 def test_the_law_is_fitted_by_the_verb(tmp_path, capsys):

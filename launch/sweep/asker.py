@@ -1,7 +1,8 @@
 """A search in the folder of a sweep: asks for trials, and reads what came of them."""
 
+import contextlib
 import fcntl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from launch.sweep.search import FIXED, SEARCHES, described, read
 from train.flatten import difference, flatten
 
 MOST_IN_VAIN = 50  # configurations in a row that no model can have, or that were there before
+
+COMPLETE = "complete"  # all trials were asked for
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class Asker:
     def next(self) -> list[Planned]:
         """The trials of the next configuration, one for each seed; [] when the search has ended.
 
-        A configuration that is not valid, or that was there before, is passed over. ValueError if
-        there are only such.
+        A configuration that is not valid, or that was there before, is passed over; after
+        MOST_IN_VAIN of them the search ends. ValueError if no configuration is valid.
         """
         vain = 0
         while overrides := self._propose():
@@ -90,27 +93,39 @@ class Asker:
                 return fresh
             vain += 1
             if vain == MOST_IN_VAIN:
-                why = found.problem or "all combinations of the axes have been tried"
-                raise ValueError(
-                    f"search={self.search.method}: {vain} configurations in a row bring no new "
-                    f"trial, the last {overrides}: {why}; give the axes other values, or fewer "
-                    "--trials"
-                )
-        self.ended = self.ended or "all trials were asked for"
+                self.ended = f"the last {vain} configurations bring no new trial"
+                break
+        if not self.planned and self.rounds:
+            last = self.rounds[-1]
+            raise ValueError(
+                f"search.axes: none of the first {len(self.rounds)} configurations is valid, the "
+                f"last {last.overrides}: {last.problem}; give the axes other values"
+            )
+        self.ended = self.ended or COMPLETE
         return []
 
     def ask(self) -> list[Planned]:
         """`next`, written to sweep.json. Other processes that run the same search wait meanwhile
         and count these trials as theirs do."""
-        with writing("workdir", self.workdir), open(self.workdir / "search.lock", "a") as file:
-            lock(file, fcntl.LOCK_EX)
-            self._read()
+        with self._alone():
             trials = self.next()
-            self.record()
+            self._write()
         return trials
 
     def record(self) -> None:
         """Writes the search and all that it asked for to sweep.json."""
+        with self._alone():
+            self._write()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other processes from asking, and knows what they have asked for."""
+        with writing("workdir", self.workdir), open(self.workdir / "search.lock", "a") as file:
+            lock(file, fcntl.LOCK_EX)
+            self._read()
+            yield
+
+    def _write(self) -> None:
         content = expand.recorded(self.workdir)
         asked = [
             {"overrides": found.overrides, "trials": [planned.id for planned in found.trials]}
@@ -145,25 +160,31 @@ class Asker:
         if self.seeds > 1:
             line += f", each with {self.seeds} seeds"
         if self.budget:
-            spent, text = self.spent(), self.budget.text
+            spent, number = self.spent(), self.budget.number
             left = max(0.0, self.budget.limit - spent)
-            line += f"; {text(spent)} of {text(self.budget.limit)} spent, {text(left)} left"
-        return f"{line}; {self.ended}" if self.ended and self.budget else line
+            whole = self.budget.text(self.budget.limit)
+            line += f"; {number(spent)} of {whole} spent, {number(left)} left"
+        return line if self.ended in ("", COMPLETE) else f"{line}; {self.ended}"
+
+    def to_come(self) -> int:
+        """About how many more trials it will ask for, if they cost what the others do; 0 where
+        nothing tells."""
+        limits = []
+        if self.search.trials:
+            limits.append(self.search.trials - len(self.rounds))
+        if self.budget and (spent := self.spent()):
+            limits.append(int((self.budget.limit / spent - 1) * len(self.rounds) + 1e-9))
+        return 0 if self.ended else max(0, min(limits, default=0)) * self.seeds
 
     def outlook(self) -> str:
         """One line on a search that has not begun: what it will ask for, and what that may cost."""
-        search, known = self.search, self.planned
-        line = f"search by {search.method}: {len(self.rounds)}"
-        line += f" of {search.trials} trials" if search.trials else " trials"
+        line = f"search by {self.search.method}: {len(self.rounds)}"
+        line += f" of {self.search.trials} trials" if self.search.trials else " trials"
         if self.method.SEQUENTIAL:
-            line += " are listed, the others depend on results"
-        if self.budget and known:
-            each = self.spent() / len(self.rounds)
-            room = int(self.budget.limit / each)
-            line += (
-                f"; a budget of {self.budget.text(self.budget.limit)} has room for about {room} "
-                f"trials of {self.budget.text(each)}"
-            )
+            line += f" are listed, about {self.to_come() // self.seeds} more depend on results"
+        if self.budget:
+            spent, limit = self.budget.number(self.spent()), self.budget.text(self.budget.limit)
+            line += f"; those listed cost {spent} of {limit}"
         return line
 
     def _propose(self) -> Overrides | None:
@@ -187,13 +208,12 @@ class Asker:
         needed = sum(self.budget.cost(planned, rate) for planned in trials)
         if self.spent() + needed <= self.budget.limit:
             return True
-        text = self.budget.text
         if not self.rounds:
             raise ValueError(
-                f"search.budget={self.search.budget!r} is below the {text(needed)} of the first "
-                "trial; raise --budget, or shorten train.duration"
+                f"search.budget={self.search.budget!r} is below the {self.budget.text(needed)} of "
+                "the first trial; raise --budget, or shorten train.duration"
             )
-        self.ended = f"the next trial needs {text(needed)}"
+        self.ended = f"the next trial needs {self.budget.number(needed)}"
         return False
 
     def _measured_rate(self) -> float:
@@ -203,7 +223,7 @@ class Asker:
         """The result of a trial that has ended; None of another."""
         if planned.id not in self._results:
             found = read_json(self.workdir / planned.id / "result.json")
-            if found is None or found["status"] == "failed":  # a failed one may be tried again
+            if found is None or found.get("status") == "failed":  # a failed one may be tried again
                 return found
             self._results[planned.id] = found
         return self._results[planned.id]

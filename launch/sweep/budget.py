@@ -38,12 +38,13 @@ class Budget:
         trained = result["tokens_per_second"] * result["seconds"]
         return whole * min(1.0, trained / planned.about["tokens"])
 
+    def number(self, amount: float) -> str:
+        """An amount without its unit."""
+        return amounts.flops(amount) if self.unit == "flops" else amounts.amount(amount)
+
     def text(self, amount: float) -> str:
         """An amount with its unit."""
-        if self.unit == "hours":
-            return f"{amount:.3g} hours"
-        shown = amounts.flops(amount) if self.unit == "flops" else amounts.amount(amount)
-        return f"{shown} {self.unit}"
+        return f"{self.number(amount)} {self.unit}"
 
 
 UNITS = {"flop": "flops", "token": "tokens", "hour": "hours"}

@@ -30,7 +30,9 @@ def dry_run(sweep: Plan, workdir: Path, machine: Machine, asker: Asker | None = 
     learns from its results it lists the first trials, one for each worker."""
     with bad_input():
         if asker:
-            sweep = dataclasses.replace(sweep, trials=(*sweep.trials, *_asked(asker, machine)))
+            sweep = dataclasses.replace(
+                sweep, trials=(*sweep.trials, *_asked(asker, workdir, machine))
+            )
         states = ended_states(sweep.trials, workdir)
     platform = machine.resources.platform
     measured = expand.measured_flops([read_json(workdir / key / "result.json") for key in states])
@@ -62,11 +64,13 @@ def dry_run(sweep: Plan, workdir: Path, machine: Machine, asker: Asker | None = 
         print(asker.outlook())
 
 
-def _asked(asker: Asker, machine: Machine) -> list[Planned]:
-    """The trials of a search that can be known before any of its results."""
+def _asked(asker: Asker, workdir: Path, machine: Machine) -> list[Planned]:
+    """The trials of a search that can be known before any further result."""
     slots = len(machine.slots(asker.search.trials or sys.maxsize))
-    most = slots if asker.method.SEQUENTIAL else sys.maxsize
-    while len(asker.pending) < most and asker.lazy and asker.next():
+    most = sys.maxsize
+    if asker.method.SEQUENTIAL:
+        most = slots + len(ended_states(asker.pending, workdir))
+    while asker.lazy and len(asker.pending) < most and asker.next():
         pass
     return asker.pending
 

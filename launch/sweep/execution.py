@@ -64,6 +64,9 @@ def run_sweep(
             _run_stage(stage, machine, workdir, interrupt, live)
         if asker and asker.lazy and not rungs:
             _run_search(asker, machine, workdir, interrupt, live)
+        if asker:
+            live.to_come = 0
+            live.say(asker.summary())
         _run_stage(held_out, machine, workdir, interrupt, live)
         if interrupt.count:
             live.say("Stopped. The same command goes on from here.")
@@ -118,8 +121,11 @@ def _climb(
     members: dict[str, list[Planned]] = {}
 
     def asked() -> list[Planned]:
+        if not (asker and asker.lazy):
+            return []
         with bad_input():
-            return asker.ask() if asker and asker.lazy else []
+            trials, live.to_come = asker.ask(), asker.to_come()
+        return trials
 
     def tasks() -> Iterator[Task | None]:
         while True:
@@ -146,7 +152,7 @@ def _climb(
         _wait([rungs.trials[key] for key in rungs.held], workdir, interrupt, live)
     if not interrupt.count:
         rungs.record()
-        for line in (*rungs.lines(), *([asker.summary()] if asker and asker.lazy else [])):
+        for line in rungs.lines():
             live.say(line)
 
 
@@ -159,7 +165,7 @@ def _run_search(
 
     def tasks() -> Iterator[Task]:
         todo = [planned for planned in asker.pending if live.states[planned.id] == "waiting"]
-        while todo or (todo := ask()):
+        while not interrupt.count and (todo or (todo := ask())):
             planned = todo.pop(0)
             live.add(planned)
             if folder.owner(workdir / planned.id):
@@ -170,13 +176,17 @@ def _run_search(
 
     def ask() -> list[Planned]:
         with bad_input():
-            return asker.ask()
+            trials, live.to_come = asker.ask(), asker.to_come()
+        return trials
 
     if not interrupt.count:
         _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live)
-    elsewhere = [planned for planned in asker.pending if live.states[planned.id] == "in use"]
-    _run_stage(elsewhere, machine, workdir, interrupt, live)
-    live.say(asker.summary())
+    for planned in asker.pending:  # also what other processes have asked for
+        live.add(planned)
+    with bad_input():
+        live.states |= ended_states(asker.pending, workdir)
+    left = [p for p in asker.pending if live.states[p.id] in ("waiting", "in use")]
+    _run_stage(left, machine, workdir, interrupt, live)
 
 
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:

@@ -47,21 +47,10 @@ class Live:
         self.workdir, self.sort = workdir, sort
         self.trials = {planned.id: planned for planned in trials}
         self.states = {planned.id: states.get(planned.id, "waiting") for planned in trials}
-        self.costs = {planned.id: planned.cost for planned in trials}
-        settings = settings_of(trials)
-        self.varied = varied_keys(list(settings.values()))
-        if len({spelled(one.get("seed")) for one in settings.values()}) > 1:
-            self.varied += ("seed",)
-        self.settings = {key: [one.get(k) for k in self.varied] for key, one in settings.items()}
-        self.titles = list(short_names(self.varied).values())
-        self.known = dict(zip(self.varied, self.titles, strict=True))
-        self.known |= {title: title for title in (*self.titles, *FACTS)}
-        ordered([], sort or "loss", self.known)
-        self.sizes = [
-            name
-            for name, size in (("params", _params), ("tokens", _tokens))
-            if len(set(map(size, trials))) > 1
-        ]
+        self.to_come = 0  # trials that a search has not yet asked for
+        self._describe()
+        if trials:
+            ordered([], sort or "loss", self.known)
         self.notes: dict[str, str] = {}
         self.finished: list[str] = []
         self.followed: dict[str, Followed] = {}
@@ -86,8 +75,28 @@ class Live:
 
     def add(self, planned: Planned) -> None:
         """Shows a trial that was planned while the sweep runs."""
-        self.trials.setdefault(planned.id, planned)
-        self.states.setdefault(planned.id, "waiting")
+        if planned.id not in self.trials:
+            self.trials[planned.id] = planned
+            self.states.setdefault(planned.id, "waiting")
+            self._describe()
+
+    def _describe(self) -> None:
+        """Finds the columns: the keys and sizes that differ between the trials."""
+        trials = list(self.trials.values())
+        self.costs = {planned.id: planned.cost for planned in trials}
+        settings = settings_of(trials)
+        self.varied = varied_keys(list(settings.values()))
+        if len({spelled(one.get("seed")) for one in settings.values()}) > 1:
+            self.varied += ("seed",)
+        self.settings = {key: [one.get(k) for k in self.varied] for key, one in settings.items()}
+        self.titles = list(short_names(self.varied).values())
+        self.known = dict(zip(self.varied, self.titles, strict=True))
+        self.known |= {title: title for title in (*self.titles, *FACTS)}
+        self.sizes = [
+            name
+            for name, size in (("params", _params), ("tokens", _tokens))
+            if len(set(map(size, trials))) > 1
+        ]
 
     def event(self, event: Event, state: str) -> None:
         """Notes what happened to a trial, which is now in `state`."""
@@ -105,7 +114,7 @@ class Live:
             loss = [f"loss {self._loss(key):.4f}"] if self._loss(key) is not None else []
             named = zip(self.titles, self.settings[key], strict=True)
             about = [state, *loss, *(f"{name}={brief(value)}" for name, value in named)]
-            self.say(f"[{done}/{len(self.states)}] {key}: {', '.join(about)}")
+            self.say(f"[{done}/{len(self.states) + self.to_come}] {key}: {', '.join(about)}")
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the table."""
@@ -139,7 +148,7 @@ class Live:
             for key, state in self.states.items()
             if state == "running" or state not in NOT_ENDED
         )
-        total = sum(self.costs.values())
+        total = sum(self.costs.values()) * (1 + self.to_come / max(1, len(self.trials)))
         line = f"{', '.join(counts)}; {clock(elapsed)} elapsed"
         if not self.finished or flops >= total:  # until a first trial ends, start-up misleads
             return line

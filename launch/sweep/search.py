@@ -76,7 +76,9 @@ def read(
             raise ValueError(f"config={spec}: search.{key} is unknown; {_nearest(key, known)}")
     search = space.search(**({"method": "random", "axes": {}} | keys | dict(given)))
     axes = {str(key): _plain(axis) for key, axis in search.axes.items()}
-    return _checked(Search(search.method, axes, search.trials, search.seed, search.budget), spec)
+    return _checked(
+        Search(search.method, axes, plain(search.trials), plain(search.seed), search.budget), spec
+    )
 
 
 def _checked(search: Search, spec: str) -> Search:

@@ -2,12 +2,14 @@
 
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from launch.errors import BadInput
+from launch.errors import PREEMPTED, BadInput
 from launch.runners import RUNNERS
 from launch.sweep import asker, expand
 from launch.verbs import sweep
@@ -131,6 +133,7 @@ def test_a_budget_ends_a_search_before_it_is_exceeded(home, method, budget, coun
     else:
         assert spent + 1 > float(budget.split()[0]) / (COST if "flops" in budget else 1e5) >= spent
     said = capfd.readouterr().err
+    assert f"[{len(trials)}/{len(trials)}] " in said
     assert f"search by {method}: {len(trials)} of 14 trials; " in said
     assert "spent, " in said and " left; the next trial needs " in said
 
@@ -146,13 +149,16 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(home):
 def test_a_dry_run_lists_the_first_trials_and_writes_nothing(home, capsys):
     assert run("--dry_run", f"--budget={6 * COST} flops", "--json=plan.json") == 0
     said = capsys.readouterr().out
-    assert "search by tpe: 1 of 14 trials are listed, the others depend on results" in said
-    assert "has room for about 6 trials of 3.84e10 flops" in said
+    assert "search by tpe: 1 of 14 trials are listed, about 5 more depend on results" in said
+    assert "those listed cost 3.84e10 of 2.3e11 flops" in said
     assert not (home / "runs").exists()
     (first,) = json.loads((home / "plan.json").read_text())["trials"]
     assert run("--trials=1") == 0 and ran(home) == [first["id"]]
+    capsys.readouterr()
+    assert run("--dry_run") == 0
+    assert "search by tpe: 2 of 14 trials are listed, about 12 more" in capsys.readouterr().out
     assert run("--dry_run", "--search=sobol", f"--budget={6 * COST} flops", folder="t") == 0
-    assert "search by sobol: 6 of 14 trials; a budget" in capsys.readouterr().out
+    assert "search by sobol: 6 of 14 trials; those listed cost 2.3e11" in capsys.readouterr().out
 
 
 def test_two_processes_ask_for_different_trials_of_one_search(home):
@@ -164,6 +170,20 @@ def test_two_processes_ask_for_different_trials_of_one_search(home):
     assert {planned.id for planned in one.planned} == set(asked)
 
 
+def test_what_another_process_asked_for_and_left_is_trained_at_the_end(home, monkeypatch):
+    left = []
+
+    def meanwhile(config, workdir, overrides):
+        if not left:
+            other = asker.plan("s.py", {}, home / "runs/s", 1, {}, 1.0)[1]
+            left.extend(planned.id for planned in other.ask())
+        return trained(config, workdir, overrides)
+
+    monkeypatch.setitem(RUNNERS, "inline", Inline(meanwhile))
+    assert run() == 0
+    assert len(ran(home)) == 14 == len(set(ran(home))) and ran(home)[-1:] == left
+
+
 def test_a_configuration_that_no_model_can_have_is_passed_over(home, capfd):
     text = CONFIG.replace('"model.depth": [1, 2, 3]', '"model.width": integers(62, 65)')
     (home / "odd.py").write_text(text)
@@ -173,16 +193,31 @@ def test_a_configuration_that_no_model_can_have_is_passed_over(home, capfd):
     assert 0 < len(valid) < 12 and len(ran(home)) == len(valid)
     assert all("is not divisible by 8" in e["problem"] for e in asked if e not in valid)
     (home / "odd.py").write_text(text.replace("62, 65", "61, 63"))
-    with pytest.raises(BadInput, match=r"50 configurations in a row bring no new trial.*divisible"):
+    with pytest.raises(BadInput, match=r"none of the first 50 configurations.*not divisible by 8"):
         run("--trials=99", folder="t", config="odd.py")
 
 
-def test_a_search_that_has_tried_everything_says_so(home):
+@pytest.mark.parametrize("method", ["tpe", "random"])
+def test_a_search_that_has_tried_everything_ends(home, method, capfd):
     text = CONFIG.replace('"lr": log_uniform(1e-4, 1e-1), ', "")
     (home / "few.py").write_text(text)
-    with pytest.raises(BadInput, match="all combinations of the axes have been tried"):
-        run("--trials=99", config="few.py")
-    assert len(set(ran(home))) == 3  # and they are kept
+    assert run("--trials=99", f"--search={method}", config="few.py") == 0
+    assert len(set(ran(home))) == 3
+    assert "; the last 50 configurations bring no new trial" in capfd.readouterr().err
+
+
+def test_an_interrupted_search_asks_no_more_and_goes_on_the_same(home, monkeypatch, capfd):
+    def interrupted(config, workdir, overrides):
+        if (home / "runs/s/runs").exists() and len(ran(home)) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return trained(config, workdir, overrides)
+
+    assert run(folder="whole") == 0
+    monkeypatch.setitem(RUNNERS, "inline", Inline(interrupted))
+    assert run() == PREEMPTED
+    assert len(ran(home)) == 5 == len(recorded(home)["search"]["asked"])
+    monkeypatch.setitem(RUNNERS, "inline", Inline(trained))
+    assert run() == 0 and ran(home) == ran(home, "whole")
 
 
 AXES = '{"lr": log_uniform(1e-4, 1e-1), "model.depth": [1, 2, 3]}'
