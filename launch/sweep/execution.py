@@ -96,6 +96,7 @@ def _climb(rungs: Rungs, machine: Machine, workdir: Path, interrupt: Interrupt, 
         held = {key for key in rungs.trials if folder.owner(workdir / key)}
         with bad_input():
             rungs.look(held)
+        rungs.record()
         live.states |= dict.fromkeys(rungs.waiting(), "stopped") | dict.fromkeys(held, "in use")
         if first := rungs.take(slots):
             _train([[planned] for planned in first], machine, workdir, interrupt, live, rungs)
@@ -104,7 +105,7 @@ def _climb(rungs: Rungs, machine: Machine, workdir: Path, interrupt: Interrupt, 
         else:
             break
     if not interrupt.count:
-        rungs.record()
+        rungs.explain()
         for line in rungs.lines():
             live.say(line)
 
