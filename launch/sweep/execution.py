@@ -145,13 +145,14 @@ def _climb(
         held = {key for key in rungs.trials if folder.owner(workdir / key)}
         with bad_input():
             rungs.look(held)
+        rungs.record()
         live.states |= dict.fromkeys(rungs.waiting(), "stopped") | dict.fromkeys(held, "in use")
         _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live, rungs)
         if not rungs.held:
             break
         _wait([rungs.trials[key] for key in rungs.held], workdir, interrupt, live)
     if not interrupt.count:
-        rungs.record()
+        rungs.explain()
         for line in rungs.lines():
             live.say(line)
 

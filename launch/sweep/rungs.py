@@ -91,18 +91,29 @@ class Rungs:
         return [k for k in self.trials if not here[k].state and here[k].arrived > here[k].heading]
 
     def record(self) -> None:
-        """Writes stopping.json, and what stopped each waiting trial into its result.json."""
-        table, waiting = [], set(self.waiting())
+        """Writes stopping.json: the rule, the losses at each rung, and who went on."""
+        table = []
         for rung, text in enumerate(self.rule.rungs):
             ranked, went_on = self._at(rung)
-            for place, (loss, key) in enumerate(ranked, start=1):
-                if key in waiting and self.positions[key].heading == rung:
-                    by = {"method": self.rule.method, "rung": text, "loss": loss}
-                    self._stopped_by(key, by | {"place": place, "of": len(ranked)})
             known = [{"id": key, "loss": x if math.isfinite(x) else None} for x, key in ranked]
             table.append({"rung": text, "trials": known, "went_on": went_on})
         about = {"method": self.rule.method, "rungs": self.rule.rungs, "keep": str(self.rule.keep)}
         write_json(self.workdir / "stopping.json", about | {"table": table})
+
+    def explain(self) -> None:
+        """Writes what stopped each waiting trial into its result.json."""
+        waiting = set(self.waiting())
+        for rung, text in enumerate(self.rule.rungs):
+            ranked, _ = self._at(rung)
+            for place, (loss, key) in enumerate(ranked, start=1):
+                if key not in waiting or self.positions[key].heading != rung:
+                    continue
+                by = {"method": self.rule.method, "rung": text, "loss": loss}
+                by |= {"place": place, "of": len(ranked)}
+                file = self.workdir / key / "result.json"
+                result = read_json(file)
+                if result.get("stopped_by") != by:
+                    write_json(file, result | {"stopped_by": by})
 
     def lines(self) -> list[str]:
         """What happened at each rung, and the share of all FLOPs that was spent."""
@@ -139,12 +150,6 @@ class Rungs:
         losses = {key: here.loss(rung) for key, here in self.positions.items()}
         ranked = sorted((loss, key) for key, loss in losses.items() if loss is not None)
         return ranked, [key for _, key in ranked if self.positions[key].heading > rung]
-
-    def _stopped_by(self, key: str, by: Mapping[str, object]) -> None:
-        file = self.workdir / key / "result.json"
-        result = read_json(file)
-        if result.get("stopped_by") != by:
-            write_json(file, result | {"stopped_by": by})
 
     def _read(self, key: str) -> None:
         here = position(self.workdir / key, self.steps[key], self.rule.best_so_far)

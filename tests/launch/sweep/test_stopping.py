@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.errors import DIVERGED, DONE
+from launch.errors import DIVERGED, DONE, BadInput
 from launch.files import read_json, write_json
 from launch.runners import RUNNERS
 from launch.runners.tasks import Event
@@ -258,6 +258,8 @@ def test_a_killed_sweep_makes_the_same_decisions_when_it_is_run_again(home, monk
             cut = Trials(kill_at, kill_after)
             with pytest.raises(Killed):
                 run(monkeypatch, folder, *rule, RUNGS, trials=cut)
+            with pytest.raises(BadInput, match="has trials that were stopped at 10 steps,30 steps"):
+                run(monkeypatch, folder, *rule, "--rungs=20 steps")
             _, rest = run(monkeypatch, folder, *rule, RUNGS)
             assert [*cut.calls[:-1], *rest] == whole
             assert table(folder) == table("whole")
