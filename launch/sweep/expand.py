@@ -235,7 +235,7 @@ def record(plan: Plan, workdir: Path) -> None:
             )
         trials = before["trials"] | trials
     with writing("workdir", workdir):
-        imports.keep(plan.base.get("imports_hash", ()), workdir)
+        imports.keep(plan.base, workdir)
         write_json(workdir / "sweep.json", {"config": plan.spec, "base": base, "trials": trials})
 
 

@@ -136,7 +136,7 @@ def test_a_run_keeps_a_copy_resumes_with_it_and_refuses_another_file(lab, text_f
 
 def test_the_workers_of_a_sweep_use_the_copy_of_a_file_that_changed(lab, text_folder, tmp_path, capsys):  # fmt: skip  # noqa: E501
     planned = config(text_folder, imports=(str(lab),))
-    imports.keep(planned.imports_hash, tmp_path / "sweep")
+    imports.keep(planned, tmp_path / "sweep")
     lab.write_text("raise SystemExit('edited meanwhile')\n")
     imports._executed.clear()
     OPTIMIZERS.pop("own")
