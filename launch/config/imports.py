@@ -17,7 +17,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data.atomic import write_atomic
 from data.local import local_path
 from launch.errors import BadInput
 
@@ -75,12 +74,13 @@ def joined(named: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:
     return tuple((files | dict(zip(names, given, strict=True))).values())
 
 
-def keep(hashes: Iterable[str], folder: Path) -> None:
-    """Writes the files of these hashes, as they were executed, to imports/ of a run or a sweep."""
-    for hash in hashes:
-        name, content = _executed[hash]
+def keep(config: ConfigDict, folder: Path) -> None:
+    """Writes the files of a config, as they were executed, to imports/ of a run or a sweep."""
+    from data.atomic import write_atomic  # verbs that read points load nothing of data
+
+    for path, hash in zip(config.get("imports", ()), config.get("imports_hash", ()), strict=True):
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / FOLDER / name, content)
+        write_atomic(folder / FOLDER / Path(path).name, _executed[hash][1])
 
 
 def executed() -> dict[str, str]:
@@ -196,12 +196,12 @@ def _check(path: str, before: Mapping[str, Mapping[str, Any]]) -> None:
                 )
         for key in table.keys() - before[name].keys():
             missing = [one for one in TABLES[name][1] if not hasattr(table[key], one)]
+            if missing == ["__call__"]:
+                raise _Refused(f"import={path}: {name}[{key!r}] is not a function; give it one")
             if missing:
-                listed = "a function" if missing == ["__call__"] else ", ".join(missing)
                 raise _Refused(
-                    f"import={path}: {name}[{key!r}] has no {listed}; docs/extending.md shows one"
-                    if listed != "a function"
-                    else f"import={path}: {name}[{key!r}] is not a function"
+                    f"import={path}: {name}[{key!r}] has no {', '.join(missing)}; "
+                    "docs/extending.md shows a complete one"
                 )
             added += 1
     if not added:

@@ -52,7 +52,7 @@ def run_sweep(
         folder.warn_without_locks(workdir / "sweep.json")
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)
-        view = Live(workdir, known, states, sort)
+        view = Live(workdir, known, states, sort, tuple(asker.search.axes) if asker else ())
     with Interrupt() as interrupt, view as live:
         if states:
             live.say(f"{len(states)} of {len(known)} trials are finished already")
@@ -148,6 +148,7 @@ def _climb(
         rungs.record()
         live.states |= dict.fromkeys(rungs.waiting(), "stopped") | dict.fromkeys(held, "in use")
         _follow(TRIAL, tasks(), members, machine, workdir, interrupt, live, rungs)
+        rungs.record()
         if not rungs.held:
             break
         _wait([rungs.trials[key] for key in rungs.held], workdir, interrupt, live)

@@ -41,16 +41,16 @@ class Live:
         trials: Sequence[Planned],
         states: Mapping[str, str],
         sort: str = "",
+        searched: Sequence[str] = (),
     ):
-        """`sort` names a column, descending after a '-'. ValueError, with the nearest name, for an
-        unknown one."""
-        self.workdir, self.sort = workdir, sort
+        """`sort` names a column, descending after a '-'; `searched` are keys that may become
+        columns. ValueError, with the nearest name, for an unknown one."""
+        self.workdir, self.sort, self.searched = workdir, sort, searched
         self.trials = {planned.id: planned for planned in trials}
         self.states = {planned.id: states.get(planned.id, "waiting") for planned in trials}
         self.to_come = 0  # trials that a search has not yet asked for
         self._describe()
-        if trials:
-            ordered([], sort or "loss", self.known)
+        ordered([], sort or "loss", self.known)
         self.notes: dict[str, str] = {}
         self.finished: list[str] = []
         self.followed: dict[str, Followed] = {}
@@ -89,9 +89,9 @@ class Live:
         if len({spelled(one.get("seed")) for one in settings.values()}) > 1:
             self.varied += ("seed",)
         self.settings = {key: [one.get(k) for k in self.varied] for key, one in settings.items()}
-        self.titles = list(short_names(self.varied).values())
-        self.known = dict(zip(self.varied, self.titles, strict=True))
-        self.known |= {title: title for title in (*self.titles, *FACTS)}
+        named = short_names(tuple(dict.fromkeys((*self.varied, *self.searched))))
+        self.titles = [named[key] for key in self.varied]
+        self.known = named | {title: title for title in (*named.values(), *FACTS)}
         self.sizes = [
             name
             for name, size in (("params", _params), ("tokens", _tokens))

@@ -205,7 +205,7 @@ def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
         return
     code = fingerprint.record(workdir)
     write_json(workdir / "config.json", json.loads(resolved.to_json()) | {"code": code})
-    imports.keep(resolved.imports_hash, workdir)
+    imports.keep(resolved, workdir)
     dataset.save(workdir)
 
 
