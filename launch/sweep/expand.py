@@ -256,14 +256,9 @@ def record(plan: Plan, workdir: Path) -> None:
             )
         trials = before["trials"] | trials
     with writing("workdir", workdir):
-<<<<<<< HEAD
-        imports.keep(plan.base.get("imports_hash", ()), workdir)
+        imports.keep(plan.base, workdir)
         new = {"config": plan.spec, "base": base, "trials": trials}
         write_json(workdir / "sweep.json", new | {key: before[key] for key in before.keys() - new})
-=======
-        imports.keep(plan.base, workdir)
-        write_json(workdir / "sweep.json", {"config": plan.spec, "base": base, "trials": trials})
->>>>>>> hdoors
 
 
 def recorded(workdir: Path) -> dict[str, Any]:
