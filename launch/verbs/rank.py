@@ -10,9 +10,10 @@ ranking.csv and ranking.json into the folder's report/, or into --out. Several s
 are ranked apart.
 """
 
+import contextlib
 import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,8 @@ def main(argv: Sequence[str]) -> int:
     from scaling.ranking.ranking import rank
     from scaling.ranking.trials import equal_budgets, read_sweeps
 
-    with bad_input(), alive("reading the trials") as detail:
+    with bad_input(), alive("reading the trials") as detail, uncollected():
         sweeps = read_sweeps(values.runs)
-        gc.freeze()  # collections during the imports to come need not look at the results
         if values.equal:
             sweeps = [part for sweep in sweeps for part in equal_budgets(sweep)]
         if not sweeps:
@@ -74,3 +74,13 @@ def main(argv: Sequence[str]) -> int:
         with writing("out", folder):
             print(f"ranking: {write_ranking(ranking, folder)}")
     return DONE
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without garbage collection, which would look through thousands of results time and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Configuration:
     def seeds(self) -> tuple[int, ...]:
         return tuple(trial.seed for trial in self.trials)
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return float(self.measured.mean())
 

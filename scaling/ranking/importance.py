@@ -15,6 +15,7 @@ EXTRA = "importances need scikit-learn: pip install 'isoflop[search]'"
 FEWEST = 8  # configurations
 TREES, LEAVES, SAMPLE = 64, 64, 500  # trees; leaves of a tree; most trials that one is grown on
 MOST_KEYS = 8  # whose pairs are looked at, the most important
+LITTLE = 0.6  # of the variance, below which a forest has not learned what keys do
 SEED = 0
 
 Share = dict[str, float]
@@ -24,7 +25,7 @@ def importance(
     found: Sequence[Configuration], keys: Sequence[Key], level: float
 ) -> tuple[dict[str, Share], list[dict[str, Any]], str]:
     """The shares of variance of each key and of the interaction of each pair, largest first, as
-    {"value", "lo", "hi"}; and why there are none, or ''.
+    {"value", "lo", "hi"}; and what must be known of them, or why there are none, or ''.
 
     A forest is grown on the trials. In each tree the metric is averaged over all other keys, whose
     values count equally, tried together or not: what remains varies with one key (or two) alone
@@ -71,7 +72,9 @@ def importance(
         together = share([one.interaction(a, b) for one in partitions])
         pairs.append({"keys": [keys[a].key, keys[b].key], "importance": together})
     pairs.sort(key=lambda pair: -pair["importance"]["value"])
-    return {key.key: alone[k] for k, key in enumerate(keys)}, pairs, ""
+    little = f"a forest of these {len(y)} trials predicts {explained:.0%} of the variance, so the "
+    little += "shares of keys are too small: the means and p are the better guide"
+    return {key.key: alone[k] for k, key in enumerate(keys)}, pairs, little * (explained < LITTLE)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def _rows(found: Sequence[Configuration], compared: BestSet) -> list[dict[str, A
                 "params": one.trials[0].params or None,
                 "tokens": results[0].get("tokens"),
                 "flops": (results[0].get("flops") or {}).get("6nd"),
-                "seconds": finite(np.mean([r.get("seconds") or np.nan for r in results])),
+                "seconds": finite(sum(r.get("seconds") or np.nan for r in results) / len(results)),
                 "p": finite(compared.p[i]),
                 "among_best": compared.member[i],
             }
