@@ -15,6 +15,7 @@ from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full, no_spa
 VERBS = {
     "train": ("launch.verbs.train", "train one model"),
     "sweep": ("launch.verbs.sweep", "train many models, predict the held-out one, fit the law"),
+    "report": ("launch.verbs.report", "write the page of a sweep, or serve it while trials run"),
     "fit": ("launch.verbs.fit", "fit a scaling law to runs or to a CSV, write the report"),
     "predict": ("launch.verbs.predict", "predict a run's loss before training it, and record it"),
     "compare": ("launch.verbs.compare", "compare the compute that ladders need for equal loss"),

@@ -6,6 +6,7 @@ isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart --dry_run
 After an interrupt, run the same command again: finished trials are kept, the others resume.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
+from launch.alive import alive
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
@@ -53,6 +55,7 @@ def make_flags() -> absl_flags.FlagValues:
         "print the trials with their cost, and stop; --json lists all their overrides",
         values,
     )
+    boolean("open", False, "serve a live page of the trials on this machine; open it", values)
     boolean("fit", True, "fit the scaling law and write the report at the end", values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values
@@ -70,13 +73,34 @@ def main(argv: Sequence[str]) -> int:
         dry_run(sweep, workdir, where)
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where)
+        with _live_page(workdir) if values.open else contextlib.nullcontext():
+            code = run_sweep(sweep, workdir, where)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code))
     if code != PREEMPTED and values.fit and not values.dry_run:
         _fit(workdir)
+    if code != PREEMPTED and not values.dry_run:
+        _page(workdir)
     return code
+
+
+def _live_page(workdir: Path) -> contextlib.AbstractContextManager:
+    """Serves a page that follows the trials, while entered."""
+    from launch.serving import serving
+
+    return serving(workdir)
+
+
+def _page(workdir: Path) -> None:
+    """Writes the page of the sweep, whether or not there is a law."""
+    from scaling.ranking.ranking import rank
+    from scaling.ranking.trials import read_sweeps
+    from scaling.report.explorer.sweep_page import write_sweep_page
+
+    with alive("writing the page"), bad_input():
+        sweep = read_sweeps(workdir)[0]
+        print(f"page: {write_sweep_page(sweep, rank(sweep))}")
 
 
 def _fit(workdir: Path) -> None:

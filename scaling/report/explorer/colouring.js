@@ -8,7 +8,8 @@ import { store } from "./store.js";
 export function colouring(column) {
   const distinct = new Map();
   for (let i = 0; i < store.data.trials.id.length; i += 1) {
-    if (!column.number || column.number[i] != null) distinct.set(column.text(i), column.number?.[i]);
+    if (!column.number || column.number[i] != null)
+      distinct.set(column.text(i), column.number?.[i]);
   }
   const colours = palette();
   if (!column.measured && distinct.size <= colours.length) {
@@ -18,7 +19,10 @@ export function colouring(column) {
     const shade = (k) => (ordered ? ramp(0.15 + (0.85 * k) / (texts.length - 1)) : colours[k]);
     const by = new Map(texts.map((text, k) => [text, shade(k)]));
     const entries = [...by].map(([text, colour]) => entry(text, colour));
-    return { of: (i) => by.get(column.text(i)) || colours[6], legend: legend(column.title, entries) };
+    return {
+      of: (i) => by.get(column.text(i)) || colours[6],
+      legend: legend(column.title, entries),
+    };
   }
   if (!column.number) return { of: () => colours[0], legend: legend(column.title, []) };
   const sorted = column.number.filter((v) => v != null).sort((a, b) => a - b);
@@ -30,11 +34,17 @@ export function colouring(column) {
   // The better end of the metric stands out.
   const turned = column.measured && store.data.ranking.better !== "higher";
   const shade = (share) => ramp(turned ? 1 - share : share);
-  const text = column.measured ? nats : column.name === "flops" || column.key ? threeDigits : amount;
+  const text = column.measured
+    ? nats
+    : column.name === "flops" || column.key
+      ? threeDigits
+      : amount;
   const bar = element("span", { class: "ramp" });
-  bar.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map(shade).join(",")})`;
+  const stops = [0, 0.25, 0.5, 0.75, 1].map(shade).join(",");
+  bar.style.background = `linear-gradient(to right, ${stops})`;
   return {
-    of: (i) => (column.number[i] == null ? colours[6] : shade((place(column.number[i]) - place(low)) / width)),
+    of: (i) =>
+      column.number[i] == null ? colours[6] : shade((place(column.number[i]) - place(low)) / width),
     legend: legend(column.title, [text(low), bar, text(high)]),
   };
 }

@@ -11,11 +11,14 @@ export function contents(home) {
     links.set(section, link);
   }
   home.replaceChildren(...links.values());
-  const seen = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) mark(links, target, home);
-    }
-  }, { rootMargin: "-15% 0px -75% 0px" });
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) mark(links, target, home);
+      }
+    },
+    { rootMargin: "-15% 0px -75% 0px" },
+  );
   for (const section of links.keys()) seen.observe(section);
 }
 

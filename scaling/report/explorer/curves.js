@@ -7,8 +7,14 @@ import { hideTip, showTrial } from "./tooltip.js";
 import { colour } from "./theme.js";
 import { column, metricColumn, on, setHovered, setPinned, store } from "./store.js";
 
-const HEIGHT = 400, LEFT = 62, RIGHT = 14, TOP = 12, BOTTOM = 44, NEAR = 22; // pixels
+const HEIGHT = 400,
+  LEFT = 62,
+  RIGHT = 14,
+  TOP = 12,
+  BOTTOM = 44,
+  NEAR = 22; // pixels
 const EARLY = 0.05; // share of a curve whose fall from the start does not stretch the axis
+const FAR = 2.5; // times the usual range from which a value is left out
 const AXES = {
   steps: { text: amount, of: (curve, k) => curve.step[k] },
   tokens: { text: amount, of: (curve, k, per) => curve.step[k] * per.tokens },
@@ -18,9 +24,19 @@ const AXES = {
 const KINDS = { evaluated: "validation", train: "training" };
 
 export function curves(home) {
-  const state = { kinds: "evaluated", x: "tokens", logX: false, logY: false, smooth: 0, by: null, whole: false };
-  const tools = element("div", { class: "tools" }), plot = element("div", { class: "layers plot" });
-  const legend = element("div"), note = element("p", { class: "quiet", role: "status" });
+  const state = {
+    kinds: "evaluated",
+    x: "tokens",
+    logX: false,
+    logY: false,
+    smooth: 0,
+    by: null,
+    whole: false,
+  };
+  const tools = element("div", { class: "tools" }),
+    plot = element("div", { class: "layers plot" });
+  const legend = element("div"),
+    note = element("p", { class: "quiet", role: "status" });
   home.append(tools, plot, legend, note);
   let view = null;
   const draw = () => {
@@ -30,8 +46,11 @@ export function curves(home) {
       return;
     }
     const base = canvas(view.width, HEIGHT, {
-      role: "img", tabindex: "0",
-      "aria-label": `${view.lines.length} curves of ${metricColumn().title} over ${state.x}. Arrow keys go through the trials.`,
+      role: "img",
+      tabindex: "0",
+      "aria-label":
+        `${view.lines.length} curves of ${metricColumn().title} over ${state.x}. ` +
+        "Arrow keys go through the trials.",
     });
     const over = canvas(view.width, HEIGHT, { "aria-hidden": "true", class: "through" });
     const shades = colouring(column(state.by) ?? metricColumn());
@@ -61,14 +80,32 @@ function controls(state, redraw) {
     redraw();
   };
   const same = (names) => names.map((name) => [name, name]);
-  const kinds = [["evaluated", "validation"], ["train", "training"], ["both", "training and validation"]];
-  const by = store.columns.filter((c) => c.key || c.measured || ["status", "params", "seed"].includes(c.name));
+  const kinds = [
+    ["evaluated", "validation"],
+    ["train", "training"],
+    ["both", "training and validation"],
+  ];
+  const by = store.columns.filter(
+    (c) => c.key || c.measured || ["status", "params", "seed"].includes(c.name),
+  );
   state.by ??= metricColumn().name;
-  const slider = element("input", { type: "range", min: "0", max: "0.95", step: "0.05", value: String(state.smooth), oninput: () => set("smooth")(Number(slider.value)) });
+  const slider = element("input", {
+    type: "range",
+    min: "0",
+    max: "0.95",
+    step: "0.05",
+    value: String(state.smooth),
+    oninput: () => set("smooth")(Number(slider.value)),
+  });
   return [
     choice("curves:", kinds, state.kinds, set("kinds")),
     choice("x:", same(Object.keys(AXES)), state.x, set("x")),
-    choice("colour:", by.map((c) => [c.name, c.title]), state.by, set("by")),
+    choice(
+      "colour:",
+      by.map((c) => [c.name, c.title]),
+      state.by,
+      set("by"),
+    ),
     toggle("log x", state.logX, set("logX")),
     toggle("log y", state.logY, set("logY")),
     toggle("all values", state.whole, set("whole")),
@@ -79,19 +116,27 @@ function controls(state, redraw) {
 // The points of each curve: {i, kind, xs, ys}; unknown or unusable points end a stretch (null).
 function collect(state) {
   const kinds = state.kinds === "both" ? ["train", "evaluated"] : [state.kinds];
-  const { tokens, flops } = store.data.trials, { of } = AXES[state.x], lines = [];
+  const { tokens, flops } = store.data.trials,
+    { of } = AXES[state.x],
+    lines = [];
   let left = 0;
   for (const i of store.shown) {
     const whole = store.curves[i] ?? {};
-    const per = { tokens: whole.per_step, flops: flops[i] ? (whole.per_step * flops[i]) / tokens[i] : null };
+    const per = {
+      tokens: whole.per_step,
+      flops: flops[i] ? (whole.per_step * flops[i]) / tokens[i] : null,
+    };
     if ((state.x === "FLOPs" && !per.flops) || (state.x === "tokens" && !per.tokens)) {
       left += Object.keys(whole).length > 0;
       continue;
     }
     for (const kind of kinds.filter((one) => whole[one])) {
-      const curve = whole[kind], usable = (v, log) => v !== null && (!log || v > 0);
+      const curve = whole[kind],
+        usable = (v, log) => v !== null && (!log || v > 0);
       const xs = curve.step.map((_, k) => of(curve, k, per));
-      const ys = smoothed(curve.value, state.smooth).map((v, k) => (usable(v, state.logY) && usable(xs[k], state.logX) ? v : null));
+      const ys = smoothed(curve.value, state.smooth).map((v, k) =>
+        usable(v, state.logY) && usable(xs[k], state.logX) ? v : null,
+      );
       if (ys.some((v) => v !== null)) lines.push({ i, kind, xs, ys });
     }
   }
@@ -101,7 +146,8 @@ function collect(state) {
 // An exponential moving average that starts at the first value, without its bias towards zero.
 function smoothed(values, weight) {
   if (!weight) return values;
-  let sum = 0, total = 0;
+  let sum = 0,
+    total = 0;
   return values.map((v) => {
     if (v === null) return null;
     sum = weight * sum + (1 - weight) * v;
@@ -113,25 +159,37 @@ function smoothed(values, weight) {
 function lay(state, width) {
   const { lines, left } = collect(state);
   if (!lines.length || width < 50) return null;
-  const late = lines.map(({ ys }) => ys.slice(Math.ceil(EARLY * (ys.length - 1))).filter((v) => v !== null));
+  const late = lines.map(({ ys }) =>
+    ys.slice(Math.ceil(EARLY * (ys.length - 1))).filter((v) => v !== null),
+  );
   const tops = late.filter((ys) => ys.length).map((ys) => Math.max(...ys));
   const every = lines.flatMap(({ ys }) => ys.filter((v) => v !== null));
-  const low = every.reduce((a, b) => Math.min(a, b)), largest = every.reduce((a, b) => Math.max(a, b));
-  const high = state.whole || !tops.length ? largest : robustHigh(tops);
+  const low = every.reduce((a, b) => Math.min(a, b)),
+    largest = every.reduce((a, b) => Math.max(a, b));
+  const usual = tops.length ? robustHigh(tops) : largest;
+  const high = state.whole || largest - low <= FAR * (usual - low) ? largest : usual;
   const ends = lines.map(({ xs, ys }) => xs.filter((_, k) => ys[k] !== null));
-  const x = scale(Math.min(...ends.map((v) => v[0])), Math.max(...ends.map((v) => v[v.length - 1])), state.logX, LEFT, width - RIGHT, 0);
+  const x = scale(
+    Math.min(...ends.map((v) => v[0])),
+    Math.max(...ends.map((v) => v[v.length - 1])),
+    state.logX,
+    LEFT,
+    width - RIGHT,
+    0,
+  );
   const y = scale(low, Math.max(high, low), state.logY, HEIGHT - BOTTOM, TOP, 0.04);
   const above = new Set(lines.filter(({ ys }) => ys.some((v) => v > y.high)).map((line) => line.i));
   return { lines, left, x, y, width, above: above.size };
 }
 
-// A function from values to pixels with its limits; `pad` is the share of the range added around it.
+// A function from values to pixels with its limits; `pad` is the share of the range around it.
 function scale(low, high, log, from, to, pad) {
-  const place = log ? Math.log : (v) => v, back = log ? Math.exp : (v) => v;
+  const place = log ? Math.log : (v) => v,
+    back = log ? Math.exp : (v) => v;
   const reach = place(high) - place(low) || Math.abs(place(low)) * 0.1 || 1;
   const [start, end] = [place(low) - pad * reach, place(low) + (1 + pad) * reach];
-  const to_ = (v) => from + ((place(v) - start) / (end - start)) * (to - from);
-  return Object.assign(to_, { low: back(start), high: back(end), log });
+  const pixel = (v) => from + ((place(v) - start) / (end - start)) * (to - from);
+  return Object.assign(pixel, { low: back(start), high: back(end), log });
 }
 
 function trace(context, view, { xs, ys }) {
@@ -174,26 +232,56 @@ function paint(context, view, shades) {
 }
 
 function axes(view, state) {
-  const end = HEIGHT - BOTTOM, metric = metricColumn();
-  const drawing = svg("svg", { width: view.width, height: HEIGHT, class: "through axis", "aria-hidden": "true" });
+  const end = HEIGHT - BOTTOM,
+    metric = metricColumn();
+  const drawing = svg("svg", {
+    width: view.width,
+    height: HEIGHT,
+    class: "through axis",
+    "aria-hidden": "true",
+  });
   for (const v of ticks(view.x.low, view.x.high, view.x.log, view.width < 500 ? 4 : 8)) {
-    drawing.append(svg("text", { x: view.x(v), y: end + 18, "text-anchor": "middle" }, AXES[state.x].text(v)));
+    drawing.append(
+      svg("text", { x: view.x(v), y: end + 18, "text-anchor": "middle" }, AXES[state.x].text(v)),
+    );
   }
   for (const v of ticks(view.y.low, view.y.high, view.y.log)) {
-    drawing.append(svg("text", { x: LEFT - 8, y: view.y(v) + 4, "text-anchor": "end" }, threeDigits(v)));
+    drawing.append(
+      svg("text", { x: LEFT - 8, y: view.y(v) + 4, "text-anchor": "end" }, threeDigits(v)),
+    );
   }
   const middle = (TOP + end) / 2;
   drawing.append(
     svg("line", { x1: LEFT, x2: view.width - RIGHT, y1: end, y2: end }),
-    svg("text", { x: (LEFT + view.width - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle", class: "title" }, state.x),
-    svg("text", { x: 14, y: middle, transform: `rotate(-90 14 ${middle})`, "text-anchor": "middle", class: "title" }, `${metric.title} (${metric.unit})`),
+    svg(
+      "text",
+      {
+        x: (LEFT + view.width - RIGHT) / 2,
+        y: HEIGHT - 6,
+        "text-anchor": "middle",
+        class: "title",
+      },
+      state.x,
+    ),
+    svg(
+      "text",
+      {
+        x: 14,
+        y: middle,
+        transform: `rotate(-90 14 ${middle})`,
+        "text-anchor": "middle",
+        class: "title",
+      },
+      `${metric.title} (${metric.unit})`,
+    ),
   );
   return drawing;
 }
 
 function remarks(view, state) {
   const texts = [];
-  if (view.above) texts.push(`${view.above} trials leave the plot at the top; “all values” shows them.`);
+  if (view.above)
+    texts.push(`${view.above} trials leave the plot at the top; “all values” shows them.`);
   if (view.left) texts.push(`${view.left} trials have no count of ${state.x} until they end.`);
   if (state.kinds === "both") texts.push("Thick: validation; thin: training.");
   return texts.join(" ");
@@ -252,10 +340,14 @@ function nearestTrial(view, px, py) {
       if (ys[k] === null) continue;
       // Between two points the line is nearer than either.
       const [x0, y0] = [view.x(xs[k]), view.y(ys[k])];
-      const next = k + 1 < xs.length && ys[k + 1] !== null ? [view.x(xs[k + 1]), view.y(ys[k + 1])] : [x0, y0];
+      const next =
+        k + 1 < xs.length && ys[k + 1] !== null ? [view.x(xs[k + 1]), view.y(ys[k + 1])] : [x0, y0];
       if (Math.min(x0, next[0]) > px + NEAR || Math.max(x0, next[0]) < px - NEAR) continue;
-      const [dx, dy] = [next[0] - x0, next[1] - y0], length = dx * dx + dy * dy;
-      const share = length ? Math.min(1, Math.max(0, ((px - x0) * dx + (py - y0) * dy) / length)) : 0;
+      const [dx, dy] = [next[0] - x0, next[1] - y0],
+        length = dx * dx + dy * dy;
+      const share = length
+        ? Math.min(1, Math.max(0, ((px - x0) * dx + (py - y0) * dy) / length))
+        : 0;
       const off = (x0 + share * dx - px) ** 2 + (y0 + share * dy - py) ** 2;
       if (off < nearest) [best, nearest] = [i, off];
     }

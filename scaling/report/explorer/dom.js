@@ -17,7 +17,9 @@ export function choice(label, options, value, changed) {
   const select = element(
     "select",
     { onchange: () => changed(select.value) },
-    ...options.map(([one, text]) => element("option", { value: one, selected: one === value }, text)),
+    ...options.map(([one, text]) =>
+      element("option", { value: one, selected: one === value }, text),
+    ),
   );
   return element("label", {}, `${label} `, select);
 }
@@ -30,7 +32,11 @@ export function toggle(label, checked, changed) {
 // A canvas of a size in CSS pixels, sharp on every screen, and its context.
 export function canvas(width, height, attributes = {}) {
   const scale = window.devicePixelRatio || 1;
-  const made = element("canvas", { width: Math.round(width * scale), height: Math.round(height * scale), ...attributes });
+  const made = element("canvas", {
+    width: Math.round(width * scale),
+    height: Math.round(height * scale),
+    ...attributes,
+  });
   made.style.width = `${width}px`;
   made.style.height = `${height}px`;
   const context = made.getContext("2d");

@@ -17,12 +17,16 @@ export function binned(column, bins = 8) {
   const labels = edges.slice(1).map((end, k) => `${threeDigits(edges[k])}–${threeDigits(end)}`);
   const bin = (v) => Math.min(bins - 1, Math.max(0, edges.findIndex((edge) => edge > v) - 1));
   const place = (v) => (v >= edges[bins] ? bins - 1 : bin(v));
-  return { label: (i) => (column.number[i] == null ? "—" : labels[place(column.number[i])]), labels };
+  return {
+    label: (i) => (column.number[i] == null ? "—" : labels[place(column.number[i])]),
+    labels,
+  };
 }
 
 // {mean, spread, n, low, high} of the metric over trials; spread is null for one.
 export function summary(trials) {
-  const values = trials.map((i) => store.data.trials.value[i]), n = values.length;
+  const values = trials.map((i) => store.data.trials.value[i]),
+    n = values.length;
   const mean = values.reduce((a, b) => a + b, 0) / n;
   const squares = values.reduce((sum, v) => sum + (v - mean) ** 2, 0);
   const spread = n > 1 ? Math.sqrt(squares / (n - 1)) : null;
@@ -43,14 +47,18 @@ export function grouped(trials, text) {
 export function about({ mean, spread, n, low, high }, rows = []) {
   const metric = metricColumn().title;
   return [
-    ...rows, [`mean ${metric}`, nats(mean)], ["± between trials", nats(spread)],
-    ["from, to", `${nats(low)}, ${nats(high)}`], ["trials", String(n)],
+    ...rows,
+    [`mean ${metric}`, nats(mean)],
+    ["± between trials", nats(spread)],
+    ["from, to", `${nats(low)}, ${nats(high)}`],
+    ["trials", String(n)],
   ];
 }
 
 // The finished trials to draw, every k-th of very many.
 export function sampled() {
-  const all = measured(), every = Math.ceil(all.length / MOST_POINTS);
+  const all = measured(),
+    every = Math.ceil(all.length / MOST_POINTS);
   return all.filter((_, place) => place % Math.max(1, every) === 0);
 }
 
@@ -63,11 +71,15 @@ export function keyAxis(column, field = "x") {
   const few = column.key && column.key.values.length <= MOST_VALUES;
   const values = few ? { values: column.key.values } : {};
   const labels = few
-    ? column.key.values.map((v, k) => `datum.value == ${v} ? ${JSON.stringify(column.key.labels[k])}`)
+    ? column.key.values.map(
+        (v, k) => `datum.value == ${v} ? ${JSON.stringify(column.key.labels[k])}`,
+      )
     : [];
   const labelExpr = few ? { labelExpr: `${labels.join(" : ")} : datum.label` } : {};
   return {
-    field, type: "quantitative", title: column.title,
+    field,
+    type: "quantitative",
+    title: column.title,
     scale: { type: column.log ? "log" : "linear", zero: false, nice: !few, padding: 14 },
     axis: { ...values, ...labelExpr, tickCount: 5 },
   };
@@ -80,7 +92,8 @@ export function keyValue(column, i) {
 // A range of the metric that one bad trial does not stretch.
 export function metricDomain(values) {
   const sorted = [...values].sort((a, b) => a - b);
-  const [low, high] = [quantile(sorted, 0.25), quantile(sorted, 0.75)], reach = 3 * (high - low);
+  const [low, high] = [quantile(sorted, 0.25), quantile(sorted, 0.75)],
+    reach = 3 * (high - low);
   const inside = reach > 0 ? sorted.filter((v) => v >= low - reach && v <= high + reach) : sorted;
   const [least, most] = [inside[0], inside[inside.length - 1]];
   const pad = 0.05 * (most - least) || 0.01;

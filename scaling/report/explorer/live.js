@@ -43,7 +43,8 @@ export function live(badge) {
 
 async function replaceLaw() {
   const page = new DOMParser().parseFromString(await (await fetch("/")).text(), "text/html");
-  for (const id of ["law", "specs"]) document.getElementById(id).replaceWith(page.getElementById(id));
+  for (const id of ["law", "specs"])
+    document.getElementById(id).replaceWith(page.getElementById(id));
   drawLaw();
   contents(document.getElementById("contents"));
 }

@@ -32,9 +32,11 @@ function start() {
   }
   drawLaw();
   contents(document.getElementById("contents"));
-  requestAnimationFrame(() => setTimeout(() => {
-    document.documentElement.dataset.drawn = performance.now().toFixed(0);
-  }));
+  requestAnimationFrame(() =>
+    setTimeout(() => {
+      document.documentElement.dataset.drawn = performance.now().toFixed(0);
+    }),
+  );
 }
 
 start();

@@ -1,6 +1,11 @@
 // Numbers and names as text, the same as scaling/report/number_text.py, and axes with round ticks.
 
-const LETTERS = [["T", 1e12], ["B", 1e9], ["M", 1e6], ["k", 1e3]];
+const LETTERS = [
+  ["T", 1e12],
+  ["B", 1e9],
+  ["M", 1e6],
+  ["k", 1e3],
+];
 export const DASH = "—";
 
 // "3e-3" for "3.00e-3".
@@ -38,8 +43,13 @@ export function nats(value) {
 // Seconds as m:ss or h:mm:ss.
 export function clock(seconds) {
   if (seconds == null) return DASH;
-  const whole = Math.round(seconds), two = (n) => String(n).padStart(2, "0");
-  const [hour, minute, second] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const whole = Math.round(seconds),
+    two = (n) => String(n).padStart(2, "0");
+  const [hour, minute, second] = [
+    Math.floor(whole / 3600),
+    Math.floor(whole / 60) % 60,
+    whole % 60,
+  ];
   return hour ? `${hour}:${two(minute)}:${two(second)}` : `${minute}:${two(second)}`;
 }
 
@@ -55,7 +65,8 @@ export function parseAmount(text) {
   return Number(found[1]) * (letter ? letter[1] : 1);
 }
 
-// Round numbers in [low, high]: about `count` on a linear axis, 1, 2, 5 × 10^k on a logarithmic one.
+// Round numbers in [low, high]: about `count` on a linear axis, 1 and 3 times powers of ten on a
+// logarithmic one.
 export function ticks(low, high, log, count = 5) {
   if (!(high > low)) return [low];
   if (log) {
@@ -68,7 +79,8 @@ export function ticks(low, high, log, count = 5) {
     const inside = found.filter((v) => v >= low * 0.999 && v <= high * 1.001);
     if (inside.length > 2) return thinTo(inside, count + 3);
   }
-  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / count,
+    power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((lead) => lead * power >= rough * 0.999);
   const found = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k += 1) {
@@ -102,7 +114,8 @@ export function nearest(word, known) {
 
 // The value below which a share of the sorted numbers lies, interpolated.
 export function quantile(sorted, share) {
-  const at = share * (sorted.length - 1), low = Math.floor(at);
+  const at = share * (sorted.length - 1),
+    low = Math.floor(at);
   const high = Math.min(low + 1, sorted.length - 1);
   return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
 }

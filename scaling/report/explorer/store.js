@@ -24,9 +24,14 @@ export function emit(topic) {
 // The columns of the trials. `number` [n] orders and places the trials (null: unknown), `text` is
 // what the reader sees, `log` how the numbers are spaced, `key` the varied key, if it is one.
 export function makeColumns(data) {
-  const t = data.trials, plain = (name, title, values, text, more = {}) => ({
-    name, title, number: values, text: (i) => text(values[i]), ...more,
-  });
+  const t = data.trials,
+    plain = (name, title, values, text, more = {}) => ({
+      name,
+      title,
+      number: values,
+      text: (i) => text(values[i]),
+      ...more,
+    });
   const rank = new Array(t.id.length).fill(null);
   data.configurations.trials.forEach((places, row) => {
     for (const i of places) rank[i] = row + 1;
@@ -44,8 +49,10 @@ export function makeColumns(data) {
       name: metric,
       title: metric,
       number: t.value.map((v, i) => v ?? t.latest[i]),
-      text: (i) => (t.value[i] == null && t.latest[i] != null
-        ? `${nats(t.latest[i])} so far` : nats(t.value[i])),
+      text: (i) =>
+        t.value[i] == null && t.latest[i] != null
+          ? `${nats(t.latest[i])} so far`
+          : nats(t.value[i]),
       measured: true,
       unit: data.ranking.unit,
     },

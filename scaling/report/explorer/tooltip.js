@@ -8,11 +8,18 @@ document.body.append(tip);
 export function showTip(event, title, rows) {
   tip.replaceChildren(
     element("b", {}, title),
-    element("dl", {}, ...rows.map(([k, v]) => element("div", {}, element("dt", {}, k), element("dd", {}, v)))),
+    element(
+      "dl",
+      {},
+      ...rows.map(([k, v]) => element("div", {}, element("dt", {}, k), element("dd", {}, v))),
+    ),
   );
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
-  const left = event.clientX + 14 + width > window.innerWidth ? event.clientX - width - 14 : event.clientX + 14;
+  const left =
+    event.clientX + 14 + width > window.innerWidth
+      ? event.clientX - width - 14
+      : event.clientX + 14;
   const top = Math.min(event.clientY + 14, window.innerHeight - height - 4);
   tip.style.transform = `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`;
 }
@@ -24,7 +31,9 @@ export function hideTip() {
 // Title and rows about a trial: its varied keys first.
 export function aboutTrial(i) {
   const shown = store.columns.filter((c) => c.name !== "id");
-  const rows = shown.map((c) => [c.title, c.text(i)]).filter(([, text]) => text !== "" && text !== "—");
+  const rows = shown
+    .map((c) => [c.title, c.text(i)])
+    .filter(([, text]) => text !== "" && text !== "—");
   return [store.data.trials.id[i], rows];
 }
 

@@ -4,8 +4,9 @@ import { recoloured, vegaConfig } from "./theme.js";
 import { lazily, onResize } from "./lazily.js";
 import { on } from "./store.js";
 
-const MISSING = "This chart needs the extra that draws: pip install -e '.[report]', then write the "
-  + "page again.";
+const MISSING =
+  "This chart needs the extra that draws: pip install -e '.[report]', then write the " +
+  "page again.";
 
 // Whether the page carries the library; its first call defines window.vegaEmbed.
 function library() {
@@ -27,10 +28,16 @@ export async function embed(element, spec, more = {}) {
     return;
   }
   const actions = { export: true, source: false, compiled: false, editor: false };
-  const { config = {}, ...rest } = spec;
+  const { config = {}, ...rest } = spec,
+    ours = vegaConfig();
+  const legend = { ...ours.legend, ...config.legend };
   const options = { renderer: "canvas", actions, ...more };
   element.vega?.finalize();
-  element.vega = await window.vegaEmbed(element, { ...rest, config: { ...vegaConfig(), ...config } }, options);
+  element.vega = await window.vegaEmbed(
+    element,
+    { ...rest, config: { ...ours, ...config, legend } },
+    options,
+  );
 }
 
 // The figures of the law, which come with the page as finished specifications.
@@ -38,7 +45,9 @@ export function drawLaw() {
   const specs = JSON.parse(document.getElementById("specs").textContent);
   for (const [name, spec] of Object.entries(specs)) {
     const element = document.getElementById(name);
-    const redraw = lazily(element, () => embed(element, narrow(recoloured(spec)), { renderer: "svg" }));
+    const redraw = lazily(element, () =>
+      embed(element, narrow(recoloured(spec)), { renderer: "svg" }),
+    );
     on("theme", redraw);
     onResize(element, redraw);
   }
@@ -54,6 +63,7 @@ export function narrow(spec) {
     const moved = key === "legend" ? { ...value, ...legend, labelLimit: 240 } : value;
     return Object.fromEntries(Object.entries(moved).map(([k, v]) => [k, walk(v, k)]));
   };
-  const found = walk(spec), config = found.config || {};
+  const found = walk(spec),
+    config = found.config || {};
   return { ...found, config: { ...config, legend: { ...(config.legend || {}), ...legend } } };
 }

@@ -11,7 +11,12 @@ export function winner(home) {
     if (best) {
       const values = keys.map((key) => {
         const place = trials.keys[key.key][best[0]];
-        return element("div", { title: key.key }, element("dt", {}, key.name), element("dd", {}, key.labels[place]));
+        return element(
+          "div",
+          { title: key.key },
+          element("dt", {}, key.name),
+          element("dd", {}, key.labels[place]),
+        );
       });
       cards.append(
         card(title(ranking), element("dl", { class: "settings" }, ...values), "", "wide"),
@@ -23,11 +28,19 @@ export function winner(home) {
     const doubts = [...ranking.confounding.map((c) => c.text), ...ranking.warnings];
     home.replaceChildren(
       element("h2", {}, "Which is best"),
-      element("p", { class: "verdict" }, sentence(ranking.best.verdict || "no trial has finished yet")),
+      element(
+        "p",
+        { class: "verdict" },
+        sentence(ranking.best.verdict || "no trial has finished yet"),
+      ),
       cards,
     );
     if (doubts.length) {
-      const list = element("ul", { class: "warnings" }, ...doubts.map((text) => element("li", {}, sentence(text))));
+      const list = element(
+        "ul",
+        { class: "warnings" },
+        ...doubts.map((text) => element("li", {}, sentence(text))),
+      );
       home.append(element("h3", {}, "What to doubt"), list);
     }
   };
@@ -36,12 +49,15 @@ export function winner(home) {
 }
 
 function sentence(text) {
-  return /[.!?]$/.test(text) ? text : `${text}.`;
+  const named = store.data.keys.some((key) => text.startsWith(key.name));
+  const whole = named ? text : text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
 }
 
 function card(label, value, note = "", kind = "") {
   return element(
-    "div", { class: `card ${kind}` },
+    "div",
+    { class: `card ${kind}` },
     element("div", { class: "label" }, label),
     element("div", { class: "value" }, value),
     element("div", { class: "note" }, note),
@@ -50,7 +66,11 @@ function card(label, value, note = "", kind = "") {
 
 function title({ best, better }) {
   if (best.among_best === 1) return "Best configuration";
-  return best.among_best ? "Best, or within noise of it" : better === "higher" ? "Highest" : "Lowest";
+  return best.among_best
+    ? "Best, or within noise of it"
+    : better === "higher"
+      ? "Highest"
+      : "Lowest";
 }
 
 // The two errors of the best mean, which mean different things.
@@ -58,8 +78,10 @@ function errors() {
   const { configurations } = store.data;
   const [spread, error] = [configurations.spread[0], configurations.eval_se[0]];
   const seeds = configurations.trials[0].length;
-  const between = spread == null
-    ? "one seed: the spread between seeds is unknown" : `± ${nats(spread)} between ${seeds} seeds`;
+  const between =
+    spread == null
+      ? "one seed: the spread between seeds is unknown"
+      : `± ${nats(spread)} between ${seeds} seeds`;
   const finite = `± ${nats(error)} from the finite evaluation set`;
   return element("div", {}, element("div", {}, between), element("div", {}, finite));
 }
@@ -72,7 +94,9 @@ function among() {
 
 function tested() {
   const { best, level } = store.data.ranking;
-  const test = best.test ? `${best.test} test, Holm-adjusted, ${Math.round(100 * level)}%` : "no test: seeds are missing";
+  const test = best.test
+    ? `${best.test} test, Holm-adjusted, ${Math.round(100 * level)}%`
+    : "no test: seeds are missing";
   return best.more_seeds ? `${test}; about ${best.more_seeds} more seeds would decide` : test;
 }
 
