@@ -81,7 +81,7 @@ def _write(sweep, metric: str, out: Path | None) -> None:
 
 def _watch(folder: Path, metric: str, browser: bool) -> None:
     """Serves the page until Ctrl-C."""
-    from launch.serving import Watched, serving
+    from launch.sweep.serving import Watched, serving
 
     with alive("reading the trials"), bad_input():
         Watched(folder, metric).look()  # refuses what cannot be shown before anything is served

@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _live_page(workdir: Path) -> contextlib.AbstractContextManager:
     """Serves a page that follows the trials, while entered."""
-    from launch.serving import serving
+    from launch.sweep.serving import serving
 
     return serving(workdir)
 

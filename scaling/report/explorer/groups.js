@@ -1,5 +1,5 @@
 // Trials grouped by the values of keys, with means and spreads, and axes of keys for Vega.
-import { nats, quantile, threeDigits } from "./numbers.js";
+import { nats, quantile, threeDigits, ticks } from "./numbers.js";
 import { measured, metricColumn, store } from "./store.js";
 
 export const MOST_VALUES = 12; // distinct values of a key that have a place of their own
@@ -68,20 +68,19 @@ export function keyAxis(column, field = "x") {
     const axis = { labelAngle: -30, labelLimit: 110 };
     return { field, type: "ordinal", sort: column.key.labels, title: column.title, axis };
   }
-  const few = column.key && column.key.values.length <= MOST_VALUES;
-  const values = few ? { values: column.key.values } : {};
-  const labels = few
-    ? column.key.values.map(
-        (v, k) => `datum.value == ${v} ? ${JSON.stringify(column.key.labels[k])}`,
-      )
-    : [];
-  const labelExpr = few ? { labelExpr: `${labels.join(" : ")} : datum.label` } : {};
+  const known = column.number.filter((v) => v != null);
+  const few = column.key.values.length <= MOST_VALUES;
+  const low = known.reduce((a, b) => Math.min(a, b), Infinity);
+  const high = known.reduce((a, b) => Math.max(a, b), -Infinity);
+  const values = few ? column.key.values : ticks(low, high, column.log);
+  const texts = few ? column.key.labels : values.map(threeDigits);
+  const labels = values.map((v, k) => `datum.value == ${v} ? ${JSON.stringify(texts[k])}`);
   return {
     field,
     type: "quantitative",
     title: column.title,
-    scale: { type: column.log ? "log" : "linear", zero: false, nice: !few, padding: 14 },
-    axis: { ...values, ...labelExpr, tickCount: 5 },
+    scale: { ...(column.log ? { type: "log" } : { zero: false }), nice: false, padding: 14 },
+    axis: { values, labelExpr: `${labels.join(" : ")} : datum.label` },
   };
 }
 

@@ -63,7 +63,8 @@ function spec(state) {
   // The better end stands out from the background; the legend says which it is.
   const range = rampRange(),
     better = store.data.ranking.better === "higher" ? range : range.reverse();
-  const axis = { labelAngle: 0, labelLimit: 90 };
+  const long = Math.max(...x.labels.map((text) => text.length)) > 10;
+  const axis = { labelAngle: long ? -25 : 0, labelLimit: 140 };
   const middle = (domain[0] + domain[1]) / 2,
     bright = isDark() === (store.data.ranking.better !== "higher");
   const ink = {
@@ -86,7 +87,13 @@ function spec(state) {
     autosize: { type: "fit-x", contains: "padding" },
     encoding: {
       x: { field: "x", type: "ordinal", sort: x.labels, title: cx.title, axis },
-      y: { field: "y", type: "ordinal", sort: [...y.labels].reverse(), title: cy.title, axis },
+      y: {
+        field: "y",
+        type: "ordinal",
+        sort: [...y.labels].reverse(),
+        title: cy.title,
+        axis: { labelLimit: 140 },
+      },
     },
     layer: [
       {

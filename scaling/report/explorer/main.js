@@ -32,11 +32,11 @@ function start() {
   }
   drawLaw();
   contents(document.getElementById("contents"));
-  requestAnimationFrame(() =>
-    setTimeout(() => {
-      document.documentElement.dataset.drawn = performance.now().toFixed(0);
-    }),
-  );
+  // Just before the first paint: what a benchmark reads as the time to the first draw.
+  requestAnimationFrame(() => {
+    document.body.getBoundingClientRect(); // includes the layout
+    document.documentElement.dataset.drawn = performance.now().toFixed(0);
+  });
 }
 
 start();

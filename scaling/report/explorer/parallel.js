@@ -237,7 +237,7 @@ function paint(context, state, shades) {
     { data } = store;
   const shown = new Set(store.shown),
     sign = data.ranking.better === "higher" ? 1 : -1;
-  const crowd = Math.min(1, Math.max(0.12, 60 / Math.max(1, store.shown.length)));
+  const crowd = Math.min(1, Math.max(0.04, 60 / Math.max(1, store.shown.length)));
   context.lineWidth = 1.2;
   context.strokeStyle = colour("line");
   context.globalAlpha = 0.5;

@@ -133,8 +133,8 @@ export function setPinned(i) {
   emit("hovered");
 }
 
-// Places of the shown trials that have a value of the metric that counts, finished ones only.
+// Places of the shown trials that are finished and have a value of the metric.
 export function measured() {
-  const { value } = store.data.trials;
-  return store.shown.filter((i) => value[i] != null);
+  const { status, value } = store.data.trials;
+  return store.shown.filter((i) => status[i] === "done" && value[i] != null);
 }

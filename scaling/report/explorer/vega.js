@@ -20,6 +20,14 @@ function library() {
   return Boolean(window.vegaEmbed);
 }
 
+// The specification without layers that have no rows; null if nothing is left.
+function filled(spec) {
+  const empty = (part) => part.data?.values?.length === 0;
+  if (!spec.layer) return empty(spec) ? null : spec;
+  const layer = spec.layer.filter((part) => !empty(part));
+  return empty(spec) || !layer.length ? null : { ...spec, layer };
+}
+
 // Draws a specification in the page's colours. `more` are options of vega-embed.
 export async function embed(element, spec, more = {}) {
   if (!library()) {
@@ -27,12 +35,18 @@ export async function embed(element, spec, more = {}) {
     element.classList.add("quiet");
     return;
   }
+  const drawn = filled(spec);
+  element.vega?.finalize();
+  element.vega = null;
+  if (!drawn) {
+    element.textContent = "No finished trial to show.";
+    return;
+  }
   const actions = { export: true, source: false, compiled: false, editor: false };
-  const { config = {}, ...rest } = spec,
+  const { config = {}, ...rest } = drawn,
     ours = vegaConfig();
   const legend = { ...ours.legend, ...config.legend };
   const options = { renderer: "canvas", actions, ...more };
-  element.vega?.finalize();
   element.vega = await window.vegaEmbed(
     element,
     { ...rest, config: { ...ours, ...config, legend } },

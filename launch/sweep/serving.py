@@ -23,7 +23,12 @@ WAITING = (
     "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>"
     "<title>isoflop</title><p>No trial has been planned yet; this page asks again."
 )
-TYPES = {".json": "application/json", ".csv": "text/csv", ".svg": "image/svg+xml", ".png": "image/png"}
+TYPES = {
+    ".json": "application/json",
+    ".csv": "text/csv",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
 """Files beside the page that its links may ask for."""
 
 
