@@ -18,7 +18,8 @@ from launch.trial.folder import owner
 from scaling.ranking.trials import Sweep, read_sweeps
 
 LOOPBACK = "127.0.0.1"
-PAUSE, SHARE = 1.0, 0.1  # at least so many seconds between looks; at most this share of the time
+PAUSE, LONGEST = 1.0, 20.0  # seconds between two looks at the files, at least and at most
+SHARE = 0.1  # of one core that looking takes, unless that makes the pause the longest
 WAITING = (
     "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>"
     "<title>isoflop</title><p>No trial has been planned yet; this page asks again."
@@ -46,12 +47,13 @@ class Watched:
     def look(self) -> None:
         """Makes the parts anew if a file has changed, unless that was done a moment ago."""
         with self.lock:
-            began = time.monotonic()
-            if began < self.next or (seen := stamps(self.folder)) == self.seen:
+            began = time.thread_time()
+            if time.monotonic() < self.next or (seen := stamps(self.folder)) == self.seen:
                 return
             self._make(sweep_in(self.folder))
-            took = time.monotonic() - began
-            self.seen, self.next = seen, time.monotonic() + max(PAUSE, took / SHARE)
+            pause = (time.thread_time() - began) / SHARE
+            self.seen = seen
+            self.next = time.monotonic() + min(LONGEST, max(PAUSE, pause))
 
     def _make(self, sweep: Sweep) -> None:
         from scaling.report.explorer.sweep_page import read_law, sweep_page

@@ -103,6 +103,7 @@ function axis(column, x) {
 
 // [value, text] of the ticks: every value of a key that has few, otherwise round numbers.
 function marks(column, low, high, log) {
+  if (column.number.every((v) => v == null)) return [];
   const { key } = column;
   if (key && key.values.length <= 12) {
     return key.values.map((v, place) => [key.scale === "category" ? place : v, key.labels[place]]);

@@ -128,7 +128,7 @@ function spec(state) {
     sort: lines.labels,
     title: by ? by.title : null,
     scale: { domain: lines.labels, range },
-    legend: by ? { orient: "bottom" } : null,
+    legend: by ? { orient: "bottom", columns: window.innerWidth < 520 ? 4 : 8 } : null,
   };
   const continuous = cx.key.values.length > MOST_VALUES && cx.key.scale !== "category";
   const layers = [

@@ -53,10 +53,14 @@ export function table(home) {
       error,
     );
     state.columns = state.mode === "trials" ? trialColumns() : configurationColumns();
-    if (!state.columns.some((c) => c.name === state.sort)) state.sort = state.columns[0].name;
     order();
     drawHead();
     drawRows();
+  }
+
+  // The column that the reader chose, or the first one while there is no such column.
+  function sorting() {
+    return state.columns.find((c) => c.name === state.sort) ?? state.columns[0];
   }
 
   function order() {
@@ -68,7 +72,7 @@ export function table(home) {
         : configurations.trials
             .map((_, row) => row)
             .filter((row) => configurations.trials[row].some((i) => shown.has(i)));
-    const by = state.columns.find((c) => c.name === state.sort),
+    const by = sorting(),
       sign = state.down ? -1 : 1;
     state.rows.sort((a, b) => {
       if (!by.number) return sign * by.text(a).localeCompare(by.text(b)) || a - b;
@@ -88,7 +92,7 @@ export function table(home) {
         "tr",
         { "aria-rowindex": "1" },
         ...state.columns.map((c) => {
-          const sorted = c.name === state.sort;
+          const sorted = c === sorting();
           const arrow = !sorted ? "" : state.down ? " ▾" : " ▴";
           const sort = () => {
             [state.sort, state.down] = [c.name, sorted && !state.down];

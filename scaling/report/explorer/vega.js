@@ -70,7 +70,8 @@ export function drawLaw() {
 // Below 760 px, legends go under the plot, in columns that fit.
 export function narrow(spec) {
   if (window.innerWidth >= 760) return spec;
-  const legend = { orient: "bottom", direction: "horizontal", columns: 2, gradientLength: 200 };
+  const columns = window.innerWidth < 520 ? 1 : 2;
+  const legend = { orient: "bottom", direction: "horizontal", columns, gradientLength: 200 };
   const walk = (value, key) => {
     if (Array.isArray(value)) return value.map((one) => walk(one));
     if (!value || typeof value !== "object" || key === "data") return value;

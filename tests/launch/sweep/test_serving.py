@@ -32,7 +32,7 @@ def get(address, path, host="127.0.0.1"):
 
 def test_a_served_page_follows_the_files(folder, monkeypatch, capsys):
     monkeypatch.setattr(serving, "PAUSE", 0.0)
-    monkeypatch.setattr(serving, "SHARE", 1e9)
+    monkeypatch.setattr(serving, "LONGEST", 0.0)
     result = (folder / "a0" / "result.json").read_text()
     (folder / "a0" / "result.json").unlink()
     with serving.serving(folder, browse=False) as address:
