@@ -1,6 +1,6 @@
 // Colours trials by any column: a few values have one colour each, many a scale from low to high.
 import { element } from "./dom.js";
-import { amount, nats, quantile, threeDigits } from "./numbers.js";
+import { amount, nats, robustHigh, threeDigits } from "./numbers.js";
 import { palette, ramp } from "./theme.js";
 import { store } from "./store.js";
 
@@ -27,12 +27,12 @@ export function colouring(column) {
   if (!column.number) return { of: () => colours[0], legend: legend(column.title, []) };
   const sorted = column.number.filter((v) => v != null).sort((a, b) => a - b);
   if (!sorted.length) return { of: () => colours[6], legend: legend(column.title, []) };
-  // The middle 95 %: one bad trial must not give all others one colour.
-  const [low, high] = [quantile(sorted, 0.025), quantile(sorted, 0.975)];
+  const higher = store.data.ranking.better === "higher";
+  const [low, high] = limits(column, sorted, higher);
   const place = column.log && low > 0 ? Math.log : (v) => v;
   const width = place(high) - place(low) || 1;
   // The better end of the metric stands out.
-  const turned = column.measured && store.data.ranking.better !== "higher";
+  const turned = column.measured && !higher;
   const shade = (share) => ramp(turned ? 1 - share : share);
   const text = column.measured
     ? nats
@@ -47,6 +47,13 @@ export function colouring(column) {
       column.number[i] == null ? colours[6] : shade((place(column.number[i]) - place(low)) / width),
     legend: legend(column.title, [text(low), bar, text(high)]),
   };
+}
+
+// One bad trial must not give all others one colour: the worse end is robust.
+function limits(column, sorted, higher) {
+  const ends = [sorted[0], sorted[sorted.length - 1]];
+  if (!column.measured) return ends;
+  return higher ? [-robustHigh(sorted.map((v) => -v)), ends[1]] : [ends[0], robustHigh(sorted)];
 }
 
 function entry(text, colour) {

@@ -6,7 +6,7 @@ import { nats, percent, DASH } from "./numbers.js";
 import { colour, palette } from "./theme.js";
 import { vegaTooltip } from "./tooltip.js";
 import { embed } from "./vega.js";
-import { column, measured, metricColumn, on, store } from "./store.js";
+import { column, metricColumn, on, store } from "./store.js";
 
 const DOT = 0.55; // opacity
 
@@ -170,10 +170,7 @@ function scatterSpec(c) {
       ["configurations", String(one.n)],
     ],
   }));
-  const all = [
-    ...measured().map((i) => store.data.trials.value[i]),
-    ...marginal.flatMap((one) => [one.lo, one.hi]),
-  ];
+  const all = places.map((i) => store.data.trials.value[i]);
   const domain = all.length ? metricDomain(all) : [0, 1];
   const y = (field) => ({
     field,

@@ -16,7 +16,7 @@ from scaling.report.number_text import escape, prose
 from scaling.report.page import law_part
 from scaling.report.wording import constants, warnings
 from scaling.runs import read_runs
-from scaling.table import sha256
+from scaling.table import Points, count, fitted_rows, sha256
 
 BODY = Path(__file__).with_name("sweep.html")
 FILES = ("law.json", "points.csv", "ranking.json", "ranking.csv")
@@ -68,8 +68,9 @@ def read_law(sweep: Sweep, folder: Path) -> LawPart:
         law = read_object(file)
         known = LAWS.get(law["settings"]["law"], LAWS["parametric"])
         points = read_runs(sweep.folder, known)
-        if sha256(points.select(~points.holdout)) != law["points"]["sha256"]:
-            return LawPart(_none(f"law.json is not the law of these trials; {fit} fits it again."))
+        if sha256(fitted_rows(_counted(points, law["settings"]), known)) != law["points"]["sha256"]:
+            line = f"law.json was fitted to other points than those of these trials; {fit} fits it again."
+            return LawPart(_none(line))
         reasons = [law[name].get("reason") for name in ("parametric", "isoflop", "envelope")]
         version = str(file.stat().st_mtime_ns)
         if all(reasons):
@@ -84,6 +85,12 @@ def read_law(sweep: Sweep, folder: Path) -> LawPart:
         return LawPart(head + law_part(points, law, drawn), specs, version)
     except (KeyError, TypeError, ValueError, OSError) as error:
         return LawPart(_none(f"law.json cannot be shown ({error}); {fit} writes it again."))
+
+
+def _counted(points: Points, settings: Mapping[str, Any]) -> Points:
+    """The points as the law counts their parameters and FLOPs."""
+    counts = settings.get("params", "total"), settings.get("flops", "6nd")
+    return points if counts == ("total", "6nd") else count(points, *counts)
 
 
 def _none(line: str) -> str:

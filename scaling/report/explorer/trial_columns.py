@@ -11,7 +11,7 @@ from scaling.report.explorer.loss_curves import loss_curves, most_points, number
 from scaling.report.number_text import label, setting
 
 Curves = list[dict[str, Any]]
-DIGITS = 6  # significant digits of a measured number
+DIGITS = 9  # significant digits of a measured number
 
 
 def trial_columns(sweep: Sweep, ranking: Mapping[str, Any], curves: Curves) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from scaling.fits.analysis import analyse
 from scaling.ranking.trials import read_sweeps
 from scaling.report import frame
 from scaling.report.explorer.loss_curves import loss_curves, read_rows, thinned
@@ -13,7 +14,10 @@ from scaling.report.explorer.sweep_page import read_law, write_sweep_page
 from scaling.report.explorer.trial_columns import curve_columns, trial_columns
 from scaling.report.frame import HERE, MODULES, code
 from scaling.report.number_text import amount, nats, three_digits
+from scaling.runs import read_runs
+from scaling.settings import Settings
 from tests.bench.page import browser, dump
+from tests.scaling.ladder import simulate, write_runs
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>\x1b[31m"
 RATES, LOSSES = (0.001, 0.01, 0.1, 1.0), (2.5, 2.25, 2.75, 900.0)
@@ -143,9 +147,30 @@ def test_a_law_of_other_trials_is_not_shown(sweep):
     report = sweep.folder / "report"
     report.mkdir()
     (report / "law.json").write_text('{"settings": {"law": "parametric"}, "points": {"sha256": "x"}}')
-    assert "is not the law of these trials" in read_law(sweep, report).html
+    assert "was fitted to other points" in read_law(sweep, report).html
     (report / "law.json").write_text("[")
     assert "cannot be shown" in read_law(sweep, report).html
+
+
+def test_the_law_of_these_trials_is_part_of_the_page(tmp_path):
+    """A fit of the same runs is shown with its figures, and a negative control with one run less is
+    not; where no law is possible, the page says why."""
+    pytest.importorskip("altair")
+    runs = write_runs(tmp_path / "runs", simulate())
+    report = tmp_path / "report"
+    law = analyse(read_runs(runs), Settings(draws=0)) | {"made": {}}
+    report.mkdir()
+    (report / "law.json").write_text(json.dumps(law))
+    (sweep,) = read_sweeps(runs)
+    part = read_law(sweep, report)
+    assert "The scaling law" in part.html and {"frontier", "isoflop"} <= set(part.specs)
+    assert '<details class="panel tables" id="analyses"><summary><h2>Sensitivity' in part.html
+    shutil.rmtree(sweep.trials[0].folder)
+    assert "was fitted to other points" in read_law(sweep, report).html
+    few = write_sweep(tmp_path / "few")
+    law = analyse(read_runs(few.folder), Settings(draws=0)) | {"made": {}}
+    (report / "law.json").write_text(json.dumps(law))
+    assert "No scaling law from these trials: parametric:" in read_law(few, report).html
 
 
 NUMBERS = (0.0, 1e-5, 0.003, 0.00123456, 0.35, 1.0, 12.0, 99.95, 999.6, 2085.43, 50_000, 999_900, 1e13, 9.999e13)
@@ -193,24 +218,24 @@ def test_a_reader_sorts_filters_and_brushes(tmp_path):
     """The page in Chromium, with a script that does what a reader does and notes what it sees."""
     if not browser():
         pytest.skip("this machine has no Chromium")
-    sweep = write_sweep(tmp_path / "s", copies=50)
+    sweep = write_sweep(tmp_path / "s", copies=20)
     page = write_sweep_page(sweep, ranking_of(sweep))
     numbers = re.sub("^export ", "", (HERE / "explorer/numbers.js").read_text(), flags=re.M)
     script = f"{numbers}\n{SCRIPT.replace('VALUES', json.dumps(NUMBERS))}"
     page.write_text(f"{page.read_text()}<script type=module>{script}</script>")
-    text, console = dump(page, "--virtual-time-budget=6000", "--window-size=1300,5000")
+    text, console = dump(page, "--virtual-time-budget=6000", "--window-size=1300,3600")
     assert console == []
     told = json.loads(
         re.search('data-told="([^"]*)"', text)[1].replace("&quot;", '"').replace("&amp;", "&")
         .replace("&lt;", "<").replace("&gt;", ">")
     )  # fmt: skip
-    assert told["count"] == "200 of 200 trials" and 15 < told["rows"] < 60
+    assert told["count"] == "80 of 80 trials" and 15 < told["rows"] < 60
     assert told["first"] == ["b0", "b1", "b2"]
-    assert (told["worst"], told["sorted"]) == ("bad49", "loss ▾")
+    assert (told["worst"], told["sorted"]) == ("bad19", "loss ▾")
     assert told["filtered"] == ["b0"]
     assert told["error"] == "“learning_rat” is no column; did you mean learning_rate?"
-    assert told["brushed"] == "150 of 200 trials"
-    assert told["plots"] >= 5 and "50 trials leave the plot at the top" in told["note"]
+    assert told["brushed"] == "60 of 80 trials"
+    assert told["plots"] >= 5 and "20 trials leave the plot at the top" in told["note"]
     assert told["contents"][:3] == ["Which is best", "Trials", "All keys at once"]
     assert told["hacked"] and told["label"] and told["verdict"].startswith("Best: </script>")
     expected = [[amount(v), three_digits(v), nats(v)] for v in NUMBERS]
