@@ -120,10 +120,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name = urllib.parse.unquote(url.path).lstrip("/")
         try:
             self.watched.look()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError):  # a file that is just being written; the last state stays
             if not self.watched.parts:
                 return self._answer(200, "text/html; charset=utf-8", WAITING.encode())
-            self.log_error("%s", error)  # the last good state stays
         parts, version = self.watched.parts, self.watched.version
         if name in ("", "index.html"):
             return self._answer(200, "text/html; charset=utf-8", parts["page"])
@@ -155,6 +154,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Requests are not logged: the terminal belongs to the sweep."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """One line instead of a traceback; none about a browser that went away."""
+        if not isinstance(error := sys.exception(), ConnectionError):
+            print(f"live page: {type(error).__name__}: {error}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def serving(folder: Path, metric: str = "loss", browse: bool = True) -> Iterator[str | None]:
     """Serves the page of the sweep in `folder` while entered, and opens it in a browser if there is
@@ -162,7 +168,7 @@ def serving(folder: Path, metric: str = "loss", browse: bool = True) -> Iterator
     watched = Watched(folder, metric)
     handler = type("Handler", (_Handler,), {"watched": watched})
     try:
-        server = http.server.ThreadingHTTPServer((LOOPBACK, 0), handler)
+        server = _Server((LOOPBACK, 0), handler)
     except OSError as error:
         print(f"the page is not served ({error}); isoflop report writes it", file=sys.stderr)
         yield None

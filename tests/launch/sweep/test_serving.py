@@ -76,7 +76,7 @@ def test_a_folder_without_a_plan_yet_and_a_machine_without_ports(tmp_path, monke
     def refuse(*_):
         raise OSError("no port")
 
-    monkeypatch.setattr(serving.http.server, "ThreadingHTTPServer", refuse)
+    monkeypatch.setattr(serving, "_Server", refuse)
     with serving.serving(tmp_path) as address:
         assert address is None
     assert "the page is not served (no port)" in capsys.readouterr().err
@@ -91,6 +91,20 @@ def test_a_browser_opens_only_where_there_is_a_screen(monkeypatch, display):
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     serving.open_browser("http://127.0.0.1:1/")
     assert opened == (["http://127.0.0.1:1/"] if display else [])
+
+
+def test_a_fault_of_the_page_is_one_line_and_a_lost_browser_is_none(folder, monkeypatch, capsys):
+    with serving.serving(folder, browse=False) as address:
+        capsys.readouterr()
+        for error in (ConnectionResetError("gone"), KeyError("params")):
+
+            def fail(_, error=error):
+                raise error
+
+            monkeypatch.setattr(serving._Handler, "do_GET", fail)
+            with pytest.raises((OSError, http.client.HTTPException)):
+                get(address, "/")
+        assert capsys.readouterr().err == "live page: KeyError: 'params'\n"
 
 
 def test_a_trial_that_a_process_holds_is_running(folder):
