@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from launch.errors import BadInput
+from launch.errors import PREEMPTED, BadInput
 from launch.sweep import serving
-from launch.verbs import report
+from launch.verbs import report, sweep
 from scaling.report import frame
 from tests.scaling.report.test_sweep_page import write_sweep
 
@@ -148,3 +148,19 @@ def test_watching_ends_with_the_page_on_disk(folder, monkeypatch, capsys):
     monkeypatch.setattr(report.time, "sleep", stop)
     assert report.main([str(folder), "--watch", "--nobrowser"]) == 0
     assert capsys.readouterr().out == f"page: {folder / 'report' / 'index.html'}\n"
+
+
+@pytest.mark.parametrize("flags", [["--open"], []])
+def test_a_sweep_serves_its_page_while_the_trials_run(folder, flags, monkeypatch, capsys):
+    def run(*_):
+        shown = capsys.readouterr().err
+        assert shown.startswith("live page: ") == bool(flags)
+        if flags:
+            assert get(shown.removeprefix("live page: ").strip(), "/data.json")[0] == 200
+        return PREEMPTED
+
+    monkeypatch.setattr(serving, "open_browser", lambda _: None)
+    monkeypatch.setattr(sweep, "machine", lambda *_: None)
+    monkeypatch.setattr(sweep.expand, "plan", lambda *_: None)
+    monkeypatch.setattr(sweep, "run_sweep", run)
+    assert sweep.main(["--config=c.py", f"--workdir={folder}", *flags]) == PREEMPTED
