@@ -18,6 +18,7 @@ VERBS = {
     "runs": ("launch.verbs.runs", "list the trials of a folder: status, settings, losses"),
     "show": ("launch.verbs.show", "show everything about one run, with its curves"),
     "rank": ("launch.verbs.rank", "which configuration of a sweep is best, and what each key does"),
+    "report": ("launch.verbs.report", "write the page of a sweep, or serve it while trials run"),
     "fit": ("launch.verbs.fit", "fit a scaling law to runs or to a CSV, write the report"),
     "predict": ("launch.verbs.predict", "predict a run's loss before training it, and record it"),
     "compare": ("launch.verbs.compare", "compare the compute that ladders need for equal loss"),

@@ -37,8 +37,8 @@ def require_law(name: str, runs: str | None) -> None:
 
 
 def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
-    """Does what `isoflop fit --runs=RUNS --out=OUT` does; returns law.json. BadInput if the runs
-    do not support a law.
+    """Does what `isoflop fit --runs=RUNS --out=OUT` does, for a sweep that has ended; returns
+    law.json. BadInput if the runs do not support a law.
     """
     from scaling.design.prediction import prediction_paths
     from scaling.report.page import note_missing_drawing
@@ -49,7 +49,8 @@ def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
         note_missing_drawing()
         points = read_runs(runs)
     command = [f"--runs={runs}", f"--out={out}"]
-    return fit_points(points, DEFAULTS, prediction_paths(str(runs), None), command, out=out)
+    predictions = prediction_paths(str(runs), None)
+    return fit_points(points, DEFAULTS, predictions, command, out=out, in_sweep=True)
 
 
 def fit_points(
@@ -60,13 +61,15 @@ def fit_points(
     out: str | Path | None = None,
     json_file: str | Path | None = None,
     asked: bool = False,
+    in_sweep: bool = False,
 ) -> dict[str, Any]:
     """Fits the points, prints the law and returns law.json. BadInput if there is no law.
 
     Writes law.json to `json_file` and the report to the folder `out` if they are given, and only
     then prints. `predictions` are the files of earlier predictions, which may be missing; `argv`
     holds the flags that law.json records. If `asked`, only the settings' law counts as a law:
-    iso-FLOP minima or a frontier do not replace it.
+    iso-FLOP minima or a frontier do not replace it. A sweep prints no law where there is none, and
+    names its page itself.
     """
     from scaling.design.prediction import name_targets, read_predictions
     from scaling.drafts import write
@@ -84,8 +87,11 @@ def fit_points(
     if out:
         with writing("out", out), alive("drawing the report"):
             last_line = report_line(write_report(Path(out), points, law))
-    print(summary(law) + last_line)
     with bad_input():
+        if in_sweep:
+            refuse_no_law(law, asked)
+            last_line = ""
+        print(summary(law) + last_line)
         refuse_no_law(law, asked)
     return law
 

@@ -6,6 +6,7 @@ isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart --dry_run
 After an interrupt, run the same command again: finished trials are kept, the others resume.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from launch import flags
+from launch.alive import alive
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
@@ -80,6 +82,7 @@ def make_flags() -> absl_flags.FlagValues:
         "print the trials with their cost, and stop; --json lists all their overrides",
         values,
     )
+    boolean("open", False, "serve a live page of the trials on this machine; open it", values)
     boolean("fit", True, "fit the scaling law and write the report at the end", values)
     flags.define_import(values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
@@ -121,27 +124,41 @@ def main(argv: Sequence[str]) -> int:
             print(rungs.outlook())
         code = DONE
     else:
-        code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
+        with _live_page(workdir) if values.open else contextlib.nullcontext():
+            code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), summary(sweep, workdir, code, asker))
     if code != PREEMPTED and not values.dry_run:
-        _rank(workdir)
-        if values.fit:
-            _fit(workdir)
+        _conclude(workdir, values.fit)
     return code
 
 
-def _rank(workdir: Path) -> None:
-    """Ranks the configurations, shows and writes the ranking, whether or not there is a law."""
+def _live_page(workdir: Path) -> contextlib.AbstractContextManager:
+    """Serves a page that follows the trials, while entered."""
+    from launch.sweep.serving import serving
+
+    return serving(workdir)
+
+
+def _conclude(workdir: Path, fit: bool) -> None:
+    """Shows the ranking of the trials, fits a law to them if `fit`, and writes the page."""
     from launch.sweep.ranking import show, write_ranking
     from scaling.ranking.ranking import rank
     from scaling.ranking.trials import read_sweeps
+    from scaling.report.explorer.sweep_page import write_sweep_page
 
-    with bad_input():
-        ranking = rank(read_sweeps(workdir)[0])
+    with alive("ranking the trials"), bad_input():
+        sweep = read_sweeps(workdir)[0]
+        ranking = rank(sweep)
     show(ranking)
-    print(f"ranking: {write_ranking(ranking, workdir / 'report')}")
+    table = write_ranking(ranking, workdir / "report")
+    if fit:
+        _fit(workdir)
+    with alive("writing the page"), bad_input():
+        page = write_sweep_page(sweep, ranking)
+    print(f"ranking: {table}
+report: {page}")
 
 
 def _fit(workdir: Path) -> None:

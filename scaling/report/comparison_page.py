@@ -3,21 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from scaling.drafts import write
 from scaling.fits.comparison import Ladder
 from scaling.report.number_text import escape, interval_html, label, needed, prose, three_digits
-from scaling.report.page import (
-    PAGE,
-    card,
-    draw,
-    figure_block,
-    missing_package,
-    remove_page,
-    scripts,
-)
+from scaling.report.frame import frame, missing_package
+from scaling.report.page import card, draw, figure_block, remove_page
 
 Comparison = dict[str, Any]
 
@@ -40,8 +32,6 @@ def write_page(folder: str | Path, ladders: Sequence[Ladder], compared: Comparis
 
 def page(compared: Comparison, drawn: list[Any], specs: dict[str, dict]) -> str:
     """The whole page as text, in the style of the report."""
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition("<main>")
-    tail = rest.partition("</main>")[2]
     names = " against ".join(label(part["name"]) for part in compared["ladders"])
     body = "\n".join(
         [
@@ -58,8 +48,7 @@ def page(compared: Comparison, drawn: list[Any], specs: dict[str, dict]) -> str:
             cited(compared),
         ]
     )
-    around = Template(f"{head}<main>\n$body\n</main>{tail}")
-    return around.substitute(title=escape(names), body=body, **scripts(specs))
+    return frame(names, body, specs)
 
 
 def warned(compared: Comparison) -> str:

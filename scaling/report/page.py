@@ -1,6 +1,5 @@
 """The report of a fit: an HTML page that works offline, law.json, points.csv and the figures."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -14,6 +13,7 @@ from scaling.csv_file import to_csv
 from scaling.drafts import read_object, write
 from scaling.flattened import flatten
 from scaling.intervals import FAR
+from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import (
     amount,
     escape,
@@ -35,14 +35,13 @@ from scaling.report.wording import (
 )
 from scaling.table import Points
 
-PAGE = Path(__file__).with_name("page.html")
+PART = Path(__file__).with_name("law.html")
 MOST_ROWS = 500
 COLUMNS = (
     *("run", "N (parameters)", "D (tokens)", "C (FLOPs)", "loss (nats per token)", "± (nats)"),
     *("bits per byte", "D/N", "epochs", "learning rate", "time (s)"),
 )
 PNG_SCALE = 2
-DRAWING = ("altair", "vl_convert")
 OURS = ("*.png", "*.svg")  # figures of earlier reports, which are removed
 
 
@@ -64,17 +63,11 @@ def write_report(folder: str | Path, points: Points, law: dict[str, Any]) -> Pat
     return write(folder / "index.html", page(points, law, drawn, draw(folder, drawn)))
 
 
-def missing_package() -> str | None:
-    """The first plotting package that is not installed; None if all are installed."""
-    missing = (name for name in DRAWING if importlib.util.find_spec(name) is None)
-    return next(missing, None)
-
-
 def note_missing_drawing() -> None:
     """Prints a line to stderr if the page and figures cannot be written."""
     if name := missing_package():
         print(
-            f"no page and no figures: {name} is not installed; pip install -e '.[report]' adds it. "
+            f"no figures and no page of the law: {name} is not installed; pip install -e '.[report]' adds it. "
             "All numbers are still printed and written",
             file=sys.stderr,
         )
@@ -106,38 +99,27 @@ def draw(folder: Path, drawn: Sequence[Any]) -> dict[str, dict]:
     return specs
 
 
-def scripts(specs: dict[str, dict]) -> dict[str, str]:
-    """The content of the page's script elements: the figures, in responsive width, and the library.
-    """
-    import vl_convert
-
-    fluid = {
-        name: spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
-        for name, spec in specs.items()
-    }
-    # "</script" and "<!--" inside a string would end or nest the script element.
-    library = vl_convert.javascript_bundle().replace("</script", "<\\/script")
-    return {"specs": json.dumps(fluid).replace("<", "\\u003c"), "library": library}
-
-
 def page(points: Points, law: dict, drawn: list, specs: dict[str, dict]) -> str:
     """The whole page as text."""
-    figures = "\n".join(figure_block(figure) for figure in drawn)
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(f"Scaling law of {Path(law['points']['source']).name}"),
-        subtitle=subtitle(law),
+    title = f"Scaling law of {Path(law['points']['source']).name}"
+    head = f'<h1>{escape(title)}</h1>\n<p class="quiet">{subtitle(law)}</p>\n'
+    return frame(title, head + law_part(points, law, drawn), specs)
+
+
+def law_part(points: Points, law: dict[str, Any], drawn: Sequence[Any]) -> str:
+    """What a page says about the law: numbers, figures, doubts, methods."""
+    return Template(PART.read_text(encoding="utf-8")).substitute(
         cards=cards(law),
         warnings=warnings(law),
         constants=constants(law),
         optimum=optimum(law),
-        figures=figures,
+        figures="\n".join(figure_block(figure) for figure in drawn),
         sensitivity=sensitivity(law),
         conventions=conventions(law),
         trials=trials(points),
         settings=settings(points, law),
         methods=methods(law),
         citation=citation(law),
-        **scripts(specs),
     )
 
 

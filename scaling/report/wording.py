@@ -78,8 +78,15 @@ def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def panel(title: str, note: str, content: str) -> str:
-    return f'<section class="panel"><h2>{title}</h2><p class="quiet">{note}</p>{content}</section>'
+def panel(name: str, title: str, note: str, content: str) -> str:
+    inside = f'<h2>{title}</h2><p class="quiet">{note}</p>{content}'
+    return f'<section class="panel tables" id="{name}">{inside}</section>'
+
+
+def folded(name: str, title: str, note: str, content: str) -> str:
+    """A panel of which only the title shows until it is opened."""
+    inside = f'<summary><h2>{title}</h2></summary><p class="quiet">{note}</p>{content}'
+    return f'<details class="panel tables" id="{name}">{inside}</details>'
 
 
 def optimum(law: dict[str, Any]) -> str:
@@ -101,7 +108,7 @@ def optimum(law: dict[str, Any]) -> str:
         "The parametric law's efficient frontier at 1, 10 and 100 times the largest fitted "
         "budget. Intervals are those of the law, without the noise of a run."
     )
-    return panel("The optimal split of compute", note, table(head, rows))
+    return panel("split", "The optimal split of compute", note, table(head, rows))
 
 
 def sensitivity(law: dict[str, Any]) -> str:
@@ -129,7 +136,7 @@ def sensitivity(law: dict[str, Any]) -> str:
         "A conclusion should hold in every row. Intervals are 90 %. Those of other objectives and of "
         f"fewer runs come from {FEW_DRAWS} draws, and are left out for very long tables."
     )
-    return panel("Sensitivity", note, "".join(parts))
+    return folded("analyses", "Sensitivity", note, "".join(parts))
 
 
 def conventions(law: dict[str, Any]) -> str:
@@ -155,7 +162,7 @@ def conventions(law: dict[str, Any]) -> str:
         if expected
         else ""
     )
-    return panel("Conventions side by side", note, table(head, rows) + more)
+    return folded("counts", "Conventions side by side", note, table(head, rows) + more)
 
 
 def methods(law: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from tests import disks
 from tests.model import golden
 from tests.scaling.design.test_planning import EPOCH, law_of
 from tests.scaling.ladder import simulate
+from tests.scaling.report.test_sweep_page import write_sweep
 
 HF = golden.FOLDER / "hf" / "llama_gqa"
 TEXT = ("--config.data.corpora=book.txt", "--config.data.validation=0.3")
@@ -51,6 +52,7 @@ COMMANDS = [
             ("json", ["fit", "--table=points.csv", "--draws=0"]),
             ("out", ["fit", "--table=points.csv", "--draws=0"]),
             ("out", ["predict", "--table=points.csv", "--params=1M", "--tokens=9M", "--draws=9"]),
+            ("out", ["report", "trials"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),
@@ -83,6 +85,7 @@ def home(tmp_path_factory) -> Path:
     (folder / "book.txt").write_text("".join(f"Paragraph {i}.\n\n" for i in range(3000)))
     (folder / "sweep.py").write_text(SWEEP)
     (folder / "points.csv").write_text(to_csv(simulate()))
+    write_sweep(folder / "trials")
     (folder / "law.json").write_text(json.dumps(law_of(EPOCH)))
     assert command.main(["convert", f"--from_hf={HF}", f"--to={folder / 'run'}"]) == 0
     return folder

@@ -48,7 +48,7 @@ def report(folder, source):
     """The report page of a source, and the specifications of its figures."""
     assert main([source, f"--out={folder / 'report'}", "--draws=10"]) == 0
     text = (folder / "report" / "index.html").read_text()
-    return text, json.loads(re.search(r"^const specs = (.*);$", text, re.M)[1])
+    return text, json.loads(re.search(r'id="specs">(.*)</script>$', text, re.M)[1])
 
 
 FIGURES = {"prediction", "frontier", "isoflop", "optimal_params", "optimal_tokens", "plane"}
@@ -62,12 +62,12 @@ def check(tmp_path, text, specs, figures):
     for name in specs:
         ElementTree.parse(tmp_path / "report/figures" / f"{name}.svg")
         assert (tmp_path / "report/figures" / f"{name}.png").stat().st_size > 1000
-    line = re.search(r"^const specs = .*$", text, re.M)[0]
+    line = re.search(r'id="specs">(.*)</script>$', text, re.M)[1]
     assert "<" not in line and not HIDDEN.search(line)
     shown = [string for spec in specs.values() for string in strings(spec)]
     assert not [one for one in shown if HIDDEN.search(one)] and max(map(len, shown)) < 5000
     markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", text, flags=re.DOTALL)
-    assert markup.count("<script") == 2
+    assert markup.count("<script") == 3
     for raw in ("<!--", "<b>bold", "<img", "</script><", "x" * 200):
         assert raw not in markup, raw
     assert not HIDDEN.search(markup)

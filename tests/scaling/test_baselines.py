@@ -83,7 +83,7 @@ def test_baselines_are_in_every_plot_of_loss_and_on_the_terminal(
     shown = capsys.readouterr().out
     assert "baseline ngram-5 (ngram, 250k parameters, 5M tokens): 1.9000 ± 0.0100" in shown
     page = (out / "index.html").read_text()
-    specs = json.loads(re.search(r"const specs = (.*);\n", page).group(1).replace("<\\/", "</"))
+    specs = json.loads(re.search(r'id="specs">(.*)</script>\n', page)[1])
     for name in ("frontier", "isoflop", "loss_curves", "plane"):
         layers = [layer for layer in specs[name]["layer"] if layer["data"].get("values")]
         of = {

@@ -106,7 +106,7 @@ def test_files_are_written_before_anything_is_printed(table, tmp_path, monkeypat
     (tmp_path / "epoch.json").write_text(json.dumps(law_of(EPOCH)))
     (tmp_path / "book.txt").write_text("".join(f"Paragraph {i}.\n\n" for i in range(2000)))
     quick = ["--draws=20"] if argv[0] in ("fit", "predict", "compare") else []
-    monkeypatch.setattr("scaling.report.page.DRAWING", ("no_such_package",))
+    monkeypatch.setattr("scaling.report.frame.DRAWING", ("no_such_package",))
     monkeypatch.setattr(sys, "stdout", Broken())
     with pytest.raises(Gone):
         command.main([*argv, *quick])
