@@ -157,8 +157,8 @@ def _conclude(workdir: Path, fit: bool) -> None:
         _fit(workdir)
     with alive("writing the page"), bad_input():
         page = write_sweep_page(sweep, ranking)
-    print(f"ranking: {table}
-report: {page}")
+    print(f"ranking: {table}")
+    print(f"report: {page}")
 
 
 def _fit(workdir: Path) -> None:
