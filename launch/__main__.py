@@ -8,30 +8,37 @@ import re
 import signal
 import sys
 from collections.abc import Iterable
+from types import ModuleType
 
 from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full, no_space
 
-# verb -> (module, what it does). Each module has `main(argv: list[str]) -> int`, an exit code.
+# verb -> (its folder in launch/verbs/, what it does). Each verb is a module of its name there, with
+# `main(argv: list[str]) -> int`, an exit code, and `make_flags()`.
 VERBS = {
-    "train": ("launch.verbs.train", "train one model"),
-    "sweep": ("launch.verbs.sweep", "train many models, predict the held-out one, fit the law"),
-    "runs": ("launch.verbs.runs", "list the trials of a folder: status, settings, losses"),
-    "show": ("launch.verbs.show", "show everything about one run, with its curves"),
-    "rank": ("launch.verbs.rank", "which configuration of a sweep is best, and what each key does"),
-    "report": ("launch.verbs.report", "write the page of a sweep, or serve it while trials run"),
-    "fit": ("launch.verbs.fit", "fit a scaling law to runs or to a CSV, write the report"),
-    "predict": ("launch.verbs.predict", "predict a run's loss before training it, and record it"),
-    "compare": ("launch.verbs.compare", "compare the compute that ladders need for equal loss"),
-    "plan": ("launch.verbs.plan", "choose model size and tokens for a budget"),
-    "pilot": ("launch.verbs.pilot", "choose a ladder's sizes and learning rates by cheap runs"),
-    "export": ("launch.verbs.export", "write runs for wandb, trackio, MLflow or as CSV"),
-    "sample": ("launch.verbs.sample", "continue a prompt with a trained model"),
-    "evaluate": ("launch.verbs.evaluate", "score a model on any text, beside an n-gram model"),
-    "convert": ("launch.verbs.convert", "import or export Hugging Face weights"),
-    "compile": ("launch.verbs.compile", "compile a config for a TPU slice, without a TPU"),
-    "ngram": ("launch.verbs.ngram", "score an n-gram model on the validation text of a config"),
-    "tokenize": ("launch.verbs.tokenize", "train a tokenizer, write the token shards of a corpus"),
+    "train": ("models", "train one model"),
+    "sweep": ("models", "train many models, predict the held-out one, fit the law"),
+    "runs": ("results", "list the trials of a folder: status, settings, losses"),
+    "show": ("results", "show everything about one run, with its curves"),
+    "rank": ("results", "which configuration of a sweep is best, and what each key does"),
+    "report": ("results", "write the page of a sweep, or serve it while trials run"),
+    "fit": ("results", "fit a scaling law to runs or to a CSV, write the report"),
+    "predict": ("results", "predict a run's loss before training it, and record it"),
+    "compare": ("results", "compare the compute that ladders need for equal loss"),
+    "plan": ("results", "choose model size and tokens for a budget"),
+    "pilot": ("models", "choose a ladder's sizes and learning rates by cheap runs"),
+    "export": ("results", "write runs for wandb, trackio, MLflow or as CSV"),
+    "sample": ("models", "continue a prompt with a trained model"),
+    "evaluate": ("models", "score a model on any text, beside an n-gram model"),
+    "convert": ("models", "import or export Hugging Face weights"),
+    "compile": ("models", "compile a config for a TPU slice, without a TPU"),
+    "ngram": ("models", "score an n-gram model on the validation text of a config"),
+    "tokenize": ("models", "train a tokenizer, write the token shards of a corpus"),
 }
+
+
+def module_of(verb: str) -> ModuleType:
+    """The module of a verb."""
+    return importlib.import_module(f"launch.verbs.{VERBS[verb][0]}.{verb}")
 
 
 def with_dashes(message: str, flags: Iterable[str]) -> str:
@@ -64,9 +71,9 @@ def main(argv: list[str]) -> int:
         print(f"isoflop: unknown verb {verb!r}; {hint}", file=sys.stderr)
         return BAD_INPUT
     try:
-        return importlib.import_module(VERBS[verb][0]).main(rest)
+        return module_of(verb).main(rest)
     except BadInput as error:
-        known = importlib.import_module(VERBS[verb][0]).make_flags()
+        known = module_of(verb).make_flags()
         line = f"isoflop {verb}: {with_dashes(str(error), known)}"
         print(*filter(None, (line, error.details)), sep="\n", file=sys.stderr)
         return BAD_INPUT

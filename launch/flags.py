@@ -50,6 +50,12 @@ def define_import(flag_values: flags.FlagValues) -> None:
     )
 
 
+def define_where(flag_values: flags.FlagValues) -> None:
+    """Defines --where, whose expressions `scaling.ranking.filters` reads."""
+    meaning = "keep trials that this holds for; may be repeated"
+    flags.DEFINE_multi_string("where", [], meaning, flag_values=flag_values)
+
+
 class _Reader(flags.ArgumentParser):
     """Reads the value of one flag with a function of the value and the flag's name."""
 

@@ -3,7 +3,6 @@
 Links resolve, commands use verbs, flags, keys and files that exist, and the README stays short.
 """
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launch import flags
-from launch.__main__ import VERBS
+from launch.__main__ import VERBS, module_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -69,7 +68,7 @@ def wrong_commands(page: str) -> list[str]:
         if verb not in VERBS:
             wrong.append(verb)
             continue
-        known = set(importlib.import_module(VERBS[verb][0]).make_flags())
+        known = set(module_of(verb).make_flags())
         known |= {f"no{flag}" for flag in known} | {"help"}
         wrong += [f"{verb} --{flag}" for flag in FLAG.findall(rest) if flag not in known]
     return wrong

@@ -23,7 +23,8 @@ from launch.sweep.search import SEARCHES
 from launch.trial import run as trial
 from launch.trial.identity import identity, trial_id
 from launch.trial.resolve import prepare, resolve, resolve_sizes
-from launch.verbs import fit, sweep
+from launch.verbs.models import sweep
+from launch.verbs.results import fit
 from model.families import FAMILIES
 from scaling.laws import LAWS
 from scaling.runs import read_runs

@@ -136,8 +136,8 @@ def verb_imports(texts: dict[str, str]) -> dict[str, set[str]]:
 
 def test_no_verb_imports_another(texts):
     assert verb_imports(texts) == {}
-    planted = {"launch/verbs/new.py": "def f():\n    from launch.verbs import fit"}
-    assert verb_imports(texts | planted) == {"launch/verbs/new.py": {"launch/verbs/fit.py"}}
+    planted = {"launch/verbs/new.py": "def f():\n    from launch.verbs.results import fit"}
+    assert verb_imports(texts | planted) == {"launch/verbs/new.py": {"launch/verbs/results/fit.py"}}
 
 
 def test_a_circle_through_two_rooms_is_caught(texts):

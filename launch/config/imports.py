@@ -32,6 +32,7 @@ TABLES = {
     "OPTIMIZERS": ("train.optimizers.optimizer", ("__call__",)),
     "SCHEDULES": ("train.optimizers.schedule", ("__call__",)),
     "LAWS": ("scaling.laws", ("formula", "inputs", "coordinates", "function", "grid")),
+    "SEARCHES": ("launch.sweep.search", ("SEQUENTIAL", "ENDS", "ask")),
     "RUNNERS": ("launch.runners", ("resources", "slots", "run")),
 }
 

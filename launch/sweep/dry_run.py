@@ -12,8 +12,8 @@ import rich.text
 from launch.amounts import amount, clock, flops
 from launch.errors import bad_input
 from launch.files import read_json
+from launch.search.asker import Asker
 from launch.sweep import expand, groups
-from launch.sweep.asker import Asker
 from launch.sweep.execution import ended_states, first_steps
 from launch.sweep.expand import CONVENTION, Plan, Planned
 from launch.sweep.live import columns

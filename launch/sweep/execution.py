@@ -12,8 +12,8 @@ from data.local import local_path
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
+from launch.search.asker import Asker
 from launch.sweep import expand, groups
-from launch.sweep.asker import Asker
 from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine

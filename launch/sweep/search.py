@@ -15,9 +15,8 @@ from configs import space
 from configs.distributions import Choice
 from configs.space import Overrides, Search
 from launch import flags
-from launch.search import grid, latin_hypercube, random, sobol, tpe
+from launch.search import budget, grid, latin_hypercube, random, sobol, tpe
 from launch.search.asked import Asked
-from launch.sweep import budget
 from launch.sweep.expand import plain
 
 

@@ -108,10 +108,10 @@ def quick(monkeypatch):
         variant.report = {"fits": True}
 
     monkeypatch.setattr(variants, "compile_apart", compile_apart)
-    monkeypatch.setattr("launch.verbs.sample.restored", lambda *_: (None, 0))
-    monkeypatch.setattr("launch.verbs.sample.draw", lambda *_, **__: ([], None, False))
-    monkeypatch.setattr("launch.verbs.sample.describe", lambda *_: {})
-    monkeypatch.setattr("launch.verbs.sample.show", lambda *_: None)
+    monkeypatch.setattr("launch.verbs.models.sample.restored", lambda *_: (None, 0))
+    monkeypatch.setattr("launch.verbs.models.sample.draw", lambda *_, **__: ([], None, False))
+    monkeypatch.setattr("launch.verbs.models.sample.describe", lambda *_: {})
+    monkeypatch.setattr("launch.verbs.models.sample.show", lambda *_: None)
     monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
 
 

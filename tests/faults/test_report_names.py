@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from launch.verbs.fit import main
+from launch.verbs.results.fit import main
 from scaling.csv_file import read_csv, to_csv
 from scaling.report import page
 from scaling.runs import read_runs

@@ -1,7 +1,5 @@
 """Tests of flag values: paths, amounts, required flags, and suggestions for unknown flags."""
 
-import importlib
-
 import pytest
 from absl import flags as absl_flags
 
@@ -62,7 +60,7 @@ PATHS_OF = {
 
 def path_flags(verb):
     """The flags of a verb that take a path. In fit and predict, --law takes a name instead."""
-    module = importlib.import_module(command.VERBS[verb][0])
+    module = command.module_of(verb)
     paths = PATHS + PATHS_OF.get(verb, ())
     return [name for name in module.make_flags() if name in paths]
 

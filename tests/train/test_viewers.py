@@ -84,7 +84,7 @@ def test_each_prompt_has_a_text_at_each_time(pair):
 
 @pytest.mark.slow
 def test_the_last_samples_are_those_that_the_verb_draws_with_seed_0(pair):
-    from launch.verbs import sample
+    from launch.verbs.models import sample
 
     found = rows(pair[1] / "samples.jsonl")
     out = pair[1] / "drawn.json"

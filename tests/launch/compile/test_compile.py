@@ -13,7 +13,7 @@ from launch.compile import docs_table, variants, verdict
 from launch.compile.variants import Variant
 from launch.errors import BAD_INPUT, BUG, DONE, BadInput
 from launch.trial.resolve import resolve_sizes
-from launch.verbs import compile as verb
+from launch.verbs.models import compile as verb
 from train.ahead_of_time import compiled, costs, topology
 from train.parallel import sharding
 from train.parallel.chips import CHIPS

@@ -12,7 +12,7 @@ from launch.runners import RUNNERS
 from launch.sweep import expand
 from launch.sweep.rungs import Rungs, rung_steps
 from launch.sweep.stopping import stopping
-from launch.verbs import sweep
+from launch.verbs.models import sweep
 from tests.launch.inline import Inline
 from tests.launch.sweep.test_stopping import CONFIG
 

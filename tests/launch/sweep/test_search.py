@@ -11,8 +11,9 @@ import pytest
 
 from launch.errors import PREEMPTED, BadInput
 from launch.runners import RUNNERS
-from launch.sweep import asker, expand
-from launch.verbs import sweep
+from launch.search import asker
+from launch.sweep import expand
+from launch.verbs.models import sweep
 from tests.launch import fake
 from tests.launch.inline import Inline
 

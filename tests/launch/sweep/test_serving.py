@@ -8,7 +8,8 @@ import pytest
 
 from launch.errors import PREEMPTED, BadInput
 from launch.sweep import serving
-from launch.verbs import report, sweep
+from launch.verbs.models import sweep
+from launch.verbs.results import report
 from scaling.report import frame
 from tests.scaling.report.test_sweep_page import write_sweep
 

@@ -18,7 +18,7 @@ from launch.runners.tasks import Event
 from launch.sweep import expand, stopping
 from launch.sweep.expand import Plan
 from launch.sweep.stopping import Position
-from launch.verbs import sweep
+from launch.verbs.models import sweep
 from tests.launch.inline import Inline
 from train import duration
 

@@ -12,7 +12,7 @@ from launch.errors import BadInput
 from launch.runners import RUNNERS, local
 from launch.runners.tasks import Slot
 from launch.sweep import dry_run, execution, expand
-from launch.verbs import sweep
+from launch.verbs.models import sweep
 from scaling.design import prediction
 from scaling.settings import Settings
 from tests.launch import fake

@@ -14,7 +14,7 @@ from launch.errors import DONE, IN_USE, InUse
 from launch.runners import RUNNERS, local
 from launch.sweep import execution, expand
 from launch.trial import folder
-from launch.verbs import sweep
+from launch.verbs.models import sweep
 from tests.launch import fake
 from tests.launch.inline import Inline
 

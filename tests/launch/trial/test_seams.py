@@ -21,7 +21,8 @@ from launch.trial import run as trial
 from launch.trial.identity import trial_id
 from launch.trial.resolve import check_fit, prepare, resolve, resolve_sizes
 from launch.trial.start import hash_of
-from launch.verbs import fit, sweep
+from launch.verbs.models import sweep
+from launch.verbs.results import fit
 from model.families import FAMILIES
 from model.huggingface import weights
 from tests.launch import toy

@@ -19,7 +19,7 @@ from launch.trial import run as trial
 from launch.trial import trunk
 from launch.trial.identity import trial_id
 from launch.trial.resolve import prepare, resolve
-from launch.verbs import sweep
+from launch.verbs.models import sweep
 from tests.launch.inline import Inline
 from train import checkpoint, metrics, record
 

@@ -102,7 +102,7 @@ def test_shardings_are_asked_for_shapes_and_kept():
 EIGHT = """
 import jax, numpy as np
 from pathlib import Path
-from launch.verbs.convert import shardings
+from launch.verbs.models.convert import shardings
 from model.huggingface import weights
 from tests.model.golden import FOLDER
 folder = Path("{folder}")

@@ -8,7 +8,7 @@ import pytest
 import scipy.optimize
 
 from launch.__main__ import main
-from launch.verbs.fit import fixed
+from launch.verbs.results.fit import fixed
 from scaling.csv_file import to_csv
 from scaling.design.planning import plan, read_law
 from scaling.fits.analysis import analyse

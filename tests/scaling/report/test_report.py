@@ -15,7 +15,7 @@ import pytest
 
 from launch.errors import BadInput
 from launch.law.fitting import fit_runs
-from launch.verbs.fit import SETTINGS, main
+from launch.verbs.results.fit import SETTINGS, main
 from scaling.fits.analysis import analyse
 from scaling.settings import Settings
 from scaling.csv_file import read_csv, to_csv

@@ -9,7 +9,7 @@ import pytest
 
 from launch.__main__ import main
 from launch.trial.folder import locked
-from launch.verbs import runs as verb
+from launch.verbs.results import runs as verb
 
 LOSSES = {"a0": 2.0, "a1": 2.2, "b0": 1.5, "c0": 9.0}
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launch.__main__ import main
-from launch.verbs.compare import named
+from launch.verbs.results.compare import named
 from scaling.csv_file import to_csv
 from tests.scaling.fits.test_comparison import ladder
 from tests.scaling.ladder import simulate, write_runs

@@ -76,7 +76,7 @@ def _write(sweep, metric: str, out: Path | None) -> None:
     if name := missing_package():
         line = f"{name} is not installed; pip install -e '.[report]' adds them"
         print(f"the page lacks some charts: {line}", file=sys.stderr)
-    print(f"page: {path}")
+    print(f"report: {path}")
 
 
 def _watch(folder: Path, metric: str, browser: bool) -> None:

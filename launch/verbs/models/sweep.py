@@ -19,7 +19,7 @@ from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
-from launch.sweep.asker import plan
+from launch.search.asker import plan
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
 from launch.sweep.expand import ASSUMED_FLOPS

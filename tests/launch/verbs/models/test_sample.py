@@ -11,7 +11,7 @@ import pytest
 from data import tokenizer
 from launch.__main__ import main
 from launch.sampling.continuation import Continuation
-from launch.verbs import sample as verb
+from launch.verbs.models import sample as verb
 from model.generation import sample as decoding
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import init

@@ -50,9 +50,7 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     flags.define_path("runs", "runs", "folder of a run, of a sweep, or of several", values)
-    absl_flags.DEFINE_multi_string(
-        "where", [], "keep trials that this holds for; may be repeated", flag_values=values
-    )
+    flags.define_where(values)
     absl_flags.DEFINE_string("sort", "loss", "key to sort by; -KEY: descending", values)
     absl_flags.DEFINE_integer(
         "top", 40, "rows shown of each sweep; 0: all", lower_bound=0, flag_values=values

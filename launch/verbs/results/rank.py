@@ -2,6 +2,7 @@
 
 isoflop rank runs/lr_grid
 isoflop rank runs/lr_grid --metric=bits_per_byte --all
+isoflop rank runs/lr_grid --where="model.d_model == 64"
 isoflop rank runs/quickstart --equal
 
 Trials that share all but the seed are one configuration. Prints them best first, with those that
@@ -30,6 +31,7 @@ def make_flags() -> absl_flags.FlagValues:
     boolean = absl_flags.DEFINE_boolean
     flags.define_path("runs", None, "folder of a sweep, or of several", values)
     absl_flags.DEFINE_string("metric", "loss", "evaluation metric to rank by", values)
+    flags.define_where(values)
     top = "configurations to show; ranking.csv has all"
     absl_flags.DEFINE_integer("top", 20, top, lower_bound=1, flag_values=values)
     boolean("all", False, "show all configurations", values)
@@ -45,11 +47,12 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__, positional="runs")
     from launch.sweep.ranking import show, write_ranking
     from scaling.drafts import write
+    from scaling.ranking.filters import keep
     from scaling.ranking.ranking import rank
     from scaling.ranking.trials import equal_budgets, read_sweeps
 
     with bad_input(), alive("reading the trials") as detail, uncollected():
-        sweeps = read_sweeps(values.runs)
+        sweeps = keep(read_sweeps(values.runs), values.where)
         if values.equal:
             sweeps = [part for sweep in sweeps for part in equal_budgets(sweep)]
         if not sweeps:
