@@ -13,8 +13,9 @@ from data.atomic import lock
 from launch import flags
 from launch.errors import writing
 from launch.files import read_json, write_json
-from launch.search import budget, expand
+from launch.search import budget
 from launch.search.asked import Asked
+from launch.sweep import expand
 from launch.sweep.expand import Plan, Planned, Planner
 from launch.sweep.search import FIXED, SEARCHES, described, read
 from train.flatten import difference, flatten
