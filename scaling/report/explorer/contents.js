@@ -11,11 +11,15 @@ export function contents(home) {
     links.set(section, link);
   }
   home.replaceChildren(...links.values());
+  const inView = new Set();
   const seen = new IntersectionObserver(
     (entries) => {
       for (const { target, isIntersecting } of entries) {
-        if (isIntersecting) mark(links, target, home);
+        if (isIntersecting) inView.add(target);
+        else inView.delete(target);
       }
+      const first = [...links.keys()].find((section) => inView.has(section));
+      if (first) mark(links, first, home);
     },
     { rootMargin: "-15% 0px -75% 0px" },
   );

@@ -42,8 +42,8 @@ export function showTrial(event, i) {
 }
 
 // The tooltips of a Vega chart whose rows have `i`, a trial, or `about`, rows of text.
-export function vegaTooltip(_, event, item) {
-  const row = item?.datum;
+export function vegaTooltip(_, event, item, value) {
+  const row = value == null ? null : item.datum;
   if (row && row.i !== undefined) showTrial(event, row.i);
   else if (row && row.about) showTip(event, row.title || metricColumn().title, row.about);
   else hideTip();

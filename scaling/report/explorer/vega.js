@@ -46,10 +46,12 @@ export async function embed(element, spec, more = {}) {
   const { config = {}, ...rest } = drawn,
     ours = vegaConfig();
   const legend = { ...ours.legend, ...config.legend };
+  // Marks without a tooltip of their own call the handler of `more` too.
+  const mark = more.tooltip ? { tooltip: true } : {};
   const options = { renderer: "canvas", actions, ...more };
   element.vega = await window.vegaEmbed(
     element,
-    { ...rest, config: { ...ours, ...config, legend } },
+    { ...rest, config: { ...ours, ...config, legend, mark: { ...config.mark, ...mark } } },
     options,
   );
 }
