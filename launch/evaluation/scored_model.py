@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.tokenizer import Tokenizer
+from launch.config import imports
 from launch.converted import read_tokenizer
 from launch.evaluation.windows import batches
 from launch.files import read_family, read_json
@@ -84,7 +85,10 @@ class ScoredModel:
 def open_model(run: Path) -> ScoredModel:
     """The model in a run's folder, from its newest good checkpoint. ValueError or
     FileNotFoundError, in one line, for a run that cannot score text."""
-    family, cfg = read_family(run, "run")
+    try:
+        family, cfg = read_family(run, "run")
+    except ValueError as error:
+        raise ValueError(f"{error}{imports.remedy(run)}") from None
     config = with_defaults(read_json(run / "config.json") or {})
     objective = objectives.find(config.objective.name)
     if tuple(objective.FIELDS) != next_token.FIELDS or family.INPUTS != ("tokens",):

@@ -54,6 +54,7 @@ def make_flags() -> absl_flags.FlagValues:
     )
     whole("ngram", 5, "tokens of an n-gram; 0: no n-gram model", lower_bound=0, flag_values=values)
     flags.define_path("json", None, "write the scores, also of each document, to this file", values)
+    flags.define_import(values)
     return values
 
 

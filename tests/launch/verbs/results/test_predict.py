@@ -180,7 +180,8 @@ def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
 @pytest.mark.parametrize("verb", ["predict", "compare"])
 def test_the_verb_loads_no_jax(verb):
     code = (
-        f"import sys, launch.verbs.results.{verb}, scaling.design.prediction, scaling.fits.comparison;"
+        f"import sys, launch.verbs.results.{verb};"
+        "import scaling.design.prediction, scaling.fits.comparison;"
         "rooms = {'jax', 'flax', 'model', 'train', 'configs', 'data'};"
         "loaded = {name for name in sys.modules if name.split('.')[0] in rooms};"
         "loaded -= {'data', 'data.local'};"
