@@ -181,7 +181,7 @@ class _Worker:
         if self.task is None:
             return None
         if not self.future.done():
-            if self.process.is_alive():
+            if self.process is not None and self.process.is_alive():
                 return None
             # pebble misses some deaths: while idle, and with exit code 0.
             futures.wait([self.future], timeout=2)
@@ -199,8 +199,10 @@ class _Worker:
             code = self.future.result(timeout=0)
             return code, "" if code == DONE else f"exit code {code}"
         except (OSError, futures.TimeoutError, futures.BrokenExecutor, futures.CancelledError):
-            self.process.join(timeout=2)
-            code = self.process.exitcode
+            code = None  # of a process that died before it was seen
+            if self.process is not None:
+                self.process.join(timeout=2)
+                code = self.process.exitcode
             self.close()
         by = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         return BUG, f"its process died ({by})"

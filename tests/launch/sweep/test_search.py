@@ -51,7 +51,7 @@ def home(tmp_path, monkeypatch) -> Path:
         monkeypatch.setattr(expand, name, getattr(fake, name))
     monkeypatch.setattr(expand, "prepare", lambda config: None)
     monkeypatch.setattr(expand, "former_ids", lambda resolved: [])
-    monkeypatch.setattr(sweep, "_rank", lambda workdir: None)
+    monkeypatch.setattr(sweep, "_conclude", lambda *_: None)
     monkeypatch.setitem(RUNNERS, "inline", Inline(trained))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.py").write_text(CONFIG)

@@ -3,10 +3,12 @@
 import fcntl
 import http.client
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from launch.errors import PREEMPTED, BadInput
+from launch.runners.tasks import Resources
 from launch.sweep import serving
 from launch.verbs.models import sweep
 from launch.verbs.results import report
@@ -119,7 +121,7 @@ def test_a_trial_that_a_process_holds_is_running(folder):
 
 def test_the_verb_writes_a_page_for_each_sweep(folder, capsys):
     assert report.main([str(folder)]) == 0
-    assert capsys.readouterr().out == f"page: {folder / 'report' / 'index.html'}\n"
+    assert capsys.readouterr().out == f"report: {folder / 'report' / 'index.html'}\n"
     write_sweep(folder.parent / "t", copies=1)
     assert report.main([f"--runs={folder.parent}", f"--out={folder.parent / 'pages'}"]) == 0
     shown = capsys.readouterr().out
@@ -148,7 +150,7 @@ def test_watching_ends_with_the_page_on_disk(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(report.time, "sleep", stop)
     assert report.main([str(folder), "--watch", "--nobrowser"]) == 0
-    assert capsys.readouterr().out == f"page: {folder / 'report' / 'index.html'}\n"
+    assert capsys.readouterr().out == f"report: {folder / 'report' / 'index.html'}\n"
 
 
 @pytest.mark.parametrize("flags", [["--open"], []])
@@ -161,7 +163,8 @@ def test_a_sweep_serves_its_page_while_the_trials_run(folder, flags, monkeypatch
         return PREEMPTED
 
     monkeypatch.setattr(serving, "open_browser", lambda _: None)
-    monkeypatch.setattr(sweep, "machine", lambda *_: None)
-    monkeypatch.setattr(sweep.expand, "plan", lambda *_: None)
+    there = SimpleNamespace(resources=Resources())
+    monkeypatch.setattr(sweep, "machine", lambda *_: there)
+    monkeypatch.setattr(sweep, "plan", lambda *_: (SimpleNamespace(trials=()), None))
     monkeypatch.setattr(sweep, "run_sweep", run)
     assert sweep.main(["--config=c.py", f"--workdir={folder}", *flags]) == PREEMPTED

@@ -219,7 +219,8 @@ def test_bad_input_is_one_line(tmp_path, flags, message):
 
 
 def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys, monkeypatch):
-    """A sweep ends with this call, which gives the same law.json and text as the verb."""
+    """A sweep ends with this call, which gives the same law.json and text as the verb, except for
+    the line that names the page: a sweep writes its own."""
     monkeypatch.setattr(report_page, "draw", lambda *_: {})
     runs = write_runs(tmp_path / "runs", simulate())
     law = fit_runs(runs, tmp_path / "called")
@@ -229,7 +230,8 @@ def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys, monkeypat
     command = law.pop("made")["command"]
     assert command == asked.pop("made")["command"].replace("asked", "called")
     assert json.loads(json.dumps(law)) == asked
-    assert called == capsys.readouterr().out.replace("asked", "called")
+    page = f"report: {tmp_path / 'called' / 'index.html'}\n"
+    assert called + page == capsys.readouterr().out.replace("asked", "called")
     with pytest.raises(BadInput, match="contains no"):
         fit_runs(tmp_path / "none", tmp_path / "out")
 
