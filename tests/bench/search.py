@@ -1,6 +1,6 @@
 """Compares ways to search at equal FLOPs: the best loss, and the FLOPs to reach random's best.
 
-    python -m tests.bench.search --workdir=runs/searches [--methods=random,tpe] [--seeds=3]
+    python -m tests.bench.search --workdir=runs/searches [--methods=random,tpe,asha] [--seeds=3]
         [--budget="1.2e12 flops"] [--json=FILE]
 
 Each method runs `isoflop sweep` on one config with the same budget, once for each seed; the seed
@@ -20,6 +20,8 @@ METHODS = {
     "random": ["--search=random"],
     "sobol": ["--search=sobol"],
     "tpe": ["--search=tpe"],
+    "asha": ["--search=random", "--stop=asha"],
+    "median": ["--search=random", "--stop=median"],
 }
 """The flags of `isoflop sweep` for each method."""
 
@@ -43,7 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--config", default="configs/study/rate_search.py")
-    parser.add_argument("--methods", default="random,tpe")
+    parser.add_argument("--methods", default="random,tpe,asha")
+    length = "of each trial; in tokens, so that --stop compares equal lengths"
+    parser.add_argument("--duration", default="2e5 tokens", help=length)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="1.2e12 flops")
     parser.add_argument("--trials", type=int, default=1000, help="at most; the budget ends first")
@@ -57,6 +61,7 @@ def main() -> None:
             command = [sys.executable, "-m", "launch", "sweep", f"--config={args.config}"]
             command += [f"--workdir={folder}", f"--budget={args.budget}", f"--trials={args.trials}"]
             command += [f"--config.seed={seed}", "--nofit", *METHODS[name]]
+            command += [f"--config.train.duration={args.duration}"]
             print(f"{name}, seed {seed}", file=sys.stderr)
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             found[name, seed] = progress(folder)
@@ -67,9 +72,11 @@ def main() -> None:
             flops_to(found[name, seed], found["random", seed][-1][1]) for seed in range(args.seeds)
         ]
         rows.append({"method": name, "best_loss": best, "flops_to_the_best_of_random": needed})
+        spent = " ".join(f"{found[name, seed][-1][0]:.2e}" for seed in range(args.seeds))
         losses = " ".join(f"{loss:.4f}" for loss in best)
         flops = " ".join("never" if f is None else f"{f:.2e}" for f in needed)
-        print(f"{name:16} mean {statistics.mean(best):.4f}; best loss {losses}; FLOPs {flops}")
+        print(f"{name}: best loss {losses} (mean {statistics.mean(best):.4f})")
+        print(f"  FLOPs to the best of random {flops}; FLOPs spent {spent}")
     if args.json:
         args.json.write_text(json.dumps({"budget": args.budget, "methods": rows}, indent=1))
 
