@@ -17,3 +17,9 @@ def printable(text: object) -> str:
         else ch
         for ch in str(text)
     )
+
+
+def csv_cell(value: object) -> object:
+    """A value for a CSV file. Text that a spreadsheet takes for a formula gets an apostrophe."""
+    text = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if text else value

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data.atomic import write_atomic
 from launch.export.runs import Run
+from scaling.printable import csv_cell
 
 WHOLE = True  # every run is written each time
 
@@ -33,10 +34,5 @@ def _table(rows: Iterable[Mapping[str, object]]) -> str:
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({key: _safe(value) for key, value in row.items()})
+        writer.writerow({key: csv_cell(value) for key, value in row.items()})
     return file.getvalue()
-
-
-def _safe(value: object) -> object:
-    text = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{value}" if text else value

@@ -25,6 +25,9 @@ MOST_IN_VAIN = 50  # configurations in a row that no model can have, or that wer
 COMPLETE = "complete"  # all trials were asked for
 
 
+ENDED = ("done", "diverged")
+
+
 @dataclass(frozen=True)
 class Round:
     """A configuration that was asked for with its trials, one for each seed; none, and the reason,
@@ -58,6 +61,7 @@ class Asker:
             flags.apply_overrides(config.lock(), example)
         except ValueError as error:
             raise ValueError(f"search.axes: {error}") from error
+        self._granted: dict[str, float] = {}  # parts of their length that trials may train
         self._read()
 
     @property
@@ -147,10 +151,26 @@ class Asker:
         rate, total = self._measured_rate(), 0.0
         for planned in self.planned:
             result = self._result(planned)
-            ended = result and "seconds" in result
-            cost = self.budget.spent(planned, result) if ended else self.budget.cost(planned, rate)
-            total += cost
+            part = self._granted.get(planned.id, 1.0)
+            if result and result["status"] == "stopped":
+                trained = result["steps"] / planned.about["steps"]
+                part = max(self._granted.get(planned.id, 0.0), trained)
+            ended = result and result["status"] in ENDED and "seconds" in result
+            whole = self.budget.cost(planned, rate)
+            total += self.budget.spent(planned, result) if ended else part * whole
         return total
+
+    def grant(self, planned: Planned, part: float) -> bool:
+        """Whether the budget has room to train a trial of the search up to a part of its length,
+        which is then counted as spent."""
+        if not self.budget or planned.id not in {p.id for p in self.planned}:
+            return True
+        before = dict(self._granted)
+        self._granted[planned.id] = part
+        if self.spent() <= self.budget.limit:
+            return True
+        self._granted = before
+        return False
 
     def summary(self) -> str:
         """One line: how many configurations were asked for, why no more, what is left."""
@@ -225,6 +245,8 @@ class Asker:
         if planned.id not in self._results:
             found = read_json(self.workdir / planned.id / "result.json")
             if found is None or found.get("status") == "failed":  # a failed one may be tried again
+                return found
+            if found["status"] not in ENDED:  # a stopped one may go on
                 return found
             self._results[planned.id] = found
         return self._results[planned.id]

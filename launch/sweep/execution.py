@@ -121,21 +121,22 @@ def _climb(
     members: dict[str, list[Planned]] = {}
 
     def asked() -> list[Planned]:
-        if not (asker and asker.lazy):
-            return []
         with bad_input():
             trials, live.to_come = asker.ask(), asker.to_come()
         return trials
 
     def tasks() -> Iterator[Task | None]:
         while True:
-            if planned := rungs.take():
+            if planned := rungs.take(asker.grant) if asker else rungs.take():
                 members[planned.id] = [planned]
                 yield _task([planned], False, workdir, live)
-            elif new := asked():
-                rungs.add(new)
+            elif rungs.more and (new := asked()):
+                with bad_input():
+                    rungs.add(new)
                 for planned in new:
                     live.add(planned)
+            elif rungs.more:
+                rungs.more = False
             elif rungs.busy:
                 yield None
             else:
@@ -144,6 +145,8 @@ def _climb(
     while not interrupt.count:
         held = {key for key in rungs.trials if folder.owner(workdir / key)}
         with bad_input():
+            rungs.add(asker.pending if asker else ())
+            rungs.more = bool(asker and asker.lazy)
             rungs.look(held)
         rungs.record()
         live.states |= dict.fromkeys(rungs.waiting(), "stopped") | dict.fromkeys(held, "in use")

@@ -150,7 +150,8 @@ class Live:
         )
         total = sum(self.costs.values()) * (1 + self.to_come / max(1, len(self.trials)))
         line = f"{', '.join(counts)}; {clock(elapsed)} elapsed"
-        if not self.finished or flops >= total:  # until a first trial ends, start-up misleads
+        # Until a first trial ends, start-up misleads.
+        if not self.finished or not self.skipped < flops < total:
             return line
         return f"{line}, about {clock(elapsed * (total - flops) / (flops - self.skipped))} left"
 

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 
 from launch.amounts import amount, clock, with_interval
 from scaling.drafts import write
-from scaling.printable import printable
+from scaling.printable import csv_cell, printable
 from scaling.ranking.trials import short_names
 from scaling.ranking.verdict import brief
 from scaling.report.number_text import label, nats, three_digits
@@ -189,7 +189,6 @@ def _csv(ranking: Ranking) -> str:
     for row in ranking["configurations"]:
         values = [row["values"][key] for key in names]
         joined = [" ".join(map(str, row[name])) for name in ("seeds", "metric_values", "trials")]
-        table.writerow(
-            [row["rank"], *values, *(row[f] for f in fields), row["among_best"], *joined]
-        )
+        cells = [row["rank"], *values, *(row[f] for f in fields), row["among_best"], *joined]
+        table.writerow(map(csv_cell, cells))
     return text.getvalue()

@@ -3,7 +3,7 @@ and where each trial is while the sweep runs."""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from train import duration
 LENGTHLESS = ("constant", "inverse_sqrt")
 """Schedules whose rate at a step does not depend on the length of the run; nor does that of wsd
 before its decay."""
+LENGTH = ("train.duration", "schedule.name", "schedule.decay", "schedule.final")
+"""Keys that decide the learning rate at a step."""
 SAME_LOSS = ("objective.name", "data.hash", "eval.sequences")
 """Keys that must agree, because they decide what the loss measures."""
 
@@ -36,6 +38,7 @@ class Rungs:
         self.busy: set[str] = set()  # being trained here
         self.held: set[str] = set()  # being trained by another process
         self.failed: set[str] = set()
+        self.more = False  # whether a search may add trials
         self.positions: dict[str, Position] = {}
         before = read_json(workdir / "stopping.json") or {}
         if before.get("rungs", list(rule.rungs)) != list(rule.rungs):
@@ -47,9 +50,9 @@ class Rungs:
 
     def add(self, trials: Sequence[Planned]) -> None:
         """Adds trials, which a search may ask for while others train."""
-        new = {planned.id: planned for planned in trials if judged(planned)}
+        new = {p.id: p for p in trials if judged(p) and p.id not in self.trials}
+        require_comparable([*self.trials.values(), *new.values()], self.rule)
         self.trials |= new
-        require_comparable(list(self.trials.values()), self.rule)
         self.steps |= {key: rung_steps(planned, self.rule) for key, planned in new.items()}
         self.counts |= {key: len(self.steps[key]) for key in new}
         for key in new:
@@ -61,11 +64,15 @@ class Rungs:
         for key in self.trials:
             self._read(key)
 
-    def take(self) -> Planned | None:
-        """The next trial that may go on, with the step at which it stops; None if none may now."""
-        jobs = next_trials(self.rule, self.positions, self.counts)
+    def take(
+        self, grant: Callable[[Planned, float], bool] = lambda planned, part: True
+    ) -> Planned | None:
+        """The next trial that may go on, with the step at which it stops; None if none may now.
+        `grant` says whether a trial may train up to a part of its length."""
+        jobs = next_trials(self.rule, self.positions, self.counts, self.more)
         free = ((key, rung) for key, rung in jobs if key not in self.busy | self.held)
-        key, rung = next(free, (None, 0))
+        granted = (job for job in free if grant(self.trials[job[0]], self._part(*job)))
+        key, rung = next(granted, (None, 0))
         if key is None:
             return None
         config = self.trials[key].config.copy_and_resolve_references()
@@ -74,6 +81,11 @@ class Rungs:
         self.positions[key] = replace(self.positions[key], heading=rung, begun=True)
         self.busy.add(key)
         return replace(self.trials[key], config=config)
+
+    def _part(self, key: str, rung: int) -> float:
+        """The part of a trial's length that ends at a rung."""
+        length = self.trials[key].about["steps"]
+        return (*self.steps[key], length)[rung] / length
 
     def ended(self, key: str, state: str) -> None:
         """Notes that a trial is no longer trained here: it has ended in `state`, or is in use."""
@@ -173,6 +185,17 @@ def rung_steps(planned: Planned, rule: Stopping) -> tuple[int, ...]:
             f"rungs={','.join(rule.rungs)} is steps {steps} of {planned.id}; let them rise from 1"
         )
     return tuple(step for step in steps if step < about["steps"])
+
+
+def require_comparable_axes(axes: Collection[str], rule: Stopping) -> None:
+    """ValueError if a search that asks for trials one by one varies a key that makes their losses
+    at a rung incomparable: that would be found only in the middle of the sweep."""
+    for key in (*SAME_LOSS, *LENGTH):
+        if key in axes:
+            raise ValueError(
+                f"stop={rule.method} compares like with like, but the search varies {key}; drop "
+                "this axis, or leave out --stop"
+            )
 
 
 def judged(planned: Planned) -> bool:

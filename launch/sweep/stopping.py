@@ -151,11 +151,14 @@ def position(home: Path, steps: Sequence[int], best_so_far: bool = False) -> Pos
 
 
 def let_go(
-    rule: Stopping, positions: Mapping[str, Position], counts: Mapping[str, int]
+    rule: Stopping,
+    positions: Mapping[str, Position],
+    counts: Mapping[str, int],
+    more: bool = False,
 ) -> list[set[str]]:
     """For each rung, the trials that wait there and may go on. `counts` maps each id to the number
-    of rungs before its end."""
-    found, complete = [], True
+    of rungs before its end; `more` says that a search may add trials."""
+    found, complete = [], not more
     for rung in range(max(counts.values(), default=0)):
         members = [k for k, n in counts.items() if n > rung and positions[k].heading >= rung]
         losses = {k: loss for k in members if (loss := positions[k].loss(rung)) is not None}
@@ -170,14 +173,17 @@ def let_go(
 
 
 def next_trials(
-    rule: Stopping, positions: Mapping[str, Position], counts: Mapping[str, int]
+    rule: Stopping,
+    positions: Mapping[str, Position],
+    counts: Mapping[str, int],
+    more: bool = False,
 ) -> list[tuple[str, int]]:
     """What may train now: ids, each with the rung to train to. First those that a rung lets go on,
     from the highest; then those that are on their way; then those that have not begun, in the
     order of `counts`."""
     on = [
         (key, rung + 1)
-        for rung, keys in reversed(list(enumerate(let_go(rule, positions, counts))))
+        for rung, keys in reversed(list(enumerate(let_go(rule, positions, counts, more))))
         for key in sorted(keys, key=lambda key: (positions[key].losses[rung], key))
     ]
     way = [

@@ -109,6 +109,8 @@ def _reason(trial: Trial, value: float) -> str:
         return "held out"
     if trial.status != "done":
         return trial.status
+    if trial.result.get("counted"):
+        return "counted, not trained: a baseline"
     return "" if np.isfinite(value) else "no finite value of the metric"
 
 

@@ -72,7 +72,8 @@ def _borrowed(model: AdditiveModel, sign: float) -> list[dict[str, Any]]:
     """Keys whose best value would look worse if the trials with it did not differ in another key:
     the bias of an omitted variable in a difference of means."""
     entries = []
-    matter = [(model.p_value(b) or 1.0) < MATTERS for b in range(len(model.factors))]
+    p_values = map(model.p_value, range(len(model.factors)))
+    matter = [p is not None and p < MATTERS for p in p_values]
     for a, factor in enumerate(model.factors):
         means = [sign * model.y[factor.level == g].mean() for g in range(len(factor.labels))]
         good = factor.level == int(np.argmin(means))

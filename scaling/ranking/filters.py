@@ -121,6 +121,7 @@ def ordered(rows: Iterable[Row], text: str, known: Mapping[str, str]) -> list[Ro
     rows = list(rows)
     there = [one for one in rows if not missing(one.get(name))]
     there.sort(key=lambda one: _rank(one[name]), reverse=text.startswith("-"))
+    there.sort(key=lambda one: not isinstance(one[name], int | float))  # stable
     return there + [one for one in rows if missing(one.get(name))]
 
 

@@ -148,26 +148,29 @@ def effects(model: AdditiveModel, level: float, families: int = 1) -> list[dict[
         together = (factor, *factor.twins)
         for one in together:
             others = [other.key.key for other in together if other is not one]
-            marginal = _marginal(model, i, one.labels, level if p is not None else None)
+            marginal = _marginal(model, i, one, level if p is not None else None)
             rows.append({"key": one.key.key, "marginal": marginal, "p": p})
             rows[-1]["note"] = _note(model, one, p, others)
     return rows
 
 
 def _marginal(
-    model: AdditiveModel, i: int, labels: Sequence[Any], level: float | None
+    model: AdditiveModel, i: int, shown: Factor, level: float | None
 ) -> list[dict[str, Any]]:
-    """The mean at each group of a factor: adjusted, with its interval, or plain without a level."""
-    rows = []
-    for group, label in enumerate(labels):
+    """The mean at each group of factor i: adjusted, with its interval, or plain without a level.
+    The groups are named by the values of `shown`, which is the factor or moves with it."""
+    rows = {}
+    for group in range(len(model.factors[i].labels)):
         members = model.factors[i].level == group
-        row = {"value": label, "mean": float(model.y[members].mean()), "lo": None, "hi": None}
+        place = int(np.median(shown.level[members]))
+        mean = float(model.y[members].mean())
+        row = {"value": shown.labels[place], "mean": mean, "lo": None, "hi": None}
         if level is not None:
             mean, error = model.adjusted(i, group)
             reach = float(stdtrit(model.freedom, (1 + level) / 2)) * error
             row |= {"mean": mean, "lo": mean - reach, "hi": mean + reach}
-        rows.append(row | {"n": int(members.sum())})
-    return rows
+        rows[place] = row | {"n": int(members.sum())}
+    return [rows[place] for place in sorted(rows)]
 
 
 def _note(model: AdditiveModel, factor: Factor, p: float | None, others: Sequence[str]) -> str:

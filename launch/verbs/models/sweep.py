@@ -24,7 +24,7 @@ from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
 from launch.sweep.expand import ASSUMED_FLOPS
 from launch.sweep.machine import machine
-from launch.sweep.rungs import Rungs
+from launch.sweep.rungs import Rungs, require_comparable_axes
 from launch.sweep.search import FLAGS, SEARCHES
 from launch.sweep.stopping import METHODS, stopping
 
@@ -116,6 +116,8 @@ def main(argv: Sequence[str]) -> int:
                 f"stop={values.stop} needs all trials at the start, and a search by "
                 f"{asker.search.method} asks for them one by one; use --stop=asha"
             )
+        if rule and asker and asker.lazy:
+            require_comparable_axes(asker.search.axes, rule)
         known = [*sweep.trials, *(asker.pending if asker else ())]
         rungs = Rungs(known, rule, workdir) if rule else None
     if values.dry_run:

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__, positional="runs")
     from launch.sweep.ranking import show, write_ranking
     from scaling.drafts import write
+    from scaling.printable import printable
     from scaling.ranking.filters import keep
     from scaling.ranking.ranking import rank
     from scaling.ranking.trials import equal_budgets, read_sweeps
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     if len(rankings) > 1:
         print(f"{len(rankings)} sweeps in {values.runs}, each ranked on its own")
     for ranking in rankings:
-        print(f"\n{ranking['sweep']}:" if len(rankings) > 1 else f"{ranking['sweep']}:")
+        print("\n" * (len(rankings) > 1) + f"{printable(ranking['sweep'])}:")
         show(ranking, None if values.all else values.top)
     content = rankings[0] if len(rankings) == 1 else rankings
     if values.json:

@@ -34,7 +34,7 @@ from launch.errors import DONE, bad_input, writing
 from launch.screen.fitted_table import Column, aligned, brief, left_out
 from launch.trial.owner import owner
 from scaling.drafts import write
-from scaling.printable import printable
+from scaling.printable import csv_cell, printable
 from scaling.ranking import filters
 from scaling.ranking.trials import Sweep, read_sweeps, short_names, spelled
 from scaling.report.number_text import nats
@@ -154,7 +154,7 @@ def to_csv(listings: Sequence[Listing]) -> str:
 
 
 def cell(value: Any) -> Any:
-    return spelled(value) if isinstance(value, list | dict) else value
+    return csv_cell(spelled(value) if isinstance(value, list | dict) else value)
 
 
 def to_json(listing: Listing) -> dict[str, Any]:

@@ -184,7 +184,9 @@ class Trials:
             raise Killed
         diverged = config.seed == self.diverge
         status = "diverged" if diverged else "done" if end == total else "stopped"
-        result = {"status": status, "steps": end, "eval_loss": rows[-1]["eval_loss"]}
+        result = {"status": status, "steps": end, "tokens": 128 * end}
+        result |= {"holdout": False, "seconds": 0.0}
+        result["eval_loss"] = rows[-1]["eval_loss"]
         write_json(workdir / "result.json", result | {"overrides": overrides})
         return DIVERGED if diverged else DONE
 
@@ -305,3 +307,31 @@ def test_a_diverged_trial_counts_as_the_worst(home, monkeypatch):
     assert calls[9:] == [(2, 30), (4, 30), (6, 30), (2, 90)]  # a third of all nine
     assert table("s")[0]["trials"][-1]["loss"] is None
     assert statuses("s")[0] == "diverged"
+
+
+SEARCH = """
+from configs.space import log_uniform, search
+
+def get_search(config):
+    return search("random", {"optimizer.learning_rate": log_uniform(1e-3, 1e-1)})
+"""
+
+
+def test_a_search_with_rungs_keeps_its_budget(text_folder, planned, tmp_path, monkeypatch, capfd):
+    text = CONFIG.replace("text.txt", f"{text_folder}/text.txt").partition("def get_sweep")[0]
+    (tmp_path / "s.py").write_text(text + SEARCH)
+    monkeypatch.chdir(tmp_path)
+    cost = planned.trials[0].about["flops"]["6nd"]
+    flags = ["--stop=asha", RUNGS, f"--budget={5 * cost} flops"]
+    flags.append(f"--config.data.cache={text_folder}/cache")
+    code, calls = run(monkeypatch, "s", *flags)
+    steps = [read_json(file)["steps"] for file in Path("s").glob("*/result.json")]
+    trained = sum(steps) / 90  # in whole trials
+    assert code == 0 and len(steps) > 8 and 90 in steps and len(calls) > len(steps)
+    assert 4 < trained <= 5
+    assert f"{trained * cost:.3g}".replace("e+0", "e") in capfd.readouterr().err
+    with pytest.raises(BadInput, match=r"the search varies schedule\.final"):
+        (tmp_path / "t.py").write_text(
+            text + SEARCH.replace("optimizer.learning_rate", "schedule.final")
+        )
+        run(monkeypatch, "t", *flags, "--config=t.py")

@@ -105,3 +105,18 @@ def test_a_key_of_many_values_is_a_parabola_and_finds_an_optimum_inside():
     named = [(settings | {"model.note": f"n{i}"}, loss) for i, (settings, loss) in enumerate(rows)]
     found, keys = compared(named)
     assert {f.key.name for f in additive_model(found, keys).factors} == {"learning_rate", "b2"}
+
+
+def test_keys_that_move_in_opposite_directions_keep_their_own_values():
+    random = np.random.default_rng(1)
+    pairs = [(0.004, 32, 3.0), (0.002, 64, 2.0), (0.001, 128, 1.0)]
+    rows = [
+        ({RATE: rate, WIDTH: width, "seed": seed}, loss + 0.01 * random.normal())
+        for rate, width, loss in pairs
+        for seed in range(2)
+    ]
+    found, keys = compared(rows)
+    shown = {row["key"]: row["marginal"] for row in effects(additive_model(found, keys), 0.95)}
+    means = {key: {m["value"]: round(m["mean"]) for m in rows} for key, rows in shown.items()}
+    assert means == {RATE: {0.001: 1, 0.002: 2, 0.004: 3}, WIDTH: {32: 3, 64: 2, 128: 1}}
+    assert [m["value"] for m in shown[RATE]] == [0.001, 0.002, 0.004]
