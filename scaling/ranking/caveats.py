@@ -65,7 +65,8 @@ def _seeds(found: Sequence[Configuration]) -> list[str]:
     single = sum(len(one.trials) == 1 for one in found)
     if not single:
         return []
-    who = "every configuration has" if single == len(found) else f"{single} configurations have"
+    some = "1 configuration has" if single == 1 else f"{single} configurations have"
+    who = "every configuration has" if single == len(found) else some
     return [
         f"{who} one seed: the spread between seeds is unknown there; the evaluation error says "
         "only how far another text of the same kind would move all losses"

@@ -67,6 +67,6 @@ def _more(seeds: int | None) -> str:
     if seeds is None:
         return f"even {MOST_SEEDS} more seeds would hardly tell the first two apart"
     return (
-        f"about {seeds} more seeds each would tell the first two apart, if they differ as measured "
+        f"about {seeds} more seed{'s' * (seeds > 1)} each would tell the first two apart, if they differ as measured "
         f"(power {POWER:.0%})"
     )
