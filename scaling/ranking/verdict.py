@@ -66,7 +66,8 @@ def _more(seeds: int | None) -> str:
     """How many more seeds would decide between the best and the nearest other."""
     if seeds is None:
         return f"even {MOST_SEEDS} more seeds would hardly tell the first two apart"
+    each = f"{seeds} more seed{'s' * (seeds > 1)} each"
     return (
-        f"about {seeds} more seed{'s' * (seeds > 1)} each would tell the first two apart, if they differ as measured "
+        f"about {each} would tell the first two apart, if they differ as measured "
         f"(power {POWER:.0%})"
     )
