@@ -27,9 +27,13 @@ METHODS = {
 
 
 def progress(folder: Path) -> list[tuple[float, float]]:
-    """(FLOPs so far, best loss so far) after each finished trial of a sweep, in the order in which
-    they ended."""
-    files = sorted(folder.glob("*/result.json"), key=lambda file: file.stat().st_mtime_ns)
+    """(FLOPs so far, best loss so far) after each trial of a sweep, in the order in which they ended
+    or stopped: result.json of a stopped trial is written again when the sweep ends."""
+
+    def ended(file: Path) -> int:
+        return file.with_name("metrics.jsonl").stat().st_mtime_ns
+
+    files = sorted(folder.glob("*/result.json"), key=ended)
     results = [json.loads(file.read_text()) for file in files]
     flops = accumulate(result["flops"]["6nd"] for result in results)
     finite = [result["eval_loss"] if result["status"] == "done" else 1e9 for result in results]
