@@ -27,8 +27,8 @@ METHODS = {
 
 
 def progress(folder: Path) -> list[tuple[float, float]]:
-    """(FLOPs so far, best loss so far) after each trial of a sweep, in the order in which they ended
-    or stopped: result.json of a stopped trial is written again when the sweep ends."""
+    """(FLOPs so far, best loss so far) after each trial of a sweep, in the order in which they
+    ended or stopped. result.json of a stopped trial is written again when the sweep ends."""
 
     def ended(file: Path) -> int:
         return file.with_name("metrics.jsonl").stat().st_mtime_ns
