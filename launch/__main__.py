@@ -117,12 +117,15 @@ def _end_at_once(number: int, frame: object) -> None:
 
 def entry() -> None:
     """The console command `isoflop`."""
-    # Before the slow imports: they take seconds, and until a verb handles signals there is nothing
-    # to save.
-    signal.signal(signal.SIGTERM, _end_at_once)
-    replace_unknown_characters()
     try:
+        # Before the slow imports: they take seconds, and until a verb handles signals there is
+        # nothing to save.
+        signal.signal(signal.SIGTERM, _end_at_once)
+        replace_unknown_characters()
         sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before a verb has begun
+        os.write(2, b"isoflop: interrupted; run it again\n")
+        os._exit(PREEMPTED)
     except BrokenPipeError:  # as in `isoflop … | head`: the reader is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BUG)
