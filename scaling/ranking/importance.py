@@ -11,7 +11,7 @@ import numpy as np
 from scaling.ranking.configurations import Configuration, Key
 
 METHOD = "fANOVA over a random forest (Hutter et al. 2014), times its out-of-bag R²"
-EXTRA = "importances need scikit-learn: pip install 'isoflop[search]'"
+EXTRA = "importances need scikit-learn: pip install -e '.[search]'"
 FEWEST = 8  # configurations
 TREES, LEAVES, SAMPLE = 64, 64, 500  # trees; leaves of a tree; most trials that one is grown on
 MOST_KEYS = 8  # whose pairs are looked at, the most important
