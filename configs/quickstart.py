@@ -8,7 +8,7 @@ three minima bracketed, N* ∝ C^0.70 [0.53, 0.96]. With seeds 1 and 2 the outco
 
 The recipe is that of configs/study/ladder.py, with rows of 64 tokens instead of 128 and two heads
 instead of four: both make a step of so small a model faster. The learning rate falls to 0, which
-brings runs of different seeds within 0.3 % of each other, and with the root of the width. Five
+brings runs of different seeds within 0.4 % of each other, and with the root of the width. Five
 sizes are trained at each of three budgets a factor 2.5 apart; the held-out run has 3 times the
 largest budget.
 """

@@ -43,7 +43,7 @@ def execute(config: ConfigDict, folders: Sequence[Path] = ()) -> None:
     """Executes the files that `config.imports` names and fills in `config.imports_hash`, in place.
 
     A file that is gone, or that has changed since `imports_hash` was filled in, is read from the
-    copy in one of `folders`. Raises ValueError or FileNotFoundError where there is none either, and
+    copy in one of `folders`. Raises ValueError or FileNotFoundError if there is no copy, and
     BadInput with a traceback for a file that fails.
     """
     named, stated = tuple(config.get("imports", ())), tuple(config.get("imports_hash", ()))

@@ -84,8 +84,8 @@ def _with_clock(rows: dict[int, dict], step: int) -> dict[str, int | float]:
 
 
 def _settings(trial: Trial) -> dict[str, Scalar]:
-    """The dotted keys of the resolved config, or those of the sweep where there is none yet; a list
-    is text with commas."""
+    """The dotted keys of the resolved config, or those of the sweep if the run has no config yet; a
+    list is text with commas."""
     try:
         found = flatten(json.loads((trial.folder / "config.json").read_bytes()))
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ def _settings(trial: Trial) -> dict[str, Scalar]:
 
 
 def _summary(trial: Trial) -> dict[str, Scalar]:
-    """What the run came to: numbers and names of result.json; its status where there is none."""
+    """The numbers and names in result.json; only the status if the run has no result yet."""
     result = trial.result
     found = {"status": trial.status} | {key: result.get(key) for key in SUMMARY if key in result}
     found |= {f"flops_{name}": value for name, value in (result.get("flops") or {}).items()}

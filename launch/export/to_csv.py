@@ -1,4 +1,4 @@
-"""Runs as two CSV files: runs.csv, a row a run, and curves.csv, a row a logged step."""
+"""Writes runs.csv, with one row for each run, and curves.csv, with one for each logged step."""
 
 import csv
 import io

@@ -68,8 +68,8 @@ def fit_points(
     Writes law.json to `json_file` and the report to the folder `out` if they are given, and only
     then prints. `predictions` are the files of earlier predictions, which may be missing; `argv`
     holds the flags that law.json records. If `asked`, only the settings' law counts as a law:
-    iso-FLOP minima or a frontier do not replace it. A sweep prints no law where there is none, and
-    names its page itself.
+    iso-FLOP minima or a frontier do not replace it. At the end of a sweep (`in_sweep`) nothing
+    is printed if there is no law, and the sweep names its page itself.
     """
     from scaling.design.prediction import name_targets, read_predictions
     from scaling.drafts import write

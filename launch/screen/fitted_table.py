@@ -10,7 +10,7 @@ import rich.table
 import rich.text
 
 from scaling.printable import printable
-from scaling.report.number_text import setting, short_power
+from scaling.report.number_text import brief
 
 LONGEST = 24  # characters of a setting in a cell
 MOST_NAMED = 8  # columns that a note names
@@ -85,12 +85,7 @@ def left_out(titles: Sequence[str]) -> str:
     return f"no room for {', '.join(titles[:MOST_NAMED])}{more}; a wider terminal shows more"
 
 
-def brief(value: Any) -> str:
-    """A setting in a narrow cell: numbers with at most four digits, other text with LONGEST
-    characters, '—' for a value that is not there."""
-    if value is None:
-        return "—"
-    text = printable(setting(value))
-    if isinstance(value, float) and len(text) > 8:
-        return short_power(f"{value:.3e}" if "e" in text else f"{value:.4g}")
+def cell(value: Any) -> str:
+    """A setting in a narrow cell: at most LONGEST characters, '—' for an unknown value."""
+    text = "—" if value is None else printable(brief(value))
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

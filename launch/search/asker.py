@@ -21,11 +21,8 @@ from launch.sweep.search import FIXED, SEARCHES, described, read
 from train.flatten import difference, flatten
 
 MOST_IN_VAIN = 50  # configurations in a row that no model can have, or that were there before
-
 COMPLETE = "complete"  # all trials were asked for
-
-
-ENDED = ("done", "diverged")
+ENDED = ("done", "diverged")  # statuses that are final
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,13 @@ class Asker:
             self._write()
         return trials
 
-    def record(self) -> None:
-        """Writes the search and all that it asked for to sweep.json."""
+    def record(self, plan: Plan) -> None:
+        """Writes the plan, the search and all that it asked for to sweep.json. What `expand.record`
+        raises."""
+        with writing("workdir", self.workdir):
+            self.workdir.mkdir(parents=True, exist_ok=True)
         with self._alone():
+            expand.record(plan, self.workdir)
             self._write()
 
     @contextlib.contextmanager

@@ -81,7 +81,7 @@ def _trial(optuna: Any, search: Search, spaces: dict[str, Any], before: Asked) -
     """A trial that was asked for, as Optuna records it."""
     params = {key: _param(search.axes[key], before.overrides[key]) for key in spaces}
     states = optuna.trial.TrialState
-    told = {
+    known = {
         "done": {"state": states.COMPLETE, "value": before.loss},
         "diverged": {"state": states.COMPLETE, "value": math.inf},
         "stopped": {
@@ -90,4 +90,4 @@ def _trial(optuna: Any, search: Search, spaces: dict[str, Any], before: Asked) -
         },
         "running": {"state": states.RUNNING},
     }.get(before.status, {"state": states.FAIL})
-    return optuna.trial.create_trial(params=params, distributions=spaces, **told)
+    return optuna.trial.create_trial(params=params, distributions=spaces, **known)

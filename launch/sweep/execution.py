@@ -46,9 +46,10 @@ def run_sweep(
     with bad_input():
         cache = sweep.base.get("data", {}).get("cache", "cache")
         machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
-        expand.record(sweep, workdir)
         if asker:
-            asker.record()
+            asker.record(sweep)
+        else:
+            expand.record(sweep, workdir)
         folder.warn_without_locks(workdir / "sweep.json")
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)

@@ -89,7 +89,7 @@ def plan(
     spec: str, overrides: Mapping[str, str], workdir: Path | None = None, seeds: int = 1
 ) -> Plan:
     """The trials of a config file's `get_sweep`, with the command line's overrides on their base,
-    each with so many `seeds` if it sets none of its own.
+    each with `seeds` seeds if it sets no seed.
 
     Data is prepared here, once, before any worker starts. A trial that `workdir` holds under an id
     of an older rule keeps that id. Raises ValueError or FileNotFoundError in one line that names

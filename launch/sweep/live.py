@@ -14,7 +14,7 @@ import rich.text
 from launch.amounts import amount, clock
 from launch.files import read_json
 from launch.runners.tasks import Event
-from launch.screen.fitted_table import Column, brief, fitted, left_out
+from launch.screen.fitted_table import Column, cell, fitted, left_out
 from launch.screen.sparkline import sparkline
 from launch.sweep.expand import Planned
 from launch.sweep.followed import Followed
@@ -113,8 +113,9 @@ class Live:
             done = sum(state not in NOT_ENDED for state in self.states.values())
             loss = [f"loss {self._loss(key):.4f}"] if self._loss(key) is not None else []
             named = zip(self.titles, self.settings[key], strict=True)
-            about = [state, *loss, *(f"{name}={brief(value)}" for name, value in named)]
-            self.say(f"[{done}/{len(self.states) + self.to_come}] {key}: {', '.join(about)}")
+            about = [state, *loss, *(f"{name}={cell(value)}" for name, value in named)]
+            of = f"{len(self.states)}" + (f" + about {self.to_come}" if self.to_come else "")
+            self.say(f"[{done}/{of}] {key}: {', '.join(about)}")
 
     def say(self, line: str) -> None:
         """Prints a line that stays, above the table."""
@@ -187,7 +188,7 @@ class Live:
             [
                 Column("trial", shown, number=False),
                 Column("status", [self._progress(key) for key in shown], number=False),
-                *(Column(name, [brief(row[name]) for row in rows], 1) for name in self.titles),
+                *(Column(name, [cell(row[name]) for row in rows], 1) for name in self.titles),
                 *(Column(name, texts, 2) for name, texts in sizes.items()),
                 Column("loss", losses),
                 Column("curve", [self._curve(key) for key in shown], number=False),

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +11,35 @@ import rich.console
 import rich.padding
 import rich.table
 import rich.text
-from rich.cells import cell_len
 
 from launch.amounts import amount, clock, with_interval
+from launch.screen.fitted_table import Column, aligned, cell
 from scaling.drafts import write
 from scaling.printable import csv_cell, printable
 from scaling.ranking.trials import short_names
-from scaling.ranking.verdict import brief
-from scaling.report.number_text import label, nats, three_digits
+from scaling.report.number_text import brief, label, nats, three_digits
 
 WIDTH = 100  # characters of a line, if the terminal does not have more
 MOST_ROWS = 20
 MOST_INTERACTIONS, LEAST_SHARE = 3, 0.01  # interactions that are shown; share of the variance
 MARKS = {True: "=", False: "", None: "?"}
-MEANING = {True: "= best or not to be told from it", None: "? not compared: one seed"}
-SPARE = ("time", "tokens", "params", "eval error", "p")  # columns that a narrow terminal lacks
+MEANING = {True: "= best, or indistinguishable from it", None: "? not compared: one seed"}
 
 Ranking = Mapping[str, Any]
 
 
-def show(ranking: Ranking, most: int | None = MOST_ROWS) -> None:
-    """Prints a ranking: at most `most` configurations (None: all), the verdict, what each key does,
+def show(ranking: Ranking, most: int = MOST_ROWS) -> None:
+    """Prints a ranking: at most `most` configurations (0: all), the verdict, what each key does,
     fitted rates and warnings."""
     console = rich.console.Console(highlight=False)
     console.width = max(console.width, WIDTH)
-    rows = ranking["configurations"][:most]
+    rows = ranking["configurations"][: most or None]
     parts: list[Any] = []
     if rows:
-        columns = _fitting(_columns(ranking, rows), console.width)
-        console.width = max(console.width, _width(columns))
-        parts.append(_grid(columns))
+        (titles, *lines), _ = aligned(_columns(ranking, rows), console.width)
+        parts += [rich.text.Text(titles, "bold", no_wrap=True), *lines]
         left = len(ranking["configurations"]) - len(rows)
-        parts += [f"… and {left} more; --all shows them"] if left else []
+        parts += [f"… and {left} more; --top=0 shows all"] if left else []
         marks = {row["among_best"] for row in rows}
         parts.append(", ".join(text for mark, text in MEANING.items() if mark in marks))
     parts.append(f"\n{ranking['best']['verdict']}")
@@ -52,7 +49,7 @@ def show(ranking: Ranking, most: int | None = MOST_ROWS) -> None:
         if isinstance(part, str):
             console.print(_safe(part), markup=False, soft_wrap=True)
         else:
-            console.print(part)
+            console.print(part, soft_wrap=isinstance(part, rich.text.Text))
 
 
 def write_ranking(ranking: Ranking, out: Path) -> Path:
@@ -67,45 +64,27 @@ def _safe(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-def _columns(ranking: Ranking, rows: Sequence[Ranking]) -> dict[str, list[str]]:
-    """The columns of the table of configurations: title and cells."""
-    columns = {" ": [f"{row['rank']}{MARKS[row['among_best']]:>2}" for row in rows]}
-    for key in ranking["keys"]:
-        columns[label(key["name"])] = [label(brief(row["values"][key["key"]])) for row in rows]
-    columns[label(ranking["metric"])] = [nats(row["mean"]) for row in rows]
-    columns["± seeds"] = [_or_dash(row["spread"], nats) for row in rows]
-    columns["seeds"] = [str(len(row["seeds"])) for row in rows]
-    columns["p"] = [_or_dash(row["p"], _p) for row in rows]
-    columns["eval error"] = [_or_dash(row["eval_se"], nats) for row in rows]
-    for title, text in (("params", amount), ("tokens", amount)):
-        columns[title] = [_or_dash(row[title], text) for row in rows]
-    columns["time"] = [_or_dash(row["seconds"], clock) for row in rows]
-    return columns
+def _columns(ranking: Ranking, rows: Sequence[Ranking]) -> list[Column]:
+    """The columns of the table of configurations."""
 
+    def column(title: str, name: str, text: Callable[[Any], str], spare: int = 0) -> Column:
+        return Column(title, [_or_dash(row[name], text) for row in rows], spare)
 
-def _fitting(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """The columns that fit in a line, without as many of SPARE as must go."""
-    for spare in (None, *SPARE):
-        columns = {title: cells for title, cells in columns.items() if title != spare}
-        if _width(columns) <= width:
-            break
-    return columns
-
-
-def _width(columns: Mapping[str, Sequence[str]]) -> int:
-    widths = [max(map(cell_len, (title, *cells))) for title, cells in columns.items()]
-    return sum(widths) + 2 * len(columns)
-
-
-def _grid(columns: Mapping[str, Sequence[str]], last: str = "right") -> rich.table.Table:
-    """A table of these columns, aligned right; the last one as `last` says."""
-    table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
-    for title in columns:
-        side = last if title == list(columns)[-1] else "right"
-        table.add_column(rich.text.Text(title), justify=side, no_wrap=side == "right")
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*map(rich.text.Text, cells))
-    return table
+    return [
+        Column("", [f"{row['rank']}{MARKS[row['among_best']]:>2}" for row in rows]),
+        *(
+            Column(label(key["name"]), [cell(row["values"][key["key"]]) for row in rows])
+            for key in ranking["keys"]
+        ),
+        column(label(ranking["metric"]), "mean", nats),
+        column("± seeds", "spread", nats),
+        Column("seeds", [str(len(row["seeds"])) for row in rows]),
+        column("p", "p", _p, 1),
+        column("eval error", "eval_se", nats, 2),
+        column("params", "params", amount, 3),
+        column("tokens", "tokens", amount, 4),
+        column("time", "seconds", clock, 5),
+    ]
 
 
 def _what_keys_do(ranking: Ranking) -> list[Any]:
@@ -116,13 +95,15 @@ def _what_keys_do(ranking: Ranking) -> list[Any]:
     if shown:
         level = f"{ranking['level']:.0%}"
         parts.append(f"\nwhat each key does, the others held fixed ({level} intervals):")
-        by_key = {
-            "key": [names[effect["key"]] for effect in shown],
-            "of variance": [_share(effect["importance"]) for effect in shown],
-            "p": [_or_dash(effect["p"], _p) for effect in shown],
-            f"mean {label(ranking['metric'])}": [_means(effect) for effect in shown],
-        }
-        parts.append(rich.padding.Padding(_grid(by_key, "left"), (0, 0, 0, 2)))
+        table = rich.table.Table(box=None, header_style="bold", pad_edge=False)
+        for title in ("key", "of variance", "p"):
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(f"mean {label(ranking['metric'])}")
+        for effect in shown:
+            share, p = _share(effect["importance"]), _or_dash(effect["p"], _p)
+            cells = (names[effect["key"]], share, p, _means(effect))
+            table.add_row(*map(rich.text.Text, cells))
+        parts.append(rich.padding.Padding(table, (0, 0, 0, 2)))
     pairs = [pair for pair in ranking["interactions"] if pair["importance"]["value"] > LEAST_SHARE]
     for pair in pairs[:MOST_INTERACTIONS]:
         together = " with ".join(names[key] for key in pair["keys"])
@@ -173,7 +154,7 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _or_dash(value: Any, text: Any) -> str:
+def _or_dash(value: Any, text: Callable[[Any], str]) -> str:
     return "—" if value is None else text(value)
 
 

@@ -10,11 +10,10 @@ import time
 import urllib.parse
 import webbrowser
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launch.trial.folder import owner
+from launch.trial.owner import with_running
 from scaling.ranking.trials import Sweep, read_sweeps
 
 LOOPBACK = "127.0.0.1"
@@ -84,13 +83,7 @@ def sweep_in(folder: Path) -> Sweep:
     found = [sweep for sweep in read_sweeps(folder) if sweep.folder == folder]
     if not found:
         raise FileNotFoundError(f"runs={folder} holds no sweep; give the folder of one")
-    trials = [
-        replace(trial, status="running")
-        if trial.status == "unfinished" and owner(trial.folder)
-        else trial
-        for trial in found[0].trials
-    ]
-    return replace(found[0], trials=tuple(trials))
+    return with_running(found[0])
 
 
 def stamps(folder: Path) -> tuple[Any, ...]:
@@ -186,7 +179,7 @@ def serving(folder: Path, metric: str = "loss", browse: bool = True) -> Iterator
 
 
 def open_browser(address: str) -> None:
-    """Opens an address in a graphical browser; does nothing where there is none. Browsers of a
+    """Opens an address in a graphical browser, if the machine has one. Browsers of a
     terminal would take it over."""
     graphical = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")

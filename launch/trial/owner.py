@@ -1,10 +1,12 @@
 """Which process trains in a trial's folder: the one that holds its lock."""
 
 import fcntl
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from data.atomic import lock
+from scaling.ranking.trials import Sweep
 
 LOCK = "lock"
 
@@ -17,6 +19,15 @@ def owner(workdir: Path) -> str:
             return named(file) if lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB) is False else ""
     except FileNotFoundError:
         return ""
+
+
+def with_running(sweep: Sweep) -> Sweep:
+    """The sweep with the status 'running' for trials that a process trains now."""
+    trials = (
+        replace(t, status="running") if t.status == "unfinished" and owner(t.folder) else t
+        for t in sweep.trials
+    )
+    return replace(sweep, trials=tuple(trials))
 
 
 def named(file: IO) -> str:

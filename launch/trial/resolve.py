@@ -295,7 +295,7 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
 
 
 def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
-    """A stop at the end of the run, or after it, is none."""
+    """Drops a stop at or after the end of the run."""
     text = config.checkpoint.stop_at
     step = duration.to_steps("checkpoint.stop_at", text, units)
     if step < 1:

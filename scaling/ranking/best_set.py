@@ -1,4 +1,4 @@
-"""The configurations that cannot be told from the best, and how many seeds would tell them."""
+"""The configurations that are indistinguishable from the best, and the seeds to tell them apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ MOST_SEEDS = 1000  # more than anyone trains
 @dataclass(frozen=True)
 class BestSet:
     """`p` [n] are adjusted p-values of "no worse than the best", nan for the best itself and where
-    nothing can be told; `member` [n] is True, False or None (cannot be told). `best` is the place
-    of the best configuration with several seeds, None if there is none. `more_seeds` is 0 where the
+    nothing can be said; `member` [n] is True, False or None (unknown). `best` is the place
+    of the best configuration with several seeds, or None. `more_seeds` is 0 where the
     best stands alone, None if more than MOST_SEEDS or unknown."""
 
     p: np.ndarray

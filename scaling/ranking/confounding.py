@@ -8,8 +8,7 @@ from scipy.special import chdtrc
 
 from scaling.ranking.best_set import holm
 from scaling.ranking.marginal_effects import AdditiveModel, Factor
-from scaling.ranking.verdict import brief
-from scaling.report.number_text import three_digits
+from scaling.report.number_text import brief, three_digits
 
 MATTERS = 0.05  # p-value of an association, over all pairs, and of a key that explains something
 PART = 0.25  # of the advantage of a good value that another key explains
@@ -28,7 +27,7 @@ def _twins(model: AdditiveModel) -> list[dict[str, Any]]:
             factor,
             twin,
             f"{factor.key.name} and {twin.key.name} always move together: their "
-            "effects cannot be told apart",
+            "effects cannot be distinguished",
         )
         for factor in model.factors
         for twin in factor.twins

@@ -177,9 +177,9 @@ def _note(model: AdditiveModel, factor: Factor, p: float | None, others: Sequenc
     """What must be known to read an effect; '' if nothing."""
     notes = []
     if others:
-        notes.append(f"moves with {', '.join(others)}: their effects cannot be told apart")
+        notes.append(f"moves with {', '.join(others)}: their effects cannot be distinguished")
     if p is None and model.freedom:
-        notes.append("the other keys determine this one, so its effect cannot be told from theirs")
+        notes.append("the other keys determine this one, so its effect cannot be separated")
     elif p is None:
         notes.append("too few configurations for intervals: plain means")
     if factor.degree:

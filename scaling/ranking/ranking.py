@@ -32,12 +32,12 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
                         seeds), se (of the mean, over seeds), eval_se (of one trial, from the finite
                         evaluation set, which all trials share), params, tokens, flops (6ND),
                         seconds, p (adjusted, against the best), among_best (true | false | None:
-                        cannot be told)
+                        unknown)
         not_ranked      trial, reason
         best            verdict (a sentence), among_best (a count), more_seeds, test ("Welch" |
                         "paired" | None)
-        effects         a key each: key, importance {value, lo, hi: share of variance}, method,
-                        marginal [{value, mean, lo, hi, n}], p (adjusted), note
+        effects         one for each key: key, importance {value, lo, hi: share of variance},
+                        method, marginal [{value, mean, lo, hi, n}], p (adjusted), note
         interactions    pairs of keys, strongest first: keys, importance
         optima          learning rates at each setting of the other keys: key, at, value, lo, hi,
                         loss, inside (the grid), reason, level

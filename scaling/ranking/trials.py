@@ -47,7 +47,7 @@ class Trial:
 
     def metric(self, name: str = "loss") -> tuple[float, float]:
         """The final value of an evaluation metric and its standard error, which comes from the
-        finite evaluation set; nan where there is none."""
+        finite evaluation set; nan if unknown."""
         measured = (self.result.get("metrics") or {}).get(name)
         if isinstance(measured, Mapping):
             found = measured.get("value"), measured.get("se")

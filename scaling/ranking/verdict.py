@@ -4,10 +4,9 @@ from typing import Any
 
 from scaling.ranking.best_set import MOST_SEEDS, POWER, BestSet
 from scaling.ranking.trials import short_names
-from scaling.report.number_text import nats, setting, three_digits
+from scaling.report.number_text import brief, nats
 
 EXTREME = {"lower": "lowest", "higher": "highest"}
-LONG = 8  # characters of a number that nobody chose by hand
 HOW = {"paired": "t tests paired by seed", "Welch": "Welch's t tests"}
 
 
@@ -29,21 +28,15 @@ def verdict(ranking: dict[str, Any], compared: BestSet) -> str:
         text = f"best: {opening}; the other {told - 1} are worse ({sure})"
     elif inside == told:
         extreme = EXTREME[ranking["better"]]
-        text = f"none can be told from the best ({sure}); {extreme} so far: {opening}"
+        text = f"none can be distinguished from the best ({sure}); {extreme} so far: {opening}"
     else:
-        text = f"best, or within noise of it: {opening}; {inside} of {told} cannot be told apart"
+        text = f"best, or within noise of it: {opening}; {inside} of {told} cannot be distinguished"
         text += f" ({sure})"
     if inside > 1:
         text += f"; {_more(compared.more_seeds)}"
     if told < count:
         text += f"; {count - told} with one seed are not compared"
     return text
-
-
-def brief(value: Any) -> str:
-    """A setting with its digits, but a drawn number such as 0.0101719762 with three."""
-    text = setting(value)
-    return three_digits(value) if isinstance(value, float) and len(text) > LONG else text
 
 
 def described(row: dict[str, Any], ranking: dict[str, Any]) -> str:
@@ -65,9 +58,8 @@ def _one_seed(rows: list[dict[str, Any]], ranking: dict[str, Any]) -> str:
 def _more(seeds: int | None) -> str:
     """How many more seeds would decide between the best and the nearest other."""
     if seeds is None:
-        return f"even {MOST_SEEDS} more seeds would hardly tell the first two apart"
+        return f"even {MOST_SEEDS} more seeds would hardly separate the first two"
     each = f"{seeds} more seed{'s' * (seeds > 1)} each"
     return (
-        f"about {each} would tell the first two apart, if they differ as measured "
-        f"(power {POWER:.0%})"
+        f"about {each} would separate the first two, if they differ as measured (power {POWER:.0%})"
     )

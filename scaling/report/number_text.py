@@ -10,6 +10,7 @@ from scaling.printable import printable
 
 LETTERS = {"T": 1e12, "B": 1e9, "M": 1e6, "k": 1e3}  # of counts, as in "a 7B model"
 LONGEST_LABEL = 80  # characters of a name
+LONG_NUMBER = 8  # characters
 exponent = "{:.3f}".format
 nats = "{:.4f}".format  # losses keep four decimals: runs differ in the third
 
@@ -52,6 +53,13 @@ def setting(value: Any) -> str:
         digits = len(exact.partition("e")[0].replace(".", "").lstrip("-0")) or 1
         return short_power(f"{value:.{digits - 1}e}")
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def brief(value: Any) -> str:
+    """A setting with its digits, except for a long number that nobody chose by hand: 0.0102 for
+    0.0101719762."""
+    text = setting(value)
+    return three_digits(value) if isinstance(value, float) and len(text) > LONG_NUMBER else text
 
 
 def short_power(text: str) -> str:

@@ -122,7 +122,7 @@ def sizes(values: absl_flags.FlagValues, most: int) -> tuple[int, int]:
 def of_data(
     values: absl_flags.FlagValues, model: Any, other: Any, context: int, stride: int, detail: Any
 ) -> Any:
-    """Scores the documents of --data; `detail` is told how far it is."""
+    """Scores the documents of --data; `detail` receives the progress."""
     from data.sources import corpus
     from launch.amounts import byte_size
     from launch.evaluation import scoring

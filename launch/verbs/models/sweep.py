@@ -57,8 +57,8 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_integer(
         "seeds",
         1,
-        "seeds of each trial that sets none of its own: the config's, +1, +2, …; the ranking tells "
-        "their spread from differences",
+        "seeds of each trial that sets no seed: the config's, +1, +2, …; the ranking separates their "
+        "spread from true differences",
         lower_bound=1,
         flag_values=values,
     )
@@ -83,7 +83,7 @@ def make_flags() -> absl_flags.FlagValues:
         values,
     )
     boolean("open", False, "serve a live page of the trials on this machine; open it", values)
-    boolean("fit", True, "fit the scaling law and write the report at the end", values)
+    boolean("fit", True, "fit a scaling law at the end", values)
     flags.define_import(values)
     absl_flags.mark_flags_as_required(["config", "workdir"], values)
     return values

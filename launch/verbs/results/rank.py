@@ -1,14 +1,14 @@
 """isoflop rank: which configuration of a sweep is best, how sure that is, what each key does.
 
 isoflop rank runs/lr_grid
-isoflop rank runs/lr_grid --metric=bits_per_byte --all
+isoflop rank runs/lr_grid --metric=bits_per_byte --top=0
 isoflop rank runs/lr_grid --where="model.d_model == 64"
 isoflop rank runs/quickstart --equal
 
-Trials that share all but the seed are one configuration. Prints them best first, with those that
-cannot be told from the best, the effect of each key, and the fitted best learning rates; writes
-ranking.csv and ranking.json into the folder's report/, or into --out. Several sweeps in one folder
-are ranked apart.
+Trials that share all but the seed are one configuration. Prints the configurations, best first,
+and marks those that cannot be distinguished from the best; then the effect of each key and the
+fitted best learning rates. Writes ranking.csv and ranking.json into the folder's report/, or into
+--out. Several sweeps in one folder are ranked apart.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ from launch.errors import DONE, bad_input, writing
 def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
-    boolean = absl_flags.DEFINE_boolean
     flags.define_path("runs", None, "folder of a sweep, or of several", values)
     absl_flags.DEFINE_string("metric", "loss", "evaluation metric to rank by", values)
     flags.define_where(values)
-    top = "configurations to show; ranking.csv has all"
-    absl_flags.DEFINE_integer("top", 20, top, lower_bound=1, flag_values=values)
-    boolean("all", False, "show all configurations", values)
-    boolean("equal", False, "rank within equal compute: trials of each budget apart", values)
+    top = "configurations shown; 0: all"
+    absl_flags.DEFINE_integer("top", 20, top, lower_bound=0, flag_values=values)
+    absl_flags.DEFINE_boolean(
+        "equal", False, "rank within equal compute: trials of each budget apart", values
+    )
     flags.define_path("out", None, "folder of ranking.csv and .json; default: RUNS/report", values)
     flags.define_path("json", None, "write the ranking, or a list of several, to this file", values)
     return values
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{len(rankings)} sweeps in {values.runs}, each ranked on its own")
     for ranking in rankings:
         print("\n" * (len(rankings) > 1) + f"{printable(ranking['sweep'])}:")
-        show(ranking, None if values.all else values.top)
+        show(ranking, values.top)
     content = rankings[0] if len(rankings) == 1 else rankings
     if values.json:
         with writing("json", values.json):

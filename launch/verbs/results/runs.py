@@ -21,7 +21,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock
 from launch.errors import DONE, bad_input, writing
-from launch.screen.fitted_table import Column, aligned, brief, left_out
-from launch.trial.owner import owner
+from launch.screen.fitted_table import Column, aligned, cell, left_out
+from launch.trial.owner import with_running
 from scaling.drafts import write
 from scaling.printable import csv_cell, printable
 from scaling.ranking import filters
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="runs")
     with bad_input(), alive("reading the runs"):
-        everything = [running(sweep) for sweep in read_sweeps(values.runs)]
+        everything = [with_running(sweep) for sweep in read_sweeps(values.runs)]
         known = filters.names(everything)
         kept = filters.keep(everything, values.where)
         spreads = {sweep.folder: spread(sweep) for sweep in everything}
@@ -97,17 +97,6 @@ class Listing:
         """The varied keys, and the seed if it differs."""
         seeds = {row["seed"] for row in self.rows}
         return self.sweep.varied + (("seed",) if len(seeds) > 1 else ())
-
-
-def running(sweep: Sweep) -> Sweep:
-    """The sweep with the status 'running' for trials that a process trains now."""
-    return replace(
-        sweep,
-        trials=tuple(
-            replace(t, status="running") if t.status == "unfinished" and owner(t.folder) else t
-            for t in sweep.trials
-        ),
-    )
 
 
 def spread(sweep: Sweep) -> dict[tuple, list[float]]:
@@ -148,12 +137,12 @@ def to_csv(listings: Sequence[Listing]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(keys)
     for listing in listings:
-        table.writerows(["" if filters.missing(row.get(key)) else cell(row[key]) for key in keys]
+        table.writerows(["" if filters.missing(row.get(key)) else in_csv(row[key]) for key in keys]
                         for row in listing.rows)  # fmt: skip
     return text.getvalue()
 
 
-def cell(value: Any) -> Any:
+def in_csv(value: Any) -> Any:
     return csv_cell(spelled(value) if isinstance(value, list | dict) else value)
 
 
@@ -215,7 +204,7 @@ def columns_of(listing: Listing, rows: Sequence[filters.Row]) -> list[Column]:
     return [
         Column("trial", of("id", printable), number=False),
         Column("status", of("status", str), number=False),
-        *(Column(titles[k], [brief(r.get(k)) for r in rows], 1) for k in listing.varied),
+        *(Column(titles[k], [cell(r.get(k)) for r in rows], 1) for k in listing.varied),
         Column("loss", of("loss", nats)),
         Column("±", of("spread", nats)),
         Column("of", [labels[row["spread_of"]].format_map(row) for row in rows], number=False),

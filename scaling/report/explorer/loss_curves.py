@@ -16,7 +16,7 @@ Pairs = list[tuple[float, float]]
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl that may be being written; [] if there is none. Lines that are no
+    """The rows of a metrics.jsonl that another process may be writing; [] without the file. Lines that are no
     JSON objects are left out, as an interrupted write leaves them."""
     rows = []
     try:

@@ -21,7 +21,7 @@ export function winner(home) {
       cards.append(
         card(title(ranking), element("dl", { class: "settings" }, ...values), "", "wide"),
         card(`${ranking.metric} (${ranking.unit})`, nats(configurations.mean[0]), errors()),
-        card("Cannot be told from the best", among(), tested()),
+        card("Indistinguishable from the best", among(), tested()),
       );
     }
     cards.append(card("Trials", String(trials.id.length), counts(status)));

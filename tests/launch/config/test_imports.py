@@ -1,4 +1,4 @@
-"""Files of a user's own: executed once, part of the id, copied, and never executed unasked."""
+"""Tests of a user's imported files: executed once, part of the id, copied, and never executed unasked."""
 
 import hashlib
 import json

@@ -88,7 +88,8 @@ def test_a_clear_best_and_one_within_noise():
              for i, rate in enumerate((0.01, 0.02)) for s in range(3)]  # fmt: skip
     noise = rank(sweep(noisy))["best"]
     assert (
-        noise["verdict"].startswith("none can be told from the best") and noise["among_best"] == 2
+        noise["verdict"].startswith("none can be distinguished from the best")
+        and noise["among_best"] == 2
     )
     assert "more seeds" in noise["verdict"]
 
