@@ -57,8 +57,7 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_integer(
         "seeds",
         1,
-        "seeds of each trial that sets no seed: the config's, +1, +2, …; the ranking separates their "
-        "spread from true differences",
+        "seeds of each trial that sets no seed: the config's, +1, +2, …",
         lower_bound=1,
         flag_values=values,
     )

@@ -1,4 +1,4 @@
-"""Tests of a user's imported files: executed once, part of the id, copied, and never executed unasked."""
+"""Tests of imports: executed once, part of the id, copied, never executed unasked."""
 
 import hashlib
 import json

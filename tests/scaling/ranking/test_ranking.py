@@ -87,10 +87,8 @@ def test_a_clear_best_and_one_within_noise():
     noisy = [(({RATE: rate, "seed": s}), 2.0 + ((7 * s + 3 * i) % 5) / 50)
              for i, rate in enumerate((0.01, 0.02)) for s in range(3)]  # fmt: skip
     noise = rank(sweep(noisy))["best"]
-    assert (
-        noise["verdict"].startswith("none can be distinguished from the best")
-        and noise["among_best"] == 2
-    )
+    assert noise["verdict"].startswith("none can be distinguished from the best")
+    assert noise["among_best"] == 2
     assert "more seeds" in noise["verdict"]
 
 
@@ -117,7 +115,7 @@ def test_longer_trials_are_said_to_win_and_ranked_apart_if_asked():
 
 
 def test_simulated_sweeps_make_few_false_claims_and_find_what_is_planted():
-    """`python -m tests.bench.ranking` does this for more designs and sweeps."""
+    """`python -m tests.bench.sweeps.ranking` does this for more designs and sweeps."""
     shares = simulation.figures(simulation.DESIGNS[0], 60)
     assert shares["false claims"] <= 0.1  # 5 % and its sampling error
     assert shares["set holds best"] >= 0.95 and shares["size of set"] < 5

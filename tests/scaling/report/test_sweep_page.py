@@ -16,7 +16,7 @@ from scaling.report.frame import HERE, MODULES, code
 from scaling.report.number_text import amount, nats, three_digits
 from scaling.runs import read_runs
 from scaling.settings import Settings
-from tests.bench.page import browser, dump
+from tests.bench.sweeps.page import browser, dump
 from tests.scaling.ladder import simulate, write_runs
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>\x1b[31m"

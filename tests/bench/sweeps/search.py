@@ -1,7 +1,7 @@
 """Compares ways to search at equal FLOPs: the best loss, and the FLOPs to reach random's best.
 
-    python -m tests.bench.search --workdir=runs/searches [--methods=random,tpe,asha] [--seeds=3]
-        [--budget="1.2e12 flops"] [--json=FILE]
+    python -m tests.bench.sweeps.search --workdir=runs/searches [--methods=tpe,asha]
+        [--seeds=3] [--budget="1.2e12 flops"] [--json=FILE]
 
 Each method runs `isoflop sweep` on one config with the same budget, once for each seed; the seed
 chooses the configurations and the models' first weights. Takes about 2 minutes for each method and

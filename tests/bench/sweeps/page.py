@@ -1,6 +1,6 @@
 """Measures the page of a sweep: its size, and the time until headless Chromium first draws it.
 
-    python -m tests.bench.page [--trials=16,500,5000] [--json=FILE] [--keep=FOLDER]
+    python -m tests.bench.sweeps.page [--trials=16,500,5000] [--json=FILE] [--keep=FOLDER]
 
 Simulates random searches over seven keys with curves of 50 points, ranks them and writes their
 pages. Targets: at most 1.5 MB besides the data; first draw within 1 s at 16 and 500 trials and

@@ -1,6 +1,6 @@
 """Simulates sweeps whose truth is known and counts what a ranking says of them.
 
-    python -m tests.bench.ranking [--sweeps=200]
+    python -m tests.bench.sweeps.ranking [--sweeps=200]
 
 Half of the sweeps hold noise alone: "false claims" is the share of these in which anything is
 claimed, that a configuration is worse than the best or that a key matters. The others have a best
