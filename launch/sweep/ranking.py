@@ -28,9 +28,9 @@ MEANING = {True: "= best, or indistinguishable from it", None: "? not compared: 
 Ranking = Mapping[str, Any]
 
 
-def show(ranking: Ranking, most: int = MOST_ROWS) -> None:
-    """Prints a ranking: at most `most` configurations (0: all), the verdict, what each key does,
-    fitted rates and warnings."""
+def show(ranking: Ranking, most: int = MOST_ROWS, effects: bool = True) -> None:
+    """Prints a ranking: at most `most` configurations (0: all), the verdict and, with `effects`,
+    what each key does, fitted rates and warnings."""
     console = rich.console.Console(highlight=False)
     console.width = max(console.width, WIDTH)
     rows = ranking["configurations"][: most or None]
@@ -39,12 +39,15 @@ def show(ranking: Ranking, most: int = MOST_ROWS) -> None:
         (titles, *lines), _ = aligned(_columns(ranking, rows), console.width)
         parts += [rich.text.Text(titles, "bold", no_wrap=True), *lines]
         left = len(ranking["configurations"]) - len(rows)
-        parts += [f"… and {left} more; --top=0 shows all"] if left else []
+        parts += [f"… and {left} more; isoflop rank --top=0 shows all"] if left else []
         marks = {row["among_best"] for row in rows}
         parts.append(", ".join(text for mark, text in MEANING.items() if mark in marks))
     parts.append(f"\n{ranking['best']['verdict']}")
-    parts += _what_keys_do(ranking)
-    parts += _notes(ranking)
+    if effects:
+        parts += _what_keys_do(ranking)
+        parts += _notes(ranking)
+    else:
+        parts.append(f"isoflop rank {ranking['source']} shows what each key does")
     for part in parts:
         if isinstance(part, str):
             console.print(_safe(part), markup=False, soft_wrap=True)

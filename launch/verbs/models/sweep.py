@@ -28,6 +28,8 @@ from launch.sweep.rungs import Rungs, require_comparable_axes
 from launch.sweep.search import FLAGS, SEARCHES
 from launch.sweep.stopping import METHODS, stopping
 
+MOST_BESIDE_A_LAW = 5  # configurations shown of a ladder, which is trained for its law
+
 
 def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
@@ -143,28 +145,30 @@ def _live_page(workdir: Path) -> contextlib.AbstractContextManager:
 
 
 def _conclude(workdir: Path, fit: bool) -> None:
-    """Shows the ranking of the trials, fits a law to them if `fit`, and writes the page."""
-    from launch.sweep.ranking import show, write_ranking
+    """Fits a law to the trials if `fit`, shows their ranking, and writes the page."""
+    from launch.sweep.ranking import MOST_ROWS, show, write_ranking
     from scaling.ranking.ranking import rank
     from scaling.ranking.trials import read_sweeps
     from scaling.report.explorer.sweep_page import write_sweep_page
 
+    law = fit and _fit(workdir)
     with alive("ranking the trials"), bad_input():
         sweep = read_sweeps(workdir)[0]
         ranking = rank(sweep)
-    show(ranking)
+    print()
+    show(ranking, MOST_BESIDE_A_LAW if law else MOST_ROWS, effects=not law)
     table = write_ranking(ranking, workdir / "report")
-    if fit:
-        _fit(workdir)
     with alive("writing the page"), bad_input():
         page = write_sweep_page(sweep, ranking)
     print(f"ranking: {table}")
     print(f"report: {page}")
 
 
-def _fit(workdir: Path) -> None:
-    """Fits the results and writes the report, or prints why the trials do not support a fit."""
+def _fit(workdir: Path) -> bool:
+    """Whether the results support a law, which is printed and written, or the reason is printed."""
     try:
         fitting.fit_runs(workdir, workdir / "report")
     except BadInput as error:
         print(f"No scaling law from these trials: {error}", file=sys.stderr)
+        return False
+    return True

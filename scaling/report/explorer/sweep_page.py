@@ -45,12 +45,16 @@ def write_sweep_page(sweep: Sweep, ranking: Mapping[str, Any], out: Path | None 
 def sweep_page(data: Mapping[str, Any], curves: Curves, law: LawPart, out: Path) -> str:
     """The whole page as text. `out` is the folder that it will lie in."""
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    part = f'<div id="law">\n{law.html}\n</div>'
+    # A ladder is trained for its law, other sweeps for their ranking.
+    above = f'{part}\n<h2 class="part">The trials</h2>' if law.specs else ""
     beside = [f'<a href="{name}">{name}</a>' for name in FILES if (out / name).is_file()]
     body = Template(BODY.read_text(encoding="utf-8")).substitute(
         name=escape(data["sweep"]),
         subtitle=escape(f"{len(data['trials']['id'])} trials of {data['source']}; written {made}"),
         files=", ".join(beside) or "none",
-        law=law.html,
+        law_above=above,
+        law_below="" if above else part,
     )
     carried = dict(data) | {"law_version": law.version}
     scripts = embedded("data", carried) + embedded("curve-data", curves)

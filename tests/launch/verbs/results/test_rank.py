@@ -51,9 +51,9 @@ def test_only_the_top_is_shown_unless_asked(tmp_path, capsys):
     runs = folder(tmp_path / "s", [2.0 + 0.01 * i for i in range(25)])
     main(["rank", str(runs)])
     out = capsys.readouterr().out
-    assert "20  " in out and "… and 5 more; --top=0 shows all" in out
+    assert "20  " in out and "… and 5 more; isoflop rank --top=0 shows all" in out
     main(["rank", str(runs), "--top=0"])
-    assert "more; --top" not in capsys.readouterr().out
+    assert "more; isoflop rank --top" not in capsys.readouterr().out
     main(["rank", str(runs), "--top=2"])
     assert "… and 23 more" in capsys.readouterr().out
 
