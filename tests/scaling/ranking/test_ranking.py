@@ -7,7 +7,7 @@ import pytest
 
 from scaling.ranking.ranking import rank
 from scaling.ranking.trials import equal_budgets
-from tests.bench import ranking as simulation
+from tests.bench.sweeps import ranking as simulation
 from tests.scaling.ranking.simulated import sweep
 
 RATE = "optimizer.learning_rate"

@@ -85,7 +85,7 @@ def test_equal_ranks_each_budget_apart(tmp_path, capsys):
             ["{home}/s", "--metric=bits"],
             "--metric=bits is in no result of {home}/s; they have loss",
         ),
-        (["{home}/s", "--top=0"], "--top"),
+        (["{home}/s", "--top=-1"], "--top"),
         ([], "--runs"),
         (["{home}/s", "--json=/dev/null/x"], "--json=/dev/null/x cannot be written"),
     ],
