@@ -40,7 +40,7 @@ def test_columns_that_are_left_out_are_named_up_to_a_limit():
 
 def test_a_setting_is_brief():
     assert [brief(value) for value in (0.00031622776, 0.95, 0.9995, 3, None, True)] == [
-        *("3.162e-4", "0.95", "0.9995", "3", "—", "True")
+        *("3.16e-4", "0.95", "0.9995", "3", "None", "True")
     ]
-    assert brief(1 / 3) == "0.3333" and brief([1, "x\x1b"]) == '[1, "x\\u001b"]'
+    assert brief(1 / 3) == "0.333" and brief([1, "x\x1b"]) == '[1, "x\\u001b"]'
     assert brief("y" * 30) == "y" * 23 + "…"
