@@ -39,6 +39,13 @@ class Trained(Family, Protocol):
     generate(cfg, params, prompts, n_tokens, seed, vocab_size, stop)
                                    up to `n_tokens` tokens drawn after each list of tokens; each
                                    list ends after the token `stop`
+    start(cfg, params, batch, length)
+                                   the cache of a batch of rows before their first token; an
+                                   encoder–decoder reads the sources of the batch. `length`: the
+                                   most tokens that will be given to `step`
+    step(cfg, params, cache, tokens)
+                                   (logits [B, V] after one more token [B] of each row, cache). The
+                                   first axis of each array in a cache is the row
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes

@@ -68,6 +68,7 @@ class Kind(Protocol):
     the keys `kind` and `hash`."""
 
     FIELDS: tuple[str, ...]  # of every training batch
+    PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared
 
     def prepare(self, data: Any, progress: bool = True) -> Dataset:
         """Opens the data of a `data` section and builds what is not in its cache. Raises ValueError

@@ -11,6 +11,7 @@ from data import loader, store, tokenizer
 from data.fields import Field
 
 FIELDS = ("tokens", "targets", "weights")
+PREDICTS = "the next token of text"
 
 
 def spec(config: Any) -> dict[str, Field]:

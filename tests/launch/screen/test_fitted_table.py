@@ -2,7 +2,7 @@
 
 import rich.console
 
-from launch.screen.fitted_table import Column, aligned, brief, fitted, left_out
+from launch.screen.fitted_table import Column, aligned, brief, cell, fitted, left_out
 
 COLUMNS = (
     Column("name", ["a", "[b]語"], number=False),
@@ -43,4 +43,4 @@ def test_a_setting_is_brief():
         *("3.16e-4", "0.95", "0.9995", "3", "None", "True")
     ]
     assert brief(1 / 3) == "0.333" and brief([1, "x\x1b"]) == '[1, "x\\u001b"]'
-    assert brief("y" * 30) == "y" * 23 + "…"
+    assert cell("y" * 30) == "y" * 23 + "…" and cell(None) == "—"
