@@ -7,12 +7,20 @@ import numpy as np
 
 from scaling.laws.law import CLASSICAL
 from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Baseline, Points
-from scaling.validate import duplicates, listed, not_negative, positive, wrong_units
+from scaling.validate import (
+    duplicates,
+    listed,
+    not_negative,
+    one_measure,
+    positive,
+    wrong_units,
+)
 
 # What a run records besides its counts. Each may also be a column of a CSV file.
 FACTS = {
     "family": str,
     "objective": str,
+    "predicts": str,
     "bits_per_byte": float,
     "steps": float,
     "batch": float,
@@ -47,6 +55,7 @@ def from_rows(
     """Validated points from rows. `where` names each row in messages. The columns `needed` must
     exist and be positive in every row. Raises ValueError that names the rows at fault.
     """
+    one_measure({str(row["predicts"]) for row in rows if row.get("predicts")}, source)
     counted = truths(rows, "counted", where, source)
     baselines = tuple(
         baseline(row, at, source)

@@ -11,8 +11,9 @@ import numpy as np
 from scaling.drafts import read_object
 from scaling.laws import LAWS
 from scaling.laws.law import Law
-from scaling.rows import COMPONENT, FACTS, STANDARD, from_rows
-from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Points
+from scaling.rows import COMPONENT, FACTS, STANDARD, baseline, from_rows
+from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Baseline, Points
+from scaling.validate import one_measure
 
 CONTENTS = ("id", "params", "tokens", "flops", "eval_loss")  # required keys of a result.json
 
@@ -55,6 +56,19 @@ def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
         if not result.get("counted")
     )
     return replace(points, curves=curves, left_out=dict(status))
+
+
+def read_baselines(folder: str | Path) -> tuple[Baseline, ...]:
+    """The counted models of a folder that holds nothing else; () if it holds a trained run."""
+    root = Path(folder)
+    paths = [*root.glob("result.json"), *root.glob("*/result.json"), *root.glob("*/*/result.json")]
+    results = [(path, read_result(path)) for path in sorted(paths)]
+    if not results or not all(result.get("counted") for _, result in results):
+        return ()
+    done = [(path, result) for path, result in results if result.get("status") == "done"]
+    rows = [(from_result(path, result, LAWS["parametric"]), str(path)) for path, result in done]
+    one_measure({str(r["predicts"]) for r, _ in rows if r.get("predicts")}, str(root))
+    return tuple(baseline(row, where, str(root)) for row, where in rows)
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -30,6 +30,17 @@ def positive(
         )
 
 
+def one_measure(predicted: Iterable[str], source: str) -> None:
+    """Raises ValueError unless all losses are averaged over the same thing: the loss of masked
+    tokens, say, says nothing about that of the next token."""
+    kinds = sorted(set(predicted))
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{source}: these losses cannot be compared: they predict "
+            f"{printable(' and '.join(kinds))}; give each kind a folder of its own"
+        )
+
+
 def misshapen(names: list[str], lines: list[list[str]], where: list[str], source: str) -> None:
     """Raises ValueError for duplicate column names, and for lines with more cells than columns."""
     twice = [name for name in names if name and names.count(name) > 1]

@@ -172,6 +172,14 @@ def check_fit(config: ConfigDict) -> None:
         )
 
 
+def predicts(config: ConfigDict) -> str:
+    """What the loss is averaged over, as the objective says or, if it does not, the kind of data.
+    Losses are compared only where this is the same."""
+    kind = kinds.KINDS[config.data.kind]
+    usual = getattr(kind, "PREDICTS", f"the rows of data.kind={config.data.kind}")
+    return getattr(objectives.find(config.objective.name), "PREDICTS", usual)
+
+
 def _resolve_weights(config: ConfigDict) -> None:
     values = flatten(config)
     if any(values[key] for key in weights_named(config.objective.name)):
@@ -336,6 +344,7 @@ def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
         "id": trial_id(resolved),
         "family": resolved.model.family,
         "objective": resolved.objective.name,
+        "predicts": predicts(resolved),
         "counted": counted,
         "params": {} if counted else family.parameters(cfg),
         "tokens": tokens,

@@ -19,7 +19,7 @@ from scaling.laws.law import log_sum
 from scaling.laws.optimal_split import optimal_params
 from scaling.settings import DEFAULTS, LEVEL, Settings
 from scaling.table import Points, count, fitted_rows, sha256
-from scaling.validate import Unsupported
+from scaling.validate import Unsupported, one_measure
 
 MOST = 7  # ladders in one comparison
 GRID = 21  # losses at which two ladders are compared
@@ -162,6 +162,10 @@ def compare(
         ladders = [
             replace(x, points=count(x.points, settings.params, settings.flops)) for x in ladders
         ]
+    one_measure(
+        {kind for ladder in ladders for kind in different(ladder.points, "predicts")},
+        " and ".join(ladder.name for ladder in ladders),
+    )
     kept = [
         replace(x, points=measured_in(x.points.select(~x.points.holdout), measure)) for x in ladders
     ]
@@ -176,12 +180,15 @@ def compare(
             if name != chosen:
                 other = multiplier(fronts[0], front, len(kept) - 1)
                 pair["second_opinion"] = {"method": name} | other["multiplier"]
+    covered = common_compute(frontiers[chosen])
     return {
         "method": chosen,
         "measure": measure,
         "unit": MEASURES[measure],
+        "common_flops": list(covered) if covered else None,
         "ladders": [
-            describe_ladder(x, front) for x, front in zip(kept, frontiers[chosen], strict=True)
+            describe_ladder(x, front) | {"slope": slope(front, covered)}
+            for x, front in zip(kept, frontiers[chosen], strict=True)
         ],
         "pairs": pairs,
         "refused": refusals,
@@ -218,6 +225,23 @@ def choose(
         reasons = "; ".join(f"{name} ({refusals[name]})" for name in wanted)
         raise ValueError(f"no method gives a frontier for every ladder: {reasons}")
     return chosen, frontiers, refusals
+
+
+def common_compute(frontiers: Sequence[Frontier]) -> tuple[float, float] | None:
+    """The range of compute that the runs of every ladder cover; None if there is none."""
+    low = max(front.flops[0] for front in frontiers)
+    high = min(front.flops[1] for front in frontiers)
+    return (low, high) if low < high else None
+
+
+def slope(front: Frontier, flops: tuple[float, float] | None) -> dict[str, Any]:
+    """-Δ log L / Δ log C of a frontier between two amounts of compute: the exponent of L ∝ C^-slope
+    there, with the irreducible loss left in. The slope of a flat frontier is 0."""
+    if flops is None:
+        return number(None)
+    first, last = np.log(front.loss(np.array(flops))).T
+    slopes = (first - last) / np.log(flops[1] / flops[0])
+    return number(slopes[0], slopes[1:])
 
 
 def multiplier(base: Frontier, other: Frontier, pairs: int = 1) -> dict[str, Any]:

@@ -16,13 +16,15 @@ from scaling.ranking.fitted_rates import fitted_rates
 from scaling.ranking.marginal_effects import AdditiveModel, additive_model, effects
 from scaling.ranking.trials import Sweep
 from scaling.ranking.verdict import verdict
+from scaling.validate import one_measure
 
 LEVEL = 0.95
 
 
 def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, Any]:
     """The ranking of a sweep's finished trials by an evaluation metric, for JSON: None where
-    something is unknown. ValueError if no finished trial has the metric.
+    something is unknown. ValueError if no finished trial has the metric, or if the trials predict
+    different things.
 
         sweep, source, metric, unit, better ("lower" | "higher"), level
         status          {"done": 12, "diverged": 1, …}: trials of the sweep
@@ -45,6 +47,8 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
         warnings        sentences
     """
     keys = varied(sweep)
+    predicted = {trial.result.get("predicts") for trial in sweep.trials} - {None}
+    one_measure(map(str, predicted), f"runs={sweep.folder}")
     found, left_out = configurations(sweep, keys, metric)
     unit, better = _measure(sweep, metric)
     sign = -1.0 if better == "higher" else 1.0

@@ -92,7 +92,7 @@ def test_sentencepiece_learns_words_and_runs_of_spaces(trained):
     assert b"        " in tokenizers.train("bpe", indented, 300).pieces
 
 
-@pytest.mark.parametrize("name", ["chars", "bpe", "unigram"])
+@pytest.mark.parametrize("name", ["chars", "bpe", pytest.param("unigram", marks=pytest.mark.slow)])
 def test_training_is_deterministic_across_processes(trained, name):
     script = (
         "from data import tokenizer; from tests.data.test_tokenizer import TEXTS;"

@@ -107,7 +107,9 @@ def interrupted(home: Path, name: str, number: int, times: int, **overrides) -> 
     return felt
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_is_bit_identical(home, whole, number):
     assert interrupted(home, number.name, number, times=2) == 2
     assert_same_run(home / number.name, whole)

@@ -68,7 +68,7 @@ def test_accumulated_gradient_is_that_of_one_batch():
     assert largest_difference(whole, mean) > 1e-4
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def test_chunk_equals_steps_one_after_another(optimizer):
     cfg, data = decoder_step(MODEL, optimizer=optimizer), batches(5)
     state = init_state(cfg, hyper(), jnp.uint32(0))

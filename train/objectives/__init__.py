@@ -24,6 +24,7 @@ class Objective(Protocol):
     Config and `cfg.loss` what `configure` returned. `frozen` maps names to parameters that are read
     and never updated. Optional:
 
+    `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
     batch of data and the current parameters, under jit. Without it batches are prefetched."""

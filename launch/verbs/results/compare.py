@@ -7,12 +7,16 @@ Compares the first of two or more ladders (architectures, data, optimisers) with
 A ladder is a folder of runs or a CSV of points. Prints how many times the compute a ladder needs
 for the same loss, over the losses that both reach, with an interval, and whether the difference is
 significant; --out adds a page with figures. Losses are comparable only on the same validation text:
-if the runs' data differ, the text and the page warn.
+if the runs' data differ, the text and the page warn; losses of different kinds, such as those of
+masked and of next tokens, are refused. A folder that holds only counted models, such as n-grams, is
+no ladder: they are drawn against tokens and parameters and enter no ratio. With --positions, the
+page also shows the loss by position in the context of the best of each ladder's largest runs.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from absl import flags as absl_flags
 
 from data.local import local_path
 from launch import flags
-from launch.alive import alive
+from launch.alive import alive, bar
 from launch.amounts import flops, with_interval
 from launch.errors import DONE, bad_input, writing
 from launch.law.fitting import LOSS_UNIT, provenance, report_line
@@ -43,6 +47,8 @@ def make_flags() -> absl_flags.FlagValues:
     text("loss_unit", "auto", LOSS_UNIT, values)
     whole("draws", 1000, "bootstrap draws; 0: no intervals", flag_values=values)
     whole("seed", 0, "bootstrap seed", flag_values=values)
+    positions = "score the best of each ladder's largest runs by position in the context"
+    absl_flags.DEFINE_boolean("positions", False, positions, values)
     flags.define_import(values)
     return values
 
@@ -66,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         settings = Settings(**{name: values[name].value for name in options})
         with alive("comparing"):
             compared = compare(ladders, settings, values.method, values.measure)
+        if values.positions:
+            compared["positions"] = scored_positions(paths, values.names or named(paths))
     compared["made"] = provenance("compare", argv)
     if values.json:
         with writing("json", values.json):
@@ -83,11 +91,12 @@ def main(argv: Sequence[str]) -> int:
 def read_ladders(
     paths: Sequence[str], names: Sequence[str] | None, loss_unit: str = "auto"
 ) -> list[Any]:
-    """The ladders at the paths, each with its name. ValueError unless the names differ;
+    """The ladders at the paths, each with its name. Folders that hold only counted models are no
+    ladders: the first ladder takes their models as baselines. ValueError unless the names differ;
     FileNotFoundError names a path that does not exist."""
     from scaling.csv_file import read_csv
     from scaling.fits.comparison import Ladder
-    from scaling.runs import read_runs
+    from scaling.runs import read_baselines, read_runs
 
     if names is not None and (len(names) != len(paths) or len(set(names)) < len(names)):
         raise ValueError(
@@ -98,11 +107,31 @@ def read_ladders(
         raise FileNotFoundError(
             f"{missing[0]} does not exist; give folders of runs, or CSV files of points"
         )
-    names = names or named(paths)
-    return [
-        Ladder(name, read_runs(path) if Path(path).is_dir() else read_csv(path, loss_unit))
-        for name, path in zip(names, paths, strict=True)
-    ]
+    ladders, counted = [], []
+    for name, path in zip(names or named(paths), paths, strict=True):
+        folder = Path(path).is_dir()
+        if folder and (baselines := read_baselines(path)):
+            counted += baselines
+        else:
+            ladders.append(Ladder(name, read_runs(path) if folder else read_csv(path, loss_unit)))
+    if counted and ladders:
+        points = ladders[0].points
+        points = replace(points, baselines=(*points.baselines, *counted))
+        ladders[0] = replace(ladders[0], points=points)
+    return ladders
+
+
+def scored_positions(paths: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The loss by position of one run of each ladder. ValueError for a ladder that is a CSV."""
+    from launch.evaluation.positions import by_position
+
+    found = []
+    for name, path in zip(names, paths, strict=True):
+        if not Path(path).is_dir():
+            raise ValueError(f"--positions scores runs, and {path} is a table; drop one of the two")
+        with alive(f"scoring {name} by position") as detail:
+            found.append(by_position(name, Path(path), lambda share: detail(bar(share))))
+    return found
 
 
 def named(paths: Sequence[str]) -> list[str]:
@@ -127,10 +156,26 @@ def summary(compared: dict[str, Any]) -> str:
             f"  {part['name']:<{width}}  {part['n']} points, {least} to {most} FLOPs, "
             f"frontier {nats(reach[0])} to {nats(reach[1])} {compared['unit']}"
         )
+    if compared["common_flops"]:
+        least, most = map(flops, compared["common_flops"])
+        lines.append(f"slope of log L in log C between {least} and {most} FLOPs:")
+        for part in compared["ladders"]:
+            lines.append(f"  {part['name']:<{width}}  {with_interval(part['slope'])}")
     lines.append(f"compute at equal loss, {compared['method']} method, {settings['level']:.0%}:")
     for pair in compared["pairs"]:
         lines += pair_lines(pair, compared)
+    if positions := compared.get("positions"):
+        lines.append("gain from positions 64–127 to 128–255 of the context, nats/token:")
+        lines += [position_line(one, width) for one in positions]
     return "\n".join(lines)
+
+
+def position_line(one: dict[str, Any], width: int) -> str:
+    """What a ladder's run gains from context beyond 128 tokens."""
+    gain = one["gain"]
+    text = "no gain known" if gain is None else f"{gain['value']:.4f} ± {gain['se']:.4f}"
+    sees = "; sees the whole text before each token" if one["counted"] else ""
+    return f"  {one['ladder']:<{width}}  {text} ({one['run']}{sees})"
 
 
 def pair_lines(pair: dict[str, Any], compared: dict[str, Any]) -> list[str]:

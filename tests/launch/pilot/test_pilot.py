@@ -76,6 +76,7 @@ def test_the_proposed_ladder_brackets_the_known_minima_and_a_sweep_takes_it(pilo
         assert trial.params in sizes[nominal]
 
 
+@pytest.mark.slow
 def test_a_grid_off_the_best_is_extended_and_said_and_the_same_command_goes_the_same_way(
     pilot, capsys
 ):

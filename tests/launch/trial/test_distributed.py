@@ -112,6 +112,7 @@ def test_one_is_asked_to_stop_and_all_save_the_same_step(home, alone, capsys):
     assert_same(home, "asked", alone)
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_meet_are_one_line(home):
     flags = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--wait=2"
     codes, outputs = end(start(home, "unmet", 2, (*flags, "--process=1")))

@@ -30,6 +30,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path / "runs"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_rule_1_keeps_its_ids_and_resumes_bit_for_bit(folder, capfd):
     before = (folder / DONE / "result.json").read_bytes()
     sweep = ["sweep", "--config=sweep.py", f"--workdir={folder}", "--nofit", "--workers=1"]

@@ -144,6 +144,7 @@ def get_sweep(config):
 """
 
 
+@pytest.mark.slow
 def test_it_is_swept_beside_other_families_and_fitted(home, monkeypatch, capsys):
     monkeypatch.setitem(RUNNERS, "inline", Inline())
     (home / "sweep.py").write_text(SWEEP.format(home=str(home)))

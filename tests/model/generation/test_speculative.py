@@ -102,6 +102,7 @@ def drafted(models, tokens, sampler):
     return speculative.sample(*models, PROMPTS, tokens, sampler, n=ROWS, seed=1, ahead=3)
 
 
+@pytest.mark.slow
 def test_samples_have_the_large_models_distribution(models):
     """Tests the counts of all continuations by four tokens; control: the small model's."""
     sampler = Sampler(temperature=1.3, vocab_size=TOKENS)

@@ -65,7 +65,7 @@ def kept(cfg):
 
 
 FORMS = [(scan, remat) for scan in (False, True) for remat in MEMORY][1:]
-QUICK = [(True, "offload")]  # covers a scan, a layer outside it, and recomputation
+QUICK = [(True, "full")]  # covers a scan, a layer outside it, and recomputation
 
 
 @pytest.mark.parametrize(

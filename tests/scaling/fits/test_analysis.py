@@ -83,6 +83,7 @@ def coverage(repetitions, budgets, sizes, span, draws=200):
     return {name: count / repetitions for name, count in hits.items()}
 
 
+@pytest.mark.slow
 def test_intervals_of_a_small_ladder_are_honest():
     """18 runs and one held out. With a true rate of .9, 99 % of rates are in [.82, .97]."""
     rates = coverage(100, (1e12, 3e12, 1e13), 6, 4.0, draws=100)
@@ -103,6 +104,7 @@ def test_intervals_over_200_ladders(budgets, sizes, span):
     assert all(0.85 <= rate <= 0.95 for rate in rates.values()), rates
 
 
+@pytest.mark.slow
 def test_an_interval_without_the_noise_of_a_run_would_not_be_honest():
     """Negative control: the uncertainty of the law alone misses far too many outcomes."""
     inside = 0

@@ -202,6 +202,7 @@ def growth(name: str, m: int) -> dict[str, float]:
     return {k: wide[k] / base[k] for k in base}
 
 
+@pytest.mark.slow
 def test_activations_move_alike_at_eight_times_the_width_under_mup_alone():
     for ratio in growth("mup", 8).values():
         assert ratio == pytest.approx(1, rel=0.1)

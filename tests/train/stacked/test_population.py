@@ -138,6 +138,7 @@ def test_a_trial_that_diverges_leaves_its_neighbours_alone(home):
     assert "diverged" in metrics.read(home / "wild/metrics.jsonl")[-1]
 
 
+@pytest.mark.slow
 def test_stopped_trials_go_on_together_or_alone_from_different_steps(home, monkeypatch):
     stop, after = Stop(), Record.after_chunk
 

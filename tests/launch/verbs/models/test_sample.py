@@ -154,6 +154,7 @@ def test_streaming_is_for_terminals(monkeypatch):
     assert streams() and not streams("--n=2") and not streams("--nostream")
 
 
+@pytest.mark.slow
 def test_a_model_that_drafts_for_itself_is_always_accepted(run, tmp_path, capsys):
     greedy = ("--prompt=ab", "--tokens=12", "--temperature=0")
     plain = sampled(run, tmp_path, *greedy)["samples"][0]
@@ -234,6 +235,7 @@ def test_a_folder_that_is_no_run(tmp_path, run, capsys):
     assert "holds no finished checkpoint; train the run first" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_long_context_makes_no_large_cache(tmp_path, monkeypatch):
     """The cache of a whole context of 131,072 would be 100 times as large."""
     model = MODEL | {"context_length": 131_072, "positions": "rotary"}
