@@ -1,7 +1,6 @@
 """The loss by position in the context of the best large run of a ladder: Kaplan et al. 2020,
 figure 7."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from launch.evaluation.scoring import of_validation
 from launch.files import read_json
 from train.objectives.metrics import Metric
 
-FAR = 7  # the bin of positions 128 to 255, beyond which recurrent models were seen to gain little
 PER_ROW = Metric("nats/token", of="gain", per="rows")
 
 
 def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> dict[str, Any]:
-    """The losses of a ladder's run on its own validation windows: ladder, run, params, context,
-    counted, bins (first, last, tokens, loss, se) and `gain`, the loss at positions 64 to 127 minus
-    that at 128 to 255 with its standard error, paired by window; None for shorter contexts.
+    """The losses of a ladder's run on its validation windows: ladder, run, params, context,
+    counted, `bins` (first, last, tokens, loss, se) that are whole, and `gain`: how much lower the
+    loss is in the last of them than in the one before (value, se paired by window, and the
+    positions `since` and `until` of the two); None if there is only one.
 
     ValueError or FileNotFoundError if the run or its text cannot be read.
     """
@@ -39,7 +38,7 @@ def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> di
         "params": sum((read_json(run / "result.json")["params"] or {}).values()),
         "context": model.cfg.context_length,
         "counted": model.counted,
-        "bins": tally.by_position(scored),
+        "bins": [one for one in tally.by_position(scored) if one["last"] == 2 * one["first"] - 1],
         "gain": _gain(scored),
     }
 
@@ -61,10 +60,11 @@ def representative(folder: Path) -> Path:
 
 def _gain(scored: tally.Tally) -> dict[str, float] | None:
     nats, tokens = scored.by_bin()
-    whole = tokens[:, FAR] >= 2**FAR
-    if not whole.any():
+    far = int(np.log2(scored.longest + 1)) - 1
+    whole = tokens[:, far] == 2**far
+    if far < 1 or not whole.any():
         return None
-    loss = nats[whole] / np.maximum(tokens[whole], 1)
-    rows = {"gain": loss[:, FAR - 1] - loss[:, FAR], "rows": np.ones(int(whole.sum()))}
-    value, error = PER_ROW(rows)
-    return {"value": value, "se": math.nan if error is None else error}
+    near, late = (nats[whole, bin_] / 2**bin_ for bin_ in (far - 1, far))
+    value, error = PER_ROW({"gain": near - late, "rows": np.ones(len(near))})
+    since, until = [2 ** (far - 1), 2**far - 1], [2**far, 2 ** (far + 1) - 1]
+    return {"value": value, "se": error, "since": since, "until": until}

@@ -1,4 +1,5 @@
-"""The figures of a comparison: the ladders' frontiers, and the compute that each ladder needs."""
+"""The figures of a comparison: the ladders' frontiers, the compute that each needs, their runs by
+tokens and parameters, and the loss by position in the context."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from scaling.report.axes import (
     GREY,
     INK,
     ORANGE,
+    PARAMS,
+    TOKENS,
     TOOLTIP,
     VERMILION,
     Figure,
@@ -27,7 +30,7 @@ from scaling.report.axes import (
     run_row,
     shown,
 )
-from scaling.report.number_text import label, needed, power_of_ten
+from scaling.report.number_text import amount, label, needed, power_of_ten
 
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, INK)
@@ -72,9 +75,9 @@ def frontiers(ladders: Sequence[Ladder], compared: Comparison) -> Figure:
     common = [pair["losses"] for pair in compared["pairs"] if "losses" in pair]
     rows = [*dots, *lines]
     heights = [row[key] for row in rows for key in ("Loss", "lo", "hi") if row.get(key)]
-    counted = [row for ladder in ladders for row in baseline_rows(ladder.points)]
-    if compared["measure"] != "loss":
-        counted = []  # the loss of baselines is known only in nats per token
+    counted = counted_rows(ladders, compared)
+    if counted:  # they have no training compute in the usual sense: a line at the lowest loss
+        counted = [min(counted, key=lambda row: row["Loss"]) | {"C": None}]
     heights += [row["Loss"] for row in counted]
     flops = [row["C"] for row in [*rows, *counted] if row["C"]]
     x = log_axis(np.array(flops), FLOPS, power_of_ten)
@@ -101,6 +104,82 @@ def frontiers(ladders: Sequence[Ladder], compared: Comparison) -> Figure:
     )
     chart = alarm(alt.layer(*layers), compared)
     return Figure("frontiers", "Loss against compute", caption, finish(chart))
+
+
+def counted_rows(ladders: Sequence[Ladder], compared: Comparison) -> Rows:
+    """The counted models of all ladders, whose loss is known only in nats per token."""
+    if compared["measure"] != "loss":
+        return []
+    return [row for ladder in ladders for row in baseline_rows(ladder.points)]
+
+
+def against(
+    ladders: Sequence[Ladder], compared: Comparison, count: str, title: str, name: str
+) -> Figure:
+    """Every run and every counted model by its tokens or parameters; `count` is D or N."""
+    rows: Rows = []
+    for ladder in ladders:
+        points = measured_in(ladder.points.select(~ladder.points.holdout), compared["measure"])
+        rows += [run_row(points, row) | {"Ladder": label(ladder.name)} for row in shown(points)]
+    counted = [row | {"Ladder": row["Kind"]} for row in counted_rows(ladders, compared) if row[count]]
+    rows = [row for row in rows if row[count]]
+    names = [label(part["name"]) for part in compared["ladders"]]
+    kinds = [kind for kind in dict.fromkeys(row["Ladder"] for row in counted) if kind not in names]
+    color = colour([*names, *kinds], [*names, *kinds], "right")
+    x = log_axis(np.array([row[count] for row in [*rows, *counted]]), title, amount)
+    y = loss_axis(np.array([row["Loss"] for row in [*rows, *counted]]), f"Loss ({compared['unit']})")
+    at = {"x": alt.X(f"{count}:Q", **x), "y": alt.Y("Loss:Q", **y), "color": color}
+    tips = [alt.Tooltip("Ladder:N"), *TOOLTIP]
+    layers = [alt.Chart(data(rows)).mark_circle(size=44, opacity=0.6).encode(**at, tooltip=tips)]
+    if counted:
+        marks = alt.Chart(data(counted)).mark_point(shape="square", size=60, filled=True)
+        layers.append(marks.encode(**at, tooltip=tips))
+    caption = f"All runs by their {title.lower()}."
+    if counted:
+        caption += (
+            " Squares are counted models: their parameters are counts and their FLOPs counting "
+            "operations, so they appear here and in no ratio of compute."
+        )
+    return Figure(name, f"Loss against {title.lower()}", caption, finish(alarm(alt.layer(*layers), compared)))
+
+
+def positions(compared: Comparison) -> Figure | None:
+    """The loss by position in the context, with standard errors: Kaplan et al. 2020, figure 7."""
+    if not compared.get("positions"):
+        return None
+    rows: Rows = []
+    for one in compared["positions"]:
+        for part in one["bins"]:
+            error = part["se"] or 0.0
+            middle = (part["first"] * part["last"]) ** 0.5
+            place = str(part["first"]) if part["first"] == part["last"] else f"{part['first']}–{part['last']}"
+            rows.append({
+                "Ladder": label(one["ladder"]), "Run": label(one["run"]), "Position": middle,
+                "Positions": place, "Loss": part["loss"], "lo": part["loss"] - error,
+                "hi": part["loss"] + error,
+            })  # fmt: skip
+    names = list(dict.fromkeys(row["Ladder"] for row in rows))
+    color = colour(names, names, "top-right")
+    x = log_axis(np.array([row["Position"] for row in rows]), "Position in the context (tokens)", amount)
+    y = loss_axis(np.array([row[key] for row in rows for key in ("lo", "hi")]))
+    base = alt.Chart(data(rows))
+    at = {"x": alt.X("Position:Q", **x), "color": color}
+    tips = [
+        alt.Tooltip("Ladder:N"), alt.Tooltip("Run:N"), alt.Tooltip("Positions:N"),
+        alt.Tooltip("Loss:Q", format=".4f"),
+    ]  # fmt: skip
+    layers = [
+        base.mark_area(opacity=0.2).encode(**at, y=alt.Y("lo:Q", **y), y2="hi:Q"),
+        base.mark_line(strokeWidth=2.2, point=alt.OverlayMarkDef(size=26)).encode(
+            **at, y=alt.Y("Loss:Q", **y), tooltip=tips),
+    ]  # fmt: skip
+    caption = (
+        "The best of each ladder's largest runs, scored on its validation windows: the mean loss "
+        "in each range of positions, plus and minus one standard error."
+    )
+    if any(one["counted"] for one in compared["positions"]):
+        caption += " Counted models also see the text before the window."
+    return Figure("positions", "Loss by position in the context", caption, finish(alt.layer(*layers)))
 
 
 def multipliers(compared: Comparison) -> Figure | None:
@@ -154,4 +233,11 @@ def ratio_axis(values: np.ndarray, title: str) -> dict[str, Any]:
 
 def figures(ladders: Sequence[Ladder], compared: Comparison) -> list[Figure]:
     """The figures of the page."""
-    return [f for f in (frontiers(ladders, compared), multipliers(compared)) if f is not None]
+    drawn = [
+        frontiers(ladders, compared),
+        multipliers(compared),
+        against(ladders, compared, "D", TOKENS, "tokens"),
+        against(ladders, compared, "N", PARAMS, "parameters"),
+        positions(compared),
+    ]
+    return [figure for figure in drawn if figure is not None]

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scaling.drafts import write
 from scaling.fits.comparison import Ladder
-from scaling.report.number_text import escape, interval_html, label, needed, prose, three_digits
+from scaling.report.number_text import amount, escape, interval_html, label, needed, prose, three_digits
 from scaling.report.frame import frame, missing_package
 from scaling.report.page import card, draw, figure_block, remove_page
 
@@ -27,10 +29,13 @@ def write_page(folder: str | Path, ladders: Sequence[Ladder], compared: Comparis
     from scaling.report.comparison_figures import figures
 
     drawn = figures(ladders, compared)
-    return write(folder / "index.html", page(compared, drawn, draw(folder, drawn)))
+    whole = page(ladders, compared, drawn, draw(folder, drawn))
+    return write(folder / "index.html", whole)
 
 
-def page(compared: Comparison, drawn: list[Any], specs: dict[str, dict]) -> str:
+def page(
+    ladders: Sequence[Ladder], compared: Comparison, drawn: list[Any], specs: dict[str, dict]
+) -> str:
     """The whole page as text, in the style of the report."""
     names = " against ".join(label(part["name"]) for part in compared["ladders"])
     body = "\n".join(
@@ -44,6 +49,7 @@ def page(compared: Comparison, drawn: list[Any], specs: dict[str, dict]) -> str:
             + "</div>",
             pairs(compared),
             table(compared),
+            counted(ladders),
             method(compared),
             cited(compared),
         ]
@@ -84,16 +90,38 @@ def table(compared: Comparison) -> str:
         c, reach = part["flops"], part["reach"]
         cells = [
             escape(label(part["name"])), str(part["n"]), f"{three_digits(c[0])} to {three_digits(c[1])}",
-            f"{reach[0]:.4f} to {reach[1]:.4f}",
+            f"{reach[0]:.4f} to {reach[1]:.4f}", interval_html(part["slope"]),
             escape(", ".join(v[:16] for v in part["datasets"]) or "unknown"),
             f"<code>{part['sha256'][:16]}</code>",
         ]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     names = (
-        "ladder", "points", "compute (FLOPs)", f"losses of the frontier ({compared['unit']})", "data",
+        "ladder", "points", "compute (FLOPs)", f"losses of the frontier ({compared['unit']})", slopes(compared), "data",
         "SHA-256 of the points",
     )  # fmt: skip
     return section("Ladders", names, rows)
+
+
+def slopes(compared: Comparison) -> str:
+    """The title of the column of slopes."""
+    if not compared["common_flops"]:
+        return "slope"
+    low, high = map(three_digits, compared["common_flops"])
+    return f"slope of log L in log C from {low} to {high} FLOPs"
+
+
+def counted(ladders: Sequence[Ladder]) -> str:
+    """One row per counted model, with the operations of counting it."""
+    rows = []
+    for one in sorted((b for x in ladders for b in x.points.baselines), key=lambda b: b.loss):
+        error = f" ± {one.loss_se:.4f}" if np.isfinite(one.loss_se) else ""
+        counts = [amount(n) if np.isfinite(n) and n > 0 else "—" for n in (one.params, one.tokens)]
+        flops = three_digits(one.flops) if np.isfinite(one.flops) else "—"
+        cells = [escape(label(one.id)), escape(label(one.family)), *counts, flops]
+        cells.append(f"{one.loss:.4f}{error}")
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    names = ("model", "family", "counts kept", "tokens", "counting operations", "loss (nats per token)")
+    return section("Counted models", names, rows) if rows else ""
 
 
 def pairs(compared: Comparison) -> str:
@@ -149,7 +177,9 @@ def method(compared: Comparison) -> str:
         "The compute that a ladder needs is the ratio of the FLOPs at which the two frontiers "
         "reach the same loss. We take the geometric mean over evenly spaced losses that both "
         "frontiers reach within the compute of their runs. comparison.json has the inverse ratio, "
-        f"multiplier. Intervals contain {chosen['level']:.0%} of {chosen['draws']} bootstrap "
+        "multiplier. A slope is -Δ log L / Δ log C of a frontier between the ends of the compute "
+        "that all ladders cover. "
+        f"Intervals contain {chosen['level']:.0%} of {chosen['draws']} bootstrap "
         "draws, independent between ladders. A ratio is significant if "
         f"its two-sided p is below {chosen['alpha']:g}"
         + (f" / {pairs} (Bonferroni)." if pairs > 1 else ".")

@@ -174,3 +174,29 @@ def test_an_unknown_place_is_null_in_the_chart_and_the_loss_is_needed(tmp_path):
     lone = Baseline("x", "ngram", np.nan, 5e6, 0.0, 1.9, np.nan)
     (shown,) = baseline_rows(replace(simulate(), baselines=(lone,)))
     assert (shown["N"], shown["D"], shown["C"], shown["FLOPs"]) == (None, 5e6, None, "unknown")
+
+
+def test_a_folder_of_counted_models_is_drawn_beside_ladders_and_is_none(folder, tmp_path, capsys):
+    pytest.importorskip("vl_convert")
+    other = write_runs(tmp_path / "other", simulate(seed=1))
+    for order, loss in ((2, 2.5), (5, 1.9)):
+        ngram(tmp_path / "ngrams", f"ngram-{order}", eval_loss=loss, flops={"6nd": 5e6 * order})
+    page = tmp_path / "page"
+    paths = [str(folder), str(other), str(tmp_path / "ngrams")]
+    assert main(["compare", *paths, "--draws=20", f"--out={page}"]) == 0
+    compared = json.loads((page / "comparison.json").read_text())
+    assert [part["name"] for part in compared["ladders"]] == ["runs", "other"]
+    assert len(compared["pairs"]) == 1  # no counted model enters a ratio of compute
+    text = (page / "index.html").read_text()
+    assert "counting operations" in text and "ngram-5" in text and "2.5e7" in text
+    for name in ("tokens", "parameters"):
+        assert (page / "figures" / f"{name}.svg").read_text().count("ngram") > 0
+
+
+def test_kinds_of_loss_are_not_mixed(folder, capsys):
+    ngram(folder, predicts="the next token of text")
+    ngram(folder, "masked", predicts="masked tokens")
+    with pytest.raises(ValueError, match="they predict masked tokens and the next token of text"):
+        read_runs(folder)
+    assert main(["fit", f"--runs={folder}", "--draws=0"]) == 2
+    assert "these losses cannot be compared" in capsys.readouterr().err

@@ -165,16 +165,19 @@ def summary(compared: dict[str, Any]) -> str:
     for pair in compared["pairs"]:
         lines += pair_lines(pair, compared)
     if positions := compared.get("positions"):
-        lines.append("gain from positions 64–127 to 128–255 of the context, nats/token:")
+        lines.append("how much lower the loss is late in the context than before, nats/token:")
         lines += [position_line(one, width) for one in positions]
     return "\n".join(lines)
 
 
 def position_line(one: dict[str, Any], width: int) -> str:
-    """What a ladder's run gains from context beyond 128 tokens."""
-    gain = one["gain"]
-    text = "no gain known" if gain is None else f"{gain['value']:.4f} ± {gain['se']:.4f}"
-    sees = "; sees the whole text before each token" if one["counted"] else ""
+    """What a ladder's run gains from a context twice as long."""
+    gain, sees = one["gain"], "; sees the whole text before each token" if one["counted"] else ""
+    if gain is None:
+        return f"  {one['ladder']:<{width}}  its context is too short ({one['run']})"
+    error = "" if gain["se"] is None else f" ± {nats(gain['se'])}"
+    since, until = ("–".join(map(str, gain[key])) for key in ("since", "until"))
+    text = f"{nats(gain['value'])}{error}, positions {until} against {since}"
     return f"  {one['ladder']:<{width}}  {text} ({one['run']}{sees})"
 
 

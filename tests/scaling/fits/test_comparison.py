@@ -249,3 +249,44 @@ def test_the_page_stands_alone_and_carries_the_alarm(tmp_path):
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == compared
     unwarned = figures(ladders, compared | {"warnings": []})
     assert not any("NOT COMPARABLE" in figure.chart.to_json() for figure in unwarned)
+
+
+def test_the_slope_of_a_power_law_is_its_exponent():
+    """Without an irreducible loss, L ∝ C^-s along the frontier, with s = αβ / (α + β)."""
+    points = simulate(0.0, held_out=0)
+    a, b = 0.3, 0.4
+    loss = 40 * points.params**-a + 30 * points.tokens**-b
+    one = Ladder("power", replace(points, loss=loss, facts=(FACTS,) * len(points)))
+    found = compare([one, replace(one, name="again")], Settings(draws=20))
+    low, high = found["common_flops"]
+    assert (low, high) == pytest.approx((1e12, 1e13))
+    for part in found["ladders"]:
+        assert part["slope"]["value"] == pytest.approx(a * b / (a + b), rel=0.02)
+    # Control: with an irreducible loss the frontier is flatter.
+    floor = replace(one, points=replace(one.points, loss=loss + 1.0))
+    flat = compare([one, floor], Settings(draws=20))["ladders"][1]["slope"]["value"]
+    assert flat < 0.9 * a * b / (a + b)
+
+
+def test_slopes_are_those_over_the_compute_that_all_cover():
+    short = ladder(1.0, 4, "short", budgets=(1e12, 2e12, 4e12))
+    found = compare([ladder(1.0, 3, "long"), short], QUICK)
+    assert found["common_flops"] == pytest.approx([1e12, 4e12])
+    apart = ladder(1.0, 4, "apart", budgets=(2e13, 4e13, 8e13))
+    found = compare([ladder(1.0, 3, "long"), apart], QUICK)
+    assert found["common_flops"] is None
+    assert found["ladders"][0]["slope"] == {"value": None, "lo": None, "hi": None}
+
+
+def test_losses_of_different_kinds_are_refused():
+    def predicting(kind):
+        one = ladder(1.0, 3, kind)
+        facts = (FACTS | {"predicts": kind},) * len(one.points)
+        return replace(one, points=replace(one.points, facts=facts))
+
+    text, masked = predicting("the next token of text"), predicting("masked tokens")
+    message = "they predict masked tokens and the next token of text; give each kind a folder"
+    with pytest.raises(ValueError, match=message):
+        compare([text, masked], QUICK)
+    compare([text, replace(text, name="again")], QUICK)
+    compare([text, ladder(1.0, 4, "unknown")], QUICK)  # a table may not say
