@@ -1,0 +1,100 @@
+"""Tests that every family can do what a trial needs: killed and resumed with the same bits, the
+same numbers on eight devices, and compiled for a slice of TPUs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.__main__ import main as isoflop
+from launch.trial import run as trial
+from launch.trial.start import hash_of
+from tests.launch import toy
+from tests.launch.trial.test_seams import EIGHT, params, process, result, rows
+from train.ahead_of_time import topology
+
+TEXT = {"objective.name": "next_token"}
+# The keys of a tiny trial of each family; tests.launch.toy has the others.
+TRIALS: dict[str, dict[str, str]] = {
+    "decoder": TEXT | {"model.family": "decoder", "model.n_layers": "1", "model.n_heads": "2"},
+}
+QUICK = ()
+COMPILED = """
+from pathlib import Path
+from tests.launch import toy
+
+def get_config(arg=None):
+    return toy.config(Path({home!r}), **{keys!r})
+"""
+EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TRIALS]
+
+
+@pytest.fixture(scope="module")
+def home(text_folder, compiled_once) -> Path:
+    return text_folder
+
+
+@pytest.fixture(scope="module")
+def whole(home):
+    """The folder of a family's uninterrupted trial, which is trained once."""
+
+    def trained(name: str) -> Path:
+        if not (home / name).exists():
+            assert trial.run(toy.config(home, **TRIALS[name]), home / name) == 0
+        return home / name
+
+    return trained
+
+
+def given(name: str, *more: str) -> list[str]:
+    return [*(f"{key}={value}" for key, value in TRIALS[name].items()), *more]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, name):
+    straight, killed = whole(name), f"{name}-killed"
+    assert process(home, killed, *given(name, "kill_at=8")) == -9
+    assert not (home / killed / "result.json").exists()
+    assert trial.run(toy.config(home, **TRIALS[name]), home / killed) == 0
+    assert hash_of(params(home / killed)) == hash_of(params(straight))
+    losses = [
+        [row["loss"] for row in rows(at) if "loss" in row] for at in (home / killed, straight)
+    ]
+    assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_on_eight_devices_it_is_the_same_trial(home, whole, name):
+    one, eight = whole(name), f"{name}-eight"
+    assert process(home, eight, *given(name), xla_flags=EIGHT) == 0
+    there, here = result(home / eight), result(one)
+    assert there["devices"] == 8 and there["id"] == here["id"]
+    for key in ("eval_loss", "train_loss"):
+        assert there[key] == pytest.approx(here[key], abs=1e-5)
+    assert process(home, f"{name}-seed", *given(name, "seed=1"), xla_flags=EIGHT) == 0  # control
+    assert abs(result(home / f"{name}-seed")["train_loss"] - here["train_loss"]) > 1e-4
+
+
+@pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
+@pytest.mark.parametrize("name", EVERY)
+def test_it_compiles_for_a_slice_of_tpus(home, name):
+    config, report = home / f"{name}.py", home / f"{name}.json"
+    config.write_text(COMPILED.format(home=str(home), keys=TRIALS[name]))
+    flags = [f"--config={config}", "--topology=v5e:2x2", f"--json={report}"]
+    assert isoflop(["compile", *flags]) == 0
+    assert json.loads(report.read_text())["fits"]
+
+
+def test_every_trained_family_is_tried():
+    """A family that is added to FAMILIES must be added to TRIALS, too."""
+    code = (
+        "from model.families import FAMILIES, is_counted\n"
+        "print(*[name for name, family in FAMILIES.items() if not is_counted(family)])"
+    )
+    listed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    tried = {keys["model.family"] for keys in TRIALS.values()}
+    assert set(listed.stdout.split()) == tried
