@@ -1,0 +1,190 @@
+"""Recurrent language models as a family: Elman, Jordan, GRU and LSTM networks, stacked.
+
+model/families.py states the interface. Time is the first axis inside: embeddings, gates and states
+of a layer are [T, B, ...].
+"""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from model.partitioning import constrain
+from model.recurrent.cells import CELLS, State, norm
+from model.recurrent.config import Config as Config
+from model.recurrent.config import derive as derive
+from model.recurrent.count import flops as flops
+from model.recurrent.count import matmul_flops as matmul_flops
+from model.recurrent.count import parameters as parameters
+from model.recurrent.recurrence import recurrence
+from model.transformer.layers import multiplied, product, rows
+
+INPUTS = ("tokens",)  # segments are used too if a batch has them
+# The state of a row is whole on its device, so `tensor` splits the vocabulary only.
+PARAMETER_AXES = (
+    (r"^embed/embedding$", ("vocab", "embed")),
+    (r"^layer_\d+/(input|recurrent|output)/kernel$", ("embed", "vector")),
+    (r"^layer_\d+/.*(scale|bias)$", ("vector",)),
+    (r"^head/kernel$", ("embed", "vocab")),
+)
+MATRICES = (
+    (r"^layer_\d+/.*kernel$", (0, 1)),
+    (r"^head/kernel$", None),
+    (r"(embedding|scale|bias)$", None),
+)
+EMBEDDING_STD = 0.1
+
+Carry = dict[str, State]
+"""The state of each layer, arrays [B, H]."""
+
+
+def init(cfg: Config, key: jax.Array) -> dict:
+    """Fresh parameters, float32, by `cfg.init`."""
+    of_embed, of_head, *of_layers = jax.random.split(key, 2 + cfg.n_layers)
+    uniform = _uniform(cfg)
+    if cfg.init == "orthogonal":
+        uniform = jax.nn.initializers.lecun_normal()
+    table_VD = EMBEDDING_STD * jax.random.normal(of_embed, (cfg.vocab_size, cfg.d_model))
+    params = {"embed": {"embedding": table_VD}}
+    for number, key in enumerate(of_layers):
+        params[f"layer_{number}"] = _layer(cfg, cfg.d_hidden if number else cfg.d_model, key)
+    if not cfg.tie_embeddings:
+        params["head"] = {"kernel": uniform(of_head, (cfg.d_hidden, cfg.vocab_size))}
+    return params
+
+
+def _uniform(cfg: Config):
+    """U(-1, 1) / sqrt(H), PyTorch's initial values of every parameter of a cell."""
+    width = 1 / math.sqrt(cfg.d_hidden)
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-width, maxval=width)
+
+
+def _layer(cfg: Config, inputs: int, key: jax.Array) -> dict:
+    """The parameters of one layer."""
+    cell, H = CELLS[cfg.cell], cfg.d_hidden
+    X, uniform = cell.gates * H, _uniform(cfg)
+    orthogonal, lecun = jax.nn.initializers.orthogonal(), jax.nn.initializers.lecun_normal()
+    keys = iter(jax.random.split(key, 32))
+
+    def inner(outputs: int) -> jax.Array:
+        if cfg.init == "uniform":
+            return uniform(next(keys), (H, outputs * H))
+        return jnp.concatenate([orthogonal(next(keys), (H, H)) for _ in range(outputs)], axis=1)
+
+    def bias(size: int) -> jax.Array:
+        return uniform(next(keys), (size,)) if cfg.init == "uniform" else jnp.zeros(size)
+
+    first = uniform if cfg.init == "uniform" else lecun
+    layer = {"input": {"kernel": first(next(keys), (inputs, X)), "bias": bias(X)}}
+    if cfg.cell == "lstm" and cfg.init == "orthogonal":
+        layer["input"]["bias"] = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), H)
+    for name, outputs in cell.kernels.items():
+        layer[name] = {"kernel": inner(outputs)}
+        if name in cell.biases:
+            layer[name]["bias"] = bias(cell.biases[name] * H)
+    if cfg.layer_norm:
+        layer |= {name: {"scale": jnp.ones(X)} for name in ("input_norm", "recurrent_norm")}
+        if cell.states > 1:
+            layer["cell_norm"] = {"scale": jnp.ones(H), "bias": jnp.zeros(H)}
+    return layer
+
+
+def initial_carry(cfg: Config, rows: int) -> Carry:
+    """The state of each row before its first token: zeros."""
+    states = CELLS[cfg.cell].states
+    zeros = lambda: tuple(jnp.zeros((rows, cfg.d_hidden)) for _ in range(states))  # noqa: E731
+    return {f"layer_{number}": zeros() for number in range(cfg.n_layers)}
+
+
+def hidden(
+    cfg: Config, params: dict, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+) -> jax.Array:
+    """The outputs of the last layer [B, T, H]; with a `key`, dropout is on."""
+    return hidden_from(cfg, params, batch, initial_carry(cfg, len(batch["tokens"])), key)[0]
+
+
+def hidden_from(
+    cfg: Config,
+    params: dict,
+    batch: Mapping[str, jax.Array],
+    carry: Carry,
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Carry]:
+    """(the outputs of the last layer [B, T, H], the state after the last token), from a state.
+
+    A token whose segment is not that of the token before it begins with a zero state. Dropout is on
+    what enters the first layer, passes between layers and leaves the last: Zaremba et al. 2014.
+    """
+    keep_TB, after = None, {}
+    if "segments" in batch:
+        same_BT = batch["segments"][:, 1:] == batch["segments"][:, :-1]
+        keep_TB = jnp.pad(same_BT, ((0, 0), (1, 0)), constant_values=True).T.astype(jnp.float32)
+    x_TBI = rows(params["embed"]["embedding"], batch["tokens"].T).astype(cfg.dtype)
+    keys = [None] * (cfg.n_layers + 1)
+    if key is not None and cfg.dropout:
+        keys = jax.random.split(key, cfg.n_layers + 1)
+    for number in range(cfg.n_layers):
+        name = f"layer_{number}"
+        x_TBI = dropped(cfg, x_TBI, keys[number])
+        x_TBI, after[name] = _through(cfg, params[name], x_TBI, keep_TB, carry[name])
+    x_BTH = dropped(cfg, x_TBI, keys[-1]).swapaxes(0, 1)
+    return constrain(x_BTH, "batch", "seq", None), after
+
+
+def _through(cfg, layer: dict, x_TBI, keep_TB, state: State) -> tuple[jax.Array, State]:
+    """One layer: the input products of all time steps at once, then the recurrence."""
+    cell, dtype = CELLS[cfg.cell], jnp.dtype(cfg.dtype)
+    T, B, _ = x_TBI.shape
+    kernel_IX = layer["input"]["kernel"].astype(dtype)
+    x_MX = product(
+        x_TBI.reshape(T * B, -1), constrain(kernel_IX, None, None), jnp.dtype(jnp.float32)
+    )
+    if cfg.layer_norm:
+        x_MX = norm(x_MX, layer["input_norm"], cell.normed)
+    x_TBX = constrain((x_MX + layer["input"]["bias"]).reshape(T, B, -1), None, "batch", None)
+    kernels = {n: constrain(layer[n]["kernel"].astype(dtype), None, None) for n in cell.kernels}
+    vectors = {n: {k: v for k, v in of.items() if k != "kernel"} for n, of in layer.items()}
+    vectors = {n: of for n, of in vectors.items() if of and not n.startswith("input")}
+    y_TBH, state = recurrence(cell, cfg.unroll, kernels, vectors, x_TBX, keep_TB, state)
+    return y_TBH.astype(dtype), state
+
+
+def dropped(cfg: Config, x: jax.Array, key: jax.Array | None) -> jax.Array:
+    """x after dropout; without a key, x."""
+    if key is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - cfg.dropout, x.shape)
+    return jnp.where(kept, x / (1 - cfg.dropout), 0).astype(x.dtype)
+
+
+def head(cfg: Config, params: dict) -> dict:
+    """The parameters of the head, or the embedding if it is tied."""
+    name = "embed" if cfg.tie_embeddings else "head"
+    return {name: params[name]}
+
+
+def logits(cfg: Config, head: dict, x: jax.Array) -> jax.Array:
+    """Logits [..., V], float32, of outputs [..., H]."""
+    kernel_HV = head["embed"]["embedding"].T if cfg.tie_embeddings else head["head"]["kernel"]
+    return multiplied(x, kernel_HV.astype(cfg.dtype), jnp.dtype(jnp.float32), "vocab", 0)
+
+
+def start(cfg: Config, params: dict, batch: Mapping[str, jax.Array], length: int) -> Carry:
+    """The cache of a batch of rows before their first token, for any number of tokens."""
+    return initial_carry(cfg, len(batch["tokens"]))
+
+
+def step(cfg: Config, params: dict, cache: Carry, tokens_B: jax.Array) -> tuple[jax.Array, Carry]:
+    """(logits [B, V] after one more token of each row, the cache with it in)."""
+    x_B1H, cache = hidden_from(cfg, params, {"tokens": tokens_B[:, None]}, cache)
+    return logits(cfg, head(cfg, params), x_B1H)[:, 0], cache
+
+
+def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError if the mesh splits time: a state needs the one before it."""
+    if sizes.get("sequence", 1) > 1:
+        raise ValueError(
+            f"mesh.sequence={sizes['sequence']}, but model.family='recurrent' computes one token "
+            "of a row after the other; use mesh.sequence=1, and mesh.fsdp or mesh.data"
+        )
