@@ -1,0 +1,38 @@
+"""The search behind the learning rates of configs/history.py.
+
+    isoflop sweep --config=configs/study/history_rates.py:lstm --workdir=runs/rates/lstm --seeds=2 --nofit
+
+Six rates a factor √2 apart at two widths, with the smallest budget of the ladders.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import history
+from configs.space import chain, grid
+
+WIDTHS = (1, 4)  # the second and the fifth size of a ladder
+RATES = (0.0071, 0.01, 0.014, 0.02, 0.028, 0.04, 0.057)
+
+
+def get_config(arg: str = "decoder") -> ConfigDict:
+    """What all trials share; `arg` is a ladder of configs/history.py."""
+    config = history.get_config(arg)
+    config.train.duration = f"{history.BUDGETS[0]:g} flops"
+    return config
+
+
+def get_sweep(config: ConfigDict) -> list[dict]:
+    """Every rate at both widths."""
+    sizes = history.SIZES[history.ladder_of(config)]
+    return chain(
+        *(
+            grid(
+                {
+                    "model.n_layers": [layers],
+                    "model.d_model": [width],
+                    "optimizer.learning_rate": RATES,
+                }
+            )
+            for layers, width in (sizes[index] for index in WIDTHS)
+        )
+    )
