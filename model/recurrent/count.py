@@ -7,12 +7,13 @@ from model.recurrent.config import Config
 def parameters(cfg: Config) -> dict[str, int]:
     """Parameters by component; they sum to the total. A tied head counts as 0."""
     cell, H, L = CELLS[cfg.cell], cfg.d_hidden, cfg.n_layers
-    X, normed = cell.gates * H, cfg.layer_norm
+    X, inside = cell.gates * H, H * sum(cell.kernels.values())
+    norm = X + inside + 2 * H * (cfg.cell == "lstm")
     return dict(
         embedding=cfg.vocab_size * cfg.d_model,
         input=_inputs(cfg) + L * X,
-        recurrent=L * (sum(cell.kernels.values()) * H * H + sum(cell.biases.values()) * H),
-        norm=L * (2 * X + 2 * H * (cell.states > 1)) * normed,
+        recurrent=L * (inside * H + inside - H * cell.kernels["recurrent"]),
+        norm=L * norm * cfg.layer_norm,
         head=H * cfg.vocab_size * (not cfg.tie_embeddings),
     )
 

@@ -24,7 +24,7 @@ INPUTS = ("tokens",)  # segments are used too if a batch has them
 # The state of a row is whole on its device, so `tensor` splits the vocabulary only.
 PARAMETER_AXES = (
     (r"^embed/embedding$", ("vocab", "embed")),
-    (r"^layer_\d+/(input|recurrent|output)/kernel$", ("embed", "vector")),
+    (r"^layer_\d+/(input|recurrent|candidate|output)/kernel$", ("embed", "vector")),
     (r"^layer_\d+/.*(scale|bias)$", ("vector",)),
     (r"^head/kernel$", ("embed", "vocab")),
 )
@@ -42,51 +42,55 @@ Carry = dict[str, State]
 def init(cfg: Config, key: jax.Array) -> dict:
     """Fresh parameters, float32, by `cfg.init`."""
     of_embed, of_head, *of_layers = jax.random.split(key, 2 + cfg.n_layers)
-    uniform = _uniform(cfg)
-    if cfg.init == "orthogonal":
-        uniform = jax.nn.initializers.lecun_normal()
     table_VD = EMBEDDING_STD * jax.random.normal(of_embed, (cfg.vocab_size, cfg.d_model))
     params = {"embed": {"embedding": table_VD}}
     for number, key in enumerate(of_layers):
         params[f"layer_{number}"] = _layer(cfg, cfg.d_hidden if number else cfg.d_model, key)
     if not cfg.tie_embeddings:
-        params["head"] = {"kernel": uniform(of_head, (cfg.d_hidden, cfg.vocab_size))}
+        params["head"] = {"kernel": _dense(cfg, of_head, (cfg.d_hidden, cfg.vocab_size))}
     return params
 
 
-def _uniform(cfg: Config):
+def _uniform(cfg: Config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """U(-1, 1) / sqrt(H), PyTorch's initial values of every parameter of a cell."""
     width = 1 / math.sqrt(cfg.d_hidden)
-    return lambda key, shape: jax.random.uniform(key, shape, minval=-width, maxval=width)
+    return jax.random.uniform(key, shape, minval=-width, maxval=width)
+
+
+def _dense(cfg: Config, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """A kernel outside the recurrence."""
+    if cfg.init == "uniform":
+        return _uniform(cfg, key, shape)
+    return jax.nn.initializers.lecun_normal()(key, shape)
 
 
 def _layer(cfg: Config, inputs: int, key: jax.Array) -> dict:
     """The parameters of one layer."""
-    cell, H = CELLS[cfg.cell], cfg.d_hidden
-    X, uniform = cell.gates * H, _uniform(cfg)
-    orthogonal, lecun = jax.nn.initializers.orthogonal(), jax.nn.initializers.lecun_normal()
-    keys = iter(jax.random.split(key, 32))
+    cell, H, square = CELLS[cfg.cell], cfg.d_hidden, jax.nn.initializers.orthogonal()
+    keys, X = iter(jax.random.split(key, 16)), cell.gates * H
 
-    def inner(outputs: int) -> jax.Array:
+    def recurrent(outputs: int) -> jax.Array:
         if cfg.init == "uniform":
-            return uniform(next(keys), (H, outputs * H))
-        return jnp.concatenate([orthogonal(next(keys), (H, H)) for _ in range(outputs)], axis=1)
+            return _uniform(cfg, next(keys), (H, outputs * H))
+        return jnp.concatenate([square(next(keys), (H, H)) for _ in range(outputs)], axis=1)
 
     def bias(size: int) -> jax.Array:
-        return uniform(next(keys), (size,)) if cfg.init == "uniform" else jnp.zeros(size)
+        if cfg.init == "uniform":
+            return _uniform(cfg, next(keys), (size,))
+        return jnp.zeros(size)
 
-    first = uniform if cfg.init == "uniform" else lecun
-    layer = {"input": {"kernel": first(next(keys), (inputs, X)), "bias": bias(X)}}
+    layer = {"input": {"kernel": _dense(cfg, next(keys), (inputs, X)), "bias": bias(X)}}
     if cfg.cell == "lstm" and cfg.init == "orthogonal":
         layer["input"]["bias"] = jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), H)
     for name, outputs in cell.kernels.items():
-        layer[name] = {"kernel": inner(outputs)}
-        if name in cell.biases:
-            layer[name]["bias"] = bias(cell.biases[name] * H)
+        layer[name] = {"kernel": recurrent(outputs)}
+        if name != "recurrent":
+            layer[name]["bias"] = bias(outputs * H)
     if cfg.layer_norm:
-        layer |= {name: {"scale": jnp.ones(X)} for name in ("input_norm", "recurrent_norm")}
-        if cell.states > 1:
-            layer["cell_norm"] = {"scale": jnp.ones(H), "bias": jnp.zeros(H)}
+        sizes = {"input": X} | {name: outputs * H for name, outputs in cell.kernels.items()}
+        layer["norm"] = {name: {"scale": jnp.ones(size)} for name, size in sizes.items()}
+        if cfg.cell == "lstm":
+            layer["norm"]["cell"] = {"scale": jnp.ones(H), "bias": jnp.zeros(H)}
     return layer
 
 
@@ -119,7 +123,7 @@ def hidden_from(
     keep_TB, after = None, {}
     if "segments" in batch:
         same_BT = batch["segments"][:, 1:] == batch["segments"][:, :-1]
-        keep_TB = jnp.pad(same_BT, ((0, 0), (1, 0)), constant_values=True).T.astype(jnp.float32)
+        keep_TB = jnp.pad(same_BT, ((0, 0), (1, 0)), constant_values=True).T
     x_TBI = rows(params["embed"]["embedding"], batch["tokens"].T).astype(cfg.dtype)
     keys = [None] * (cfg.n_layers + 1)
     if key is not None and cfg.dropout:
@@ -134,19 +138,20 @@ def hidden_from(
 
 def _through(cfg, layer: dict, x_TBI, keep_TB, state: State) -> tuple[jax.Array, State]:
     """One layer: the input products of all time steps at once, then the recurrence."""
-    cell, dtype = CELLS[cfg.cell], jnp.dtype(cfg.dtype)
-    T, B, _ = x_TBI.shape
-    kernel_IX = layer["input"]["kernel"].astype(dtype)
+    cell, dtype, (T, B, _) = CELLS[cfg.cell], jnp.dtype(cfg.dtype), x_TBI.shape
+    whole = lambda kernel: constrain(kernel.astype(dtype), None, None)  # noqa: E731
     x_MX = product(
-        x_TBI.reshape(T * B, -1), constrain(kernel_IX, None, None), jnp.dtype(jnp.float32)
+        x_TBI.reshape(T * B, -1), whole(layer["input"]["kernel"]), jnp.dtype(jnp.float32)
     )
-    if cfg.layer_norm:
-        x_MX = norm(x_MX, layer["input_norm"], cell.normed)
+    norms = layer.get("norm", {})
+    if "input" in norms:
+        x_MX = norm(x_MX, norms["input"])
     x_TBX = constrain((x_MX + layer["input"]["bias"]).reshape(T, B, -1), None, "batch", None)
-    kernels = {n: constrain(layer[n]["kernel"].astype(dtype), None, None) for n in cell.kernels}
-    vectors = {n: {k: v for k, v in of.items() if k != "kernel"} for n, of in layer.items()}
-    vectors = {n: of for n, of in vectors.items() if of and not n.startswith("input")}
-    y_TBH, state = recurrence(cell, cfg.unroll, kernels, vectors, x_TBX, keep_TB, state)
+    kernels = {name: whole(layer[name]["kernel"]) for name in cell.kernels}
+    biases = {name: layer[name]["bias"] for name in cell.kernels if "bias" in layer[name]}
+    added = {name: jnp.broadcast_to(bias, (T, B, len(bias))) for name, bias in biases.items()}
+    inside = {name: of for name, of in norms.items() if name != "input"}
+    y_TBH, state = recurrence(cell, cfg.unroll, kernels, inside, x_TBX, added, keep_TB, state)
     return y_TBH.astype(dtype), state
 
 

@@ -1,8 +1,8 @@
-"""Runs a cell over time: a scan whose weight gradients are one matrix product each.
+"""Runs a cell over time: a scan in which each kernel's gradient is one matrix product.
 
-Automatic differentiation of a scan adds a product [H, B] [B, X] to each kernel's gradient at every
-time step. Here the backward scan keeps the gradients of the products, and one product over all time
-steps and rows follows it.
+Automatic differentiation of a scan adds a product [H, B] [B, outputs] to each kernel's gradient at
+every time step. Here the backward scan only returns the gradients of the products, and one product
+over all time steps and rows follows it.
 """
 
 import functools
@@ -10,117 +10,106 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from model.recurrent.cells import Cell, State, Vectors, norm
+from model.recurrent.cells import Cell, Norms, State, norm
 
-Kernels = dict[str, jax.Array]  # [H, outputs], in the dtype of the products
+Arrays = dict[str, jax.Array]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def recurrence(
     cell: Cell,
     unroll: int,
-    kernels: Kernels,
-    vectors: Vectors,
+    kernels: Arrays,
+    norms: Norms,
     x_TBX: jax.Array,
+    added: Arrays,
     keep_TB: jax.Array | None,
     state: State,
 ) -> tuple[jax.Array, State]:
-    """(outputs [T, B, H], the last state). Where `keep` is 0, a step begins with a zero state; None
-    keeps every state. `unroll` steps are one trip of the compiled loop."""
-    return _forward(cell, unroll, kernels, vectors, x_TBX, keep_TB, state)[0]
+    """(outputs [T, B, H], the last state).
+
+    `kernels` are [H, outputs], in the dtype of the products. `added` are [T, B, outputs]: what is
+    added to each product; the first columns of x are added to the product "recurrent". `norms` are
+    of the products that are normalised before that, and of the cell. Where `keep` is 0, a step
+    begins with a zero state; None keeps every state. `unroll` steps are one trip of the compiled
+    loop.
+    """
+    moving = norms, x_TBX, added, _zeros(kernels, norms, x_TBX), keep_TB, state
+    return _scan(cell, unroll, kernels, *moving)[0]
 
 
-def advance(
-    cell: Cell, product, vectors: Vectors, x_BX: jax.Array, keep_B: jax.Array | None, state: State
-) -> State:
-    """The state after one step."""
-
-    def multiply(name, v_BH):
-        found = product(name, v_BH)
-        if name == "recurrent" and "recurrent_norm" in vectors:
-            return norm(found, vectors["recurrent_norm"], cell.normed)
-        return found
-
-    if keep_B is not None:
-        state = tuple(jnp.where(keep_B[:, None] > 0, part_BH, 0) for part_BH in state)
-    return cell.step(multiply, vectors, x_BX, state)
+def _zeros(kernels: Arrays, norms: Norms, x_TBX: jax.Array) -> Arrays:
+    """Zeros [T, B, outputs] for the kernels whose products are normalised."""
+    normed = [name for name in kernels if name in norms]
+    return {name: jnp.zeros((*x_TBX.shape[:2], kernels[name].shape[1])) for name in normed}
 
 
-def _forward(cell, unroll, kernels, vectors, x_TBX, keep_TB, state):
-    def step(before, xs):
-        products, inputs = {}, {}
+def _scan(cell, unroll, kernels, norms, x_TBX, added, zeros, keep_TB, state):
+    """((outputs, the last state), what each kernel is multiplied with [T, B, H])."""
+    # Otherwise every trip of the backward loop transposes them.
+    transposed = {name: jax.lax.optimization_barrier(kernel.T) for name, kernel in kernels.items()}
 
-        def product(name, v_BH):
+    def step(state, xs):
+        x_BX, added, zeros, keep_B = xs
+        inputs, plus = {}, {"recurrent": x_BX[:, : kernels["recurrent"].shape[1]]} | added
+
+        def multiply(name, v_BH):
             inputs[name] = v_BH.astype(kernels[name].dtype)
-            products[name] = jnp.matmul(
-                inputs[name], kernels[name], preferred_element_type=jnp.float32
-            )
-            return products[name]
+            sides = inputs[name], kernels[name], transposed[name]
+            if name in norms:
+                return plus[name] + norm(affine(zeros[name], *sides), norms[name])
+            return affine(plus[name], *sides)
 
-        after = advance(cell, product, vectors, *xs, before)
-        return after, (after[0], before, products, inputs)
+        if keep_B is not None:
+            state = tuple(jnp.where(keep_B[:, None], part_BH, 0) for part_BH in state)
+        state = cell.step(multiply, norms, x_BX, state)
+        return state, (state[0], inputs)
 
-    last, (y_TBH, before, products, inputs) = jax.lax.scan(
-        step, state, (x_TBX, keep_TB), unroll=unroll
-    )
-    return (y_TBH, last), (kernels, vectors, x_TBX, keep_TB, before, products, inputs)
+    last, (y_TBH, inputs) = jax.lax.scan(step, state, (x_TBX, added, zeros, keep_TB), unroll=unroll)
+    return (y_TBH, last), inputs
+
+
+def _forward(cell, unroll, kernels, norms, x_TBX, added, keep_TB, state):
+    zeros = _zeros(kernels, norms, x_TBX)
+
+    def moving(norms, x_TBX, added, zeros, state):
+        return _scan(cell, unroll, kernels, norms, x_TBX, added, zeros, keep_TB, state)
+
+    found, pull, inputs = jax.vjp(moving, norms, x_TBX, added, zeros, state, has_aux=True)
+    return found, (pull, inputs, kernels)
 
 
 def _backward(cell, unroll, saved, cotangents):
-    kernels, vectors, x_TBX, keep_TB, before, products, inputs = saved
-    dy_TBH, dlast = cotangents
+    pull, inputs, kernels = saved
+    dnorms, dx_TBX, dadded, dzeros, dstate = pull(cotangents)
+    dproducts = {"recurrent": dx_TBX} | dadded | dzeros
 
-    def step(carry, xs):
-        dstate, dvectors = carry
-        dy_BH, x_BX, keep_B, before, products = xs
+    def gradient(name, kernel):
+        flat = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
+        dproduct_MO = flat(dproducts[name][..., : kernel.shape[1]]).astype(kernel.dtype)
+        found = jnp.matmul(flat(inputs[name]).T, dproduct_MO, preferred_element_type=jnp.float32)
+        return found.astype(kernel.dtype)
 
-        def again(x_BX, before, taps, vectors):
-            product = lambda name, v_BH: _known(  # noqa: E731
-                v_BH, kernels[name], products[name], taps[name]
-            )
-            return advance(cell, product, vectors, x_BX, keep_B, before)
-
-        taps = jax.tree.map(jnp.zeros_like, products)
-        _, pull = jax.vjp(again, x_BX, before, taps, vectors)
-        dx_BX, dbefore, dproducts, more = pull((dstate[0] + dy_BH, *dstate[1:]))
-        return (dbefore, jax.tree.map(jnp.add, dvectors, more)), (dx_BX, dproducts)
-
-    zeros = jax.tree.map(jnp.zeros_like, vectors)
-    (dstate, dvectors), (dx_TBX, dproducts) = jax.lax.scan(
-        step,
-        (dlast, zeros),
-        (dy_TBH, x_TBX, keep_TB, before, products),
-        reverse=True,
-        unroll=unroll,
-    )
-    flat = lambda a: a.reshape(-1, a.shape[-1])  # noqa: E731
-    dkernels = {
-        name: jnp.matmul(
-            flat(inputs[name]).T, flat(dproducts[name]).astype(kernel.dtype),
-            preferred_element_type=jnp.float32,
-        ).astype(kernel.dtype)
-        for name, kernel in kernels.items()
-    }  # fmt: skip
-    dkeep = None if keep_TB is None else jnp.zeros_like(keep_TB)
-    return dkernels, dvectors, dx_TBX, dkeep, dstate
+    dkernels = {name: gradient(name, kernel) for name, kernel in kernels.items()}
+    return dkernels, dnorms, dx_TBX, dadded, None, dstate
 
 
 recurrence.defvjp(_forward, _backward)
 
 
 @jax.custom_vjp
-def _known(v_BH: jax.Array, kernel: jax.Array, product: jax.Array, tap: jax.Array) -> jax.Array:
-    """v U, whose value is known: only its gradient is computed. The gradient of `tap` is that of
-    the product."""
-    return product
+def affine(plus: jax.Array, v_BH: jax.Array, kernel: jax.Array, transposed: jax.Array) -> jax.Array:
+    """plus + v U, float32. The gradient of `plus` is that of the product; U is given none."""
+    return plus + jnp.matmul(v_BH, kernel, preferred_element_type=jnp.float32)
 
 
-def _known_backward(kernel, g):
-    dv_BH = jnp.matmul(g.astype(kernel.dtype), kernel.T, preferred_element_type=jnp.float32)
-    return dv_BH, None, None, g
+def _affine_forward(plus, v_BH, kernel, transposed):
+    return affine(plus, v_BH, kernel, transposed), transposed
 
 
-_known.defvjp(
-    lambda v_BH, kernel, product, tap: (product, kernel),
-    _known_backward,
-)
+def _affine_backward(transposed, g):
+    dv_BH = jnp.matmul(g.astype(transposed.dtype), transposed, preferred_element_type=jnp.float32)
+    return g, dv_BH.astype(transposed.dtype), None, None
+
+
+affine.defvjp(_affine_forward, _affine_backward)

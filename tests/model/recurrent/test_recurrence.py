@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from model.recurrent import language_model as recurrent
-from model.recurrent.cells import CELLS
-from model.recurrent.recurrence import advance
+from model.recurrent.cells import CELLS, norm
 
 TINY = recurrent.Config(vocab_size=11, context_length=5, n_layers=1, d_model=16, d_hidden=16)
 B, T = 3, 5
@@ -32,11 +31,19 @@ def tokens() -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).integers(0, 11, (B, T)))
 
 
-def loop(cfg, kernels, vectors, x_TBX, keep_TB, state):
+def loop(cell, kernels, norms, x_TBX, added, keep_TB, state):
     """The recurrence as a Python loop, differentiated by jax."""
-    outputs, product = [], lambda name, v: v @ kernels[name]
-    for x_BX, keep_B in zip(x_TBX, keep_TB, strict=True):
-        state = advance(CELLS[cfg.cell], product, vectors, x_BX, keep_B, state)
+    outputs = []
+    for t, (x_BX, keep_B) in enumerate(zip(x_TBX, keep_TB, strict=True)):
+        plus = {"recurrent": x_BX[:, : kernels["recurrent"].shape[1]]}
+        plus |= {name: bias_TBH[t] for name, bias_TBH in added.items()}
+
+        def multiply(name, v_BH, plus=plus):
+            product = v_BH @ kernels[name]
+            return plus[name] + (norm(product, norms[name]) if name in norms else product)
+
+        state = tuple(part_BH * keep_B[:, None] for part_BH in state)
+        state = cell.step(multiply, norms, x_BX, state)
         outputs.append(state[0])
     return jnp.stack(outputs), state
 
@@ -57,7 +64,7 @@ def test_the_scan_and_its_gradient_equal_the_loop(cell, monkeypatch):
 
     compute = jax.jit(jax.value_and_grad(value, (0, 1)))
     found, whole = (compute(params, carry, s) for s in (segments, jnp.ones_like(segments)))
-    plain = lambda cell, unroll, *arrays: loop(cfg, *arrays)  # noqa: E731
+    plain = lambda cell, unroll, *arrays: loop(cell, *arrays)  # noqa: E731
     monkeypatch.setattr(recurrent, "recurrence", plain)
     expected = jax.jit(jax.value_and_grad(value, (0, 1)))(params, carry, segments)
     assert distance(found, expected) < 1e-5
