@@ -149,6 +149,11 @@ def ngram() -> dict:
         vocab_size=0,  # tokens; 0: the tokenizer's
         context_length=128,  # tokens of one scored sequence; contexts may begin before it
         order=5,  # tokens of the longest n-gram
+        # modified_kneser_ney | kneser_ney | absolute | witten_bell | add_k
+        smoothing="modified_kneser_ney",
+        k=1.0,  # of add_k: added to the count of each token
+        # Of kneser_ney and absolute: subtracted from each count; 0: estimated for each order.
+        discount=0.0,
     )
 
 

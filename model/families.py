@@ -68,7 +68,11 @@ class Trained(Family, Protocol):
 
 
 class Counted(Family, Protocol):
-    """A family that is fitted by counting in one pass, without gradients, with numpy only."""
+    """A family that is fitted by counting in one pass, without gradients, with numpy only. An
+    optional member is what sampling needs:
+
+    distribution(model, context)   p of each token [V], float64, after a list of tokens [N]
+    """
 
     def fit(self, cfg: Any, texts: list[np.ndarray]) -> Any:
         """Fits a model to token sequences."""

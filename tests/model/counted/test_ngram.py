@@ -24,9 +24,13 @@ def walk(seed: int, length: int) -> np.ndarray:
 TEXTS = [walk(0, 300), walk(1, 200)]
 
 
+def fitted(texts, vocab, order=5) -> ngram.NGram:
+    return ngram.fit(ngram.Config(vocab, order=order), texts)
+
+
 @pytest.fixture(scope="module")
 def model():
-    return ngram.count_ngrams(TEXTS, VOCAB, ORDER)
+    return fitted(TEXTS, VOCAB, ORDER)
 
 
 def formula(texts, vocab, order, changes=None):
@@ -106,7 +110,7 @@ def test_rows_are_independent(model):
 def test_a_longer_context_helps_where_the_text_has_one():
     """The text follows a trigram model, whose true loss is known."""
     text, unseen = walk(5, 20_000), walk(6, 20_000)
-    loss = [ngram.count_ngrams([text], VOCAB, order).nats(unseen).mean() for order in (1, 2, 3)]
+    loss = [fitted([text], VOCAB, order).nats(unseen).mean() for order in (1, 2, 3)]
     chance = 0.3 / (VOCAB - 1)
     true = -(0.7 + chance) * math.log(0.7 + chance) - 5 * chance * math.log(chance)
     assert min(loss[:2]) > 1.5 * loss[2] and loss[2] == pytest.approx(true, rel=0.02)
@@ -115,7 +119,7 @@ def test_a_longer_context_helps_where_the_text_has_one():
 @pytest.mark.parametrize("text", [[3], [1, 1], [0, 1, 2, 3, 4, 5, 6], [2] * 50])
 def test_texts_with_no_discounts_of_their_own(text):
     """Texts too short or too regular to estimate discounts still give every token probability."""
-    model = ngram.count_ngrams([np.array(text)], VOCAB, ORDER)
+    model = fitted([np.array(text)], VOCAB, ORDER)
     rows = np.array([[2, 2, token] for token in range(VOCAB)])
     probabilities = np.exp(-model.nats(rows)[:, -1])
     assert probabilities.sum() == pytest.approx(1, abs=1e-12) and probabilities.min() > 0
@@ -123,17 +127,17 @@ def test_texts_with_no_discounts_of_their_own(text):
 
 def test_a_text_of_many_tokens_needs_no_table_of_the_vocabulary():
     text = np.tile(np.random.default_rng(0).integers(0, 200_000, 1500), 2)
-    model = ngram.count_ngrams([text], 200_000, 5)
+    model = fitted([text], 200_000, 5)
     assert model.nats(text)[5:].mean() < 1 and model.nats(text[::-1]).mean() > 7
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ngram.count_ngrams(TEXTS, VOCAB, 0), "order=0 must be at least 1"),
-        (lambda: ngram.count_ngrams([np.array([], int)], VOCAB), "needs text"),
+        (lambda: fitted(TEXTS, VOCAB, 0), "order=0 must be at least 1"),
+        (lambda: fitted([np.array([], int)], VOCAB), "needs text"),
         (
-            lambda: ngram.count_ngrams(TEXTS, VOCAB).nats(np.array([VOCAB])),
+            lambda: fitted(TEXTS, VOCAB).nats(np.array([VOCAB])),
             "outside the model's vocab_size",
         ),
     ],

@@ -46,7 +46,7 @@ def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tm
     assert main(["ngram", "--order=1", f"--json={out}", *arguments]) == 0
     about = json.loads(out.read_text())
     # Unigrams need no context, so the windows alone determine the loss.
-    model = ngram.count_ngrams(dataset.texts("train"), dataset.vocab_size, 1)
+    model = ngram.fit(ngram.Config(dataset.vocab_size, order=1), dataset.texts("train"))
     (batch,) = eval_batches(dataset.token_store, SEQUENCES, SEQUENCES, CONTEXT)
     wanted = model.nats(batch["targets"]).mean()
     assert about["eval_loss"] == pytest.approx(wanted, abs=1e-12)
@@ -61,7 +61,7 @@ def test_what_is_written_is_the_loss_on_the_evaluation_windows(keys, dataset, tm
 
 
 def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
-    model = ngram.count_ngrams(dataset.texts("train"), dataset.vocab_size, 5)
+    model = ngram.fit(ngram.Config(dataset.vocab_size), dataset.texts("train"))
     found = counting.evaluate(ngram, model, dataset, next_token.METRICS)["loss"][0]
     (batch,) = eval_batches(dataset.token_store, SEQUENCES, SEQUENCES, CONTEXT)
     rows = np.concatenate([batch["tokens"][:, :1], batch["targets"]], axis=1)
