@@ -7,12 +7,12 @@ Unmeasured.
 
 All families learn the bytes of this Python's standard library in windows of 256 and are scored on
 the same validation windows. At each of three budgets of 6 N D FLOPs, five sizes of a family are
-trained, each with the full budget. N counts all parameters; the head is the transposed embedding. Optimiser, schedule and batch are shared; the
-learning rate of each family at a width is that of RATES, times the root of 64 over the width. The
-search behind RATES is configs/study/history_rates.py.
+trained, each with the full budget. N counts all parameters; the head is the transposed embedding.
+Optimiser, schedule and batch are shared. The learning rate of a family at a width is that of RATES
+times the root of 64 over the width; the search behind RATES is configs/study/history_rates.py.
 
-n-grams of five orders are counted on 1, 1/4 and 1/16 of the text. They have no training FLOPs: `isoflop
-compare` draws them against tokens and parameters only.
+n-grams of five orders are counted on all of the text, a quarter and a sixteenth. They have no
+training FLOPs: `isoflop compare` draws them against tokens and parameters only.
 """
 
 from ml_collections import ConfigDict

@@ -18,6 +18,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,12 @@ class Checkpoints:
                 shutil.rmtree(path)
 
     def _remove_failed(self) -> None:
-        if processes.is_first():
-            _remove_unfinished(self.folder)
+        """Removes what a failed save left. Other threads of the writer may add files to it for a
+        moment, so it looks again until nothing is there."""
+        for _ in range(10 if processes.is_first() else 0):
+            if not _remove_unfinished(self.folder):
+                break
+            time.sleep(0.05)
 
 
 def _remove_unfinished(folder: Path) -> list[str]:

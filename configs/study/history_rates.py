@@ -1,8 +1,8 @@
 """The search behind the learning rates of configs/history.py.
 
-    isoflop sweep --config=configs/study/history_rates.py:lstm --workdir=runs/rates/lstm --seeds=2 --nofit
+    isoflop sweep --config=configs/study/history_rates.py:lstm --workdir=runs/rates/lstm --nofit
 
-Six rates a factor √2 apart at two widths, with the smallest budget of the ladders.
+Unmeasured. Seven rates a factor √2 apart at two widths, with the smallest budget of the ladders.
 """
 
 from ml_collections import ConfigDict
