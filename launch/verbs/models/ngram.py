@@ -27,7 +27,6 @@ from model.counted.smoothing import SMOOTHINGS
 from train import counting
 from train.objectives import next_token
 
-
 KEYS = ("order", "smoothing", "k", "discount")  # of the family, which are flags here
 
 
