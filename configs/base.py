@@ -169,9 +169,10 @@ def text() -> dict:
         corpora=("stdlib",),
         weights=(1.0,),  # share of the tokens drawn from each corpus
         text_key="text",  # field of a jsonl or parquet row that holds the text
-        # bytes | chars | bpe | unigram | a SentencePiece .model file | a tokenizer.json
+        # bytes | chars | bpe | unigram | words | lowercase_words | a SentencePiece .model file |
+        # a tokenizer.json
         tokenizer="bytes",
-        vocab_size=0,  # tokens to train bpe or unigram with
+        vocab_size=0,  # tokens to train bpe or unigram with, or of words; 0: all words
         validation=0.05,  # share of the documents, chosen by a hash of their content
         cache="cache",  # folder of the token shards
         max_bytes=0,  # text read from each corpus, in bytes; 0: all

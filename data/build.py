@@ -29,6 +29,7 @@ GROUP_BYTES = 16 << 20  # decides where shards end, so it changes every dataset'
 MIN_BYTES_FOR_WORKERS = {
     "bytes": 256 << 20,
     "chars": 64 << 20,
+    "words": 2 * GROUP_BYTES,
     "sentencepiece": 2 * GROUP_BYTES,
     "huggingface": 2 * GROUP_BYTES,
 }

@@ -68,7 +68,8 @@ def eval_batches(
 
     `n_sequences` are divided among the components by weight; a component with fewer windows gives
     all of them. The last batch is padded with rows of weight 0. Batches have one more field than in
-    training: bytes float32 [B], the bytes of text in the targets of each row.
+    training: bytes float32 [B], the bytes of text in the targets of each row, if tokens determine
+    them.
     """
     windows = _fixed_windows(store, n_sequences, context_length, split)
     in_batch = rows_of_batch(batch_size, rows)
@@ -76,8 +77,9 @@ def eval_batches(
         row = first + in_batch
         batch = _batch(windows[np.minimum(row, len(windows) - 1)])
         batch["weights"][row >= len(windows)] = 0
-        text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
-        batch["bytes"] = text_bytes.astype(np.float32)
+        if store.token_bytes is not None:
+            text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
+            batch["bytes"] = text_bytes.astype(np.float32)
         yield batch
 
 

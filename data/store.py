@@ -51,6 +51,10 @@ class Component:
     hash: str
     splits: dict[str, Split]
 
+    def count(self, split: str, token: int) -> int:
+        """How often a token occurs in a split."""
+        return sum(int(np.count_nonzero(shard == token)) for shard in self.splits[split].shards)
+
 
 @dataclass(frozen=True)
 class TokenStore:
@@ -66,8 +70,9 @@ class TokenStore:
         return self.tokenizer.vocab_size
 
     @property
-    def token_bytes(self) -> np.ndarray:
-        """Bytes of text that each token represents, int32 [V]."""
+    def token_bytes(self) -> np.ndarray | None:
+        """Bytes of text that each token represents, int32 [V]; None if tokens do not determine
+        them."""
         return self.tokenizer.token_bytes
 
     @property
@@ -83,6 +88,18 @@ class TokenStore:
     @property
     def n_documents(self) -> dict[str, int]:
         return self._total("n_documents")
+
+    @property
+    def unknown_share(self) -> dict[str, float] | None:
+        """The share of each split's tokens that stand for what the vocabulary lacks, over all
+        components; None if the tokenizer has no such token."""
+        if self.tokenizer.unknown is None:
+            return None
+        return {
+            split: sum(part.count(split, self.tokenizer.unknown) for part in self.components)
+            / max(1, self.n_tokens[split])
+            for split in SPLITS
+        }
 
     def _total(self, count: str) -> dict[str, int]:
         return {
@@ -214,11 +231,12 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
 def _training_texts(
     data_cfg: Any, corpora: tuple[str, ...], name: str, advance: Callable[[int], None]
 ) -> Iterator[str]:
-    """Training documents: all for 'chars', otherwise a sample of equal size from each corpus."""
+    """Training documents: a sample of equal size from each corpus, or all for a tokenizer that has
+    no limit, which counts characters or words."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
         kept = not_held_out(documents, data_cfg.validation, advance)
-        if name == "chars":
+        if name not in SAMPLE_BYTES:
             yield from (text for _, text in kept)
         else:
             yield from sampled(kept, SAMPLE_BYTES[name] // len(corpora))

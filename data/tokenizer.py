@@ -1,8 +1,10 @@
-"""Maps text to tokens and back: bytes, characters, SentencePiece, Hugging Face.
+"""Maps text to tokens and back: bytes, characters, words, SentencePiece, Hugging Face.
 
     'bytes'              256 tokens; the end of a document is byte 0xFF, which UTF-8 never contains
     'chars'              the characters of the training documents, end-of-document, unknown
     'bpe', 'unigram'     SentencePiece, trained here on training documents, data.vocab_size tokens
+    'words',             the most frequent words of the training documents, end-of-document, unknown
+    'lowercase_words'    (data.vocab_size tokens, 0: all words): `data/tokenizer_files/words.py`
     'path/to/x.model'    an existing SentencePiece model, with its own normalisation
     'path/to/x.json'     a Hugging Face tokenizer.json, read by the library tokenizers
 
@@ -13,6 +15,7 @@ Text never yields control tokens, such as the end of a document: a document that
 <|endoftext|> is encoded as those 13 characters. Only `encode_prompt` reads special strings.
 """
 
+import functools
 import hashlib
 import io
 import itertools
@@ -26,12 +29,11 @@ import numpy as np
 from data import tokenizer_json
 from data.atomic import write_atomic
 from data.local import local_path, parse_object, sealed, unsealed
-from data.tokenizer_files import special_strings
+from data.tokenizer_files import special_strings, words
 from data.tokenizer_files.added_tokens import end_ids
 from data.tokenizer_files.sentencepiece_model import without_dummy_prefix
 from data.tokenizer_files.special_strings import SpecialString
 
-TRAINED = ("chars", "bpe", "unigram")
 REVISIONS = {"huggingface": 1}  # increment when the same model encodes a text differently
 SPACE = tokenizer_json.SPACE
 LINE_CHARACTERS = 1000  # SentencePiece drops training lines above 4192 bytes
@@ -65,8 +67,12 @@ class Tokenizer:
         # Some models put a space before every text.
         first = b"".join(self.pieces[i] for i in self.encode("a b")[:1])
         self._dummy_prefix = b" " if first.startswith(b" ") else b""
-        # Bytes of text that each token represents [V]; 0 for control tokens and unused ids.
-        self.token_bytes = np.array([len(piece) for piece in self.pieces], np.int32)
+        # The id that stands for what the vocabulary lacks; None if it lacks nothing.
+        self.unknown = self.vocab_size - 1 if kind in UNKNOWN_LAST else None
+        # Bytes of text that each token represents [V]; 0 for control tokens and unused ids. None
+        # if tokens do not determine them, as words do not.
+        sizes = np.array([len(piece) for piece in self.pieces], np.int32)
+        self.token_bytes = None if kind in WITHOUT_BYTES else sizes
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids int32 [n] of a document. They never include control tokens."""
@@ -181,13 +187,9 @@ def load(folder: str | Path) -> Tokenizer:
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
-    """Trains 'chars', 'bpe' or 'unigram' on documents; equal texts give equal tokenizers."""
-    if name == "chars":
-        characters: set[str] = set()
-        for text in texts:
-            characters.update(text)
-        return Tokenizer("chars", "chars", "".join(sorted(characters)).encode("utf-32-le"))
-    return Tokenizer("sentencepiece", name, _train_sentencepiece(name, texts, vocab_size))
+    """Trains one of TRAINED on documents; equal texts give equal tokenizers."""
+    kind, model_of = TRAINERS[name]
+    return Tokenizer(kind, name, model_of(texts, vocab_size))
 
 
 def from_spec(spec: str) -> Tokenizer:
@@ -256,6 +258,13 @@ def _characters(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int
         return np.where(known, rank, unknown).astype(np.int32)
 
     return encode, [chr(point).encode() for point in points] + [b"", b"?"], eod
+
+
+def _train_characters(texts: Iterable[str], vocab_size: int) -> bytes:
+    characters: set[str] = set()
+    for text in texts:
+        characters.update(text)
+    return "".join(sorted(characters)).encode("utf-32-le")
 
 
 def _sentencepiece(model: bytes, end: int | None) -> tuple[Encode, list[bytes], int]:
@@ -341,5 +350,18 @@ KINDS: dict[str, Callable[[bytes, int | None], tuple[Encode, list[bytes], int]]]
     "bytes": _bytes,
     "chars": _characters,
     "sentencepiece": _sentencepiece,
+    "words": words.read,
     "huggingface": tokenizer_json.read,
 }
+UNKNOWN_LAST = ("chars", "words")  # kinds whose last token stands for what they do not know
+WITHOUT_BYTES = ("words",)  # kinds whose tokens do not give back the bytes of a text
+
+# What is trained here: name -> (kind, what makes its model from documents and data.vocab_size).
+TRAINERS: dict[str, tuple[str, Callable[[Iterable[str], int], bytes]]] = {
+    "chars": ("chars", _train_characters),
+    "bpe": ("sentencepiece", functools.partial(_train_sentencepiece, "bpe")),
+    "unigram": ("sentencepiece", functools.partial(_train_sentencepiece, "unigram")),
+    "words": ("words", words.train),
+    "lowercase_words": ("words", functools.partial(words.train, lowercase=True)),
+}
+TRAINED = tuple(TRAINERS)

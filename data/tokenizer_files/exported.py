@@ -204,9 +204,14 @@ def _start(i: int, name: str) -> dict:
     }  # fmt: skip
 
 
+def _words(saved: Saved) -> dict:
+    raise ValueError(f"a tokenizer.json cannot describe the rule of data.tokenizer={saved.name!r}")
+
+
 DESCRIBE: dict[str, Callable[[Saved], dict]] = {
     "bytes": lambda saved: _bytes(),
     "chars": lambda saved: _characters(saved.model),
+    "words": _words,
     "sentencepiece": _sentencepiece,
     "huggingface": lambda saved: json.loads(saved.model),
 }

@@ -79,10 +79,10 @@ def _totals(about: dict[str, Any], console: rich.console.Console) -> list[Any]:
     """The sizes, a table of both models, and how they differ or why one is missing."""
     ngram, units = about["ngram"], about["units"]
     counted = f"{about['texts']:,} {units if about['texts'] > 1 else units[:-1]}"
+    of_text = f", {byte_size(about['bytes'])} of text" if about["bytes"] else ""
     sizes = (
-        f"  {counted}, {amount(about['tokens'])} tokens, "
-        f"{byte_size(about['bytes'])} of text; windows of {about['context']:,} tokens, stride "
-        f"{about['stride']:,}"
+        f"  {counted}, {amount(about['tokens'])} tokens{of_text}; windows of "
+        f"{about['context']:,} tokens, stride {about['stride']:,}"
     )
     rows = {"model": about} | ({f"{ngram['order']}-gram": ngram} if "order" in ngram else {})
     columns = [Column("", [f"  {name}" for name in rows], number=False)]

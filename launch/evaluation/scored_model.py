@@ -1,7 +1,7 @@
 """The model of a run, trained or counted, as something that scores tokens."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from configs import base
 from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.evaluation.windows import batches
+from launch.evaluation.windows import BATCH, batches
 from launch.files import read_family, read_json
 from model import families, parameters
 from train import objectives
@@ -70,16 +70,36 @@ class ScoredModel:
         Windows begin every `stride` tokens; a target is scored in the first window that has it. A
         counted model sees the whole text before each token, whatever the window.
         """
+        for number, _, position, nats in self._parts(texts, context, stride, BATCH):
+            yield number, position, nats
+
+    def each_token(
+        self, texts: Sequence[np.ndarray], context: int, stride: int
+    ) -> list[np.ndarray]:
+        """-log p of each target of each text, in order. A text begins with the tokens of `start`,
+        which are no targets; windows are those of `score`."""
+        found = [np.zeros(len(text) - len(self.start)) for text in texts]
+        at_once = min(BATCH, sum(map(len, texts)))
+        for number, first, _, nats in self._parts(enumerate(texts), context, stride, at_once):
+            found[number][first : first + len(nats)] = nats
+        return found
+
+    def _parts(
+        self, texts: Iterable[tuple[int, np.ndarray]], context: int, stride: int, at_once: int
+    ) -> Iterator[tuple[int, int, int, np.ndarray]]:
+        """(number, place of the first target in the text, its position in the window, nats [n])."""
         if self.counted:
             for number, text in texts:
                 nats = self.family.nats(self.fitted, text)[len(self.start) :]
                 for first in range(0, len(nats), context):
-                    yield number, 0, nats[first : first + context]
+                    yield number, first, 0, nats[first : first + context]
             return
-        for windows, tokens_BT, targets_BT in batches(texts, len(self.start), context, stride):
+        start = len(self.start)
+        for windows, tokens_BT, targets_BT in batches(texts, start, context, stride, at_once):
             nats_BT = self.nats(tokens_BT, targets_BT)
             for window, nats in zip(windows, nats_BT, strict=False):
-                yield window.number, window.fresh, nats[window.fresh : len(window.targets)]
+                first = window.begin + 1 + window.fresh - start
+                yield window.number, first, window.fresh, nats[window.fresh : len(window.targets)]
 
 
 def open_model(run: Path) -> ScoredModel:
@@ -91,25 +111,33 @@ def open_model(run: Path) -> ScoredModel:
         raise ValueError(f"{error}{imports.remedy(run)}") from None
     config = with_defaults(read_json(run / "config.json") or {})
     objective = objectives.find(config.objective.name)
-    if tuple(objective.FIELDS) != next_token.FIELDS or family.INPUTS != ("tokens",):
+    scores = not families.is_counted(family) or hasattr(family, "nats")
+    if tuple(objective.FIELDS) != next_token.FIELDS or family.INPUTS != ("tokens",) or not scores:
         raise ValueError(
             f"run={run} has objective.name={config.objective.name!r} and model.family="
-            f"{config.model.family!r}, which score no next tokens; use a language model"
+            f"{config.model.family!r}, which score no next tokens: it measures "
+            f"{', '.join(objective.METRICS)} (isoflop show {run}); use a language model"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
-    fitted, step = restored_counts(run, family) if families.is_counted(family) else (None, 1)
-    if fitted is None:
-        params, meta = restore_params(run / "checkpoints", _say)
-        shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
-        try:
-            parameters.check(shapes, params)
-        except ValueError as error:
-            raise ValueError(
-                f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
-            ) from None
-        fitted, step = jax.device_put(params), meta["step"]
+    fitted, step = restored_any(run, family, cfg)
     name = config.model.family
     return ScoredModel(run, name, family, cfg, config, tokenizer, fitted, step)
+
+
+def restored_any(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
+    """(the parameters or counts of a run's newest good checkpoint, its step). ValueError where the
+    parameters are not those of `cfg`."""
+    if families.is_counted(family):
+        return restored_counts(run, family)
+    params, meta = restore_params(run / "checkpoints", _say)
+    shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
+    try:
+        parameters.check(shapes, params)
+    except ValueError as error:
+        raise ValueError(
+            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
+        ) from None
+    return jax.device_put(params), meta["step"]
 
 
 def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:

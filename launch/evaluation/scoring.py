@@ -29,10 +29,12 @@ def of_text(
         for document in documents:
             tokens = model.tokenizer.encode(document)
             n_bytes = len(document.encode())
-            number = tally.text(" ".join(document[:400].split())[:60], n_bytes)
+            # Without bytes of tokens, bits per byte would leave out what unknown words hold.
+            counted = n_bytes if model.tokenizer.token_bytes is not None else 0
+            number = tally.text(" ".join(document[:400].split())[:60], counted)
             text = np.array([*model.start, *tokens, model.tokenizer.eod], np.int64)
             if other:
-                beside.text(tally.names[number], n_bytes)
+                beside.text(tally.names[number], counted)
                 for scored in other.score(iter([(number, text)]), context, context):
                     beside.add(*scored)
             advance(n_bytes)
@@ -57,11 +59,12 @@ def of_validation(
     for batch in dataset.examples("validation"):
         if counted_ET is None:
             nats_BT = model.nats(batch["tokens"], batch["targets"])
+        bytes_B = batch.get("bytes", np.zeros(len(batch["tokens"])))
         for row in np.flatnonzero(batch["weights"].any(axis=1)):
             name = first_words(model.tokenizer, batch["tokens"][row])
-            number = tally.text(name, batch["bytes"][row])
+            number = tally.text(name, bytes_B[row])
             tally.add(number, 0, nats_BT[row] if counted_ET is None else counted_ET[number])
             if beside_ET is not None:
-                beside.add(beside.text(name, batch["bytes"][row]), 0, beside_ET[number])
+                beside.add(beside.text(name, bytes_B[row]), 0, beside_ET[number])
         advance(len(tally.names) / dataset.eval_sequences)
     return tally, beside

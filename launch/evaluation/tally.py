@@ -54,9 +54,10 @@ def bin_of(position: np.ndarray) -> np.ndarray:
 
 def overall(tally: Tally) -> dict[str, Any]:
     """Loss and bits per byte with their standard errors; None for what cannot be known."""
-    found = measure(next_token.METRICS, tally.rows())
+    rows = {name: sums for name, sums in tally.rows().items() if name != "bytes" or sums.any()}
+    found = measure(next_token.METRICS, rows)
     loss, loss_se = found["loss"]
-    bits, bits_se = found["bits_per_byte"] if sum(tally.bytes) else (None, None)
+    bits, bits_se = found.get("bits_per_byte", (None, None))
     return {
         **{"eval_loss": loss, "eval_loss_se": loss_se},
         **{"bits_per_byte": bits, "bits_per_byte_se": bits_se},

@@ -1,6 +1,6 @@
 """Cuts texts into windows of a model's context, and windows into batches of equal length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,11 @@ SHORTER = (16, 4)  # windows are padded to 1/16 or 1/4 of the context where they
 
 @dataclass(frozen=True)
 class Window:
-    """A part of text `number`: inputs and targets [n]. Those before `fresh` were scored in an
-    earlier window and give context."""
+    """A part of text `number` from token `begin` on: inputs and targets [n]. Those before `fresh`
+    were scored in an earlier window and give context."""
 
     number: int
+    begin: int
     tokens: np.ndarray
     targets: np.ndarray
     fresh: int
@@ -28,32 +29,40 @@ def windows(number: int, text: np.ndarray, start: int, context: int, stride: int
         end = min(begin + context, last)
         if end > scored:
             fresh = scored - begin
-            found.append(Window(number, text[begin:end], text[begin + 1 : end + 1], fresh))
+            inputs, targets = text[begin:end], text[begin + 1 : end + 1]
+            found.append(Window(number, begin, inputs, targets, fresh))
             scored = end
     return found
 
 
 def batches(
-    texts: Iterator[tuple[int, np.ndarray]], start: int, context: int, stride: int
+    texts: Iterable[tuple[int, np.ndarray]],
+    start: int,
+    context: int,
+    stride: int,
+    at_once: int = BATCH,
 ) -> Iterator[tuple[Sequence[Window], np.ndarray, np.ndarray]]:
-    """(windows, inputs [B, T], targets [B, T]) of all texts. Windows of similar length are batched
-    together, so few lengths T occur; rows after the last window repeat the first."""
+    """(windows, inputs [B, T], targets [B, T]) of all texts; B T is at most `at_once`, or B is 1.
+    Windows of similar length are batched together, so few lengths T occur; rows after the last
+    window are zeros."""
     lengths = [context // part for part in SHORTER if context // part >= 32] + [context]
     waiting: dict[int, list[Window]] = {length: [] for length in lengths}
     for number, text in texts:
         for window in windows(number, text, start, context, stride):
             length = next(length for length in lengths if length >= len(window.tokens))
             waiting[length].append(window)
-            if len(waiting[length]) == max(1, BATCH // length):
-                yield _batch(waiting[length], length)
+            if len(waiting[length]) == max(1, at_once // length):
+                yield _batch(waiting[length], length, at_once)
                 waiting[length] = []
     for length, left in waiting.items():
         if left:
-            yield _batch(left, length)
+            yield _batch(left, length, at_once)
 
 
-def _batch(rows: Sequence[Window], length: int) -> tuple[Sequence[Window], np.ndarray, np.ndarray]:
-    count = max(1, BATCH // length)
+def _batch(
+    rows: Sequence[Window], length: int, at_once: int
+) -> tuple[Sequence[Window], np.ndarray, np.ndarray]:
+    count = max(1, at_once // length)
     tokens_BT, targets_BT = np.zeros((2, count, length), np.int32)
     for row, window in enumerate(rows):
         tokens_BT[row, : len(window.tokens)] = window.tokens

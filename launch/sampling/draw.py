@@ -1,27 +1,54 @@
 """Draws samples from the model of a run, alone or with a smaller model that drafts."""
 
-import sys
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.tokenizer import Tokenizer
+from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.files import read_model
+from launch.evaluation.scored_model import restored_any
+from launch.files import read_family, read_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
-from model import parameters
-from model.generation import sample, speculative
+from model.families import FAMILIES, Family
+from model.generation import from_counts, sample, speculative
 from model.generation.samplers import Sampler
+from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import shapes
-from train.checkpoint import restore_params
 
-Model = tuple[dict, ModelConfig]
+Model = tuple[Any, Any]
+"""(parameters or counts, the family's Config)."""
+
+Stream = Callable[..., Iterator[sample.Samples]]
+"""(*model, prompts, n_tokens, sampler, n=, seed=, top=, goes_on=) -> pieces of the samples."""
+
+# The member of a family that drawing needs -> stream(family, *model, …), which draws with it. A
+# decoder has a stream of its own, with a cache of keys and values.
+STREAMS: dict[str, Stream] = {"distribution": from_counts.stream}
+
+
+def stream_of(family: Family, run: Path, chunk: int) -> Stream:
+    """How tokens are drawn from a family; a decoder draws `chunk` tokens between two looks at the
+    text. ValueError if models of the family continue no text."""
+    if family is decoder:
+        return functools.partial(sample.stream, chunk=chunk)
+    for member, stream in STREAMS.items():
+        if hasattr(family, member):
+            return functools.partial(stream, family)
+    able = [n for n, f in FAMILIES.items() if f is decoder or any(hasattr(f, m) for m in STREAMS)]
+    name = next(name for name, known in FAMILIES.items() if known is family)
+    raise ValueError(
+        f"run={run} holds a model of the family {name!r}, which continues no text; those of "
+        f"{', '.join(able)} do"
+    )
 
 
 def draw(
+    stream: Stream,
     model: Model,
     draft: Model | None,
     prompts: list[list[int]],
@@ -32,15 +59,14 @@ def draw(
     seed: int,
     ahead: int,
     top: int,
-    chunk: int,
     echo: Echo | None,
 ) -> tuple[sample.Samples | None, float | None, bool]:
     """Draws a sample for each of `rows`, which receive the tokens, until all have ended or Ctrl-C.
 
     A `draft` model guesses `ahead` tokens at a time. `top` likeliest tokens are kept at each step.
-    `echo` prints the first row while it is drawn, after every `chunk` tokens. Returns the samples
-    (None: Ctrl-C came first), the share of drafted tokens that were accepted (None: no draft), and
-    whether Ctrl-C ended the drawing.
+    `echo` prints the first row while it is drawn, after each piece. Returns the samples (None:
+    Ctrl-C came first), the share of drafted tokens that were accepted (None: no draft), and whether
+    Ctrl-C ended the drawing.
     """
 
     def goes_on(drawn: sample.Samples) -> np.ndarray:
@@ -50,7 +76,7 @@ def draw(
     if draft:
         found = speculative.stream(*model, *draft, prompts, n_tokens, sampler, ahead=ahead, **how)
     else:
-        found = sample.stream(*model, prompts, n_tokens, sampler, top=top, chunk=chunk, **how)
+        found = stream(*model, prompts, n_tokens, sampler, top=top, **how)
     pieces, interrupted = [], False
     try:
         for piece in found:
@@ -73,24 +99,21 @@ def draw(
     return sample.join(parts, n_tokens), accepted, interrupted
 
 
-def open_run(run: Path, flag: str = "run") -> tuple[ModelConfig, Tokenizer]:
-    """The model and the tokenizer of a run's folder, which `flag` names in errors. ValueError says
-    why a converted run has no tokenizer."""
-    cfg = read_model(run, flag)
-    return cfg, read_tokenizer(run, cfg.vocab_size, flag)
+def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
+    """The family, its Config and the tokenizer of a run's folder. ValueError says why a converted
+    run has no tokenizer."""
+    try:
+        family, cfg = read_family(run, "run")
+    except ValueError as error:
+        raise ValueError(f"{error}{imports.remedy(run)}") from None
+    return family, cfg, read_tokenizer(run, cfg.vocab_size, "run")
 
 
-def restored(run: Path, cfg: ModelConfig) -> tuple[Model, int]:
+def restored(run: Path, family: Family, cfg: Any) -> tuple[Model, int]:
     """The model of a run's last good checkpoint, and its step. ValueError where the weights are not
     those of `cfg`."""
-    params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-    try:
-        parameters.check(shapes(cfg), params)
-    except ValueError as error:
-        raise ValueError(
-            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
-        ) from None
-    return (sample.prepare(params, cfg), cfg), meta["step"]
+    fitted, step = restored_any(run, family, cfg)
+    return (sample.prepare(fitted, cfg) if family is decoder else fitted, cfg), step
 
 
 def open_draft(
@@ -104,11 +127,12 @@ def open_draft(
 ) -> Model:
     """The model that drafts for `run`, from the folder `name`; ValueError where it cannot."""
     folder = Path(name)
-    draft_cfg, draft_tokenizer = open_run(folder, "draft")
+    draft_cfg = read_model(folder, "draft")
+    draft_tokenizer = read_tokenizer(folder, draft_cfg.vocab_size, "draft")
     if draft_tokenizer.fingerprint != tokenizer.fingerprint:
         raise ValueError(
             f"draft={folder} has another tokenizer ({draft_tokenizer.name}) than run={run} "
             f"({tokenizer.name}); draft with a run on the same data"
         )
     speculative.check_draft(cfg, draft_cfg, [prompt], n_tokens, ahead)
-    return restored(folder, draft_cfg)[0]
+    return restored(folder, decoder, draft_cfg)[0]

@@ -124,7 +124,7 @@ def begin(
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
     live_B, zeros_B = jnp.ones(B, bool), jnp.zeros(B, jnp.int32)
     state = State(jnp.int32(0), zeros_B, live_B, starts_B, keys_B, seen_BV, caches)
-    return _draw(state, logits_BV, sampler, top)
+    return draw(state, logits_BV, sampler, top)
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "size", "top"), donate_argnames="state")
@@ -149,7 +149,7 @@ def advance(
         logits_B1V, caches = decode(
             params, cfg, state.tokens_B[:, None], positions_B[:, None], state.caches
         )
-        state, one = _draw(state.replace(caches=caches), logits_B1V[:, 0], sampler, top)
+        state, one = draw(state.replace(caches=caches), logits_B1V[:, 0], sampler, top)
 
         def put(every, x):
             if x.ndim == 1:  # lengths
@@ -169,7 +169,7 @@ def _empty(B: int, N: int, M: int) -> Samples:
     return Samples(whole((B, N)), zeros((B, N)), whole(B), whole((B, N, M)), zeros((B, N, M)))
 
 
-def _draw(state: State, logits_BV: jax.Array, sampler: Sampler, top: int) -> tuple[State, Samples]:
+def draw(state: State, logits_BV: jax.Array, sampler: Sampler, top: int) -> tuple[State, Samples]:
     """One more token in every live row."""
     logits_BV = samplers.meaningful(logits_BV, sampler)
     keys_B = jax.vmap(jax.random.fold_in, (0, None))(state.keys_B, state.step)

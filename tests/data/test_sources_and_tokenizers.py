@@ -14,6 +14,7 @@ from data import build
 from data import tokenizer as tokenizers
 from data.sources import corpus
 from data.store import prepare
+from data.tokenizer_files import words
 from tests.data.conftest import sentence
 
 TEXTS = [sentence(number) for number in range(60)]
@@ -91,7 +92,10 @@ SOURCES = [
     synthetic,
 ]
 VOCAB_SIZES = {stdlib: 500, synthetic: 290}
-TOKENIZERS = ["bytes", "chars", "bpe", "unigram", "existing.model", "tokenizer.json"]
+TOKENIZERS = [
+    *("bytes", "chars", "bpe", "unigram", "words", "lowercase_words"),
+    *("existing.model", "tokenizer.json"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +143,28 @@ def test_every_source_with_every_tokenizer(
         for text, digest in zip(texts, digests, strict=True)
         if not build.is_validation(digest, settings.validation)
     ]
-    assert decoded == wanted and len(wanted) == part.n_documents > 0
-    assert dataset.token_bytes[tokens].sum() == part.n_bytes
+    assert len(wanted) == part.n_documents > 0
+    if "words" in tokenizer:
+        lowercase = tokenizer == "lowercase_words"
+        assert decoded == [" ".join(words.split(text, lowercase)) for text in wanted]
+        assert dataset.token_bytes is None and dataset.unknown_share["train"] == 0
+    else:
+        assert decoded == wanted
+        assert dataset.token_bytes[tokens].sum() == part.n_bytes
     assert prepare(settings, progress=False).hash == dataset.hash
+
+
+def test_unknown_words_are_counted(config, folder_of_text):
+    """The sentences differ in their last word, a number. The vocabulary has the others."""
+    keys = dict(corpora=(str(folder_of_text),), tokenizer="words", vocab_size=18)
+    dataset = prepare(config(**keys), progress=False)
+    for split, share in dataset.unknown_share.items():
+        (shard,) = dataset.components[0].splits[split].shards
+        text = dataset.tokenizer.decode(shard)
+        documents = dataset.components[0].splits[split].n_documents
+        assert share * len(shard) == pytest.approx(text.count("<unk>"))
+        assert text.count("<unk>") == documents > 0
+    assert prepare(config(corpora=keys["corpora"]), progress=False).unknown_share is None
 
 
 def test_tables_by_kind_of_tokenizer_are_total():

@@ -17,7 +17,8 @@ TEXTS = [
     sentence(number) + "".join(np.random.default_rng(number).choice([*SYLLABLES, " "], 200))
     for number in range(300)
 ]
-SPECS = ["bytes", "chars", "bpe", "unigram"]
+SPECS = ["bytes", "chars", "bpe", "unigram", "words", "lowercase_words"]
+SIZES = {"chars": 0, "bpe": 400, "unigram": 400, "words": 0, "lowercase_words": 300}
 TRICKY = [
     "",
     " ",
@@ -33,8 +34,7 @@ TRICKY = [
 
 @pytest.fixture(scope="module")
 def trained():
-    sizes = {"chars": 0, "bpe": 400, "unigram": 400}
-    made = {name: tokenizers.train(name, TEXTS, size) for name, size in sizes.items()}
+    made = {name: tokenizers.train(name, TEXTS, size) for name, size in SIZES.items()}
     return {"bytes": tokenizers.from_spec("bytes"), **made}
 
 
@@ -79,9 +79,14 @@ def test_vocabularies(trained):
     assert trained["bytes"].vocab_size == 256 and trained["bytes"].eod == 0xFF
     assert trained["chars"].vocab_size == len(set("".join(TEXTS))) + 2
     assert trained["bpe"].vocab_size == trained["unigram"].vocab_size == 400
-    for tokenizer in trained.values():
-        assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,)
-        assert tokenizer.token_bytes[tokenizer.eod] == 0
+    assert trained["lowercase_words"].vocab_size == 300
+    for name, tokenizer in trained.items():
+        assert len(tokenizer.pieces) == tokenizer.vocab_size
+        if "words" in name:
+            assert tokenizer.token_bytes is None
+        else:
+            assert tokenizer.token_bytes.shape == (tokenizer.vocab_size,)
+            assert tokenizer.token_bytes[tokenizer.eod] == 0
         assert tokenizer.decode([tokenizer.eod]) == ""
 
 
@@ -92,16 +97,45 @@ def test_sentencepiece_learns_words_and_runs_of_spaces(trained):
     assert b"        " in tokenizers.train("bpe", indented, 300).pieces
 
 
-@pytest.mark.parametrize("name", ["chars", "bpe", pytest.param("unigram", marks=pytest.mark.slow)])
+WRITTEN = "Don’t stop: it's 3.14, naïve_1 漢字…\n\tIt costs £5 (don't)!"
+SPLIT = "Don’t|stop|:|it's|3|.|14|,|naïve_1|漢字|…|It|costs|£|5|(|don't|)|!".split("|")
+
+
+def test_words_are_split_by_their_rule():
+    words = tokenizers.train("words", [WRITTEN])
+    assert words.decode(words.encode(WRITTEN)) == " ".join(SPLIT)
+    lower = tokenizers.train("lowercase_words", [WRITTEN])
+    assert lower.decode(lower.encode(WRITTEN)) == " ".join(SPLIT).lower()
+    assert np.array_equal(lower.encode("IT COSTS"), lower.encode("it costs"))
+    assert words.encode("IT").tolist() == [words.unknown] != lower.encode("IT").tolist()
+    for text in ("", " ", "\n \t\n"):
+        assert words.encode(text).tolist() == []
+
+
+def test_the_most_frequent_words_are_kept():
+    """b 3, a and c 2, d 1: equally frequent words are ordered by their characters."""
+    texts = ["b c b", "a d c a b"]
+    words = tokenizers.train("words", texts, 5)
+    assert words.encode("b a c d z").tolist() == [0, 1, 2, words.unknown, words.unknown]
+    assert (words.eod, words.unknown, words.vocab_size) == (3, 4, 5)
+    assert words.decode([0, 4, 3]) == "b <unk>"
+    every = tokenizers.train("words", texts, 0)
+    assert every.vocab_size == 6 and every.unknown not in every.encode("a b c d")
+    assert tokenizers.train("words", texts, 6).fingerprint == every.fingerprint != words.fingerprint
+
+
+@pytest.mark.parametrize(
+    "name", ["chars", "bpe", pytest.param("unigram", marks=pytest.mark.slow), "lowercase_words"]
+)
 def test_training_is_deterministic_across_processes(trained, name):
     script = (
         "from data import tokenizer; from tests.data.test_tokenizer import TEXTS;"
-        f"print(tokenizer.train({name!r}, TEXTS, 400).fingerprint)"
+        f"print(tokenizer.train({name!r}, TEXTS, {SIZES[name]}).fingerprint)"
     )
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert out.stdout.strip() == trained[name].fingerprint, out.stderr
-    other = tokenizers.train(name, [text + "!~" for text in TEXTS], 400)
+    other = tokenizers.train(name, [text + "!~" for text in TEXTS], SIZES[name])
     assert other.fingerprint != trained[name].fingerprint
 
 
@@ -159,6 +193,13 @@ def test_a_model_with_a_dummy_prefix_and_normalisation_works(tmp_path):
         (lambda: tokenizers.train("bpe", TEXTS, 100), ValueError, "data.vocab_size=100"),
         (lambda: tokenizers.train("unigram", TEXTS, 90000), ValueError, "data.vocab_size=90000"),
         (lambda: tokenizers.train("bpe", [], 500), ValueError, "data.vocab_size=500"),
+        (
+            lambda: tokenizers.train("words", ["a b a"], 9),
+            ValueError,
+            "data.vocab_size=9 does not fit this text, which has 2 distinct words; use 3 to 4",
+        ),
+        (lambda: tokenizers.train("words", ["a b"], 2), ValueError, "data.vocab_size=2 does not"),
+        (lambda: tokenizers.train("words", [" "], 0), ValueError, "'words' found no training text"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, error, message):

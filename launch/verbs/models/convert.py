@@ -152,10 +152,10 @@ def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
     try:
         return exported.ids(saved), exported.files(saved, cfg.context_length)
     except ValueError as error:
-        print(
-            f"{run / 'tokenizer'}: {error}; its tokenizer.model is written alone", file=sys.stderr
-        )
-        return exported.ids(saved), {"tokenizer.model": saved.model}
+        alone = {"tokenizer.model": saved.model} if saved.kind == "sentencepiece" else {}
+        rest = "its tokenizer.model is" if alone else "the weights are"
+        print(f"{run / 'tokenizer'}: {error}; {rest} written alone", file=sys.stderr)
+        return exported.ids(saved), alone
 
 
 def say(folder: Path, model_type: str, cfg: ModelConfig) -> None:

@@ -20,6 +20,7 @@ the large model checks at once; samples keep exactly the large model's distribut
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -31,10 +32,12 @@ from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.sampling.continuation import Continuation, describe, describe_beam
-from launch.sampling.draw import draw, open_draft, open_run, restored
+from launch.sampling.draw import draw, open_draft, open_run, restored, stream_of
 from launch.sampling.terminal import Echo, show
+from model import families
 from model.generation import beam, sample
 from model.generation.samplers import Sampler
+from model.transformer import family as decoder
 
 TOP = 5  # tokens that --show_probabilities shows at each step
 AT_ONCE = 4  # tokens between two looks at the text, where it is streamed or may hold a stop string
@@ -114,14 +117,18 @@ def main(argv: Sequence[str]) -> int:
     run = Path(values.run)
     with bad_input(), alive("loading the model"):
         refuse(values)
-        cfg, tokenizer = open_run(run)
+        family, cfg, tokenizer = open_run(run)
+        stream = stream_of(family, run, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
+        refuse_searches(values, family)
         typed = tokenizer.encode_prompt(values.prompt).tolist()
         prompt = [*tokenizer.prefix, *typed] or [tokenizer.eod]
+        if families.is_counted(family):  # counts know only the last tokens, so no text is too long
+            cfg = replace(cfg, context_length=len(prompt) + max(values.tokens, MOST_TOKENS))
         room = max(1, cfg.context_length - len(prompt))
         n_tokens = values.tokens or min(room, MOST_TOKENS)
         sampler = make_sampler(values, tokenizer, end_tokens(run))
         sample.check(cfg, [prompt], n_tokens, sampler, values.n)
-        model, step = restored(run, cfg)
+        model, step = restored(run, family, cfg)
         draft = None
         if values.draft:
             draft = open_draft(values.draft, run, cfg, tokenizer, prompt, n_tokens, values.ahead)
@@ -146,11 +153,10 @@ def main(argv: Sequence[str]) -> int:
         # What is streamed shows by itself that it goes on.
         with contextlib.nullcontext() if streams(values) else alive("drawing"):
             drawn, accepted, interrupted = draw(
-                *(model, draft, [prompt], n_tokens, sampler, rows),
+                *(stream, model, draft, [prompt], n_tokens, sampler, rows),
                 seed=values.seed,
                 ahead=values.ahead,
                 top=min(TOP, sampler.vocab_size) if values.show_probabilities else 0,
-                chunk=AT_ONCE if streams(values) or values.stop else sample.CHUNK,
                 echo=Echo(values.prompt) if streams(values) else None,
             )
         code = INTERRUPTED if interrupted else DONE
@@ -179,6 +185,15 @@ def refuse(values: absl_flags.FlagValues) -> None:
         raise ValueError("--stream shows one sample and no probabilities; drop it, or use --n=1")
     if "" in values.stop:
         raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
+
+
+def refuse_searches(values: absl_flags.FlagValues, family: families.Family) -> None:
+    """ValueError for what only decoders can do."""
+    for flag in ("beams", "draft"):
+        if values[flag].value and family is not decoder:
+            raise ValueError(
+                f"--{flag} needs a decoder, and run={values.run} holds another model; drop it"
+            )
 
 
 def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer, stop: set[int]) -> Sampler:

@@ -64,6 +64,7 @@ def describe(dataset: TokenStore) -> dict:
                         "documents": part.splits[name].n_documents,
                         "tokens": part.splits[name].n_tokens,
                         "bytes": part.splits[name].n_bytes,
+                        **unknown(part, name, dataset.tokenizer.unknown),
                     }
                     for name in SPLITS
                 },
@@ -72,6 +73,11 @@ def describe(dataset: TokenStore) -> dict:
             for part, weight in zip(dataset.components, dataset.weights, strict=True)
         ],
     }
+
+
+def unknown(part: Component, split: str, token: int | None) -> dict:
+    """How many tokens of a split stand for what the vocabulary lacks; {} without such a token."""
+    return {} if token is None else {"unknown": part.count(split, token)}
 
 
 def known_entropy(part: Component, dataset: TokenStore) -> dict:
@@ -92,14 +98,20 @@ def known_entropy(part: Component, dataset: TokenStore) -> dict:
 
 def print_table(about: dict) -> None:
     """Prints the counts as a table, one row for each split, then hash and folders."""
-    table = Table("corpus", "share", "split", *("documents", "tokens", "bytes", "bytes/token"))
+    splits = [split for part in about["corpora"] for split in part["splits"].values()]
+    counted = any("unknown" in split for split in splits)
+    columns = ("documents", "tokens", "bytes", "bytes/token", *(("unknown",) if counted else ()))
+    table = Table("corpus", "share", "split", *columns)
     for column in table.columns[3:]:
         column.justify = "right"
     for part in about["corpora"]:
         for name, split in part["splits"].items():
             ratio = split["bytes"] / split["tokens"] if split["tokens"] else 0
             counts = [f"{split[count]:,}" for count in ("documents", "tokens", "bytes")]
-            table.add_row(part["name"], f"{part['share']:.1%}", name, *counts, f"{ratio:.3f}")
+            counts.append(f"{ratio:.3f}")
+            if counted:
+                counts.append(f"{split['unknown'] / max(1, split['tokens']):.2%}")
+            table.add_row(part["name"], f"{part['share']:.1%}", name, *counts)
     # Rich assumes that a pipe is 80 columns wide and would truncate the numbers.
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     tokenizer = about["tokenizer"]

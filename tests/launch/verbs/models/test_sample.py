@@ -12,10 +12,12 @@ from data import tokenizer
 from launch.__main__ import main
 from launch.sampling.continuation import Continuation
 from launch.verbs.models import sample as verb
+from model.counted import ngram
 from model.generation import sample as decoding
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import init
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoints, write_manifest
+from train.counting import MODEL as COUNTS
 
 MODEL = dict(
     vocab_size=300, context_length=24, n_layers=1, d_model=8, n_heads=2, n_kv_heads=1, head_dim=4,
@@ -275,3 +277,46 @@ def test_a_vocabulary_with_gaps_is_trained_and_drawn_from(tmp_path, capsys):
     capsys.readouterr()
     assert main(["sample", f"--run={run}", "--prompt=ab", "--tokens=4", "--temperature=0"]) == 0
     assert "ab" * 5 in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A run of 3-grams of the bytes of a text, with a context of 8 tokens."""
+    folder = tmp_path_factory.mktemp("counted")
+    cfg = ngram.Config(256, context_length=8, order=3)
+    (folder / "checkpoints" / "1").mkdir(parents=True)
+    with open(folder / "checkpoints" / "1" / COUNTS, "wb") as file:
+        text = np.frombuffer(b"to be or not to be that is " * 9, np.uint8)
+        ngram.save(ngram.fit(cfg, [text]), file)
+    write_manifest(folder / "checkpoints" / "1", {"step": 1})
+    config = {"model": {"family": "ngram"} | vars(cfg), "data": {"tokenizer": "bytes"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer.from_spec("bytes").save(folder / "tokenizer")
+    return folder
+
+
+def test_counted_models_continue_a_prompt(counted, tmp_path, capsys):
+    """Greedily, what follows most often; there is no longest context. Streamed is the same."""
+    found = sampled(counted, tmp_path, "--prompt=to b", "--tokens=20", "--temperature=0")
+    assert found["samples"][0]["text"] == "e to be to be to be "
+    assert len(found["samples"][0]["logprobs"]) == 20
+    capsys.readouterr()
+    streamed = ("--prompt=to b", "--tokens=20", "--temperature=0", "--stream")
+    assert sampled(counted, tmp_path, *streamed)["samples"] == found["samples"]
+    assert "to be to be to be to be" in capsys.readouterr().out
+    stopped = sampled(counted, tmp_path, "--prompt=to b", "--stop= be", "--temperature=0")
+    assert stopped["samples"][0]["text"] == "e to"
+
+
+def test_only_decoders_search_and_draft(run, counted, capsys):
+    for flags in ("--beams=2", f"--draft={run}"):
+        assert main(["sample", f"--run={counted}", flags]) == 2
+        error = capsys.readouterr().err
+        assert "needs a decoder, and" in error and error.count("\n") == 1
+
+
+def test_a_family_that_continues_no_text_is_named(counted, capsys, monkeypatch):
+    monkeypatch.delattr(ngram, "distribution")
+    assert main(["sample", f"--run={counted}"]) == 2
+    error = capsys.readouterr().err
+    assert "of the family 'ngram', which continues no text; those of decoder do" in error

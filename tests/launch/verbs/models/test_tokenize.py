@@ -32,11 +32,24 @@ def test_counts_are_printed_and_written(arguments, tmp_path, capsys):
         assert shown in printed
 
 
+def test_unknown_words_are_counted(arguments, tmp_path, capsys):
+    """The vocabulary has the 6 words of each paragraph but for its number."""
+    keys = ["--config.data.tokenizer=words", "--config.data.vocab_size=8"]
+    assert main([*arguments, *keys, f"--json={tmp_path / 'out.json'}"]) == 0
+    splits = json.loads((tmp_path / "out.json").read_text())["corpora"][0]["splits"]
+    assert sum(split["unknown"] for split in splits.values()) == 3000
+    words = splits["train"]["tokens"] - splits["train"]["documents"]
+    assert splits["train"]["unknown"] * 7 == words
+    share = splits["train"]["unknown"] / splits["train"]["tokens"]
+    printed = capsys.readouterr().out
+    assert "unknown" in printed and f"{share:.2%}" in printed
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("--config.data.corpora=/no/such", "/no/such' does not exist"),
-        ("--config.data.tokenizer=words", "data.tokenizer='words'"),
+        ("--config.data.tokenizer=syllables", "data.tokenizer='syllables'"),
         ("--config.data.corpora=x,y", "data.weights"),
     ],
 )
