@@ -50,7 +50,7 @@ def read_chunk(
 ) -> Batch:
     """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
     require_windows(store, batch_size, context_length)
-    in_batch = _rows(batch_size, rows)
+    in_batch = rows_of_batch(batch_size, rows)
     row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
     windows = _shuffled_windows(store, seed, row, context_length, split)
     return _batch(windows.reshape(steps, len(in_batch), context_length + 1))
@@ -71,7 +71,7 @@ def eval_batches(
     training: bytes float32 [B], the bytes of text in the targets of each row.
     """
     windows = _fixed_windows(store, n_sequences, context_length, split)
-    in_batch = _rows(batch_size, rows)
+    in_batch = rows_of_batch(batch_size, rows)
     for first in range(0, len(windows), batch_size):
         row = first + in_batch
         batch = _batch(windows[np.minimum(row, len(windows) - 1)])
@@ -121,7 +121,7 @@ def _too_small(name: str, split: Split, kind: str, context_length: int) -> str:
     )
 
 
-def _rows(batch_size: int, rows: Rows | None) -> np.ndarray:
+def rows_of_batch(batch_size: int, rows: Rows | None) -> np.ndarray:
     if rows is None:
         return np.arange(batch_size)
     if isinstance(rows, slice):
