@@ -180,6 +180,15 @@ def text() -> dict:
     )
 
 
+def spans() -> dict:
+    """Running text with spans cut out, for encoder–decoders: `data/kinds/spans.py`."""
+    return text() | dict(
+        corruption=Key(0.15, least=0.01, below=0.91),  # share of the tokens that are cut
+        mean_span=Key(3.0, least=1),  # tokens of a span, on average
+        sentinels=Key(100, least=1),  # ids that mark spans, after those of the tokenizer
+    )
+
+
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
@@ -276,7 +285,7 @@ def mesh() -> dict:
 
 MODELS = {"decoder": decoder, "ngram": ngram}
 OBJECTIVES = {"next_token": next_token}
-DATA = {"text": text}
+DATA = {"text": text, "spans": spans}
 SECTIONS = dict(
     train=train,
     optimizer=optimizer,

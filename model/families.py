@@ -13,6 +13,7 @@ import numpy as np
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
 from model.recurrent import language_model as recurrent
+from model.encoder_decoder import family as encoder_decoder
 from model.transformer import family as decoder
 
 
@@ -90,7 +91,12 @@ class Counted(Family, Protocol):
         """Reads a model that `save` wrote."""
 
 
-FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram, "recurrent": recurrent}
+FAMILIES: dict[str, Family] = {
+    "decoder": decoder,
+    "ngram": ngram,
+    "recurrent": recurrent,
+    "encoder_decoder": encoder_decoder,
+}
 
 
 def find(name: str) -> Family:

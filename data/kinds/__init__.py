@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import joined_pairs, pairs, text
+from data.kinds import joined_pairs, pairs, spans, text
 
 Batch = dict[str, np.ndarray]
 
@@ -84,4 +84,9 @@ class Kind(Protocol):
         """Size of the vocabulary, without reading any data; ValueError if that is not possible."""
 
 
-KINDS: dict[str, Kind] = {"text": text, "pairs": pairs, "joined_pairs": joined_pairs}
+KINDS: dict[str, Kind] = {
+    "text": text,
+    "pairs": pairs,
+    "joined_pairs": joined_pairs,
+    "spans": spans,
+}

@@ -69,10 +69,10 @@ def attend(
 ) -> jax.Array:
     """softmax(softcap(q k) + bias) v of each key/value head [B, K, R, C].
 
-    Every query must see at least one key. `bias` is a constant. softcap = 0 means no softcap. The
-    gradient is written by hand (Dao et al. 2022, appendix B.2) so that no product transposes an
-    array of size [R, S]. With automatic differentiation XLA:CPU copies the weights to transpose
-    them.
+    Every query must see at least one key. The first axis of `bias` may be 1. softcap = 0 means no
+    softcap. The gradient is written by hand (Dao et al. 2022, appendix B.2) so that no product
+    transposes an array of size [R, S]. With automatic differentiation XLA:CPU copies the weights to
+    transpose them.
     """
     return _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap)[0]
 
@@ -85,21 +85,27 @@ def _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap):
     s_BKRS = jnp.where(mask_BRS[:, None], s_BKRS, jnp.finfo(jnp.float32).min)
     w_BKRS = jax.nn.softmax(s_BKRS, axis=-1).astype(v_BKSC.dtype)
     o_BKRC = checkpoint_name(jnp.einsum("bkrs,bksc->bkrc", w_BKRS, v_BKSC), "attention")
-    return o_BKRC, (q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS)
+    # Of the bias, only whether there is one and its first axis are kept, without its numbers.
+    biased = None if bias_BKRS is None else bias_BKRS[:, :0]
+    return o_BKRC, (q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS, biased)
 
 
 def _attend_backward(softcap, saved, do_BKRC):
-    q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS = saved
+    q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS, biased = saved
     dv_BKCS = jnp.einsum("bkcr,bkrs->bkcs", do_BKRC.swapaxes(2, 3), w_BKRS)
     dw_BKRS = jnp.einsum("bkrc,bksc->bkrs", do_BKRC, v_BKSC).astype(jnp.float32)
     # The softmax's gradient subtracts the weighted mean of dw, which equals do · o.
     mean_BKR1 = (do_BKRC.astype(jnp.float32) * o_BKRC).sum(-1, keepdims=True)
     ds_BKRS = w_BKRS * (dw_BKRS - mean_BKR1)
+    dbias_BKRS = None
+    if biased is not None:
+        dbias_BKRS = ds_BKRS.astype(biased.dtype)
+        dbias_BKRS = dbias_BKRS.sum(0, keepdims=True) if len(biased) == 1 else dbias_BKRS
     ds_BKRS = ds_BKRS if t_BKRS is None else ds_BKRS * (1 - jnp.square(t_BKRS))
     ds_BKRS = ds_BKRS.astype(q_BKRC.dtype)
     dq_BKRC = jnp.einsum("bkrs,bksc->bkrc", ds_BKRS, k_BKSC)
     dk_BKCS = jnp.einsum("bkcr,bkrs->bkcs", q_BKRC.swapaxes(2, 3), ds_BKRS)
-    return dq_BKRC, dk_BKCS.swapaxes(2, 3), dv_BKCS.swapaxes(2, 3), None, None
+    return dq_BKRC, dk_BKCS.swapaxes(2, 3), dv_BKCS.swapaxes(2, 3), None, dbias_BKRS
 
 
 attend.defvjp(_attend_forward, _attend_backward)

@@ -151,8 +151,9 @@ def multiplied(
 class Linear(nn.Module):
     """y = x W + b over the last axis.
 
-    `residual` marks outputs added to the residual stream, `logits` those that stay float32.
-    The output carries the module's name as a checkpoint name: see `model/transformer/remat.py`.
+    `residual` marks outputs added to the residual stream, `logits` those that stay float32. `gain`
+    multiplies the standard deviation of the initial values. The output carries the module's name as
+    a checkpoint name: see `model/transformer/remat.py`.
     """
 
     cfg: ModelConfig
@@ -160,11 +161,13 @@ class Linear(nn.Module):
     bias: bool = False
     residual: bool = False
     logits: bool = False
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         fan_in, dtype = x.shape[-1], jnp.dtype(self.cfg.dtype)
-        init = nn.initializers.normal(kernel_std(self.cfg, fan_in, self.residual, self.logits))
+        std = self.gain * kernel_std(self.cfg, fan_in, self.residual, self.logits)
+        init = nn.initializers.normal(std)
         kernel = self.param("kernel", init, (fan_in, self.features))
         out = jnp.dtype(jnp.float32) if self.logits else dtype
         wide = "vocab" if self.logits else "heads" if self.name in HEADS else "mlp"

@@ -1,0 +1,96 @@
+"""The Transformer encoder–decoder as a model family (model/families.py states the interface)."""
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from model.encoder_decoder import count
+from model.encoder_decoder.config import Config as Config
+from model.encoder_decoder.config import derive as derive
+from model.encoder_decoder.count import matmul_flops as matmul_flops
+from model.encoder_decoder.count import parameters as parameters
+from model.encoder_decoder.encoder_decoder import Cache, EncoderDecoder
+
+INPUTS = ("source", "source_segments", "tokens", "segments")  # and both positions, if given
+PARAMETER_AXES = (
+    (r"^embed/embedding$", ("vocab", "embed")),
+    (r"/relative/embedding$", ("position", "vector")),
+    (r"/blocks/(attention|cross)/(query|key|value)/kernel$", ("layer", "embed", "heads")),
+    (r"/blocks/(attention|cross)/(query|key|value)/bias$", ("layer", "heads")),
+    (r"/blocks/(attention|cross)/out/kernel$", ("layer", "heads", "embed")),
+    (r"/blocks/mlp/(up|gate)/kernel$", ("layer", "embed", "mlp")),
+    (r"/blocks/mlp/(up|gate)/bias$", ("layer", "mlp")),
+    (r"/blocks/mlp/down/kernel$", ("layer", "mlp", "embed")),
+    (r"/blocks/(attention/out|cross/out|mlp/down)/bias$", ("layer", "vector")),
+    (r"/blocks/(attention|cross|mlp)_norm/(scale|bias)$", ("layer", "vector")),
+    (r"/final_norm/(scale|bias)$", ("vector",)),
+    (r"^head/kernel$", ("embed", "vocab")),
+)
+# Stacked kernels [L, in, out] are L matrices.
+MATRICES = (
+    (r"/blocks/.*kernel$", (1, 2)),
+    (r"^head/kernel$", None),
+    (r"(embedding|scale|bias)$", None),
+)
+
+
+def init(cfg: Config, key: jax.Array) -> dict:
+    """Fresh float32 parameters."""
+    token_11 = jnp.zeros((1, 1), jnp.int32)
+    batch = dict.fromkeys(INPUTS, token_11)
+    forward = lambda model, batch: model.logits(model.hidden(batch))  # noqa: E731
+    return EncoderDecoder(cfg).init(key, batch, method=forward)["params"]
+
+
+def hidden(
+    cfg: Config, params: dict, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+) -> jax.Array:
+    """The decoder's last hidden states [B, T, D]; with a `key`, dropout is on."""
+    rngs = {} if key is None else {"dropout": key}
+    model = EncoderDecoder(cfg, train=key is not None)
+    return model.apply({"params": params}, batch, rngs=rngs, method="hidden")
+
+
+def head(cfg: Config, params: dict) -> dict:
+    """The parameters of the output head: those of the head, or the embedding if it is tied."""
+    name = "embed" if cfg.tie_embeddings else "head"
+    return {name: params[name]}
+
+
+def logits(cfg: Config, head: dict, x: jax.Array) -> jax.Array:
+    """Logits [B, T, V], float32, of hidden states [B, T, D]."""
+    return EncoderDecoder(cfg).apply({"params": head}, x, method="logits")
+
+
+def start(cfg: Config, params: dict, batch: Mapping[str, jax.Array], length: int) -> Cache:
+    """The cache of rows that hold one source each: `source` and `source_segments` [B, S]."""
+    return EncoderDecoder(cfg).apply({"params": params}, batch, length, method="start")
+
+
+def step(cfg: Config, params: dict, cache: Cache, tokens: jax.Array) -> tuple[jax.Array, Cache]:
+    """(logits [B, V] after one more token [B] of each row, the extended cache)."""
+    return EncoderDecoder(cfg).apply({"params": params}, cache, tokens, method="step")
+
+
+def flops(cfg: Config) -> dict[str, float]:
+    """Training FLOPs per target token by convention, for full rows of source and target."""
+    return {name: count_by(cfg) for name, count_by in count.FLOPS.items()}
+
+
+def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError if the mesh does not divide the heads or the width, or if it shards the
+    tokens of a row."""
+    for key in ("n_heads", "d_model"):
+        size, parts = getattr(cfg, key), sizes.get("tensor", 1)
+        if size % parts:
+            raise ValueError(
+                f"model.{key}={size} is not divisible by mesh.tensor={parts}; "
+                f"use mesh.tensor={math.gcd(size, parts)}"
+            )
+    if sizes.get("sequence", 1) > 1:
+        raise ValueError(
+            f"mesh.sequence={sizes['sequence']}: model.family='encoder_decoder' does not shard the "
+            "tokens of a row; use 1, and mesh.fsdp or mesh.tensor"
+        )
