@@ -174,6 +174,11 @@ def text() -> dict:
     )
 
 
+def masked_text() -> dict:
+    """Running text with masked tokens, for encoders: `data/kinds/masked_text.py`."""
+    return text() | dict(masked=Key(0.15, least=0.001, below=1))  # share of the tokens
+
+
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
@@ -269,8 +274,8 @@ def mesh() -> dict:
 
 
 MODELS = {"decoder": decoder, "ngram": ngram}
-OBJECTIVES = {"next_token": next_token}
-DATA = {"text": text}
+OBJECTIVES = {"next_token": next_token, "masked": dict}
+DATA = {"text": text, "masked_text": masked_text}
 SECTIONS = dict(
     train=train,
     optimizer=optimizer,

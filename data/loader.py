@@ -50,7 +50,7 @@ def read_chunk(
 ) -> Batch:
     """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
     require_windows(store, batch_size, context_length)
-    in_batch = _rows(batch_size, rows)
+    in_batch = rows_of_batch(batch_size, rows)
     row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
     windows = _shuffled_windows(store, seed, row, context_length, split)
     return _batch(windows.reshape(steps, len(in_batch), context_length + 1))
@@ -71,7 +71,7 @@ def eval_batches(
     training: bytes float32 [B], the bytes of text in the targets of each row.
     """
     windows = _fixed_windows(store, n_sequences, context_length, split)
-    in_batch = _rows(batch_size, rows)
+    in_batch = rows_of_batch(batch_size, rows)
     for first in range(0, len(windows), batch_size):
         row = first + in_batch
         batch = _batch(windows[np.minimum(row, len(windows) - 1)])
@@ -121,7 +121,7 @@ def _too_small(name: str, split: Split, kind: str, context_length: int) -> str:
     )
 
 
-def _rows(batch_size: int, rows: Rows | None) -> np.ndarray:
+def rows_of_batch(batch_size: int, rows: Rows | None) -> np.ndarray:
     if rows is None:
         return np.arange(batch_size)
     if isinstance(rows, slice):
@@ -140,7 +140,7 @@ def _shuffled_windows(
     for number, part in enumerate(store.components):
         tokens = part.splits[split]
         of_part = rank[component == number]
-        window = _shuffled(of_part, n_windows(tokens, context_length), seed, number)
+        window = shuffled(of_part, n_windows(tokens, context_length), seed, number)
         by_component.append(tokens.read(window * context_length, context_length + 1))
     if len(by_component) == 1:
         return by_component[0]
@@ -168,7 +168,7 @@ def _block(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return component, before
 
 
-def _shuffled(rank: np.ndarray, n: int, seed: int, component: int) -> np.ndarray:
+def shuffled(rank: np.ndarray, n: int, seed: int, component: int) -> np.ndarray:
     """The windows of the rows of a component with these ranks; each epoch is shuffled anew."""
     epoch, place = np.divmod(rank, n)
     window = np.empty_like(rank)

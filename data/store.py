@@ -160,12 +160,12 @@ def _component(
     key = [_origin(data_cfg, spec), tokenizer.fingerprint, data_cfg.validation]
     if tokenizer.kind in tokenizers.REVISIONS:
         key.append(tokenizers.REVISIONS[tokenizer.kind])
-    folder = _folder(cache, [spec, tokenizer.name], key)
-    with _locked_if_missing(folder / "manifest.json") as missing:
+    folder = named_folder(cache, [spec, tokenizer.name], key)
+    with locked_if_missing(folder / "manifest.json") as missing:
         if missing:
             size = corpus.size(spec)
             documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
-            with _progress(f"tokenizing {spec}", size, progress) as advance:
+            with progress_of(f"tokenizing {spec}", size, progress) as advance:
                 build.build(
                     folder,
                     spec,
@@ -176,11 +176,11 @@ def _component(
                     advance=advance,
                 )
     manifest = read_manifest(folder)
-    _check_tokenizer(folder, tokenizer)
+    check_tokenizer(folder, tokenizer)
     return Component(spec, folder, manifest["hash"], open_splits(folder, manifest))
 
 
-def _check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """ValueError if the tokens in `folder` were not made with `tokenizer`."""
     try:
         saved = tokenizers.read_saved(folder)
@@ -200,12 +200,12 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
     if name not in tokenizers.TRAINED:
         return tokenizers.from_spec(name)
     origins = [_origin(data_cfg, spec) for spec in corpora]
-    folder = _folder(
+    folder = named_folder(
         cache, ["tokenizer", name], [origins, data_cfg.vocab_size, data_cfg.validation]
     )
-    with _locked_if_missing(folder / "tokenizer.json") as missing:
+    with locked_if_missing(folder / "tokenizer.json") as missing:
         if missing:
-            with _progress(f"training the tokenizer {name}", None, progress) as advance:
+            with progress_of(f"training the tokenizer {name}", None, progress) as advance:
                 texts = _training_texts(data_cfg, corpora, name, advance)
                 tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
     return tokenizers.load(folder)
@@ -217,14 +217,14 @@ def _training_texts(
     """Training documents: all for 'chars', otherwise a sample of equal size from each corpus."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
-        kept = _not_held_out(documents, data_cfg.validation, advance)
+        kept = not_held_out(documents, data_cfg.validation, advance)
         if name == "chars":
             yield from (text for _, text in kept)
         else:
-            yield from _sample(kept, SAMPLE_BYTES[name] // len(corpora))
+            yield from sampled(kept, SAMPLE_BYTES[name] // len(corpora))
 
 
-def _not_held_out(
+def not_held_out(
     documents: Iterable[str], validation: float, advance: Callable[[int], None]
 ) -> Iterator[tuple[bytes, str]]:
     for text in documents:
@@ -235,7 +235,7 @@ def _not_held_out(
             yield digest, text
 
 
-def _sample(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]:
+def sampled(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]:
     """A uniform sample, independent of the order: the documents with the lowest digest ends."""
     heap: list[tuple[int, str]] = []
     total = 0
@@ -255,7 +255,7 @@ def _origin(data_cfg: Any, spec: str) -> list:
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
 
 
-def _folder(cache: Path, words: list[str], key: list) -> Path:
+def named_folder(cache: Path, words: list[str], key: list) -> Path:
     """A readable folder name that ends with a hash of `key`."""
     stems = [re.sub(r"[^A-Za-z0-9]+", "-", Path(word).name).strip("-")[:40] for word in words]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
@@ -263,7 +263,7 @@ def _folder(cache: Path, words: list[str], key: list) -> Path:
 
 
 @contextlib.contextmanager
-def _locked_if_missing(path: Path) -> Iterator[bool]:
+def locked_if_missing(path: Path) -> Iterator[bool]:
     """Yields whether `path` must be built. If so, a lock keeps other processes from building it.
 
     The operating system releases the lock when the process ends, even if it is killed.
@@ -286,7 +286,7 @@ def _locked_if_missing(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def _progress(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress_of(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
     """Yields `advance(bytes)`: a bar on a terminal, otherwise a line on stderr every 10 s."""
     if not shown:
         yield lambda n: None

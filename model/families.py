@@ -12,6 +12,7 @@ import numpy as np
 
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
+from model.encoder import family as encoder
 from model.transformer import family as decoder
 
 
@@ -46,6 +47,14 @@ class Trained(Family, Protocol):
     step(cfg, params, cache, tokens)
                                    (logits [B, V] after one more token [B] of each row, cache). The
                                    first axis of each array in a cache is the row
+    masked_logits(cfg, params, x)  logits [B, K, V], float32, of masked tokens from their hidden
+                                   states [B, K, D]. An encoder has it in place of `head` and
+                                   `logits`, because it gives no distribution of the next token
+    pooled(cfg, params, batch, key)
+                                   the state [B, D] of each row that a classification head reads:
+                                   model/classes.py says what else a classifier has
+    HEADS                          path regexes of parameters that a model may lack, or have anew,
+                                   when it starts from other weights
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes
@@ -85,7 +94,7 @@ class Counted(Family, Protocol):
         """Reads a model that `save` wrote."""
 
 
-FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram}
+FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram, "encoder": encoder}
 
 
 def find(name: str) -> Family:

@@ -130,7 +130,7 @@ def _last_whole_character(block: bytearray) -> int:
     return len(block)
 
 
-def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+def lines(stream: BinaryIO, path: Path) -> Iterator[str]:
     """The lines of `stream`, without a byte order mark; ValueError for too long a line."""
     number, offset = 0, 0
     while raw := stream.readline(LARGEST_DOCUMENT + 1):
@@ -142,15 +142,22 @@ def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
         offset += len(raw)
 
 
-def _jsonl(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(stream, path), start=1):
+def json_lines(stream: BinaryIO, path: Path) -> Iterator[tuple[str, object]]:
+    """(where it is, its value) of each line that is not blank; ValueError for one that is no
+    JSON."""
+    for number, line in enumerate(lines(stream, path), start=1):
         if not line.strip():
             continue
         try:
             row = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{path} line {number} is not JSON: {error}") from error
-        yield row_text(row, text_key, f"{path} line {number}")
+        yield f"{path} line {number}", row
+
+
+def _jsonl(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
+    for where, row in json_lines(stream, path):
+        yield row_text(row, text_key, where)
 
 
 def _json(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
@@ -245,7 +252,7 @@ _DECODER = json.JSONDecoder()
 def _separated(delimiter: str) -> Callable[[BinaryIO, Path, str], Iterator[str]]:
     def read(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
         csv.field_size_limit(LARGEST_DOCUMENT)
-        rows = csv.reader(_lines(stream, path), delimiter=delimiter, strict=True)
+        rows = csv.reader(lines(stream, path), delimiter=delimiter, strict=True)
         try:
             names = next(rows, [])
             if names and text_key not in names:

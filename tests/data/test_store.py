@@ -323,8 +323,8 @@ def test_tokenizer_is_trained_on_training_documents_only(config, tmp_path):
 
 def test_sample_is_bounded_and_takes_no_order_into_account(monkeypatch):
     documents = [(build.digest_of(sentence(i).encode()), sentence(i)) for i in range(100)]
-    sample = store._sample(documents, 5000)
-    assert sample == store._sample(documents[::-1], 5000)
+    sample = store.sampled(documents, 5000)
+    assert sample == store.sampled(documents[::-1], 5000)
     assert 4000 < sum(len(text.encode()) for text in sample) <= 5000
     assert sample != [text for _, text in documents[: len(sample)]]
 
