@@ -274,7 +274,7 @@ def mesh() -> dict:
 
 
 MODELS = {"decoder": decoder, "ngram": ngram}
-OBJECTIVES = {"next_token": next_token, "masked": dict}
+OBJECTIVES = {"next_token": next_token, "masked": dict, "classify": dict, "tag": dict}
 DATA = {"text": text, "masked_text": masked_text}
 SECTIONS = dict(
     train=train,

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import masked_text, text
+from data.kinds import labelled, masked_text, tagged, text
 
 Batch = dict[str, np.ndarray]
 
@@ -84,4 +84,9 @@ class Kind(Protocol):
         """Size of the vocabulary, without reading any data; ValueError if that is not possible."""
 
 
-KINDS: dict[str, Kind] = {"text": text, "masked_text": masked_text}
+KINDS: dict[str, Kind] = {
+    "text": text,
+    "masked_text": masked_text,
+    "labelled": labelled,
+    "tagged": tagged,
+}

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import masked, next_token
+from train.objectives import classify, masked, next_token, tag
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -49,7 +49,12 @@ class Objective(Protocol):
         """The sums for each row [B] that METRICS use, without dropout."""
 
 
-OBJECTIVES: dict[str, Objective] = {"next_token": next_token, "masked": masked}
+OBJECTIVES: dict[str, Objective] = {
+    "next_token": next_token,
+    "masked": masked,
+    "classify": classify,
+    "tag": tag,
+}
 
 
 def find(name: str) -> Objective:
