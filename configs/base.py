@@ -189,6 +189,11 @@ def spans() -> dict:
     )
 
 
+def masked_text() -> dict:
+    """Running text with masked tokens, for encoders: `data/kinds/masked_text.py`."""
+    return text() | dict(masked=Key(0.15, least=0.001, below=1))  # share of the tokens
+
+
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
@@ -284,8 +289,8 @@ def mesh() -> dict:
 
 
 MODELS = {"decoder": decoder, "ngram": ngram}
-OBJECTIVES = {"next_token": next_token}
-DATA = {"text": text, "spans": spans}
+OBJECTIVES = {"next_token": next_token, "masked": dict, "classify": dict, "tag": dict}
+DATA = {"text": text, "spans": spans, "masked_text": masked_text}
 SECTIONS = dict(
     train=train,
     optimizer=optimizer,

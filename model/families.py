@@ -12,8 +12,9 @@ import numpy as np
 
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
-from model.recurrent import language_model as recurrent
+from model.encoder import family as encoder
 from model.encoder_decoder import family as encoder_decoder
+from model.recurrent import language_model as recurrent
 from model.transformer import family as decoder
 
 
@@ -48,6 +49,14 @@ class Trained(Family, Protocol):
     step(cfg, params, cache, tokens)
                                    (logits [B, V] after one more token [B] of each row, cache). The
                                    first axis of each array in a cache is the row
+    masked_logits(cfg, params, x)  logits [B, K, V], float32, of masked tokens from their hidden
+                                   states [B, K, D]. An encoder has it in place of `head` and
+                                   `logits`, because it gives no distribution of the next token
+    pooled(cfg, params, batch, key)
+                                   the state [B, D] of each row that a classification head reads:
+                                   model/classes.py says what else a classifier has
+    HEADS                          path regexes of parameters that a model may lack, or have anew,
+                                   when it starts from other weights
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes
@@ -96,6 +105,7 @@ FAMILIES: dict[str, Family] = {
     "ngram": ngram,
     "recurrent": recurrent,
     "encoder_decoder": encoder_decoder,
+    "encoder": encoder,
 }
 
 

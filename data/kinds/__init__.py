@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import joined_pairs, pairs, spans, text
+from data.kinds import joined_pairs, labelled, masked_text, pairs, spans, tagged, text
 
 Batch = dict[str, np.ndarray]
 
@@ -89,4 +89,7 @@ KINDS: dict[str, Kind] = {
     "pairs": pairs,
     "joined_pairs": joined_pairs,
     "spans": spans,
+    "masked_text": masked_text,
+    "labelled": labelled,
+    "tagged": tagged,
 }

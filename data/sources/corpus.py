@@ -10,6 +10,7 @@
     'x.txt.gz', 'x.jsonl.zst'   any of these, compressed; also .bz2, .xz
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
     'synthetic[:KEY=VALUE…]'    a language of known entropy (`data/sources/synthetic.py`)
+    'synthetic_sentiment[:…]'   made-up reviews, as running text (`data/sources/sentiment.py`)
 
 Text is not changed: newlines stay and nothing is normalised. A document is a non-empty str.
 """
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.local import REMOTE, local_path
-from data.sources import synthetic
+from data.sources import sentiment, synthetic
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
 
@@ -86,7 +87,7 @@ def scheme(spec: str) -> str:
     """The key in SCHEMES that `spec` begins with; '' if it names files."""
     name, colon, _ = spec.partition(":")
     known = name in SCHEMES and not REMOTE.match(spec)
-    return name if known and (colon or name == "synthetic") else ""
+    return name if known and (colon or name != "hf") else ""
 
 
 def files(spec: str) -> list[tuple[str, Path]]:
@@ -186,5 +187,10 @@ SCHEMES = {
         _synthetic,
         lambda spec: [repr(synthetic.parse(spec)), synthetic.VERSION],
         lambda spec: synthetic.parse(spec).tokens,
+    ),
+    sentiment.SCHEME: Scheme(
+        lambda spec, text_key: sentiment.parse(spec).documents(),
+        lambda spec: [repr(sentiment.parse(spec)), sentiment.VERSION],
+        lambda spec: None,
     ),
 }

@@ -24,7 +24,7 @@ RULE = 2
 NOT_IN_ID = (
     *("name", "holdout", "imports", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
-    *("data.validation", "data.cache", "data.max_bytes"),
+    *("data.validation", "data.cache", "data.max_bytes", "data.held_out", "data.label_key"),
     *("model.attention", "model.scan_layers", "model.remat"),
     *("train.chunk", "train.flops_convention", "train.batch_per_device", "train.loss_chunk"),
     "train.init_from",
@@ -35,7 +35,7 @@ NOT_COUNTED = ("seed", "train", "optimizer", "schedule", "eval.every")
 SOURCES = {
     "data.hash": (
         *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
-        *("data.validation", "data.max_bytes"),
+        *("data.validation", "data.max_bytes", "data.held_out", "data.label_key"),
     ),
     "train.init_hash": ("train.init_from",),
     "train.batch_size": ("train.batch_per_device",),

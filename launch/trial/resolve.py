@@ -57,7 +57,9 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         )
     config.data.hash = dataset.hash
     _resolve_weights(config)
-    family, cfg = _model(config, getattr(dataset, "vocab_size", 0))
+    family, cfg = _model(
+        config, getattr(dataset, "vocab_size", 0), getattr(dataset, "n_classes", 0)
+    )
     if families.is_counted(family):
         if not isinstance(dataset, kinds.Countable):
             raise ValueError(
@@ -188,8 +190,9 @@ def _resolve_weights(config: ConfigDict) -> None:
         start.resolve(config)
 
 
-def _model(config: ConfigDict, vocab_size: int) -> tuple[families.Family, Any]:
-    """(family, its Config), derived from the section `model`, which is made explicit in place."""
+def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[families.Family, Any]:
+    """(family, its Config), derived from the section `model` and from what the data have, and made
+    explicit in place."""
     keys = dict(config.model)
     name = keys.pop("family")
     family = families.find(name)
@@ -205,6 +208,13 @@ def _model(config: ConfigDict, vocab_size: int) -> tuple[families.Family, Any]:
             raise ValueError(
                 f"model.vocab_size={keys['vocab_size']} is smaller than the {vocab_size} "
                 f"tokens of data.{source}={config.data[source]!r}; use {vocab_size}, or 0"
+            )
+    if n_classes and "n_classes" in keys:
+        keys["n_classes"] = keys["n_classes"] or n_classes
+        if keys["n_classes"] != n_classes:
+            raise ValueError(
+                f"model.n_classes={keys['n_classes']}, but data.corpora={config.data.corpora} has "
+                f"{n_classes} labels; use {n_classes}, or 0"
             )
     cfg = family.derive(keys)
     config.model.update(vars(cfg))

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from model.huggingface import config_json, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
+from train.parallel import processes
 from train.rules import path_name
 
 
@@ -106,6 +108,7 @@ def start(resolved: ConfigDict) -> Start:
         params = load(Path(resolved.train.init_from)).params
         family, cfg = families.read(resolved.model)
         shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
+        params = with_own_heads(family, cfg, shapes, params, resolved.seed)
         try:
             parameters.check(shapes, params)
         except ValueError as error:
@@ -123,6 +126,29 @@ def start(resolved: ConfigDict) -> Start:
         frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
     return Start(params, frozen, tuple(models))
+
+
+def with_own_heads(
+    family: families.Trained, cfg: Any, shapes: dict, params: dict, seed: int
+) -> dict:
+    """`params` with the heads of this model: the HEADS of its family that the weights lack, or have
+    in another shape, are fresh, and those that it has not are left out. Says so."""
+    expected, given = parameters.flat(shapes), parameters.flat(params)
+    is_head = lambda path: any(re.search(head, path) for head in getattr(family, "HEADS", ()))  # noqa: E731
+    fresh = [
+        path
+        for path, leaf in expected.items()
+        if is_head(path) and (path not in given or given[path].shape != leaf.shape)
+    ]
+    left_out = [path for path in given if is_head(path) and path not in expected]
+    if not fresh and not left_out:
+        return params
+    if processes.is_first():
+        named = lambda paths: ", ".join(dict.fromkeys(path.split("/")[0] for path in paths))  # noqa: E731
+        print(f"  fresh: {named(fresh) or 'none'}; left out: {named(left_out) or 'none'}")
+    made = parameters.flat(family.init(cfg, jax.random.key(seed))) if fresh else {}
+    kept = {path: leaf for path, leaf in given.items() if path not in left_out}
+    return parameters.nested(kept | {path: np.asarray(made[path]) for path in fresh})
 
 
 def _config(source: Path) -> dict[str, Any]:

@@ -1,6 +1,12 @@
 """Attention masks: boolean arrays [B, T, S], True where a query sees a key."""
 
 import jax
+import jax.numpy as jnp
+
+
+def everything(query_BT: jax.Array, key_BS: jax.Array) -> jax.Array:
+    """Every query sees every key, as in an encoder."""
+    return jnp.ones((*query_BT.shape, key_BS.shape[1]), bool)
 
 
 def causal(query_BT: jax.Array, key_BS: jax.Array) -> jax.Array:

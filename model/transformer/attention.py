@@ -135,7 +135,9 @@ def dot_product_attention(
     return o_BKRC.reshape(B, K, G, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
 
 
-def attention_spec(cfg: ModelConfig, local: bool = False) -> backends.AttentionSpec:
+def attention_spec(
+    cfg: ModelConfig, local: bool = False, causal: bool = True
+) -> backends.AttentionSpec:
     """The AttentionSpec of a layer; `local`: the layer has the window."""
     return backends.AttentionSpec(
         scale=parametrization.scores(cfg),
@@ -143,18 +145,21 @@ def attention_spec(cfg: ModelConfig, local: bool = False) -> backends.AttentionS
         dtype=cfg.dtype,
         window=cfg.window if local else 0,
         softcap=cfg.attention_softcap,
+        causal=causal,
         bias=cfg.positions == "alibi",
     )
 
 
 class Attention(nn.Module):
-    """Causal self-attention (Vaswani et al. 2017; MQA Shazeer 2019; GQA Ainslie et al. 2023).
+    """Self-attention (Vaswani et al. 2017; MQA Shazeer 2019; GQA Ainslie et al. 2023).
 
-    In a `local` layer a query sees the last `cfg.window` keys only.
+    In a `local` layer a query sees the last `cfg.window` keys only. If it is not `causal`, which
+    has no cache and no window, a query sees later keys too.
     """
 
     cfg: ModelConfig
     local: bool = False
+    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -169,7 +174,7 @@ class Attention(nn.Module):
 
         `prefill`: the cache is empty, so the tokens see only one another.
         """
-        cfg, spec = self.cfg, attention_spec(self.cfg, self.local)
+        cfg, spec = self.cfg, attention_spec(self.cfg, self.local, self.causal)
         T = x_BTD.shape[1]
         q_BTHC, k_BTKC, v_BTKC = self._project(x_BTD)
         if cfg.positions == "rotary":
@@ -186,7 +191,9 @@ class Attention(nn.Module):
             if not prefill:
                 k_BSKC, v_BSKC = cache.k_BKSC.swapaxes(1, 2), cache.v_BKSC.swapaxes(1, 2)
                 key_positions_BS = cache.positions_BS
-        mask_BTS = masks.causal(positions_BT, key_positions_BS)
+        mask_BTS = masks.everything(positions_BT, key_positions_BS)
+        if spec.causal:
+            mask_BTS = masks.causal(positions_BT, key_positions_BS)
         if spec.window:
             mask_BTS &= masks.within(positions_BT, key_positions_BS, spec.window)
         if segments_BT is not None:

@@ -29,11 +29,13 @@ class Block(nn.Module):
         parallel  x + r (A(norm(x)) + M(norm(x))), one norm for both    PaLM
 
     r is 1 unless `cfg.parametrization` scales with depth. `local`: attention has the window.
+    Without `causal`, tokens also see later ones, as in an encoder.
     """
 
     cfg: ModelConfig
     train: bool = False
     local: bool = False
+    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -47,7 +49,8 @@ class Block(nn.Module):
         cfg, order = self.cfg, self.cfg.norm_position
         before = order != "post"
         dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
-        attention, mlp = Attention(cfg, self.local, name="attention"), MLP(cfg, name="mlp")
+        attention = Attention(cfg, self.local, self.causal, name="attention")
+        mlp = MLP(cfg, name="mlp")
         scale = parametrization.branches(cfg)
 
         def norm(name, x_BTD, wanted):

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import next_token
+from train.objectives import classify, masked, next_token, tag
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -50,7 +50,12 @@ class Objective(Protocol):
         """The sums for each row [B] that METRICS use, without dropout."""
 
 
-OBJECTIVES: dict[str, Objective] = {"next_token": next_token}
+OBJECTIVES: dict[str, Objective] = {
+    "next_token": next_token,
+    "masked": masked,
+    "classify": classify,
+    "tag": tag,
+}
 
 
 def find(name: str) -> Objective:

@@ -1,0 +1,107 @@
+"""Made-up reviews with a sentiment that takes more than counting words.
+
+    the soup was delicious and the staff were not rude .                  positive
+    the plot was gripping but the ending was hardly convincing .          negative
+
+A review has one to `clauses` clauses about one subject. "and" joins clauses of one sentiment, "but"
+turns it round, and the review has that of its last clause. A negation ("not", "hardly", …) turns an
+adjective round, so the same words make both sentiments. All draws follow from the seed and the
+number of the review. As a corpus, the spec is 'synthetic_sentiment[:KEY=VALUE…]' with the keys of
+`KEYS`; as running text, a document is the reviews of a page, without their labels.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+VERSION = 1  # of the grammar and the draws; part of a corpus's identity
+SCHEME = "synthetic_sentiment"
+LABELS = ("negative", "positive")
+PAGE = 20  # reviews of a document of running text
+SUBJECTS = {
+    "film": "plot acting music script ending dialogue cast camera story direction",
+    "restaurant": "soup bread service menu dessert wine kitchen table fish sauce",
+    "hotel": "room breakfast lobby bed view shower pool reception carpet balcony",
+    "phone": "screen battery camera keyboard speaker charger design price software signal",
+    "book": "chapter hero style opening cover prose pace villain translation humour",
+}
+GOOD = (
+    "good great excellent wonderful superb lovely charming brilliant delightful fantastic splendid "
+    "pleasant impressive convincing fine admirable perfect outstanding marvellous remarkable "
+    "satisfying enjoyable stunning terrific beautiful"
+)
+BAD = (
+    "bad poor awful terrible dreadful horrible dull boring weak disappointing mediocre ugly "
+    "unpleasant annoying clumsy shabby miserable tedious hopeless lousy irritating pathetic "
+    "appalling sloppy atrocious"
+)
+WORDS = {name: tuple(words.split()) for name, words in SUBJECTS.items()}
+ADJECTIVES = (tuple(BAD.split()), tuple(GOOD.split()))
+NEGATIONS = ("not", "hardly", "never", "not at all")
+DEGREES = ("", "", "very ", "really ", "quite ", "truly ")
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """A collection of reviews; its fields are the keys of a spec."""
+
+    texts: int = 2000
+    seed: int = 0
+    clauses: int = 3
+    negated: float = 0.4  # share of the clauses
+
+    def labelled(self) -> Iterator[tuple[str, str]]:
+        """(review, label) of each."""
+        return (self.review(number) for number in range(self.texts))
+
+    def documents(self) -> Iterator[str]:
+        """The reviews as running text, page by page."""
+        for first in range(0, self.texts, PAGE):
+            last = min(first + PAGE, self.texts)
+            yield "\n".join(self.review(number)[0] for number in range(first, last))
+
+    def review(self, number: int) -> tuple[str, str]:
+        """One review with its label."""
+        draw = random.Random(f"{VERSION}/{self.seed}/{number}")
+        subject = draw.choice(list(WORDS))
+        positive, clauses = draw.random() < 0.5, []
+        for part in range(draw.randint(1, self.clauses)):
+            turned = part > 0 and draw.random() < 0.5
+            positive ^= turned
+            joined = ("", "but " if turned else "and ")[part > 0]
+            clauses.append(joined + self._clause(draw, WORDS[subject], positive))
+        return f"{' '.join(clauses)} .", LABELS[positive]
+
+    def _clause(self, draw: random.Random, nouns: tuple[str, ...], positive: bool) -> str:
+        negated = draw.random() < self.negated
+        how = f"{draw.choice(NEGATIONS)} " if negated else draw.choice(DEGREES)
+        adjective = draw.choice(ADJECTIVES[positive ^ negated])
+        return f"the {draw.choice(nouns)} was {how}{adjective}"
+
+
+KEYS = {  # key → (how it is read, what it means)
+    "texts": (int, "reviews"),
+    "seed": (int, "of the draws"),
+    "clauses": (int, "most clauses of a review"),
+    "negated": (float, "share of the clauses with a negation"),
+}
+
+
+def parse(spec: str) -> Reviews:
+    """The reviews of a spec; ValueError for an unknown key or a bad value."""
+    given = {}
+    for part in spec.split(":")[1:]:
+        key, _, text = part.partition("=")
+        try:
+            given[key] = KEYS[key][0](text)
+        except (KeyError, ValueError):
+            known = ", ".join(f"{name} ({meaning})" for name, (_, meaning) in KEYS.items())
+            raise ValueError(
+                f"data.corpora={spec!r}: {part!r} is not KEY=NUMBER; the keys: {known}"
+            ) from None
+    reviews = Reviews(**given)
+    if reviews.texts < 1 or reviews.clauses < 1 or not 0 <= reviews.negated <= 1:
+        raise ValueError(
+            f"data.corpora={spec!r}: texts and clauses must be 1 or more, negated from 0 to 1"
+        )
+    return reviews
