@@ -174,6 +174,16 @@ def text() -> dict:
     )
 
 
+def word_pairs() -> dict:
+    """Text as pairs of words, for word2vec: `data/kinds/word_pairs.py`."""
+    return text() | dict(
+        subsample=Key(
+            1e-3, least=0
+        ),  # share of the text above which a word is thinned out; 0: none
+        noise_power=Key(0.75, least=0),  # noise words are drawn by their counts to this power
+    )
+
+
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
@@ -270,7 +280,7 @@ def mesh() -> dict:
 
 MODELS = {"decoder": decoder, "ngram": ngram}
 OBJECTIVES = {"next_token": next_token}
-DATA = {"text": text}
+DATA = {"text": text, "word_pairs": word_pairs}
 SECTIONS = dict(
     train=train,
     optimizer=optimizer,

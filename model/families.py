@@ -12,6 +12,7 @@ import numpy as np
 
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
+from model.embeddings import word2vec
 from model.transformer import family as decoder
 
 
@@ -85,7 +86,7 @@ class Counted(Family, Protocol):
         """Reads a model that `save` wrote."""
 
 
-FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram}
+FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram, "word2vec": word2vec}
 
 
 def find(name: str) -> Family:
