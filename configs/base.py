@@ -194,6 +194,16 @@ def masked_text() -> dict:
     return text() | dict(masked=Key(0.15, least=0.001, below=1))  # share of the tokens
 
 
+def word_pairs() -> dict:
+    """Text as pairs of words, for word2vec: `data/kinds/word_pairs.py`."""
+    return text() | dict(
+        subsample=Key(
+            1e-3, least=0
+        ),  # share of the text above which a word is thinned out; 0: none
+        noise_power=Key(0.75, least=0),  # noise words are drawn by their counts to this power
+    )
+
+
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
@@ -290,7 +300,12 @@ def mesh() -> dict:
 
 MODELS = {"decoder": decoder, "ngram": ngram}
 OBJECTIVES = {"next_token": next_token, "masked": dict, "classify": dict, "tag": dict}
-DATA = {"text": text, "spans": spans, "masked_text": masked_text}
+DATA = {
+    "text": text,
+    "spans": spans,
+    "masked_text": masked_text,
+    "word_pairs": word_pairs,
+}
 SECTIONS = dict(
     train=train,
     optimizer=optimizer,

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
+from model.embeddings import word2vec
 from model.encoder import family as encoder
 from model.encoder_decoder import family as encoder_decoder
 from model.recurrent import language_model as recurrent
@@ -106,6 +107,7 @@ FAMILIES: dict[str, Family] = {
     "recurrent": recurrent,
     "encoder_decoder": encoder_decoder,
     "encoder": encoder,
+    "word2vec": word2vec,
 }
 
 

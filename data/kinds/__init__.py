@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import joined_pairs, labelled, masked_text, pairs, spans, tagged, text
+from data.kinds import joined_pairs, labelled, masked_text, pairs, spans, tagged, text, word_pairs
 
 Batch = dict[str, np.ndarray]
 
@@ -92,4 +92,5 @@ KINDS: dict[str, Kind] = {
     "masked_text": masked_text,
     "labelled": labelled,
     "tagged": tagged,
+    "word_pairs": word_pairs,
 }

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import classify, masked, next_token, tag
+from train.objectives import classify, full_softmax, masked, negative_sampling, next_token, tag
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -55,6 +55,8 @@ OBJECTIVES: dict[str, Objective] = {
     "masked": masked,
     "classify": classify,
     "tag": tag,
+    "negative_sampling": negative_sampling,
+    "full_softmax": full_softmax,
 }
 
 

@@ -1,0 +1,52 @@
+"""The objective of word2vec with the full softmax: the cross-entropy of each predicted word over
+the whole vocabulary, Mikolov et al. 2013b, eq. 1 and 2."""
+
+from typing import Any
+
+import jax
+
+from model.families import Trained
+from train.objectives.metrics import Metric
+
+FIELDS = ("tokens", "segments", "reach")
+NEEDS = ("hidden", "head", "logits", "scores")
+TRAINED = ("loss",)
+METRICS = {"loss": Metric("nats/pair", of="nats", per="weights", floor=0.0)}
+
+
+def configure(config: Any) -> None:
+    """Nothing but the model's keys is read; ValueError for noise words, which have no use."""
+    if config.model.negatives:
+        raise ValueError(
+            f"model.negatives={config.model.negatives}, but objective.name='full_softmax' needs no "
+            "noise words; use model.negatives=0, or objective.name=negative_sampling"
+        )
+
+
+def _nats(
+    model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """-log p of the predictions of each word [B, T], summed, and their number [B, T]."""
+    x_BTD = model.hidden(cfg.model, params, batch, key)
+    head = model.head(cfg.model, params)
+    score_BTP, _, w_BTP = model.scores(cfg.model, head, x_BTD, batch)
+    log_z_BT = jax.nn.logsumexp(model.logits(cfg.model, head, x_BTD), axis=-1)
+    pairs_BT = w_BTP.sum(-1)
+    return pairs_BT * log_z_BT - (w_BTP * score_BTP).sum(-1), pairs_BT
+
+
+def loss(
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+) -> tuple[jax.Array, dict]:
+    """The cross-entropy summed over the pairs of the batch."""
+    nats_BT, pairs_BT = _nats(model, params, cfg, batch, key)
+    total = nats_BT.sum()
+    return total, {"loss": (total, pairs_BT.sum())}
+
+
+def evaluate(
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict
+) -> dict[str, jax.Array]:
+    """Nats and pairs of each row [B]."""
+    nats_BT, pairs_BT = _nats(model, params, cfg, batch, None)
+    return {"nats": nats_BT.sum(-1), "weights": pairs_BT.sum(-1)}

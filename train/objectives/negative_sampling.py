@@ -1,0 +1,68 @@
+"""The objective of word2vec with negative sampling: a word against words drawn as noise.
+
+Mikolov et al. 2013b, eq. 4, to be maximised for each predicted word o and the vector h that
+predicts it:
+
+    log σ(v'_o · h) + Σ_{i=1…k} log σ(-v'_{n_i} · h),   n_i drawn from the noise distribution
+
+A noise word that equals the predicted word is left out, as in word2vec.c. The predictions from one
+vector h share their k noise words (Ji et al. 2016, arXiv:1604.04661): the expected gradient is that
+of k words for each prediction.
+"""
+
+from typing import Any
+
+import jax
+
+from model.families import Trained
+from train.objectives.metrics import Metric
+
+FIELDS = ("tokens", "segments", "reach", "negatives")
+NEEDS = ("hidden", "head", "scores", "noise_scores")
+TRAINED = ("loss",)
+METRICS = {"loss": Metric("nats/pair with its noise", of="nats", per="weights", floor=0.0)}
+
+
+def configure(config: Any) -> None:
+    """Nothing but the model's keys is read; ValueError without noise words."""
+    if config.model.negatives < 1:
+        raise ValueError(
+            f"model.negatives={config.model.negatives}, but objective.name='negative_sampling' "
+            "needs noise words; use 5, or objective.name=full_softmax"
+        )
+
+
+def _nats(
+    model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """-eq. 4 of the predictions of each word [B, T], summed, and their number [B, T]."""
+    x_BTD = model.hidden(cfg.model, params, batch, key)
+    head = model.head(cfg.model, params)
+    score_BTP, predicted_BTP, w_BTP = model.scores(cfg.model, head, x_BTD, batch)
+    noise_BTK = batch["negatives"]
+    noise_score_BTK = model.noise_scores(cfg.model, head, x_BTD, noise_BTK)
+    # The number of predictions for which each noise word is one.
+    counts_BTK = sum(
+        w_BTP[..., p, None] * (predicted_BTP[..., p, None] != noise_BTK)
+        for p in range(w_BTP.shape[-1])
+    )
+    nats_BT = (w_BTP * jax.nn.softplus(-score_BTP)).sum(-1)
+    nats_BT += (counts_BTK * jax.nn.softplus(noise_score_BTK)).sum(-1)
+    return nats_BT, w_BTP.sum(-1)
+
+
+def loss(
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+) -> tuple[jax.Array, dict]:
+    """The loss summed over the pairs of the batch."""
+    nats_BT, pairs_BT = _nats(model, params, cfg, batch, key)
+    total = nats_BT.sum()
+    return total, {"loss": (total, pairs_BT.sum())}
+
+
+def evaluate(
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict
+) -> dict[str, jax.Array]:
+    """Nats and pairs of each row [B]."""
+    nats_BT, pairs_BT = _nats(model, params, cfg, batch, None)
+    return {"nats": nats_BT.sum(-1), "weights": pairs_BT.sum(-1)}
