@@ -176,6 +176,7 @@ def text() -> dict:
         validation=0.05,  # share of the documents, chosen by a hash of their content
         cache="cache",  # folder of the token shards
         max_bytes=0,  # text read from each corpus, in bytes; 0: all
+        max_tokens=Key(0, least=0),  # training tokens that a counted model counts; 0: all
         hash="",  # of the dataset, filled in by `resolve`; give it to insist on one
     )
 

@@ -32,7 +32,7 @@ SIZES = {
 }
 RATES = {"decoder": 0.02, "lstm": 0.02, "gru": 0.02, "elman": 0.02}
 ORDERS = (1, 2, 3, 4, 5)
-TEXTS = (0, 2_500_000, 600_000)  # bytes that are counted; 0: all
+TEXTS = (0, 2_400_000, 600_000)  # tokens that are counted; 0: all
 
 
 def get_config(arg: str = "decoder") -> ConfigDict:
@@ -63,7 +63,7 @@ def get_sweep(config: ConfigDict) -> list[dict]:
     """The trials of a ladder: three budgets of five sizes each, or n-grams by order and text."""
     name = ladder_of(config)
     if name == "ngram":
-        return grid({"model.order": ORDERS, "data.max_bytes": TEXTS})
+        return grid({"model.order": ORDERS, "data.max_tokens": TEXTS})
     return chain(
         *(
             trials(name, budget, SIZES[name][first : first + 5])

@@ -53,6 +53,7 @@ class Dataset:
     batch_size: int = 0
     eval_sequences: int = 0
     eval_batch_size: int = 0
+    max_tokens: int = 0  # of the training split in `texts`; 0: all
 
     @property
     def hash(self) -> str:
@@ -75,6 +76,7 @@ class Dataset:
             batch_size=config.train.batch_size,
             eval_sequences=config.eval.sequences,
             eval_batch_size=config.eval.batch_size,
+            max_tokens=config.data.max_tokens,
         )
         loader.require_windows(self.token_store, dataset.batch_size, dataset.length)
         dataset.windows("validation")  # raises if the validation text is too small
@@ -109,16 +111,20 @@ class Dataset:
         self.token_store.tokenizer.save(workdir / "tokenizer")
 
     def n_tokens(self, split: str) -> int:
-        """Tokens of a split, including end-of-document tokens."""
-        return self.token_store.n_tokens[split]
+        """Tokens of `texts`, including end-of-document tokens."""
+        n_tokens = self.token_store.n_tokens[split]
+        return min(n_tokens, self.max_tokens or n_tokens) if split == "train" else n_tokens
 
     def texts(self, split: str) -> list[np.ndarray]:
-        """All tokens of a split, one int64 array per component."""
+        """The tokens of a split, one int64 array per component: all, or the first `max_tokens` of
+        the training split."""
         empty = np.empty(0, "<u4")  # a split may have no shards
-        return [
-            np.concatenate([empty, *part.splits[split].shards]).astype(np.int64)
-            for part in self.token_store.components
-        ]
+        texts, left = [], self.n_tokens(split)
+        for part in self.token_store.components:
+            text = np.concatenate([empty, *part.splits[split].shards])[:left].astype(np.int64)
+            texts.append(text)
+            left -= len(text)
+        return texts
 
     def windows(self, split: str) -> list[np.ndarray]:
         """Where each sequence of `examples` begins in `texts`, one array per component."""

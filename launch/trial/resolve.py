@@ -69,6 +69,11 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         _resolve_counted(config)
         dataset.for_run(config)
         return config
+    if most := config.data.get("max_tokens", 0):
+        raise ValueError(
+            f"data.max_tokens={most} is for counted models, and model.family="
+            f"{config.model.family!r} is trained; use 0, and train.duration='{most} tokens'"
+        )
     _resolve_batch(config, devices)
     _check_settings(config, family, cfg)
     samples.check(config, getattr(dataset, "tokenizer", None))
@@ -349,7 +354,7 @@ def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
     length = kinds.KINDS[resolved.data.kind].tokens(resolved)
     tokens = steps * resolved.train.batch_size * length
     if counted:
-        tokens = dataset.n_tokens("train")
+        tokens = dataset.for_run(resolved).n_tokens("train")
     return {
         "id": trial_id(resolved),
         "family": resolved.model.family,
