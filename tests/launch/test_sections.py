@@ -15,6 +15,7 @@ def test_shared_keys_keep_their_values_and_the_rest_is_dropped_by_name(capsys):
     config = flags.load_config("configs/study/ladder.py", given)
     assert config.model.to_dict() == {
         "family": "ngram", "vocab_size": 0, "context_length": 128, "order": 3,
+        "smoothing": "modified_kneser_ney", "k": 1.0, "discount": 0.0,
     }  # fmt: skip
     line = capsys.readouterr().err.strip()
     assert line.startswith("model.family=ngram has no ") and line.endswith(": dropped")
