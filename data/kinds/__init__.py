@@ -19,7 +19,8 @@ Batch = dict[str, np.ndarray]
 class Dataset(Protocol):
     """Prepared data. Batches are a pure function of (hash, seed, step, row).
 
-    Data that consists of tokens also has `vocab_size`, and text `tokenizer`."""
+    Data that consists of tokens also has `vocab_size`, and text `tokenizer` and `unknown_share`, as
+    a token store has them."""
 
     hash: str  # of the content only, not of paths, names or dates
 

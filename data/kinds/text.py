@@ -67,6 +67,10 @@ class Dataset:
     def tokenizer(self) -> tokenizer.Tokenizer:
         return self.token_store.tokenizer
 
+    @property
+    def unknown_share(self) -> dict[str, float] | None:
+        return self.token_store.unknown_share
+
     def for_run(self, config: Any) -> "Dataset":
         """The dataset with the sizes of a run. Raises ValueError, with the numbers, if the training
         text is smaller than one batch or the validation text has no window."""

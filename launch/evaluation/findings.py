@@ -47,6 +47,7 @@ def findings(
         "texts": len(own.names),
         "tokens": int(rows["weights"].sum()),
         "bytes": int(rows["bytes"].sum()),
+        "unknown_share": own.unknown / max(1, int(rows["weights"].sum())),
         **tally.overall(own),
         "recorded": None if data else result.get("eval_loss"),
         "by_position": tally.by_position(own),
@@ -90,6 +91,8 @@ def _totals(about: dict[str, Any], console: rich.console.Console) -> list[Any]:
         texts = [_with_error(row[key], row[f"{key}_se"]) for row in rows.values()]
         columns.append(Column(title, texts))
     lines = [sizes, fitted(columns, console.width)[0]]
+    if about["unknown_share"]:
+        lines.append(f"  {about['unknown_share']:.2%} of the tokens unknown to the vocabulary")
     if "order" in ngram:
         apart = _with_error(ngram["difference"], ngram["difference_se"])
         lines.append(

@@ -32,6 +32,7 @@ def of_text(
             # Without bytes of tokens, bits per byte would leave out what unknown words hold.
             counted = n_bytes if model.tokenizer.token_bytes is not None else 0
             number = tally.text(" ".join(document[:400].split())[:60], counted)
+            tally.unknown += int(np.count_nonzero(tokens == model.tokenizer.unknown))
             text = np.array([*model.start, *tokens, model.tokenizer.eod], np.int64)
             if other:
                 beside.text(tally.names[number], counted)
@@ -63,6 +64,7 @@ def of_validation(
         for row in np.flatnonzero(batch["weights"].any(axis=1)):
             name = first_words(model.tokenizer, batch["tokens"][row])
             number = tally.text(name, bytes_B[row])
+            tally.unknown += int(np.count_nonzero(batch["targets"][row] == model.tokenizer.unknown))
             tally.add(number, 0, nats_BT[row] if counted_ET is None else counted_ET[number])
             if beside_ET is not None:
                 beside.add(beside.text(name, bytes_B[row]), 0, beside_ET[number])

@@ -126,7 +126,7 @@ def verdict(scored: Sequence[dict[str, Any]]) -> list[str]:
             )
     if unknown := sum(one["unknown"] for one in scored):
         lines.append(
-            f"{unknown} of the tokens stand for words that the vocabulary lacks; what was written "
-            "is less likely than they are"
+            f"unknown tokens ({unknown}) stand for anything that the vocabulary lacks; the words "
+            "that were written are less likely"
         )
     return lines

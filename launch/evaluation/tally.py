@@ -22,6 +22,7 @@ class Tally:
     bytes: list[int] = field(default_factory=list)
     sums: list[np.ndarray] = field(default_factory=list)  # nats and tokens by bin [2, BINS]
     longest: int = 0  # tokens of the longest window
+    unknown: int = 0  # tokens that stand for what the vocabulary lacks
 
     def text(self, name: str, n_bytes: float) -> int:
         """Adds a text; returns its number."""

@@ -102,7 +102,10 @@ def measured(result: Mapping[str, Any]) -> str:
     loss, bits = result.get("eval_loss"), result.get("bits_per_byte")
     unit = result.get("metrics", {}).get("loss", {}).get("unit", "nats/token")
     parts = ["no evaluation" if loss is None else f"eval loss {loss:.4f} {unit}"]
-    return ", ".join(parts + ([] if bits is None else [f"{bits:.4f} bits/byte"]))
+    parts += [] if bits is None else [f"{bits:.4f} bits/byte"]
+    if unknown := result.get("unknown_share", {}).get("validation"):
+        parts.append(f"{unknown:.2%} of the validation tokens unknown to the vocabulary")
+    return ", ".join(parts)
 
 
 def _to_sample(resolved: ConfigDict, workdir: Path) -> list[str]:

@@ -57,6 +57,7 @@ def summarise(
         "eval_loss": last.get("eval_loss"),
         "eval_loss_se": last.get("eval_loss_se"),
         "bits_per_byte": last.get("bits_per_byte"),
+        **unknown(dataset),
         "metrics": measured,
         "seconds": record.seconds,
         "compile_seconds": record.compile_seconds,
@@ -70,6 +71,13 @@ def summarise(
         "devices": jax.device_count(),
         "curve": [[row["step"], row["tokens"], row["eval_loss"]] for row in evaluations],
     }
+
+
+def unknown(dataset: Dataset) -> dict[str, dict[str, float]]:
+    """The share of each split's tokens that stand for what the vocabulary lacks; {} for data whose
+    tokens stand for everything."""
+    shares = getattr(dataset, "unknown_share", None)
+    return {"unknown_share": shares} if shares else {}
 
 
 def so_far(result: Mapping[str, Any], step: int, dataset: Dataset) -> dict[str, Any]:

@@ -59,6 +59,7 @@ COMMANDS = [
             ("json", ["show", "RUN"]),
             ("out", ["export", "trials", "--to=csv"]),
             ("json", ["evaluate", "--run=RUN", "--data=book.txt", "--max_bytes=2000"]),
+            ("json", ["score", "--run=RUN", "--text=ab"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),

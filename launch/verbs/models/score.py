@@ -92,6 +92,8 @@ def lines_of(file: str | None) -> list[str]:
     """The lines of a text file that hold more than spaces; none without a file."""
     if file is None:
         return []
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"file={file} does not exist; give it a file of texts, one a line")
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

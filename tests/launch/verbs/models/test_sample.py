@@ -281,8 +281,11 @@ def test_a_vocabulary_with_gaps_is_trained_and_drawn_from(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
+    return counted_run(tmp_path_factory.mktemp("counted"))
+
+
+def counted_run(folder):
     """A run of 3-grams of the bytes of a text, with a context of 8 tokens."""
-    folder = tmp_path_factory.mktemp("counted")
     cfg = ngram.Config(256, context_length=8, order=3)
     (folder / "checkpoints" / "1").mkdir(parents=True)
     with open(folder / "checkpoints" / "1" / COUNTS, "wb") as file:
