@@ -50,10 +50,10 @@ def read_chunk(
 ) -> Batch:
     """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
     require_windows(store, batch_size, context_length)
-    in_batch = _rows(batch_size, rows)
+    in_batch = rows_of(batch_size, rows)
     row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
     windows = _shuffled_windows(store, seed, row, context_length, split)
-    return _batch(windows.reshape(steps, len(in_batch), context_length + 1))
+    return batch_of(windows.reshape(steps, len(in_batch), context_length + 1))
 
 
 def eval_batches(
@@ -71,14 +71,18 @@ def eval_batches(
     training: bytes float32 [B], the bytes of text in the targets of each row.
     """
     windows = _fixed_windows(store, n_sequences, context_length, split)
-    in_batch = _rows(batch_size, rows)
+    in_batch = rows_of(batch_size, rows)
     for first in range(0, len(windows), batch_size):
         row = first + in_batch
-        batch = _batch(windows[np.minimum(row, len(windows) - 1)])
-        batch["weights"][row >= len(windows)] = 0
-        text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
-        batch["bytes"] = text_bytes.astype(np.float32)
-        yield batch
+        yield scored(store, windows[np.minimum(row, len(windows) - 1)], row < len(windows))
+
+
+def scored(store: TokenStore, windows: np.ndarray, counts: np.ndarray) -> Batch:
+    """An evaluation batch of windows [B, T + 1], in which only the rows that `counts` [B] count."""
+    batch = batch_of(windows)
+    batch["weights"][~counts] = 0
+    text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
+    return batch | {"bytes": text_bytes.astype(np.float32)}
 
 
 def n_windows(split: Split, context_length: int) -> int:
@@ -121,7 +125,7 @@ def _too_small(name: str, split: Split, kind: str, context_length: int) -> str:
     )
 
 
-def _rows(batch_size: int, rows: Rows | None) -> np.ndarray:
+def rows_of(batch_size: int, rows: Rows | None) -> np.ndarray:
     if rows is None:
         return np.arange(batch_size)
     if isinstance(rows, slice):
@@ -213,7 +217,7 @@ def _fixed_windows(
     )
 
 
-def _batch(windows: np.ndarray) -> Batch:
+def batch_of(windows: np.ndarray) -> Batch:
     """Splits windows [..., T + 1] into inputs and targets."""
     return {
         "tokens": windows[..., :-1].astype(np.int32, order="C"),

@@ -47,6 +47,10 @@ class Trained(Family, Protocol):
     step(cfg, params, cache, tokens)
                                    (logits [B, V] after one more token [B] of each row, cache). The
                                    first axis of each array in a cache is the row
+    initial_carry(cfg, rows)       the state of rows before their first token, arrays [rows, ...];
+                                   what a config with `carry_state` takes from step to step
+    hidden_from(cfg, params, batch, carry, key)
+                                   (what `hidden` returns, the state after), from a state
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes
@@ -99,6 +103,11 @@ def find(name: str) -> Family:
 def is_counted(family: Family) -> bool:
     """Whether the family is counted rather than trained."""
     return hasattr(family, "fit")
+
+
+def carries(cfg: Any) -> bool:
+    """Whether a model takes its state from one step to the next."""
+    return getattr(cfg, "carry_state", False)
 
 
 def keys(family: Family) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from data import loader, store, tokenizer
+from data import loader, sequential, store, tokenizer
 from data.fields import Field
 
 FIELDS = ("tokens", "targets", "weights")
 PREDICTS = "the next token of text"
+READS_ON = True
 
 
 def spec(config: Any) -> dict[str, Field]:
@@ -46,13 +47,15 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
 
 @dataclass(frozen=True)
 class Dataset:
-    """A token store. `for_run` sets the sizes of batches and of the evaluation set."""
+    """A token store. `for_run` sets the sizes of batches and of the evaluation set, and whether
+    each row goes on where it ended in the batch before."""
 
     token_store: store.TokenStore
     length: int = 0
     batch_size: int = 0
     eval_sequences: int = 0
     eval_batch_size: int = 0
+    reads_on: bool = False
 
     @property
     def hash(self) -> str:
@@ -75,9 +78,12 @@ class Dataset:
             batch_size=config.train.batch_size,
             eval_sequences=config.eval.sequences,
             eval_batch_size=config.eval.batch_size,
+            reads_on=config.model.get("carry_state", False),
         )
+        if dataset.reads_on:
+            sequential.require_one_corpus(self.token_store)
         loader.require_windows(self.token_store, dataset.batch_size, dataset.length)
-        dataset.windows("validation")  # raises if the validation text is too small
+        replace(dataset, reads_on=False).windows("validation")  # raises if it is too small
         return dataset
 
     def spec(self) -> dict[str, Field]:
@@ -86,20 +92,20 @@ class Dataset:
     def batch(
         self, split: str, seed: int, step: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        return loader.read_batch(
-            self.token_store, seed, step, self.batch_size, self.length, rows, split
-        )
+        chunk = self.batches(split, seed, step, 1, rows)
+        return {name: array[0] for name, array in chunk.items()}
 
     def batches(
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        return loader.read_chunk(
-            self.token_store, seed, step, count, self.batch_size, self.length, rows, split
-        )
+        read = sequential.read_chunk if self.reads_on else loader.read_chunk
+        sizes = count, self.batch_size, self.length
+        return read(self.token_store, seed, step, *sizes, rows, split)
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
+        batches = sequential.eval_batches if self.reads_on else loader.eval_batches
         sizes = self.eval_sequences, self.eval_batch_size, self.length
-        return loader.eval_batches(self.token_store, *sizes, split=split)
+        return batches(self.token_store, *sizes, split=split)
 
     def epochs(self, steps: float) -> float:
         return loader.epochs_of_data(self.token_store, steps, self.batch_size, self.length)
@@ -122,4 +128,9 @@ class Dataset:
 
     def windows(self, split: str) -> list[np.ndarray]:
         """Where each sequence of `examples` begins in `texts`, one array per component."""
-        return loader.fixed_starts(self.token_store, self.eval_sequences, self.length, split)
+        if not self.reads_on:
+            return loader.fixed_starts(self.token_store, self.eval_sequences, self.length, split)
+        batches = sequential.eval_starts(
+            self.token_store, self.eval_sequences, self.eval_batch_size, self.length, split
+        )
+        return [np.concatenate([start_B[counts_B] for start_B, counts_B in batches])]

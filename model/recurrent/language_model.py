@@ -33,7 +33,7 @@ MATRICES = (
     (r"^head/kernel$", None),
     (r"(embedding|scale|bias)$", None),
 )
-EMBEDDING_STD = 0.1
+EMBEDDING_STD = 1.0
 
 Carry = dict[str, State]
 """The state of each layer, arrays [B, H]."""
