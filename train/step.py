@@ -16,7 +16,7 @@ import optax
 
 from model import families
 from train import objectives
-from train.carrying import Carrying
+from train.objectives.carrying import Carrying
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
 from train.optimizers.schedule import learning_rate

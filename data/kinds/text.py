@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data import loader, sequential, store, tokenizer
+from data import loader, store, tokenizer
 from data.fields import Field
 
 FIELDS = ("tokens", "targets", "weights")
@@ -81,7 +81,7 @@ class Dataset:
             reads_on=config.model.get("carry_state", False),
         )
         if dataset.reads_on:
-            sequential.require_one_corpus(self.token_store)
+            loader.require_one_corpus(self.token_store)
         loader.require_windows(self.token_store, dataset.batch_size, dataset.length)
         replace(dataset, reads_on=False).windows("validation")  # raises if it is too small
         return dataset
@@ -98,12 +98,12 @@ class Dataset:
     def batches(
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        read = sequential.read_chunk if self.reads_on else loader.read_chunk
+        read = loader.read_on_chunk if self.reads_on else loader.read_chunk
         sizes = count, self.batch_size, self.length
         return read(self.token_store, seed, step, *sizes, rows, split)
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
-        batches = sequential.eval_batches if self.reads_on else loader.eval_batches
+        batches = loader.read_on_eval if self.reads_on else loader.eval_batches
         sizes = self.eval_sequences, self.eval_batch_size, self.length
         return batches(self.token_store, *sizes, split=split)
 
@@ -130,7 +130,7 @@ class Dataset:
         """Where each sequence of `examples` begins in `texts`, one array per component."""
         if not self.reads_on:
             return loader.fixed_starts(self.token_store, self.eval_sequences, self.length, split)
-        batches = sequential.eval_starts(
+        batches = loader.read_on_starts(
             self.token_store, self.eval_sequences, self.eval_batch_size, self.length, split
         )
         return [np.concatenate([start_B[counts_B] for start_B, counts_B in batches])]

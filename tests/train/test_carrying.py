@@ -9,8 +9,8 @@ import pytest
 
 from model.recurrent import language_model as recurrent
 from tests.train.test_step import hyper, largest_difference, one
-from train.carrying import Carrying
 from train.objectives import next_token
+from train.objectives.carrying import Carrying
 from train.step import StepConfig, eval_sums, gradients, init_state, train_step
 
 B, T, K = 4, 6, 3

@@ -31,7 +31,7 @@ from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.sampling.continuation import Continuation, describe, describe_beam
-from launch.sampling.draw import draw, open_draft, open_run, restored
+from launch.sampling.draw import draw, open_draft, open_run, reader_of, restored
 from launch.sampling.terminal import Echo, show
 from model.generation import beam, sample
 from model.generation.samplers import Sampler
@@ -114,14 +114,16 @@ def main(argv: Sequence[str]) -> int:
     run = Path(values.run)
     with bad_input(), alive("loading the model"):
         refuse(values)
-        cfg, tokenizer = open_run(run)
+        family, cfg, tokenizer = open_run(run)
+        reader = reader_of(family)
+        refuse_without_decoder(values, reader)
         typed = tokenizer.encode_prompt(values.prompt).tolist()
         prompt = [*tokenizer.prefix, *typed] or [tokenizer.eod]
-        room = max(1, cfg.context_length - len(prompt))
+        room = max(1, cfg.context_length - len(prompt)) if reader.bounded else cfg.context_length
         n_tokens = values.tokens or min(room, MOST_TOKENS)
         sampler = make_sampler(values, tokenizer, end_tokens(run))
-        sample.check(cfg, [prompt], n_tokens, sampler, values.n)
-        model, step = restored(run, cfg)
+        sample.check(cfg, [prompt], n_tokens, sampler, values.n, bounded=reader.bounded)
+        model, step = restored(run, family, cfg)
         draft = None
         if values.draft:
             draft = open_draft(values.draft, run, cfg, tokenizer, prompt, n_tokens, values.ahead)
@@ -152,6 +154,7 @@ def main(argv: Sequence[str]) -> int:
                 top=min(TOP, sampler.vocab_size) if values.show_probabilities else 0,
                 chunk=AT_ONCE if streams(values) or values.stop else sample.CHUNK,
                 echo=Echo(values.prompt) if streams(values) else None,
+                reader=reader,
             )
         code = INTERRUPTED if interrupted else DONE
         if drawn is None:
@@ -179,6 +182,16 @@ def refuse(values: absl_flags.FlagValues) -> None:
         raise ValueError("--stream shows one sample and no probabilities; drop it, or use --n=1")
     if "" in values.stop:
         raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
+
+
+def refuse_without_decoder(values: absl_flags.FlagValues, reader: sample.Reader) -> None:
+    """ValueError for flags that need the key/value cache of a decoder."""
+    for flag in ("beams", "draft"):
+        if values[flag].value and reader is not sample.DECODER:
+            raise ValueError(
+                f"--{flag} needs a model of the family 'decoder', and run={values.run} holds none; "
+                "drop it"
+            )
 
 
 def make_sampler(values: absl_flags.FlagValues, tokenizer: Tokenizer, stop: set[int]) -> Sampler:
