@@ -9,6 +9,11 @@ Rows have global numbers: row r of step s is s * batch_size + r on every host, s
 does not depend on the number of hosts. A mixture assigns these rows to components in blocks. Each
 block holds exactly `weights[c]` rows of component c, evenly spread. Each component has its own
 epochs.
+
+For models that carry their state from step to step, `read_on_chunk` has another order: row r of a
+step begins where row r of the step before ended. The rows are spread evenly over the split, and
+each walks through all of it; after the last window it goes on with the first. Every window is read
+once in n / batch_size steps; the seed sets where the rows begin.
 """
 
 import functools
@@ -75,12 +80,71 @@ def eval_batches(
     in_batch = rows_of_batch(batch_size, rows)
     for first in range(0, len(windows), batch_size):
         row = first + in_batch
-        batch = _batch(windows[np.minimum(row, len(windows) - 1)])
-        batch["weights"][row >= len(windows)] = 0
-        if store.token_bytes is not None:
-            text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
-            batch["bytes"] = text_bytes.astype(np.float32)
-        yield batch
+        yield _scored(store, windows[np.minimum(row, len(windows) - 1)], row < len(windows))
+
+
+def _scored(store: TokenStore, windows: np.ndarray, counts: np.ndarray) -> Batch:
+    """An evaluation batch of windows [B, T + 1], in which only the rows that `counts` [B] count."""
+    batch = _batch(windows)
+    batch["weights"][~counts] = 0
+    if store.token_bytes is None:
+        return batch
+    text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
+    return batch | {"bytes": text_bytes.astype(np.float32)}
+
+
+def require_one_corpus(store: TokenStore) -> None:
+    """Raises ValueError for a mixture, whose rows would jump between its texts."""
+    if len(store.components) > 1:
+        raise ValueError(
+            f"model.carry_state=True reads one text from beginning to end, but data.corpora has "
+            f"{len(store.components)}; name one, or use model.carry_state=False"
+        )
+
+
+def read_on_chunk(
+    store: TokenStore,
+    seed: int,
+    first_step: int,
+    steps: int,
+    batch_size: int,
+    context_length: int,
+    rows: Rows | None = None,
+    split: str = "train",
+) -> Batch:
+    """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
+    tokens = store.components[0].splits[split]
+    n, row_B = n_windows(tokens, context_length), rows_of_batch(batch_size, rows)
+    begin_B = permute(np.zeros(1, np.int64), n, seed) + row_B * n // batch_size
+    window_KB = (begin_B + np.arange(first_step, first_step + steps)[:, None]) % n
+    windows = tokens.read(window_KB.ravel() * context_length, context_length + 1)
+    return _batch(windows.reshape(steps, len(row_B), context_length + 1))
+
+
+def read_on_eval(
+    store: TokenStore, n_sequences: int, batch_size: int, context_length: int, split: str
+) -> Iterator[Batch]:
+    """The fixed evaluation set: row r of a batch goes on where row r of the batch before ended.
+
+    `n_sequences` is rounded up to whole batches. A row that comes to where the next row began has
+    weight 0 from there on.
+    """
+    tokens = store.components[0].splits[split]
+    for start_B, counts_B in read_on_starts(store, n_sequences, batch_size, context_length, split):
+        yield _scored(store, tokens.read(start_B, context_length + 1), counts_B)
+
+
+def read_on_starts(
+    store: TokenStore, n_sequences: int, batch_size: int, context_length: int, split: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(the first token of each row [B], whether the row counts [B]) of each batch of the set."""
+    n = n_windows(store.components[0].splits[split], context_length)
+    edges = np.arange(batch_size + 1) * n // batch_size
+    for step in range(-(-n_sequences // batch_size)):
+        window_B, counts_B = edges[:-1] + step, edges[:-1] + step < edges[1:]
+        if not counts_B.any():
+            return
+        yield np.minimum(window_B, n - 1) * context_length, counts_B
 
 
 def n_windows(split: Split, context_length: int) -> int:

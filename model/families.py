@@ -58,6 +58,10 @@ class Trained(Family, Protocol):
                                    model/classes.py says what else a classifier has
     HEADS                          path regexes of parameters that a model may lack, or have anew,
                                    when it starts from other weights
+    initial_carry(cfg, rows)       the state of rows before their first token, arrays [rows, ...];
+                                   what a config with `carry_state` takes from step to step
+    hidden_from(cfg, params, batch, carry, key)
+                                   (what `hidden` returns, the state after), from a state
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes
@@ -121,6 +125,11 @@ def find(name: str) -> Family:
 def is_counted(family: Family) -> bool:
     """Whether the family is counted rather than trained."""
     return hasattr(family, "fit")
+
+
+def carries(cfg: Any) -> bool:
+    """Whether a model takes its state from one step to the next."""
+    return getattr(cfg, "carry_state", False)
 
 
 def keys(family: Family) -> dict[str, Any]:

@@ -55,9 +55,35 @@ def token_nats(
 ) -> jax.Array:
     """-log p of each target [B, T] given the tokens up to its place in its row, for a trained
     family. Logits exist for `chunk` places of each row at a time; 0: for all."""
+    model, params = _to_score(family, cfg, params)
+    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
+    return _nats(model, cfg, chunk, params, x_BTD, targets_BT)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def token_nats_from(
+    family: str,
+    cfg: Any,
+    chunk: int,
+    params: dict,
+    tokens_BT: jax.Array,
+    targets_BT: jax.Array,
+    carry: Any,
+) -> tuple[jax.Array, Any]:
+    """(`token_nats` of rows that begin from a carry, the carry after them)."""
+    model, params = _to_score(family, cfg, params)
+    x_BTD, carry = model.hidden_from(cfg, params, {"tokens": tokens_BT}, carry)
+    return _nats(model, cfg, chunk, params, x_BTD, targets_BT), carry
+
+
+def _to_score(family: str, cfg: Any, params: dict) -> tuple[families.Trained, dict]:
     model = families.FAMILIES[family]
-    params = cast_for_compute(params, cfg, model.PARAMETER_AXES)
+    return model, cast_for_compute(params, cfg, model.PARAMETER_AXES)
+
+
+def _nats(
+    model: families.Trained, cfg: Any, chunk: int, params: dict, x_BTD: jax.Array, targets_BT: Any
+) -> jax.Array:
     head = model.head(cfg, params)
     score = lambda x_BTD, targets_BT: cross_entropy(model.logits(cfg, head, x_BTD), targets_BT)[0]  # noqa: E731
-    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
     return loss_in_chunks.each(score, chunk, x_BTD, targets_BT)

@@ -47,6 +47,7 @@ def step_config(config: Any, frozen: tuple[tuple[str, str, Any], ...] = ()) -> S
         schedule=config.schedule.name,
         accumulation=config.train.accumulation,
         moments=config.optimizer.moments,
+        carried_rows=config.train.batch_size if families.carries(model) else 0,
         frozen=frozen,
     )
 

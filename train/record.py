@@ -300,7 +300,8 @@ def _of_this_process(devices: Sequence[jax.Device]) -> jax.Device:
 
 def saved(state: TrainState) -> dict[str, Any]:
     """The part of a state that a checkpoint holds."""
-    return {name: getattr(state, name) for name in SAVED}
+    carry = {"carry": state.carry} if state.carry else {}
+    return {name: getattr(state, name) for name in SAVED} | carry
 
 
 def evaluation_columns(evaluation: Evaluation) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ import optax
 
 from model import families
 from train import objectives
+from train.objectives.carrying import Carrying
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
 from train.optimizers.schedule import learning_rate
@@ -39,6 +40,7 @@ class StepConfig:
     schedule: str = "cosine"
     accumulation: int = 1  # micro-batches per step
     moments: str = "float32"
+    carried_rows: int = 0  # rows of a step whose states go on in the next; 0: none
     # (name, family, Config) of each set of frozen parameters.
     frozen: tuple[tuple[str, str, Any], ...] = ()
 
@@ -57,7 +59,8 @@ class StepConfig:
 class TrainState:
     """The complete state of training. `hyper` holds float32 scalars: learning_rate, warmup, decay,
     total (steps), final, b1, b2, eps, weight_decay, clip_norm (inf: no clipping). `frozen` holds
-    parameters, by name, that the objective reads but training does not update."""
+    parameters, by name, that the objective reads but training does not update. `carry` is the state
+    of a recurrent model after each row [B, ...] of the step before; {} if it carries none."""
 
     step: jax.Array  # int32, number of updates done
     params: dict
@@ -65,6 +68,7 @@ class TrainState:
     hyper: dict[str, jax.Array]
     seed: jax.Array  # uint32, for initialisation and dropout
     frozen: dict = flax.struct.field(default_factory=dict)
+    carry: dict = flax.struct.field(default_factory=dict)
 
 
 def init_state(
@@ -76,10 +80,12 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, with new parameters if `params` is None. Pure, so that it
     can be jitted, sharded and vmapped."""
+    family = families.FAMILIES[cfg.family]
     if params is None:
-        params = families.FAMILIES[cfg.family].init(cfg.model, jax.random.key(seed))
+        params = family.init(cfg.model, jax.random.key(seed))
     opt_state = _optimizer(cfg, hyper).init(params)
-    return TrainState(jnp.int32(0), params, opt_state, hyper, seed, frozen or {})
+    carry = family.initial_carry(cfg.model, cfg.carried_rows) if cfg.carried_rows else {}
+    return TrainState(jnp.int32(0), params, opt_state, hyper, seed, frozen or {}, carry)
 
 
 def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTransformation:
@@ -93,10 +99,15 @@ def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTr
 def loss_sums(
     params: dict, frozen: dict, cfg: StepConfig, batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, objectives.Sums]:
-    """(the sum to minimise, the objective's Sums) of a batch."""
+    """(the sum to minimise, the objective's Sums) of a batch. If the batch has a "carry", the Sums
+    have the one after it."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
     params = cast_for_compute(params, cfg.model, cfg.axes)
-    return objective.loss(family, params, frozen, cfg, batch, key)
+    if "carry" not in batch:
+        return objective.loss(family, params, frozen, cfg, batch, key)
+    family = Carrying(family, batch["carry"])
+    total, sums = objective.loss(family, params, frozen, cfg, batch, key)
+    return total, sums | {"carry": family.carry}
 
 
 def gradients(
@@ -105,11 +116,12 @@ def gradients(
     """(gradient of the mean training loss, mean of each metric), over `accumulation` micro-batches.
 
     Sums are accumulated and divided once, so the result equals that of one large batch even if the
-    weights of the micro-batches differ.
+    weights of the micro-batches differ. The means have the carry after the batch, if it has one.
     """
     grad = jax.grad(loss_sums, has_aux=True)
     if cfg.accumulation == 1:
         grads, sums = grad(params, frozen, cfg, batch, key)
+        carry = sums.pop("carry", {})
         grads = constrain_parameters(grads, cfg.axes)
     else:
         micro = jax.tree.map(lambda x: x.reshape(cfg.accumulation, -1, *x.shape[1:]), batch)
@@ -117,16 +129,19 @@ def gradients(
 
         def add(total, xs):
             grads, sums = grad(params, frozen, cfg, *xs)
+            carry = sums.pop("carry", {})
             parts = constrain_parameters(grads, cfg.axes), sums
-            return jax.tree.map(jnp.add, total, parts), None
+            return jax.tree.map(jnp.add, total, parts), carry
 
         zeros = constrain_parameters(jax.tree.map(jnp.zeros_like, params), cfg.axes)
         trained = objectives.OBJECTIVES[cfg.objective].TRAINED
         zeros = zeros, {name: (jnp.float32(0), jnp.float32(0)) for name in trained}
-        (grads, sums), _ = jax.lax.scan(add, zeros, (micro, keys))
+        (grads, sums), carry = jax.lax.scan(add, zeros, (micro, keys))
+        carry = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry)
     sums = {name: (total, jnp.maximum(weight, 1e-8)) for name, (total, weight) in sums.items()}
     weight = sums["loss"][1]
     means = {name: total / weight for name, (total, weight) in sums.items()}
+    means |= {"carry": carry} if carry else {}
     return jax.tree.map(lambda g: g / weight, grads), means
 
 
@@ -136,14 +151,17 @@ def train_step(
     """One update. Metrics: the objective's means, including "loss"; grad_norm before clipping;
     learning_rate."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+    batch = batch | {"carry": state.carry} if state.carry else batch
     grads, means = gradients(state.params, state.frozen, cfg, batch, key)
+    carry = means.pop("carry", {})
     grads, grad_norm = optimizer.clip(grads, state.hyper["clip_norm"])
     update = _optimizer(cfg, state.hyper).update
     directions, opt_state = update(grads, state.opt_state, state.params)
     rate = learning_rate(cfg.schedule, state.step, state.hyper)
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
     metrics = means | {"grad_norm": grad_norm, "learning_rate": rate}
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    new = dict(step=state.step + 1, params=params, opt_state=opt_state, carry=carry)
+    return state.replace(**new), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -171,14 +189,21 @@ def train_chunk(
 
 @functools.partial(jax.jit, static_argnums=0)
 def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> dict[str, jax.Array]:
-    """The objective's sums for each row [E, B] of E evaluation batches [E, B, ...]."""
+    """The objective's sums for each row [E, B] of E evaluation batches [E, B, ...]. A carry goes
+    from each batch to the next."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
     params = cast_for_compute(params, cfg.model, cfg.axes)
+    if not cfg.carried_rows:
+        one = lambda _, batch: (None, objective.evaluate(family, params, frozen, cfg, batch))  # noqa: E731
+        return jax.lax.scan(one, None, batches)[1]
 
-    def one(_, batch):
-        return None, objective.evaluate(family, params, frozen, cfg, batch)
+    def carrying(carry, batch):
+        model = Carrying(family, carry)
+        sums = objective.evaluate(model, params, frozen, cfg, batch)
+        return model.carry, sums
 
-    return jax.lax.scan(one, None, batches)[1]
+    rows = jax.tree.leaves(batches)[0].shape[1]
+    return jax.lax.scan(carrying, family.initial_carry(cfg.model, rows), batches)[1]
 
 
 @functools.partial(jax.jit, static_argnums=0)

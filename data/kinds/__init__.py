@@ -66,7 +66,8 @@ class Countable(Protocol):
 
 class Kind(Protocol):
     """The interface of a module in KINDS. `config` is a resolved config, whose section `data` has
-    the keys `kind` and `hash`."""
+    the keys `kind` and `hash`. Optional: `READS_ON = True` if, with `model.carry_state`, each row
+    of a batch, and of `examples`, begins where the same row of the batch before ended."""
 
     FIELDS: tuple[str, ...]  # of every training batch
     PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared

@@ -12,6 +12,7 @@ from data.fields import Field
 
 FIELDS = ("tokens", "targets", "weights")
 PREDICTS = "the next token of text"
+READS_ON = True
 
 
 def spec(config: Any) -> dict[str, Field]:
@@ -46,7 +47,8 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
 
 @dataclass(frozen=True)
 class Dataset:
-    """A token store. `for_run` sets the sizes of batches and of the evaluation set."""
+    """A token store. `for_run` sets the sizes of batches and of the evaluation set, and whether
+    each row goes on where it ended in the batch before."""
 
     token_store: store.TokenStore
     length: int = 0
@@ -54,6 +56,7 @@ class Dataset:
     eval_sequences: int = 0
     eval_batch_size: int = 0
     max_tokens: int = 0  # of the training split in `texts`; 0: all
+    reads_on: bool = False
 
     @property
     def hash(self) -> str:
@@ -81,9 +84,12 @@ class Dataset:
             eval_sequences=config.eval.sequences,
             eval_batch_size=config.eval.batch_size,
             max_tokens=config.data.max_tokens,
+            reads_on=config.model.get("carry_state", False),
         )
+        if dataset.reads_on:
+            loader.require_one_corpus(self.token_store)
         loader.require_windows(self.token_store, dataset.batch_size, dataset.length)
-        dataset.windows("validation")  # raises if the validation text is too small
+        replace(dataset, reads_on=False).windows("validation")  # raises if it is too small
         return dataset
 
     def spec(self) -> dict[str, Field]:
@@ -92,20 +98,20 @@ class Dataset:
     def batch(
         self, split: str, seed: int, step: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        return loader.read_batch(
-            self.token_store, seed, step, self.batch_size, self.length, rows, split
-        )
+        chunk = self.batches(split, seed, step, 1, rows)
+        return {name: array[0] for name, array in chunk.items()}
 
     def batches(
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        return loader.read_chunk(
-            self.token_store, seed, step, count, self.batch_size, self.length, rows, split
-        )
+        read = loader.read_on_chunk if self.reads_on else loader.read_chunk
+        sizes = count, self.batch_size, self.length
+        return read(self.token_store, seed, step, *sizes, rows, split)
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
+        batches = loader.read_on_eval if self.reads_on else loader.eval_batches
         sizes = self.eval_sequences, self.eval_batch_size, self.length
-        return loader.eval_batches(self.token_store, *sizes, split=split)
+        return batches(self.token_store, *sizes, split=split)
 
     def epochs(self, steps: float) -> float:
         return loader.epochs_of_data(self.token_store, steps, self.batch_size, self.length)
@@ -132,4 +138,9 @@ class Dataset:
 
     def windows(self, split: str) -> list[np.ndarray]:
         """Where each sequence of `examples` begins in `texts`, one array per component."""
-        return loader.fixed_starts(self.token_store, self.eval_sequences, self.length, split)
+        if not self.reads_on:
+            return loader.fixed_starts(self.token_store, self.eval_sequences, self.length, split)
+        batches = loader.read_on_starts(
+            self.token_store, self.eval_sequences, self.eval_batch_size, self.length, split
+        )
+        return [np.concatenate([start_B[counts_B] for start_B, counts_B in batches])]

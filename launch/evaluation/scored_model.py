@@ -14,13 +14,13 @@ from configs import base
 from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.evaluation.windows import BATCH, batches
+from launch.evaluation.windows import BATCH, IN_ORDER, batches, in_order
 from launch.files import read_family, read_json
 from model import families, parameters
 from train import objectives
 from train.checkpoint import Damaged, finished, newest_good, restore_params
 from train.counting import MODEL
-from train.evaluate import token_nats
+from train.evaluate import token_nats, token_nats_from
 from train.objectives import next_token
 
 LOGITS = 1 << 26  # numbers that exist at one time, 256 MB
@@ -50,16 +50,34 @@ class ScoredModel:
         the end of the document before, as in training."""
         return self.tokenizer.prefix or (self.tokenizer.eod,)
 
+    def initial_carry(self, rows: int) -> Any:
+        """The carry of rows before their first token; None for a model that carries none."""
+        if self.counted or not families.carries(self.cfg):
+            return None
+        return self.family.initial_carry(self.cfg, rows)
+
     def nats(self, tokens_BT: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
         """-log p of each target [B, T] given the tokens up to its place in its row, float64. Of a
         trained model."""
-        rows, length = tokens_BT.shape
+        how = self.name, self.cfg, self._chunk(*tokens_BT.shape)
+        return np.asarray(token_nats(*how, self.fitted, tokens_BT, targets_BT), np.float64)
+
+    def nats_from(
+        self, tokens_BT: np.ndarray, targets_BT: np.ndarray, carry: Any
+    ) -> tuple[np.ndarray, Any]:
+        """(`nats` of rows that begin from a carry, the carry after them). None carries nothing."""
+        if carry is None:
+            return self.nats(tokens_BT, targets_BT), None
+        how = self.name, self.cfg, self._chunk(*tokens_BT.shape)
+        found, carry = token_nats_from(*how, self.fitted, tokens_BT, targets_BT, carry)
+        return np.asarray(found, np.float64), carry
+
+    def _chunk(self, rows: int, length: int) -> int:
+        """The places of each row whose logits exist at one time; 0: all."""
         chunk = length
         while chunk * rows * self.cfg.vocab_size > LOGITS and chunk % 2 == 0:
             chunk //= 2
-        chunk = 0 if chunk == length else chunk
-        found = token_nats(self.name, self.cfg, chunk, self.fitted, tokens_BT, targets_BT)
-        return np.asarray(found, np.float64)
+        return 0 if chunk == length else chunk
 
     def score(
         self, texts: Iterator[tuple[int, np.ndarray]], context: int, stride: int
@@ -68,7 +86,8 @@ class ScoredModel:
         the place of the first of them in its window of `context` tokens.
 
         Windows begin every `stride` tokens; a target is scored in the first window that has it. A
-        counted model sees the whole text before each token, whatever the window.
+        counted model sees the whole text before each token, whatever the window, and so does one
+        that carries its state, whose windows do not overlap.
         """
         for number, _, position, nats in self._parts(texts, context, stride, BATCH):
             yield number, position, nats
@@ -94,7 +113,16 @@ class ScoredModel:
                 for first in range(0, len(nats), context):
                     yield number, first, 0, nats[first : first + context]
             return
-        start = len(self.start)
+        start, carry = len(self.start), self.initial_carry(IN_ORDER)
+        if carry is not None:
+            for windows, begins_B, *rows in in_order(texts, start, context):
+                carry = jax.tree.map(lambda x: np.where(begins_B[:, None], 0, x), carry)  # noqa: B023
+                nats_BT, carry = self.nats_from(*rows, carry)
+                for row, window in windows:
+                    first = window.begin + 1 + window.fresh - start
+                    nats = nats_BT[row, window.fresh : len(window.targets)]
+                    yield window.number, first, window.fresh, nats
+            return
         for windows, tokens_BT, targets_BT in batches(texts, start, context, stride, at_once):
             nats_BT = self.nats(tokens_BT, targets_BT)
             for window, nats in zip(windows, nats_BT, strict=False):

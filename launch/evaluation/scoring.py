@@ -57,9 +57,10 @@ def of_validation(
     tally, beside = Tally(), Tally()
     counted_ET = window_nats(model.family, model.fitted, dataset) if model.counted else None
     beside_ET = window_nats(other.family, other.fitted, dataset) if other else None
+    carry = model.initial_carry(dataset.eval_batch_size)
     for batch in dataset.examples("validation"):
         if counted_ET is None:
-            nats_BT = model.nats(batch["tokens"], batch["targets"])
+            nats_BT, carry = model.nats_from(batch["tokens"], batch["targets"], carry)
         bytes_B = batch.get("bytes", np.zeros(len(batch["tokens"])))
         for row in np.flatnonzero(batch["weights"].any(axis=1)):
             name = first_words(model.tokenizer, batch["tokens"][row])

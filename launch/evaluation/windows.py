@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BATCH = 8192  # tokens of a batch
+IN_ORDER = 16  # texts that are read side by side, window after window
 SHORTER = (16, 4)  # windows are padded to 1/16 or 1/4 of the context where they are short
 
 
@@ -68,3 +69,31 @@ def _batch(
         tokens_BT[row, : len(window.tokens)] = window.tokens
         targets_BT[row, : len(window.targets)] = window.targets
     return rows, tokens_BT, targets_BT
+
+
+def in_order(
+    texts: Iterator[tuple[int, np.ndarray]], start: int, context: int
+) -> Iterator[tuple[list[tuple[int, Window]], np.ndarray, np.ndarray, np.ndarray]]:
+    """([(row, window)], whether a text begins in each row [B], inputs [B, T], targets [B, T]).
+
+    Each of IN_ORDER rows reads one text from window to window, in successive batches, and then the
+    next text.
+    """
+    of_texts = (iter(windows(number, text, start, context, context)) for number, text in texts)
+    rows: list[Iterator[Window]] = [iter(())] * IN_ORDER
+    while True:
+        found, begins_B = [], np.zeros(len(rows), bool)
+        for row in range(len(rows)):
+            window = next(rows[row], None)
+            while window is None and (text := next(of_texts, None)) is not None:
+                rows[row], begins_B[row] = text, True
+                window = next(text, None)
+            if window is not None:
+                found.append((row, window))
+        if not found:
+            return
+        tokens_BT, targets_BT = np.zeros((2, len(rows), context), np.int32)
+        for row, window in found:
+            tokens_BT[row, : len(window.tokens)] = window.tokens
+            targets_BT[row, : len(window.targets)] = window.targets
+        yield found, begins_B, tokens_BT, targets_BT

@@ -14,8 +14,9 @@ from launch.evaluation.scored_model import restored_any
 from launch.files import read_family, read_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
+from model import families
 from model.families import FAMILIES, Family
-from model.generation import from_counts, sample, speculative
+from model.generation import by_steps, from_counts, sample, speculative
 from model.generation.samplers import Sampler
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -26,25 +27,30 @@ Model = tuple[Any, Any]
 Stream = Callable[..., Iterator[sample.Samples]]
 """(*model, prompts, n_tokens, sampler, n=, seed=, top=, goes_on=) -> pieces of the samples."""
 
-# The member of a family that drawing needs -> stream(family, *model, …), which draws with it. A
-# decoder has a stream of its own, with a cache of keys and values.
-STREAMS: dict[str, Stream] = {"distribution": from_counts.stream}
+
+def continues_text(family: Family) -> bool:
+    """Whether models of the family give the distribution of the next token, one at a time."""
+    by_step = hasattr(family, "step") and family.INPUTS == ("tokens",)
+    return family is decoder or by_step or hasattr(family, "distribution")
 
 
-def stream_of(family: Family, run: Path, chunk: int) -> Stream:
-    """How tokens are drawn from a family; a decoder draws `chunk` tokens between two looks at the
-    text. ValueError if models of the family continue no text."""
-    if family is decoder:
-        return functools.partial(sample.stream, chunk=chunk)
-    for member, stream in STREAMS.items():
-        if hasattr(family, member):
-            return functools.partial(stream, family)
-    able = [n for n, f in FAMILIES.items() if f is decoder or any(hasattr(f, m) for m in STREAMS)]
-    name = next(name for name, known in FAMILIES.items() if known is family)
-    raise ValueError(
-        f"run={run} holds a model of the family {name!r}, which continues no text; those of "
-        f"{', '.join(able)} do"
-    )
+def is_bounded(family: Family) -> bool:
+    """Whether a model reads at most `context_length` tokens. Counts know only the last tokens, and
+    a state goes on for ever."""
+    return not families.is_counted(family) and reader_of(family).bounded
+
+
+def reader_of(family: Family) -> sample.Reader:
+    """How a trained family reads tokens."""
+    return sample.DECODER if family is decoder else by_steps.reader(family)
+
+
+def stream_of(family: Family, chunk: int) -> Stream:
+    """How tokens are drawn from a family; a trained one draws `chunk` tokens between two looks at
+    the text."""
+    if families.is_counted(family):
+        return functools.partial(from_counts.stream, family)
+    return functools.partial(sample.stream, chunk=chunk, reader=reader_of(family))
 
 
 def draw(
@@ -100,12 +106,19 @@ def draw(
 
 
 def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
-    """The family, its Config and the tokenizer of a run's folder. ValueError says why a converted
-    run has no tokenizer."""
+    """The family, its Config and the tokenizer of a run's folder. ValueError for a model that
+    continues no text, and says why a converted run has no tokenizer."""
     try:
         family, cfg = read_family(run, "run")
     except ValueError as error:
         raise ValueError(f"{error}{imports.remedy(run)}") from None
+    if not continues_text(family):
+        name = next(name for name, known in FAMILIES.items() if known is family)
+        able = ", ".join(name for name, other in FAMILIES.items() if continues_text(other))
+        raise ValueError(
+            f"run={run} holds a model of the family {name!r}, which continues no text; those of "
+            f"{able} do"
+        )
     return family, cfg, read_tokenizer(run, cfg.vocab_size, "run")
 
 
@@ -113,7 +126,9 @@ def restored(run: Path, family: Family, cfg: Any) -> tuple[Model, int]:
     """The model of a run's last good checkpoint, and its step. ValueError where the weights are not
     those of `cfg`."""
     fitted, step = restored_any(run, family, cfg)
-    return (sample.prepare(fitted, cfg) if family is decoder else fitted, cfg), step
+    if not families.is_counted(family):
+        fitted = reader_of(family).prepare(fitted, cfg)
+    return (fitted, cfg), step
 
 
 def open_draft(

@@ -13,7 +13,6 @@ from launch.amounts import amount, clock, flops
 from launch.sweep.expand import ASSUMED_FLOPS, CONVENTION, START_SECONDS
 from launch.trial.resolve import describe
 from model import families
-from model.transformer import family as decoder
 from scaling.report.number_text import three_digits
 
 
@@ -110,7 +109,7 @@ def measured(result: Mapping[str, Any]) -> str:
 
 def _to_sample(resolved: ConfigDict, workdir: Path) -> list[str]:
     """The command that draws text from the model, if it can."""
-    if families.find(resolved.model.family) is not decoder:
+    if not hasattr(families.find(resolved.model.family), "generate"):
         return []
     return [f"  sample from it: isoflop sample --run={shlex.quote(str(workdir))} --prompt='The '"]
 

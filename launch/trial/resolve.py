@@ -230,6 +230,12 @@ def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> No
     """ValueError where the objective or the optimiser cannot do what the config asks for."""
     objective = objectives.find(config.objective.name)
     objective.configure(config)
+    if families.carries(cfg) and not getattr(kinds.KINDS[config.data.kind], "READS_ON", False):
+        fitting = [name for name, kind in kinds.KINDS.items() if getattr(kind, "READS_ON", False)]
+        raise ValueError(
+            f"model.carry_state=True needs rows that go on from batch to batch, which data.kind="
+            f"{config.data.kind!r} does not have; use {' or '.join(fitting)}, or carry_state=False"
+        )
     if hasattr(objective, "rollout") and config.train.chunk > 1:
         raise ValueError(
             f"train.chunk={config.train.chunk}, but objective.name={config.objective.name!r} makes "

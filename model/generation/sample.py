@@ -11,6 +11,7 @@ tokens, and neither changes the others.
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -51,7 +52,7 @@ class State:
     starts_B: jax.Array  # tokens of each row's prompt
     keys_B: jax.Array
     seen_BV: jax.Array  # tokens that occurred, in the prompt or since
-    caches: list[Cache]
+    caches: Any
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
@@ -99,7 +100,19 @@ def decode(
     return logits_BTV.astype(jnp.float32), caches
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "n", "length", "top", "at_once"))
+class Reader(NamedTuple):
+    """How a family reads tokens: functions with the arguments and results of those above."""
+
+    prepare: Callable
+    prefill: Callable
+    decode: Callable
+    bounded: bool  # whether a context has at most cfg.context_length tokens
+
+
+DECODER = Reader(prepare, prefill, decode, bounded=True)
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "n", "length", "top", "at_once", "reader"))
 def begin(
     params: dict,
     cfg: ModelConfig,
@@ -111,9 +124,10 @@ def begin(
     length: int,
     top: int,
     at_once: int = 1,
+    reader: Reader = DECODER,
 ) -> tuple[State, Samples]:
     """The first token of `n` continuations of every prompt."""
-    logits_PV, caches = prefill(params, cfg, prompts_PT, positions_PT, length, at_once)
+    logits_PV, caches = reader.prefill(params, cfg, prompts_PT, positions_PT, length, at_once)
     P, V = logits_PV.shape
     occurs_PT = jnp.where(positions_PT >= 0, prompts_PT, V)
     seen_PV = jnp.zeros((P, V), bool).at[jnp.arange(P)[:, None], occurs_PT].set(True, mode="drop")
@@ -127,7 +141,9 @@ def begin(
     return draw(state, logits_BV, sampler, top)
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "size", "top"), donate_argnames="state")
+@functools.partial(
+    jax.jit, static_argnames=("cfg", "size", "top", "reader"), donate_argnames="state"
+)
 def advance(
     params: dict,
     cfg: ModelConfig,
@@ -136,6 +152,7 @@ def advance(
     count: jax.Array,
     size: int,
     top: int,
+    reader: Reader = DECODER,
 ) -> tuple[State, Samples]:
     """`count` more tokens, at most `size`, in every live row."""
 
@@ -146,7 +163,7 @@ def advance(
     def body(carry):
         done, state, drawn = carry
         positions_B = state.starts_B + state.step - 1
-        logits_B1V, caches = decode(
+        logits_B1V, caches = reader.decode(
             params, cfg, state.tokens_B[:, None], positions_B[:, None], state.caches
         )
         state, one = draw(state.replace(caches=caches), logits_B1V[:, 0], sampler, top)
@@ -211,13 +228,14 @@ def stream(
     top: int = 0,
     chunk: int = CHUNK,
     goes_on: GoesOn | None = None,
+    reader: Reader = DECODER,
 ) -> Iterator[Samples]:
     """The result of `sample` in pieces, as numpy arrays: one token, then `chunk` at a time."""
-    check(cfg, prompts, n_tokens, sampler, n, top)
-    params, sampler = prepare(params, cfg), samplers.as_arrays(sampler)
-    prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens)
-    key = jax.random.key(seed)
-    state, drawn = begin(params, cfg, prompts_PT, positions_PT, key, sampler, n, length, top)
+    check(cfg, prompts, n_tokens, sampler, n, top, reader.bounded)
+    params, sampler = reader.prepare(params, cfg), samplers.as_arrays(sampler)
+    prompts_PT, positions_PT, length = pad(cfg, prompts, n_tokens, reader.bounded)
+    key, read = jax.random.key(seed), (prompts_PT, positions_PT)
+    state, drawn = begin(params, cfg, *read, key, sampler, n, length, top, reader=reader)
     left, taken = n_tokens, 1
     while True:
         drawn = jax.tree.map(np.asarray, drawn)
@@ -229,7 +247,7 @@ def stream(
             return
         taken = min(left, chunk)
         size = -(-chunk // CHUNK) * CHUNK
-        state, drawn = advance(params, cfg, state, sampler, jnp.int32(taken), size, top)
+        state, drawn = advance(params, cfg, state, sampler, jnp.int32(taken), size, top, reader)
 
 
 def sample(
@@ -242,13 +260,15 @@ def sample(
     n: int = 1,
     seed: int = 0,
     top: int = 0,
+    reader: Reader = DECODER,
 ) -> Samples:
     """`n` continuations of each prompt by up to `n_tokens` tokens, as numpy arrays.
 
     They include the `top` most likely tokens of every step. Raises ValueError, naming the argument,
     its value and what would be valid.
     """
-    pieces = stream(params, cfg, prompts, n_tokens, sampler, n=n, seed=seed, top=top)
+    how = dict(n=n, seed=seed, top=top, reader=reader)
+    pieces = stream(params, cfg, prompts, n_tokens, sampler, **how)
     return join(pieces, n_tokens)
 
 
@@ -271,39 +291,43 @@ def join(pieces: Iterable[Samples], n_tokens: int) -> Samples:
 
 
 def pad(
-    cfg: ModelConfig, prompts: Sequence[Sequence[int]], n_tokens: int
+    cfg: Any, prompts: Sequence[Sequence[int]], n_tokens: int, bounded: bool = True
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Tokens [P, T], their positions [P, T], -1 for padding, and the length of the contexts."""
     # longrope depends on the length, so lengths are not padded.
-    bucket = 1 if cfg.rope_scaling == "longrope" else BUCKET
+    bucket = 1 if getattr(cfg, "rope_scaling", "none") == "longrope" else BUCKET
+    most = cfg.context_length if bounded else math.inf
     lengths_P1 = np.array([[len(prompt)] for prompt in prompts])
     longest = int(lengths_P1.max())
-    T = min(-(-longest // bucket) * bucket, cfg.context_length)
+    T = min(-(-longest // bucket) * bucket, most)
     prompts_PT = np.zeros((len(prompts), T), np.int32)
     for row, prompt in zip(prompts_PT, prompts, strict=True):
         row[: len(prompt)] = prompt
     time_T = np.arange(T, dtype=np.int32)
-    length = min(-(-(longest + n_tokens) // bucket) * bucket, cfg.context_length)
+    length = min(-(-(longest + n_tokens) // bucket) * bucket, most)
     return prompts_PT, np.where(time_T < lengths_P1, time_T, np.int32(-1)), length
 
 
 def check(
-    cfg: ModelConfig,
+    cfg: Any,
     prompts: Sequence[Sequence[int]],
     n_tokens: int,
     sampler: Sampler,
     n: int = 1,
     top: int = 0,
+    bounded: bool = True,
 ) -> None:
     """Raises ValueError, in one line, for a request that `sample` cannot serve."""
     if not len(prompts) or not all(len(prompt) for prompt in prompts):
         raise ValueError("prompt is empty; give it at least one token")
     longest = max(len(prompt) for prompt in prompts)
     size = f"model.context_length={cfg.context_length}"
-    if longest >= cfg.context_length:
+    if bounded and longest >= cfg.context_length:
         raise ValueError(f"prompt has {longest} tokens; {size} leaves no room for more; shorten it")
+    if n_tokens < 1:
+        raise ValueError(f"tokens={n_tokens} must be at least 1")
     room = cfg.context_length - longest
-    if not 1 <= n_tokens <= room:
+    if bounded and n_tokens > room:
         raise ValueError(
             f"tokens={n_tokens} after a prompt of {longest} do not fit {size}; use 1 to {room}"
         )

@@ -26,7 +26,7 @@ class Config:
     # Each row goes on in the text, and from the state, where it ended in the step before
     carry_state: bool = key(False)
     dtype: str = key("float32", choices=("float32", "bfloat16"))  # of products; states are float32
-    unroll: int = key(4, least=1)  # time steps of one trip of the compiled loop; changes no result
+    unroll: int = key(1, least=1)  # time steps of one trip of the compiled loop; changes no result
 
     def __post_init__(self):
         check(self)

@@ -5,11 +5,15 @@ of a layer are [T, B, ...].
 """
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
+from model.generation import by_steps
+from model.generation.sample import sample
+from model.generation.samplers import Sampler
 from model.partitioning import constrain
 from model.recurrent.cells import CELLS, State, norm
 from model.recurrent.config import Config as Config
@@ -33,7 +37,7 @@ MATRICES = (
     (r"^head/kernel$", None),
     (r"(embedding|scale|bias)$", None),
 )
-EMBEDDING_STD = 0.1
+EMBEDDING_STD = 1.0
 
 Carry = dict[str, State]
 """The state of each layer, arrays [B, H]."""
@@ -184,6 +188,24 @@ def step(cfg: Config, params: dict, cache: Carry, tokens_B: jax.Array) -> tuple[
     """(logits [B, V] after one more token of each row, the cache with it in)."""
     x_B1H, cache = hidden_from(cfg, params, {"tokens": tokens_B[:, None]}, cache)
     return logits(cfg, head(cfg, params), x_B1H)[:, 0], cache
+
+
+def generate(
+    cfg: Config,
+    params: dict,
+    prompts: Sequence[Sequence[int]],
+    n_tokens: int,
+    seed: int,
+    vocab_size: int,
+    stop: int,
+) -> list[list[int]]:
+    """Up to `n_tokens` tokens after each prompt, drawn from the model's own distribution."""
+    sampler, family = Sampler(vocab_size=vocab_size, stop=(stop,)), sys.modules[__name__]
+    drawn = sample(
+        params, cfg, prompts, n_tokens, sampler, seed=seed, reader=by_steps.reader(family)
+    )
+    rows = zip(drawn.tokens_BN, drawn.lengths_B, strict=True)
+    return [tokens[:count].tolist() for tokens, count in rows]
 
 
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:

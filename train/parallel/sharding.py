@@ -94,7 +94,7 @@ def state_shardings(
     """Shardings of a TrainState (arrays or shapes). An optimiser leaf is sharded like a parameter
     if its path ends in the parameter's path and their shapes are equal. Counters and factored
     moments are small and are replicated. `frozen_axes` has the rules of each set of frozen
-    parameters."""
+    parameters. A carry is sharded by rows, like a batch."""
     replicated = NamedSharding(mesh, PartitionSpec())
     params = parameter_shardings(state.params, axes, mesh)
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
@@ -113,10 +113,13 @@ def state_shardings(
         name: parameter_shardings(tree, frozen_axes[name], mesh)
         for name, tree in state.frozen.items()
     }
+    rows = tuple(target for target in MESH_AXES["batch"] if target in mesh.shape)
+    by_rows = NamedSharding(mesh, PartitionSpec(rows or None))
     return jax.tree.map(lambda _: replicated, state).replace(
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state),
         frozen=frozen,
+        carry=jax.tree.map(lambda _: by_rows, state.carry),
     )
 
 

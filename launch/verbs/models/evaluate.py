@@ -71,6 +71,11 @@ def main(argv: Sequence[str]) -> int:
 
             model = scored_model.open_model(Path(values.run))
             context, stride = sizes(values, model.cfg.context_length)
+            if stride < context and model.initial_carry(1) is not None:
+                raise ValueError(
+                    f"stride={stride} rereads tokens, but the model carries its state from window "
+                    "to window (model.carry_state=True); drop --stride"
+                )
             dataset = None
             if values.data is None:
                 try:

@@ -20,7 +20,6 @@ the large model checks at once; samples keep exactly the large model's distribut
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -32,7 +31,7 @@ from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.sampling.continuation import Continuation, describe, describe_beam
-from launch.sampling.draw import draw, open_draft, open_run, restored, stream_of
+from launch.sampling.draw import draw, is_bounded, open_draft, open_run, restored, stream_of
 from launch.sampling.terminal import Echo, show
 from model import families
 from model.generation import beam, sample
@@ -118,16 +117,15 @@ def main(argv: Sequence[str]) -> int:
     with bad_input(), alive("loading the model"):
         refuse(values)
         family, cfg, tokenizer = open_run(run)
-        stream = stream_of(family, run, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
+        bounded = is_bounded(family)
+        stream = stream_of(family, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
         refuse_searches(values, family)
         typed = tokenizer.encode_prompt(values.prompt).tolist()
         prompt = [*tokenizer.prefix, *typed] or [tokenizer.eod]
-        if families.is_counted(family):  # counts know only the last tokens, so no text is too long
-            cfg = replace(cfg, context_length=len(prompt) + max(values.tokens, MOST_TOKENS))
-        room = max(1, cfg.context_length - len(prompt))
+        room = max(1, cfg.context_length - len(prompt)) if bounded else MOST_TOKENS
         n_tokens = values.tokens or min(room, MOST_TOKENS)
         sampler = make_sampler(values, tokenizer, end_tokens(run))
-        sample.check(cfg, [prompt], n_tokens, sampler, values.n)
+        sample.check(cfg, [prompt], n_tokens, sampler, values.n, bounded=bounded)
         model, step = restored(run, family, cfg)
         draft = None
         if values.draft:
