@@ -29,6 +29,7 @@ VERBS = {
     "export": ("results", "write runs for wandb, trackio, MLflow or as CSV"),
     "sample": ("models", "continue a prompt with a trained model"),
     "evaluate": ("models", "score a model on any text, beside an n-gram model"),
+    "neighbours": ("models", "words near a word, analogies, a map of words"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
@@ -51,7 +52,7 @@ def usage() -> str:
     """What `isoflop --help` prints."""
     from launch.flags import EXECUTED  # slow to import
 
-    verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10} {line}" for verb, (_, line) in VERBS.items())
     return (
         f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags.\n"
         f"{EXECUTED}\nSo does a file of --import. Weights, tokenizers and runs are only read; the "

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import text, word_pairs
+from data.kinds import cooccurrence, documents, text, word_pairs
 
 Batch = dict[str, np.ndarray]
 
@@ -84,4 +84,9 @@ class Kind(Protocol):
         """Size of the vocabulary, without reading any data; ValueError if that is not possible."""
 
 
-KINDS: dict[str, Kind] = {"text": text, "word_pairs": word_pairs}
+KINDS: dict[str, Kind] = {
+    "text": text,
+    "word_pairs": word_pairs,
+    "cooccurrence": cooccurrence,
+    "documents": documents,
+}

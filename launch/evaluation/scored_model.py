@@ -97,19 +97,25 @@ def open_model(run: Path) -> ScoredModel:
             f"{config.model.family!r}, which score no next tokens; use a language model"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
-    fitted, step = restored_counts(run, family) if families.is_counted(family) else (None, 1)
-    if fitted is None:
-        params, meta = restore_params(run / "checkpoints", _say)
-        shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
-        try:
-            parameters.check(shapes, params)
-        except ValueError as error:
-            raise ValueError(
-                f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
-            ) from None
-        fitted, step = jax.device_put(params), meta["step"]
+    fitted, step = restored_any(run, family, cfg)
     name = config.model.family
     return ScoredModel(run, name, family, cfg, config, tokenizer, fitted, step)
+
+
+def restored_any(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
+    """(the parameters or counts of a run's newest good checkpoint, its step). ValueError where the
+    parameters are not those of `cfg`."""
+    if families.is_counted(family):
+        return restored_counts(run, family)
+    params, meta = restore_params(run / "checkpoints", _say)
+    shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
+    try:
+        parameters.check(shapes, params)
+    except ValueError as error:
+        raise ValueError(
+            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
+        ) from None
+    return jax.device_put(params), meta["step"]
 
 
 def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:

@@ -10,7 +10,13 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import full_softmax, negative_sampling, next_token
+from train.objectives import (
+    full_softmax,
+    glove,
+    negative_sampling,
+    next_token,
+    reconstruction,
+)
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -53,6 +59,8 @@ OBJECTIVES: dict[str, Objective] = {
     "next_token": next_token,
     "negative_sampling": negative_sampling,
     "full_softmax": full_softmax,
+    "glove": glove,
+    "reconstruction": reconstruction,
 }
 
 
