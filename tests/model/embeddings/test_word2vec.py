@@ -1,4 +1,4 @@
-"""Tests word2vec: its losses against loops over pairs, its counts, and what each batch field does."""
+"""Tests word2vec: its losses against loops over pairs, and its FLOPs against XLA's."""
 
 import math
 
