@@ -8,6 +8,7 @@ REPORT = ["altair>=5.5", "vl-convert-python>=1.7"]
 PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
+VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
@@ -46,6 +47,7 @@ setup(
         "mlflow": ["mlflow>=3"],  # isoflop export --to=mlflow
         "trackio": ["trackio>=0.8"],
         "wandb": ["wandb>=0.19"],
+        "vectors": VECTORS,
         "parquet": PARQUET,
         "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,

@@ -205,6 +205,22 @@ def word_pairs() -> dict:
     )
 
 
+def cooccurrence() -> dict:
+    """The words around each word of a text, counted, for GloVe: `data/kinds/cooccurrence.py`."""
+    return text() | dict(
+        window=Key(10, least=1),  # words between which a pair is counted, by 1 / distance
+        entries=Key(1024, least=1),  # entries of the matrix in one row of a batch
+        held_out=Key(0.05, least=0, below=1),  # share of the pairs of words for the evaluation
+    )
+
+
+def documents() -> dict:
+    """Text as whole documents, for LSA: `data/kinds/documents.py`."""
+    return text() | dict(
+        document_words=Key(0, least=0),  # words after which a document is cut; 0: nowhere
+    )
+
+
 def train() -> dict:
     """One optimiser step, and how many of them."""
     return dict(
@@ -300,12 +316,19 @@ def mesh() -> dict:
 
 
 MODELS = {"decoder": decoder, "ngram": ngram}
-OBJECTIVES = {"next_token": next_token, "masked": dict, "classify": dict, "tag": dict}
+OBJECTIVES = {
+    "next_token": next_token,
+    "masked": dict,
+    "classify": dict,
+    "tag": dict,
+}
 DATA = {
     "text": text,
     "spans": spans,
     "masked_text": masked_text,
     "word_pairs": word_pairs,
+    "cooccurrence": cooccurrence,
+    "documents": documents,
 }
 SECTIONS = dict(
     train=train,

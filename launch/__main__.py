@@ -30,6 +30,7 @@ VERBS = {
     "sample": ("models", "continue a prompt with a trained model"),
     "evaluate": ("models", "score a model on any text, beside an n-gram model"),
     "score": ("models", "the probability of sentences, and which is likelier"),
+    "neighbours": ("models", "words near a word, analogies, a map of words"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
@@ -52,7 +53,7 @@ def usage() -> str:
     """What `isoflop --help` prints."""
     from launch.flags import EXECUTED  # slow to import
 
-    verbs = "\n".join(f"  {verb:<9} {line}" for verb, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10} {line}" for verb, (_, line) in VERBS.items())
     return (
         f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags.\n"
         f"{EXECUTED}\nSo does a file of --import. Weights, tokenizers and runs are only read; the "

@@ -12,7 +12,7 @@ import numpy as np
 
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
-from model.embeddings import word2vec
+from model.embeddings import glove, lsa, word2vec
 from model.encoder import family as encoder
 from model.encoder_decoder import family as encoder_decoder
 from model.recurrent import language_model as recurrent
@@ -20,7 +20,9 @@ from model.transformer import family as decoder
 
 
 class Family(Protocol):
-    """The interface that trained and counted families share. `cfg` is an instance of `Config`."""
+    """The interface that trained and counted families share. `cfg` is an instance of `Config`.
+    Optional: `vectors(cfg, fitted)`, the vector of each token [V, D], dense or sparse, from the
+    parameters or the fitted model."""
 
     Config: type  # frozen dataclass with every key of the family; raises ValueError for bad values
     INPUTS: tuple[str, ...]  # the fields of a batch that the model needs
@@ -104,6 +106,10 @@ class Counted(Family, Protocol):
     def load(self, file: Any) -> Any:
         """Reads a model that `save` wrote."""
 
+    # Optional, instead of `nats`, for models without the probability of a token:
+    # OBJECTIVE                      the name of the objective that measures the model
+    # rows(model, texts)             the sums over each text that its METRICS use
+
 
 FAMILIES: dict[str, Family] = {
     "decoder": decoder,
@@ -112,6 +118,8 @@ FAMILIES: dict[str, Family] = {
     "encoder_decoder": encoder_decoder,
     "encoder": encoder,
     "word2vec": word2vec,
+    "glove": glove,
+    "lsa": lsa,
 }
 
 

@@ -86,7 +86,10 @@ class Count:
 def evaluate(
     family: families.Counted, model: Any, dataset: Dataset, metrics: objectives.Metrics
 ) -> Evaluation:
-    """The metrics on the windows of `dataset.examples`."""
+    """The metrics on the windows of `dataset.examples`, or on whole texts for a family that has
+    `rows` in place of `nats`."""
+    if hasattr(family, "rows"):
+        return measure(metrics, family.rows(model, dataset.texts("validation")))
     nats_E = window_nats(family, model, dataset).sum(1)
     examples = list(dataset.examples("validation"))
     weights_E = np.concatenate([batch["weights"].sum(-1) for batch in examples])[: len(nats_E)]

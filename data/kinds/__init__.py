@@ -11,7 +11,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import joined_pairs, labelled, masked_text, pairs, spans, tagged, text, word_pairs
+from data.kinds import (
+    cooccurrence,
+    documents,
+    joined_pairs,
+    labelled,
+    masked_text,
+    pairs,
+    spans,
+    tagged,
+    text,
+    word_pairs,
+)
 
 Batch = dict[str, np.ndarray]
 
@@ -95,4 +106,6 @@ KINDS: dict[str, Kind] = {
     "labelled": labelled,
     "tagged": tagged,
     "word_pairs": word_pairs,
+    "cooccurrence": cooccurrence,
+    "documents": documents,
 }

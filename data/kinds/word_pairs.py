@@ -128,15 +128,22 @@ class Dataset:
         kept = rng.random(len(ids), np.float32) < self.keep[ids]
         return Words(ids[kept], document[kept])
 
-    def row(self, split: str, seed: int, number: int) -> dict[str, np.ndarray]:
-        """The row with this number, counted over all epochs."""
-        epoch, place = divmod(number, rows := self.n_rows_of[split])
-        if split == "train":
-            place = int(permute(np.array([place]), rows, seed, epoch)[0])
+    def places(self, split: str, seed: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(epoch, place in it) of rows, counted over all epochs; an epoch of the training split is
+        a permutation of its places."""
+        rows = self.n_rows_of[split]
+        epochs, places = np.divmod(numbers, rows)
+        for epoch in np.unique(epochs) if split == "train" else ():
+            here = epochs == epoch
+            places[here] = permute(places[here], rows, seed, int(epoch))
+        return epochs, places
+
+    def row(self, split: str, seed: int, number: int, epoch: int, place: int) -> loader.Batch:
+        """The row with this number, counted over all epochs, at a place of its epoch."""
         ids, document = self.left(split, seed, epoch)
         model = self.config.model
         length, window, noise = model.context_length, model.window, model.negatives
-        first = (len(ids) - length) * place // max(rows - 1, 1)
+        first = (len(ids) - length) * place // max(self.n_rows_of[split] - 1, 1)
         rng = np.random.default_rng((seed, DRAW, number))
         lowest = 1 if model.dynamic_window else window
         drawn = self.noise.ppf(rng.random(length * noise)) if noise else np.empty(0)
@@ -168,7 +175,8 @@ class Dataset:
     def _stacked(
         self, split: str, seed: int, numbers: np.ndarray, shape: tuple[int, ...]
     ) -> loader.Batch:
-        found = [self.row(split, seed, int(number)) for number in numbers]
+        places = zip(numbers, *self.places(split, seed, numbers), strict=True)
+        found = [self.row(split, seed, *map(int, place)) for place in places]
         stacked = {name: np.stack([row[name] for row in found]) for name in FIELDS}
         return {name: array.reshape(*shape, *array.shape[1:]) for name, array in stacked.items()}
 

@@ -149,6 +149,14 @@ def check_fit(config: ConfigDict) -> None:
         raise ValueError(
             f"data.kind={config.data.kind!r} is unknown; use one of {', '.join(kinds.KINDS)}"
         )
+    if families.is_counted(family):
+        measured = getattr(family, "OBJECTIVE", "next_token")
+        if objective.METRICS["loss"] != objectives.OBJECTIVES[measured].METRICS["loss"]:
+            raise ValueError(
+                f"model.family={config.model.family!r} is counted and measured by the "
+                f"{objectives.OBJECTIVES[measured].METRICS['loss'].unit} of objective.name="
+                f"{measured!r}, not by {config.objective.name!r}; use {measured}"
+            )
     needs = tuple(dict.fromkeys((*family.INPUTS, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
@@ -159,12 +167,6 @@ def check_fit(config: ConfigDict) -> None:
             f"{', '.join(missing)}. Kinds that fit: {', '.join(fitting) or 'none'}"
         )
     if families.is_counted(family):
-        if objective.METRICS["loss"] != objectives.OBJECTIVES["next_token"].METRICS["loss"]:
-            raise ValueError(
-                f"model.family={config.model.family!r} is counted and scored by the nats of each "
-                f"token, which objective.name={config.objective.name!r} does not measure; use "
-                "next_token"
-            )
         return
     if missing := [name for name in objective.NEEDS if not hasattr(family, name)]:
         fitting = [

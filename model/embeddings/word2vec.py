@@ -5,10 +5,10 @@ and an output vector. CBOW predicts a word from the mean of the input vectors ar
 predicts each word around a word from the input vector of that word. The score of a prediction is
 the product of the input side and the output vector of the predicted word.
 
-A batch holds runs of consecutive words [B, T]. The words around word t are those at t - r, …, t + r
-in the same document, where r is its `reach`. All words of a run are looked up once, and the words
-around them are the same arrays, shifted. P places around a word are at distances 1 to `window` on
-both sides: P = 2 window.
+A batch holds runs of consecutive words [B, T]. The words around word t are those from t - r to t + r
+in the same document, where r is its `reach`. A run is cut in N blocks of Q = BLOCK words. The words
+of a block are multiplied with all M = Q + 2 window words near it, and a mask [Q, M] keeps the pairs:
+some products too many, but in matrices.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from model.keys import check, key
 from model.partitioning import constrain
 
 INPUTS = ("tokens", "segments", "reach")
+BLOCK = 16
 PARAMETER_AXES = ((r"^(input|output)/embedding$", ("vocab", "embed")),)
 MATRICES = ((r"embedding$", None),)
 
@@ -37,7 +39,15 @@ class Config:
     window: int = key(5, least=1)  # words on each side of a word, at most
     dynamic_window: bool = key(True)  # reach drawn from 1, …, window for each word; False: window
     negatives: int = key(5, least=0)  # noise words for each word; 0: for the full softmax
-    __post_init__ = check
+
+    def __post_init__(self):
+        check(self)
+        if self.context_length % BLOCK:
+            more = -(-self.context_length // BLOCK) * BLOCK
+            raise ValueError(
+                f"model.context_length={self.context_length} must be a multiple of {BLOCK} in "
+                f"model.family=word2vec; use {more}"
+            )
 
 
 def derive(keys: Mapping[str, Any]) -> Config:
@@ -53,23 +63,25 @@ def parameters(cfg: Config) -> dict[str, int]:
 def flops(cfg: Config) -> dict[str, float]:
     """Training FLOPs per word that is left after subsampling, by convention.
 
-    "6nd" and "kaplan" are 6 N, whatever is looked up. The others count what is computed: a product
-    of D numbers takes 2 D, and its two gradients 4 D. With P words around a word (window + 1 on
-    average if the window is dynamic, else 2 window), k noise words, or V if the softmax is full:
+    "6nd" and "kaplan" are 6 N, whatever is looked up. A product of D numbers takes 2 D, and its two
+    gradients 4 D. With P words around a word (window + 1 on average if the window is dynamic, else
+    2 window) and k noise words, "chinchilla" counts the products of Mikolov et al. 2013b, eq. 4,
+    and "palm" those that are computed, where the M words near a block stand for the P of a word:
 
-        skip-gram  6 D (P + k)            CBOW  2 · 2 D P + 6 D (1 + k)
+        skip-gram  6 D (P + k)            CBOW  4 D P + 6 D (1 + k)
 
-    P + k scores of one vector; CBOW adds P vectors to form a mean, and the gradient to each of them
-    (Mikolov et al. 2013a, eq. 4 and 5, for the same products with a hierarchical softmax). A full
-    softmax finds the scores of the predicted words among its V, so k = V and no further scores.
+    CBOW adds P vectors to a mean, and the mean's gradient to each of them. A full softmax takes the
+    V scores of the vocabulary in place of the noise words (eq. 2), 6 D V.
     """
-    around = cfg.window + 1 if cfg.dynamic_window else 2 * cfg.window
-    skipgram = cfg.method == "skipgram"
-    predicted = around if skipgram else 1
-    scores = predicted + cfg.negatives if cfg.negatives else cfg.vocab_size
-    used = 6.0 * cfg.d_model * scores + (0.0 if skipgram else 4.0 * cfg.d_model * around)
+    needed = cfg.window + 1.0 if cfg.dynamic_window else 2.0 * cfg.window
+    other = cfg.negatives or cfg.vocab_size
+    products = {
+        "skipgram": lambda around: 6 * cfg.d_model * (around + other),
+        "cbow": lambda around: 4 * cfg.d_model * around + 6 * cfg.d_model * (1 + other),
+    }[cfg.method]
     total = 6.0 * sum(parameters(cfg).values())
-    return {"6nd": total, "kaplan": total, "chinchilla": used, "palm": used}
+    computed = products(float(BLOCK + 2 * cfg.window))
+    return {"6nd": total, "kaplan": total, "chinchilla": products(needed), "palm": computed}
 
 
 def init(cfg: Config, key: jax.Array) -> dict:
@@ -79,37 +91,42 @@ def init(cfg: Config, key: jax.Array) -> dict:
     return {"input": {"embedding": inputs}, "output": {"embedding": jnp.zeros(shape, jnp.float32)}}
 
 
-def offsets(cfg: Config) -> tuple[int, ...]:
-    """The P places around a word: -window, …, -1, 1, …, window."""
-    return tuple(j for j in range(-cfg.window, cfg.window + 1) if j)
+def near(x_BT: jax.Array, window: int) -> jax.Array:
+    """The M words near each of N blocks of Q words [B, N, M]; 0 beyond the ends of a row."""
+    first_N = np.arange(x_BT.shape[1] // BLOCK) * BLOCK
+    index_NM = first_N[:, None] + np.arange(BLOCK + 2 * window)
+    return jnp.pad(x_BT, ((0, 0), (window, window)))[:, index_NM]
 
 
-def shifted(x_BT: jax.Array, offset: int) -> jax.Array:
-    """Element t + offset of each row at t; zeros beyond the ends. x [B, T, …]."""
-    length, sides = x_BT.shape[1], (max(-offset, 0), max(offset, 0))
-    padded = jnp.pad(x_BT, ((0, 0), sides, *((0, 0),) * (x_BT.ndim - 2)))
-    return jax.lax.slice_in_dim(padded, sides[1], sides[1] + length, axis=1)
+def blocks(x_BT: jax.Array) -> jax.Array:
+    """A row in blocks [B, N, Q, …]."""
+    return x_BT.reshape(x_BT.shape[0], -1, BLOCK, *x_BT.shape[2:])
 
 
 def around(cfg: Config, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """1.0 where a place around a word holds a word within its reach, in its document [B, T, P]."""
-    segments_BT, reach_BT = batch["segments"], batch["reach"]
-    inside = [
-        (shifted(segments_BT, j) == segments_BT) & (segments_BT > 0) & (reach_BT >= abs(j))
-        for j in offsets(cfg)
-    ]
-    return jnp.stack(inside, axis=-1).astype(jnp.float32)
+    """1.0 where a word near a block is around a word of the block [B, N, Q, M]: within its reach,
+    in its document, and not the word itself."""
+    distance_QM = np.abs(
+        np.arange(BLOCK)[:, None] - np.arange(-cfg.window, BLOCK + cfg.window)[None]
+    )
+    segment_BNQ, reach_BNQ = blocks(batch["segments"]), blocks(batch["reach"])
+    same_BNQM = near(batch["segments"], cfg.window)[:, :, None] == segment_BNQ[..., None]
+    inside_BNQM = (distance_QM <= reach_BNQ[..., None]) & (distance_QM > 0)
+    return (same_BNQM & inside_BNQM & (segment_BNQ > 0)[..., None]).astype(jnp.float32)
 
 
 def hidden(
     cfg: Config, params: dict, batch: Mapping[str, jax.Array], key: jax.Array | None = None
 ) -> jax.Array:
     """The vector that predicts [B, T, D]: the word's own, or the mean of those around it."""
-    x_BTD = params["input"]["embedding"][batch["tokens"]]
-    if cfg.method == "cbow":
-        w_BTP = around(cfg, batch)
-        sum_BTD = sum(w_BTP[..., p, None] * shifted(x_BTD, j) for p, j in enumerate(offsets(cfg)))
-        x_BTD = sum_BTD / jnp.maximum(w_BTP.sum(-1, keepdims=True), 1)
+    table, tokens_BT = params["input"]["embedding"], batch["tokens"]
+    if cfg.method == "skipgram":
+        x_BTD = table[tokens_BT]
+    else:
+        w_BNQM, x_BNMD = around(cfg, batch), table[near(tokens_BT, cfg.window)]
+        share_BNQM = w_BNQM / jnp.maximum(w_BNQM.sum(-1, keepdims=True), 1)
+        x_BNQD = jnp.einsum("bnqm,bnmd->bnqd", share_BNQM, x_BNMD)
+        x_BTD = x_BNQD.reshape(*tokens_BT.shape, cfg.d_model)
     return constrain(x_BTD, "batch", "seq", "activation")
 
 
@@ -125,20 +142,20 @@ def logits(cfg: Config, head: dict, x_BTD: jax.Array) -> jax.Array:
 
 def scores(
     cfg: Config, head: dict, x_BTD: jax.Array, batch: Mapping[str, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(scores of the predicted words, the predicted words, their weights 0 or 1), each [B, T, P].
+) -> tuple[jax.Array, jax.Array]:
+    """(scores of predicted words, their weights 0 or 1) [B, T, P].
 
-    Skip-gram predicts the P words around a word; CBOW the word itself, if there is one around it:
-    P is 1.
+    Skip-gram predicts the words around a word, among the P = M near its block. CBOW predicts the
+    word itself if there is a word around it: P = 1.
     """
-    tokens_BT, w_BTP = batch["tokens"], around(cfg, batch)
-    out_BTD = head["embedding"][tokens_BT]
+    tokens_BT, w_BNQM = batch["tokens"], around(cfg, batch)
+    w_BTM = w_BNQM.reshape(*tokens_BT.shape, -1)
     if cfg.method == "cbow":
-        score_BT = (x_BTD * out_BTD).sum(-1)
-        return score_BT[..., None], tokens_BT[..., None], w_BTP.max(-1, keepdims=True)
-    score = [(x_BTD * shifted(out_BTD, j)).sum(-1) for j in offsets(cfg)]
-    predicted = [shifted(tokens_BT, j) for j in offsets(cfg)]
-    return jnp.stack(score, -1), jnp.stack(predicted, -1), w_BTP
+        score_BT = (x_BTD * head["embedding"][tokens_BT]).sum(-1)
+        return score_BT[..., None], w_BTM.max(-1, keepdims=True)
+    out_BNMD = head["embedding"][near(tokens_BT, cfg.window)]
+    score_BNQM = jnp.einsum("bnqd,bnmd->bnqm", blocks(x_BTD), out_BNMD)
+    return score_BNQM.reshape(w_BTM.shape), w_BTM
 
 
 def noise_scores(cfg: Config, head: dict, x_BTD: jax.Array, noise_BTK: jax.Array) -> jax.Array:

@@ -71,6 +71,11 @@ def generate(
     return [tokens[:count].tolist() for tokens, count in rows]
 
 
+def vectors(cfg: Config, params: dict) -> jax.Array:
+    """The token embedding [V, D]."""
+    return params["embed"]["embedding"]
+
+
 def flops(cfg: Config) -> dict[str, int]:
     """Training FLOPs per token by convention, at `cfg.context_length`."""
     return {name: count_by(cfg) for name, count_by in count.FLOPS.items()}

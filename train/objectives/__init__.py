@@ -10,7 +10,16 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import classify, full_softmax, masked, negative_sampling, next_token, tag
+from train.objectives import (
+    classify,
+    full_softmax,
+    glove,
+    masked,
+    negative_sampling,
+    next_token,
+    reconstruction,
+    tag,
+)
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -57,6 +66,8 @@ OBJECTIVES: dict[str, Objective] = {
     "tag": tag,
     "negative_sampling": negative_sampling,
     "full_softmax": full_softmax,
+    "glove": glove,
+    "reconstruction": reconstruction,
 }
 
 

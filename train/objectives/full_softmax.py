@@ -29,7 +29,7 @@ def _nats(
     """-log p of the predictions of each word [B, T], summed, and their number [B, T]."""
     x_BTD = model.hidden(cfg.model, params, batch, key)
     head = model.head(cfg.model, params)
-    score_BTP, _, w_BTP = model.scores(cfg.model, head, x_BTD, batch)
+    score_BTP, w_BTP = model.scores(cfg.model, head, x_BTD, batch)
     log_z_BT = jax.nn.logsumexp(model.logits(cfg.model, head, x_BTD), axis=-1)
     pairs_BT = w_BTP.sum(-1)
     return pairs_BT * log_z_BT - (w_BTP * score_BTP).sum(-1), pairs_BT

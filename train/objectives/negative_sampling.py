@@ -5,9 +5,9 @@ predicts it:
 
     log σ(v'_o · h) + Σ_{i=1…k} log σ(-v'_{n_i} · h),   n_i drawn from the noise distribution
 
-A noise word that equals the predicted word is left out, as in word2vec.c. The predictions from one
-vector h share their k noise words (Ji et al. 2016, arXiv:1604.04661): the expected gradient is that
-of k words for each prediction.
+The predictions from one vector h share their k noise words (Ji et al. 2016, arXiv:1604.04661), so
+the expected loss is that of k words for each prediction. As in the equation, a noise word may equal
+the predicted word, which word2vec.c leaves out.
 """
 
 from typing import Any
@@ -38,17 +38,11 @@ def _nats(
     """-eq. 4 of the predictions of each word [B, T], summed, and their number [B, T]."""
     x_BTD = model.hidden(cfg.model, params, batch, key)
     head = model.head(cfg.model, params)
-    score_BTP, predicted_BTP, w_BTP = model.scores(cfg.model, head, x_BTD, batch)
-    noise_BTK = batch["negatives"]
-    noise_score_BTK = model.noise_scores(cfg.model, head, x_BTD, noise_BTK)
-    # The number of predictions for which each noise word is one.
-    counts_BTK = sum(
-        w_BTP[..., p, None] * (predicted_BTP[..., p, None] != noise_BTK)
-        for p in range(w_BTP.shape[-1])
-    )
+    score_BTP, w_BTP = model.scores(cfg.model, head, x_BTD, batch)
+    noise_BTK = model.noise_scores(cfg.model, head, x_BTD, batch["negatives"])
+    pairs_BT = w_BTP.sum(-1)
     nats_BT = (w_BTP * jax.nn.softplus(-score_BTP)).sum(-1)
-    nats_BT += (counts_BTK * jax.nn.softplus(noise_score_BTK)).sum(-1)
-    return nats_BT, w_BTP.sum(-1)
+    return nats_BT + pairs_BT * jax.nn.softplus(noise_BTK).sum(-1), pairs_BT
 
 
 def loss(

@@ -147,6 +147,7 @@ def _live_page(workdir: Path) -> contextlib.AbstractContextManager:
 def _conclude(workdir: Path, fit: bool) -> None:
     """Fits a law to the trials if `fit`, shows their ranking, and writes the page."""
     from launch.sweep.ranking import MOST_ROWS, show, write_ranking
+    from launch.vectors.sweep_map import write_words
     from scaling.ranking.ranking import rank
     from scaling.ranking.trials import read_sweeps
     from scaling.report.explorer.sweep_page import write_sweep_page
@@ -159,6 +160,7 @@ def _conclude(workdir: Path, fit: bool) -> None:
     show(ranking, MOST_BESIDE_A_LAW if law else MOST_ROWS, effects=not law)
     table = write_ranking(ranking, workdir / "report")
     with alive("writing the page"), bad_input():
+        write_words(workdir, ranking, workdir / "report")
         page = write_sweep_page(sweep, ranking)
     print(f"ranking: {table}")
     print(f"report: {page}")

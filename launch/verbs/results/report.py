@@ -65,13 +65,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(sweep, metric: str, out: Path | None) -> None:
+    from launch.vectors.sweep_map import write_words
     from scaling.ranking.ranking import rank
     from scaling.report.explorer.sweep_page import write_sweep_page
     from scaling.report.frame import missing_package
 
     with alive("ranking the trials"), bad_input():
         ranking = rank(sweep, metric)
-    with alive("writing the page"), writing("out", out or sweep.folder / "report"):
+    folder = out or sweep.folder / "report"
+    with alive("writing the page"), writing("out", folder):
+        write_words(sweep.folder, ranking, folder)
         path = write_sweep_page(sweep, ranking, out)
     if name := missing_package():
         line = f"{name} is not installed; pip install -e '.[report]' adds them"

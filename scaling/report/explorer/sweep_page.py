@@ -11,6 +11,7 @@ from scaling.drafts import read_object, write
 from scaling.laws import LAWS
 from scaling.ranking.trials import Sweep
 from scaling.report.explorer.trial_columns import Curves, curve_columns, trial_columns
+from scaling.report import word_map
 from scaling.report.frame import embedded, frame, missing_package
 from scaling.report.number_text import escape, prose
 from scaling.report.page import law_part
@@ -19,7 +20,7 @@ from scaling.runs import read_runs
 from scaling.table import Points, count, fitted_rows, sha256
 
 BODY = Path(__file__).with_name("sweep.html")
-FILES = ("law.json", "points.csv", "ranking.json", "ranking.csv")
+FILES = ("law.json", "points.csv", "ranking.json", "ranking.csv", "words.json")
 """What may lie beside a page."""
 
 
@@ -48,17 +49,18 @@ def sweep_page(data: Mapping[str, Any], curves: Curves, law: LawPart, out: Path)
     part = f'<div id="law">\n{law.html}\n</div>'
     # A ladder is trained for its law, other sweeps for their ranking.
     above = f'{part}\n<h2 class="part">The trials</h2>' if law.specs else ""
+    words, of_words = word_map.part(out)
     beside = [f'<a href="{name}">{name}</a>' for name in FILES if (out / name).is_file()]
     body = Template(BODY.read_text(encoding="utf-8")).substitute(
         name=escape(data["sweep"]),
         subtitle=escape(f"{len(data['trials']['id'])} trials of {data['source']}; written {made}"),
         files=", ".join(beside) or "none",
         law_above=above,
-        law_below="" if above else part,
+        law_below=words + ("" if above else part),
     )
     carried = dict(data) | {"law_version": law.version}
     scripts = embedded("data", carried) + embedded("curve-data", curves)
-    return frame(f"Sweep {data['sweep']}", body, law.specs, scripts)
+    return frame(f"Sweep {data['sweep']}", body, dict(law.specs) | of_words, scripts)
 
 
 def read_law(sweep: Sweep, folder: Path) -> LawPart:
