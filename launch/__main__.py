@@ -29,6 +29,8 @@ VERBS = {
     "export": ("results", "write runs for wandb, trackio, MLflow or as CSV"),
     "sample": ("models", "continue a prompt with a trained model"),
     "evaluate": ("models", "score a model on any text, beside an n-gram model"),
+    "fill": ("texts", "fill the masks of a text with a masked encoder"),
+    "classify": ("texts", "classify texts with a trained classifier"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),

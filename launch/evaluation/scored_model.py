@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import read_tokenizer
 from launch.evaluation.windows import batches
-from launch.files import read_family, read_json
+from launch.files import instead, read_family, read_json
 from model import families, parameters
 from train import objectives
 from train.checkpoint import Damaged, finished, newest_good, restore_params
@@ -95,6 +95,7 @@ def open_model(run: Path) -> ScoredModel:
         raise ValueError(
             f"run={run} has objective.name={config.objective.name!r} and model.family="
             f"{config.model.family!r}, which score no next tokens; use a language model"
+            f"{instead(family, cfg, run)}"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
     fitted, step = restored_counts(run, family) if families.is_counted(family) else (None, 1)
