@@ -135,6 +135,7 @@ def decoder() -> dict:
         base_width=0,  # d_model of the base shape; ignored by standard
         base_head_dim=0,  # head_dim of the base shape; ignored by standard
         base_depth=0,  # n_layers of the base shape; ignored by all but completep
+        n_classes=0,  # of a classification head; 0: as many as labelled data have, otherwise none
         scan_layers=False,  # True: one compiled block in a loop; compiles faster, slower on CPU
         # What a block keeps for its backward pass; it recomputes the rest: none (all is kept) |
         # dots_attention | dots (the products' outputs) | projections (queries, keys, values) |

@@ -19,7 +19,7 @@ from data.local import parse_object
 
 SPACE = "\u2581"  # SentencePiece's character for a space
 # End-of-document tokens of published models.
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
 LARGEST_ID = 1 << 24
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a token for one byte, used where no other token fits
 
@@ -60,6 +60,7 @@ def read(
         )
     added = set(fast.get_added_tokens_decoder())
     byte_level = '"ByteLevel"' in model.decode()
+    inside = _inside_words(about)
     steps = [about.get(step) for step in ("normalizer", "pre_tokenizer", "decoder")]
     space = SPACE if SPACE in json.dumps(steps, ensure_ascii=False) else None
     pieces = [b""] * (max(ids.values()) + 1)
@@ -68,6 +69,8 @@ def read(
         pieces[i] = (
             name.encode() if i in added and byte_level else _spelled(name, byte_level, space)
         )
+        if inside and i not in added:
+            pieces[i] = _of_word(name, inside)
     for name in hidden.values():
         pieces[ids[name]] = b""
     if unknown in names and unknown != end:
@@ -210,6 +213,17 @@ def _spelled(piece: str, byte_level: bool, space: str | None) -> bytes:
     if not byte_level and (byte := BYTE.fullmatch(piece)):
         return bytes([int(byte[1], 16)])
     return (piece if byte_level or space is None else piece.replace(space, " ")).encode()
+
+
+def _inside_words(about: dict) -> str:
+    """What WordPiece writes before a piece that continues a word, "##"; "" for other models."""
+    inner = about["model"]
+    return inner["continuing_subword_prefix"] if inner.get("type") == "WordPiece" else ""
+
+
+def _of_word(piece: str, inside: str) -> bytes:
+    """The bytes of a piece of WordPiece. A word follows a space, which the tokenizer drops."""
+    return (piece.removeprefix(inside) if piece.startswith(inside) else f" {piece}").encode()
 
 
 # GPT-2 spells bytes as characters: printable ones as themselves, the others from U+0100 on.

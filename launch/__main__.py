@@ -31,6 +31,8 @@ VERBS = {
     "evaluate": ("models", "score a model on any text, beside an n-gram model"),
     "score": ("models", "the probability of sentences, and which is likelier"),
     "neighbours": ("models", "words near a word, analogies, a map of words"),
+    "fill": ("texts", "fill the masks of a text with a masked encoder"),
+    "classify": ("texts", "classify texts with a trained classifier"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),

@@ -53,8 +53,22 @@ def read_model(run: Path, flag: str) -> ModelConfig:
         name = read_json(run / "config.json")["model"]["family"]
         raise ValueError(
             f"{flag}={run} holds a model of the family {name!r}; this verb reads decoders"
+            f"{instead(family, cfg, run)}"
         )
     return cfg
+
+
+def instead(family: families.Family, cfg: Any, run: Path) -> str:
+    """What the model of a run can do if it gives no distribution of the next token, as the end of a
+    message; "" if it does."""
+    if not hasattr(family, "masked_logits") and not getattr(cfg, "n_classes", 0):
+        return ""
+    if getattr(cfg, "n_classes", 0):
+        return f"; it is a classifier: use isoflop classify --run={run} --text=…"
+    return (
+        ", and a masked encoder has no next-token distribution; use "
+        f'isoflop fill --run={run} --text="… [MASK] …"'
+    )
 
 
 def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:

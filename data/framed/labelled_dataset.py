@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 
 from data import loader
-from data.atomic import write_atomic
 from data.fields import Field
 from data.framed.labelled_store import UNLABELLED, LabelledStore
 from data.framed.marks import FRAMES, Marks
-from data.local import sealed
+from data.framed.saved_classes import Classes
 from data.tokenizer import Tokenizer
 
-LABELS = "labels.json"  # of a run's folder: the names of its classes, and how it frames texts
 TOO_LONG = ("refuse", "truncate")
 
 
@@ -151,5 +149,4 @@ class LabelledDataset:
         """Saves what `isoflop classify` needs: the tokenizer, the names of the classes, and how
         texts are framed."""
         self.tokenizer.save(workdir / "tokenizer")
-        about = {"labels": self.store.labels, "each_word": self.each_word}
-        write_atomic(workdir / LABELS, sealed(about | {"frame": self.config.data.frame}))
+        Classes(self.store.labels, self.each_word, self.config.data.frame).save(workdir)

@@ -15,7 +15,7 @@ from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import read_tokenizer
 from launch.evaluation.windows import BATCH, IN_ORDER, batches, in_order
-from launch.files import read_family, read_json
+from launch.files import instead, read_family, read_json
 from model import families, parameters
 from train import objectives
 from train.checkpoint import Damaged, finished, newest_good, restore_params
@@ -145,6 +145,7 @@ def open_model(run: Path) -> ScoredModel:
             f"run={run} has objective.name={config.objective.name!r} and model.family="
             f"{config.model.family!r}, which score no next tokens: it measures "
             f"{', '.join(objective.METRICS)} (isoflop show {run}); use a language model"
+            f"{instead(family, cfg, run)}"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
     fitted, step = restored_any(run, family, cfg)

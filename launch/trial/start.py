@@ -16,7 +16,7 @@ from launch.config import imports
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
-from model.huggingface import config_json, weights
+from model.huggingface import bert, config_json, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
@@ -39,6 +39,8 @@ def model_section(source: Path) -> dict[str, Any]:
     config = _config(source)
     if "model_type" in config:
         try:
+            if config["model_type"] == bert.MODEL_TYPE:
+                return {"family": bert.FAMILY} | vars(bert.read(source))
             return {"family": "decoder"} | vars(config_json.read(config))
         except ValueError as error:
             raise ValueError(f"{source / 'config.json'}: {error}") from None
@@ -67,7 +69,8 @@ def load(source: Path) -> Weights:
 def _load(source: Path, stamp: tuple) -> Weights:
     section = model_section(source)
     if "model_type" in _config(source):
-        _, params = weights.load(source)
+        is_bert = section["family"] == bert.FAMILY
+        _, params = (bert if is_bert else weights).load(source)
     else:
         params, _ = restore_params(source / "checkpoints")
     params = jax.tree.map(np.asarray, params)

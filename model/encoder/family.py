@@ -76,9 +76,8 @@ def masked_logits(cfg: Config, params: dict, x: jax.Array) -> jax.Array:
 
 def _apply(cfg: Config, params: dict, method: str, inputs, key: jax.Array | None = None):
     rngs = {} if key is None else {"dropout": key}
-    ours = {name: leaf for name, leaf in params.items() if name != "classes"}
     model = Encoder(cfg, train=key is not None)
-    return model.apply({"params": ours}, inputs, rngs=rngs, method=method)
+    return model.apply({"params": params}, inputs, rngs=rngs, method=method)
 
 
 def flops(cfg: Config) -> dict[str, float]:

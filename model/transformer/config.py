@@ -67,6 +67,7 @@ class ModelConfig:
     base_width: int = key(0, least=0, needs={"parametrization": ("mup", "completep")})
     base_head_dim: int = key(0, least=0, needs={"parametrization": ("mup", "completep")})
     base_depth: int = key(0, least=0, needs={"parametrization": ("completep",)})
+    n_classes: int = key(0, least=0)
     scan_layers: bool = key(False)
     remat: str = key(
         "none",

@@ -3,6 +3,7 @@
 Counts are computed from the config, without creating parameters.
 """
 
+from model import classes
 from model.transformer.config import ModelConfig
 
 COMPONENTS = ("embedding", "position", "attention", "mlp", "norm", "head")
@@ -25,6 +26,7 @@ def parameters(cfg: ModelConfig) -> dict[str, int]:
         mlp=L * (_mlp_kernels(cfg) + mlp_bias),
         norm=(L * block_norms + final_norm) * norm,
         head=D * cfg.vocab_size * (not cfg.tie_embeddings),
+        **({"classes": classes.count(cfg)} if cfg.n_classes else {}),
     )
 
 

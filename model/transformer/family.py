@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 
+from model import classes
 from model.generation.sample import sample
 from model.generation.samplers import Sampler
 from model.kernels import backends
@@ -15,11 +17,11 @@ from model.transformer.config import derive as derive
 from model.transformer.count import parameters as parameters
 from model.transformer.decoder import Decoder
 from model.transformer.decoder import head_of as head
-from model.transformer.decoder import init as init
+from model.transformer.decoder import init as init_decoder
 from model.transformer.decoder import logits as logits
 from model.transformer.update_scales import update_scales as update_scales
 
-__all__ = ["Config", "derive", "head", "init", "logits", "parameters", "update_scales"]
+__all__ = ["Config", "derive", "head", "logits", "parameters", "update_scales"]
 
 INPUTS = ("tokens",)  # positions and segments are used too if a batch has them
 PARAMETER_AXES = (
@@ -36,13 +38,31 @@ PARAMETER_AXES = (
     (r"^blocks/attention/(query|key)_norm/(scale|bias)$", ("layer", "vector")),
     (r"^final_norm/(scale|bias)$", ("vector",)),
     (r"^head/kernel$", ("embed", "vocab")),
+    *classes.PARAMETER_AXES,
 )
 # Stacked kernels [L, in, out] are L matrices.
 MATRICES = (
     (r"^blocks/.*kernel$", (1, 2)),
-    (r"^head/kernel$", None),
+    (r"^(head|classes)/kernel$", None),
     (r"(embedding|scale|bias)$", None),
 )
+
+
+HEADS = (classes.PATHS,)
+
+
+def init(cfg: Config, key: jax.Array) -> dict:
+    """Fresh float32 parameters."""
+    return init_decoder(cfg, key) | classes.init(jax.random.fold_in(key, 1), cfg)
+
+
+def pooled(
+    cfg: Config, params: dict, batch: Mapping[str, jax.Array], key: jax.Array | None = None
+) -> jax.Array:
+    """The state of each row's last token that is no padding [B, D], which has seen all others."""
+    last_B = (batch["segments"] > 0).sum(-1) - 1
+    x_BTD = hidden(cfg, params, batch, key)
+    return jnp.take_along_axis(x_BTD, jnp.maximum(last_B, 0)[:, None, None], axis=1)[:, 0]
 
 
 def hidden(

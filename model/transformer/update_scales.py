@@ -37,13 +37,13 @@ RULES = {
     "mup": (
         (r"^blocks/.*kernel$", Exponents(rate=(-1, 0), decay=(1, 0), eps=(-1, 0))),
         (r"(embedding|scale|bias)$", Exponents(eps=(-1, 0))),
-        (r"^head/kernel$", Exponents(eps=(-1, 0))),
+        (r"^(head|classes)/kernel$", Exponents(eps=(-1, 0))),
     ),
     "completep": (
         (r"^blocks/.*kernel$", Exponents(rate=(-1, 0), decay=(1, 0), eps=(-1, -1))),
         (r"^blocks/.*(scale|bias)$", Exponents(eps=(-1, -1))),
         (r"(embedding|scale|bias)$", Exponents(eps=(-1, 0))),
-        (r"^head/kernel$", Exponents(eps=(-1, 0))),
+        (r"^(head|classes)/kernel$", Exponents(eps=(-1, 0))),
     ),
 }
 # The tables assume that the size of updates does not depend on the size of gradients.

@@ -10,26 +10,30 @@ tokenizer.model or, with the library tokenizers, a tokenizer.json, each with the
 other files add. The tokenizer of a run that was trained here is written as a tokenizer.json.
 """
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags as absl_flags
 
 from configs import base
 from data import tokenizer as tokenizers
+from data.framed import saved_classes
+from data.framed.marks import marks_of
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import exported, published
 from launch import flags
 from launch.alive import alive
+from launch.config import sections
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
-from launch.files import read_json, read_model, write_json
-from model.huggingface import config_json, weights
-from model.transformer import count
+from launch.files import read_family, read_json, read_model, write_json
+from model import families
+from model.huggingface import bert, config_json, weights
 from model.transformer.config import ModelConfig
-from model.transformer.family import PARAMETER_AXES
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
@@ -38,6 +42,13 @@ FILES = (
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
+# (our family, what its head predicts) → the objective and the kind of data of a converted run.
+TRAINED_BY = {
+    ("decoder", "tokens"): ("next_token", "text"),
+    ("encoder", "tokens"): ("masked", "masked_text"),
+    ("encoder", "texts"): ("classify", "labelled"),
+    ("encoder", "words"): ("tag", "tagged"),
+}
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -80,7 +91,9 @@ def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input(), alive("reading the weights"):
         weights.refuse_full(run)
-        cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
+        ours, read = reader_of(source)
+        spread = functools.partial(shardings, families.find(ours))
+        cfg, params = read(source, spread if jax.device_count() > 1 else None)
         tokenizer, faults = published.read(source, cfg.vocab_size)
         files = {n: (source / n).read_bytes() for n in FILES if (source / n).is_file()}
     with alive("writing the run"), writing("to", run), weights.whole_folder(run) as folder:
@@ -89,11 +102,14 @@ def from_hf(source: Path, run: Path) -> int:
             (folder / KEPT / name).write_bytes(content)
         if tokenizer:
             tokenizer.save(folder / "tokenizer")
-        write_json(folder / "config.json", run_config(source, run, cfg, tokenizer))
+        write_json(folder / "config.json", run_config(source, run, ours, cfg, tokenizer))
+        if (head := head_of(cfg)) != "tokens":
+            named = bert.labels(config_json.read_json(source)) or map(str, range(cfg.n_classes))
+            saved_classes.Classes(tuple(named), head == "words", "cls").save(folder)
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
-    say(run, config_json.read_json(source)["model_type"], cfg)
+    say(run, config_json.read_json(source)["model_type"], families.find(ours), cfg)
     if faults or not tokenizer:
         why = "; ".join(faults) or "has no tokenizer.model and no tokenizer.json"
         if not tokenizer:
@@ -102,14 +118,23 @@ def from_hf(source: Path, run: Path) -> int:
     return DONE
 
 
-def shardings(shapes: dict) -> dict:
+def reader_of(source: Path) -> tuple[str, Callable]:
+    """The name of our family of a Hugging Face folder, and the function that loads it."""
+    if config_json.read_json(source).get("model_type") == bert.MODEL_TYPE:
+        return bert.FAMILY, bert.load
+    return "decoder", weights.load
+
+
+def shardings(family: families.Trained, shapes: dict) -> dict:
     """Parameters spread over all devices, as in training with the default mesh."""
-    return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
+    return parameter_shardings(shapes, family.PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:
-    """A run's config.json: the defaults except for the model and its tokenizer."""
-    config = base.get_config()
+def run_config(source: Path, run: Path, name: str, cfg: Any, tokenizer: Tokenizer | None) -> dict:
+    """A run's config.json: the defaults except for the model, of the family `name`, an objective
+    and a kind of data that fit it, and its tokenizer."""
+    config = base.get_config(name, *TRAINED_BY[name, head_of(cfg)])
+    sections.complete(config)
     config.name = source.resolve().name
     config.model.update(vars(cfg))
     kept = run / ("tokenizer/tokenizer.model" if tokenizer else f"{KEPT}/tokenizer.json")
@@ -117,26 +142,58 @@ def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer |
     return config.to_dict()
 
 
+def head_of(cfg: Any) -> str:
+    """What the head of a model predicts: a key of TRAINED_BY."""
+    if not getattr(cfg, "n_classes", 0):
+        return "tokens"
+    return "texts" if cfg.pooler else "words"
+
+
 def to_hf(run: Path, target: Path, model_type: str) -> int:
     """Writes the newest checkpoint of a run for transformers."""
     with bad_input(), alive("reading the weights"):
-        cfg = read_model(run, "from")
+        family, cfg = read_family(run, "from")
         weights.refuse_full(target)
         original = read_json(run / KEPT / "config.json") or {}
-        origin = original.get("model_type", "")
-        if not model_type and origin and not config_json.misfit(cfg, origin):
-            model_type = origin
-        model_type = config_json.write(cfg, model_type)["model_type"]  # before the weights are read
+        is_bert = family is families.find(bert.FAMILY)
+        if is_bert and model_type not in ("", bert.MODEL_TYPE):
+            raise BadInput(f"model_type={model_type} is no encoder; drop it, or use bert")
+        if is_bert:
+            model_type = bert.MODEL_TYPE
+            named = list(saved_classes.read(run).labels) if cfg.n_classes else None
+            save = functools.partial(bert.save, names=named)
+        else:
+            model_type = decoder_type(read_model(run, "from"), original, model_type)
+            save = functools.partial(weights.save, model_type=model_type)
         extra = {key: original[key] for key in TOKEN_IDS if key in original}
         kept = (p for p in (run / KEPT).glob("*") if p.name != "config.json")
         files = {path.name: path.read_bytes() for path in kept}
         if not original:
             extra, files = tokenizer_of(run, cfg)
+            extra |= mark_ids(run) if is_bert else {}
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
-        weights.save(target, cfg, params, model_type, extra, files)
-    say(target, model_type, cfg)
+        save(target, cfg, params, extra=extra, files=files)
+    say(target, model_type, family, cfg)
     return DONE
+
+
+def decoder_type(cfg: ModelConfig, original: dict, model_type: str) -> str:
+    """The model_type to write: the given one, the original or one that fits."""
+    origin = original.get("model_type", "")
+    if not model_type and origin and not config_json.misfit(cfg, origin):
+        model_type = origin
+    return config_json.write(cfg, model_type)["model_type"]
+
+
+def mark_ids(run: Path) -> dict[str, int]:
+    """Keys of config.json for the tokens that frame a text; they may be above the tokenizer's."""
+    try:
+        marks = marks_of(tokenizers.load(run / "tokenizer"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    ids = {"cls": marks.begin, "sep": marks.end, "mask": marks.mask, "pad": marks.padding}
+    return {f"{name}_token_id": number for name, number in ids.items()}
 
 
 def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
@@ -158,7 +215,7 @@ def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
         return exported.ids(saved), alone
 
 
-def say(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+def say(folder: Path, model_type: str, family: families.Trained, cfg: Any) -> None:
     """Prints what was written."""
-    total = sum(count.parameters(cfg).values())
+    total = sum(family.parameters(cfg).values())
     print(f"{folder}: {model_type}, {total:,} parameters, context {cfg.context_length:,}")
