@@ -37,7 +37,7 @@ def model_section(source: Path) -> dict[str, Any]:
     config = _config(source)
     if "model_type" in config:
         try:
-            return {"family": "decoder"} | vars(config_json.read(config))
+            return {"family": config_json.family(config).ours} | vars(config_json.read(config))
         except ValueError as error:
             raise ValueError(f"{source / 'config.json'}: {error}") from None
     section = config.get("model")

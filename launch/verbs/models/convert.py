@@ -10,9 +10,11 @@ tokenizer.model or, with the library tokenizers, a tokenizer.json, each with the
 other files add. The tokenizer of a run that was trained here is written as a tokenizer.json.
 """
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags as absl_flags
@@ -25,19 +27,24 @@ from launch import flags
 from launch.alive import alive
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
-from launch.files import read_json, read_model, write_json
+from launch.files import read_family, read_json, write_json
+from model import families
 from model.huggingface import config_json, weights
-from model.transformer import count
-from model.transformer.config import ModelConfig
-from model.transformer.family import PARAMETER_AXES
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
 FILES = (
-    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *(
+        "tokenizer.model",
+        "spiece.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    ),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
+KINDS = {"encoder_decoder": "spans"}  # of data in the config of a run; the others: text
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -80,7 +87,9 @@ def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input(), alive("reading the weights"):
         weights.refuse_full(run)
-        cfg, params = weights.load(source, shardings if jax.device_count() > 1 else None)
+        table = config_json.family(config_json.read_json(source))
+        spread = functools.partial(shardings, table.model)
+        cfg, params = weights.load(source, spread if jax.device_count() > 1 else None)
         tokenizer, faults = published.read(source, cfg.vocab_size)
         files = {n: (source / n).read_bytes() for n in FILES if (source / n).is_file()}
     with alive("writing the run"), writing("to", run), weights.whole_folder(run) as folder:
@@ -89,11 +98,11 @@ def from_hf(source: Path, run: Path) -> int:
             (folder / KEPT / name).write_bytes(content)
         if tokenizer:
             tokenizer.save(folder / "tokenizer")
-        write_json(folder / "config.json", run_config(source, run, cfg, tokenizer))
+        write_json(folder / "config.json", run_config(source, run, table.ours, cfg, tokenizer))
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(0, {"params": params}, {})
         checkpoints.close()
-    say(run, config_json.read_json(source)["model_type"], cfg)
+    say(run, config_json.read_json(source)["model_type"], table.model, cfg)
     if faults or not tokenizer:
         why = "; ".join(faults) or "has no tokenizer.model and no tokenizer.json"
         if not tokenizer:
@@ -102,14 +111,14 @@ def from_hf(source: Path, run: Path) -> int:
     return DONE
 
 
-def shardings(shapes: dict) -> dict:
+def shardings(family: families.Family, shapes: dict) -> dict:
     """Parameters spread over all devices, as in training with the default mesh."""
-    return parameter_shardings(shapes, PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
+    return parameter_shardings(shapes, family.PARAMETER_AXES, make_mesh({"data": 1, "fsdp": -1}))
 
 
-def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer | None) -> dict:
+def run_config(source: Path, run: Path, family: str, cfg: Any, tokenizer: Tokenizer | None) -> dict:
     """A run's config.json: the defaults except for the model and its tokenizer."""
-    config = base.get_config()
+    config = base.get_config(family=family, kind=KINDS.get(family, "text"))
     config.name = source.resolve().name
     config.model.update(vars(cfg))
     kept = run / ("tokenizer/tokenizer.model" if tokenizer else f"{KEPT}/tokenizer.json")
@@ -120,7 +129,7 @@ def run_config(source: Path, run: Path, cfg: ModelConfig, tokenizer: Tokenizer |
 def to_hf(run: Path, target: Path, model_type: str) -> int:
     """Writes the newest checkpoint of a run for transformers."""
     with bad_input(), alive("reading the weights"):
-        cfg = read_model(run, "from")
+        family, cfg = read_family(run, "from")
         weights.refuse_full(target)
         original = read_json(run / KEPT / "config.json") or {}
         origin = original.get("model_type", "")
@@ -135,11 +144,11 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
         weights.save(target, cfg, params, model_type, extra, files)
-    say(target, model_type, cfg)
+    say(target, model_type, family, cfg)
     return DONE
 
 
-def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
+def tokenizer_of(run: Path, cfg: Any) -> tuple[dict, dict[str, bytes]]:
     """Keys of config.json and files of the tokenizer of a run; a line on stderr says what cannot be
     written. Empty for a run without a tokenizer."""
     try:
@@ -158,7 +167,7 @@ def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
         return exported.ids(saved), {"tokenizer.model": saved.model}
 
 
-def say(folder: Path, model_type: str, cfg: ModelConfig) -> None:
+def say(folder: Path, model_type: str, family: families.Family, cfg: Any) -> None:
     """Prints what was written."""
-    total = sum(count.parameters(cfg).values())
+    total = sum(family.parameters(cfg).values())
     print(f"{folder}: {model_type}, {total:,} parameters, context {cfg.context_length:,}")
