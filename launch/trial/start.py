@@ -41,7 +41,7 @@ def model_section(source: Path) -> dict[str, Any]:
         try:
             if config["model_type"] == bert.MODEL_TYPE:
                 return {"family": bert.FAMILY} | vars(bert.read(source))
-            return {"family": "decoder"} | vars(config_json.read(config))
+            return {"family": config_json.family(config).ours} | vars(config_json.read(config))
         except ValueError as error:
             raise ValueError(f"{source / 'config.json'}: {error}") from None
     section = config.get("model")

@@ -1,5 +1,7 @@
 """The Transformer encoder–decoder (Vaswani et al. 2017; T5, Raffel et al. 2020)."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
@@ -13,6 +15,8 @@ from model.encoder_decoder.stack import LayerCache, Stack
 from model.kernels import masks
 from model.transformer.layers import Embed, Linear
 from model.transformer.positions import sinusoidal
+
+INPUTS = ("source", "source_segments", "tokens", "segments")  # of a batch, and positions if given
 
 
 @flax.struct.dataclass
@@ -89,3 +93,22 @@ class EncoderDecoder(nn.Module):
                 positions_BT = jnp.arange(tokens_BT.shape[1])[None]
             x_BTD += sinusoidal(positions_BT, cfg.d_model).astype(x_BTD.dtype)
         return x_BTD
+
+
+def init(cfg: Config, key: jax.Array) -> dict:
+    """Fresh float32 parameters."""
+    batch = dict.fromkeys(INPUTS, jnp.zeros((1, 1), jnp.int32))
+    forward = lambda model, batch: model.logits(model.hidden(batch))  # noqa: E731
+    return EncoderDecoder(cfg).init(key, batch, method=forward)["params"]
+
+
+@functools.lru_cache(maxsize=64)
+def shapes(cfg: Config) -> dict:
+    """The parameter tree with shapes in place of arrays; nothing is computed."""
+    # All blocks of a stack have the same shapes: tracing one is enough.
+    one = dataclasses.replace(cfg, n_layers=1, decoder_layers=1)
+    tree = jax.eval_shape(lambda: init(one, jax.random.key(0)))
+    for side, count in (("encoder", cfg.n_layers), ("decoder", cfg.decoder_layers)):
+        stack = lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)  # noqa: B023, E731
+        tree[side] |= {"blocks": jax.tree.map(stack, tree[side]["blocks"])}
+    return tree

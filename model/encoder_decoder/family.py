@@ -4,16 +4,17 @@ import math
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 
 from model.encoder_decoder import count
 from model.encoder_decoder.config import Config as Config
 from model.encoder_decoder.config import derive as derive
 from model.encoder_decoder.count import matmul_flops as matmul_flops
 from model.encoder_decoder.count import parameters as parameters
+from model.encoder_decoder.encoder_decoder import INPUTS as INPUTS
 from model.encoder_decoder.encoder_decoder import Cache, EncoderDecoder
+from model.encoder_decoder.encoder_decoder import init as init
+from model.encoder_decoder.encoder_decoder import shapes as shapes
 
-INPUTS = ("source", "source_segments", "tokens", "segments")  # and both positions, if given
 PARAMETER_AXES = (
     (r"^embed/embedding$", ("vocab", "embed")),
     (r"/relative/embedding$", ("position", "vector")),
@@ -34,14 +35,6 @@ MATRICES = (
     (r"^head/kernel$", None),
     (r"(embedding|scale|bias)$", None),
 )
-
-
-def init(cfg: Config, key: jax.Array) -> dict:
-    """Fresh float32 parameters."""
-    token_11 = jnp.zeros((1, 1), jnp.int32)
-    batch = dict.fromkeys(INPUTS, token_11)
-    forward = lambda model, batch: model.logits(model.hidden(batch))  # noqa: E731
-    return EncoderDecoder(cfg).init(key, batch, method=forward)["params"]
 
 
 def hidden(

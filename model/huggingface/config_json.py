@@ -1,4 +1,4 @@
-"""Translates Hugging Face's config.json to a ModelConfig and back.
+"""Translates Hugging Face's config.json to the Config of one of our families and back.
 
 `read` rejects keys that `model/huggingface/name_tables.py` does not list, because they might change
 what the model computes. `write` reads its output back to verify that it describes the same model.
@@ -10,12 +10,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from model.encoder_decoder.config import Config
 from model.huggingface.inert_keys import INERT, SWITCHED_OFF
 from model.huggingface.name_tables import FAMILIES, Family
+from model.keys import defaults, rules
 from model.transformer import parametrization
-from model.transformer.config import CHOICES, DEFAULTS, ModelConfig
+from model.transformer.config import ModelConfig
 
-KINDS = {field.name: field.type for field in dataclasses.fields(ModelConfig)}
 # Our keys that do not change the logits of a trained model in float32.
 NO_EFFECT = (
     *("init", "init_std", "embedding_std", "dropout", "dtype"),
@@ -54,9 +55,10 @@ def family(config: dict[str, Any]) -> Family:
     return FAMILIES[model_type]
 
 
-def read(config: dict[str, Any]) -> ModelConfig:
-    """The ModelConfig of a config.json. Raises ValueError that lists all unsupported keys."""
+def read(config: dict[str, Any]) -> Any:
+    """The Config of a config.json. Raises ValueError that lists all unsupported keys."""
     table = family(config)
+    usual = defaults(table.model.Config)
     keys = {key: value for key, value in config.items() if key not in INERT}
     dtype = keys.pop("dtype", None) or keys.pop("torch_dtype", None)
     keys.pop("torch_dtype", None)
@@ -67,13 +69,14 @@ def read(config: dict[str, Any]) -> ModelConfig:
         value = table.defaults.get(theirs) if value is None else value
         fault = _fault(theirs, value, key, table)
         faults += [fault] if fault else []
-        ours[key] = (DEFAULTS[key] or 1) if fault else value  # a default, to find further faults
-    if ours.get("n_kv_heads") is None:
-        ours["n_kv_heads"] = ours["n_heads"]
+        ours[key] = (usual[key] or 1) if fault else value  # a default, to find further faults
     if ours["d_ff"] is None:
         ours["d_ff"] = 4 * ours["d_model"]
+    if "n_kv_heads" in usual and ours.get("n_kv_heads") is None:
+        ours["n_kv_heads"] = ours["n_heads"]
     for key in ("attention_softcap", "logit_softcap"):
-        ours[key] = ours.get(key) or 0.0
+        if key in usual:
+            ours[key] = ours.get(key) or 0.0
     of_parts = []
     for part in table.parts:
         try:
@@ -87,7 +90,7 @@ def read(config: dict[str, Any]) -> ModelConfig:
     if faults:
         raise ValueError("; ".join(faults))
     try:
-        return ModelConfig(**ours)
+        return table.model.Config(**ours)
     except (TypeError, AttributeError) as error:
         raise ValueError(f"a value has the wrong type ({error}); fetch it again") from error
 
@@ -96,7 +99,7 @@ def _fault(theirs: str, value: Any, ours: str, table: Family) -> str:
     """The error in the value of a key that maps to one of ours; "" if it is valid."""
     if value is None:
         return "" if theirs in table.defaults else f"config.json lacks {theirs}; add it"
-    kind = KINDS[ours]
+    kind = table.model.Config.__dataclass_fields__[ours].type
     numbers = (int, float) if kind is float else kind
     if not isinstance(value, numbers) or isinstance(value, bool) != (kind is bool):
         return f"{theirs}={value!r} has the wrong type; it must be {kind.__name__}"
@@ -124,7 +127,7 @@ def _unknown(keys: dict[str, Any], table: Family, model_type: str) -> list[str]:
     return faults
 
 
-def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
+def write(cfg: Any, model_type: str = "") -> dict[str, Any]:
     """config.json for the first family that computes the same function as `cfg`, or for
     `model_type`.
 
@@ -134,7 +137,14 @@ def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
         raise ValueError(
             f"model_type={model_type!r} is not supported; supported are {', '.join(FAMILIES)}"
         )
-    missed = {name: misfit(cfg, name) for name in ([model_type] if model_type else FAMILIES)}
+    same = [name for name, table in FAMILIES.items() if isinstance(cfg, table.model.Config)]
+    if not same or (model_type and model_type not in same):
+        raise ValueError(
+            f"model_type={model_type!r} is another kind of model; use {' or '.join(same)}"
+            if same
+            else "no family of transformers that isoflop writes has such a model"
+        )
+    missed = {name: misfit(cfg, name) for name in ([model_type] if model_type else same)}
     nearest = min(missed, key=lambda name: len(missed[name]))
     if missed[nearest]:
         text = ", ".join(f"model.{key}={getattr(cfg, key)!r}" for key in missed[nearest])
@@ -147,19 +157,20 @@ def write(cfg: ModelConfig, model_type: str = "") -> dict[str, Any]:
     return _keys(cfg, nearest)
 
 
-def misfit(cfg: ModelConfig, model_type: str) -> list[str]:
+def misfit(cfg: Any, model_type: str) -> list[str]:
     """Keys of `cfg` that change what it computes but that `model_type` cannot express."""
     try:
         back = read(_keys(cfg, model_type))
     except ValueError:
-        return [key for key in CHOICES if _another_would_do(cfg, key, model_type)] or [*vars(cfg)]
+        keys = rules(cfg, "choices")
+        return [key for key in keys if _another_would_do(cfg, key, model_type)] or [*vars(cfg)]
     theirs, ours = meaning(back), meaning(cfg)
     return [key for key in ours if ours[key] != theirs[key]]
 
 
-def _another_would_do(cfg: ModelConfig, key: str, model_type: str) -> bool:
+def _another_would_do(cfg: Any, key: str, model_type: str) -> bool:
     """Whether the family can write `cfg` with another choice of `key`."""
-    for choice in CHOICES[key]:
+    for choice in rules(cfg, "choices")[key]:
         try:
             read(_keys(dataclasses.replace(cfg, **{key: choice}), model_type))
         except (ValueError, TypeError):
@@ -168,7 +179,7 @@ def _another_would_do(cfg: ModelConfig, key: str, model_type: str) -> bool:
     return False
 
 
-def _keys(cfg: ModelConfig, model_type: str) -> dict[str, Any]:
+def _keys(cfg: Any, model_type: str) -> dict[str, Any]:
     table = FAMILIES[model_type]
     keys: dict[str, Any] = {"model_type": model_type}
     for theirs, ours in table.keys.items():
@@ -179,9 +190,20 @@ def _keys(cfg: ModelConfig, model_type: str) -> dict[str, Any]:
     return keys
 
 
-def meaning(cfg: ModelConfig) -> dict[str, Any]:
+def meaning(cfg: Any) -> dict[str, Any]:
     """The keys that change logits. Models for which they are equal compute the same function."""
     keys = {key: value for key, value in vars(cfg).items() if key not in NO_EFFECT}
+    return MEANINGS[type(cfg)](keys, cfg)
+
+
+def _encoder_decoder_meaning(keys: dict[str, Any], cfg: Config) -> dict[str, Any]:
+    keys["query_scale"] = cfg.query_scale or cfg.head_dim**-0.5
+    for key in ("source_length", "context_length"):
+        del keys[key]  # neither kind of positions has a table of them
+    return keys
+
+
+def _decoder_meaning(keys: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
     local = tuple(cfg.is_local(layer) for layer in range(cfg.n_layers))
     keys["window"], keys["window_pattern"] = cfg.window * any(local), local
     keys["query_scale"] = parametrization.scores(cfg) * math.sqrt(cfg.head_dim)
@@ -194,3 +216,6 @@ def meaning(cfg: ModelConfig) -> dict[str, Any]:
         elif cfg.rope_scaling == "none" and not cfg.rope_theta_local:
             keys["rope_theta_local"] = cfg.rope_theta
     return keys
+
+
+MEANINGS = {ModelConfig: _decoder_meaning, Config: _encoder_decoder_meaning}

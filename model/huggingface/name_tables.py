@@ -5,11 +5,13 @@ functions translate the others: see `model/huggingface/config_json.py`. Defaults
 family's class.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from model.huggingface import parts
+from model import families
+from model.huggingface import parts, t5
 from model.huggingface.parts import Part
 
 # {their module: ours}. A tuple means that theirs is our tensors concatenated along the outputs.
@@ -100,23 +102,34 @@ class Family:
     """The checkpoint format of one `model_type`.
 
     architecture  the name of its class
-    modules       {their module: ours}; see above
+    modules       {their module: ours}; see above. It may depend on the config
     keys          {their key: ours}, with equal values
     parts         readers and writers of all other keys
     block         values of our keys that the family fixes
     defaults      values of their keys that are missing from config.json
     fixed         their keys that must have this value or be absent
     conv1d        the matrices of blocks are stored [in, out], like ours
+    ours          our family that computes it
+    copies        tensors that some files have beside the embedding, equal to it
+    unused        tensors that some files have and no model reads
     """
 
     architecture: str
-    modules: dict[str, Any]
+    modules: dict[str, Any] | Callable[[Any], dict[str, Any]]
     keys: dict[str, str]
     parts: tuple[Part, ...]
     block: dict[str, Any]
     defaults: dict[str, Any]
     fixed: dict[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     conv1d: bool = False
+    ours: str = "decoder"
+    copies: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> families.Family:
+        """The module of our family."""
+        return families.find(self.ours)
 
 
 SILU = parts.activation("hidden_act", "silu", "gelu_pytorch_tanh")
@@ -209,6 +222,10 @@ FAMILIES = {
         ),
         TIED | dict(layer_norm_eps=1e-5, logit_scale=0.0625, attention_bias=False),
         dict(mlp_bias=False, use_qk_norm=False),
+    ),
+    "t5": Family(
+        "T5ForConditionalGeneration", t5.modules, t5.KEYS, t5.PARTS, t5.BLOCK, t5.DEFAULTS,
+        ours="encoder_decoder", copies=t5.COPIES, unused=t5.UNUSED,
     ),
 }  # fmt: skip
 """{model_type: Family}. transformers has no PaLM class; Cohere's block computes the same function.

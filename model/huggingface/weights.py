@@ -21,8 +21,6 @@ import numpy as np
 from model import parameters
 from model.huggingface import config_json, derived, safetensors
 from model.huggingface.name_tables import Family
-from model.transformer import decoder
-from model.transformer.config import ModelConfig
 
 ALIGNMENT = 64  # bytes; on CPU JAX uses an array that starts at a multiple without copying it
 THREADS = 4  # readers of a parameter's layers
@@ -43,11 +41,10 @@ class Source:
     offset: int
     transposed: bool  # the tensor is [out, in]
     shape: tuple[int, ...]  # of the whole tensor
+    layers: int = 0  # of the parameter; 0: it has one tensor
 
 
-def load(
-    directory: str | Path, shardings: Callable[[Any], Any] | None = None
-) -> tuple[ModelConfig, dict]:
+def load(directory: str | Path, shardings: Callable[[Any], Any] | None = None) -> tuple[Any, dict]:
     """Loads a model from a folder with config.json and safetensors, as transformers writes it.
 
     `shardings` maps a tree of shapes to a tree of shardings; then only the slices of this process's
@@ -61,12 +58,15 @@ def load(
         cfg = config_json.read(config)
     except ValueError as error:
         raise ValueError(f"{directory / 'config.json'}: {error}") from None
-    shapes = decoder.shapes(cfg)
+    family = config_json.family(config)
+    shapes = family.model.shapes(cfg)
     tensors = _renamed(safetensors.tensors(directory))
+    for name in family.unused:
+        tensors.pop(name, None)
     for name in derived.names(tensors):
         derived.check(tensors.pop(name), cfg)
-    sources = tensor_sources(cfg, config_json.family(config))
-    _check(directory, sources, tensors, cfg)
+    sources = tensor_sources(cfg, family)
+    _check(directory, sources, tensors, cfg, family)
     where = parameters.flat(shardings(shapes)) if shardings else {}
     params = {}
     for path, leaf in parameters.flat(shapes).items():
@@ -88,14 +88,14 @@ def _renamed(tensors: dict[str, safetensors.Tensor]) -> dict[str, safetensors.Te
     return {n if n == HEAD else f"transformer.{n}": tensor for n, tensor in tensors.items()}
 
 
-def tensor_sources(cfg: ModelConfig, family: Family) -> dict[str, Source]:
+def tensor_sources(cfg: Any, family: Family) -> dict[str, Source]:
     """{path of one of our parameters: its source}."""
-    shapes = {
-        path: leaf.shape[1:] if stacked(path) else leaf.shape
-        for path, leaf in parameters.flat(decoder.shapes(cfg)).items()
-    }
+    leaves = parameters.flat(family.model.shapes(cfg))
+    layers = {path: leaf.shape[0] if stacked(path) else 0 for path, leaf in leaves.items()}
+    shapes = {path: leaf.shape[stacked(path) :] for path, leaf in leaves.items()}
     sources = {}
-    for theirs, ours in family.modules.items():
+    modules = family.modules(cfg) if callable(family.modules) else family.modules
+    for theirs, ours in modules.items():
         for leaf, name in LEAVES.items():
             parts = (ours,) if isinstance(ours, str) else ours
             paths = [f"{part}/{leaf}" for part in parts if f"{part}/{leaf}" in shapes]
@@ -104,26 +104,24 @@ def tensor_sources(cfg: ModelConfig, family: Family) -> dict[str, Source]:
             for path in paths:
                 shape = (*shapes[path][:-1], total)
                 shape = shape[::-1] if transposed else shape
-                sources[path] = Source(f"{theirs}.{name}", offset, transposed, shape)
+                template = f"{theirs}.{name}"
+                sources[path] = Source(template, offset, transposed, shape, layers[path])
                 offset += shapes[path][-1]
     return sources
 
 
 def stacked(path: str) -> bool:
     """Whether the first axis of a parameter is the layer axis."""
-    return path.startswith("blocks/")
+    return "blocks/" in path
 
 
-def _names(source: Source, path: str, cfg: ModelConfig) -> list[str]:
-    layers = range(cfg.n_layers) if stacked(path) else [0]
-    return [source.template.format(layer) for layer in layers]
+def _names(source: Source) -> list[str]:
+    return [source.template.format(layer) for layer in range(source.layers or 1)]
 
 
-def _expected(sources: Mapping[str, Source], cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
+def _expected(sources: Mapping[str, Source]) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that the checkpoint must have."""
-    return {
-        name: source.shape for path, source in sources.items() for name in _names(source, path, cfg)
-    }
+    return {name: source.shape for source in sources.values() for name in _names(source)}
 
 
 def file_name(number: int, count: int) -> str:
@@ -151,10 +149,11 @@ def _check(
     directory: Path,
     sources: Mapping[str, Source],
     tensors: dict[str, safetensors.Tensor],
-    cfg: ModelConfig,
+    cfg: Any,
+    family: Family,
 ) -> None:
     """Raises ValueError if a tensor is missing, unknown, or has the wrong shape or dtype."""
-    expected = _expected(sources, cfg)
+    expected = _expected(sources)
     for name, shape in expected.items():
         if name not in tensors:
             raise ValueError(f"{directory} lacks tensor {name} {list(shape)}; fetch it again")
@@ -169,17 +168,17 @@ def _check(
                 f"{tensor.file}: {name} is {tensor.dtype}; only {', '.join(safetensors.DTYPES)} "
                 "are read, so fetch a checkpoint that is not quantised"
             )
-    if cfg.tie_embeddings and (head := tensors.pop(HEAD, None)):
-        # Some files repeat the embedding as the tied head.
+    # Some files repeat the embedding, as the tied head for example.
+    for name in (*family.copies, *([HEAD] if cfg.tie_embeddings else [])):
         embedding = tensors[sources["embed/embedding"].template]
-        if not head.equals(embedding):
+        if (copy := tensors.pop(name, None)) and not copy.equals(embedding):
+            keep = "set tie_word_embeddings to false there to keep the head, or " * (name == HEAD)
             raise ValueError(
-                f"{head.file}: {head.name} differs from {embedding.name}, but config.json ties "
-                "them; set tie_word_embeddings to false there to keep the head, or remove the "
-                "tensor"
+                f"{copy.file}: {copy.name} differs from {embedding.name}, but config.json ties "
+                f"them; {keep}remove the tensor"
             )
-    for path, source in sources.items():
-        types = {name: tensors[name].dtype for name in _names(source, path, cfg)}
+    for source in sources.values():
+        types = {name: tensors[name].dtype for name in _names(source)}
         for name, dtype in types.items():
             if dtype != types[source.template.format(0)]:
                 raise ValueError(
@@ -232,14 +231,14 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 def save(
     directory: str | Path,
-    cfg: ModelConfig,
+    cfg: Any,
     params: Any,
     model_type: str = "",
     extra: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
     shard: int = SHARD,
 ) -> None:
-    """Writes a folder that transformers.AutoModelForCausalLM loads, atomically.
+    """Writes a folder that transformers loads, by AutoModelForCausalLM for example, atomically.
 
     `model_type` selects one of the families that fit. `extra` has further keys of config.json, such
     as eos_token_id. `files` {name: content}, such as a tokenizer's, are written to the folder too.
@@ -247,9 +246,9 @@ def save(
     or if a parameter does not fit `cfg`, and FileExistsError if the folder is not empty.
     """
     directory = Path(directory)
-    parameters.check(decoder.shapes(cfg), params)
     config = config_json.write(cfg, model_type)
     family = config_json.family(config)
+    parameters.check(family.model.shapes(cfg), params)
     leaves, sources = parameters.flat(params), tensor_sources(cfg, family)
     refuse_full(directory)
     config |= {
@@ -262,7 +261,7 @@ def save(
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         for name, content in (files or {}).items():
             (folder / name).write_bytes(content)
-        _write_tensors(folder, cfg, sources, leaves, shard)
+        _write_tensors(folder, sources, leaves, shard)
 
 
 def refuse_full(folder: Path) -> None:
@@ -287,15 +286,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _write_tensors(
-    directory: Path, cfg: ModelConfig, sources: Mapping[str, Source], leaves: dict, shard: int
+    directory: Path, sources: Mapping[str, Source], leaves: dict, shard: int
 ) -> None:
     parts: dict[str, list[tuple[str, int]]] = {}  # {their name: our paths and layers, in order}
     for path, source in sources.items():
-        for layer, name in enumerate(_names(source, path, cfg)):
+        for layer, name in enumerate(_names(source)):
             parts.setdefault(name, []).append((path, layer))
     layout = {
         name: (np.dtype(leaves[parts[name][0][0]].dtype), shape)
-        for name, shape in _expected(sources, cfg).items()
+        for name, shape in _expected(sources).items()
     }
     for name, (dtype, _) in layout.items():
         types = {np.dtype(leaves[path].dtype) for path, _ in parts[name]}

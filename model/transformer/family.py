@@ -19,9 +19,10 @@ from model.transformer.decoder import Decoder
 from model.transformer.decoder import head_of as head
 from model.transformer.decoder import init as init_decoder
 from model.transformer.decoder import logits as logits
+from model.transformer.decoder import shapes as shapes
 from model.transformer.update_scales import update_scales as update_scales
 
-__all__ = ["Config", "derive", "head", "logits", "parameters", "update_scales"]
+__all__ = ["Config", "derive", "head", "logits", "parameters", "shapes", "update_scales"]
 
 INPUTS = ("tokens",)  # positions and segments are used too if a batch has them
 PARAMETER_AXES = (

@@ -30,21 +30,27 @@ from launch.alive import alive
 from launch.config import sections
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
-from launch.files import read_family, read_json, read_model, write_json
+from launch.files import read_family, read_json, write_json
 from model import families
 from model.huggingface import bert, config_json, weights
-from model.transformer.config import ModelConfig
 from train.checkpoint import Checkpoints, restore_params
 from train.parallel.sharding import make_mesh, parameter_shardings
 
 FILES = (
-    *("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *(
+        "tokenizer.model",
+        "spiece.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    ),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"),
     *("generation_config.json", "config.json"),
 )
 # (our family, what its head predicts) → the objective and the kind of data of a converted run.
 TRAINED_BY = {
     ("decoder", "tokens"): ("next_token", "text"),
+    ("encoder_decoder", "tokens"): ("next_token", "spans"),
     ("encoder", "tokens"): ("masked", "masked_text"),
     ("encoder", "texts"): ("classify", "labelled"),
     ("encoder", "words"): ("tag", "tagged"),
@@ -122,7 +128,7 @@ def reader_of(source: Path) -> tuple[str, Callable]:
     """The name of our family of a Hugging Face folder, and the function that loads it."""
     if config_json.read_json(source).get("model_type") == bert.MODEL_TYPE:
         return bert.FAMILY, bert.load
-    return "decoder", weights.load
+    return config_json.family(config_json.read_json(source)).ours, weights.load
 
 
 def shardings(family: families.Trained, shapes: dict) -> dict:
@@ -163,7 +169,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
             named = list(saved_classes.read(run).labels) if cfg.n_classes else None
             save = functools.partial(bert.save, names=named)
         else:
-            model_type = decoder_type(read_model(run, "from"), original, model_type)
+            model_type = known_type(cfg, original, model_type)
             save = functools.partial(weights.save, model_type=model_type)
         extra = {key: original[key] for key in TOKEN_IDS if key in original}
         kept = (p for p in (run / KEPT).glob("*") if p.name != "config.json")
@@ -178,7 +184,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
     return DONE
 
 
-def decoder_type(cfg: ModelConfig, original: dict, model_type: str) -> str:
+def known_type(cfg: Any, original: dict, model_type: str) -> str:
     """The model_type to write: the given one, the original or one that fits."""
     origin = original.get("model_type", "")
     if not model_type and origin and not config_json.misfit(cfg, origin):
@@ -196,7 +202,7 @@ def mark_ids(run: Path) -> dict[str, int]:
     return {f"{name}_token_id": number for name, number in ids.items()}
 
 
-def tokenizer_of(run: Path, cfg: ModelConfig) -> tuple[dict, dict[str, bytes]]:
+def tokenizer_of(run: Path, cfg: Any) -> tuple[dict, dict[str, bytes]]:
     """Keys of config.json and files of the tokenizer of a run; a line on stderr says what cannot be
     written. Empty for a run without a tokenizer."""
     try:

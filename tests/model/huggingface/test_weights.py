@@ -100,13 +100,14 @@ def test_shardings_are_asked_for_shapes_and_kept():
 
 
 EIGHT = """
-import jax, numpy as np
+import functools, jax, numpy as np
 from pathlib import Path
 from launch.verbs.models.convert import shardings
 from model.huggingface import weights
+from model.transformer import family as decoder
 from tests.model.golden import FOLDER
 folder = Path("{folder}")
-cfg, params = weights.load(folder, shardings)
+cfg, params = weights.load(folder, functools.partial(shardings, decoder))
 _, whole = weights.load(folder)
 jax.tree.map(np.testing.assert_array_equal, params, whole)
 kernel = params["blocks"]["mlp"]["up"]["kernel"]
