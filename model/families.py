@@ -12,6 +12,7 @@ import numpy as np
 
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
+from model.recurrent import encoder_decoder as recurrent_encoder_decoder
 from model.transformer import family as decoder
 
 
@@ -85,7 +86,11 @@ class Counted(Family, Protocol):
         """Reads a model that `save` wrote."""
 
 
-FAMILIES: dict[str, Family] = {"decoder": decoder, "ngram": ngram}
+FAMILIES: dict[str, Family] = {
+    "decoder": decoder,
+    "ngram": ngram,
+    "recurrent_encoder_decoder": recurrent_encoder_decoder,
+}
 
 
 def find(name: str) -> Family:
