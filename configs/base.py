@@ -157,6 +157,11 @@ def next_token() -> dict:
     return {}
 
 
+def exact_match() -> dict:
+    """The same, measured by whole sentences too."""
+    return {}
+
+
 def text() -> dict:
     """Running text, and how it becomes tokens."""
     return dict(
@@ -269,7 +274,7 @@ def mesh() -> dict:
 
 
 MODELS = {"decoder": decoder, "ngram": ngram}
-OBJECTIVES = {"next_token": next_token}
+OBJECTIVES = {"next_token": next_token, "exact_match": exact_match}
 DATA = {"text": text}
 SECTIONS = dict(
     train=train,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import next_token
+from train.objectives import exact_match, next_token
 from train.objectives.metrics import Metric
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -49,7 +49,7 @@ class Objective(Protocol):
         """The sums for each row [B] that METRICS use, without dropout."""
 
 
-OBJECTIVES: dict[str, Objective] = {"next_token": next_token}
+OBJECTIVES: dict[str, Objective] = {"next_token": next_token, "exact_match": exact_match}
 
 
 def find(name: str) -> Objective:
