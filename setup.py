@@ -47,6 +47,7 @@ setup(
         "trackio": ["trackio>=0.8"],
         "wandb": ["wandb>=0.19"],
         "parquet": PARQUET,
+        "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,
         "dev": [*TEST, *REPORT, *SEARCH, "ruff>=0.12"],

@@ -4,12 +4,12 @@
 
 Unmeasured.
 
-The same GRU learns to translate sentences of 3 to 48 words of a language with agreement and another
-word order (`data/sources/translation_task.py`), with three ways to read the source: its last state
-as the decoder's first (Sutskever et al. 2014), a context vector at every step (Cho et al. 2014), and
-additive attention (Bahdanau et al. 2015). `exact_match_…` is the share of sentences, by length,
-that greedy decoding translates without an error. The argument is the size of the lexicon: small,
-medium or large.
+The same GRU learns to translate sentences of 3 to 48 words of a language with agreement and
+another word order (`data/sources/translation_task.py`), with three ways to read the source: its
+last state as the decoder's first (Sutskever et al. 2014), a context vector at every step (Cho et
+al. 2014), and additive attention (Bahdanau et al. 2015). `exact_match_…` is the share of sentences,
+by length, that greedy decoding translates without an error. The argument is the size of the
+lexicon: small, medium or large.
 """
 
 from ml_collections import ConfigDict
