@@ -49,6 +49,7 @@ setup(
         "wandb": ["wandb>=0.19"],
         "vectors": VECTORS,
         "parquet": PARQUET,
+        "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,
         "dev": [*TEST, *REPORT, *SEARCH, "ruff>=0.12"],

@@ -15,6 +15,7 @@ from model.counted import ngram
 from model.embeddings import glove, lsa, word2vec
 from model.encoder import family as encoder
 from model.encoder_decoder import family as encoder_decoder
+from model.recurrent import encoder_decoder as recurrent_encoder_decoder
 from model.recurrent import language_model as recurrent
 from model.transformer import family as decoder
 
@@ -120,6 +121,7 @@ FAMILIES: dict[str, Family] = {
     "word2vec": word2vec,
     "glove": glove,
     "lsa": lsa,
+    "recurrent_encoder_decoder": recurrent_encoder_decoder,
 }
 
 

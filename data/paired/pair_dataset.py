@@ -148,7 +148,8 @@ class PairDataset:
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
         """Evaluation batches: pairs spread evenly over the split, one a row; the last batch is
-        filled up with empty rows. They have one more field: bytes float32 [B], of the target."""
+        filled up with empty rows. Where tokens have a number of bytes, they have one more field:
+        bytes float32 [B], of the target."""
         numbers, size = self.kept[split][0], self.config.eval.batch_size
         wanted = min(self.config.eval.sequences, len(numbers))
         numbers = numbers[(2 * np.arange(wanted) + 1) * len(numbers) // (2 * wanted)]
@@ -156,8 +157,10 @@ class PairDataset:
             part = numbers[first : first + size]
             row_p = np.arange(len(part))
             batch = self._filled(split, part, row_p, np.zeros_like(row_p), size)
-            text_bytes = (self.tokenizer.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
-            yield batch | {"bytes": text_bytes.astype(np.float32)}
+            if (sizes := self.tokenizer.token_bytes) is not None:
+                text_bytes = (sizes[batch["targets"]] * batch["weights"]).sum(-1)
+                batch["bytes"] = text_bytes.astype(np.float32)
+            yield batch
 
     def _filled(
         self, split: str, pairs_p: np.ndarray, row_p: np.ndarray, place_p: np.ndarray, n_rows: int

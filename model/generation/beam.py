@@ -11,7 +11,8 @@ in the list.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -21,7 +22,6 @@ import numpy as np
 from model.generation import samplers
 from model.generation.sample import check, decode, pad, prefill, prepare
 from model.generation.samplers import Sampler
-from model.transformer.attention import Cache
 from model.transformer.config import ModelConfig
 
 NEVER = -1e9  # a score below all others
@@ -45,7 +45,7 @@ class Search:
     finished: Beams
     full_PW: jax.Array  # which places in the list of finished beams are taken
     hopeful_P: jax.Array  # whether an open beam may still enter the list
-    caches: list[Cache]
+    caches: Any
 
 
 def search(
@@ -94,6 +94,34 @@ def _search(
     logits_PV, caches = prefill(params, cfg, prompts_PT, positions_PT, length)
     caches = jax.tree.map(lambda x: jnp.repeat(x, W, axis=0), caches)
     starts_B = jnp.repeat(positions_PT.max(1) + 1, W)
+
+    def advance(caches, tokens_B, step):
+        positions_B1 = (starts_B + step - 1)[:, None]
+        logits_B1V, caches = decode(params, cfg, tokens_B[:, None], positions_B1, caches)
+        return logits_B1V[:, 0], caches
+
+    return explore(
+        jnp.repeat(logits_PV, W, axis=0), caches, advance, sampler, (P, W, N), candidates,
+        lambda length: length.astype(jnp.float32) ** length_penalty, early_stopping,
+    )  # fmt: skip
+
+
+def explore(
+    logits_BV: jax.Array,
+    caches: Any,
+    advance: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]],
+    sampler: Sampler,
+    shape: tuple[int, int, int],
+    candidates: int,
+    divisor: Callable[[jax.Array], jax.Array],
+    early_stopping: jax.Array | bool = False,
+) -> Beams:
+    """The best continuations [P, W, N], `shape`, after the logits of each row. Under jit.
+
+    `advance(caches, tokens_B, step)` gives the logits [B, V] after one more token of each row, and
+    the caches, whose arrays have the row first. A score is divided by `divisor(length)`.
+    """
+    P, W, N = shape
     empty = Beams(
         jnp.zeros((P, W, N), jnp.int32),
         jnp.zeros((P, W), jnp.int32),
@@ -104,24 +132,23 @@ def _search(
     no_PW, yes_P = jnp.zeros((P, W), bool), jnp.ones(P, bool)
     state = Search(jnp.int32(0), first, empty, no_PW, yes_P, caches)
     pick = functools.partial(
-        _pick, sampler=sampler, penalty=length_penalty, early=early_stopping, J=candidates
+        _pick, sampler=sampler, divisor=divisor, early=early_stopping, J=candidates
     )
-    state = pick(state, jnp.repeat(logits_PV, W, axis=0))
+    state = pick(state, logits_BV)
 
     def more(state):
         done = early_stopping & state.full_PW.all()
         return (state.step < N) & state.hopeful_P.any() & ~done
 
     def body(state):
-        last_B1 = jax.lax.dynamic_slice_in_dim(state.open.tokens_PWN, state.step - 1, 1, axis=2)
-        positions_B1 = (starts_B + state.step - 1)[:, None]
-        logits_B1V, caches = decode(params, cfg, last_B1.reshape(-1, 1), positions_B1, state.caches)
-        return pick(state.replace(caches=caches), logits_B1V[:, 0])
+        last_PW1 = jax.lax.dynamic_slice_in_dim(state.open.tokens_PWN, state.step - 1, 1, axis=2)
+        logits_BV, caches = advance(state.caches, last_PW1.ravel(), state.step)
+        return pick(state.replace(caches=caches), logits_BV)
 
     return jax.lax.while_loop(more, body, state).finished
 
 
-def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
+def _pick(state: Search, logits_BV, sampler, divisor, early, J) -> Search:
     """Adds a token to every open beam; beams that end with it may enter the finished list."""
     P, W, N = state.open.tokens_PWN.shape
     logprobs_BV = jax.nn.log_softmax(samplers.meaningful(logits_BV, sampler))
@@ -144,14 +171,14 @@ def _pick(state: Search, logits_BV, sampler, penalty, early, J) -> Search:
 
     enters_PJ = ended_PJ & (jnp.arange(J) < W) & state.hopeful_P[:, None]
     enters_PJ &= ~(early & state.full_PW.all(1, keepdims=True))
-    scores_PJ = jnp.where(enters_PJ, sums_PJ / length.astype(jnp.float32) ** penalty, NEVER)
+    scores_PJ = jnp.where(enters_PJ, sums_PJ / divisor(length), NEVER)
     ended = Beams(tokens_PJN, jnp.full((P, J), length), scores_PJ)
     every = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), state.finished, ended)
     best_PW = jax.lax.top_k(every.scores_PW, W)[1]
     full_PW = jnp.take_along_axis(jnp.concatenate([state.full_PW, enters_PJ], 1), best_PW, 1)
     finished = _rows(every, best_PW)
 
-    hope_P = continued.scores_PW[:, 0] / length.astype(jnp.float32) ** penalty
+    hope_P = continued.scores_PW[:, 0] / divisor(length)
     worst_P = jnp.where(full_PW.all(1), finished.scores_PW.min(1), NEVER)
     hopeful_P = state.hopeful_P & (hope_P > worst_P)
     return Search(length, continued, finished, full_PW, hopeful_P, caches)

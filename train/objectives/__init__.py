@@ -12,6 +12,7 @@ import jax
 from model.families import Family
 from train.objectives import (
     classify,
+    exact_match,
     full_softmax,
     glove,
     masked,
@@ -68,6 +69,7 @@ OBJECTIVES: dict[str, Objective] = {
     "full_softmax": full_softmax,
     "glove": glove,
     "reconstruction": reconstruction,
+    "exact_match": exact_match,
 }
 
 

@@ -25,7 +25,7 @@ class Metric:
 
     def __call__(self, rows: Rows) -> tuple[float, float | None] | None:
         """(value, standard error), with rows as the independent units. The error is None for a
-        single row. Returns None if `rows` lacks a sum that the metric needs.
+        single row. Returns None if `rows` lacks a sum that the metric needs, or has no weight.
 
         Ratio estimator: rows may have different denominators (Cochran 1977, eq. 6.13).
         """
@@ -33,6 +33,8 @@ class Metric:
             return None
         of, per = (np.asarray(rows[name], np.float64).ravel() for name in (self.of, self.per))
         of, per = of[per > 0], per[per > 0]
+        if not len(per):
+            return None
         value, n = of.sum() / self.divisor / per.sum(), len(of)
         residuals = of / self.divisor - value * per
         variance = np.square(residuals).sum() / (n - 1) / n if n > 1 else None
