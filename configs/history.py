@@ -21,7 +21,7 @@ from configs import base
 from configs.space import chain, grid
 from configs.study.ladder import STYLES
 
-BUDGETS = (1e11, 2.5e11, 6.25e11)  # FLOPs
+BUDGETS = (1.5e11, 5e11, 1.6e12)  # FLOPs
 DECODER = STYLES["llama"] | dict(n_heads=2)
 # (layers, width) of seven sizes, of which each budget trains five.
 SIZES = {
@@ -30,7 +30,7 @@ SIZES = {
     "gru": ((1, 32), (1, 48), (1, 64), (1, 88), (1, 120), (1, 168), (1, 224)),
     "elman": ((1, 48), (1, 64), (1, 96), (1, 128), (1, 192), (1, 256), (1, 352)),
 }
-RATES = {"decoder": 0.02, "lstm": 0.02, "gru": 0.02, "elman": 0.02}
+RATES = {"decoder": 0.025, "lstm": 0.1, "gru": 0.07, "elman": 0.045}  # at a width of 64
 ORDERS = (1, 2, 3, 4, 5)
 TEXTS = (0, 2_400_000, 600_000)  # tokens that are counted; 0: all
 

@@ -2,7 +2,7 @@
 
     isoflop sweep --config=configs/study/history_rates.py:lstm --workdir=runs/rates/lstm --nofit
 
-Unmeasured. Seven rates a factor √2 apart at two widths, with the smallest budget of the ladders.
+Unmeasured. Ten rates a factor √2 apart at two widths, at two thirds of the smallest budget of the ladders.
 """
 
 from ml_collections import ConfigDict
@@ -11,13 +11,13 @@ from configs import history
 from configs.space import chain, grid
 
 WIDTHS = (1, 4)  # the second and the fifth size of a ladder
-RATES = (0.0071, 0.01, 0.014, 0.02, 0.028, 0.04, 0.057)
+RATES = (0.0071, 0.01, 0.014, 0.02, 0.028, 0.04, 0.057, 0.08, 0.113, 0.16)
 
 
 def get_config(arg: str = "decoder") -> ConfigDict:
     """What all trials share; `arg` is a ladder of configs/history.py."""
     config = history.get_config(arg)
-    config.train.duration = f"{history.BUDGETS[0]:g} flops"
+    config.train.duration = "1e11 flops"
     return config
 
 

@@ -322,4 +322,4 @@ def test_a_family_that_continues_no_text_is_named(counted, capsys, monkeypatch):
     monkeypatch.delattr(ngram, "distribution")
     assert main(["sample", f"--run={counted}"]) == 2
     error = capsys.readouterr().err
-    assert "of the family 'ngram', which continues no text; those of decoder do" in error
+    assert "of the family 'ngram', which continues no text; those of decoder, recurrent do" in error
