@@ -1,9 +1,12 @@
-"""Shuffles range(n) without storing it: each permutation is a pure function of its key.
+"""Random numbers that are pure functions of their key.
 
-A Feistel network on the smallest grid of about √n × √n that holds n points (Black & Rogaway 2002,
-"Ciphers with arbitrary finite domains"). A position is (left, right). Each round adds a keyed hash
-of one half to the other, which is invertible, so each round is a bijection of the grid. Fewer than
-`rows` points are outside range(n). A position that lands there is permuted again.
+`permute` shuffles range(n) without storing it, by a Feistel network on the smallest grid of about
+√n × √n that holds n points (Black & Rogaway 2002, "Ciphers with arbitrary finite domains"). A
+position is (left, right). Each round adds a keyed hash of one half to the other, which is
+invertible, so each round is a bijection of the grid. Fewer than `rows` points are outside range(n).
+A position that lands there is permuted again.
+
+`noise` fills rows with numbers.
 """
 
 import hashlib
@@ -14,6 +17,7 @@ import numpy as np
 ROUNDS = 6
 MIX_1, MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 HALF = np.uint64(32)
+SPLIT_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def permute(index: np.ndarray, n: int, *key: int) -> np.ndarray:
@@ -32,6 +36,16 @@ def permute(index: np.ndarray, n: int, *key: int) -> np.ndarray:
         position[outside] = _feistel(position[outside], rows, columns, round_keys)
         outside = position >= n
     return position.astype(np.int64)
+
+
+def noise(rows: np.ndarray, count: int, *key: int) -> np.ndarray:
+    """Uint64 [R, count] for the rows with these numbers [R]: SplitMix64 (Steele et al. 2014) of a
+    counter, whose upper half is the row and whose lower half is the place."""
+    counter = (np.asarray(rows).astype(np.uint64) << HALF)[:, None] + np.arange(count, dtype="u8")
+    z = _round_keys(key)[0] + counter * MIX_1
+    for shift, factor in SPLIT_MIX:
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return z ^ (z >> np.uint64(31))
 
 
 def _round_keys(key: tuple[int, ...]) -> np.ndarray:

@@ -23,12 +23,12 @@ import numpy as np
 from data import loader, store
 from data.fields import Field
 from data.kinds import text
-from data.order import permute
+from data.order import noise
 from data.tokenizer import Tokenizer
 
 FIELDS = ("source", "source_segments", "tokens", "targets", "weights", "segments")
 PREDICTS = "corrupted spans"
-CUT, KEPT = 0, 1  # what a key of the permutations is for
+CUT, KEPT = 0, 1  # what a random number is for
 VALIDATION = -1  # in place of a seed
 
 
@@ -189,7 +189,7 @@ class Dataset:
     def cut(self, text_RN: np.ndarray, seed: int, row_R: np.ndarray) -> loader.Batch:
         """The fields of rows of text with the numbers `row`."""
         tokenizer, sizes, R = self.tokenizer, self.sizes, len(text_RN)
-        is_cut_RN = np.array([mask(sizes, seed, int(row)) for row in row_R]).reshape(R, sizes.text)
+        is_cut_RN = masks(sizes, seed, row_R)
         begins_RN = is_cut_RN & ~np.pad(is_cut_RN, ((0, 0), (1, 0)))[:, :-1]
         sentinel_RN = tokenizer.vocab_size + np.cumsum(begins_RN, axis=1) - 1
         end_R1 = np.full((R, 1), tokenizer.eod)
@@ -222,17 +222,20 @@ def _padded(ids: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.pad(ids, ((0, 0), (0, length - ids.shape[1]))).astype(np.int32), used
 
 
-def mask(sizes: Sizes, seed: int, row: int) -> np.ndarray:
-    """Which tokens of a row are cut, bool [text]: kept and cut pieces by turns."""
-    lengths = np.empty(2 * sizes.spans, np.int64)
-    lengths[0::2] = _pieces(sizes.text - sizes.cut, sizes.spans, seed, row, KEPT)
-    lengths[1::2] = _pieces(sizes.cut, sizes.spans, seed, row, CUT)
-    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+def masks(sizes: Sizes, seed: int, row_R: np.ndarray) -> np.ndarray:
+    """Which tokens of the rows with these numbers are cut, bool [R, text]: kept and cut pieces by
+    turns."""
+    lengths = np.empty((len(row_R), 2 * sizes.spans), np.int64)
+    lengths[:, 0::2] = _pieces(sizes.text - sizes.cut, sizes.spans, row_R, seed, KEPT)
+    lengths[:, 1::2] = _pieces(sizes.cut, sizes.spans, row_R, seed, CUT)
+    turns = np.zeros((len(row_R), sizes.text + 1), np.int64)
+    np.put_along_axis(turns, lengths.cumsum(1), 1, axis=1)
+    return turns[:, :-1].cumsum(1) % 2 == 1
 
 
-def _pieces(items: int, pieces: int, *key: int) -> np.ndarray:
-    """Lengths, 1 or more, of `pieces` that add up to `items`; all such lists are equally likely."""
-    ends = [0, items]
-    if pieces > 1:
-        ends = [0, *np.sort(permute(np.arange(pieces - 1), items - 1, *key)) + 1, items]
-    return np.diff(ends)
+def _pieces(items: int, pieces: int, row_R: np.ndarray, *key: int) -> np.ndarray:
+    """Lengths, 1 or more, of pieces that add up to `items` [R, pieces]; all lists of lengths are
+    equally likely."""
+    ends = np.argsort(noise(row_R, items - 1, *key), axis=1)[:, : pieces - 1] + 1
+    whole = np.full((len(row_R), 1), items)
+    return np.diff(np.hstack([0 * whole, np.sort(ends, axis=1), whole]), axis=1)
