@@ -9,7 +9,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install ladder test test-all lint format bench scaling-table clean
+.PHONY: help install ladder history test test-all lint format bench scaling-table clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,14 @@ install: $(VENV)/installed-report  ## install isoflop and its report into .venv,
 ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its scaling-law report
 	@echo "==> Training the ladder of configs/quickstart.py into runs/quickstart (4 to 8 minutes on 2 cores)"
 	@$(BIN)/isoflop sweep --config=configs/quickstart.py --workdir=runs/quickstart
+
+LADDERS := decoder lstm gru elman
+history: $(VENV)/installed-report  ## ladders of n-grams, recurrent networks and decoders, on one curve
+	@echo "==> Training the ladders of configs/history.py into runs/history (about HISTORY_MINUTES minutes on 2 cores)"
+	@for family in $(LADDERS) ngram; do \
+	  $(BIN)/isoflop sweep --config=configs/history.py:$$family --workdir=runs/history/$$family || exit; \
+	done
+	@$(BIN)/isoflop compare $(LADDERS:%=runs/history/%) runs/history/ngram --positions --out=runs/history/report
 
 test: $(VENV)/installed-dev  ## the fast tests (about 8 minutes on 2 cores)
 	@echo "==> Running the fast tests"

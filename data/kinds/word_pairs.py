@@ -20,8 +20,8 @@ import numpy as np
 from data import loader, store, tokenizer
 from data.fields import Field
 from data.kinds import text
+from data.kinds.running_words import Words, require_one_weight, words_of
 from data.order import permute
-from data.words import Words, require_one_weight, words_of
 
 FIELDS = ("tokens", "segments", "reach", "negatives")
 PREDICTS = "pairs of a word and its context"

@@ -10,18 +10,9 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import (
-    classify,
-    exact_match,
-    full_softmax,
-    glove,
-    masked,
-    negative_sampling,
-    next_token,
-    reconstruction,
-    tag,
-)
+from train.objectives import classify, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
+from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
 """By metric: (sum over the batch, sum of the weights that divide it). Always has "loss"."""

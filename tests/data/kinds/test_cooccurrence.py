@@ -7,7 +7,7 @@ import pytest
 
 from data.kinds import cooccurrence
 from data.kinds.cooccurrence import count_pairs, split_entries
-from data.words import words_of
+from data.kinds.running_words import words_of
 from tests.data.kinds.words import config, store
 
 V = 12

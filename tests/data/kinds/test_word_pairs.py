@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.kinds import word_pairs
-from data.words import words_of
+from data.kinds.running_words import words_of
 from tests.data.kinds.words import config, store
 
 V, T = 40, 16

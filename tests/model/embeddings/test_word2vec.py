@@ -8,7 +8,7 @@ import pytest
 
 from model.embeddings import word2vec
 from model.embeddings.word2vec import Config
-from train.objectives import full_softmax, negative_sampling
+from train.objectives.words import full_softmax, negative_sampling
 from train.step import StepConfig
 
 V, D, T, K = 11, 6, 32, 3
