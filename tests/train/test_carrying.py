@@ -14,14 +14,14 @@ from train.objectives.carrying import Carrying
 from train.step import StepConfig, eval_sums, gradients, init_state, train_step
 
 B, T, K = 4, 6, 3
-MODEL = recurrent.Config(13, T, "lstm", 2, 8, 8, carry_state=True)
+MODEL = recurrent.Config(13, T, "lstm", 1, 8, 8, carry_state=True)
 CFG = StepConfig(MODEL, next_token.Config(), "recurrent", "next_token", carried_rows=B)
 KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
 def state():
-    return init_state(CFG, hyper(), jnp.uint32(0))
+    return jax.jit(init_state, static_argnums=0)(CFG, hyper(), jnp.uint32(0))
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +58,17 @@ def test_the_gradient_ends_at_the_beginning_of_the_window(state, windows):
         model = Carrying(recurrent, carry)
         return next_token.loss(model, params, {}, CFG, second, KEY)[0] / (B * T)
 
+    compute = jax.jit(gradients, static_argnums=2)
     inside, across = jax.jit(jax.grad(loss, (0, 1)))(state.params, state.params)
-    _, means = gradients(state.params, {}, CFG, first | {"carry": state.carry}, KEY)
-    found, _ = gradients(state.params, {}, CFG, second | {"carry": means["carry"]}, KEY)
+    _, means = compute(state.params, {}, CFG, first | {"carry": state.carry}, KEY)
+    found, _ = compute(state.params, {}, CFG, second | {"carry": means["carry"]}, KEY)
     assert largest_difference(found, inside) < 1e-6
     # What the cut leaves out, as one pass over both windows has it.
     whole = jax.tree.map(jnp.add, inside, across)
     assert largest_difference(found, whole) > 1e-3
 
 
+@pytest.mark.slow
 def test_micro_batches_carry_their_rows(state, windows):
     carry = jax.tree.map(lambda x: x + jnp.arange(B)[:, None] / B, state.carry)
     batch = one(windows) | {"carry": carry}
@@ -78,6 +80,7 @@ def test_micro_batches_carry_their_rows(state, windows):
     assert largest_difference(means["carry"], carry) > 1e-2
 
 
+@pytest.mark.slow
 def test_a_step_keeps_the_state_after_it(state, windows):
     after, metrics = jax.jit(train_step, static_argnums=0)(CFG, state, one(windows))
     batch = one(windows)

@@ -50,7 +50,9 @@ def test_parameters_are_those_made(cell, layer_norm, tied):
     assert recurrent.parameters(cfg)["head"] == made.get("head", 0)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, marks=() if c == "lstm" else pytest.mark.slow) for c in CELLS]
+)
 def test_matmul_flops_are_those_that_xla_counts(cell):
     """XLA counts the body of a loop once, so all time steps are unrolled. It also counts the gates,
     and leaves out the products with the zero state before the first step."""

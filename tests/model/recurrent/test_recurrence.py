@@ -49,8 +49,7 @@ def loop(cell, kernels, norms, x_TBX, added, keep_TB, state):
 
 
 # tests/model/recurrent/test_parity.py has the gradients of the others, without norms.
-FAST = ("jordan", "lstm")
-CASES = [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CELLS]
+CASES = [pytest.param(c, marks=() if c == "jordan" else pytest.mark.slow) for c in CELLS]
 
 
 @pytest.mark.parametrize("cell", CASES)
