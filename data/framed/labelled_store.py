@@ -11,6 +11,7 @@ The labels are those of the training texts, in sorted order.
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def _open(folder: Path, name: str) -> LabelledStore:
         about = unsealed((folder / "labels.json").read_bytes())
         with np.load(folder / "texts.npz", allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{folder} is damaged ({error}); delete it to rebuild it") from None
     if about["hash"] != _hash(arrays, tokenizer, about["labels"]):
         raise ValueError(f"{folder / 'texts.npz'} has changed; delete {folder} to rebuild it")

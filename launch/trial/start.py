@@ -149,7 +149,8 @@ def with_own_heads(
     if processes.is_first():
         named = lambda paths: ", ".join(dict.fromkeys(path.split("/")[0] for path in paths))  # noqa: E731
         print(f"  fresh: {named(fresh) or 'none'}; left out: {named(left_out) or 'none'}")
-    made = parameters.flat(family.init(cfg, jax.random.key(seed))) if fresh else {}
+    init = jax.jit(family.init, static_argnums=0)
+    made = parameters.flat(init(cfg, jax.random.key(seed))) if fresh else {}
     kept = {path: leaf for path, leaf in given.items() if path not in left_out}
     return parameters.nested(kept | {path: np.asarray(made[path]) for path in fresh})
 
