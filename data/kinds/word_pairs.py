@@ -26,6 +26,7 @@ from data.order import permute
 FIELDS = ("tokens", "segments", "reach", "negatives")
 PREDICTS = "pairs of a word and its context"
 KEEP, DRAW = 1, 2  # streams of random numbers
+SLOTS = 1 << 22  # of the table of noise words: its probabilities are multiples of 1 / SLOTS
 
 
 def spec(config: Any) -> dict[str, Field]:
@@ -102,11 +103,11 @@ class Dataset:
         return np.minimum(1.0, np.sqrt(ratio) + ratio)
 
     @functools.cached_property
-    def noise(self) -> Any:
-        """The noise distribution, whose `ppf` maps numbers in (0, 1) to words."""
-        from scipy.stats.sampling import DiscreteGuideTable  # slow to import
-
-        return DiscreteGuideTable(self.counts**self.config.data.noise_power)
+    def noise(self) -> np.ndarray:
+        """Words in proportion to count^noise_power, int32 [SLOTS], as the table of word2vec.c."""
+        power = self.counts**self.config.data.noise_power
+        ends = np.rint(np.cumsum(power) / power.sum() * SLOTS).astype(np.int64)
+        return np.repeat(np.arange(self.vocab_size, dtype=np.int32), np.diff(ends, prepend=0))
 
     def n_rows(self, split: str) -> int:
         """Rows of an epoch: what is left of a split on average. ValueError for less than one."""
@@ -146,12 +147,11 @@ class Dataset:
         first = (len(ids) - length) * place // max(self.n_rows_of[split] - 1, 1)
         rng = np.random.default_rng((seed, DRAW, number))
         lowest = 1 if model.dynamic_window else window
-        drawn = self.noise.ppf(rng.random(length * noise)) if noise else np.empty(0)
         return {
             "tokens": ids[first : first + length],
             "segments": document[first : first + length],
             "reach": rng.integers(lowest, window + 1, length, np.int32),
-            "negatives": drawn.astype(np.int32).reshape(length, noise),
+            "negatives": self.noise[rng.integers(SLOTS, size=(length, noise))],
         }
 
     @functools.cached_property

@@ -5,10 +5,10 @@ and an output vector. CBOW predicts a word from the mean of the input vectors ar
 predicts each word around a word from the input vector of that word. The score of a prediction is
 the product of the input side and the output vector of the predicted word.
 
-A batch holds runs of consecutive words [B, T]. The words around word t are those from t - r to t + r
-in the same document, where r is its `reach`. A run is cut in N blocks of Q = BLOCK words. The words
-of a block are multiplied with all M = Q + 2 window words near it, and a mask [Q, M] keeps the pairs:
-some products too many, but in matrices.
+A batch holds runs of consecutive words [B, T]. Around word t are the words from t - r to t + r
+of its document, where r is its `reach`. A run is cut in N blocks of Q = BLOCK words. The words
+of a block are multiplied with all M = Q + 2 window words near it, and a mask [Q, M] keeps the
+pairs: some products too many, but in matrices.
 """
 
 from collections.abc import Mapping

@@ -40,7 +40,7 @@ def test_counts_are_those_of_a_loop(text, chunk, monkeypatch):
     theirs = by_loops(text, 4)
     assert ours.keys() == theirs.keys() and len(ours) == len(entries.row)
     assert all(abs(ours[pair] - x) < 1e-5 * x for pair, x in theirs.items())
-    joined = by_loops([sum(text, [])], 4)  # across documents
+    joined = by_loops([[word for words in text for word in words]], 4)  # across documents
     assert max(abs(ours.get(pair, 0) - x) for pair, x in joined.items()) > 0.2
 
 
@@ -48,7 +48,8 @@ def test_a_pair_of_words_is_held_out_in_both_orders(text):
     found = count_pairs(words_of(store(text, V), "train"), 4, V)
     splits = split_entries(*found, V, held_out=0.25)
     pairs = {
-        split: {frozenset((i, j)) for i, j in zip(e.row, e.column)} for split, e in splits.items()
+        split: {frozenset((i, j)) for i, j in zip(*e[:2], strict=True)}
+        for split, e in splits.items()
     }
     assert not pairs["train"] & pairs["validation"]
     assert len(pairs["validation"]) == round(0.25 * len(found[0]))
