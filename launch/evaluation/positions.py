@@ -1,7 +1,8 @@
 """The loss by position in the context of the best large run of a ladder: Kaplan et al. 2020,
 figure 7."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,21 @@ from train.objectives.metrics import Metric
 PER_ROW = Metric("nats/token", of="gain", per="rows")
 
 
-def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> dict[str, Any]:
-    """The losses of a ladder's run on its validation windows: ladder, run, params, context,
-    counted, `bins` (first, last, tokens, loss, se) that are whole, and `gain`: how much lower the
-    loss is in the last of them than in the one before (value, se paired by window, and the
-    positions `since` and `until` of the two); None if there is only one.
+@dataclass(frozen=True)
+class Scored:
+    """A ladder's representative run with its losses by window and position."""
+
+    about: dict[str, Any]  # what `by_position` says
+    dataset: str  # hash of the validation text
+    nats: np.ndarray  # by window and bin [E, BINS]
+    tokens: np.ndarray  # the same
+
+
+def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> Scored:
+    """The losses of a ladder's run on its validation windows. `about` has ladder, run, params,
+    context, counted, `bins` (first, last, tokens, loss, se) that are whole, and `gain`: how much
+    lower the loss is in the last of them than in the one before (value, se paired by window, and
+    the positions `since` and `until` of the two); None if there is only one.
 
     ValueError or FileNotFoundError if the run or its text cannot be read.
     """
@@ -32,7 +43,8 @@ def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> di
     except Unavailable as reason:
         raise ValueError(f"{run}: {reason}") from reason
     scored, _ = of_validation(model, None, dataset, advance)
-    return {
+    nats, tokens = scored.by_bin()
+    about = {
         "ladder": name,
         "run": run.name,
         "params": sum((read_json(run / "result.json")["params"] or {}).values()),
@@ -41,6 +53,21 @@ def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> di
         "bins": [one for one in tally.by_position(scored) if one["last"] == 2 * one["first"] - 1],
         "gain": _gain(scored),
     }
+    return Scored(about, dataset.hash, nats, tokens)
+
+
+def compare_with_first(found: Sequence[Scored]) -> list[dict[str, Any]]:
+    """What is known of each run, with `behind` in each bin: its loss minus that of the first run
+    there, and `behind_se`, paired by window. Only runs scored on the same windows have them."""
+    first = found[0]
+    for one in found[1:]:
+        if one.dataset != first.dataset or not np.array_equal(one.tokens, first.tokens):
+            continue
+        for part in one.about["bins"]:
+            bin_ = int(np.log2(part["first"]))
+            apart, weights = (one.nats - first.nats)[:, bin_], one.tokens[:, bin_]
+            part["behind"], part["behind_se"] = tally.PER_TOKEN({"nats": apart, "weights": weights})
+    return [one.about for one in found]
 
 
 def representative(folder: Path) -> Path:

@@ -1,11 +1,18 @@
 """Tests of the loss by position of a ladder's representative run."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from launch.evaluation.positions import _gain, by_position, representative
+from launch.evaluation.positions import (
+    _gain,
+    by_position,
+    compare_with_first,
+    representative,
+)
 from launch.evaluation.tally import Tally
 from launch.trial import run as trial
 from tests.launch import toy
@@ -49,7 +56,8 @@ def test_a_run_is_scored_on_its_own_validation_windows(text_folder, compiled_onc
     keys = {"objective.name": "next_token", "model.family": "decoder", "model.n_layers": "1"}
     config = toy.config(text_folder, **keys, **{"model.n_heads": "2"})
     assert trial.run(config, text_folder / "ladder" / "one") == 0
-    found = by_position("ladder", text_folder / "ladder", lambda share: None)
+    scored = by_position("ladder", text_folder / "ladder", lambda share: None)
+    found = scored.about
     assert (found["run"], found["context"], found["counted"]) == ("one", 16, False)
     assert [(one["first"], one["last"]) for one in found["bins"]] == [
         (1, 1),
@@ -63,3 +71,12 @@ def test_a_run_is_scored_on_its_own_validation_windows(text_folder, compiled_onc
     whole = [one["loss"] for one in found["bins"]]
     assert np.dot(weights[:4] / 15, whole) == pytest.approx(result["eval_loss"], abs=0.2)
     assert result["predicts"] == "the next token of text"
+    # Another run whose loss is 0.5 higher in the last bin is that far behind, and only there.
+    worse = scored.nats.copy()
+    worse[:, 3] += 0.5 * scored.tokens[:, 3]
+    other = replace(scored, about=copy.deepcopy(found), nats=worse)
+    _, behind = compare_with_first([scored, other])
+    apart = [part["behind"] for part in behind["bins"]]
+    assert apart == pytest.approx([0, 0, 0, 0.5]) and behind["bins"][3]["behind_se"] < 1e-6
+    elsewhere = replace(other, about=copy.deepcopy(found), dataset="another text")
+    assert "behind" not in compare_with_first([scored, elsewhere])[1]["bins"][0]

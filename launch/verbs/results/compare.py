@@ -123,7 +123,7 @@ def read_ladders(
 
 def scored_positions(paths: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
     """The loss by position of one run of each ladder. ValueError for a ladder that is a CSV."""
-    from launch.evaluation.positions import by_position
+    from launch.evaluation.positions import by_position, compare_with_first
 
     found = []
     for name, path in zip(names, paths, strict=True):
@@ -131,7 +131,7 @@ def scored_positions(paths: Sequence[str], names: Sequence[str]) -> list[dict[st
             raise ValueError(f"--positions scores runs, and {path} is a table; drop one of the two")
         with alive(f"scoring {name} by position") as detail:
             found.append(by_position(name, Path(path), lambda share: detail(bar(share))))
-    return found
+    return compare_with_first(found)
 
 
 def named(paths: Sequence[str]) -> list[str]:
@@ -167,7 +167,23 @@ def summary(compared: dict[str, Any]) -> str:
     if positions := compared.get("positions"):
         lines.append("how much lower the loss is late in the context than before, nats/token:")
         lines += [position_line(one, width) for one in positions]
+        lines += behind_lines(positions, width)
     return "\n".join(lines)
+
+
+def behind_lines(positions: Sequence[dict[str, Any]], width: int) -> list[str]:
+    """How far each run is behind that of the first ladder, early and late in the context."""
+    lines = []
+    for one in positions[1:]:
+        parts = [
+            f"{nats(part['behind'])} ± {nats(part['behind_se'])} at {part['first']}–{part['last']}"
+            for part in one["bins"][3::2]
+            if part.get("behind_se") is not None
+        ]
+        if parts:
+            lines.append(f"  {one['ladder']:<{width}}  {', '.join(parts)}")
+    first = positions[0]["ladder"]
+    return [f"loss minus that of {first} by position, nats/token:", *lines] if lines else []
 
 
 def position_line(one: dict[str, Any], width: int) -> str:
