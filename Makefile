@@ -23,7 +23,7 @@ ladder: $(VENV)/installed-report  ## train the quickstart ladder and write its s
 
 LADDERS := decoder lstm gru elman
 history: $(VENV)/installed-report  ## ladders of n-grams, recurrent networks and decoders, on one curve
-	@echo "==> Training the ladders of configs/history.py into runs/history (about HISTORY_MINUTES minutes on 2 cores)"
+	@echo "==> Training the ladders of configs/history.py into runs/history (20 to 40 minutes on 2 cores)"
 	@for family in $(LADDERS) ngram; do \
 	  $(BIN)/isoflop sweep --config=configs/history.py:$$family --workdir=runs/history/$$family || exit; \
 	done
