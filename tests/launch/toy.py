@@ -157,8 +157,12 @@ FAMILIES["bag"] = BAG
 OBJECTIVES |= {"toy_focal": FOCAL, "own_samples": OWN_SAMPLES, "distil": DISTIL}
 
 
+ABSENT = "absent"
+
+
 def config(home: Path, **keys):
-    """The config of a trial in `home`, which has text.txt; `keys` maps dotted keys to strings."""
+    """The config of a trial in `home`, which has text.txt; `keys` maps dotted keys to strings, of
+    which ABSENT leaves a key of the defaults out."""
     defaults = {
         "model.family": "bag", "objective.name": "toy_focal", "data.corpora": f"{home}/text.txt",
         "data.cache": f"{home}/cache", "model.context_length": "16", "model.d_model": "16",
@@ -167,7 +171,8 @@ def config(home: Path, **keys):
         "eval.batch_size": "8", "eval.every": "6 steps", "checkpoint.every": "6 steps",
         "log.every": "2 steps", "log.tensorboard": "False", "optimizer.learning_rate": "0.02",
     }  # fmt: skip
-    return flags.load_config("configs/base.py", defaults | keys)
+    given = {key: value for key, value in (defaults | keys).items() if value != ABSENT}
+    return flags.load_config("configs/base.py", given)
 
 
 if __name__ == "__main__":

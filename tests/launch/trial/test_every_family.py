@@ -16,11 +16,31 @@ from tests.launch.trial.test_seams import EIGHT, params, process, result, rows
 from train.ahead_of_time import topology
 
 TEXT = {"objective.name": "next_token"}
+HEADS = {"model.n_layers": "1", "model.n_heads": "2"}
+RECURRENT = {"model.family": "recurrent", "model.n_layers": "1"}
+SOURCE = {"model.source_length": "16"}
+PAIRS = SOURCE | {
+    "data.kind": "pairs", "data.corpora": "synthetic_pairs:sentences=400",
+    "data.tokenizer": "words", "data.too_long": "drop",
+}  # fmt: skip
+WORDS = {"objective.name": "negative_sampling", "data.kind": "word_pairs"}
+GLOVE = {"objective.name": "glove", "data.kind": "cooccurrence", "model.context_length": toy.ABSENT}
 # The keys of a tiny trial of each family; tests.launch.toy has the others.
 TRIALS: dict[str, dict[str, str]] = {
-    "decoder": TEXT | {"model.family": "decoder", "model.n_layers": "1", "model.n_heads": "2"},
+    "decoder": TEXT | HEADS | {"model.family": "decoder"},
+    "lstm": TEXT | RECURRENT | {"model.cell": "lstm"},
+    "gru_carried": TEXT | RECURRENT | {"model.cell": "gru", "model.carry_state": "True"},
+    "elman": TEXT | RECURRENT | {"model.cell": "elman"},
+    "jordan": TEXT | RECURRENT | {"model.cell": "jordan"},
+    "t5": TEXT | HEADS | SOURCE | {"model.family": "encoder_decoder", "data.kind": "spans"},
+    "vaswani": TEXT | HEADS | PAIRS | {"model.family": "encoder_decoder"},
+    "bahdanau": TEXT | PAIRS | {"model.family": "recurrent_encoder_decoder"},
+    "bert": HEADS
+    | {"model.family": "encoder", "objective.name": "masked", "data.kind": "masked_text"},
+    "word2vec": WORDS | {"model.family": "word2vec"},
+    "glove": GLOVE | {"model.family": "glove"},
 }
-QUICK = ()
+QUICK = ("lstm",)
 COMPILED = """
 from pathlib import Path
 from tests.launch import toy
