@@ -2,7 +2,7 @@
 
     isoflop sweep --config=configs/study/history_rates.py:lstm --workdir=runs/rates/lstm --nofit
 
-2 CPU cores that others used as well (2026-11), best rates: decoder 0.04 at widths of 24 and 48; LSTM
+2 busy CPU cores (2026-11), best rates: decoder 0.04 at widths of 24 and 48; LSTM
 0.08 to 0.16 at 40, all three within 0.004 nats, and 0.08 at 112; GRU 0.057 at 48 and at 120, where
 no higher one was tried; Elman 0.04 at 64 and 0.028 at 128.
 

@@ -20,6 +20,7 @@ from train.objectives.metrics import Metric
 FIELDS = ("tokens", "segments", "reach", "negatives")
 NEEDS = ("hidden", "head", "scores", "noise_scores")
 TRAINED = ("loss",)
+PREDICTS = "whether a word is near another or noise"
 METRICS = {"loss": Metric("nats/pair with its noise", of="nats", per="weights", floor=0.0)}
 
 
