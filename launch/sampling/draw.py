@@ -11,7 +11,7 @@ from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import read_tokenizer
 from launch.evaluation.scored_model import restored_any
-from launch.files import read_family, read_model
+from launch.files import instead, read_family, read_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
 from model import families
@@ -117,7 +117,7 @@ def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
         able = ", ".join(name for name, other in FAMILIES.items() if continues_text(other))
         raise ValueError(
             f"run={run} holds a model of the family {name!r}, which continues no text; those of "
-            f"{able} do"
+            f"{able} do{instead(family, cfg, run)}"
         )
     return family, cfg, read_tokenizer(run, cfg.vocab_size, "run")
 
