@@ -105,10 +105,12 @@ def table(report: dict[str, Any]) -> rich.table.Table:
 def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     """Adds the rows that only a program that fits has."""
     flops, detail = report["flops"], report["detail"]
+    needed = detail["recompute"]  # None: the family does not say how many its products need
+    times = "" if needed is None else f", {needed:.3f} x what the model needs"
     out.add_row("FLOPs of the model", f"{flops['model'] / 1e12:.4g} T (PaLM's count)")
     out.add_row(
         "FLOPs of products",
-        f"{flops['matmul'] / 1e12:.4g} T, {detail['recompute']:.3f} x what the model needs",
+        f"{flops['matmul'] / 1e12:.4g} T{times}",
     )
     for name, kernel in detail["kernel_flops"].items():
         note = "UNKNOWN, counted as 0" if name in detail["unknown_kernels"] else "by formula"
@@ -194,7 +196,7 @@ def ranking(variants: list) -> rich.table.Table:
             str(place),
             str(variant),
             gib(report["memory"]["peak"]),
-            f"{report['detail']['recompute']:.3f}",
+            "—" if (times := report["detail"]["recompute"]) is None else f"{times:.3f}",
             f"{byte_size(wire)}",
             f"{report['estimated_step_seconds']:.4g} s",
             f"{report['detail']['tokens_per_second']:,.0f}",
