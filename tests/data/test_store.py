@@ -338,7 +338,7 @@ def test_sample_is_bounded_and_takes_no_order_into_account(monkeypatch):
         (dict(corpora=("a", "b"), weights=(1, 1e-5)), ValueError, "below 1 in 1000"),
         (dict(validation=1.5), ValueError, "data.validation=1.5"),
         (dict(corpora=("/no/such",)), FileNotFoundError, "data.corpora='/no/such' does not exist"),
-        (dict(tokenizer="words"), ValueError, "data.tokenizer='words'"),
+        (dict(tokenizer="syllables"), ValueError, "data.tokenizer='syllables'"),
         (dict(vocab_size=300), ValueError, "data.vocab_size=300.*bytes has 256"),
     ],
 )

@@ -43,7 +43,7 @@ TRIALS: dict[str, dict[str, str]] = {
     "word2vec": WORDS | {"model.family": "word2vec"},
     "glove": GLOVE | {"model.family": "glove"},
 }
-QUICK = ("lstm",)
+QUICK: tuple[str, ...] = ()  # tests of each part are in the quick suite
 COMPILED = """
 from pathlib import Path
 from tests.launch import toy

@@ -103,7 +103,7 @@ def test_sampling_is_that_of_the_whole_text(home, tmp_path):
 
 
 BAD = {
-    "beams": (["sample", "--beams=2"], "needs a model of the family 'decoder'"),
+    "beams": (["sample", "--beams=2"], "needs a decoder"),
     "stride": (["evaluate", "--data=stdlib", "--stride=4"], "stride=4 rereads tokens"),
 }
 

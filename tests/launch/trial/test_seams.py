@@ -302,7 +302,7 @@ def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, m
     with pytest.raises(
         ValueError,
         match=r"needs the batch fields source, tokens, targets, weights; data.kind='text' has no "
-        r"source. Kinds that fit: none",
+        r"source. Kinds that fit: pairs, spans",
     ):
         check_fit(config)
     monkeypatch.undo()

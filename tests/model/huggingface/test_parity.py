@@ -104,7 +104,7 @@ CONTROLS = {
 OTHERS = {
     *("vocab_size", "context_length", "n_layers", "d_model", "n_heads", "n_kv_heads", "head_dim"),
     *("d_ff", "dropout", "init", "init_std", "embedding_std", "dtype", "rope_short_factors"),
-    *("attention", "scan_layers", "remat"),
+    *("attention", "scan_layers", "remat", "n_classes"),
     *("parametrization", "base_width", "base_head_dim", "base_depth"),
 }
 

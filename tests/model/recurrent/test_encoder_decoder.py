@@ -56,7 +56,9 @@ def batches() -> tuple[dict, dict, list[tuple[int, slice]]]:
     return packed, separate, places
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [s if s != "attention" else pytest.param(s, marks=pytest.mark.slow) for s in SHAPES]
+)
 def test_packed_pairs_are_separate_and_steps_are_the_whole(compiled_once, batches, shape):
     cfg = config(**SHAPES[shape])
     params = model.init(cfg, jax.random.key(1))

@@ -73,7 +73,7 @@ REFUSED = [
         "has no segments, masked_places, masked_tokens. Kinds that fit: masked_text",
     ),
     (("decoder", "next_token", "masked_text"), "has no targets, weights"),
-    (("ngram", "classify", "labelled"), "is counted and scored by the nats of each token"),
+    (("ngram", "classify", "labelled"), "is counted and measured by the nats/token of"),
 ]
 
 
