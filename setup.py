@@ -49,6 +49,7 @@ setup(
         "wandb": ["wandb>=0.19"],
         "vectors": VECTORS,
         "parquet": PARQUET,
+        "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
         "test": TEST,

@@ -30,7 +30,8 @@ PREDICTS = "the target sentence"
 
 @dataclass(frozen=True)
 class Config:
-    # FILE.tsv | FILE.jsonl | SOURCES,TARGETS: two files, line by line | synthetic_pairs[:KEY=…]
+    # FILE.tsv | FILE.jsonl | SOURCES,TARGETS: two files, line by line | synthetic_pairs[:KEY=…] |
+    # messages:PACKAGE:LANGUAGE
     corpora: tuple[str, ...] = ("synthetic_pairs",)
     source_key: str = "source"  # field of a jsonl row that holds the source
     target_key: str = "target"

@@ -4,6 +4,7 @@
     ('pairs.jsonl',)              one pair per line, under `source_key` and `target_key`
     ('train.de', 'train.en')      line n of the second file translates line n of the first
     ('synthetic_pairs:…',)        a language that is made up (`data/sources/translation_task.py`)
+    ('messages:PACKAGE:fr',)      the user interface of a package (`data/sources/messages.py`)
 
 Files may be compressed. White space around a sentence is dropped, and a line that is blank on both
 sides is skipped. A sentence that is empty on one side only is an error.
@@ -14,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.local import local_path
-from data.sources import corpus, translation_task
+from data.sources import corpus, messages, translation_task
 from data.sources.compression import ending, naming_damage, open_file
 from data.sources.formats import json_lines, lines
 
 Pair = tuple[str, str]
 JSON_LINES = (".jsonl", ".jsonlines", ".ndjson")
-SCHEME = "synthetic_pairs"
+SYNTHETIC, MESSAGES = "synthetic_pairs", "messages"  # what a spec begins with
 # Stands between the two sides where a pair is one text. No sentence contains it.
 BETWEEN = "\0"
 
@@ -46,27 +47,31 @@ def pairs(corpora: Sequence[str], source_key: str, target_key: str) -> Iterator[
 
 def identity(corpora: Sequence[str]) -> list:
     """What changes when the pairs do: names, sizes and times of the files. Reads no text."""
-    if synthetic(corpora):
+    if _scheme(corpora) == SYNTHETIC:
         return [repr(translation_task.parse(corpora[0])), translation_task.VERSION]
     return [[str(path.resolve()), corpus.identity(str(path))] for path in _files(corpora)]
 
 
 def size(corpora: Sequence[str]) -> int | None:
     """Approximate bytes of text; None if it is unknown until the text is read."""
-    if synthetic(corpora):
+    if _scheme(corpora) == SYNTHETIC:
         return None
     sizes = [corpus.size(str(path)) for path in _files(corpora)]
     return None if None in sizes else sum(sizes)
 
 
-def synthetic(corpora: Sequence[str]) -> bool:
-    """Whether `corpora` names the synthetic task."""
-    return len(corpora) == 1 and corpora[0].partition(":")[0] == SCHEME
+def _scheme(corpora: Sequence[str]) -> str:
+    """SYNTHETIC or MESSAGES; '' for files."""
+    name = corpora[0].partition(":")[0] if len(corpora) == 1 else ""
+    return name if name in (SYNTHETIC, MESSAGES) else ""
 
 
 def _read(corpora: Sequence[str], source_key: str, target_key: str) -> Iterator[tuple]:
     """(where it is, source, target) of each pair."""
-    if synthetic(corpora):
+    if _scheme(corpora) == MESSAGES:
+        yield from messages.pairs(corpora[0])
+        return
+    if _scheme(corpora) == SYNTHETIC:
         for number, (source, target) in enumerate(translation_task.parse(corpora[0]).pairs()):
             yield f"pair {number}", source, target
         return
@@ -80,6 +85,8 @@ def _read(corpora: Sequence[str], source_key: str, target_key: str) -> Iterator[
 
 
 def _files(corpora: Sequence[str]) -> list[Path]:
+    if _scheme(corpora) == MESSAGES:
+        return messages.files(corpora[0])
     if not 1 <= len(corpora) <= 2:
         raise ValueError(
             f"data.corpora={_shown(corpora)} names {len(corpora)} files; give one .tsv or .jsonl, "
@@ -90,7 +97,7 @@ def _files(corpora: Sequence[str]) -> list[Path]:
         if not path.is_file():
             raise FileNotFoundError(
                 f"data.corpora: the file {str(path)!r} does not exist; give a .tsv or .jsonl of "
-                f"pairs, two files with equal lines, or {SCHEME}"
+                f"pairs, two files with equal lines, or {SYNTHETIC}"
             )
     if len(paths) == 1 and ending(paths[0]) not in (".tsv", *JSON_LINES):
         raise ValueError(

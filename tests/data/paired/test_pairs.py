@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -143,6 +144,40 @@ def test_all_formats_are_one_dataset(opened, pairs_file, tmp_path, form):
     other = tmp_path / "other.tsv"
     other.write_text(pairs_file.read_text().replace("xyz", "xyy"))
     assert opened(other).hash != opened(pairs_file).hash
+
+
+def test_messages_of_a_package_are_pairs(tmp_path, monkeypatch):
+    folder = tmp_path / "some_ui" / "locale" / "de" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    said = {
+        "": "Content-Type: text/plain; charset=UTF-8\n",
+        "Open": "Öffnen",
+        "menu\x04Cut": "Aus-\n schneiden",
+    }
+    said |= {"OK": "OK", "one file\0many files": "eine Datei\0viele Dateien"}
+    (folder / "ui.mo").write_bytes(compiled(said))
+    (tmp_path / "some_ui" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = list(parallel_text.pairs(["messages:some_ui:de"], "", ""))
+    assert found == [("Open", "Öffnen"), ("Cut", "Aus- schneiden"), ("one file", "eine Datei")]
+    for spec, message in (
+        ("messages:some_ui:fr", "some_ui has no messages in 'fr'; languages that it has: de"),
+        ("messages:no_such_package:fr", "the package 'no_such_package' is not installed"),
+        ("messages:some_ui", "is not of the form 'messages:PACKAGE:LANGUAGE'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parallel_text.identity([spec])
+
+
+def compiled(messages: dict[str, str]) -> bytes:
+    """A catalogue as msgfmt writes it."""
+    rows, texts, at = [[], []], b"", 28 + 16 * len(messages)
+    for side, column in enumerate(zip(*messages.items(), strict=True)):
+        for text in column:
+            rows[side].append((len(text.encode()), at + len(texts)))
+            texts += text.encode() + b"\0"
+    head = struct.pack("<7I", 0x950412DE, 0, len(messages), 28, 28 + 8 * len(messages), 0, 0)
+    return head + b"".join(struct.pack("<2I", *row) for row in (*rows[0], *rows[1])) + texts
 
 
 def test_splits_go_by_content_and_the_tokenizer_sees_no_validation(config):

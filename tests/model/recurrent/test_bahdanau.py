@@ -82,22 +82,23 @@ def loss(params: dict, batch: dict, cfg=CFG) -> tuple[jax.Array, jax.Array]:
 
 
 @pytest.fixture(scope="module")
-def found():
-    with jax.default_matmul_precision("highest"):
-        run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        return jax.tree.map(np.asarray, run(ours("weight"), batch()))
+def found(compiled_once):
+    """`loss`, compiled."""
+    return jax.jit(loss)
 
 
 def test_logits_are_torchs(found):
-    (value, logits_BTV), _ = found
+    value, logits_BTV = found(ours("weight"), batch())
     assert np.abs(logits_BTV - GOLDEN["logits"]).max() < TOLERANCE
     assert value == pytest.approx(float(GOLDEN["loss"]), abs=TOLERANCE)
 
 
-def test_gradients_are_torchs(found):
+@pytest.mark.slow
+def test_gradients_are_torchs():
     expected = ours("gradient")
+    gradients, _ = jax.jit(jax.grad(loss, has_aux=True))(ours("weight"), batch())
     # The two biases of r and z are one parameter here, and each has its gradient.
-    for path, gradient in jax.tree_util.tree_leaves_with_path(found[1]):
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
         there = expected
         for key in path:
             there = there[key.key]
@@ -115,15 +116,16 @@ def test_a_difference_shows(found, flip):
         rows["source_segments"] = np.ones_like(rows["source_segments"])
     else:
         params["bridge"]["layer_0"]["kernel"] = params["bridge"]["layer_0"]["kernel"].T
-    logits_BTV = jax.jit(loss)(params, rows)[1]
+    logits_BTV = found(params, rows)[1]
     assert np.abs(logits_BTV - GOLDEN["logits"]).max() > 10 * TOLERANCE
 
 
 def test_the_weights_of_attention_are_torchs():
     params, rows = ours("weight"), batch()
-    source, first = model.encode(CFG, params, rows, np.ones((3, 1), np.int32))
+    encode = jax.jit(model.encode, static_argnums=0)
+    source, first = encode(CFG, params, rows, np.ones((3, 1), np.int32))
     query_BA = first["layer_0"][:, 0, :12] @ params["attention"]["query"]["kernel"]
     score_A, ones_B1 = params["attention"]["score"]["kernel"], np.ones((3, 1))
-    _, weights_BS = attend(query_BA, source["memory"], score_A, ones_B1)
+    _, weights_BS = jax.jit(attend)(query_BA, source["memory"], score_A, ones_B1)
     np.testing.assert_allclose(weights_BS, GOLDEN["attention"][:, 0], atol=TOLERANCE)
     assert np.abs(weights_BS - GOLDEN["attention"][:, 1]).max() > 10 * TOLERANCE

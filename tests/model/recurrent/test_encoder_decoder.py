@@ -1,7 +1,5 @@
 """Tests recurrent encoder–decoders: packed = separate, step by step = at once, counts."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest
@@ -56,9 +54,11 @@ def batches() -> tuple[dict, dict, list[tuple[int, slice]]]:
     return packed, separate, places
 
 
-@pytest.mark.parametrize(
-    "shape", [s if s != "attention" else pytest.param(s, marks=pytest.mark.slow) for s in SHAPES]
-)
+QUICK = ("attention",)
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHAPES]
+
+
+@pytest.mark.parametrize("shape", EACH)
 def test_packed_pairs_are_separate_and_steps_are_the_whole(compiled_once, batches, shape):
     cfg = config(**SHAPES[shape])
     params = model.init(cfg, jax.random.key(1))
@@ -129,9 +129,8 @@ def test_flops_of_a_hand_worked_example():
 def test_flops_are_those_that_xla_counts(batches):
     """Within 10 % of XLA's count of a forward pass, which also counts gates and softmax; without
     attention's products, the count would be 30 % lower."""
-    cfg = config(d_model=64, d_hidden=64, vocab_size=64, unroll=T)
-    cfg = replace(cfg, source_length=T)
-    batch = {name: np.ones((4, T), np.int32) for name in model.INPUTS}
+    cfg = config(d_model=64, d_hidden=64, vocab_size=64, source_length=2, context_length=2)
+    batch = {name: np.ones((4, 2), np.int32) for name in model.INPUTS}
 
     def forward(params, batch):
         x_BTR = model.hidden(cfg, params, batch)
@@ -139,9 +138,9 @@ def test_flops_are_those_that_xla_counts(batches):
 
     params = jax.eval_shape(lambda: model.init(cfg, jax.random.key(0)))
     counted = jax.jit(forward).lower(params, batch).compile().cost_analysis()["flops"]
-    ours = model.matmul_flops(cfg) / 3 * 4 * T
+    ours = model.matmul_flops(cfg) / 3 * 4 * 2
     assert ours == pytest.approx(counted, rel=0.1)
-    without = ours - 2 * sizes.matrices(cfg)["source"] * 4 * T
+    without = ours - 2 * sizes.matrices(cfg)["source"] * 4 * 2
     assert without != pytest.approx(counted, rel=0.2)
 
 

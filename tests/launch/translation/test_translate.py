@@ -1,0 +1,160 @@
+"""Tests isoflop translate on tiny models, end to end."""
+
+import json
+
+import pytest
+
+from launch.__main__ import main
+from launch.translation import scores
+
+SMALL = [
+    "--config=configs/base.py",
+    *("--config.data.corpora=pairs.tsv", "--config.data.tokenizer=chars"),
+    *("--config.data.validation=0.2", "--config.model.d_model=16", "--config.train.batch_size=16"),
+    *(
+        "--config.eval.sequences=8",
+        "--config.eval.batch_size=8",
+        "--config.train.duration=20 steps",
+    ),
+    *("--config.optimizer.learning_rate=0.02", "--config.log.tensorboard=False"),
+]
+ENCODER_DECODER = [
+    *SMALL,
+    *("--config.model.family=recurrent_encoder_decoder", "--config.data.kind=pairs"),
+    *("--config.model.source_length=8", "--config.model.context_length=8"),
+    *("--config.objective.name=exact_match", "--config.model.unroll=1"),
+]
+DECODER = [
+    *SMALL,
+    *("--config.data.kind=joined_pairs", "--config.model.context_length=16"),
+    *("--config.model.n_layers=1", "--config.model.n_heads=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, compiled_once):
+    """The run `mt`, which copies three letters, and a file of sources."""
+    folder = tmp_path_factory.mktemp("translate")
+    letters = [f"{a}{b}{c}" for a in "abcd" for b in "abcd" for c in "abcd"]
+    (folder / "pairs.tsv").write_text("".join(f"{x}\t{x}\n" for x in letters))
+    (folder / "sources").write_text("abc\ndda\nb\n")
+    (folder / "right").write_text("abc\ndda\nb\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", *ENCODER_DECODER, "--workdir=mt"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def joined(folder):
+    """The run `joined` of a decoder on the same pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", *DECODER, "--workdir=joined"]) == 0
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def written(argv, capsys) -> tuple[list[str], dict]:
+    capsys.readouterr()
+    assert main(["translate", *argv, "--json=out.json"]) == 0
+    return capsys.readouterr().out.splitlines(), json.load(open("out.json"))
+
+
+def test_metrics_of_whole_sentences_are_in_the_result(here):
+    metrics = json.loads((here / "mt" / "result.json").read_text())["metrics"]
+    assert {"loss", "accuracy", "exact_match", "exact_match_1_8", "bits_per_byte"} <= set(metrics)
+    assert "exact_match_9_16" not in metrics  # no sentence is that long
+
+
+def test_greedy_matches_as_often_as_the_evaluation_says(here, capsys):
+    """The metric exact_match reads the right sentence; greedy decoding reads what it wrote."""
+    from data.kinds import KINDS
+    from launch.evaluation.scored_model import with_defaults
+    from launch.files import read_json
+    from launch.translation.translator import open_run
+
+    config = with_defaults(read_json(here / "mt" / "config.json"))
+    dataset = KINDS["pairs"].prepare(config.data, progress=False).for_run(config)
+    (batch,) = dataset.examples("validation")
+    sides = []
+    for name, segments in (("source", "source_segments"), ("targets", "segments")):
+        rows = zip(batch[name], batch[segments], strict=True)
+        sides.append([dataset.tokenizer.decode(row[real > 0]) for row, real in rows if real.any()])
+    (here / "validation").write_text("\n".join(sides[0]))
+    lines, _ = written(["--run=mt", "--file=validation", "--beams=1"], capsys)
+    right = sum(line == target for line, target in zip(lines, sides[1], strict=True))
+    result = json.loads((here / "mt" / "result.json").read_text())
+    expected = result["metrics"]["exact_match"]["value"]
+    assert right / len(lines) == pytest.approx(expected) and 0.1 < expected < 0.9
+    assert open_run(here / "mt").room == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["mt", "joined"])
+def test_beams_draws_and_files(here, capsys, run, request):
+    if run == "joined":
+        request.getfixturevalue("joined")
+    lines, about = written([f"--run={run}", "--file=sources", "--beams=2"], capsys)
+    assert lines == [one["text"] for one in about["translations"]] and len(lines) == 3
+    for one in about["translations"]:
+        scores = [beam["score"] for beam in one["beams"]]
+        assert len(scores) == 2 and scores == sorted(scores, reverse=True)
+    single, _ = written([f"--run={run}", "--text=dda", "--beams=2"], capsys)
+    assert single == lines[1:2]  # a sentence's translation does not depend on its neighbours
+    first = written([f"--run={run}", "--text=abc", "--temperature=1", "--seed=3"], capsys)
+    assert first == written([f"--run={run}", "--text=abc", "--temperature=1", "--seed=3"], capsys)
+
+
+def test_scores_are_those_of_sacrebleu():
+    pytest.importorskip("sacrebleu", reason="this machine has no sacrebleu")
+    right = ["the cat sat on the mat", "a dog ran"]
+    found = scores.scores(right, right)
+    assert found["bleu"]["score"] == pytest.approx(100) and found["exact_match"] == 1
+    found = scores.scores(["the cat sat on a mat", "a dog ran"], right)
+    # By hand: precisions 8/9, 5/7, 3/5, 1/3; no brevity penalty.
+    assert found["bleu"]["score"] == pytest.approx(100 * (8 / 9 * 5 / 7 * 3 / 5 * 1 / 3) ** 0.25)
+    assert found["exact_match"] == 0.5 and "nrefs:1" in found["bleu"]["signature"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--run=mt"], "--text and --file: give one of them"),
+        (["--run=mt", "--text="], "text 1 of 1 is empty; give it words"),
+        (["--run=mt", "--text=abcdabcdab"], "1 of 1 texts have more than the 7 tokens"),
+        (["--run=mt", "--text=a", "--seed=1"], "--seed means nothing without --temperature"),
+        (["--run=mt", "--text=a", "--beams=2", "--temperature=1"], "--beams means nothing with"),
+        (["--run=mt", "--text=a", "--tokens=9"], "--tokens=9 is out of range"),
+        (["--run=mt", "--file=none"], "--file=none cannot be read"),
+        (["--run=none", "--text=a"], "--run=none holds no config.json"),
+        (["--run=lm", "--text=a"], "'ngram' that predicts the next token of text; this verb"),
+    ],
+)
+def test_bad_input_is_one_line(here, capsys, argv, message):
+    config = json.loads((here / "mt" / "config.json").read_text())
+    config["data"]["kind"] = "text"
+    config["model"] = {"family": "ngram", "vocab_size": 9, "context_length": 8, "order": 2}
+    (here / "lm").mkdir(exist_ok=True)
+    (here / "lm" / "config.json").write_text(json.dumps(config))
+    assert main(["translate", *argv]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and len(captured.err.strip().splitlines()) == 1
+    assert captured.out == ""
+
+
+def test_references_need_a_line_for_each_sentence(here, capsys, monkeypatch):
+    monkeypatch.setattr(scores, "require", lambda: None)
+    (here / "short").write_text("abc\ndda\n")
+    assert main(["translate", "--run=mt", "--file=sources", "--references=short"]) == 2
+    assert "2 lines for 3 sentences: line 3 has no counterpart" in capsys.readouterr().err
+
+
+def test_long_sentences_are_cut_where_asked(here, capsys):
+    long, _ = written(["--run=mt", "--text=abcdabcdab", "--truncate", "--beams=1"], capsys)
+    cut, _ = written(["--run=mt", "--text=abcdabc", "--beams=1"], capsys)
+    assert long == cut
