@@ -2,7 +2,7 @@
 
     isoflop sweep --config=configs/study/translation.py --workdir=runs/translation
 
-Unmeasured at its own sizes. A smaller run (docs/translation.md, 2 busy CPU cores, 1 to 6 min a trial,
+Unmeasured at its own sizes. Smaller runs (docs/translation.md, 2 busy CPU cores, 1 to 6 min each,
 2026-11): attention translates all sentences exactly; with a context vector at every step 40 % of
 those of up to 8 words and 0.7 % of those of 9 to 16 are exact, with the last state alone 2 %.
 
