@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from launch.__main__ import main as isoflop
+from launch.trial.identity import identity
 from model.counted import ngram
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,10 @@ def flags(home: Path, **changes) -> list[str]:
 
 def train(home: Path, name: str, **changes) -> int:
     return isoflop(["train", f"--workdir={home}/{name}", *flags(home, **changes)])
+
+
+def read_config(home: Path, name: str) -> dict:
+    return json.loads((home / name / "config.json").read_text())
 
 
 def result(home: Path, name: str) -> dict:
@@ -55,6 +60,26 @@ def test_the_verb_prints_the_same_numbers(home, tmp_path):
     for key in ("eval_loss", "eval_loss_se", "bits_per_byte"):
         assert printed[key] == told[key]
     assert printed["ngrams"] == list(told["params"].values())
+
+
+def test_smoothings_and_words_are_keys_of_a_trial(home, tmp_path, capsys):
+    """Without bits per byte, and with the share of unknown words; the verb gives the same loss."""
+    keys = {"data.tokenizer": "words", "data.vocab_size": 5, "model.smoothing": "witten_bell"}
+    assert train(home, "words", **keys) == 0
+    told = result(home, "words")
+    assert told["bits_per_byte"] is None and list(told["metrics"]) == ["loss"]
+    share = told["unknown_share"]["validation"]
+    assert 0 < share < 1
+    assert f"{share:.2%} of the validation tokens unknown" in capsys.readouterr().out
+    assert "unknown_share" not in result(home, "counted")
+    assert "model.smoothing" not in identity(read_config(home, "counted"))
+    assert identity(read_config(home, "words"))["model.smoothing"] == "witten_bell"
+    out, words = tmp_path / "n.json", {k: v for k, v in keys.items() if k.startswith("data.")}
+    verb = ["ngram", "--order=3", "--smoothing=witten_bell", f"--json={out}"]
+    assert isoflop([*verb, *flags(home, **words)]) == 0
+    printed = json.loads(out.read_text())
+    assert printed["eval_loss"] == told["eval_loss"] and printed["bits_per_byte"] is None
+    assert printed["smoothing"] == "witten_bell"
 
 
 def test_how_models_are_trained_is_no_part_of_it(home):

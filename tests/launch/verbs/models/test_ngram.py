@@ -85,6 +85,8 @@ def test_a_window_s_first_tokens_have_the_context_before_it(dataset):
     [
         ("--order=0", "order=0 must be at least 1"),
         ("--order=five", "order"),
+        ("--smoothing=katz", "model.smoothing='katz' is unknown; use one of modified_kneser_ney"),
+        ("--k=0.5", "model.k=0.5 has no effect with model.smoothing='modified_kneser_ney'"),
         ("--config.eval.sequences=0", "eval.sequences=0"),
         ("--config.data.corpora=/no/such,x", "does not exist"),
         ("--json=/dev/null/x", "json=/dev/null/x cannot be written"),
