@@ -3,6 +3,7 @@
 isoflop translate --run=runs/mt --text="a small dog sees the cats"
 isoflop translate --run=runs/mt --file=test.de --beams=8 --json=out.json
 isoflop translate --run=runs/mt --file=test.de --references=test.en
+isoflop translate --run=runs/mt --validation
 isoflop translate --run=runs/mt --text="a small dog" --temperature=0.8 --seed=1
 
 The run is an encoder–decoder trained on data.kind=pairs, or a decoder trained on
@@ -15,6 +16,7 @@ greedy. --temperature draws instead. --json has all beams with their scores.
 
 --references names a file with the right translations, line by line, and prints BLEU and chrF, by
 sacrebleu with its default settings, and the share of translations that are equal word by word.
+--validation translates the pairs that the run's data hold out, and scores them.
 """
 
 from collections.abc import Sequence
@@ -42,6 +44,9 @@ def make_flags() -> absl_flags.FlagValues:
     )
     flags.define_path("file", None, "file with a sentence on each line", values)
     flags.define_path("references", None, "file with the right translations, line by line", values)
+    absl_flags.DEFINE_boolean(
+        "validation", False, "translate the held-out pairs of its data", values
+    )
     whole("beams", 4, "beams of the search; 1: greedy", lower_bound=1, flag_values=values)
     real("length_penalty", 0.6, "0: none; more favours long outputs", lower_bound=0, flag_values=values)  # fmt: skip  # noqa: E501
     real("temperature", None, "draw, with logits divided by it", lower_bound=0, flag_values=values)
@@ -63,17 +68,19 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         refuse(values)
         sources = read_lines(values.file, "file") if values.file else values.text
-        references = []
+        references = read_lines(values.references, "references") if values.references else []
         with alive("loading the model"):
             # Slow imports, which --help does without.
-            from launch.translation import scores
+            from launch.translation import held_out, scores
             from launch.translation.translator import How, open_run
 
-            if values.references:
-                references = read_lines(values.references, "references")
+            if values.references or values.validation:
                 scores.require()
-                same_count(sources, references, values)
             translator = open_run(Path(values.run))
+            if values.validation:
+                sources, references = held_out.held_out(Path(values.run))
+            if references:
+                same_count(sources, references, values)
             encoded = translator.encode(sources, values.truncate)
             drawn = {name: values[name].value for name in DRAWING}
             searched = {name: values[name].value for name in SEARCHING}
@@ -103,8 +110,10 @@ def main(argv: Sequence[str]) -> int:
 
 def refuse(values: absl_flags.FlagValues) -> None:
     """ValueError for flags that are missing or exclude one another."""
-    if bool(values.text) == bool(values.file):
-        raise ValueError("--text and --file: give one of them, such as --text='a sentence'")
+    if sum(map(bool, (values.text, values.file, values.validation))) != 1:
+        raise ValueError("give one of --text='a sentence', --file=FILE and --validation")
+    if values.validation and values.references:
+        raise ValueError("--references means nothing with --validation; drop one of them")
     for flag in SEARCHING if values.temperature is not None else DRAWING:
         if values[flag].present and flag != "temperature":
             other = "without --temperature" if flag in DRAWING else "with --temperature"

@@ -12,7 +12,7 @@ SMALL = [
     *("--config.data.corpora=pairs.tsv", "--config.data.tokenizer=chars"),
     *("--config.data.validation=0.2", "--config.model.d_model=16", "--config.train.batch_size=16"),
     *(
-        "--config.eval.sequences=8",
+        "--config.eval.sequences=64",
         "--config.eval.batch_size=8",
         "--config.train.duration=20 steps",
     ),
@@ -73,21 +73,13 @@ def test_metrics_of_whole_sentences_are_in_the_result(here):
 
 def test_greedy_matches_as_often_as_the_evaluation_says(here, capsys):
     """The metric exact_match reads the right sentence; greedy decoding reads what it wrote."""
-    from data.kinds import KINDS
-    from launch.evaluation.scored_model import with_defaults
-    from launch.files import read_json
+    from launch.translation.held_out import held_out
     from launch.translation.translator import open_run
 
-    config = with_defaults(read_json(here / "mt" / "config.json"))
-    dataset = KINDS["pairs"].prepare(config.data, progress=False).for_run(config)
-    (batch,) = dataset.examples("validation")
-    sides = []
-    for name, segments in (("source", "source_segments"), ("targets", "segments")):
-        rows = zip(batch[name], batch[segments], strict=True)
-        sides.append([dataset.tokenizer.decode(row[real > 0]) for row, real in rows if real.any()])
-    (here / "validation").write_text("\n".join(sides[0]))
+    sources, targets = held_out(here / "mt")
+    (here / "validation").write_text("\n".join(sources))
     lines, _ = written(["--run=mt", "--file=validation", "--beams=1"], capsys)
-    right = sum(line == target for line, target in zip(lines, sides[1], strict=True))
+    right = sum(line == target for line, target in zip(lines, targets, strict=True))
     result = json.loads((here / "mt" / "result.json").read_text())
     expected = result["metrics"]["exact_match"]["value"]
     assert right / len(lines) == pytest.approx(expected) and 0.1 < expected < 0.9
@@ -124,7 +116,8 @@ def test_scores_are_those_of_sacrebleu():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--run=mt"], "--text and --file: give one of them"),
+        (["--run=mt"], "give one of --text='a sentence', --file=FILE and --validation"),
+        (["--run=mt", "--validation", "--text=a"], "give one of --text='a sentence', --file=FILE"),
         (["--run=mt", "--text="], "text 1 of 1 is empty; give it words"),
         (["--run=mt", "--text=abcdabcdab"], "1 of 1 texts have more than the 7 tokens"),
         (["--run=mt", "--text=a", "--seed=1"], "--seed means nothing without --temperature"),
