@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 
-from configs import base, isoflop, kaplan, mup, quickstart, tiny_families
-from configs.study import ladder, lr_grid, wsd
+from configs import base, history, isoflop, kaplan, mup, quickstart, tiny_families
+from configs.study import history_rates, ladder, lr_grid, wsd
+from launch.config import sections
 from model import families
 from model.transformer import count
 
@@ -25,6 +26,7 @@ SWEEPS = {
 def trials(module, *arg):
     """Yields the overrides of each trial, checked against base.py, and its model config."""
     config = module.get_config(*arg)
+    sections.complete(config)
     for overrides in module.get_sweep(config):
         trial = config.copy_and_resolve_references()
         for key, value in overrides.items():
@@ -33,6 +35,28 @@ def trials(module, *arg):
             assert type(node[leaf]) is type(value)
             node[leaf] = value
         yield overrides, families.derive({**trial.model, "vocab_size": 256})[1]
+
+
+@pytest.mark.parametrize("name", history.SIZES)
+def test_ladders_of_the_history_are_of_about_equal_sizes_at_equal_budgets(name):
+    """Each family's five sizes at a budget span a factor 3 to 16 around what the others span."""
+    by_budget = collections.defaultdict(list)
+    for overrides, cfg in trials(history, name):
+        family = families.find(history.get_config(name).model.family)
+        by_budget[overrides["train.duration"]].append(sum(family.parameters(cfg).values()))
+    assert list(by_budget) == [f"{budget:g} flops" for budget in history.BUDGETS]
+    for sizes, middle in zip(by_budget.values(), (37_000, 66_000, 115_000), strict=True):
+        assert len(sizes) == 5 and sizes == sorted(sizes)
+        assert middle / 4 < sizes[0] < middle < sizes[-1] < 4 * middle
+    assert len(list(trials(history_rates, name))) == 2 * len(history_rates.RATES)
+
+
+def test_the_history_counts_every_order_on_every_text():
+    found = [overrides for overrides, _ in trials(history, "ngram")]
+    pairs = {(one["model.order"], one["data.max_tokens"]) for one in found}
+    assert len(pairs) == len(found) == 15 and len({one["name"] for one in found}) == 15
+    with pytest.raises(ValueError, match="use :decoder or :lstm or :gru or :elman or :ngram"):
+        history.get_config("bert")
 
 
 @pytest.mark.parametrize("name", SWEEPS)
