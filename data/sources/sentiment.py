@@ -1,7 +1,7 @@
 """Made-up reviews with a sentiment that takes more than counting words.
 
-    the soup was delicious and the staff were not rude .                  positive
-    the plot was gripping but the ending was hardly convincing .          negative
+    the soup was superb and the service was not bad .               positive
+    the plot was brilliant but the ending was hardly perfect .      negative
 
 A review has one to `clauses` clauses about one subject. "and" joins clauses of one sentiment, "but"
 turns it round, and the review has that of its last clause. A negation ("not", "hardly", …) turns an
@@ -19,22 +19,14 @@ SCHEME = "synthetic_sentiment"
 LABELS = ("negative", "positive")
 PAGE = 20  # reviews of a document of running text
 SUBJECTS = {
-    "film": "plot acting music script ending dialogue cast camera story direction",
-    "restaurant": "soup bread service menu dessert wine kitchen table fish sauce",
-    "hotel": "room breakfast lobby bed view shower pool reception carpet balcony",
-    "phone": "screen battery camera keyboard speaker charger design price software signal",
-    "book": "chapter hero style opening cover prose pace villain translation humour",
+    "film": "plot acting music script ending camera",
+    "restaurant": "soup bread service menu wine kitchen",
+    "hotel": "room breakfast lobby bed view pool",
+    "phone": "screen battery price speaker charger design",
+    "book": "chapter hero style cover prose pace",
 }
-GOOD = (
-    "good great excellent wonderful superb lovely charming brilliant delightful fantastic splendid "
-    "pleasant impressive convincing fine admirable perfect outstanding marvellous remarkable "
-    "satisfying enjoyable stunning terrific beautiful"
-)
-BAD = (
-    "bad poor awful terrible dreadful horrible dull boring weak disappointing mediocre ugly "
-    "unpleasant annoying clumsy shabby miserable tedious hopeless lousy irritating pathetic "
-    "appalling sloppy atrocious"
-)
+GOOD = "good great fine lovely superb perfect nice charming brilliant splendid pleasant wonderful"
+BAD = "bad poor awful dull weak ugly horrible boring terrible dreadful shabby annoying"
 WORDS = {name: tuple(words.split()) for name, words in SUBJECTS.items()}
 ADJECTIVES = (tuple(BAD.split()), tuple(GOOD.split()))
 NEGATIONS = ("not", "hardly", "never", "not at all")
@@ -48,7 +40,8 @@ class Reviews:
     texts: int = 2000
     seed: int = 0
     clauses: int = 3
-    negated: float = 0.4  # share of the clauses
+    negated: float = 0.25  # share of the clauses
+    turned: float = 0.25  # share of the clauses after the first that "but" joins
 
     def labelled(self) -> Iterator[tuple[str, str]]:
         """(review, label) of each."""
@@ -66,7 +59,7 @@ class Reviews:
         subject = draw.choice(list(WORDS))
         positive, clauses = draw.random() < 0.5, []
         for part in range(draw.randint(1, self.clauses)):
-            turned = part > 0 and draw.random() < 0.5
+            turned = part > 0 and draw.random() < self.turned
             positive ^= turned
             joined = ("", "but " if turned else "and ")[part > 0]
             clauses.append(joined + self._clause(draw, WORDS[subject], positive))
@@ -84,6 +77,7 @@ KEYS = {  # key → (how it is read, what it means)
     "seed": (int, "of the draws"),
     "clauses": (int, "most clauses of a review"),
     "negated": (float, "share of the clauses with a negation"),
+    "turned": (float, "share of the later clauses that 'but' joins"),
 }
 
 
@@ -100,8 +94,10 @@ def parse(spec: str) -> Reviews:
                 f"data.corpora={spec!r}: {part!r} is not KEY=NUMBER; the keys: {known}"
             ) from None
     reviews = Reviews(**given)
-    if reviews.texts < 1 or reviews.clauses < 1 or not 0 <= reviews.negated <= 1:
+    shares = reviews.negated, reviews.turned
+    if reviews.texts < 1 or reviews.clauses < 1 or not 0 <= min(shares) <= max(shares) <= 1:
         raise ValueError(
-            f"data.corpora={spec!r}: texts and clauses must be 1 or more, negated from 0 to 1"
+            f"data.corpora={spec!r}: texts and clauses must be 1 or more, negated and turned from "
+            "0 to 1"
         )
     return reviews
