@@ -42,7 +42,7 @@ MASKED = (
         "--config.model.family=encoder",
         "--config.objective.name=masked",
         "--config.data.kind=masked_text",
-    ),  # noqa: E501
+    ),
     *("--config.data.corpora=synthetic_sentiment:texts=2000", "--config.data.tokenizer=bytes"),
     *("--config.model.n_layers=1", "--config.model.d_model=16", "--config.model.n_heads=2"),
     *("--config.model.context_length=120", "--config.train.duration=4 steps"),
