@@ -3,8 +3,9 @@
 import jax
 import pytest
 
-from configs import base, encoder_decoders
-from configs.encoder_decoders import PUBLISHED
+from configs import base
+from configs.published import encoder_decoders
+from configs.published.encoder_decoders import PUBLISHED
 from launch.config import sections
 from model.encoder_decoder import family
 

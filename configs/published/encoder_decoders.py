@@ -1,8 +1,8 @@
-"""Encoder–decoders.  isoflop train --config=configs/encoder_decoders.py:tiny --workdir=runs/tiny-t5
-UNMEASURED
+"""Encoder–decoders.  isoflop train --config=configs/published/encoder_decoders.py --workdir=runs/s
+2 CPU cores: unmeasured.
 
-    configs/encoder_decoders.py:tiny            a small T5 v1.1 that fills in the spans of text
-    configs/encoder_decoders.py:vaswani-base    any name of PUBLISHED: unmeasured
+    configs/published/encoder_decoders.py:tiny          a small T5 v1.1 on the spans of text
+    configs/published/encoder_decoders.py:vaswani-base  any name of PUBLISHED: unmeasured
 
 A published model has its sizes and its training. Give it your data, for example a T5 text with
 --config.data.corpora=DIR --config.data.tokenizer=FILE.model, and Vaswani's model sentence pairs.
@@ -96,7 +96,7 @@ def get_config(arg: str = "tiny") -> ConfigDict:
         near = difflib.get_close_matches(arg, ["tiny", *PUBLISHED], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"configs/encoder_decoders.py:{arg} is unknown; {hint}known: tiny, "
+            f"configs/published/encoder_decoders.py:{arg} is unknown; {hint}known: tiny, "
             f"{', '.join(PUBLISHED)}"
         )
     published = PUBLISHED["t5-v1.1-small" if arg == "tiny" else arg]
