@@ -39,9 +39,9 @@ class Reviews:
 
     texts: int = 2000
     seed: int = 0
-    clauses: int = 3
-    negated: float = 0.25  # share of the clauses
-    turned: float = 0.25  # share of the clauses after the first that "but" joins
+    clauses: int = 4
+    negated: float = 0.1  # share of the clauses
+    turned: float = 0.15  # share of the clauses after the first that "but" joins
 
     def labelled(self) -> Iterator[tuple[str, str]]:
         """(review, label) of each."""

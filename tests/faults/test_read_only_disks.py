@@ -3,9 +3,13 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from data.framed import saved_classes
+from data.tokenizer import Tokenizer
 from launch import __main__ as command
 from launch.compile import docs_table, variants
 from scaling.csv_file import to_csv
@@ -64,6 +68,8 @@ COMMANDS = [
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),
             ("json", ["pilot", "--law=law.json", "--budgets=1e18,3e18,1e19"]),
             ("json", ["sample", "--run=RUN", "--tokens=1", "--temperature=0", "--nostream"]),
+            ("json", ["fill", "--run=RUN", "--text=[MASK]"]),
+            ("json", ["classify", "--run=RUN", "--text=a"]),
             ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
             ("json", ["tokenize", *BASE]),
             ("to", ["convert", f"--from_hf={HF}"]),
@@ -118,6 +124,13 @@ def quick(monkeypatch):
     monkeypatch.setattr("launch.verbs.models.sample.draw", lambda *_, **__: ([], None, False))
     monkeypatch.setattr("launch.verbs.models.sample.describe", lambda *_: {})
     monkeypatch.setattr("launch.verbs.models.sample.show", lambda *_: None)
+    cfg = SimpleNamespace(masked_head=True, n_classes=2, context_length=9)
+    opened = SimpleNamespace(cfg=cfg, tokenizer=Tokenizer("bytes", "bytes"), step=0)
+    monkeypatch.setattr("launch.texts.opened.open_run", lambda *_: opened)
+    monkeypatch.setattr("launch.verbs.texts.fill.predicted", lambda *_: [[[{"text": ""}]]])
+    monkeypatch.setattr("launch.verbs.texts.classify.scores", lambda *_: [np.array([0, 1])])
+    classes = saved_classes.Classes(("a", "b"), False, "cls")
+    monkeypatch.setattr("data.framed.saved_classes.read", lambda _: classes)
     monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
 
 
