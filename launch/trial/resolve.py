@@ -144,6 +144,18 @@ def check_fit(config: ConfigDict) -> None:
         raise ValueError(
             f"data.kind={config.data.kind!r} is unknown; use one of {', '.join(kinds.KINDS)}"
         )
+    lacking = [name for name in objective.NEEDS if not hasattr(family, name)]
+    if lacking and not families.is_counted(family):
+        fitting = [
+            name
+            for name, other in families.FAMILIES.items()
+            if all(hasattr(other, need) for need in objective.NEEDS)
+        ]
+        raise ValueError(
+            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
+            f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
+            f"that fit: {', '.join(fitting) or 'none'}"
+        )
     needs = tuple(dict.fromkeys((*family.INPUTS, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
@@ -160,18 +172,6 @@ def check_fit(config: ConfigDict) -> None:
                 f"token, which objective.name={config.objective.name!r} does not measure; use "
                 "next_token"
             )
-        return
-    if missing := [name for name in objective.NEEDS if not hasattr(family, name)]:
-        fitting = [
-            name
-            for name, other in families.FAMILIES.items()
-            if all(hasattr(other, need) for need in objective.NEEDS)
-        ]
-        raise ValueError(
-            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
-            f"family; model.family={config.model.family!r} has no {', '.join(missing)}. Families "
-            f"that fit: {', '.join(fitting) or 'none'}"
-        )
 
 
 def _resolve_weights(config: ConfigDict) -> None:
