@@ -18,8 +18,9 @@ import numpy as np
 from data.local import parse_object
 
 SPACE = "\u2581"  # SentencePiece's character for a space
+BERT_END = "[SEP]"
 # End-of-document tokens of published models.
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "[SEP]")
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", BERT_END)
 LARGEST_ID = 1 << 24
 BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # a token for one byte, used where no other token fits
 
@@ -60,7 +61,7 @@ def read(
         )
     added = set(fast.get_added_tokens_decoder())
     byte_level = '"ByteLevel"' in model.decode()
-    inside = _inside_words(about)
+    inside = _inside_words(about) if end == BERT_END else ""
     steps = [about.get(step) for step in ("normalizer", "pre_tokenizer", "decoder")]
     space = SPACE if SPACE in json.dumps(steps, ensure_ascii=False) else None
     pieces = [b""] * (max(ids.values()) + 1)

@@ -30,7 +30,8 @@ BAD = "bad poor awful dull weak ugly horrible boring terrible dreadful shabby an
 WORDS = {name: tuple(words.split()) for name, words in SUBJECTS.items()}
 ADJECTIVES = (tuple(BAD.split()), tuple(GOOD.split()))
 NEGATIONS = ("not", "hardly", "never", "not at all")
-DEGREES = ("", "", "very ", "really ", "quite ", "truly ")
+# Degrees go with the sentiment of their adjective, as "utterly awful" does in real text.
+DEGREES = (("", "", "rather ", "utterly "), ("", "", "truly ", "really "))
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Reviews:
     texts: int = 2000
     seed: int = 0
     clauses: int = 3
-    negated: float = 0.25  # share of the clauses
-    turned: float = 0.25  # share of the clauses after the first that "but" joins
+    negated: float = 0.2  # share of the clauses
+    turned: float = 0.2  # share of the clauses after the first that "but" joins
 
     def labelled(self) -> Iterator[tuple[str, str]]:
         """(review, label) of each."""
@@ -67,8 +68,9 @@ class Reviews:
 
     def _clause(self, draw: random.Random, nouns: tuple[str, ...], positive: bool) -> str:
         negated = draw.random() < self.negated
-        how = f"{draw.choice(NEGATIONS)} " if negated else draw.choice(DEGREES)
-        adjective = draw.choice(ADJECTIVES[positive ^ negated])
+        kind = positive ^ negated
+        how = f"{draw.choice(NEGATIONS)} " if negated else draw.choice(DEGREES[kind])
+        adjective = draw.choice(ADJECTIVES[kind])
         return f"the {draw.choice(nouns)} was {how}{adjective}"
 
 

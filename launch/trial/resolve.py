@@ -157,6 +157,17 @@ def check_fit(config: ConfigDict) -> None:
                 f"{objectives.OBJECTIVES[measured].METRICS['loss'].unit} of objective.name="
                 f"{measured!r}, not by {config.objective.name!r}; use {measured}"
             )
+    elif lacking := [name for name in objective.NEEDS if not hasattr(family, name)]:
+        fitting = [
+            name
+            for name, other in families.FAMILIES.items()
+            if all(hasattr(other, need) for need in objective.NEEDS)
+        ]
+        raise ValueError(
+            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
+            f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
+            f"that fit: {', '.join(fitting) or 'none'}"
+        )
     needs = tuple(dict.fromkeys((*family.INPUTS, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
@@ -165,19 +176,6 @@ def check_fit(config: ConfigDict) -> None:
             f"model.family={config.model.family!r} with objective.name={config.objective.name!r} "
             f"needs the batch fields {', '.join(needs)}; data.kind={config.data.kind!r} has no "
             f"{', '.join(missing)}. Kinds that fit: {', '.join(fitting) or 'none'}"
-        )
-    if families.is_counted(family):
-        return
-    if missing := [name for name in objective.NEEDS if not hasattr(family, name)]:
-        fitting = [
-            name
-            for name, other in families.FAMILIES.items()
-            if all(hasattr(other, need) for need in objective.NEEDS)
-        ]
-        raise ValueError(
-            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
-            f"family; model.family={config.model.family!r} has no {', '.join(missing)}. Families "
-            f"that fit: {', '.join(fitting) or 'none'}"
         )
 
 

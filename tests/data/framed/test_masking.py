@@ -1,11 +1,13 @@
 """Tests which tokens are masked, by what, and that masks are a pure function of the row."""
 
+import json
+
 import numpy as np
 import pytest
 
 from configs import base
 from data.framed import masking
-from data.framed.marks import marks_of, with_masks
+from data.framed.marks import Marks, marks_of, with_masks
 from data.kinds import masked_text
 from data.tokenizer import Tokenizer
 
@@ -102,3 +104,28 @@ def test_the_evaluation_set_is_fixed_and_rows_that_fill_it_up_do_not_count(datas
 def test_a_mask_in_a_text_is_one_token():
     tokens = with_masks(BYTES, MARKS, "a[MASK]b[MASK]")
     assert tokens.tolist() == [256, 97, 257, 98, 257, 255]
+
+
+def test_the_tokenizer_of_a_bert_has_its_own_marks():
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "soup", "good", "##ness", "the", "a"]
+    special = [
+        dict(id=i, content=name, special=True, single_word=False, lstrip=False, rstrip=False,
+             normalized=False)
+        for i, name in enumerate(names[:5])
+    ]  # fmt: skip
+    model = dict(
+        type="WordPiece", unk_token="[UNK]", continuing_subword_prefix="##",
+        max_input_chars_per_word=100, vocab={name: i for i, name in enumerate(names)},
+    )  # fmt: skip
+    about = dict(
+        version="1.0", truncation=None, padding=None, added_tokens=special, model=model,
+        normalizer=dict(type="Lowercase"), pre_tokenizer=dict(type="BertPreTokenizer"),
+        post_processor=None, decoder=dict(type="WordPiece", prefix="##", cleanup=True),
+    )  # fmt: skip
+    bert = Tokenizer("huggingface", "tokenizer", json.dumps(about).encode())
+    marks = marks_of(bert)
+    assert marks == Marks(begin=2, end=3, mask=4, padding=0, vocab_size=10)
+    tokens = with_masks(bert, marks, "The soup [MASK] goodness")
+    assert tokens.tolist() == [2, 8, 5, 4, 6, 7, 3]
+    assert bert.decode(tokens) == "the soup goodness"
+    assert bert.encode("[MASK]").tolist() != [4]  # a document never yields it

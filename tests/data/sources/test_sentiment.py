@@ -19,7 +19,7 @@ def test_the_last_clause_decides_and_negation_turns_it_round():
     reviews = list(sentiment.parse("synthetic_sentiment:texts=500:seed=3").labelled())
     assert all(label == label_of(text) for text, label in reviews)
     without = [(t.replace(" not", "").replace(" hardly", "").replace(" never", ""), x) for t, x in reviews]  # fmt: skip  # noqa: E501
-    assert sum(label != label_of(text) for text, label in without) > 60  # it is needed
+    assert sum(label != label_of(text) for text, label in without) > 25  # it is needed
     assert 0.4 < sum(label == "positive" for _, label in reviews) / 500 < 0.6
 
 

@@ -65,13 +65,9 @@ def test_labels_alone_are_predicted(objective, batch, scored):
 
 
 REFUSED = [
-    (("decoder", "masked", "masked_text"), "model.family='decoder' has no masked_logits. Families"),
-    (("encoder", "next_token", "masked_text"), "data.kind='masked_text' has no targets, weights"),
-    (("encoder", "next_token", "text"), "data.kind='text' has no segments"),
-    (
-        ("encoder", "masked", "text"),
-        "has no segments, masked_places, masked_tokens. Kinds that fit: masked_text",
-    ),
+    (("decoder", "masked", "masked_text"), "has no masked_logits. Families that fit: encoder"),
+    (("encoder", "next_token", "masked_text"), "has no head, logits. Families that fit: decoder"),
+    (("encoder", "masked", "text"), "Kinds that fit: masked_text"),
     (("decoder", "next_token", "masked_text"), "has no targets, weights"),
     (("ngram", "classify", "labelled"), "is counted and measured by the nats/token of"),
 ]
