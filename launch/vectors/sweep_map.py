@@ -7,7 +7,7 @@ from typing import Any
 
 from launch.files import read_family, read_json, write_json
 
-WORDS = 150  # on the map
+WORDS = 100  # on the map
 
 
 def write_words(folder: Path, ranking: Mapping[str, Any], out: Path) -> None:

@@ -17,7 +17,7 @@ INK = "#1d2330"
 
 def spec(about: Mapping[str, Any]) -> dict[str, Any]:
     """The Vega-Lite specification of a map with the content of FILE."""
-    axis = {"ticks": False, "labels": False, "domain": False, "gridColor": "#e6e8ec"}
+    axis = {"ticks": False, "labels": False, "domain": False, "grid": False}
     scale = {"zero": False, "nice": False, "padding": 30}  # room for words at the sides
     place = {
         name: {"field": name, "type": "quantitative", "title": title, "axis": axis, "scale": scale}

@@ -43,7 +43,7 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path("analogies", None, "file of analogies, or gensim", values)
     flags.define_path("similarities", None, "file of similarities, or gensim", values)
     flags.define_path("map", None, "draw the most frequent words: FILE.html or FILE.png", values)
-    whole("map_words", 150, "map: words to draw", lower_bound=3, flag_values=values)
+    whole("map_words", 100, "map: words to draw", lower_bound=3, flag_values=values)
     absl_flags.DEFINE_enum("projection", "pca", ("pca", "tsne"), "map: how", flag_values=values)
     flags.define_path("json", None, "also write what is printed to this file", values)
     flags.define_import(values)

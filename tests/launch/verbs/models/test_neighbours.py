@@ -173,6 +173,10 @@ def test_the_map_holds_the_words(skipgram, tmp_path):
     rows = json.loads(specs)["words"]["data"]["values"]
     assert len(rows) == 9 and all(row["word"].isalpha() for row in rows)
     assert np.abs(np.sum([[row["x"], row["y"]] for row in rows], axis=0)).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_picture_of_the_map_by_tsne(skipgram, tmp_path):
     picture = tmp_path / "words.png"
     asked(skipgram, f"--map={picture}", "--projection=tsne", "--map_words=20")
     assert picture.read_bytes().startswith(b"\x89PNG")
