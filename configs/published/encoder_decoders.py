@@ -1,8 +1,9 @@
-"""Encoder–decoders.  isoflop train --config=configs/published/encoder_decoders.py --workdir=runs/s
-2 CPU cores: unmeasured.
+"""Encoder–decoders of Vaswani et al. and T5.
 
-    configs/published/encoder_decoders.py:tiny          a small T5 v1.1 on the spans of text
-    configs/published/encoder_decoders.py:vaswani-base  any name of PUBLISHED: unmeasured
+    isoflop train --config=configs/published/encoder_decoders.py:tiny --workdir=runs/tiny-t5
+
+Unmeasured. The argument is `tiny`, a small T5 v1.1 that fills in the spans of text, or any name of
+PUBLISHED, such as vaswani-base.
 
 A published model has its sizes and its training. Give it your data, for example a T5 text with
 --config.data.corpora=DIR --config.data.tokenizer=FILE.model, and Vaswani's model sentence pairs.
