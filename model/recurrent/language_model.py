@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from model.generation import by_steps
 from model.generation.sample import sample
 from model.generation.samplers import Sampler
-from model.partitioning import constrain
+from model.partitioning import constrain, platform
 from model.recurrent.cells import CELLS, State, norm
 from model.recurrent.config import Config as Config
 from model.recurrent.config import derive as derive
@@ -128,34 +128,55 @@ def hidden_from(
     if "segments" in batch:
         same_BT = batch["segments"][:, 1:] == batch["segments"][:, :-1]
         keep_TB = jnp.pad(same_BT, ((0, 0), (1, 0)), constant_values=True).T
-    x_TBI = rows(params["embed"]["embedding"], batch["tokens"].T).astype(cfg.dtype)
     keys = [None] * (cfg.n_layers + 1)
     if key is not None and cfg.dropout:
         keys = jax.random.split(key, cfg.n_layers + 1)
+    x_TBX = _embedded(cfg, params, batch["tokens"].T, keys[0])
     for number in range(cfg.n_layers):
-        name = f"layer_{number}"
-        x_TBI = dropped(cfg, x_TBI, keys[number])
-        x_TBI, after[name] = _through(cfg, params[name], x_TBI, keep_TB, carry[name])
-    x_BTH = dropped(cfg, x_TBI, keys[-1]).swapaxes(0, 1)
-    return constrain(x_BTH, "batch", "seq", None), after
+        name, above = f"layer_{number}", f"layer_{number + 1}"
+        y_TBH, after[name] = _through(cfg, params[name], x_TBX, keep_TB, carry[name])
+        y_TBH = dropped(cfg, y_TBH, keys[number + 1])
+        if above in params:
+            x_TBX = _projected(cfg, params[above], y_TBH)
+    return constrain(y_TBH.swapaxes(0, 1), "batch", "seq", None), after
 
 
-def _through(cfg, layer: dict, x_TBI, keep_TB, state: State) -> tuple[jax.Array, State]:
-    """One layer: the input products of all time steps at once, then the recurrence."""
-    cell, dtype, (T, B, _) = CELLS[cfg.cell], jnp.dtype(cfg.dtype), x_TBI.shape
-    whole = lambda kernel: constrain(kernel.astype(dtype), None, None)  # noqa: E731
-    x_MX = product(
-        x_TBI.reshape(T * B, -1), whole(layer["input"]["kernel"]), jnp.dtype(jnp.float32)
+def _embedded(cfg: Config, params: dict, tokens_TB: jax.Array, key) -> jax.Array:
+    """The input product [T, B, X] of the first layer.
+
+    Where the vocabulary is smaller than the batch, each of its tokens is multiplied once, and the
+    products are looked up: on a CPU a seventh less time for a step of two layers on bytes. Not
+    measured elsewhere.
+    """
+    table_VD, layer = params["embed"]["embedding"], params["layer_0"]
+    if key is None and cfg.vocab_size < tokens_TB.size and platform() == "cpu":
+        return rows(_projected(cfg, layer, table_VD), tokens_TB)
+    return _projected(cfg, layer, dropped(cfg, rows(table_VD, tokens_TB), key))
+
+
+def _projected(cfg: Config, layer: dict, x: jax.Array) -> jax.Array:
+    """W x + b [..., X], float32: all time steps in one product."""
+    dtype, kernel_IX = jnp.dtype(cfg.dtype), layer["input"]["kernel"]
+    kernel_IX = constrain(kernel_IX.astype(dtype), None, None)
+    x_MX = product(x.astype(dtype).reshape(-1, x.shape[-1]), kernel_IX, jnp.dtype(jnp.float32))
+    if cfg.layer_norm:
+        x_MX = norm(x_MX, layer["norm"]["input"])
+    return (x_MX + layer["input"]["bias"]).reshape(*x.shape[:-1], -1)
+
+
+def _through(cfg, layer: dict, x_TBX, keep_TB, state: State) -> tuple[jax.Array, State]:
+    """The recurrence of one layer: its outputs [T, B, H] and its last state."""
+    cell, dtype, x_TBX = (
+        CELLS[cfg.cell],
+        jnp.dtype(cfg.dtype),
+        constrain(x_TBX, None, "batch", None),
     )
-    norms = layer.get("norm", {})
-    if "input" in norms:
-        x_MX = norm(x_MX, norms["input"])
-    x_TBX = constrain((x_MX + layer["input"]["bias"]).reshape(T, B, -1), None, "batch", None)
-    kernels = {name: whole(layer[name]["kernel"]) for name in cell.kernels}
+    kernels = {name: layer[name]["kernel"].astype(dtype) for name in cell.kernels}
+    kernels = {name: constrain(kernel, None, None) for name, kernel in kernels.items()}
     biases = {name: layer[name]["bias"] for name in cell.kernels if "bias" in layer[name]}
-    added = {name: jnp.broadcast_to(bias, (T, B, len(bias))) for name, bias in biases.items()}
-    inside = {name: of for name, of in norms.items() if name != "input"}
-    y_TBH, state = recurrence(cell, cfg.unroll, kernels, inside, x_TBX, added, keep_TB, state)
+    added = {n: jnp.broadcast_to(bias, (*x_TBX.shape[:2], len(bias))) for n, bias in biases.items()}
+    norms = {name: of for name, of in layer.get("norm", {}).items() if name != "input"}
+    y_TBH, state = recurrence(cell, cfg.unroll, kernels, norms, x_TBX, added, keep_TB, state)
     return y_TBH.astype(dtype), state
 
 

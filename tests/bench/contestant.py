@@ -7,8 +7,17 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from tests.bench.shapes import SHAPES, Shape
+
+
+class Timed(Protocol):
+    """What is measured: steps of one call of `advance`, and the model FLOPs of a step."""
+
+    steps: int
+    flops: float
+
 
 Advance = Callable[[], None]  # takes shape.steps steps and waits for their result
 
@@ -24,13 +33,18 @@ def main(prepare: Callable[[Shape], tuple[Advance, int | None]]) -> None:
     expected = shape.parameters + shape.context * shape.d_model
     if parameters not in (None, expected):
         raise ValueError(f"{sys.argv[0]} has {parameters} parameters, {shape.name} has {expected}")
+    serve(shape, advance)
+
+
+def serve(shape: Timed, advance: Advance) -> None:
+    """Says how long the first call took beyond the second, then the speed over each duration."""
     first, steady = _seconds(advance), _seconds(advance)
     _say({"compile_seconds": max(0.0, first - steady)})
     for line in sys.argv[2:] or sys.stdin:
         _say({"gflops": measure(shape, advance, float(line))})
 
 
-def measure(shape: Shape, advance: Advance, seconds: float) -> float:
+def measure(shape: Timed, advance: Advance, seconds: float) -> float:
     """Model GFLOP/s over as many whole calls as take at least `seconds`."""
     calls, begun = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - begun) < seconds:
