@@ -71,6 +71,20 @@ def instead(family: families.Family, cfg: Any, run: Path) -> str:
     )
 
 
+def text_lines(path: str | Path, flag: str) -> list[str]:
+    """The lines of the text file that `flag` names. FileNotFoundError or ValueError, in one line,
+    if it does not exist, is not UTF-8 or holds no text."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{flag}={path} does not exist; name a file of texts, one a line")
+    try:
+        text = Path(path).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{flag}={path} is not UTF-8 ({error.reason}); convert it") from None
+    if not text.strip():
+        raise ValueError(f"{flag}={path} holds no text; put one text on each line")
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+
+
 def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:
     """The family of the run that `flag` names, and its Config. Keys that are younger than the run
     have their defaults. FileNotFoundError or ValueError, in one line, without a config.json, and

@@ -132,6 +132,11 @@ def find(name: str) -> Family:
     return FAMILIES[name]
 
 
+def name_of(family: Family) -> str:
+    """The name of a family in FAMILIES."""
+    return next(name for name, known in FAMILIES.items() if known is family)
+
+
 def is_counted(family: Family) -> bool:
     """Whether the family is counted rather than trained."""
     return hasattr(family, "fit")

@@ -5,7 +5,9 @@ apply while a program is traced. Without them nothing is sharded and `constrain`
 """
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -43,6 +45,33 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if jax.sharding.get_abstract_mesh().size <= 1 or not nn.get_logical_axis_rules():
         return x
     return jax.lax.with_sharding_constraint(x, spec(*axes))
+
+
+def require_divided(cfg: Any, sizes: Mapping[str, int], **axes: str) -> None:
+    """ValueError unless the mesh divides these keys of a model; `axes` maps keys to mesh axes."""
+    for key, axis in axes.items():
+        size, parts = getattr(cfg, key), sizes.get(axis, 1)
+        if size % parts:
+            raise ValueError(
+                f"model.{key}={size} is not divisible by mesh.{axis}={parts}; "
+                f"use model.{key}={_multiples(size, parts)}, "
+                f"or mesh.{axis}={math.gcd(size, parts)}"
+            )
+
+
+def require_whole_rows(family: str, sizes: Mapping[str, int]) -> None:
+    """ValueError if the mesh shards the tokens of a row, which this family does not support."""
+    if sizes.get("sequence", 1) > 1:
+        raise ValueError(
+            f"mesh.sequence={sizes['sequence']}: model.family={family!r} does not shard the tokens "
+            "of a row; use mesh.sequence=1, and mesh.fsdp, mesh.data or mesh.tensor"
+        )
+
+
+def _multiples(size: int, parts: int) -> str:
+    """The multiples of `parts` on either side of `size`."""
+    below, above = size // parts * parts, (size // parts + 1) * parts
+    return f"{below} or {above}" if below else str(above)
 
 
 def whole_along(axes: tuple[str, ...]) -> AbstractContextManager:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 
 def files(spec: str) -> list[Path]:
-    """The catalogues, sorted by path. ValueError for a spec, a package or a language that there is
-    not."""
+    """The catalogues, sorted by path. ValueError for an invalid spec, and for a package or a
+    language that is not installed."""
     _, *parts = spec.split(":")
     if len(parts) != 2 or not all(parts):
         raise ValueError(

@@ -1,6 +1,5 @@
 """The model of a run, trained or counted, as something that scores tokens."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,12 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data.tokenizer import Tokenizer
-from launch.config import imports
 from launch.converted import read_tokenizer
 from launch.evaluation.windows import BATCH, IN_ORDER, batches, in_order
-from launch.files import instead, read_family, read_json
-from model import families, parameters
+from launch.files import instead, read_json
+from launch.restored import family_of, restored
+from model import families
 from train import objectives
-from train.checkpoint import Damaged, finished, newest_good, restore_params
-from train.counting import MODEL
 from train.evaluate import token_nats, token_nats_from
 from train.objectives import next_token
 
@@ -133,10 +130,7 @@ class ScoredModel:
 def open_model(run: Path) -> ScoredModel:
     """The model in a run's folder, from its newest good checkpoint. ValueError or
     FileNotFoundError, in one line, for a run that cannot score text."""
-    try:
-        family, cfg = read_family(run, "run")
-    except ValueError as error:
-        raise ValueError(f"{error}{imports.remedy(run)}") from None
+    family, cfg = family_of(run)
     config = with_defaults(read_json(run / "config.json") or {})
     objective = objectives.find(config.objective.name)
     scores = not families.is_counted(family) or hasattr(family, "nats")
@@ -148,37 +142,9 @@ def open_model(run: Path) -> ScoredModel:
             f"{instead(family, cfg, run)}"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
-    fitted, step = restored_any(run, family, cfg)
+    fitted, step = restored(run, family, cfg)
     name = config.model.family
     return ScoredModel(run, name, family, cfg, config, tokenizer, fitted, step)
-
-
-def restored_any(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
-    """(the parameters or counts of a run's newest good checkpoint, its step). ValueError where the
-    parameters are not those of `cfg`."""
-    if families.is_counted(family):
-        return restored_counts(run, family)
-    params, meta = restore_params(run / "checkpoints", _say)
-    shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
-    try:
-        parameters.check(shapes, params)
-    except ValueError as error:
-        raise ValueError(
-            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
-        ) from None
-    return jax.device_put(params), meta["step"]
-
-
-def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:
-    """(the counts of a run's newest good checkpoint, its step)."""
-    paths = finished(run / "checkpoints")
-    if not paths:
-        raise FileNotFoundError(f"{run / 'checkpoints'} holds no model; train the run first")
-    path = newest_good(paths, _say)
-    if path is None:
-        raise Damaged(f"every checkpoint in {run / 'checkpoints'} is damaged; train the run again")
-    with open(path / MODEL, "rb") as file:
-        return family.load(file), int(path.name)
 
 
 def with_defaults(config: Mapping[str, Any]) -> ConfigDict:
@@ -198,7 +164,3 @@ def with_defaults(config: Mapping[str, Any]) -> ConfigDict:
 def first_words(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """The beginning of a text, as its name."""
     return " ".join(tokenizer.decode(tokens[:100]).split())[:60]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from data.tokenizer import Tokenizer
-from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.evaluation.scored_model import restored_any
-from launch.files import instead, read_family, read_model
+from launch.files import instead, read_model
+from launch.restored import family_of
+from launch.restored import restored as restored_model
 from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
 from model import families
@@ -108,16 +108,12 @@ def draw(
 def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
     """The family, its Config and the tokenizer of a run's folder. ValueError for a model that
     continues no text, and says why a converted run has no tokenizer."""
-    try:
-        family, cfg = read_family(run, "run")
-    except ValueError as error:
-        raise ValueError(f"{error}{imports.remedy(run)}") from None
+    family, cfg = family_of(run)
     if not continues_text(family):
-        name = next(name for name, known in FAMILIES.items() if known is family)
         able = ", ".join(name for name, other in FAMILIES.items() if continues_text(other))
         raise ValueError(
-            f"run={run} holds a model of the family {name!r}, which continues no text; those of "
-            f"{able} do{instead(family, cfg, run)}"
+            f"run={run} holds a model of the family {families.name_of(family)!r}, which continues "
+            f"no text; those of {able} do{instead(family, cfg, run)}"
         )
     return family, cfg, read_tokenizer(run, cfg.vocab_size, "run")
 
@@ -125,7 +121,7 @@ def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
 def restored(run: Path, family: Family, cfg: Any) -> tuple[Model, int]:
     """The model of a run's last good checkpoint, and its step. ValueError where the weights are not
     those of `cfg`."""
-    fitted, step = restored_any(run, family, cfg)
+    fitted, step = restored_model(run, family, cfg)
     if not families.is_counted(family):
         fitted = reader_of(family).prepare(fitted, cfg)
     return (fitted, cfg), step

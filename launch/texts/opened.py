@@ -1,18 +1,14 @@
 """Opens the model of a run for a verb that reads texts."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from data.tokenizer import Tokenizer
-from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.files import instead, read_family, read_json
-from model import families, parameters
-from train.checkpoint import restore_params
+from launch.files import instead
+from launch.restored import family_of, restored
+from model import families
 
 
 @dataclass(frozen=True)
@@ -29,22 +25,12 @@ class Opened:
 def open_run(run: Path, member: str, what: str) -> Opened:
     """The model in a run's folder, whose family has `member`, which does `what`. ValueError or
     FileNotFoundError, in one line, for any other run."""
-    try:
-        family, cfg = read_family(run, "run")
-    except ValueError as error:
-        raise ValueError(f"{error}{imports.remedy(run)}") from None
+    family, cfg = family_of(run)
     if not hasattr(family, member):
-        name = (read_json(run / "config.json") or {})["model"].get("family", "decoder")
         raise ValueError(
-            f"run={run} holds a model of the family {name!r}, which {what}"
+            f"run={run} holds a model of the family {families.name_of(family)!r}, which {what}"
             f"{instead(family, cfg, run)}"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
-    params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-    try:
-        parameters.check(jax.eval_shape(lambda: family.init(cfg, jax.random.key(0))), params)
-    except ValueError as error:
-        raise ValueError(
-            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
-        ) from None
-    return Opened(family, cfg, jax.device_put(params), tokenizer, meta["step"])
+    params, step = restored(run, family, cfg)
+    return Opened(family, cfg, params, tokenizer, step)

@@ -1,24 +1,21 @@
 """The model of a run that was trained on pairs, as something that writes the target of a source."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from data.kinds import KINDS
 from data.tokenizer import Tokenizer
-from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.files import read_family, read_json
-from model import parameters
+from launch.files import read_json
+from launch.restored import family_of, restored
+from model import families
 from model.generation import beam, joined, sample, stepwise
 from model.generation.samplers import Sampler
 from model.transformer import family as decoder
-from train.checkpoint import restore_params
 
 AT_ONCE = 32  # sentences of one program
 BUCKET = 16  # sources are padded to a multiple of it, so that few programs are compiled
@@ -146,29 +143,20 @@ class Translator:
 def open_run(run: Path) -> Translator:
     """The translator in a run's folder, from its newest good checkpoint. ValueError or
     FileNotFoundError, in one line, for a run that translates nothing, with what it can do."""
-    try:
-        family, cfg = read_family(run, "run")
-    except ValueError as error:
-        raise ValueError(f"{error}{imports.remedy(run)}") from None
+    family, cfg = family_of(run)
     config = read_json(run / "config.json") or {}
     kind = config.get("data", {}).get("kind", "text")
-    name = config["model"].get("family", "decoder")
     separate = kind == "pairs" and hasattr(family, "start")
     if not separate and not (kind == "joined_pairs" and family is decoder):
         predicts = getattr(KINDS.get(kind), "PREDICTS", f"data of the kind {kind!r}")
         raise ValueError(
-            f"run={run} holds a model of the family {name!r} that predicts {predicts}; this verb "
-            "reads encoder–decoders trained on data.kind=pairs and decoders trained on "
-            "data.kind=joined_pairs. isoflop show describes the run"
+            f"run={run} holds a model of the family {families.name_of(family)!r} that predicts "
+            f"{predicts}; this verb reads encoder–decoders trained on data.kind=pairs and decoders "
+            "trained on data.kind=joined_pairs. isoflop show describes the run"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
-    params, meta = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
-    try:
-        parameters.check(jax.eval_shape(lambda: family.init(cfg, jax.random.key(0))), params)
-    except ValueError as error:
-        raise ValueError(
-            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
-        ) from None
-    params = jax.device_put(params) if separate else sample.prepare(params, cfg)
+    params, step = restored(run, family, cfg)
+    if not separate:
+        params = sample.prepare(params, cfg)
     writer = family if separate else joined
-    return Translator(run, writer, cfg, params, tokenizer, meta["step"], int(separate))
+    return Translator(run, writer, cfg, params, tokenizer, step, int(separate))

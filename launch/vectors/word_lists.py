@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from data.local import local_path
+from launch.files import text_lines
 from launch.vectors.word_vectors import BLOCK, WordVectors
 
 GENSIM = "gensim"
@@ -25,18 +26,12 @@ def lines_of(spec: str, flag: str, shipped: str) -> list[tuple[int, str]]:
             raise ValueError(
                 f"{flag}=gensim needs the package gensim: pip install 'isoflop[vectors]'"
             ) from None
-    if not path.is_file():
-        raise FileNotFoundError(f"{flag}={spec} does not exist")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{flag}={spec} is not UTF-8 text") from None
-    return [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [(n, line.strip()) for n, line in enumerate(text_lines(path, flag), 1) if line.strip()]
 
 
 def questions(spec: str) -> Iterator[tuple[str, list[str]]]:
     """(section, four words) of each question of a file like word2vec's questions-words.txt.
-    ValueError names a line that is none."""
+    ValueError names a line that is not a question."""
     section = "all"
     for number, line in lines_of(spec, "analogies", "questions-words.txt"):
         if line.startswith(":"):
@@ -52,8 +47,9 @@ def questions(spec: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def analogies(vectors: WordVectors, spec: str) -> dict[str, Any]:
-    """Right answers by section and in all: the nearest word to b - a + c that is none of the three
-    is d. Questions with a word that the model lacks are counted, not asked."""
+    """Right answers, by section and overall. An answer is right if d is the nearest word to
+    b - a + c, with a, b and c left out. Questions with a word that the model lacks are counted, not
+    asked."""
     asked, unknown = [], 0
     sections: dict[str, dict[str, int]] = {}
     for section, words in questions(spec):

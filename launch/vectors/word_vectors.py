@@ -10,10 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from data.tokenizer import Tokenizer
-from launch.config import imports
 from launch.converted import read_tokenizer
-from launch.evaluation.scored_model import restored_any
-from launch.files import read_family
+from launch.restored import family_of, restored
 from model import families
 
 BLOCK = 1 << 25  # cosines that exist at one time
@@ -52,27 +50,22 @@ class WordVectors:
 def open_vectors(run: Path) -> WordVectors:
     """The word vectors in a run's folder. ValueError or FileNotFoundError, in one line, for a run
     without any."""
-    try:
-        family, cfg = read_family(run, "run")
-    except ValueError as error:
-        raise ValueError(f"{error}{imports.remedy(run)}") from None
+    family, cfg = family_of(run)
     if not hasattr(family, "vectors"):
-        name = next(name for name, known in families.FAMILIES.items() if known is family)
         known = [name for name, other in families.FAMILIES.items() if hasattr(other, "vectors")]
         raise ValueError(
-            f"run={run} has model.family={name!r}, which has no vector for each token; these have: "
-            f"{', '.join(known)}"
+            f"run={run} has model.family={families.name_of(family)!r}, which has no vector for "
+            f"each token; these have: {', '.join(known)}"
         )
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
-    fitted, _ = restored_any(run, family, cfg)
+    fitted, _ = restored(run, family, cfg)
     return of_tokens(tokenizer, family.vectors(cfg, fitted))
 
 
 def of_tokens(tokenizer: Tokenizer, vectors: Any) -> WordVectors:
     """The vectors [V, D], dense or sparse, of the tokens of a tokenizer."""
     pieces = [piece.decode("utf-8", "replace") for piece in tokenizer.pieces]
-    unknown = getattr(tokenizer, "unknown", None)
-    ids = [i for i, piece in enumerate(pieces) if piece.strip() and i != unknown]
+    ids = [i for i, piece in enumerate(pieces) if piece.strip() and i != tokenizer.unknown]
     words = [pieces[i].strip() for i in ids]
     index: dict[str, int] = {}
     for spaced in (False, True):  # a token with a space before it begins a word, so it wins

@@ -4,7 +4,6 @@ It predicts masked tokens from both sides, so it has `masked_logits` and no `log
 distribution of the next token.
 """
 
-import math
 from collections.abc import Mapping
 
 import jax
@@ -17,6 +16,7 @@ from model.encoder.config import derive as derive
 from model.encoder.count import matmul_flops as matmul_flops
 from model.encoder.count import parameters as parameters
 from model.encoder.encoder import Encoder
+from model.partitioning import require_divided, require_whole_rows
 
 INPUTS = ("tokens", "segments")  # positions and token_types are used too if a batch has them
 PARAMETER_AXES = (
@@ -88,15 +88,5 @@ def flops(cfg: Config) -> dict[str, float]:
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
     """Raises ValueError if the mesh does not divide the heads or the width, or if it shards the
     tokens of a row."""
-    for key in ("n_heads", "d_model"):
-        size, parts = getattr(cfg, key), sizes.get("tensor", 1)
-        if size % parts:
-            raise ValueError(
-                f"model.{key}={size} is not divisible by mesh.tensor={parts}; "
-                f"use mesh.tensor={math.gcd(size, parts)}"
-            )
-    if sizes.get("sequence", 1) > 1:
-        raise ValueError(
-            f"mesh.sequence={sizes['sequence']}: model.family='encoder' does not shard the tokens "
-            "of a row; use 1, and mesh.fsdp or mesh.tensor"
-        )
+    require_divided(cfg, sizes, n_heads="tensor", d_model="tensor")
+    require_whole_rows("encoder", sizes)

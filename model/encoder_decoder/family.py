@@ -1,6 +1,5 @@
 """The Transformer encoder–decoder as a model family (model/families.py states the interface)."""
 
-import math
 from collections.abc import Mapping
 
 import jax
@@ -14,6 +13,7 @@ from model.encoder_decoder.encoder_decoder import INPUTS as INPUTS
 from model.encoder_decoder.encoder_decoder import Cache, EncoderDecoder
 from model.encoder_decoder.encoder_decoder import init as init
 from model.encoder_decoder.encoder_decoder import shapes as shapes
+from model.partitioning import require_divided, require_whole_rows
 
 PARAMETER_AXES = (
     (r"^embed/embedding$", ("vocab", "embed")),
@@ -75,15 +75,5 @@ def flops(cfg: Config) -> dict[str, float]:
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
     """Raises ValueError if the mesh does not divide the heads or the width, or if it shards the
     tokens of a row."""
-    for key in ("n_heads", "d_model"):
-        size, parts = getattr(cfg, key), sizes.get("tensor", 1)
-        if size % parts:
-            raise ValueError(
-                f"model.{key}={size} is not divisible by mesh.tensor={parts}; "
-                f"use mesh.tensor={math.gcd(size, parts)}"
-            )
-    if sizes.get("sequence", 1) > 1:
-        raise ValueError(
-            f"mesh.sequence={sizes['sequence']}: model.family='encoder_decoder' does not shard the "
-            "tokens of a row; use 1, and mesh.fsdp or mesh.tensor"
-        )
+    require_divided(cfg, sizes, n_heads="tensor", d_model="tensor")
+    require_whole_rows("encoder_decoder", sizes)

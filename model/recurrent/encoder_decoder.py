@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from model.partitioning import constrain
+from model.partitioning import constrain, require_whole_rows
 from model.recurrent.attentive import attentive, started, whole
 from model.recurrent.cells import CELLS
 from model.recurrent.recurrence import recurrence
@@ -337,8 +337,4 @@ def step(cfg: Config, params: dict, cache: dict, tokens_B: jax.Array) -> tuple[j
 
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
     """Raises ValueError if the mesh splits time: a state needs the one before it."""
-    if sizes.get("sequence", 1) > 1:
-        raise ValueError(
-            f"mesh.sequence={sizes['sequence']}, but model.family='recurrent_encoder_decoder' "
-            "computes one token after the other; use mesh.sequence=1, and mesh.fsdp or mesh.data"
-        )
+    require_whole_rows("recurrent_encoder_decoder", sizes)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from model.generation import by_steps
 from model.generation.sample import sample
 from model.generation.samplers import Sampler
-from model.partitioning import constrain, platform
+from model.partitioning import constrain, platform, require_whole_rows
 from model.recurrent.cells import CELLS, State, norm
 from model.recurrent.config import Config as Config
 from model.recurrent.config import derive as derive
@@ -231,8 +231,4 @@ def generate(
 
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
     """Raises ValueError if the mesh splits time: a state needs the one before it."""
-    if sizes.get("sequence", 1) > 1:
-        raise ValueError(
-            f"mesh.sequence={sizes['sequence']}, but model.family='recurrent' computes one token "
-            "of a row after the other; use mesh.sequence=1, and mesh.fsdp or mesh.data"
-        )
+    require_whole_rows("recurrent", sizes)

@@ -62,7 +62,7 @@ def ways(cfg: Config) -> int:
 
 
 def context_width(cfg: Config) -> int:
-    """Width of the context vector; 0 if there is none."""
+    """Width of the context vector; 0 without one."""
     return {"initial": 0, "every": cfg.d_hidden, "attention": ways(cfg) * cfg.d_hidden}[cfg.context]
 
 

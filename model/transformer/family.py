@@ -10,6 +10,7 @@ from model import classes
 from model.generation.sample import sample
 from model.generation.samplers import Sampler
 from model.kernels import backends
+from model.partitioning import require_divided
 from model.transformer import count
 from model.transformer.attention import attention_spec
 from model.transformer.config import ModelConfig as Config
@@ -116,26 +117,11 @@ def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:
     config's attention backend does not support it. `sizes` maps mesh axes to sizes; the mesh must
     be the current one.
     """
-    ways = {axis: sizes.get(axis, 1) for axis in ("tensor", "sequence")}
-    divided = ("n_heads", "tensor"), ("d_model", "tensor"), ("context_length", "sequence")
-    for key, axis in divided:
-        size, parts = getattr(cfg, key), ways[axis]
-        if size % parts:
-            raise ValueError(
-                f"model.{key}={size} is not divisible by mesh.{axis}={parts}; "
-                f"use model.{key}={_multiples(size, parts)}, "
-                f"or mesh.{axis}={math.gcd(size, parts)}"
-            )
-    kv, parts = cfg.n_kv_heads, ways["tensor"]
+    require_divided(cfg, sizes, n_heads="tensor", d_model="tensor", context_length="sequence")
+    kv, parts = cfg.n_kv_heads, sizes.get("tensor", 1)
     if kv % parts and parts % kv:  # fewer heads than parts are repeated
         raise ValueError(
             f"model.n_kv_heads={kv} neither divides mesh.tensor={parts} nor is divisible by it; "
             f"use mesh.tensor={math.gcd(kv, parts)}"
         )
     backends.choose(cfg.attention, attention_spec(cfg), cfg.context_length)
-
-
-def _multiples(size: int, parts: int) -> str:
-    """The multiples of `parts` on either side of `size`."""
-    below, above = size // parts * parts, (size // parts + 1) * parts
-    return f"{below} or {above}" if below else str(above)

@@ -228,7 +228,7 @@ def choose(
 
 
 def common_compute(frontiers: Sequence[Frontier]) -> tuple[float, float] | None:
-    """The range of compute that the runs of every ladder cover; None if there is none."""
+    """The range of compute that the runs of every ladder cover; None without overlap."""
     low = max(front.flops[0] for front in frontiers)
     high = min(front.flops[1] for front in frontiers)
     return (low, high) if low < high else None

@@ -26,7 +26,7 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
-from launch.files import write_json
+from launch.files import text_lines, write_json
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="run")
     with bad_input():
-        texts = [*values.text, *lines_of(values.file)]
+        lines = text_lines(values.file, "file") if values.file else []
+        texts = [*values.text, *(line for line in lines if line.strip())]
         if not texts:
             raise ValueError('text is not given; add --text="A sentence." or --file=FILE')
         with alive("loading the model"):
@@ -86,19 +87,3 @@ def main(argv: Sequence[str]) -> int:
             )
     sentences.show(scored)
     return DONE
-
-
-def lines_of(file: str | None) -> list[str]:
-    """The lines of a text file that hold more than spaces; none without a file."""
-    if file is None:
-        return []
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"file={file} does not exist; give it a file of texts, one a line")
-    try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"file={file} is no text in UTF-8 ({error.reason}); convert it") from None
-    found = [line for line in lines if line.strip()]
-    if not found:
-        raise ValueError(f"file={file} holds no text; put one text on each line")
-    return found

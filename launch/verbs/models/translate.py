@@ -27,7 +27,7 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
-from launch.files import write_json
+from launch.files import text_lines, write_json
 from scaling.printable import printable
 
 DRAWING = ("temperature", "top_k", "top_p", "seed")
@@ -67,8 +67,8 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__, positional="run")
     with bad_input():
         refuse(values)
-        sources = read_lines(values.file, "file") if values.file else values.text
-        references = read_lines(values.references, "references") if values.references else []
+        sources = text_lines(values.file, "file") if values.file else values.text
+        references = text_lines(values.references, "references") if values.references else []
         with alive("loading the model"):
             # Slow imports, which --help does without.
             from launch.translation import held_out, scores
@@ -120,19 +120,6 @@ def refuse(values: absl_flags.FlagValues) -> None:
             raise ValueError(f"--{flag} means nothing {other}; drop one of them")
     if not 0 < values.top_p <= 1:
         raise ValueError(f"--top_p={values.top_p} is out of range; use more than 0, at most 1")
-
-
-def read_lines(path: str, flag: str) -> list[str]:
-    """The lines of a file. ValueError, naming `flag`, if there is none, or it is no text."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{flag}={path} is not UTF-8 ({error.reason}); convert it") from None
-    except OSError as error:
-        raise ValueError(f"{flag}={path} cannot be read ({error.strerror or error})") from None
-    if not text.strip():
-        raise ValueError(f"{flag}={path} has no sentences; give a file with some")
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def same_count(

@@ -17,7 +17,7 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
-from launch.files import write_json
+from launch.files import text_lines, write_json
 from scaling.printable import printable
 
 SHOWN = 5  # classes of a text that are printed; the file of --json has all
@@ -79,11 +79,8 @@ def texts_of(texts: Sequence[str], file: str | None) -> list[tuple[str, str]]:
     """(how to name it, text) of all texts; ValueError for an empty one, and without any."""
     found = [(f"text={text[:60]!r}", text) for text in texts]
     if file:
-        try:
-            read = Path(file).read_text("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"file={file} is not UTF-8 ({error}); convert it") from None
-        found += [(f"file={file} line {number}", line) for number, line in enumerate(read, start=1)]
+        lines = enumerate(text_lines(file, "file"), start=1)
+        found += [(f"file={file} line {number}", line) for number, line in lines]
     if not found:
         raise ValueError("--text is not given; add --text=… or --file=TEXTS")
     for name, text in found:

@@ -7,6 +7,7 @@ import jax
 
 from model.families import Trained
 from train.objectives.metrics import Metric
+from train.objectives.words.per_term import loss_of, rows_of
 
 FIELDS = ("tokens", "segments", "reach")
 NEEDS = ("hidden", "head", "logits", "scores")
@@ -35,18 +36,5 @@ def _nats(
     return pairs_BT * log_z_BT - (w_BTP * score_BTP).sum(-1), pairs_BT
 
 
-def loss(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
-) -> tuple[jax.Array, dict]:
-    """The cross-entropy summed over the pairs of the batch."""
-    nats_BT, pairs_BT = _nats(model, params, cfg, batch, key)
-    total = nats_BT.sum()
-    return total, {"loss": (total, pairs_BT.sum())}
-
-
-def evaluate(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict
-) -> dict[str, jax.Array]:
-    """Nats and pairs of each row [B]."""
-    nats_BT, pairs_BT = _nats(model, params, cfg, batch, None)
-    return {"nats": nats_BT.sum(-1), "weights": pairs_BT.sum(-1)}
+loss = loss_of(_nats)
+evaluate = rows_of(_nats, "nats")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from model.families import Trained
 from train.objectives.metrics import Metric
+from train.objectives.words.per_term import loss_of, rows_of
 
 FIELDS = ("row", "column", "count")
 NEEDS = ("log_counts",)
@@ -31,7 +32,7 @@ class Config:
 
 
 def configure(config: Any) -> Config:
-    """The Config of a resolved config; ValueError for a weight that is none."""
+    """The Config of a resolved config; ValueError for an invalid weight."""
     made = Config(config.objective.x_max, config.objective.alpha)
     if not made.x_max > 0:
         raise ValueError(f"objective.x_max={made.x_max} must be above 0; the paper uses 100")
@@ -40,7 +41,9 @@ def configure(config: Any) -> Config:
     return made
 
 
-def _errors(model: Trained, params: dict, cfg: Any, batch: dict) -> tuple[jax.Array, jax.Array]:
+def _errors(
+    model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     """The terms of J [B, T], and whether each entry occurs [B, T]; a count of 0 is padding."""
     x_BT = batch["count"]
     occurs_BT = (x_BT > 0).astype(jnp.float32)
@@ -49,18 +52,5 @@ def _errors(model: Trained, params: dict, cfg: Any, batch: dict) -> tuple[jax.Ar
     return weight_BT * jnp.square(difference_BT), occurs_BT
 
 
-def loss(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
-) -> tuple[jax.Array, dict]:
-    """J over the entries of the batch."""
-    error_BT, occurs_BT = _errors(model, params, cfg, batch)
-    total = error_BT.sum()
-    return total, {"loss": (total, occurs_BT.sum())}
-
-
-def evaluate(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict
-) -> dict[str, jax.Array]:
-    """J and entries of each row [B]."""
-    error_BT, occurs_BT = _errors(model, params, cfg, batch)
-    return {"error": error_BT.sum(-1), "weights": occurs_BT.sum(-1)}
+loss = loss_of(_errors)
+evaluate = rows_of(_errors, "error")

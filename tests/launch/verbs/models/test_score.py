@@ -148,7 +148,7 @@ def test_the_likeliest_is_named():
         (["--text=a", f"--stride={CONTEXT + 1}"], f"--stride={CONTEXT + 1} is above the model's"),
         (["--file=/no/such"], "--file=/no/such does not exist"),
         (["--file=EMPTY"], "holds no text; put one text on each line"),
-        (["--file=BINARY"], "is no text in UTF-8"),
+        (["--file=BINARY"], "is not UTF-8 (invalid start byte); convert it"),
         (["--run=/no/such", "--text=a"], "--run=/no/such holds no config.json"),
     ],
 )

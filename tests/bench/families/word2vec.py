@@ -1,6 +1,6 @@
 """Compares word2vec with gensim on one core: words per second, and the neighbours of words.
 
-    python -m tests.bench.word2vec --text=FILE [--gensim_python=PATH] [--method=cbow] [--epochs=20]
+    python -m tests.bench.families.word2vec --text=FILE [--gensim_python=PATH] [--epochs=20]
 
 Both learn vectors of 100 numbers for the same words in the same documents, with the settings that
 gensim has by default: window 5, 5 noise words, subsampling at 1e-3. Ours takes steps of 16 rows of

@@ -1,0 +1,53 @@
+"""The model in a run's folder: its family, and what its newest good checkpoint holds."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from launch.config import imports
+from launch.files import read_family
+from model import families, parameters
+from train.checkpoint import Damaged, finished, newest_good, restore_params
+from train.counting import MODEL
+
+
+def family_of(run: Path) -> tuple[families.Family, Any]:
+    """The family of a run, and its Config. ValueError or FileNotFoundError, in one line; it says so
+    if a file that the run imported would help."""
+    try:
+        return read_family(run, "run")
+    except ValueError as error:
+        raise ValueError(f"{error}{imports.remedy(run)}") from None
+
+
+def restored(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
+    """(the parameters, on the device, or the counts of a run's newest good checkpoint, its step).
+    ValueError where the parameters are not those of `cfg`."""
+    if families.is_counted(family):
+        return restored_counts(run, family)
+    params, meta = restore_params(run / "checkpoints", _say)
+    try:
+        parameters.check(jax.eval_shape(lambda: family.init(cfg, jax.random.key(0))), params)
+    except ValueError as error:
+        raise ValueError(
+            f"{run / 'checkpoints'}: {error}; put back the config.json that it was trained with"
+        ) from None
+    return jax.device_put(params), meta["step"]
+
+
+def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:
+    """(the counts of a run's newest good checkpoint, its step)."""
+    paths = finished(run / "checkpoints")
+    if not paths:
+        raise FileNotFoundError(f"{run / 'checkpoints'} holds no model; train the run first")
+    path = newest_good(paths, _say)
+    if path is None:
+        raise Damaged(f"every checkpoint in {run / 'checkpoints'} is damaged; train the run again")
+    with open(path / MODEL, "rb") as file:
+        return family.load(file), int(path.name)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
