@@ -123,7 +123,7 @@ def test_scores_are_those_of_sacrebleu():
         (["--run=mt", "--text=a", "--seed=1"], "--seed means nothing without --temperature"),
         (["--run=mt", "--text=a", "--beams=2", "--temperature=1"], "--beams means nothing with"),
         (["--run=mt", "--text=a", "--tokens=9"], "--tokens=9 is out of range"),
-        (["--run=mt", "--file=none"], "--file=none cannot be read"),
+        (["--run=mt", "--file=none"], "--file=none does not exist"),
         (["--run=none", "--text=a"], "--run=none holds no config.json"),
         (["--run=lm", "--text=a"], "'ngram' that predicts the next token of text; this verb"),
     ],

@@ -165,5 +165,6 @@ def test_bad_keys_are_named(changes, message):
 
 
 def test_time_is_not_split_over_devices():
-    with pytest.raises(ValueError, match="mesh.sequence=2: .*does not shard the tokens of a row; use mesh.sequence=1"):
+    told = r"mesh.sequence=2: .*does not shard the tokens of a row; use mesh.sequence=1"
+    with pytest.raises(ValueError, match=told):
         model.check_mesh(config(), {"sequence": 2})
