@@ -41,9 +41,11 @@ def main(argv: list[str]) -> None:
         tokens = network.batch * network.context / network.flops * 1e9  # per GFLOP
         for who, gflops in found["gflops"].items():
             rates = ", ".join(f"{rate * tokens:,.0f}" for rate in gflops["rounds"])
-            compiled = found["compile_seconds"][who]
-            print(f"{name} {who}: {gflops['median'] * tokens:,.0f} tokens/s ({rates}), "
-                  f"{gflops['median']:.0f} GFLOP/s, first call {compiled:.1f} s longer")  # fmt: skip
+            compiled, speed = found["compile_seconds"][who], gflops["median"]
+            print(
+                f"{name} {who}: {speed * tokens:,.0f} tokens/s ({rates}), {speed:.0f} GFLOP/s, "
+                f"first call {compiled:.1f} s longer"
+            )
         ratios = found["ratios"]["torch"]
         target = f", target {ratios['target']}" if ratios["target"] else ""
         low, high = min(ratios["rounds"]), max(ratios["rounds"])
