@@ -21,6 +21,10 @@ from train.step import StepConfig, TrainState, passes, respond, roll_out, update
 FLAT_STEPS = 20  # steps in a row without any variance in a group, after which a run says so
 
 
+class BadReward(ValueError):
+    """A reward that is not a finite number."""
+
+
 def with_prompts(config: Any, cfg: StepConfig) -> Any:
     """The config whose train.batch_size is the number of prompts of a rollout, by which the data
     are sized."""
@@ -43,6 +47,11 @@ def score(
     shape = host["mask"].shape[: leading + 1]
     flat = {name: x.reshape(-1, *x.shape[leading + 1 :]) for name, x in host.items()}
     reward = objective.score(dataset, flat).reshape(shape)
+    if bad := int((~np.isfinite(reward)).sum()):
+        raise BadReward(
+            f"the rewards of {bad} of {reward.size} responses are not finite numbers; let the "
+            "checker return finite ones"
+        )
     where = sharding.row_sharding(mesh, leading)
     return dict(batch) | {
         "reward": jax.make_array_from_callback(shape, where, lambda place: reward[place])

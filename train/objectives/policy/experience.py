@@ -79,22 +79,25 @@ def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
 
 
 def score(dataset: Any, batch: dict[str, np.ndarray]) -> np.ndarray:
-    """The reward [R] of each response by the checker of the data; ValueError for one that is not
-    finite. Rows without an answer have 0."""
-    reward_R = np.asarray(dataset.score(batch), np.float32)
-    if not np.isfinite(reward_R).all():
-        row = int(np.flatnonzero(~np.isfinite(reward_R))[0])
-        raise ValueError(
-            f"the reward of {(~np.isfinite(reward_R)).sum()} of {len(reward_R)} responses is not a "
-            f"finite number; the first is {reward_R[row]}, for the prompt {_text(dataset, batch, row)}; "
-            "let the checker return finite numbers"
-        )
-    return reward_R
+    """The reward [R] of each response by the checker of the data, which reads texts."""
+    tokenizer, S = dataset.tokenizer, batch["prompt"].shape[1]
+    prompts = [
+        tokenizer.decode(row[S - length :])
+        for row, length in zip(batch["prompt"], batch["prompt_length"], strict=True)
+    ]
+    end = responses.end_token(batch)
+    of_rows = ((batch["answer"], batch["answer_length"]), (batch["response"], batch["mask"].sum(1)))
+    answers, given = (
+        [_text(tokenizer, row[: int(n)], end) for row, n in zip(rows, lengths, strict=True)]
+        for rows, lengths in of_rows
+    )
+    return np.asarray(dataset.checker.scores(prompts, answers, given), np.float32)
 
 
-def _text(dataset: Any, batch: dict, row: int) -> str:
-    prompt = batch["prompt"][row, batch["prompt"].shape[1] - batch["prompt_length"][row] :]
-    return repr(dataset.tokenizer.decode(prompt))
+def _text(tokenizer: Any, tokens_N: np.ndarray, end: int) -> str:
+    """The text of a response without its end token; padding of the vocabulary has no text."""
+    kept = [int(token) for token in tokens_N if token != end and token < tokenizer.vocab_size]
+    return tokenizer.decode(kept)
 
 
 def shaped(cfg: Any, batch: dict) -> jax.Array:
