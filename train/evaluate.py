@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from data.fields import Field
 from model import families
-from train import objectives
+from train import objectives, rollouts
 from train.objectives import loss_in_chunks
 from train.objectives.cross_entropy import cross_entropy
 from train.objectives.metrics import measure
@@ -38,10 +38,13 @@ class Evaluator:
         where = sharding.batch_shardings(mesh, fields)
         self.batches = processes.place(stacked, np.arange(rows), rows, where)
         self.metrics = objectives.OBJECTIVES[cfg.objective].METRICS
-        self._cfg = cfg
+        self._cfg, self._dataset, self._mesh = cfg, dataset, mesh
 
     def __call__(self, state: TrainState) -> Evaluation:
-        sums = eval_sums(self._cfg, state.params, state.frozen, self.batches)
+        batches = self.batches
+        if rollouts.responds(self._cfg):
+            batches = rollouts.answered(self._cfg, self._dataset, self._mesh, state, batches)
+        sums = eval_sums(self._cfg, state.params, state.frozen, batches)
         return measure(self.metrics, processes.to_host(sums))
 
     def device(self) -> jax.Device:

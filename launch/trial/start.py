@@ -121,14 +121,27 @@ def start(resolved: ConfigDict) -> Start:
             ) from None
     frozen, models = {}, []
     objective = objectives.find(resolved.objective.name)
+    otherwise = getattr(objective, "OTHERWISE", {})
     for name, key in getattr(objective, "FROZEN", {}).items():
-        section, leaf = key.split(".")
-        if not resolved[section][leaf]:
-            raise ValueError(f"{key} is empty; objective.name={resolved.objective.name} reads it")
-        found = load(Path(resolved[section][leaf]))
+        other = otherwise.get(name)
+        if not (source := _value(resolved, key)):
+            if other == "":
+                continue
+            source = _value(resolved, other) if other else ""
+        if not source:
+            instead = f" and {other} too" if other else ""
+            raise ValueError(
+                f"{key} is empty{instead}; objective.name={resolved.objective.name} reads it"
+            )
+        found = load(Path(source))
         frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
     return Start(params, frozen, tuple(models))
+
+
+def _value(config: ConfigDict, key: str) -> str:
+    section, leaf = key.split(".")
+    return config[section][leaf]
 
 
 def with_own_heads(

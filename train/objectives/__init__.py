@@ -12,6 +12,7 @@ import jax
 from model.families import Family
 from train.objectives import classify, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
+from train.objectives.policy import grpo
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -27,8 +28,19 @@ class Objective(Protocol):
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
+    `OTHERWISE`: name in FROZEN → the key to read where its own is empty; "" if it may be absent.
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
-    batch of data and the current parameters, under jit. Without it batches are prefetched."""
+    batch of data and the current parameters, under jit. Without it batches are prefetched.
+    The other members are for objectives with a rollout; train/rollouts.py calls them:
+    `GIVES`: the inputs of a model that `rollout` makes.
+    `prompts(cfg.loss) -> int`: rows of data of a rollout, if not train.batch_size.
+    `passes(cfg.loss) -> (epochs, minibatches)`: the updates on a rollout, epochs × minibatches; a
+    rollout then has minibatches × train.batch_size rows, and its first update is a new one's step.
+    `score(dataset, batch) -> [R]`: the field "reward" of a rollout that lacks it, on the host.
+    `advantages(cfg, batch) -> batch`: the fields that `loss` reads from all rows of a rollout and
+    their rewards, under jit.
+    `respond(model, params, frozen, cfg, batch, key) -> batch`: the rollout of an evaluation batch,
+    which is scored before `evaluate` reads it."""
 
     FIELDS: tuple[str, ...]  # the batch fields that it needs besides the model's inputs
     NEEDS: tuple[str, ...]  # the functions of a model family that it calls
@@ -61,6 +73,7 @@ OBJECTIVES: dict[str, Objective] = {
     "glove": glove,
     "reconstruction": reconstruction,
     "exact_match": exact_match,
+    "grpo": grpo,
 }
 
 
