@@ -56,7 +56,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
             "give it the same text and tokenizer, or set data.hash to '' to accept it"
         )
     config.data.hash = dataset.hash
-    _resolve_weights(config)
+    _resolve_weights(config, getattr(dataset, "tokenizer", None))
     family, cfg = _model(
         config, getattr(dataset, "vocab_size", 0), getattr(dataset, "n_classes", 0)
     )
@@ -168,7 +168,9 @@ def check_fit(config: ConfigDict) -> None:
             f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
             f"that fit: {', '.join(fitting) or 'none'}"
         )
-    needs = tuple(dict.fromkeys((*family.INPUTS, *objective.FIELDS)))
+    made = getattr(objective, "MAKES", ())
+    inputs = (name for name in family.INPUTS if name not in made)
+    needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
         fitting = [name for name, kind in kinds.KINDS.items() if {*needs} <= {*kind.FIELDS}]
@@ -187,12 +189,12 @@ def predicts(config: ConfigDict) -> str:
     return getattr(objectives.find(config.objective.name), "PREDICTS", usual)
 
 
-def _resolve_weights(config: ConfigDict) -> None:
-    values = flatten(config)
-    if any(values[key] for key in weights_named(config.objective.name)):
+def _resolve_weights(config: ConfigDict, tokenizer: Any) -> None:
+    values, named = flatten(config), weights_named(config.objective.name)
+    if len(named) > 1 or any(values[key] for key in named):
         from launch.trial import start  # slow imports
 
-        start.resolve(config)
+        start.resolve(config, tokenizer)
 
 
 def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[families.Family, Any]:

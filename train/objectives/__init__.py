@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import classify, exact_match, masked, next_token, tag
+from train.objectives import classify, distill, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
+from train.objectives.preference import dpo, reward
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -26,7 +27,14 @@ class Objective(Protocol):
     and never updated. Optional:
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
+    `MAKES`: inputs of the model that it makes from its FIELDS, so that no batch needs them.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
+    `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
+    `check_frozen(model, frozen)`: ValueError where the frozen models do not go with the trained
+    one; `model` is its Config and `frozen` as in StepConfig.
+    `STORED`, `reference(frozen, cfg, batch)`: fields [B] of a batch that depend on its other fields
+    and the frozen parameters alone, and the function that computes them. With `objective.stored`
+    they are computed once, before training, and no frozen parameters are kept.
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
     batch of data and the current parameters, under jit. Without it batches are prefetched."""
 
@@ -61,6 +69,9 @@ OBJECTIVES: dict[str, Objective] = {
     "glove": glove,
     "reconstruction": reconstruction,
     "exact_match": exact_match,
+    "reward": reward,
+    "dpo": dpo,
+    "distill": distill,
 }
 
 
