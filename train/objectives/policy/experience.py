@@ -49,9 +49,7 @@ def rollout(
 ) -> dict:
     """`samples` responses to each prompt, with their log-probabilities."""
     settings = cfg.loss
-    rows = responses.draw(
-        model, params, cfg, batch, key, settings.samples, settings.temperature
-    )
+    rows = responses.draw(model, params, cfg, batch, key, settings.samples, settings.temperature)
     logp_RN, _ = responses.logprobs(model, params, cfg.model, rows, settings.temperature)
     return rows | {"logprobs": logp_RN} | judged(frozen, cfg, rows, settings.temperature)
 

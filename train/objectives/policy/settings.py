@@ -9,7 +9,8 @@ from train.objectives.policy.surrogate import NORMALISE
 FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"}
 # Without a reference of its own, the weights that training starts from; without a reward model,
 # the checker of the data gives the rewards.
-OTHERWISE = {"reference": "train.init_from", "reward": ""}
+FROM_START = ("objective.reference",)
+MAY_LACK = ("objective.reward",)
 
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")
@@ -48,7 +49,12 @@ class Config:
         return self.clip_high or self.clip
 
 
-CHOICES = {"kl_estimator": tuple(KL), "kl_in": KL_IN, "normalise": tuple(NORMALISE), "scale": SCALES}
+CHOICES = {
+    "kl_estimator": tuple(KL),
+    "kl_in": KL_IN,
+    "normalise": tuple(NORMALISE),
+    "scale": SCALES,
+}
 
 
 def configure(config: Any) -> Config:

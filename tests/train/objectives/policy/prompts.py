@@ -65,7 +65,9 @@ class Prompts:
 
     def batch(self, split: str, seed: int, step: int, rows: Any = None) -> dict:
         size = self.config.train.batch_size
-        return self._made((split == "train", seed, step), np.arange(size)[slice(None) if rows is None else rows])
+        return self._made(
+            (split == "train", seed, step), np.arange(size)[slice(None) if rows is None else rows]
+        )
 
     def batches(self, split: str, seed: int, step: int, count: int, rows: Any = None) -> dict:
         made = [self.batch(split, seed, step + i, rows) for i in range(count)]
@@ -79,7 +81,9 @@ class Prompts:
             length[i] = rng.integers(1, S + 1)
             prompt[i, S - length[i] :] = rng.integers(48, 58, length[i])
         answer[:, :2] = ord("a"), self.tokenizer.eod
-        return dict(zip(FIELDS, (prompt, length, answer, np.full(len(rows), 2, np.int32)), strict=True))
+        return dict(
+            zip(FIELDS, (prompt, length, answer, np.full(len(rows), 2, np.int32)), strict=True)
+        )
 
     def examples(self, split: str) -> Iterator[dict]:
         size, wanted = self.config.eval.batch_size, self.config.eval.sequences
