@@ -45,9 +45,7 @@ class Drawn:
 
 
 @functools.partial(jax.jit, static_argnames=("cfg", "slots", "length", "reader"))
-def empty(
-    params: Any, cfg: Any, slots: int, length: int, vocab_size: int, reader: Reader
-) -> Slots:
+def empty(params: Any, cfg: Any, slots: int, length: int, vocab_size: int, reader: Reader) -> Slots:
     """Slots for contexts of `length` tokens; token ids from `vocab_size` on are never drawn."""
     zeros_B1 = jnp.zeros((slots, 1), jnp.int32)
     read = lambda params: reader.prefill(params, cfg, zeros_B1, zeros_B1 - 1, length)  # noqa: E731
@@ -91,9 +89,7 @@ def request(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("cfg", "length", "reader"), donate_argnames="slots"
-)
+@functools.partial(jax.jit, static_argnames=("cfg", "length", "reader"), donate_argnames="slots")
 def admit(
     params: Any,
     cfg: Any,
@@ -129,9 +125,7 @@ def admit(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("cfg", "top", "reader"), donate_argnames="slots"
-)
+@functools.partial(jax.jit, static_argnames=("cfg", "top", "reader"), donate_argnames="slots")
 def advance(
     params: Any, cfg: Any, slots: Slots, live_B: jax.Array, top: int, reader: Reader
 ) -> tuple[Slots, Drawn]:
