@@ -25,8 +25,8 @@ def weights(count: int, sizes: np.ndarray) -> np.ndarray:
 
 
 def expected(proxy_PN: np.ndarray, reward_PN: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The mean reward [P, len(sizes)] of the sample with the highest proxy among n, over all subsets
-    of n of the N samples: Nakano et al. 2021, appendix I; used by Gao et al. 2022.
+    """The mean reward [P, len(sizes)] of the sample with the highest proxy among n, over all
+    subsets of n of the N samples: Nakano et al. 2021, appendix I; used by Gao et al. 2022.
 
     Samples of equal proxy are equally likely to be chosen. Raises ValueError for shapes that
     differ, for values that are not finite, and for an n outside 1 to N.

@@ -30,7 +30,7 @@ def _reward(
 
 
 def starts(x: Inputs, reward: np.ndarray) -> np.ndarray:
-    """α from the largest reward at its d; β of either sign. The fit is convex, so any start does."""
+    """α from the largest R/d, β of either sign. The fit is convex: any start does."""
     d = np.exp(x["kl"] / 2)
     slope = float(np.max(reward / d)) or 1.0
     return np.array(
