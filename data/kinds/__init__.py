@@ -11,18 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import (
-    cooccurrence,
-    documents,
-    joined_pairs,
-    labelled,
-    masked_text,
-    pairs,
-    spans,
-    tagged,
-    text,
-    word_pairs,
-)
+from data.kinds import joined_pairs, labelled, masked_text, pairs, spans, tagged, tasks, text
+from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
 
@@ -108,4 +98,5 @@ KINDS: dict[str, Kind] = {
     "word_pairs": word_pairs,
     "cooccurrence": cooccurrence,
     "documents": documents,
+    "tasks": tasks,
 }
