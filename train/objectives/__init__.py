@@ -40,7 +40,7 @@ class Objective(Protocol):
     they are computed once, before training, and no frozen parameters are kept.
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
     batch of data and the current parameters, under jit. Without it batches are prefetched.
-    The other members are for objectives with a rollout; train/rollouts.py calls them:
+    The other members are for objectives with a rollout; train/policy/rollouts.py calls them:
     `prompts(cfg.loss) -> int`: rows of data of a rollout, if not train.batch_size.
     `passes(cfg.loss) -> (epochs, minibatches)`: the updates on a rollout, epochs × minibatches; a
     rollout then has minibatches × train.batch_size rows, and its first update is a new one's step.
