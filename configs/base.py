@@ -8,17 +8,12 @@ turns durations and the zeros that mean "derive it" into numbers, and refuses va
 objective or kind that is not listed here has the fields of its Config as its keys.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
-
-class Key(NamedTuple):
-    """A default with its bounds: `least` ≤ value < `below`."""
-
-    default: Any
-    least: float | None = None
-    below: float | None = None
+from configs.sections import post_training
+from configs.sections.key import Key
 
 
 def get_config(
@@ -273,7 +268,7 @@ def masked_text() -> dict:
 
 
 def word_pairs() -> dict:
-    """Text as pairs of words, for word2vec: `data/kinds/word_pairs.py`."""
+    """Text as pairs of words, for word2vec: `data/kinds/words/word_pairs.py`."""
     return text() | dict(
         subsample=Key(
             1e-3, least=0
@@ -283,7 +278,7 @@ def word_pairs() -> dict:
 
 
 def cooccurrence() -> dict:
-    """The words around each word of a text, counted, for GloVe: `data/kinds/cooccurrence.py`."""
+    """The words around each word, counted, for GloVe: `data/kinds/words/cooccurrence.py`."""
     return text() | dict(
         window=Key(10, least=1),  # words between which a pair is counted, by 1 / distance
         entries=Key(1024, least=1),  # entries of the matrix in one row of a batch
@@ -292,7 +287,7 @@ def cooccurrence() -> dict:
 
 
 def documents() -> dict:
-    """Text as whole documents, for LSA: `data/kinds/documents.py`."""
+    """Text as whole documents, for LSA: `data/kinds/words/documents.py`."""
     return text() | dict(
         document_words=Key(0, least=0),  # words after which a document is cut; 0: nowhere
     )
@@ -411,6 +406,7 @@ DATA = {
     "word_pairs": word_pairs,
     "cooccurrence": cooccurrence,
     "documents": documents,
+    **post_training.DATA,
 }
 SECTIONS = dict(
     train=train,

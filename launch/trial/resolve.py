@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data import kinds
+from launch.chat import template
 from launch.trial import trunk
 from launch.trial.identity import trial_id, weights_named
 from model import families
@@ -37,7 +38,8 @@ def prepare(config: ConfigDict, progress: bool = True) -> kinds.Dataset:
     """The data of a config, not yet sized for it. ValueError for a family, an objective and a kind
     of data that do not fit together, before any data is read."""
     check_fit(config)
-    return kinds.KINDS[config.data.kind].prepare(config.data, progress=progress)
+    data = template.filled(config.data)
+    return kinds.KINDS[config.data.kind].prepare(data, progress=progress)
 
 
 def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> ConfigDict:
@@ -57,6 +59,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
             "give it the same text and tokenizer, or set data.hash to '' to accept it"
         )
     config.data.hash = dataset.hash
+    config.data.update(template.filled(config.data))
     _resolve_weights(config)
     family, cfg = _model(
         config, getattr(dataset, "vocab_size", 0), getattr(dataset, "n_classes", 0)
