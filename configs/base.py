@@ -182,6 +182,45 @@ def _policy() -> dict:
     )
 
 
+def ppo() -> dict:
+    """Proximal policy optimisation: `train/objectives/policy/ppo.py`. Needs model.n_classes=1."""
+    return _policy() | dict(
+        samples=Key(1, least=1),
+        epochs=Key(4, least=1),
+        kl=Key(0.05, least=0),
+        kl_in="reward",  # reward | loss: where the KL is added
+        clip=Key(0.2, least=0, below=1),  # a ratio counts from 1 − clip to 1 + clip
+        clip_high=Key(0.0, least=0),  # a ratio counts up to 1 + clip_high; 0: clip
+        entropy=Key(0.0, least=0),  # weight of the entropy bonus
+        value_weight=Key(0.1, least=0),  # of the value loss
+        value_clip=Key(0.2, least=0),  # how far a value moves in the loss of a rollout; 0: freely
+        gamma=Key(1.0, least=0),  # discount of the next token's reward
+        gae_lambda=Key(0.95, least=0),  # 1: the advantage is the return minus the value
+        whiten=True,  # advantages over a rollout, to mean 0 and variance 1
+        whiten_rewards=False,  # the rewards of tokens, to variance 1
+    )
+
+
+def reinforce() -> dict:
+    """REINFORCE with the baseline of a group: `train/objectives/policy/reinforce.py`. One update on
+    each rollout."""
+    keys = {k: v for k, v in _policy().items() if k not in ("epochs", "minibatches")}
+    return keys | dict(
+        kl_in="reward",  # reward | loss: where the KL is added
+        normalise="sum",  # sum | token | sequence | constant: as for grpo
+        entropy=Key(0.0, least=0),  # weight of the entropy bonus
+    )
+
+
+def raft() -> dict:
+    """Supervised training on the best of n responses: `train/objectives/policy/raft.py`. A rollout
+    has train.batch_size times minibatches prompts, and samples times as many responses."""
+    keys = {k: v for k, v in _policy().items() if k not in ("kl", "kl_estimator")}
+    return keys | dict(
+        skip_flat=False,  # True: prompts whose responses have equal rewards have no weight
+    )
+
+
 def grpo() -> dict:
     """Group relative policy optimisation: `train/objectives/policy/grpo.py`."""
     return _policy() | dict(
@@ -355,7 +394,10 @@ OBJECTIVES = {
     "classify": dict,
     "tag": dict,
     "exact_match": exact_match,
+    "ppo": ppo,
     "grpo": grpo,
+    "reinforce": reinforce,
+    "raft": raft,
 }
 DATA = {
     "text": text,

@@ -12,7 +12,7 @@ import jax
 from model.families import Family
 from train.objectives import classify, distill, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
-from train.objectives.policy import grpo
+from train.objectives.policy import grpo, ppo, raft, reinforce
 from train.objectives.preference import dpo, reward
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
@@ -81,10 +81,13 @@ OBJECTIVES: dict[str, Objective] = {
     "glove": glove,
     "reconstruction": reconstruction,
     "exact_match": exact_match,
+    "ppo": ppo,
     "grpo": grpo,
     "reward": reward,
     "dpo": dpo,
     "distill": distill,
+    "reinforce": reinforce,
+    "raft": raft,
 }
 
 

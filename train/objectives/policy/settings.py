@@ -41,6 +41,7 @@ class Config:
     gae_lambda: float = 0.95
     whiten: bool = True
     whiten_rewards: bool = False
+    skip_flat: bool = False
     rows: int = 0  # of a rollout, over all devices
 
     @property
