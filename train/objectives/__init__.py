@@ -27,9 +27,9 @@ class Objective(Protocol):
     and never updated. Optional:
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
-    `MAKES`: inputs of the model that it makes from its FIELDS, so that no batch needs them.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
-    `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
+    `OTHERWISE`: name in FROZEN → the key to read where its own is empty; "" if it may be absent.
+    `GIVES`: inputs of the model that it makes itself, so that no batch needs them.
     `check_frozen(model, frozen)`: ValueError where the frozen models do not go with the trained
     one; `model` is its Config and `frozen` as in StepConfig.
     `STORED`, `reference(frozen, cfg, batch)`: fields [B] of a batch that depend on its other fields
