@@ -119,24 +119,17 @@ def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
     """(the dotted key that names them, where they are) for each set of weights that the objective
     reads, by name; ValueError for a key that is empty."""
     objective, found = objectives.find(config.objective.name), {}
-    otherwise = getattr(objective, "OTHERWISE", {})
     for name, key in getattr(objective, "FROZEN", {}).items():
-        other = otherwise.get(name)
-        if not _value(config, key) and other == "":
+        section, leaf = key.split(".")
+        value = config[section][leaf]
+        if not value and key in getattr(objective, "MAY_LACK", ()):
             continue
-        used = key if _value(config, key) or not other else other
-        if not _value(config, used):
-            instead = f" and {other} too" if other else ""
-            raise ValueError(
-                f"{key} is empty{instead}; objective.name={config.objective.name} reads it"
-            )
-        found[name] = used, Path(_value(config, used))
+        if not value and key in getattr(objective, "FROM_START", ()):
+            key, value = "train.init_from", config.train.init_from
+        if not value:
+            raise ValueError(f"{key} is empty; objective.name={config.objective.name} reads it")
+        found[name] = key, Path(value)
     return found
-
-
-def _value(config: ConfigDict, key: str) -> str:
-    section, leaf = key.split(".")
-    return config[section][leaf]
 
 
 def require_tokenizer(key: str, source: Path, tokenizer: Tokenizer) -> None:

@@ -25,10 +25,10 @@ from train.objectives.metrics import Metric
 from train.objectives.preference import pairs
 
 FIELDS = pairs.FIELDS
-GIVES = ("tokens",)
+MAKES = ("tokens",)
 NEEDS = ("hidden", "head", "logits")
 FROZEN = {"reference": "objective.reference"}
-OTHERWISE = {"reference": "train.init_from"}
+FROM_START = ("objective.reference",)
 STORED = ("chosen_reference", "rejected_reference")
 TRAINED = ("loss", "accuracy", "margin")
 PREDICTS = "the preferred one of two answers, by a policy"

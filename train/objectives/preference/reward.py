@@ -19,7 +19,7 @@ from train.objectives.metrics import Metric
 from train.objectives.preference import pairs
 
 FIELDS = (*pairs.FIELDS, "margin")
-GIVES = ("tokens", "segments")
+MAKES = ("tokens", "segments")
 NEEDS = ("pooled",)
 TRAINED = ("loss", "accuracy")
 PREDICTS = "the preferred one of two answers, by a reward"
