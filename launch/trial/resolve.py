@@ -227,6 +227,8 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
                 f"model.n_classes={keys['n_classes']}, but data.corpora={config.data.corpora} has "
                 f"{n_classes} labels; use {n_classes}, or 0"
             )
+    if keys.get("n_classes") == 0:
+        keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
     cfg = family.derive(keys)
     config.model.update(vars(cfg))
     return family, cfg
