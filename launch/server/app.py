@@ -169,6 +169,7 @@ class Draws:
                 index,
                 query.stops,
                 query.top or 0,
+                query.lead,
             )
             for index, (prompt, room) in enumerate(each)
         ]

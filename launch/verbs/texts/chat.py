@@ -27,6 +27,7 @@ from launch.chat.console import Console, prompt_limit
 from launch.chat.conversation import Conversation
 from launch.chat.engine import Engine
 from launch.chat.opened import Opened, open_run
+from launch.chat.turns import PLAIN
 from launch.errors import DONE, BadInput, bad_input
 from model.generation.samplers import Sampler
 
@@ -49,6 +50,8 @@ def make_flags() -> absl_flags.FlagValues:
     )
     flags.define_path("run", None, "folder of the run to talk with", values)
     whole("length", 0, "tokens of a context; 0: the model's, at most 4096", flag_values=values)
+    other = "chat template in place of the run's: a name of configs/chat.py, or a file"
+    text("template", "", other, values)
     text("system", "", "system prompt: what the model is told before your messages", values)
     usual = f"most tokens of a reply; 0: the rest of the context, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)
@@ -83,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     if values.serve is not None:
         return serve(values)
     with bad_input(), alive("loading the model"):
-        opened = open_run(Path(values.run), values.length)
+        opened = open_run(Path(values.run), values.length, values.template)
         tokens = values.tokens or MOST_TOKENS
         room = prompt_limit(opened.length, tokens)
         conversation = Conversation(opened.turns, room, values.system)
@@ -125,9 +128,10 @@ def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:
 
 def about(opened: Opened) -> str:
     """The line before the first message."""
-    template = f"template {opened.turns.name}"
-    if not opened.turns.trained:
-        template = "a base model, which was trained on no conversations: the plain template"
+    turns = opened.turns
+    template = f"template {turns.name}"
+    if not turns.trained and turns.name == PLAIN:
+        template = "a base model, which was trained on no conversations: the template plain"
     return f"{opened.name}: {template}, a context of {opened.length} tokens; /help lists commands"
 
 
@@ -143,7 +147,7 @@ def serve(values: absl_flags.FlagValues) -> int:
     token = values.token or os.environ.get(TOKEN, "")
     with bad_input(), alive("loading the model"):
         listening = serving.bound(serving.Place(values.host, values.serve), token)
-        opened = open_run(Path(values.run), values.length)
+        opened = open_run(Path(values.run), values.length, values.template)
     print(about(opened), file=sys.stderr)
     with alive("compiling"):
         engine = Engine(opened.model, values.slots, opened.length, values.waiting)
