@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,17 @@ from launch.config import imports
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
+from model.adapters.adapted import Adapted, family_of
 from model.huggingface import bert, config_json, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
 from train.parallel import processes
 from train.rules import path_name
+from train.step import BASE
+
+REFERENCES = ("reference",)
+"""Names of frozen parameters that, under adapters, are their base unless a key names others."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,27 @@ def _load(source: Path, stamp: tuple) -> Weights:
         is_bert = section["family"] == bert.FAMILY
         _, params = (bert if is_bert else weights).load(source)
     else:
-        params, _ = restore_params(source / "checkpoints")
+        params, _ = of_run(source)
     params = jax.tree.map(np.asarray, params)
     return Weights(section, params, hash_of(params))
+
+
+def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
+    """(all parameters, on the host, meta) of a run's newest good checkpoint. Adapters are merged
+    into the weights that they were trained on; ValueError if those are others now."""
+    params, meta = restore_params(run / "checkpoints", say)
+    config = _config(run)
+    family, _ = family_of(config)
+    if not isinstance(family, Adapted):
+        return params, meta
+    source, stated = config["train"]["init_from"], config["train"]["init_hash"]
+    base = load(Path(source))
+    if base.hash != stated:
+        raise ValueError(
+            f"{run} holds adapters of weights with the hash {stated!r}, but those in "
+            f"train.init_from={source} have the hash {base.hash!r}; put back the others"
+        )
+    return family.merged(base.params, params), meta
 
 
 def hash_of(params: dict) -> str:
@@ -119,16 +142,23 @@ def start(resolved: ConfigDict) -> Start:
                 f"train.init_from={resolved.train.init_from}: {error}; give the section model the "
                 "keys of those weights"
             ) from None
-    frozen, models = {}, []
+    frozen, models, from_base = {}, [], []
+    if resolved.adapter.name:
+        family, cfg = family_of(resolved)
+        params, frozen[BASE] = family.split(cfg, params, resolved.seed)
     objective = objectives.find(resolved.objective.name)
     for name, key in getattr(objective, "FROZEN", {}).items():
         section, leaf = key.split(".")
+        if not resolved[section][leaf] and BASE in frozen and name in REFERENCES:
+            from_base.append(name)
+            models.append((name, resolved.model.family, families.read(resolved.model)[1]))
+            continue
         if not resolved[section][leaf]:
             raise ValueError(f"{key} is empty; objective.name={resolved.objective.name} reads it")
         found = load(Path(resolved[section][leaf]))
         frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
-    return Start(params, frozen, tuple(models))
+    return Start(params, frozen, tuple(models), tuple(from_base))
 
 
 def with_own_heads(
