@@ -317,6 +317,20 @@ def train() -> dict:
     )
 
 
+def adapter() -> dict:
+    """A small change of frozen weights, trained in their place: `model/adapters/`."""
+    return dict(
+        name="",  # lora, of the weights that train.init_from names; "": all parameters are trained
+        rank=Key(8, least=1),  # columns of A and rows of B
+        alpha=Key(16.0, least=0),  # the change is alpha / rank times A B
+        dropout=Key(0.0, least=0, below=1),  # probability; on the inputs of A
+        targets="",  # a regex over the paths of kernels, "attention/(query|value)"; "": all blocks
+        rslora=False,  # True: alpha / sqrt(rank) instead
+        dora=False,  # True: the norms of the outputs' weights are trained apart (DoRA)
+        base_dtype="",  # nf4 (QLoRA) | int8: how the frozen kernels are stored; "": as model.dtype
+    )
+
+
 def optimizer() -> dict:
     """How a gradient becomes an update."""
     return dict(
@@ -410,6 +424,7 @@ DATA = {
 }
 SECTIONS = dict(
     train=train,
+    adapter=adapter,
     optimizer=optimizer,
     schedule=schedule,
     eval=evaluation,

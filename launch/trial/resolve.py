@@ -12,6 +12,7 @@ from launch.chat import template
 from launch.trial import trunk
 from launch.trial.identity import trial_id, weights_named
 from model import families
+from model.adapters import adapted
 from train import duration, objectives
 from train.flatten import flatten
 from train.optimizers.moments import MOMENTS
@@ -77,6 +78,11 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         raise ValueError(
             f"data.max_tokens={most} is for counted models, and model.family="
             f"{config.model.family!r} is trained; use 0, and train.duration='{most} tokens'"
+        )
+    if config.adapter.name and not config.train.init_from:
+        raise ValueError(
+            f"adapter.name={config.adapter.name!r} changes the weights of train.init_from, which "
+            "is empty; name a run or a folder of Hugging Face weights"
         )
     _resolve_batch(config, devices)
     _check_settings(config, family, cfg)
@@ -229,8 +235,10 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
             )
     if keys.get("n_classes") == 0:
         keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
-    cfg = family.derive(keys)
-    config.model.update(vars(cfg))
+    config.model.update(vars(family.derive(keys)))
+    family, cfg = adapted.family_of(config)
+    if isinstance(family, adapted.Adapted):
+        family.check(cfg)
     return family, cfg
 
 
@@ -357,7 +365,7 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -
     if hasattr(objectives.find(resolved.objective.name), "rollout"):
         return updates(resolved)  # the next batches depend on the parameters after them
     cpu = jax.default_backend() == "cpu" if cpu is None else cpu
-    family, cfg = families.read(resolved.model)
+    family, cfg = adapted.family_of(resolved)
     tokens = lanes * resolved.train.batch_size * kinds.KINDS[resolved.data.kind].tokens(resolved)
     step = tokens * family.flops(cfg)["palm"]
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
@@ -373,10 +381,16 @@ def updates(config: ConfigDict) -> int:
     return math.prod(objective.passes(objective.configure(config)))
 
 
+def params_trained(family: families.Family, cfg: Any) -> dict[str, int]:
+    """The number of parameters that training changes, if it is not all of them."""
+    found = getattr(family, "trained_parameters", None)
+    return {"params_trained": found(cfg)} if found else {}
+
+
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
     """What is known of a trial before it runs: id, sizes, tokens, steps, FLOPs of the whole run.
     The parameters of a counted family are known only once it is counted: {} until then."""
-    family, cfg = families.read(resolved.model)
+    family, cfg = adapted.family_of(resolved)
     steps = duration.steps(resolved.train.duration)
     counted = families.is_counted(family)
     length = kinds.KINDS[resolved.data.kind].tokens(resolved)
@@ -390,6 +404,7 @@ def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
         "predicts": predicts(resolved),
         "counted": counted,
         "params": {} if counted else family.parameters(cfg),
+        **params_trained(family, cfg),
         "tokens": tokens,
         "steps": steps,
         "batch": tokens // steps,

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from launch.config import imports
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
+from model.adapters.adapted import Adapted, family_of
 from model.huggingface import bert, config_json, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
 from train.parallel import processes
 from train.rules import path_name
+from train.step import BASE
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,27 @@ def _load(source: Path, stamp: tuple) -> Weights:
         is_bert = section["family"] == bert.FAMILY
         _, params = (bert if is_bert else weights).load(source)
     else:
-        params, _ = restore_params(source / "checkpoints")
+        params, _ = of_run(source)
     params = jax.tree.map(np.asarray, params)
     return Weights(section, params, hash_of(params))
+
+
+def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
+    """(all parameters, on the host, meta) of a run's newest good checkpoint. Adapters are merged
+    into the weights that they were trained on; ValueError if those are others now."""
+    params, meta = restore_params(run / "checkpoints", say)
+    config = _config(run)
+    family, _ = family_of(config)
+    if not isinstance(family, Adapted):
+        return params, meta
+    source, stated = config["train"]["init_from"], config["train"]["init_hash"]
+    base = load(Path(source))
+    if base.hash != stated:
+        raise ValueError(
+            f"{run} holds adapters of weights with the hash {stated!r}, but those in "
+            f"train.init_from={source} have the hash {base.hash!r}; put back the others"
+        )
+    return family.merged(base.params, params), meta
 
 
 def hash_of(params: dict) -> str:
@@ -164,15 +184,22 @@ def start(resolved: ConfigDict) -> Start:
                 f"train.init_from={resolved.train.init_from}: {error}; give the section model the "
                 "keys of those weights"
             ) from None
-    frozen, models = {}, []
+    frozen, models, from_base = {}, [], []
+    if resolved.adapter.name:
+        family, cfg = family_of(resolved)
+        params, frozen[BASE] = family.split(cfg, params, resolved.seed)
     for name, (key, source) in frozen_sources(resolved).items():
+        if BASE in frozen and key == "train.init_from":
+            from_base.append(name)  # the base without its adapters
+            models.append((name, resolved.model.family, families.read(resolved.model)[1]))
+            continue
         found = _load_frozen(key, source, resolved)
         frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
     objective = objectives.find(resolved.objective.name)
     if hasattr(objective, "check_frozen"):
         objective.check_frozen(families.read(resolved.model)[1], tuple(models))
-    return Start(params, frozen, tuple(models))
+    return Start(params, frozen, tuple(models), tuple(from_base))
 
 
 def _load_frozen(key: str, source: Path, resolved: ConfigDict) -> Weights:

@@ -15,12 +15,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.kinds import KINDS
-from model import families
+from model.adapters.adapted import family_of
 from train.ahead_of_time import costs
-from train.loop import hyperparameters, initial_state, step_config
+from train.loop import Start, hyperparameters, initial_state, step_config
 from train.parallel import sharding
 from train.parallel.chips import Slice
-from train.step import train_chunk
+from train.step import BASE, StepConfig, train_chunk
 
 # Relative error of the estimated step of the published runs in configs/compiled.py
 # (docs/scaling-up.md). Runs on other chips were not compared.
@@ -48,7 +48,8 @@ class Program:
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
     """The arguments of `train_chunk` as shapes with shardings, for a resolved config."""
     cfg = step_config(config)
-    state, _ = initial_state(cfg, hyperparameters(config), config.seed, mesh)
+    start = Start(*adapters_of(cfg)) if cfg.adapter else Start()
+    state, _ = initial_state(cfg, hyperparameters(config), config.seed, mesh, start)
     fields = KINDS[config.data.kind].spec(config)
     where, leading = (
         sharding.batch_shardings(mesh, fields),
@@ -60,6 +61,12 @@ def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
     }
     scalar = NamedSharding(mesh, PartitionSpec())
     return cfg, state, batches, jax.ShapeDtypeStruct((), jnp.int32, sharding=scalar)
+
+
+def adapters_of(cfg: StepConfig) -> tuple[dict, dict]:
+    """(shapes of the trained parameters, of the frozen ones by name) of a model with adapters."""
+    trained, base = cfg.trained.split_shapes(cfg.model)
+    return trained, {BASE: base}
 
 
 def compile_chunk(config: Any, mesh: Mesh) -> Program:
@@ -110,7 +117,7 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
 
     Measurements of the compiled program are None if it does not fit.
     """
-    family, cfg = families.read(config.model)
+    family, cfg = family_of(config)
     length = KINDS[config.data.kind].tokens(config)
     tokens = config.train.batch_size * length / topology.devices
     chip = topology.chip

@@ -31,9 +31,10 @@ from launch.config import sections
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
 from launch.files import read_family, read_json, write_json
+from launch.trial.start import of_run
 from model import families
 from model.huggingface import bert, config_json, weights
-from train.checkpoint import Checkpoints, restore_params
+from train.checkpoint import Checkpoints
 from train.parallel.sharding import make_mesh, parameter_shardings
 
 FILES = (
@@ -177,7 +178,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         if not original:
             extra, files = tokenizer_of(run, cfg)
             extra |= mark_ids(run) if is_bert else {}
-        params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
+        params, _ = of_run(run, lambda line: print(line, file=sys.stderr))
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
         save(target, cfg, params, extra=extra, files=files)
     say(target, model_type, family, cfg)
