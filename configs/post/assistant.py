@@ -1,56 +1,96 @@
 """The phases of `make assistant`: a base model, SFT, a reward model, then DPO, PPO and GRPO.
 
-isoflop train --config=configs/post/assistant.py:sft --workdir=runs/assistant/sft
-2 CPU cores: unmeasured
+    isoflop train --config=configs/post/assistant.py:base --workdir=runs/assistant/base
+    isoflop train --config=configs/post/assistant.py:sft --workdir=runs/assistant/sft
 
-The task is to spell a made-up word backwards. A share WRONG of the demonstrations is wrong, so a
-model that imitates them perfectly is right in 1 − WRONG of its answers; reinforcement learning from
-the checker's rewards, or from comparisons, can do better.
+Unmeasured.
+
+The argument is the phase, and optionally the folder of the phases: `grpo,runs/mine`. The task is to
+spell a made-up word backwards. WRONG of the demonstrations are wrong, so a model that imitates them
+well is right in 1 − WRONG of its answers. Comparisons and rewards teach it to give the answers that
+it already knows to be right.
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-TASK, SIZE, EXAMPLES = "spelling_backwards", 5, 20_000
-WRONG = 0.4
 RUNS = "runs/assistant"
-MODEL = dict(n_layers=3, d_model=64, n_heads=4, context_length=64)
+TASK, SIZE = "spelling_backwards", 5
+WRONG = 0.4  # of the demonstrations
+DEMONSTRATIONS, COMPARISONS = 10_000, 4_000
+MODEL = dict(n_layers=3, d_model=64, context_length=48)
 
 
-def get_config(phase: str = "sft") -> ConfigDict:
-    config = PHASES[phase]()
+def get_config(arg: str = "sft") -> ConfigDict:
+    """The config of a phase; ValueError lists the phases."""
+    phase, _, runs = arg.partition(",")
+    if phase not in PHASES:
+        raise ValueError(f"{arg!r}: the phase is one of {', '.join(PHASES)}")
+    config = PHASES[phase](runs or RUNS)
     config.name = phase
-    config.train.max_loss_ratio = 100.0
+    config.model.update(MODEL)
+    config.data.tokenizer = "bytes"
+    config.train.max_loss_ratio = 100.0  # a policy's loss passes zero
+    config.log.every = "10 steps"
     config.log.tensorboard = False
     return config
 
 
-def started(objective: str, kind: str, source: str, **keys) -> ConfigDict:
-    config = base.get_config(objective=objective, kind=kind)
-    config.model.update(MODEL)
-    config.train.init_from = f"{RUNS}/{source}"
-    config.data.tokenizer = "bytes"
-    config.update(keys)
-    return config
-
-
-def pretrained() -> ConfigDict:
+def pretrained(runs: str) -> ConfigDict:
+    """Next-token prediction of the standard library's text."""
     config = base.get_config()
-    config.model.update(MODEL)
-    config.data.update(tokenizer="bytes")
     config.train.update(batch_size=32, duration="500 steps")
     config.optimizer.learning_rate = 3e-3
     return config
 
 
-def sft() -> ConfigDict:
-    config = started("next_token", "conversations", "base")
-    config.data.corpora = (f"task:{TASK}:examples={EXAMPLES}:size={SIZE}",)
+def sft(runs: str) -> ConfigDict:
+    config = base.get_config(kind="conversations")
+    config.train.update(init_from=f"{runs}/base", batch_size=64, duration="800 steps")
+    config.data.corpora = (f"task:{TASK}:size={SIZE}:examples={DEMONSTRATIONS}",)
     config.data.wrong_share = WRONG
-    config.train.update(batch_size=64, duration="1500 steps")
     config.optimizer.learning_rate = 3e-3
     return config
 
 
-PHASES = {"base": pretrained, "sft": sft}
+def of_comparisons(objective: str, rate: float, runs: str) -> ConfigDict:
+    config = base.get_config(objective=objective, kind="preferences")
+    config.train.update(init_from=f"{runs}/sft", batch_size=32, duration="200 steps")
+    config.data.corpora = (f"task:{TASK}:size={SIZE}:examples={COMPARISONS}",)
+    config.optimizer.update(learning_rate=rate, weight_decay=0.0)
+    return config
+
+
+def reward(runs: str) -> ConfigDict:
+    return of_comparisons("reward", 1e-3, runs)
+
+
+def dpo(runs: str) -> ConfigDict:
+    return of_comparisons("dpo", 1e-4, runs)
+
+
+def of_rewards(objective: str, runs: str) -> ConfigDict:
+    config = base.get_config(objective=objective, kind="tasks")
+    config.train.update(init_from=f"{runs}/sft", batch_size=64, duration="200 steps")
+    config.data.update(task=TASK, size=SIZE, prompt_length=32, answer_length=8)
+    config.objective.max_tokens = 8
+    config.optimizer.update(learning_rate=3e-4, weight_decay=0.0)
+    config.schedule.warmup = "5 %"
+    config.eval.sequences = 256
+    return config
+
+
+def ppo(runs: str) -> ConfigDict:
+    """Rewards of the reward model."""
+    config = of_rewards("ppo", runs)
+    config.objective.reward_model = f"{runs}/reward"
+    return config
+
+
+def grpo(runs: str) -> ConfigDict:
+    """Rewards of the rule that checks the answers."""
+    return of_rewards("grpo", runs)
+
+
+PHASES = {"base": pretrained, "sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo, "grpo": grpo}
