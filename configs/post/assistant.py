@@ -85,6 +85,7 @@ def ppo(runs: str) -> ConfigDict:
     """Rewards of the reward model."""
     config = of_rewards("ppo", runs)
     config.objective.reward_model = f"{runs}/reward"
+    config.model.n_classes = 1  # the value head
     return config
 
 

@@ -46,7 +46,7 @@ def with_stored(config: Any, dataset: Dataset, start: Start) -> tuple[Dataset, S
     objective = objectives.find(config.objective.name)
     if not (hasattr(objective, "STORED") and config.objective.stored):
         return dataset, start
-    cfg = step_config(config, start.frozen_models)
+    cfg = step_config(config, start)
     path = _path(config, cfg, dataset)
     with _alone(path):
         table = {} if processes.count() > 1 else _read(path)
