@@ -26,7 +26,7 @@ from train.objectives.policy.surrogate import clipped_policy, clipped_value
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
 MAKES, METRICS = responses.MAKES, experience.METRICS
 FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
-MAY_LACK = settings.MAY_LACK
+MAY_LACK, N_CLASSES = settings.MAY_LACK, 1
 TRAINED = (
     *("loss", "policy_loss", "value_loss", *experience.MEASURED),
     *("clip_fraction", "explained_variance"),
