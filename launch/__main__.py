@@ -24,6 +24,7 @@ VERBS = {
     "fit": ("results", "fit a scaling law to runs or to a CSV, write the report"),
     "predict": ("results", "predict a run's loss before training it, and record it"),
     "compare": ("results", "compare the compute that ladders need for equal loss"),
+    "phases": ("results", "what each phase of post-training brought, on a page"),
     "plan": ("results", "choose model size and tokens for a budget"),
     "pilot": ("models", "choose a ladder's sizes and learning rates by cheap runs"),
     "export": ("results", "write runs for wandb, trackio, MLflow or as CSV"),
