@@ -81,7 +81,9 @@ def fast(bos: str, eos: str) -> transformers.PreTrainedTokenizerFast:
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
-    special = [token for token in (bos, eos, "<|endoftext|>", "<|im_start|>", "<|im_end|>") if token]
+    special = [
+        token for token in (bos, eos, "<|endoftext|>", "<|im_start|>", "<|im_end|>") if token
+    ]
     trainer = trainers.BpeTrainer(
         vocab_size=320,
         special_tokens=list(dict.fromkeys(special)),
@@ -105,10 +107,14 @@ def main() -> None:
             "eos": eos,
             "source": source,
             "texts": [
-                [tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
-                 for prompt in (False, True)]
+                [
+                    tokenizer.apply_chat_template(
+                        talk, tokenize=False, add_generation_prompt=prompt
+                    )
+                    for prompt in (False, True)
+                ]
                 for talk in talks
-            ],  # fmt: skip
+            ],
             "conversations": talks,
         }
     tokenizer = fast("", "<|im_end|>")
@@ -120,7 +126,9 @@ def main() -> None:
         found = tokenizer.apply_chat_template(
             talk, return_assistant_tokens_mask=True, return_dict=True
         )
-        masks.append({"messages": talk, "ids": found["input_ids"], "mask": found["assistant_masks"]})
+        masks.append(
+            {"messages": talk, "ids": found["input_ids"], "mask": found["assistant_masks"]}
+        )
     about = {
         "transformers": transformers.__version__,
         "rendered": rendered,
