@@ -172,7 +172,7 @@ def check_fit(config: ConfigDict) -> None:
             f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
             f"that fit: {', '.join(fitting) or 'none'}"
         )
-    made = getattr(objective, "GIVES", ())
+    made = getattr(objective, "MAKES", ())
     inputs = [name for name in family.INPUTS if name not in made]
     needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
