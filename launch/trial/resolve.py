@@ -293,7 +293,10 @@ def _resolve_batch(config: ConfigDict, devices: int) -> None:
 
 def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
     whole = lambda steps: -(-steps // every) * every  # noqa: E731
-    every, total = updates(config), duration.to_steps("train.duration", config.train.duration, units)
+    every, total = (
+        updates(config),
+        duration.to_steps("train.duration", config.train.duration, units),
+    )
     if total < 1:
         raise ValueError(
             f"train.duration={config.train.duration!r} is too small for one step, which is "

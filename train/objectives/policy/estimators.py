@@ -76,7 +76,9 @@ def gae(
     return advantages_NR.T, advantages_NR.T + values_RN
 
 
-def explained_variance(values_RN: jax.Array, returns_RN: jax.Array, mask_RN: jax.Array) -> jax.Array:
+def explained_variance(
+    values_RN: jax.Array, returns_RN: jax.Array, mask_RN: jax.Array
+) -> jax.Array:
     """1 − Var(returns − values) / Var(returns); 0 if the returns do not vary."""
     total, left = (masked_variance(x, mask_RN) for x in (returns_RN, returns_RN - values_RN))
     return jnp.where(total > 0, 1 - left / jnp.where(total > 0, total, 1), 0)

@@ -56,9 +56,7 @@ def scored(
     """(log-probabilities, entropies, values) [R, N] of the tokens of responses, by one pass."""
     x_RND = responses.states(model, params, cfg.model, batch)
     tokens_RN, mask_RN = batch["response"], batch["mask"]
-    found = responses.scored(
-        model, params, cfg.model, x_RND, tokens_RN, cfg.loss.temperature
-    )
+    found = responses.scored(model, params, cfg.model, x_RND, tokens_RN, cfg.loss.temperature)
     return *(x_RN * mask_RN for x_RN in found), values(params, x_RND, mask_RN)
 
 
@@ -67,9 +65,7 @@ def rollout(
 ) -> dict:
     """The responses of `experience.rollout`, with the value before each token."""
     settings = cfg.loss
-    rows = responses.draw(
-        model, params, cfg, batch, key, settings.samples, settings.temperature
-    )
+    rows = responses.draw(model, params, cfg, batch, key, settings.samples, settings.temperature)
     logp_RN, _, values_RN = scored(model, params, cfg, rows)
     found = {"logprobs": logp_RN, "values": values_RN}
     return rows | found | experience.judged(frozen, cfg, rows, settings.temperature)

@@ -86,7 +86,12 @@ def states(model: Trained, params: dict, cfg: Any, batch: dict) -> jax.Array:
 
 
 def scored(
-    model: Trained, params: dict, cfg: Any, x_RND: jax.Array, response_RN: jax.Array, temperature: float
+    model: Trained,
+    params: dict,
+    cfg: Any,
+    x_RND: jax.Array,
+    response_RN: jax.Array,
+    temperature: float,
 ) -> tuple[jax.Array, jax.Array]:
     """(log-probability, entropy of the distribution) [R, N] of each token, nats, given the states
     before them, at the temperature that draws."""

@@ -49,7 +49,12 @@ class Config:
         return self.clip_high or self.clip
 
 
-CHOICES = {"kl_estimator": tuple(KL), "kl_in": KL_IN, "normalise": tuple(NORMALISE), "scale": SCALES}
+CHOICES = {
+    "kl_estimator": tuple(KL),
+    "kl_in": KL_IN,
+    "normalise": tuple(NORMALISE),
+    "scale": SCALES,
+}
 
 
 def configure(config: Any) -> Config:

@@ -1,6 +1,6 @@
 """The clipped losses of each token, and the ways of averaging them.
 
-    B responses, N tokens of a response
+B responses, N tokens of a response
 """
 
 import jax
