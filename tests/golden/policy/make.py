@@ -54,10 +54,8 @@ def ppo(folder: Path) -> dict:
     found["scores"] = names["scores"]
     for whiten in (False, True):
         args = SimpleNamespace(kl_coef=KL, whiten_rewards=whiten, gamma=0.97, lam=0.9)
-        exec(
-            lines(source, "response_idxs = ", "advantages = torch.masked_fill"),
-            names | {"args": args} if False else names.update(args=args) or names,
-        )
+        names["args"] = args
+        exec(lines(source, "response_idxs = ", "advantages = torch.masked_fill"), names)
         of = {k: names[k] for k in ("rewards", "advantages", "returns")}
         found |= {f"{name}_{int(whiten)}": x.clone() for name, x in of.items()}
         names |= {"logprobs": old, "ref_logprobs": reference, "values": values}
