@@ -115,6 +115,8 @@ def refuse(values: absl_flags.FlagValues) -> None:
     for name, least in bounds.items():
         if values[name].value < least:
             raise ValueError(f"{name}={values[name].value} is out of range; use at least {least}")
+    if serves and not 0 <= values.serve <= 65535:
+        raise ValueError(f"serve={values.serve} is no port; use 0 to 65535")
 
 
 def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:

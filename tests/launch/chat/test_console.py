@@ -145,7 +145,7 @@ def test_the_template_is_the_runs(run, monkeypatch, capsys):
         (["--serve=0", "--system=x"], "--system=x means nothing here: each request has its own"),
         (["--serve=0", "--slots=0"], "--slots=0 is out of range"),
         (["--serve=0", "--host=0.0.0.0"], "--host=0.0.0.0 lets other machines in; set"),
-        (["--serve=99999"], "--serve=99999: cannot listen on 127.0.0.1"),
+        (["--serve=99999"], "--serve=99999 is no port; use 0 to 65535"),
         (["--template=nonsense"], "--template='nonsense' is unknown; use plain, chatml"),
         (["--length=97"], "--length=97 exceeds model.context_length=96"),
         (["--top_p=2"], "top_p=2.0 is out of range"),
