@@ -9,6 +9,7 @@ PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
+SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
@@ -53,8 +54,9 @@ setup(
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
+        "serve": SERVE,
         "test": TEST,
-        "dev": [*TEST, *REPORT, *SEARCH, "ruff>=0.12"],
+        "dev": [*TEST, *REPORT, *SEARCH, *SERVE, "openai>=1.60", "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["isoflop = launch.__main__:entry"]},
 )

@@ -29,6 +29,7 @@ from launch.chat.engine import Engine
 from launch.chat.opened import Opened, open_run
 from launch.chat.turns import PLAIN
 from launch.errors import DONE, BadInput, bad_input
+from model.generation import sample
 from model.generation.samplers import Sampler
 
 MOST_TOKENS = 1024  # of a reply, by default
@@ -91,8 +92,8 @@ def main(argv: Sequence[str]) -> int:
         room = prompt_limit(opened.length, tokens)
         conversation = Conversation(opened.turns, room, values.system)
         sampler = make_sampler(values, opened)
+        sample.check(opened.model.cfg, [[0]], 1, sampler, bounded=False)
         engine = Engine(opened.model, 1, opened.length)
-        engine.check([opened.model.tokenizer.eod], 1, sampler)
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
     console = Console(engine, conversation, sampler, stops, tokens, values.seed)
     console.note(about(opened))
@@ -114,6 +115,8 @@ def refuse(values: absl_flags.FlagValues) -> None:
     for name, least in bounds.items():
         if values[name].value < least:
             raise ValueError(f"{name}={values[name].value} is out of range; use at least {least}")
+    if serves and not 0 <= values.serve <= 65535:
+        raise ValueError(f"serve={values.serve} is no port; use 0 to 65535")
 
 
 def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:

@@ -200,7 +200,7 @@ def test_logits_that_are_not_finite_end_a_request(opened, engine, monkeypatch):
 def test_what_does_not_fit_is_refused(opened, engine):
     how = sampler(opened, temperature=0.0)
     engine.check([1] * 90, 6, how)
-    with pytest.raises(TooLong, match="90 tokens.*may have 7.*holds 96.*at most 6"):
+    with pytest.raises(TooLong, match=r"90 tokens.*may have 7.*holds 96.*at most 6"):
         engine.check([1] * 90, 7, how)
     for prompt, count, drawn_by, top, text in (
         ([], 1, how, 0, "prompt is empty"),
@@ -233,5 +233,5 @@ def test_a_family_without_steps_is_refused_by_name(tmp_path):
 
 def test_a_context_longer_than_the_models_is_refused(tmp_path, compiled_once):
     run = untrained(tmp_path / "a", DECODER)
-    with pytest.raises(ValueError, match="length=97 exceeds model.context_length=96"):
+    with pytest.raises(ValueError, match=r"length=97 exceeds model.context_length=96"):
         open_run(run, 97)
