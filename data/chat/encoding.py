@@ -40,15 +40,17 @@ class ChatEncoder:
         self.end = int(self._ids(template.stops[0])[-1])
 
     def encode(
-        self, messages: Messages, add_generation_prompt: bool = False
+        self, messages: Messages, add_generation_prompt: bool = False, answers_from: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(token ids int32 [n], whether each is a target bool [n]); raises what `pieces` raises."""
+        """(token ids int32 [n], whether each is a target bool [n]): those of the answers from
+        message `answers_from` on. Raises what `pieces` raises."""
         found = pieces(self.template, messages, add_generation_prompt)
         ids, targets = [np.empty(0, np.int32)], [np.empty(0, bool)]
         for group in _groups(found):
             made = self._encode([self._parts(piece) for piece in group], len(ids) == 1)
             ids.append(made)
-            targets.append(np.full(len(made), group[0].is_target))
+            counts = group[0].is_target and group[0].message >= answers_from
+            targets.append(np.full(len(made), counts))
         return np.concatenate(ids), np.concatenate(targets)
 
     def prompt(self, messages: Messages) -> np.ndarray:

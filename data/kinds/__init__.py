@@ -11,7 +11,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from data.fields import Field
-from data.kinds import joined_pairs, labelled, masked_text, pairs, spans, tagged, tasks, text
+from data.kinds import (
+    conversations,
+    joined_pairs,
+    labelled,
+    masked_text,
+    pairs,
+    preferences,
+    spans,
+    tagged,
+    tasks,
+    text,
+)
 from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
@@ -98,5 +109,7 @@ KINDS: dict[str, Kind] = {
     "word_pairs": word_pairs,
     "cooccurrence": cooccurrence,
     "documents": documents,
+    "conversations": conversations,
+    "preferences": preferences,
     "tasks": tasks,
 }
