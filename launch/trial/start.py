@@ -15,11 +15,12 @@ from ml_collections import ConfigDict
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch.config import imports
+from launch.converted import KEPT
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
 from model.adapters.adapted import Adapted, family_of
-from model.huggingface import bert, config_json, weights
+from model.huggingface import bert, config_json, peft, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
@@ -37,10 +38,19 @@ class Weights:
     hash: str  # of names, shapes, types and values
 
 
+<<<<<<< HEAD
 def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
     """The section `model` of a run or a Hugging Face folder, which `key` names; ValueError or
     FileNotFoundError where there is neither."""
     config = _config(source, key)
+=======
+def model_section(source: Path) -> dict[str, Any]:
+    """The section `model` of a run, or a folder of Hugging Face weights or PEFT adapters;
+    ValueError or FileNotFoundError where there is none."""
+    if peft.is_adapter(source):
+        source = peft.base_of(source)
+    config = _config(source)
+>>>>>>> h2
     if "model_type" in config:
         try:
             if config["model_type"] == bert.MODEL_TYPE:
@@ -59,6 +69,7 @@ def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
     return {"family": "decoder"} | section
 
 
+<<<<<<< HEAD
 def load(source: Path, key: str = "train.init_from") -> Weights:
     """The weights in `source`, which `key` names, read once a process for each state of the
     folder. ValueError for a counted model."""
@@ -69,6 +80,12 @@ def load(source: Path, key: str = "train.init_from") -> Weights:
             "is trained"
         )
     if "model_type" in config:
+=======
+def load(source: Path) -> Weights:
+    """The weights in `source`, read once a process for each state of the folder. Adapters are
+    merged into theirs."""
+    if peft.is_adapter(source) or "model_type" in _config(source):
+>>>>>>> h2
         stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
     else:
         stamp = tuple(path.name for path in finished(source / "checkpoints"))
@@ -78,13 +95,30 @@ def load(source: Path, key: str = "train.init_from") -> Weights:
 @functools.lru_cache(maxsize=2)
 def _load(source: Path, stamp: tuple) -> Weights:
     section = model_section(source)
-    if "model_type" in _config(source):
+    if peft.is_adapter(source):
+        base = load(peft.base_of(source))
+        family, cfg = families.read(section)
+        named = model_type(peft.base_of(source), cfg)
+        adapter, trained = peft.load(source, cfg, named, base.hash)
+        params = Adapted(family, adapter).merged(base.params, trained)
+    elif "model_type" in _config(source):
         is_bert = section["family"] == bert.FAMILY
         _, params = (bert if is_bert else weights).load(source)
     else:
         params, _ = of_run(source)
     params = jax.tree.map(np.asarray, params)
     return Weights(section, params, hash_of(params))
+
+
+def model_type(source: Path, cfg: Any) -> str:
+    """The Hugging Face family whose names the modules of the weights in `source` have: their own
+    or, for a run that was trained here, one that fits."""
+    config = _config(source)
+    kept = read_json(source / KEPT / "config.json") or {}
+    named = config.get("model_type") or kept.get("model_type", "")
+    if named and not config_json.misfit(cfg, named):
+        return named
+    return config_json.write(cfg, "")["model_type"]
 
 
 def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
