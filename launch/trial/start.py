@@ -38,19 +38,12 @@ class Weights:
     hash: str  # of names, shapes, types and values
 
 
-<<<<<<< HEAD
 def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
-    """The section `model` of a run or a Hugging Face folder, which `key` names; ValueError or
-    FileNotFoundError where there is neither."""
-    config = _config(source, key)
-=======
-def model_section(source: Path) -> dict[str, Any]:
-    """The section `model` of a run, or a folder of Hugging Face weights or PEFT adapters;
-    ValueError or FileNotFoundError where there is none."""
+    """The section `model` of a run, or a folder of Hugging Face weights or PEFT adapters, which
+    `key` names; ValueError or FileNotFoundError where there is none."""
     if peft.is_adapter(source):
         source = peft.base_of(source)
-    config = _config(source)
->>>>>>> h2
+    config = _config(source, key)
     if "model_type" in config:
         try:
             if config["model_type"] == bert.MODEL_TYPE:
@@ -69,23 +62,15 @@ def model_section(source: Path) -> dict[str, Any]:
     return {"family": "decoder"} | section
 
 
-<<<<<<< HEAD
 def load(source: Path, key: str = "train.init_from") -> Weights:
     """The weights in `source`, which `key` names, read once a process for each state of the
-    folder. ValueError for a counted model."""
-    config = _config(source, key)
+    folder. Adapters are merged into theirs. ValueError for a counted model."""
     if families.is_counted(families.FAMILIES[name := model_section(source, key)["family"]]):
         raise ValueError(
             f"{key}={source} holds a model of the family {name!r}, which is counted; use one that "
             "is trained"
         )
-    if "model_type" in config:
-=======
-def load(source: Path) -> Weights:
-    """The weights in `source`, read once a process for each state of the folder. Adapters are
-    merged into theirs."""
-    if peft.is_adapter(source) or "model_type" in _config(source):
->>>>>>> h2
+    if peft.is_adapter(source) or "model_type" in _config(source, key):
         stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
     else:
         stamp = tuple(path.name for path in finished(source / "checkpoints"))
