@@ -6,10 +6,11 @@ isoflop sample --run=runs/large --draft=runs/tiny --prompt="def " --stop="\\n\\n
 isoflop sample --run=runs/tiny --prompt="def " --beams=4 --tokens=30
 
 Without --prompt a new document begins. Where the run was trained on conversations, the prompt is a
-user's message and the sample is the assistant's turn; --notemplate continues the text itself. --temperature=0 takes the most likely token every time.
-The repetition penalty, temperature, top-k, top-p, min-p and typical apply to the logits in this
-order; the log-probabilities shown are those of the model before them. On a terminal a single sample
-appears while it is drawn; Ctrl-C ends it and keeps what was drawn (exit code 130).
+user's message and the sample is the assistant's turn; --notemplate continues the text itself.
+--temperature=0 takes the most likely token every time. The repetition penalty, temperature, top-k,
+top-p, min-p and typical apply to the logits in this order; the log-probabilities shown are those of
+the model before them. On a terminal a single sample appears while it is drawn; Ctrl-C ends it and
+keeps what was drawn (exit code 130).
 
 --stop may be repeated; \\n in it is a newline. The text ends before the stop string, the list of
 tokens after it.

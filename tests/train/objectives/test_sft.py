@@ -15,7 +15,7 @@ from train import step as step_module
 
 T = 128
 MODEL = ModelConfig(
-    vocab_size=256, context_length=T, n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_dim=8,
+    vocab_size=256, context_length=T, n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_dim=8,
     d_ff=32, init_std=0.2, positions="rotary",
 )  # fmt: skip
 KEY = jax.random.key(0)
