@@ -48,6 +48,13 @@ class Questions:
 def questions(name: str, checker: str, how: How) -> Questions:
     """The prompts of a task of TASKS, held out of training, or of a .jsonl file, in its order.
     ValueError or FileNotFoundError, in one line."""
+    try:
+        return _questions(name, checker, how)
+    except ValueError as error:
+        raise ValueError(str(error).replace("data.checker=", "checker=")) from error
+
+
+def _questions(name: str, checker: str, how: How) -> Questions:
     if Path(name).suffix == ".jsonl":
         examples = list(dict(prompt_sources.examples((name,), "tasks")).items())
         if not examples:

@@ -5,6 +5,7 @@ data files. A task file may name Python functions, which run as code.
 """
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -95,6 +96,7 @@ def evaluate(
     ValueError for a name that no task file of the folder has."""
     require()
     os.environ.update(dict.fromkeys(OFFLINE, "1"))  # before the harness reads it
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from lm_eval.api.model import LM
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.tasks import TaskManager
