@@ -18,7 +18,7 @@ from configs import base
 RUNS = "runs/assistant"
 TASK, SIZE = "spelling_backwards", 5
 WRONG = 0.4  # of the demonstrations
-DEMONSTRATIONS, COMPARISONS = 10_000, 4_000
+EXAMPLES = 10_000  # demonstrations, and comparisons
 MODEL = dict(n_layers=3, d_model=64, context_length=48)
 
 
@@ -48,26 +48,30 @@ def pretrained(runs: str) -> ConfigDict:
 def sft(runs: str) -> ConfigDict:
     config = base.get_config(kind="conversations")
     config.train.update(init_from=f"{runs}/base", batch_size=64, duration="800 steps")
-    config.data.corpora = (f"task:{TASK}:size={SIZE}:examples={DEMONSTRATIONS}",)
+    config.data.corpora = (f"task:{TASK}:size={SIZE}:examples={EXAMPLES}",)
     config.data.wrong_share = WRONG
     config.optimizer.learning_rate = 3e-3
     return config
 
 
-def of_comparisons(objective: str, rate: float, runs: str) -> ConfigDict:
+def of_comparisons(objective: str, steps: int, rate: float, runs: str) -> ConfigDict:
     config = base.get_config(objective=objective, kind="preferences")
-    config.train.update(init_from=f"{runs}/sft", batch_size=32, duration="200 steps")
-    config.data.corpora = (f"task:{TASK}:size={SIZE}:examples={COMPARISONS}",)
+    config.train.update(init_from=f"{runs}/sft", batch_size=32, duration=f"{steps} steps")
+    config.data.corpora = (f"task:{TASK}:size={SIZE}:examples={EXAMPLES}",)
     config.optimizer.update(learning_rate=rate, weight_decay=0.0)
     return config
 
 
 def reward(runs: str) -> ConfigDict:
-    return of_comparisons("reward", 1e-3, runs)
+    config = of_comparisons("reward", 500, 1e-3, runs)
+    config.train.batch_size = 64
+    return config
 
 
 def dpo(runs: str) -> ConfigDict:
-    return of_comparisons("dpo", 1e-4, runs)
+    config = of_comparisons("dpo", 300, 3e-5, runs)
+    config.objective.beta = 0.3
+    return config
 
 
 def of_rewards(objective: str, runs: str) -> ConfigDict:
@@ -84,8 +88,8 @@ def of_rewards(objective: str, runs: str) -> ConfigDict:
 def ppo(runs: str) -> ConfigDict:
     """Rewards of the reward model."""
     config = of_rewards("ppo", runs)
-    config.objective.reward_model = f"{runs}/reward"
-    config.model.n_classes = 1  # the value head
+    config.train.update(batch_size=128, duration="400 steps")
+    config.objective.update(reward_model=f"{runs}/reward", kl=0.3)
     return config
 
 
