@@ -1,6 +1,7 @@
 """Tests how templates are named, saved in runs and used by `isoflop sample`; and SFT end to end."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from launch.converted import KEPT
 from launch.trial.identity import trial_id
 from launch.trial.resolve import prepare, resolve
 
+ROOT = Path(__file__).parents[2]
 USER = [{"role": "user", "content": "Hi"}]
 SMALL = (
     "--config.model.d_model=8", "--config.model.n_heads=1", "--config.model.n_layers=1",
@@ -105,6 +107,13 @@ def test_sft_from_a_base_model_and_a_sample(tmp_path, capsys):
     sample = ["sample", f"--run={runs / 'sft'}", "--prompt=Hi", "--tokens=2", f"--json={out}"]
     assert main(sample) == 0
     assert len(json.loads(out.read_text())["samples"][0]["tokens"]) <= 2
+    # The tokens of another tokenizer mean nothing to the weights.
+    golden = json.loads((ROOT / "golden/chat_templates.json").read_text())["tokenizer"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(golden))
+    capsys.readouterr()
+    other = f"--config.data.tokenizer={tmp_path / 'tokenizer.json'}"
+    assert main([*tuned[:2], f"--workdir={runs / 'other'}", *small, cache, corpus, other]) == 2
+    assert "which makes other tokens" in capsys.readouterr().err
     # 19 tokens of prompt leave no room for 30.
     assert main([*sample[:3], "--tokens=30"]) == 2
     assert main([*sample[:3], "--tokens=30", "--notemplate"]) == 0
