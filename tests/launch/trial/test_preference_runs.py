@@ -8,9 +8,11 @@ import pytest
 
 from launch import flags
 from launch.trial import run as trial
-from launch.trial.start import hash_of
+from launch.trial.resolve import prepare, resolve
+from launch.trial.start import hash_of, start
 from train.checkpoint import restore_params
 from train.objectives.preference import dpo, reward
+from train.objectives.preference import stored as stored_values
 
 COMMON = {
     "model.context_length": "32", "model.n_layers": "1", "model.d_model": "16",
@@ -90,6 +92,44 @@ def test_dpo_begins_at_log_two_and_needs_its_reference_once(home, stored, capfd)
     )  # fmt: skip
     assert moved["status"] == "done" and "rows computed" in capfd.readouterr().out
     assert rows(home, "moved")[0]["loss"] != pytest.approx(np.log(2), abs=1e-6)
+
+
+def read(home: Path, base: Path, **keys) -> tuple:
+    """(the dataset with stored values, the frozen parameters that are left) of a DPO run."""
+    given = {"data.cache": f"{home}/other-cache"} | COMMON | PAIRS | keys
+    given = {key: value for key, value in given.items() if key not in FROM_BASE}
+    config = flags.load_config(f"configs/post/dpo.py:{base}", given)
+    dataset = prepare(config)
+    resolved = resolve(config, dataset)
+    found, begun = stored_values.with_stored(resolved, dataset.for_run(resolved), start(resolved))
+    return found, begun.frozen
+
+
+def test_a_row_keeps_its_value_and_only_new_rows_are_computed(home, base, capfd):
+    short, frozen = read(home, base)
+    assert (
+        frozen == {} and "48 rows computed" in capfd.readouterr().out
+    )  # 4 steps and 16 to evaluate
+    rows = short.batch("train", 0, 0)
+    assert rows["chosen_reference"].dtype == np.float32 and (rows["chosen_reference"] < 0).all()
+    assert short.spec().keys() == rows.keys()
+    several = short.batches("train", 0, 0, 2)
+    np.testing.assert_array_equal(several["rejected_reference"][0], rows["rejected_reference"])
+    assert np.ptp(rows["rejected_reference"]) > 0  # control: rows differ
+    whole, _ = read(home, base, **{"train.duration": "2 epochs", "train.batch_size": "4"})
+    said = capfd.readouterr().out
+    computed = int(said.split(" rows computed")[0].split()[-1])
+    assert len(whole.table) == n + computed and 0 < computed < n
+    assert {row: whole.table[row].tobytes() for row in short.table} == {
+        row: value.tobytes() for row, value in short.table.items()
+    }
+    read(home, base, **{"seed": "3", "train.duration": "2 epochs"})
+    assert "computed" not in capfd.readouterr().out  # nothing is new
+    (file,) = (home / "other-cache" / "reference").glob("*.npz")
+    file.write_bytes(file.read_bytes()[:-300])  # damaged
+    again, _ = read(home, base)
+    assert f"{n} rows computed" in capfd.readouterr().out
+    assert again.table.keys() == short.table.keys()
 
 
 def test_stored_and_computed_log_probabilities_train_alike(home, base, stored):
