@@ -9,12 +9,13 @@ from jax.sharding import Mesh
 
 from data.fields import Field
 from model import families
-from train import objectives, rollouts
+from train import objectives
 from train.objectives import loss_in_chunks
 from train.objectives.cross_entropy import cross_entropy
 from train.objectives.metrics import measure
 from train.parallel import processes, sharding
 from train.parallel.precision import cast_for_compute
+from train.policy import rollouts
 from train.step import StepConfig, TrainState, eval_sums
 
 Evaluation = dict[str, tuple[float, float | None]]

@@ -18,9 +18,9 @@ from model import families
 from train import duration, objectives
 from train.evaluate import Evaluation, Evaluator
 from train.parallel import processes, sharding
+from train.policy.rollouts import Rollouts
 from train.progress import Progress
 from train.record import Record
-from train.rollouts import Rollouts
 from train.rules import path_name
 from train.step import StepConfig, TrainState, init_state, train_chunk
 from train.watch import Stop, Watchdog

@@ -60,7 +60,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         )
     config.data.hash = dataset.hash
     config.data.update(template.filled(config.data))
-    _resolve_weights(config)
+    _resolve_weights(config, getattr(dataset, "tokenizer", None))
     family, cfg = _model(
         config, getattr(dataset, "vocab_size", 0), getattr(dataset, "n_classes", 0)
     )
@@ -172,8 +172,8 @@ def check_fit(config: ConfigDict) -> None:
             f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
             f"that fit: {', '.join(fitting) or 'none'}"
         )
-    made = getattr(objective, "GIVES", ())  # by its rollouts
-    inputs = [name for name in family.INPUTS if name not in made]
+    made = getattr(objective, "MAKES", ())
+    inputs = (name for name in family.INPUTS if name not in made)
     needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
@@ -193,12 +193,12 @@ def predicts(config: ConfigDict) -> str:
     return getattr(objectives.find(config.objective.name), "PREDICTS", usual)
 
 
-def _resolve_weights(config: ConfigDict) -> None:
-    values = flatten(config)
-    if any(values[key] for key in weights_named(config.objective.name)):
+def _resolve_weights(config: ConfigDict, tokenizer: Any) -> None:
+    values, named = flatten(config), weights_named(config.objective.name)
+    if len(named) > 1 or any(values[key] for key in named):
         from launch.trial import start  # slow imports
 
-        start.resolve(config)
+        start.resolve(config, tokenizer)
 
 
 def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[families.Family, Any]:

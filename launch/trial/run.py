@@ -88,7 +88,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     # Slow imports, which planning a sweep does without.
     from train.checkpoint import Damaged, finished
     from train.parallel.mesh import MeshError
-    from train.rollouts import BadReward
+    from train.policy.rollouts import BadReward
 
     with distributed.together() as equal, bad_input():
         imports.execute(config, (workdir, workdir.parent))

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import classify, exact_match, masked, next_token, tag
+from train.objectives import classify, distill, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
 from train.objectives.policy import grpo, ppo, raft, reinforce
+from train.objectives.preference import dpo, reward
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -27,12 +28,19 @@ class Objective(Protocol):
     and never updated. Optional:
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
+    `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
+    of data needs them.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
-    `OTHERWISE`: name in FROZEN → the key to read where its own is empty; "" if it may be absent.
+    `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
+    `MAY_LACK`: those of these keys that may be empty: the objective goes without.
+    `check_frozen(model, frozen)`: ValueError where the frozen models do not go with the trained
+    one; `model` is its Config and `frozen` as in StepConfig.
+    `STORED`, `reference(frozen, cfg, batch)`: fields [B] of a batch that depend on its other fields
+    and the frozen parameters alone, and the function that computes them. With `objective.stored`
+    they are computed once, before training, and no frozen parameters are kept.
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
     batch of data and the current parameters, under jit. Without it batches are prefetched.
-    The other members are for objectives with a rollout; train/rollouts.py calls them:
-    `GIVES`: the inputs of a model that `rollout` makes.
+    The other members are for objectives with a rollout; train/policy/rollouts.py calls them:
     `prompts(cfg.loss) -> int`: rows of data of a rollout, if not train.batch_size.
     `passes(cfg.loss) -> (epochs, minibatches)`: the updates on a rollout, epochs × minibatches; a
     rollout then has minibatches × train.batch_size rows, and its first update is a new one's step.
@@ -77,6 +85,9 @@ OBJECTIVES: dict[str, Objective] = {
     "grpo": grpo,
     "reinforce": reinforce,
     "raft": raft,
+    "reward": reward,
+    "dpo": dpo,
+    "distill": distill,
 }
 
 

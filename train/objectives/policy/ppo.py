@@ -24,8 +24,9 @@ from train.objectives.policy.estimators import (
 from train.objectives.policy.surrogate import clipped_policy, clipped_value
 
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
-GIVES, METRICS = responses.GIVES, experience.METRICS
-FROZEN, OTHERWISE = settings.FROZEN, settings.OTHERWISE
+MAKES, METRICS = responses.MAKES, experience.METRICS
+FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
+MAY_LACK = settings.MAY_LACK
 TRAINED = (
     *("loss", "policy_loss", "value_loss", *experience.MEASURED),
     *("clip_fraction", "explained_variance"),

@@ -1,8 +1,8 @@
 """Rejection sampling: supervised training on the best of n responses to each prompt. Dong et al.
 2023 (RAFT).
 
-A rollout draws n responses to each prompt, and the updates see the one with the highest reward. With
-`skip_flat`, prompts whose responses all have the same reward, such as all wrong, have no weight.
+A rollout draws n responses to each prompt, and the updates see the one with the highest reward.
+With `skip_flat`, prompts whose responses all have the same reward, such as all wrong, have no weight.
 """
 
 from typing import Any
@@ -15,8 +15,9 @@ from train.objectives.policy import experience, responses, settings
 from train.objectives.policy.estimators import flat_groups
 
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
-GIVES, METRICS = responses.GIVES, experience.METRICS
-FROZEN, OTHERWISE = settings.FROZEN, settings.OTHERWISE
+MAKES, METRICS = responses.MAKES, experience.METRICS
+FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
+MAY_LACK = settings.MAY_LACK
 TRAINED = ("loss", *experience.MEASURED, "best_reward", "flat_groups")
 prompts, passes = settings.prompts, settings.passes
 rollout, respond, score = experience.rollout, experience.respond, experience.score

@@ -15,8 +15,9 @@ from train.objectives.policy.estimators import flat_groups, leave_one_out
 from train.objectives.policy.surrogate import NORMALISE
 
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
-GIVES, METRICS = responses.GIVES, experience.METRICS
-FROZEN, OTHERWISE = settings.FROZEN, settings.OTHERWISE
+MAKES, METRICS = responses.MAKES, experience.METRICS
+FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
+MAY_LACK = settings.MAY_LACK
 TRAINED = ("loss", *experience.MEASURED, "flat_groups")
 prompts, passes = settings.prompts, settings.passes
 rollout, respond, score = experience.rollout, experience.respond, experience.score

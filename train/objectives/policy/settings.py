@@ -9,7 +9,8 @@ from train.objectives.policy.surrogate import NORMALISE
 FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"}
 # Without a reference of its own, the weights that training starts from; without a reward model,
 # the checker of the data gives the rewards.
-OTHERWISE = {"reference": "train.init_from", "reward": ""}
+FROM_START = ("objective.reference",)
+MAY_LACK = ("objective.reward_model",)
 
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")

@@ -98,8 +98,7 @@ def test_frozen_parameters_stay_and_events_are_at_rollouts(home, whole):
     told = json.loads((whole / "result.json").read_text())
     assert told["parent"]["init_hash"] == reference and told["steps"] == 12
     steps = [row["step"] for row in rows(whole)]
-    assert steps == [4, 8, 12, 12] and [int(p.name) for p in
-                                        sorted((whole / "checkpoints").iterdir()) if p.name.isdigit()]  # fmt: skip
+    assert steps == [4, 8, 12, 12]
     assert all(step % 4 == 0 for step in steps)
 
 
@@ -156,7 +155,7 @@ REFUSED = [
     ({"objective.max_tokens": "12"}, "objective.max_tokens=12 after prompts of 6 tokens"),
     ({"train.chunk": "3"}, "train.chunk=3, but objective.name='grpo' makes the batches of 1 steps"),
     ({"train.z_loss": "0.1"}, "train.z_loss=0.1 has no effect"),
-    ({"train.init_from": ""}, "objective.reference is empty and train.init_from too"),
+    ({"train.init_from": ""}, "train.init_from is empty; objective.name=grpo reads it"),
     ({"objective.name": "ppo"}, "trains a value head; give --config.model.n_classes=1"),
 ]
 

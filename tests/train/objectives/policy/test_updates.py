@@ -1,4 +1,4 @@
-"""Tests rollouts and their updates on a tiny decoder: ratios, groups without variance, micro-batches."""
+"""Tests rollouts and their updates: ratios, groups without variance, micro-batches."""
 
 import functools
 from dataclasses import replace
