@@ -29,7 +29,8 @@ MODEL = {
 }  # fmt: skip
 OFTEN = {
     "eval.sequences": "16", "eval.batch_size": "16", "eval.every": "50 %",
-    "log.tensorboard": "False", "log.every": "1 steps", "checkpoint.every": "0 steps", "schedule.name": "constant",
+    "log.tensorboard": "False", "log.every": "1 steps",
+    "checkpoint.every": "0 steps", "schedule.name": "constant",
 }  # fmt: skip
 
 
