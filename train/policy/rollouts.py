@@ -86,8 +86,8 @@ class Rollouts:
         parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
         if self.n_prompts % parts:
             raise MeshError(
-                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, {parts}, "
-                "does not divide; use a larger train.batch_size"
+                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, "
+                f"{parts}, does not divide; use another train.batch_size"
             )
         self._where = sharding.batch_shardings(mesh, self.dataset.spec())
         name, first = next(iter(self.dataset.spec().items()))

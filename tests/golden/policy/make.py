@@ -68,7 +68,8 @@ def ppo(folder: Path) -> dict:
     names |= {
         "args": args, "micro_batch_inds": torch.arange(R), "mb_advantage": found["advantages_0"],
         "mb_return": found["returns_0"], "mb_values": values.masked_fill(masks[1], 0),
-        "mb_logprobs": old.masked_fill(masks[0], 1.0), "new_logprobs": new.masked_fill(masks[0], 1.0),
+        "mb_logprobs": old.masked_fill(masks[0], 1.0),
+        "new_logprobs": new.masked_fill(masks[0], 1.0),
         "vpred": vpred.masked_fill(masks[1], 0),
     }  # fmt: skip
     exec(lines(source, "vpredclipped = ", "loss = pg_loss + "), names)

@@ -63,7 +63,7 @@ def respond(
 
 
 def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
-    """The log-probabilities of the reference, and the reward of the reward model if there is one."""
+    """The log-probabilities of the reference, and the rewards of a reward model if there is one."""
     family, model_cfg, params = frozen_model(frozen, cfg, "reference")
     found = {"reference": responses.logprobs(family, params, model_cfg, rows, temperature)[0]}
     if judge := frozen_model(frozen, cfg, "reward"):

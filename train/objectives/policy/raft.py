@@ -1,8 +1,9 @@
 """Rejection sampling: supervised training on the best of n responses to each prompt. Dong et al.
 2023 (RAFT).
 
-A rollout draws n responses to each prompt, and the updates see the one with the highest reward. With
-`skip_flat`, prompts whose responses all have the same reward, such as all wrong, have no weight.
+A rollout draws n responses to each prompt, and the updates see the one with the highest reward.
+With `skip_flat`, prompts whose responses have equal rewards, such as all wrong ones, have no
+weight.
 """
 
 from typing import Any

@@ -84,11 +84,12 @@ def configure(config: Any) -> Config:
         raise ValueError(
             f"objective.temperature={cfg.temperature} draws one response only; use more than 0"
         )
-    room = config.model.context_length - cfg.max_tokens
-    if room < 1:
+    longest = config.data.get("prompt_length", 1)
+    if longest + cfg.max_tokens > config.model.context_length:
         raise ValueError(
-            f"objective.max_tokens={cfg.max_tokens} leaves no room for a prompt in "
-            f"model.context_length={config.model.context_length}; use fewer"
+            f"objective.max_tokens={cfg.max_tokens} after prompts of {longest} tokens "
+            f"(data.prompt_length) does not fit model.context_length="
+            f"{config.model.context_length}; use {config.model.context_length - longest} or fewer"
         )
     for key in ("z_loss", "loss_chunk", "label_smoothing"):
         if config.train[key]:

@@ -1,4 +1,7 @@
-"""Trials that learn to answer prompts with the letter a. `python -m tests.train.objectives.policy.prompts WORKDIR KEY=VALUE …` runs one trial."""
+"""Trials that learn to answer prompts with the letter a.
+
+`python -m tests.train.objectives.policy.prompts WORKDIR KEY=VALUE …` runs one.
+"""
 
 import os
 import sys
@@ -25,8 +28,9 @@ MODEL = {
     "model.n_heads": "2", "optimizer.weight_decay": "0",
 }  # fmt: skip
 OFTEN = {
-    "eval.sequences": "16", "eval.batch_size": "16", "eval.every": "50 %", "log.tensorboard": "False",
-    "log.every": "1 steps", "checkpoint.every": "0 steps", "schedule.name": "constant",
+    "eval.sequences": "16", "eval.batch_size": "16", "eval.every": "50 %",
+    "log.tensorboard": "False", "log.every": "1 steps",
+    "checkpoint.every": "0 steps", "schedule.name": "constant",
 }  # fmt: skip
 
 

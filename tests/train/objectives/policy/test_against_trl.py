@@ -1,5 +1,7 @@
-"""Tests PPO against trl 0.11.4, and GRPO and RLOO against trl 1.x: tests/golden/policy/make.py wrote
-what they compute on random tensors with ragged masks."""
+"""Tests PPO against trl 0.11.4, and GRPO and RLOO against trl 1.x.
+
+tests/golden/policy/make.py wrote what they compute on random tensors with ragged masks.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Tests rollouts and their updates on a tiny decoder: ratios, groups without variance, micro-batches."""
+"""Tests rollouts and their updates: ratios, groups without variance, micro-batches."""
 
 import functools
 from dataclasses import replace
@@ -113,7 +113,7 @@ def sampled(prompts, sampler, key):
 
 @pytest.mark.parametrize("objective", ["ppo", "grpo"])
 def test_the_ratio_is_one_at_the_first_update(objective):
-    cfg, rows = rolled(objective)
+    _, rows = rolled(objective)
     logp, _ = responses.logprobs(decoder, state().params, MODEL, rows, 1.0)
     ratio = np.exp(logp - rows["logprobs"])
     assert np.abs(ratio - 1).max() < 1e-6
