@@ -43,7 +43,8 @@ def bound(place: Place, token: str) -> socket.socket:
         listening.listen(1024)
     except OSError as error:
         raise ValueError(
-            f"serve={place.port}: cannot listen on {place.host} ({error.strerror}); use another port"
+            f"serve={place.port}: cannot listen on {place.host} ({error.strerror}); use another "
+            "port"
         ) from None
     return listening
 

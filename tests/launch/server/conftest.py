@@ -12,8 +12,8 @@ from tests.launch.chat.runs import DECODER, untrained
 SLOTS, WAITING = 3, 5
 
 
-@pytest.fixture(scope="package")
-def opened(tmp_path_factory):
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory, compiled_once):
     return open_run(untrained(tmp_path_factory.mktemp("runs") / "tiny", DECODER))
 
 
@@ -30,7 +30,7 @@ def running(opened, slots=SLOTS, waiting=WAITING, **limits) -> Iterator:
         server.end()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def server(opened):
     with running(opened) as server:
         yield server
