@@ -34,6 +34,7 @@ setup(
         "orbax-checkpoint>=0.11",
         "pebble>=5",
         "protobuf>=5",
+        "pyyaml>=6",
         "rich>=13",
         "scipy>=1.13",
         "sentencepiece>=0.2",
@@ -49,6 +50,7 @@ setup(
         "mlflow": ["mlflow>=3"],  # isoflop export --to=mlflow
         "trackio": ["trackio>=0.8"],
         "wandb": ["wandb>=0.19"],
+        "lm_eval": ["lm_eval>=0.4.10"],  # isoflop evaluate --tasks=lm_eval:NAME
         "vectors": VECTORS,
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French

@@ -14,7 +14,7 @@ import numpy as np
 
 from scaling.estimators import best_of_n
 from scaling.fits.robust_fit import bootstrap, fit
-from scaling.intervals import number
+from scaling.intervals import finite, number
 from scaling.laws.law import Law
 from scaling.laws.over_optimisation import BEST_OF_N, RL
 from scaling.table import Points
@@ -58,8 +58,9 @@ def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
     proxy, proxy_se = _mean(proxy_PK)
     kl = best_of_n.kl(sizes)
     columns = dict(n=sizes, kl=kl, gold=gold, gold_se=gold_se, proxy=proxy, proxy_se=proxy_se)
-    drawn_SP = np.random.default_rng(seed).integers(prompts, size=(draws, prompts))
-    means_SK = np.stack([gold_PK[row].mean(0) for row in drawn_SP]) if draws else np.empty((0, 0))
+    equal_P = np.full(prompts, 1 / prompts)
+    times_SP = np.random.default_rng(seed).multinomial(prompts, equal_P, size=draws)
+    means_SK = times_SP @ gold_PK / prompts
     laws = {law.name: _fitted(law, kl[1:], gold[1:], means_SK[:, 1:]) for law in (BEST_OF_N, RL)}
     peak = int(gold.argmax())
     falls, falls_se = _mean(gold_PK[:, [peak]] - gold_PK[:, [-1]])
@@ -72,7 +73,7 @@ def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
         "laws": laws,
         "better": min(laws, key=lambda name: laws[name]["rmse"]),
         "peak": {"n": int(sizes[peak]), "kl": float(kl[peak]), "gold": float(gold[peak])},
-        "falls": {"value": float(falls[0]), "se": float(falls_se[0])},
+        "falls": {"value": float(falls[0]), "se": finite(falls_se[0])},
     }
 
 

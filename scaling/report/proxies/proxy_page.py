@@ -48,7 +48,7 @@ def write_page(folder: str | Path, study: dict[str, Any]) -> Path:
 def turns_over(part: dict[str, Any]) -> bool:
     """Whether the gold reward falls after its peak by more than two standard errors."""
     falls = part["falls"]
-    return falls["value"] > 0 and falls["value"] > 2 * falls["se"]
+    return falls["se"] is not None and falls["value"] > 2 * falls["se"]
 
 
 def table(parts: list[dict[str, Any]], key: str) -> str:
