@@ -18,7 +18,7 @@ from model import families
 from model.adapters.adapted import adapter_of
 from train import duration, objectives
 from train.evaluate import Evaluation, Evaluator
-from train.parallel import processes, sharding
+from train.parallel import memory, processes, sharding
 from train.policy.rollouts import Rollouts
 from train.progress import Progress
 from train.record import Record
@@ -153,6 +153,7 @@ class Run:
         self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say, tokenizer)
         hyper = hyperparameters(config)
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
+        self.memory = memory.by_component(like)
         self.evaluate = Evaluator(self.cfg, dataset, self.mesh)
         frozen = frozen_state(like, start)
         restored = self.record.restore(like, hyper, frozen, branch_until)

@@ -112,6 +112,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
             training = _trainer(resolved, dataset, workdir, branch)
         except (MeshError, Damaged) as error:
             raise BadInput(error) from error
+        _say(messages.memory(getattr(training, "memory", {})))
         begin(resolved, workdir, dataset)
         with distributed.together(), bad_input():
             distributed.require_shared(workdir / "config.json")

@@ -98,8 +98,8 @@ def load(folder: Path, cfg: Any, model_type: str, base_hash: str) -> tuple[Adapt
     read = {template: layers for template, layers in read.items() if layers}
     if tensors or not read:
         raise ValueError(
-            f"{file}: {min(tensors, default='no tensor')} belongs to a kernel in the blocks of this "
-            f"{model_type}; others cannot have an adapter"
+            f"{file}: {min(tensors, default='nothing')} belongs to no kernel in the blocks of a "
+            f"{model_type}, and others cannot have an adapter"
         )
     rank = max(layer["rank"] for layers in read.values() for layer in layers.values())
     paths = [path for template in read for path, _ in modules[template]]
@@ -290,7 +290,7 @@ def _suffix(template: str) -> str:
 
 
 def _target_modules(modules: Modules, arrays: Mapping) -> list[str] | str:
-    """The modules with adapters, as ends of their names or, if other modules end so too, a regex."""
+    """The modules with adapters: ends of names or, if other modules end so too, a regex."""
     has = lambda template: any(name.startswith(f"{PREFIX}{template.format(0)}.") for name in arrays)  # noqa: E731
     chosen = {template for template in modules if has(template)}
     ends = sorted({_suffix(template) for template in chosen})

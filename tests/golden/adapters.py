@@ -90,7 +90,7 @@ def write_adapter(base: str) -> None:
 
 
 def check(ours: str, base: str) -> None:
-    """Prints how far the logits of a base with our adapter lie from `expected.npz` in its folder."""
+    """Prints how far the logits of a base with our adapter lie from its `expected.npz`."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, ours).eval()
     expected = np.load(Path(ours) / "expected.npz")

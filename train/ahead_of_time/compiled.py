@@ -6,7 +6,9 @@ device and optimiser step.
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -18,7 +20,7 @@ from data.kinds import KINDS
 from model.adapters.adapted import family_of
 from train.ahead_of_time import costs
 from train.loop import Start, hyperparameters, initial_state, step_config
-from train.parallel import sharding
+from train.parallel import memory, sharding
 from train.parallel.chips import Slice
 from train.step import BASE, StepConfig, train_chunk
 
@@ -43,6 +45,7 @@ class Program:
     peak: int  # alive at one time, which must fit; less than the sum as arguments are reused
     seconds: float  # of compilation
     counted: float = 0.0  # FLOPs by the compiler's count: loop bodies once, no kernels
+    state: Mapping[str, int] = MappingProxyType({})  # bytes of a device, by component
 
 
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
@@ -72,6 +75,7 @@ def adapters_of(cfg: StepConfig) -> tuple[dict, dict]:
 def compile_chunk(config: Any, mesh: Mesh) -> Program:
     """Compiles what `isoflop train` would run on `mesh`, whose devices need not exist."""
     begun, arguments = time.perf_counter(), abstract_chunk(config, mesh)
+    state = memory.by_component(arguments[1])
     with sharding.activation_rules(mesh):
         lowered = train_chunk.lower(*arguments)
         try:
@@ -81,16 +85,18 @@ def compile_chunk(config: Any, mesh: Mesh) -> Program:
                 raise
             argument = argument_bytes(arguments)
             peak = needed(str(error), argument)
-            return Program(None, argument, peak - argument, peak, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            return Program(None, argument, peak - argument, peak, seconds, state=state)
     seconds = time.perf_counter() - begun
-    memory = compiled.memory_analysis()
+    used = compiled.memory_analysis()
     return Program(
         compiled.as_text(),
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        memory.peak_memory_in_bytes,
+        used.argument_size_in_bytes,
+        used.temp_size_in_bytes,
+        used.peak_memory_in_bytes,
         seconds,
         compiled.cost_analysis()["flops"],
+        state,
     )
 
 
@@ -153,6 +159,7 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
             "context_length": length,
             "parameters": sum(family.parameters(cfg).values()),
             "compile_seconds": program.seconds,
+            "state": dict(program.state),
             "recompute": cost.matmul / needed_flops if cost and needed_flops else None,
             "kernel_flops": dict(cost.kernels) if cost else {},
             "kernel_seconds": kernels,
