@@ -15,6 +15,7 @@ import numpy as np
 
 from data import loader
 from data.fields import Field
+from data.paired.evaluated import evaluated
 from data.paired.packing import Rows, one_each, packed
 from data.paired.pair_store import Pairs, PairStore
 from data.tokenizer import Tokenizer
@@ -99,6 +100,12 @@ class PairDataset:
                 fits_P = np.ones_like(fits_P)
             kept[name] = np.flatnonzero(fits_P), lengths_P2
         return kept
+
+    @property
+    def evaluated(self) -> str:
+        """The hash of the pairs that evaluations are drawn from, with their cut lengths."""
+        numbers, lengths_P2 = self.kept["validation"]
+        return evaluated(numbers, lengths_P2[numbers])
 
     def _refusal(
         self, pairs: Pairs, fits_P: np.ndarray, split: str, capacity: dict[str, int]

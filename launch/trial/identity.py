@@ -145,6 +145,8 @@ def relevant(resolved: Any) -> dict[str, Any]:
     found = flatten(resolved)
     family = families.FAMILIES.get(found.get("model.family", "decoder"))
     left_out = (*NOT_IN_ID, *weights_named(found.get("objective.name", "next_token")))
+    if found.get("model.carry_state"):  # its rows are as many texts that are read on
+        left_out = tuple(key for key in left_out if key != "eval.batch_size")
     if family is not None and families.is_counted(family):
         left_out += NOT_COUNTED
     prefixes = tuple(f"{key}." for key in left_out)

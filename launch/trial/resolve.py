@@ -10,7 +10,7 @@ from configs import base
 from data import kinds
 from launch.chat import template
 from launch.trial import trunk
-from launch.trial.identity import trial_id, weights_named
+from launch.trial.identity import defaults, trial_id, weights_named
 from model import families
 from train import duration, objectives
 from train.flatten import flatten
@@ -186,11 +186,16 @@ def check_fit(config: ConfigDict) -> None:
 
 
 def predicts(config: ConfigDict) -> str:
-    """What the loss is averaged over, as the objective says or, if it does not, the kind of data.
-    Losses are compared only where this is the same."""
-    kind = kinds.KINDS[config.data.kind]
+    """What the loss is averaged over, as the objective says or, if it does not, the kind of data,
+    with the keys of TASK that are not at their defaults. Losses are compared only where this is the
+    same."""
+    kind, objective = kinds.KINDS[config.data.kind], objectives.find(config.objective.name)
     usual = getattr(kind, "PREDICTS", f"the rows of data.kind={config.data.kind}")
-    return getattr(objectives.find(config.objective.name), "PREDICTS", usual)
+    keys = (*getattr(kind, "TASK", ()), *getattr(objective, "TASK", ()))
+    found, usually = flatten(config), defaults(config)
+    set_ = [f"{key}={found[key]}" for key in keys if key in found and found[key] != usually[key]]
+    what = getattr(objective, "PREDICTS", usual)
+    return f"{what} ({', '.join(set_)})" if set_ else what
 
 
 def _resolve_weights(config: ConfigDict, tokenizer: Any) -> None:
@@ -356,6 +361,8 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -
         return updates(resolved)  # the next batches depend on the parameters after them
     cpu = jax.default_backend() == "cpu" if cpu is None else cpu
     family, cfg = families.read(resolved.model)
+    if families.is_counted(family):
+        return 1  # one pass over the text
     tokens = lanes * resolved.train.batch_size * kinds.KINDS[resolved.data.kind].tokens(resolved)
     step = tokens * family.flops(cfg)["palm"]
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step

@@ -22,6 +22,7 @@ from data.order import permute
 TYPES = {"row": np.int32, "column": np.int32, "count": np.float32}
 FIELDS = tuple(TYPES)
 PREDICTS = "entries of a co-occurrence matrix"
+TASK = ("data.window",)
 CHUNK = 1 << 20  # words that are counted at a time
 
 

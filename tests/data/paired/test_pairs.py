@@ -243,3 +243,16 @@ def test_too_few_pairs_are_counted(opened, pairs_file, tmp_path):
         opened(tmp_path / "two.tsv")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         opened(tmp_path / "none.tsv")
+
+
+def test_runs_with_the_same_validation_pairs_have_the_same_hash_of_them(opened, pairs_file):
+    def evaluated(kind, *lengths, **changes):
+        return opened(pairs_file, kind, lengths, **changes).evaluated
+
+    whole = evaluated("pairs", 6, 5)
+    assert whole == evaluated("joined_pairs", 0, 8) == evaluated("pairs", 9, 9, rows="packed")
+    for too_long in ("drop", "truncate"):
+        assert evaluated("pairs", 6, 5, too_long=too_long) == whole  # all fit
+        assert evaluated("pairs", 4, 5, too_long=too_long) != whole
+    dropped = evaluated("pairs", 4, 5, too_long="drop")
+    assert dropped != evaluated("joined_pairs", 0, 6, too_long="drop")
