@@ -115,6 +115,11 @@ class PairDataset:
         begin, length = pairs.begins_P2[first, 0], pairs.lengths_P2[first, 0]
         text = self.tokenizer.decode(pairs.take(np.arange(begin, begin + length)))
         needed = self.layout.room(pairs.lengths_P2).max(0)
+        larger = [
+            f"model.{key}={need}"
+            for (key, most), need in zip(capacity.items(), needed, strict=True)
+            if need > most
+        ]
         keys = " and ".join(
             f"model.{key}={most} (they need {need})" if need > most else f"model.{key}={most}"
             for (key, most), need in zip(capacity.items(), needed, strict=True)
@@ -122,7 +127,7 @@ class PairDataset:
         return (
             f"{(~fits_P).sum():,} of {len(fits_P):,} pairs of data.corpora={self.store.name!r} "
             f"({split}) are longer than {keys}; the first begins {' '.join(text.split())[:40]!r}. "
-            "Use larger ones, or data.too_long=truncate or drop"
+            f"Use {' and '.join(larger)}, or data.too_long=truncate or drop"
         )
 
     @cached_property

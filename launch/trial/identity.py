@@ -27,6 +27,7 @@ NOT_IN_ID = (
     *("data.validation", "data.cache", "data.max_bytes", "data.held_out", "data.label_key"),
     "data.template",
     *("model.attention", "model.scan_layers", "model.remat"),
+    "model.masked",  # of data.masked
     *("train.chunk", "train.flops_convention", "train.batch_per_device", "train.loss_chunk"),
     "train.init_from",
 )

@@ -172,17 +172,33 @@ def check_fit(config: ConfigDict) -> None:
             f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
             f"that fit: {', '.join(fitting) or 'none'}"
         )
-    made = getattr(objective, "MAKES", ())
-    inputs = (name for name in family.INPUTS if name not in made)
-    needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
-    given = kinds.KINDS[config.data.kind].FIELDS
+    needs, given = fields_of(family, objective), kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
         fitting = [name for name, kind in kinds.KINDS.items() if {*needs} <= {*kind.FIELDS}]
+        remedy = f"Kinds that fit: {', '.join(fitting)}"
+        if not fitting:
+            others = [
+                name
+                for name, other in objectives.OBJECTIVES.items()
+                if all(hasattr(family, need) for need in other.NEEDS)
+                and {*fields_of(family, other)} <= {*given}
+            ]
+            remedy = (
+                "No kind fits both. Objectives that fit the family and this kind: "
+                f"{', '.join(others) or 'none'}"
+            )
         raise ValueError(
             f"model.family={config.model.family!r} with objective.name={config.objective.name!r} "
             f"needs the batch fields {', '.join(needs)}; data.kind={config.data.kind!r} has no "
-            f"{', '.join(missing)}. Kinds that fit: {', '.join(fitting) or 'none'}"
+            f"{', '.join(missing)}. {remedy}"
         )
+
+
+def fields_of(family: families.Family, objective: objectives.Objective) -> tuple[str, ...]:
+    """The batch fields that a family and an objective need of the data."""
+    made = getattr(objective, "MAKES", ())
+    inputs = (name for name in family.INPUTS if name not in made)
+    return tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
 
 
 def predicts(config: ConfigDict) -> str:
@@ -232,6 +248,8 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
                 f"model.n_classes={keys['n_classes']}, but data.corpora={config.data.corpora} has "
                 f"{n_classes} labels; use {n_classes}, or 0"
             )
+    if "masked" in keys:
+        keys["masked"] = config.data.get("masked", keys["masked"])
     cfg = family.derive(keys)
     config.model.update(vars(cfg))
     return family, cfg

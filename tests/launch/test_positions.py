@@ -109,7 +109,7 @@ def test_a_carried_and_a_reset_run_are_paired_on_equal_windows_only(
     )  # fmt: skip
     _, about = compare_with_first([reset, again])
     assert [part["behind"] for part in about["bins"]] == [0] * len(about["bins"])
-    apart = replace(again, about=copy.deepcopy(reset.about), windows=reset.windows + [0, 1])
+    apart = replace(again, about=copy.deepcopy(reset.about), windows=1 + reset.windows)
     _, about = compare_with_first([reset, apart])
     assert about["paired"] == 0 and "behind" not in about["bins"][0]
     lines = behind_lines([reset.about, about | {"ladder": "apart"}], 8)

@@ -7,7 +7,9 @@ import pytest
 from launch.config import sections
 from launch.flags import load_config
 from launch.trial import run as trial
-from launch.trial.resolve import predicts
+from launch.trial.identity import identity
+from launch.trial.resolve import check_fit, predicts, resolve_sizes
+from model.families import FAMILIES, read
 from scaling.ranking.ranking import rank
 from scaling.ranking.trials import read_sweeps
 from tests.launch import toy
@@ -40,6 +42,29 @@ def test_what_is_predicted_names_the_settings_that_change_it(family, objective, 
 
     assert of(**{key: value}) == f"{of()} ({key}={value})"
     assert "(" not in of() and of(seed="1") == of()
+
+
+def test_flops_are_those_of_the_share_that_is_masked():
+    """The masked-LM head reads the masked tokens alone."""
+
+    def sized(masked):
+        chosen = {"model.family": "encoder", "objective.name": "masked", "data.kind": "masked_text"}
+        given = chosen | {"data.masked": masked, "data.tokenizer": "bytes"}
+        return resolve_sizes(load_config("configs/base.py", given), devices=1)
+
+    found = {masked: sized(masked) for masked in ("0.15", "0.4")}
+    flops = {m: FAMILIES["encoder"].flops(read(c.model)[1])["chinchilla"] for m, c in found.items()}
+    width, vocab = found["0.4"].model.d_model, found["0.4"].model.vocab_size
+    assert flops["0.4"] - flops["0.15"] == pytest.approx(6 * 0.25 * width * (width + vocab))
+    assert "model.masked" not in identity(found["0.4"])
+
+
+def test_an_objective_that_no_kind_of_data_fits_names_those_that_do():
+    chosen = {"model.family": "word2vec", "data.kind": "word_pairs"}
+    message = "No kind fits both. Objectives that fit the family and this kind: negative_sampling"
+    with pytest.raises(ValueError, match=message):
+        check_fit(load_config("configs/base.py", chosen))  # with next_token
+    check_fit(load_config("configs/base.py", chosen | {"objective.name": "full_softmax"}))
 
 
 def test_a_counted_family_has_no_chunks(text_folder):

@@ -82,7 +82,7 @@ def test_the_rows_of_an_evaluation_count_where_they_say_which_windows_are_scored
         config.model.carry_state = carry_state
         found = [trial_id(config)]
         config.eval.batch_size *= 2
-        return found + [trial_id(config)]
+        return [*found, trial_id(config)]
 
     carried, reset = ids(True), ids(False)
     assert carried[0] != carried[1] and reset[0] == reset[1]

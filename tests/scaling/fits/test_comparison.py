@@ -298,7 +298,7 @@ def test_losses_on_different_examples_of_the_same_data_are_refused():
         facts = (FACTS | {"evaluated": examples, "dataset": dataset},) * len(one.points)
         return replace(one, points=replace(one.points, facts=facts))
 
-    with pytest.raises(ValueError, match="leave out or cut different .* data.too_long=refuse"):
+    with pytest.raises(ValueError, match=r"leave out or cut different .* data.too_long=refuse"):
         compare([on("all pairs"), on("short pairs")], QUICK)
     compare([on("all pairs"), replace(on("all pairs"), name="again")], QUICK)
     compare([on("all pairs"), ladder(1.0, 4, "unknown")], QUICK)
