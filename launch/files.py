@@ -59,16 +59,21 @@ def read_model(run: Path, flag: str) -> ModelConfig:
 
 
 def instead(family: families.Family, cfg: Any, run: Path) -> str:
-    """What the model of a run can do if it gives no distribution of the next token, as the end of a
-    message; "" if it does."""
-    if not hasattr(family, "masked_logits") and not getattr(cfg, "n_classes", 0):
-        return ""
+    """What reads the model of a run that was not trained to continue text: a sentence after the end
+    of the one before; "" for a model that was."""
+    config = read_json(run / "config.json") or {}
+    objective = config.get("objective", {}).get("name", "next_token")
+    if objective in ("classify", "tag"):
+        return f". It is a classifier: use isoflop classify --run={run} --text=…"
+    if hasattr(family, "masked_logits") and cfg.masked_head:
+        return f'. It fills in masked tokens: use isoflop fill --run={run} --text="… [MASK] …"'
+    if config.get("data", {}).get("kind", "text") in ("pairs", "joined_pairs"):
+        return f". It was trained on pairs: use isoflop translate --run={run} --text=…"
     if getattr(cfg, "n_classes", 0):
-        return f"; it is a classifier: use isoflop classify --run={run} --text=…"
-    return (
-        ", and a masked encoder has no next-token distribution; use "
-        f'isoflop fill --run={run} --text="… [MASK] …"'
-    )
+        return (
+            f". It gives numbers: isoflop show {run} says what objective.name={objective} measures"
+        )
+    return ""
 
 
 def text_lines(path: str | Path, flag: str) -> list[str]:

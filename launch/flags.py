@@ -336,7 +336,8 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
         for section in path:
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
-            raise ValueError(f"unknown key config.{key}; {_nearest(key, list(flatten(config)))}")
+            near = _nearest(key, list(flatten(config)))
+            raise ValueError(f"unknown key config.{key}; {sections.elsewhere(config, key)}{near}")
         value = casts.cast(key, value, node[leaf])
         if type(value) is type(node[leaf]):
             node[leaf] = value

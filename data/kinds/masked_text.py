@@ -22,6 +22,7 @@ from data.tokenizer import from_spec as tokenizer_of
 
 FIELDS = ("tokens", "segments", "masked_places", "masked_tokens")
 PREDICTS = "masked tokens"
+TASK = ("data.masked",)
 VALIDATION = "validation"  # in place of a seed
 
 

@@ -28,6 +28,7 @@ from data.tokenizer import Tokenizer
 
 FIELDS = ("source", "source_segments", "tokens", "targets", "weights", "segments")
 PREDICTS = "corrupted spans"
+TASK = ("data.corruption", "data.mean_span")
 CUT, KEPT = 0, 1  # what a random number is for
 VALIDATION = -1  # in place of a seed
 

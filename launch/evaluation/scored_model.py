@@ -151,6 +151,8 @@ def open_model(run: Path, any_objective: bool = False) -> ScoredModel:
             f"{', '.join(objective.METRICS)} (isoflop show {run}); use a language model"
             f"{instead(family, cfg, run)}"
         )
+    if other := instead(family, cfg, run):
+        raise ValueError(f"run={run} was not trained to continue text{other}")
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
     fitted, step = restored(run, family, cfg)
     name = config.model.family

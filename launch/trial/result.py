@@ -66,6 +66,7 @@ def summarise(
         "hyperparameters": {} if about["counted"] else hyper,
         "seed": resolved.seed,
         "dataset": dataset.hash,
+        **evaluated(dataset),
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -78,6 +79,12 @@ def unknown(dataset: Dataset) -> dict[str, dict[str, float]]:
     tokens stand for everything."""
     shares = getattr(dataset, "unknown_share", None)
     return {"unknown_share": shares} if shares else {}
+
+
+def evaluated(dataset: Dataset) -> dict[str, str]:
+    """The hash of the validation examples that are used, for data of which a run's sizes may leave
+    out or cut some; {} for other data."""
+    return {"evaluated": dataset.evaluated} if hasattr(dataset, "evaluated") else {}
 
 
 def so_far(result: Mapping[str, Any], step: int, dataset: Dataset) -> dict[str, Any]:

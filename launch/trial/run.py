@@ -29,8 +29,9 @@ from launch.errors import (
 )
 from launch.files import ended, read_json, write_json
 from launch.trial import distributed, fingerprint, folder, messages, trunk
+from launch.trial.chunk import chunk_steps
 from launch.trial.identity import own_id
-from launch.trial.resolve import chunk_steps, describe, prepare, resolve
+from launch.trial.resolve import describe, prepare, resolve
 from launch.trial.result import so_far, summarise
 from model import families
 from train.parallel import processes

@@ -28,6 +28,7 @@ class Objective(Protocol):
     and never updated. Optional:
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
+    `TASK`: dotted keys that change what is predicted, in addition to those of the kind of data.
     `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
     of data needs them.
     `N_CLASSES`: what `model.n_classes=0` means, if the data have no labels.
