@@ -36,7 +36,7 @@ class Figure:
 def response_title(law: dict[str, Any]) -> str:
     """The axis title of the fitted law's response."""
     response = law["parametric"].get("response", "loss")
-    return LOSS if response == "loss" else response.capitalize()
+    return LOSS if response == "loss" else response.replace("_", " ").capitalize()
 
 
 def log_axis(values: np.ndarray, title: str, text: Callable[[float], str], pad: float = 1.25):
