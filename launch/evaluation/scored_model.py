@@ -143,7 +143,7 @@ def open_model(run: Path, any_objective: bool = False) -> ScoredModel:
     config = with_defaults(read_json(run / "config.json") or {})
     objective = objectives.find(config.objective.name)
     scores = not families.is_counted(family) or hasattr(family, "nats")
-    other = not any_objective and tuple(objective.FIELDS) != next_token.FIELDS
+    other = not any_objective and not set(next_token.NEEDS) <= set(objective.NEEDS)
     if other or family.INPUTS != ("tokens",) or not scores:
         raise ValueError(
             f"run={run} has objective.name={config.objective.name!r} and model.family="

@@ -132,6 +132,7 @@ def test_a_row_keeps_its_value_and_only_new_rows_are_computed(home, base, capfd)
     assert again.table.keys() == short.table.keys()
 
 
+@pytest.mark.slow
 def test_stored_and_computed_log_probabilities_train_alike(home, base, stored):
     run(home, "computed", f"post/dpo.py:{base}", **PAIRS | FAST, **{"objective.stored": "False"})
     here, there = (losses(home, name) for name in ("computed", "stored"))

@@ -96,6 +96,7 @@ def test_micro_batches_of_unequal_weight_have_the_gradient_of_the_whole(name):
     assert apart(jax.tree.map(lambda a, b: (a + b) / 2, *halves), whole) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "distill"])
 def test_logits_in_chunks_give_the_same_gradient(name):
     cfg, key = step_of(name), jax.random.key(0)
@@ -152,7 +153,7 @@ def trained(name: str, mesh: jax.sharding.Mesh, seed: int = 0) -> tuple[TrainSta
     return state, np.asarray(metrics["loss"]).tolist(), before
 
 
-@pytest.mark.parametrize("name", ["dpo", "distill"])
+@pytest.mark.parametrize("name", ["dpo", pytest.param("distill", marks=pytest.mark.slow)])
 def test_frozen_parameters_stay_as_they_are_to_the_bit(name):
     cfg, mesh = step_of(name), make_mesh({"data": 1, "fsdp": 1}, jax.devices()[:1])
     params, _ = weights_of(cfg)
