@@ -124,12 +124,12 @@ class Service:
         async def answer(request: Request) -> Response:
             raw = await self._body(request)
             query = await asyncio.to_thread(parse, raw, kind, self.opened, self.engine)
-            draws = Draws(query, self.engine)
+            draws = Draws(query, self.engine, request)
             answers = Answers(query, self.opened.name, self.opened.model.tokenizer)
             if query.stream:
-                events = draws.events(request, answers)
+                events = draws.events(answers)
                 return StreamingResponse(events, media_type="text/event-stream")
-            return JSONResponse(answers.whole(await draws.whole(request), draws.requests))
+            return JSONResponse(answers.whole(await draws.whole(), draws.requests))
 
         return answer
 
@@ -153,10 +153,10 @@ class Service:
 
 
 class Draws:
-    """The requests of one query, and their pieces as they come. Raises Refused with 429 where the
-    engine has no room."""
+    """The requests of one query, and their pieces as they come. If the client hangs up, their slots
+    become free. Raises Refused with 429 where the engine has no room."""
 
-    def __init__(self, query: Query, engine: Engine):
+    def __init__(self, query: Query, engine: Engine, http: Request):
         self.engine, self.pieces = engine, asyncio.Queue()
         prompts = zip(query.prompts, query.max_tokens, strict=True)
         each = [pair for pair in prompts for _ in range(query.n)]
@@ -178,6 +178,13 @@ class Draws:
             engine.submit(*self.requests)
         except Busy as busy:
             raise Refused(429, str(busy), code="too_many_requests") from None
+        # A task of its own: the answer may be given up before its first piece is asked for.
+        self.watcher = asyncio.create_task(self._watch(http))
+
+    async def _watch(self, http: Request) -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+        self.engine.cancel(*self.requests)
 
     def _emit(self, index: int) -> Callable[[Piece], None]:
         loop = asyncio.get_running_loop()
@@ -188,15 +195,8 @@ class Draws:
 
         return emit
 
-    async def _watched(self, request: Request) -> AsyncIterator[tuple[int, Piece]]:
-        """The pieces of all requests. If the client hangs up, their slots become free."""
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            self.engine.cancel(*self.requests)
-
-        watcher = asyncio.create_task(watch())
+    async def _all(self) -> AsyncIterator[tuple[int, Piece]]:
+        """The pieces of all requests."""
         try:
             left = len(self.requests)
             while left:
@@ -204,28 +204,30 @@ class Draws:
                 left -= piece.end is not None
                 yield index, piece
         finally:
-            watcher.cancel()
+            self.watcher.cancel()
             self.engine.cancel(*self.requests)
 
-    async def whole(self, request: Request) -> list[Piece]:
+    async def whole(self) -> list[Piece]:
         """The complete text of each request."""
         found: list[list[Piece]] = [[] for _ in self.requests]
-        async for index, piece in self._watched(request):
-            if piece.end == FAILED:
-                raise Refused(500, piece.error)
-            found[index].append(piece)
+        async with contextlib.aclosing(self._all()) as pieces:
+            async for index, piece in pieces:
+                if piece.end == FAILED:
+                    raise Refused(500, piece.error)
+                found[index].append(piece)
         return [drawing.whole(pieces) for pieces in found]
 
-    async def events(self, request: Request, answers: Answers) -> AsyncIterator[str]:
+    async def events(self, answers: Answers) -> AsyncIterator[str]:
         """Server-sent events, one a piece."""
         for index in range(len(self.requests)):
             if opening := answers.opening(index):
                 yield _event(opening)
-        async for index, piece in self._watched(request):
-            if piece.end == FAILED:
-                yield _event(Refused(500, piece.error).body())
-                return
-            yield _event(answers.chunk(index, piece))
+        async with contextlib.aclosing(self._all()) as pieces:
+            async for index, piece in pieces:
+                if piece.end == FAILED:
+                    yield _event(Refused(500, piece.error).body())
+                    return
+                yield _event(answers.chunk(index, piece))
         if answers.query.usage:
             yield _event(answers.closing(self.requests))
         yield "data: [DONE]\n\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import jax
 import openai
-from absl import app, flags
+from absl import app, flags, logging
 
 from data import tokenizer
 from launch.chat.engine import Engine
@@ -93,6 +93,7 @@ async def measured(opened: Opened, address: str) -> None:
 
 
 def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         opened = open_run(untrained(Path(folder) / "bench"))
         slots = max(map(int, STREAMS.value))
