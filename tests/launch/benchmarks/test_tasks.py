@@ -173,3 +173,25 @@ def test_bad_flags_are_one_line(home, capsys, flags, message):
 def test_names_are_sorted_by_what_evaluates_them():
     names = chosen.names_of("sorting, core:a/b,lm_eval:mine,my.jsonl")
     assert names == chosen.Names(("sorting", "my.jsonl"), ("a/b",), ("mine",))
+
+
+def test_a_bundle_is_evaluated_beside_a_task(home, tmp_path, capsys):
+    """After a= the n-grams prefer y to x; after b= greedy decoding gives w, never z."""
+    entry = "- {{label: {0}, dataset_uri: {0}.jsonl, num_fewshot: [0], icl_task_type: {1}"
+    entry += ', continuation_delimiter: ""}}\n'
+    kinds = (("choice", "multiple_choice"), ("recall", "language_modeling"))
+    lines = "".join(entry.format(*kind) for kind in kinds)
+    (tmp_path / "core.yaml").write_text(f"icl_tasks:\n{lines}")
+    rows = [{"query": "\na=", "choices": ["x", "y"], "gold": gold} for gold in (1, 0)]
+    listed(tmp_path / "choice.jsonl", rows)
+    rows = [{"context": "a\nb=", "continuation": after} for after in ("w", "z", "w\n")]
+    listed(tmp_path / "recall.jsonl", rows)
+    tasks = f"--tasks=core:{tmp_path},{home / 'odds.jsonl'}"
+    about = evaluated(home, tmp_path, f"--run={home / 'odds'}", tasks, "--samples=1", "--k=1")
+    (core,), (task,) = about["core"], about["tasks"]
+    choice, recall = core["tasks"]
+    assert (choice["accuracy"], choice["baseline"], choice["centred"]) == (0.5, 0.5, 0)
+    assert recall["accuracy"] == pytest.approx(2 / 3) == recall["centred"]
+    assert core["centred"] == pytest.approx(1 / 3) and task["prompts"] == 3
+    printed = capsys.readouterr().out
+    assert "mean of the centred accuracies: 0.3333 ±" in printed
