@@ -9,11 +9,14 @@ library for CPUs takes the nearest of a table of 65,536 bins and so differs by o
 """
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # PEFT would ask the hub for the base's config
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # bitsandbytes would compile it, for minutes
 _load = ctypes.cdll.LoadLibrary
 
 

@@ -1,0 +1,132 @@
+"""Tests of training with adapters: what changes, what does not, micro-batches, sharded bases."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.adapters.adapted import Adapted, Adapter
+from model.transformer import family as decoder
+from model.transformer.config import ModelConfig
+from tests.train.steps import decoder_step
+from train.loop import Start, initial_state
+from train.parallel.sharding import activation_rules, make_mesh, parameter_specs
+from train.step import BASE, StepConfig, TrainState, eval_sums, train_chunk
+
+MODEL = ModelConfig(32, 8, 1, 256, 2, 2, 128, 256, positions="rotary", norm="rmsnorm", gated=True)
+ADAPTER = Adapter("lora", rank=2, dora=True, base_dtype="nf4")
+HYPER = dict(
+    learning_rate=1e-2, warmup=0, decay=0, total=20, final=1.0, b1=0.9, b2=0.95, eps=1e-8,
+    weight_decay=0.1, clip_norm=1.0,
+)  # fmt: skip
+STEPS = 2
+ROOT = Path(__file__).resolve().parents[2]
+EIGHT = "--xla_force_host_platform_device_count=8"
+
+
+def batches() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 32, (STEPS, 8, 9)).astype(np.int32)
+    weights = (rng.random((STEPS, 8, 8)) < 0.7).astype(np.float32)
+    return {"tokens": tokens[..., :-1], "targets": tokens[..., 1:], "weights": weights}
+
+
+def begun(cfg: StepConfig, mesh) -> TrainState:
+    params = jax.tree.map(np.asarray, decoder.init(cfg.model, jax.random.key(0)))
+    trained, base = Adapted(decoder, cfg.adapter).split(cfg.model, params, 1)
+    like, make = initial_state(cfg, HYPER, 0, mesh, Start(trained, {BASE: base}))
+    put = lambda x, to: jax.device_put(x, to.sharding)  # noqa: E731
+    return make().replace(frozen=jax.tree.map(put, {BASE: base}, like.frozen))
+
+
+def trained_on(sizes: dict[str, int], **changes) -> tuple[TrainState, TrainState, dict]:
+    """(host copies of the state before and after training, metrics) on a mesh."""
+    cfg = decoder_step(MODEL, adapter=ADAPTER, **changes)
+    count = int(np.prod(list(sizes.values())))
+    mesh = make_mesh(sizes, jax.devices()[:count])
+    with activation_rules(mesh):
+        state = begun(cfg, mesh)
+        before = jax.device_get(state)
+        state, metrics = train_chunk(cfg, state, batches(), jnp.int32(STEPS))
+        sums = eval_sums(cfg, state.params, state.frozen, batches())
+    found = jax.device_get(metrics) | {"eval": np.asarray(sums["nats"])}
+    return before, jax.device_get(state), found
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return trained_on({"data": 1, "fsdp": 1})
+
+
+def test_the_base_keeps_its_bits_and_every_adapter_moves(alone):
+    before, after, metrics = alone
+    equal = lambda a, b: np.array_equal(np.asarray(a), np.asarray(b))  # noqa: E731
+    assert all(jax.tree.leaves(jax.tree.map(equal, before.frozen, after.frozen)))
+    assert not any(jax.tree.leaves(jax.tree.map(equal, before.params, after.params)))
+    # The optimiser has two moments for each trained number, and nothing for the base.
+    trained = sum(leaf.size for leaf in jax.tree.leaves(after.params))
+    moments = sum(leaf.size for leaf in jax.tree.leaves(after.opt_state) if leaf.ndim)
+    assert moments == 2 * trained < sum(leaf.size for leaf in jax.tree.leaves(after.frozen)) / 4
+    assert metrics["loss"][1] != metrics["loss"][0]
+
+
+def test_micro_batches_of_unequal_weight_equal_one_batch(alone):
+    _, parts, _ = trained_on({"data": 1, "fsdp": 1}, accumulation=4)
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)  # noqa: E731
+    jax.tree.map(close, parts.params, alone[1].params)
+
+
+def test_eight_devices_equal_one():
+    """FSDP and tensor parallelism of the adapters and of the packed base."""
+    command = [sys.executable, "-m", "tests.train.test_adapters"]
+    environment = os.environ | {"XLA_FLAGS": EIGHT, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["devices"] == 8 and found["sharded"] > 0.5
+    assert found["difference"] < 1e-5 < found["control"]
+
+
+def test_moments_of_adapters_follow_their_sharding_rules():
+    cfg = decoder_step(MODEL, adapter=dataclasses.replace(ADAPTER, base_dtype="int8"))
+    mesh = jax.sharding.AbstractMesh((2, 2), ("fsdp", "tensor"))
+    trained, base = cfg.trained.split_shapes(MODEL)
+    specs = parameter_specs(trained, cfg.axes, mesh)["blocks"]["mlp"]["up"]
+    assert specs["lora_a"] == jax.P(None, ("fsdp",), None)
+    assert specs["lora_b"] == jax.P(None, None, ("tensor",))
+    codes = parameter_specs(base, cfg.axes, mesh)["blocks"]["mlp"]["up"]["kernel"].codes
+    assert codes == jax.P(None, ("fsdp",), ("tensor",))
+
+
+def main() -> None:
+    _, one, metrics = trained_on({"data": 1, "fsdp": 1})
+    sizes = {"data": 1, "fsdp": 4, "tensor": 2}
+    _, many, sharded = trained_on(sizes)
+
+    def values(state, metrics):
+        return jax.tree.leaves((state.params, metrics["loss"], metrics["eval"]))
+
+    pairs = zip(values(one, metrics), values(many, sharded), strict=True)
+    start = begun(decoder_step(MODEL, adapter=ADAPTER), make_mesh({"fsdp": 1}, jax.devices()[:1]))
+    moved = zip(jax.tree.leaves(start.params), jax.tree.leaves(many.params), strict=True)
+    spread = begun(decoder_step(MODEL, adapter=ADAPTER), make_mesh(sizes, jax.devices()))
+    leaves = jax.tree.leaves((spread.params, spread.frozen))
+    split = sum(leaf.size for leaf in leaves if not leaf.sharding.is_fully_replicated)
+    report = {
+        "devices": len(jax.devices()),
+        "sharded": split / sum(leaf.size for leaf in leaves),
+        "difference": max(float(np.abs(a - b).max()) for a, b in pairs),
+        "control": max(float(np.abs(np.asarray(a) - b).max()) for a, b in moved),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
