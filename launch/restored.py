@@ -8,8 +8,9 @@ import jax
 
 from launch.config import imports
 from launch.files import read_family
+from launch.trial.start import of_run
 from model import families, parameters
-from train.checkpoint import Damaged, finished, newest_good, restore_params
+from train.checkpoint import Damaged, finished, newest_good
 from train.counting import MODEL
 
 
@@ -27,7 +28,7 @@ def restored(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
     ValueError where the parameters are not those of `cfg`."""
     if families.is_counted(family):
         return restored_counts(run, family)
-    params, meta = restore_params(run / "checkpoints", _say)
+    params, meta = of_run(run, _say)
     try:
         parameters.check(jax.eval_shape(lambda: family.init(cfg, jax.random.key(0))), params)
     except ValueError as error:

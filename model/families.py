@@ -64,6 +64,11 @@ class Trained(Family, Protocol):
                                    model/classes.py says what else a classifier has
     HEADS                          path regexes of parameters that a model may lack, or have anew,
                                    when it starts from other weights
+    LINEARS                        a path regex: the kernels [L, in, out] of its Linears in blocks,
+                                   which adapters may change and a frozen base may quantise
+    weight_flops(cfg)              with LINEARS: FLOPs per token of one of the three passes through
+                                   the weights, for each of CONVENTIONS and for matmul_flops
+                                   ("matmul"); a frozen weight has no gradient and saves it
     initial_carry(cfg, rows)       the state of rows before their first token, arrays [rows, ...];
                                    what a config with `carry_state` takes from step to step
     hidden_from(cfg, params, batch, carry, key)

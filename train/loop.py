@@ -15,9 +15,10 @@ import numpy as np
 from data.kinds import Batch, Dataset
 from data.prefetch import prefetch
 from model import families
+from model.adapters.adapted import adapter_of
 from train import duration, objectives
 from train.evaluate import Evaluation, Evaluator
-from train.parallel import processes, sharding
+from train.parallel import memory, processes, sharding
 from train.policy.rollouts import Rollouts
 from train.progress import Progress
 from train.record import Record
@@ -34,9 +35,10 @@ class Start:
     params: dict | None = None
     frozen: dict[str, dict] = field(default_factory=dict)
     frozen_models: tuple[tuple[str, str, Any], ...] = ()  # as in StepConfig.frozen
+    from_base: tuple[str, ...] = ()  # as in StepConfig.from_base
 
 
-def step_config(config: Any, frozen: tuple[tuple[str, str, Any], ...] = ()) -> StepConfig:
+def step_config(config: Any, start: Start = Start()) -> StepConfig:
     """The static part of a resolved config."""
     _, model = families.read(config.model)
     return StepConfig(
@@ -49,7 +51,9 @@ def step_config(config: Any, frozen: tuple[tuple[str, str, Any], ...] = ()) -> S
         accumulation=config.train.accumulation,
         moments=config.optimizer.moments,
         carried_rows=config.train.batch_size if families.carries(model) else 0,
-        frozen=frozen,
+        frozen=start.frozen_models,
+        adapter=adapter_of(config),
+        from_base=start.from_base,
     )
 
 
@@ -74,11 +78,11 @@ def initial_state(
 ) -> tuple[Any, Callable[[], TrainState]]:
     """(shapes and shardings of the state, a function that creates the sharded state without its
     frozen parameters)."""
-    sharding.require(families.FAMILIES[cfg.family], cfg.model, mesh)
+    sharding.require(cfg.trained, cfg.model, mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     given = start.params, start.frozen
     shapes = jax.jit(init_state, static_argnums=0).eval_shape(cfg, *arguments, *given)
-    check_count(families.FAMILIES[cfg.family], cfg.model, shapes.params)
+    check_count(cfg.trained, cfg.model, shapes.params)
     shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
@@ -93,6 +97,8 @@ def check_count(family: families.Trained, cfg: Any, params: Any) -> None:
     wrong too. Names the parameter whose size equals the difference, if any."""
     sizes = {path_name(path): leaf.size for path, leaf in jax.tree.leaves_with_path(params)}
     counted, made = sum(family.parameters(cfg).values()), sum(sizes.values())
+    if hasattr(family, "trained_parameters"):
+        counted = family.trained_parameters(cfg)
     if counted == made:
         return
     likely = [name for name, size in sizes.items() if size == abs(made - counted)]
@@ -141,12 +147,13 @@ class Run:
         `branch_until` is above 0, from the newest checkpoint of at most `branch_until` steps in the
         folder `checkpoint.trunk`."""
         self.config, self.dataset = config, dataset
-        self.cfg = step_config(config, start.frozen_models)
+        self.cfg = step_config(config, start)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         tokenizer = getattr(dataset, "tokenizer", None)
         self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say, tokenizer)
         hyper = hyperparameters(config)
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
+        self.memory = memory.by_component(like)
         self.evaluate = Evaluator(self.cfg, dataset, self.mesh)
         frozen = frozen_state(like, start)
         restored = self.record.restore(like, hyper, frozen, branch_until)

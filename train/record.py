@@ -16,14 +16,13 @@ import jax
 import jax.numpy as jnp
 
 from data.kinds import KINDS
-from model import families
 from train import duration, objectives
 from train.checkpoint import Checkpoints, restore_until
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog, column, copy
 from train.parallel import processes
 from train.parallel.chips import peak_flops
-from train.step import StepConfig, TrainState
+from train.step import BASE, StepConfig, TrainState
 from train.viewers import samples
 from train.viewers.tensorboard import hyperparameters
 from train.watch import MEDIAN_OF, divergence
@@ -102,7 +101,7 @@ class Record:
         )
         self.tokenizer, self.local = tokenizer, _of_this_process(devices)
         self.tokens_per_step = config.train.batch_size * KINDS[config.data.kind].tokens(config)
-        self.flops_per_token = families.FAMILIES[cfg.family].flops(cfg.model)["palm"]
+        self.flops_per_token = cfg.trained.flops(cfg.model)["palm"]
         self.objective = objectives.OBJECTIVES[cfg.objective]
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
@@ -240,9 +239,11 @@ class Record:
 
     def _sample(self, state: TrainState) -> None:
         """Draws samples of text in process 0, on one device."""
-        params = processes.to_host(state.params)
+        params, base = processes.to_host((state.params, state.frozen.get(BASE, {})))
         if not processes.is_first():
             return
+        if self.cfg.adapter:
+            params = self.cfg.trained.whole(base, self.cfg.trained.scaled(params))
         about = {"step": self.step, "tokens": self.step * self.tokens_per_step}
         drawn = samples.draw(self.config, self.cfg.model, params, self.tokenizer, self.local)
         for one in drawn:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from model import families
+from model.adapters.adapted import Adapted, Adapter
 from train import objectives
 from train.objectives.carrying import Carrying
 from train.optimizers import optimizer
@@ -43,16 +44,29 @@ class StepConfig:
     carried_rows: int = 0  # rows of a step whose states go on in the next; 0: none
     # (name, family, Config) of each set of frozen parameters.
     frozen: tuple[tuple[str, str, Any], ...] = ()
+    adapter: Adapter | None = None  # what is trained instead of the parameters
+    from_base: tuple[str, ...] = ()  # frozen parameters that are the base, without its adapters
+
+    @property
+    def trained(self) -> Any:
+        """The family of the trained parameters; an Adapted one if there is an adapter."""
+        family = families.FAMILIES[self.family]
+        return Adapted(family, self.adapter) if self.adapter else family
 
     @property
     def axes(self) -> Rules:
-        """The logical axes of the parameters."""
-        return families.FAMILIES[self.family].PARAMETER_AXES
+        """The logical axes of the trained parameters."""
+        return self.trained.PARAMETER_AXES
 
     @property
     def frozen_axes(self) -> dict[str, Rules]:
         """The logical axes of the frozen parameters."""
-        return {name: families.FAMILIES[of].PARAMETER_AXES for name, of, _ in self.frozen}
+        found = {name: families.FAMILIES[of].PARAMETER_AXES for name, of, _ in self.frozen}
+        return found | ({BASE: self.axes} if self.adapter else {})
+
+
+BASE = "base"
+"""The name, among the frozen parameters, of those that adapters change."""
 
 
 @flax.struct.dataclass
@@ -80,7 +94,7 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, with new parameters if `params` is None. Pure, so that it
     can be jitted, sharded and vmapped."""
-    family = families.FAMILIES[cfg.family]
+    family = cfg.trained
     if params is None:
         params = family.init(cfg.model, jax.random.key(seed))
     opt_state = _optimizer(cfg, hyper).init(params)
@@ -89,11 +103,23 @@ def init_state(
 
 
 def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTransformation:
-    family, scales = families.FAMILIES[cfg.family], optimizer.UNSCALED
+    family, scales = cfg.trained, optimizer.UNSCALED
     if hasattr(family, "update_scales"):
         scales = family.update_scales(cfg.model, cfg.optimizer)
     matrices = getattr(family, "MATRICES", None)
     return stored(optimizer.build(cfg.optimizer, hyper, scales, matrices), cfg.moments)
+
+
+def whole(
+    cfg: StepConfig, params: dict, frozen: dict, key: jax.Array | None = None
+) -> tuple[dict, dict]:
+    """(all parameters of the model, rounded for the computation; the frozen parameters that the
+    objective reads). With a `key`, adapters have dropout."""
+    if not cfg.adapter:
+        return cast_for_compute(params, cfg.model, cfg.axes), frozen
+    params = cast_for_compute(cfg.trained.scaled(params), cfg.model, cfg.axes)
+    base = frozen[BASE]
+    return cfg.trained.whole(base, params, key), frozen | dict.fromkeys(cfg.from_base, base)
 
 
 def loss_sums(
@@ -102,7 +128,7 @@ def loss_sums(
     """(the sum to minimise, the objective's Sums) of a batch. If the batch has a "carry", the Sums
     have the one after it."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    params = cast_for_compute(params, cfg.model, cfg.axes)
+    params, frozen = whole(cfg, params, frozen, jax.random.fold_in(key, ADAPTERS))
     if "carry" not in batch:
         return objective.loss(family, params, frozen, cfg, batch, key)
     family = Carrying(family, batch["carry"])
@@ -192,7 +218,7 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
     """The objective's sums for each row [E, B] of E evaluation batches [E, B, ...]. A carry goes
     from each batch to the next."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    params = cast_for_compute(params, cfg.model, cfg.axes)
+    params, frozen = whole(cfg, params, frozen)
     if not cfg.carried_rows:
         one = lambda _, batch: (None, objective.evaluate(family, params, frozen, cfg, batch))  # noqa: E731
         return jax.lax.scan(one, None, batches)[1]
@@ -210,8 +236,8 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
 def roll_out(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
     """The rows [R, ...] that the objective makes from data and the parameters."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    params = cast_for_compute(state.params, cfg.model, cfg.axes)
-    batch = objective.rollout(family, params, state.frozen, cfg, batch, _rollout_key(state))
+    params, frozen = whole(cfg, state.params, state.frozen)
+    batch = objective.rollout(family, params, frozen, cfg, batch, _rollout_key(state))
     return constrain_rows(batch)
 
 
@@ -236,7 +262,7 @@ def updates_of(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
 def respond(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> Batch:
     """Evaluation batches [E, B, ...] with a response to each row, drawn with fixed keys."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    params = cast_for_compute(params, cfg.model, cfg.axes)
+    params, frozen = whole(cfg, params, frozen)
     keys = jax.random.split(jax.random.key(ROLLOUT), len(jax.tree.leaves(batches)[0]))
     one = lambda xs: objective.respond(family, params, frozen, cfg, *xs)  # noqa: E731
     return constrain_rows(jax.lax.map(one, (batches, keys)), leading=1)
@@ -254,3 +280,6 @@ def _rollout_key(state: TrainState) -> jax.Array:
 
 ROLLOUT = 0x9E3779B9
 """Makes the random numbers of rollouts differ from those of dropout."""
+
+ADAPTERS = 0x85EBCA6B
+"""Makes the random numbers of the adapters' dropout differ from those of the model's."""

@@ -97,7 +97,13 @@ class Console:
         pieces: queue.Queue[Piece] = queue.Queue()
         room = min(self.max_tokens, self.engine.length - len(prompt))
         request = Request(
-            prompt, room, self.sampler, pieces.put, seed=self.seed + self.replies, stops=self.stops
+            prompt,
+            room,
+            self.sampler,
+            pieces.put,
+            seed=self.seed + self.replies,
+            stops=self.stops,
+            lead=self.conversation.turns.lead,
         )
         self.replies += 1
         self.engine.submit(request)
@@ -112,11 +118,9 @@ class Console:
             except KeyboardInterrupt:
                 self.engine.cancel(request)
                 continue
-            # The space between a template's "ASSISTANT:" and the reply is no part of it.
-            shown = piece.text if text.strip() else piece.text.lstrip()
             text += piece.text
-            self.console.print(rich.text.Text(visible(shown)), end="", soft_wrap=True)
-        ends = {CANCELLED: "[stopped]", LENGTH: "[cut: no more room]", FAILED: piece.error}
+            self.console.print(rich.text.Text(visible(piece.text)), end="", soft_wrap=True)
+        ends = {CANCELLED: "[stopped]", LENGTH: "[cut at the limit]", FAILED: piece.error}
         if piece.end in ends:
             self.console.print(rich.text.Text(f" {visible(ends[piece.end])}", style="dim"), end="")
         self.console.print()

@@ -91,6 +91,8 @@ def table(report: dict[str, Any]) -> rich.table.Table:
         "of one device, one step",
         f"batch {detail['batch_size']} x {detail['context_length']} tokens over all devices",
     )
+    for name, size in detail.get("state", {}).items():
+        out.add_row(f"memory: {name}", gib(size))
     out.add_row("memory: arguments", gib(memory["argument"]))
     out.add_row("memory: temporary", gib(memory["temporary"]))
     out.add_row("memory: peak", f"{gib(memory['peak'])} of {gib(memory['hbm'])}")

@@ -97,9 +97,10 @@ class Service:
             if urllib.parse.urlsplit(f"//{host}").hostname not in LOOPBACK:
                 raise Refused(403, "only this machine is served; use http://127.0.0.1")
         elif secret:
-            kind, _, token = request.headers.get("authorization", "").partition(" ")
-            same = hmac.compare_digest(token.strip().encode(), self.limits.token.encode())
-            if kind.lower() != "bearer" or not same:
+            given = request.headers.get("authorization", "").encode("latin-1")  # as it was sent
+            kind, _, token = given.partition(b" ")
+            same = hmac.compare_digest(token.strip(), self.limits.token.encode())
+            if kind.lower() != b"bearer" or not same:
                 raise Refused(401, "the token is wrong or missing: send Authorization: Bearer …",
                               code="invalid_api_key")  # fmt: skip
 
@@ -169,6 +170,7 @@ class Draws:
                 index,
                 query.stops,
                 query.top or 0,
+                query.lead,
             )
             for index, (prompt, room) in enumerate(each)
         ]

@@ -43,6 +43,7 @@ class Query:
     n: int
     sampler: Sampler
     stops: tuple[str, ...]
+    lead: str  # white space before a reply that is no part of it
     seed: int
     top: int | None  # most likely tokens to tell of; None: no log-probabilities at all
     stream: bool
@@ -82,6 +83,7 @@ def parse(raw: bytes, kind: str, opened: Opened, engine: Engine) -> Query:
         n=n,
         sampler=sampler,
         stops=(*_stops(body), *(opened.turns.stops if kind == CHAT else ())),
+        lead=opened.turns.lead if kind == CHAT else "",
         seed=_whole(body, "seed", secrets.randbelow(2**31), -(2**63), 2**63),
         top=_top(body, kind),
         stream=_read(body, "stream", bool, False),

@@ -41,10 +41,10 @@ def bound(place: Place, token: str) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(info[4])
         listening.listen(1024)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise ValueError(
-            f"serve={place.port}: cannot listen on {place.host} ({reason}); use another port"
+            f"serve={place.port}: cannot listen on {place.host} ({error.strerror}); use another "
+            "port"
         ) from None
     return listening
 

@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data.kinds import Dataset
-from launch.amounts import amount, clock, flops
+from launch.amounts import amount, byte_size, clock, flops
 from launch.sweep.expand import ASSUMED_FLOPS, CONVENTION, START_SECONDS
 from launch.trial.resolve import describe
 from model import families
@@ -42,10 +42,19 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
         f"{resolved.name}: {amount(sum(about['params'].values()))} parameters ({parts}); {kind}",
         f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; "
         f"{data}",
+        *(f"  {note}" for note in getattr(dataset, "notes", ())),
         f"  {flops(about['flops'][convention])} FLOPs ({convention}); about {clock(time)} on "
         f"{where}, at an assumed {rate / 1e9:,.0f} GFLOP/s",
         f"  writes to {workdir}; Ctrl-C saves a checkpoint and stops",
     ]
+
+
+def memory(components: Mapping[str, int]) -> list[str]:
+    """What the state takes on one device, by component; nothing for a counted model."""
+    if not components:
+        return []
+    parts = ", ".join(f"{name} {byte_size(size)}" for name, size in components.items())
+    return [f"  memory of one device: {parts}; activations on top (isoflop compile)"]
 
 
 def summary(resolved: ConfigDict, workdir: Path, result: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Resolving a config: every size explicit, every duration in steps, nonsense refused."""
 
-import math
 import re
 from typing import Any
 
@@ -9,9 +8,12 @@ from ml_collections import ConfigDict
 from configs import base
 from data import kinds
 from launch.chat import template
+from launch.config import combination
 from launch.trial import trunk
+from launch.trial.chunk import LARGEST_CHUNK, chunk_steps, updates
 from launch.trial.identity import defaults, trial_id, weights_named
 from model import families
+from model.adapters import adapted
 from train import duration, objectives
 from train.flatten import flatten
 from train.optimizers.moments import MOMENTS
@@ -20,10 +22,6 @@ from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
 from train.viewers import samples
 
-CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
-ACCELERATOR_CHUNK_FLOPS = 1.5e13
-LARGEST_CHUNK = 64  # steps
-LARGEST_CPU_MESH_CHUNK = 16  # steps: more in flight deadlock the collectives of virtual devices
 NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9._=+,-]{0,199}")  # begins the trial's folder name
 # Keys whose values name an entry of a table.
 NAMES = {
@@ -37,7 +35,7 @@ NAMES = {
 def prepare(config: ConfigDict, progress: bool = True) -> kinds.Dataset:
     """The data of a config, not yet sized for it. ValueError for a family, an objective and a kind
     of data that do not fit together, before any data is read."""
-    check_fit(config)
+    combination.check(config)
     data = template.filled(config.data)
     return kinds.KINDS[config.data.kind].prepare(data, progress=progress)
 
@@ -50,7 +48,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
     """
     config = config.copy_and_resolve_references()
     config.lock()
-    check_fit(config)
+    combination.check(config)
     check(config)
     trunk.check_schedule(config)
     if config.data.hash not in ("", dataset.hash):
@@ -78,6 +76,11 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
             f"data.max_tokens={most} is for counted models, and model.family="
             f"{config.model.family!r} is trained; use 0, and train.duration='{most} tokens'"
         )
+    if config.adapter.name and not config.train.init_from:
+        raise ValueError(
+            f"adapter.name={config.adapter.name!r} changes the weights of train.init_from, which "
+            "is empty; name a run or a folder of Hugging Face weights"
+        )
     _resolve_batch(config, devices)
     _check_settings(config, family, cfg)
     samples.check(config, getattr(dataset, "tokenizer", None))
@@ -101,7 +104,7 @@ def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
     """
     config = config.copy_and_resolve_references()
     config.lock()
-    check_fit(config)
+    combination.check(config)
     check(config)
     known = config.model.get("vocab_size", 0)
     known = known or kinds.KINDS[config.data.kind].vocab_size(config.data)
@@ -142,63 +145,6 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"{key}={value} is too small; use {bound.least} or more")
         if bound.below is not None and not value < bound.below:
             raise ValueError(f"{key}={value} must be below {bound.below}")
-
-
-def check_fit(config: ConfigDict) -> None:
-    """ValueError where the family, the objective and the kind of data do not fit together: by the
-    batch fields that they need and give, naming the entries that would fit."""
-    family = families.find(config.model.family)
-    objective = objectives.find(config.objective.name)
-    if config.data.kind not in kinds.KINDS:
-        raise ValueError(
-            f"data.kind={config.data.kind!r} is unknown; use one of {', '.join(kinds.KINDS)}"
-        )
-    if families.is_counted(family):
-        measured = getattr(family, "OBJECTIVE", "next_token")
-        if objective.METRICS["loss"] != objectives.OBJECTIVES[measured].METRICS["loss"]:
-            raise ValueError(
-                f"model.family={config.model.family!r} is counted and measured by the "
-                f"{objectives.OBJECTIVES[measured].METRICS['loss'].unit} of objective.name="
-                f"{measured!r}, not by {config.objective.name!r}; use {measured}"
-            )
-    elif lacking := [name for name in objective.NEEDS if not hasattr(family, name)]:
-        fitting = [
-            name
-            for name, other in families.FAMILIES.items()
-            if all(hasattr(other, need) for need in objective.NEEDS)
-        ]
-        raise ValueError(
-            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
-            f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
-            f"that fit: {', '.join(fitting) or 'none'}"
-        )
-    needs, given = fields_of(family, objective), kinds.KINDS[config.data.kind].FIELDS
-    if missing := [name for name in needs if name not in given]:
-        fitting = [name for name, kind in kinds.KINDS.items() if {*needs} <= {*kind.FIELDS}]
-        remedy = f"Kinds that fit: {', '.join(fitting)}"
-        if not fitting:
-            others = [
-                name
-                for name, other in objectives.OBJECTIVES.items()
-                if all(hasattr(family, need) for need in other.NEEDS)
-                and {*fields_of(family, other)} <= {*given}
-            ]
-            remedy = (
-                "No kind fits both. Objectives that fit the family and this kind: "
-                f"{', '.join(others) or 'none'}"
-            )
-        raise ValueError(
-            f"model.family={config.model.family!r} with objective.name={config.objective.name!r} "
-            f"needs the batch fields {', '.join(needs)}; data.kind={config.data.kind!r} has no "
-            f"{', '.join(missing)}. {remedy}"
-        )
-
-
-def fields_of(family: families.Family, objective: objectives.Objective) -> tuple[str, ...]:
-    """The batch fields that a family and an objective need of the data."""
-    made = getattr(objective, "MAKES", ())
-    inputs = (name for name in family.INPUTS if name not in made)
-    return tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
 
 
 def predicts(config: ConfigDict) -> str:
@@ -250,8 +196,12 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
             )
     if "masked" in keys:
         keys["masked"] = config.data.get("masked", keys["masked"])
-    cfg = family.derive(keys)
-    config.model.update(vars(cfg))
+    if keys.get("n_classes") == 0:
+        keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
+    config.model.update(vars(family.derive(keys)))
+    family, cfg = adapted.family_of(config)
+    if isinstance(family, adapted.Adapted):
+        family.check(cfg)
     return family, cfg
 
 
@@ -367,39 +317,16 @@ def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
     config.checkpoint.stop_at = f"{step} steps" if step < units.total_steps else ""
 
 
-def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -> int:
-    """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work.
-
-    `cpu` says whether it runs on CPUs; None: as the devices of this process. `lanes` trials share a
-    device.
-    """
-    import jax  # the parent of a sweep needs no devices
-
-    if hasattr(objectives.find(resolved.objective.name), "rollout"):
-        return updates(resolved)  # the next batches depend on the parameters after them
-    cpu = jax.default_backend() == "cpu" if cpu is None else cpu
-    family, cfg = families.read(resolved.model)
-    if families.is_counted(family):
-        return 1  # one pass over the text
-    tokens = lanes * resolved.train.batch_size * kinds.KINDS[resolved.data.kind].tokens(resolved)
-    step = tokens * family.flops(cfg)["palm"]
-    wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
-    most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
-    return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
-
-
-def updates(config: ConfigDict) -> int:
-    """Steps on the batches of one rollout; 1 for objectives without rollouts."""
-    objective = objectives.find(config.objective.name)
-    if not hasattr(objective, "passes"):
-        return 1
-    return math.prod(objective.passes(objective.configure(config)))
+def params_trained(family: families.Family, cfg: Any) -> dict[str, int]:
+    """The number of parameters that training changes, if it is not all of them."""
+    found = getattr(family, "trained_parameters", None)
+    return {"params_trained": found(cfg)} if found else {}
 
 
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
     """What is known of a trial before it runs: id, sizes, tokens, steps, FLOPs of the whole run.
     The parameters of a counted family are known only once it is counted: {} until then."""
-    family, cfg = families.read(resolved.model)
+    family, cfg = adapted.family_of(resolved)
     steps = duration.steps(resolved.train.duration)
     counted = families.is_counted(family)
     length = kinds.KINDS[resolved.data.kind].tokens(resolved)
@@ -413,6 +340,7 @@ def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
         "predicts": predicts(resolved),
         "counted": counted,
         "params": {} if counted else family.parameters(cfg),
+        **params_trained(family, cfg),
         "tokens": tokens,
         "steps": steps,
         "batch": tokens // steps,

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data.kinds import Dataset
 from launch.checkout import commit
-from model import families
+from model.adapters.adapted import family_of
 from train import duration, objectives
 
 
@@ -22,7 +22,7 @@ def summarise(
     from train import metrics
     from train.record import EXTRA
 
-    family, cfg = families.read(resolved.model)
+    family, cfg = family_of(resolved)
     rows = metrics.read(record.workdir / "metrics.jsonl")
     evaluations = [r for r in rows if "eval_loss" in r and (EXTRA not in r or r is rows[-1])]
     last = {key: value for row in rows for key, value in row.items()}

@@ -29,8 +29,9 @@ from launch.errors import (
 )
 from launch.files import ended, read_json, write_json
 from launch.trial import distributed, fingerprint, folder, messages, trunk
+from launch.trial.chunk import chunk_steps
 from launch.trial.identity import own_id
-from launch.trial.resolve import chunk_steps, describe, prepare, resolve
+from launch.trial.resolve import describe, prepare, resolve
 from launch.trial.result import so_far, summarise
 from model import families
 from train.parallel import processes
@@ -112,6 +113,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
             training = _trainer(resolved, dataset, workdir, branch)
         except (MeshError, Damaged) as error:
             raise BadInput(error) from error
+        _say(messages.memory(getattr(training, "memory", {})))
         begin(resolved, workdir, dataset)
         with distributed.together(), bad_input():
             distributed.require_shared(workdir / "config.json")
@@ -164,9 +166,11 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
         return Count(resolved, dataset, workdir)
     from launch.trial import start
     from train.loop import Run
+    from train.objectives.preference import stored
 
     with bad_input():
         beginning = start.start(resolved)
+        dataset, beginning = stored.with_stored(resolved, dataset, beginning)
     return Run(resolved, dataset, workdir, branch_until=branch, start=beginning)
 
 

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,18 @@ from ml_collections import ConfigDict
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from launch.config import imports
+from launch.converted import KEPT
 from launch.files import read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
-from model.huggingface import bert, config_json, weights
+from model.adapters.adapted import Adapted, family_of
+from model.huggingface import bert, config_json, peft, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
 from train.parallel import processes
 from train.rules import path_name
+from train.step import BASE
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Weights:
 
 
 def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
-    """The section `model` of a run or a Hugging Face folder, which `key` names; ValueError or
-    FileNotFoundError where there is neither."""
+    """The section `model` of a run, or a folder of Hugging Face weights or PEFT adapters, which
+    `key` names; ValueError or FileNotFoundError where there is none."""
+    if peft.is_adapter(source):
+        source = peft.base_of(source)
     config = _config(source, key)
     if "model_type" in config:
         try:
@@ -59,14 +64,13 @@ def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
 
 def load(source: Path, key: str = "train.init_from") -> Weights:
     """The weights in `source`, which `key` names, read once a process for each state of the
-    folder. ValueError for a counted model."""
-    config = _config(source, key)
+    folder. Adapters are merged into theirs. ValueError for a counted model."""
     if families.is_counted(families.FAMILIES[name := model_section(source, key)["family"]]):
         raise ValueError(
             f"{key}={source} holds a model of the family {name!r}, which is counted; use one that "
             "is trained"
         )
-    if "model_type" in config:
+    if peft.is_adapter(source) or "model_type" in _config(source, key):
         stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
     else:
         stamp = tuple(path.name for path in finished(source / "checkpoints"))
@@ -76,13 +80,48 @@ def load(source: Path, key: str = "train.init_from") -> Weights:
 @functools.lru_cache(maxsize=2)
 def _load(source: Path, stamp: tuple) -> Weights:
     section = model_section(source)
-    if "model_type" in _config(source):
+    if peft.is_adapter(source):
+        base = load(peft.base_of(source))
+        family, cfg = families.read(section)
+        named = model_type(peft.base_of(source), cfg)
+        adapter, trained = peft.load(source, cfg, named, base.hash)
+        params = Adapted(family, adapter).merged(base.params, trained)
+    elif "model_type" in _config(source):
         is_bert = section["family"] == bert.FAMILY
         _, params = (bert if is_bert else weights).load(source)
     else:
-        params, _ = restore_params(source / "checkpoints")
+        params, _ = of_run(source)
     params = jax.tree.map(np.asarray, params)
     return Weights(section, params, hash_of(params))
+
+
+def model_type(source: Path, cfg: Any) -> str:
+    """The Hugging Face family whose names the modules of the weights in `source` have: their own
+    or, for a run that was trained here, one that fits."""
+    config = _config(source)
+    kept = read_json(source / KEPT / "config.json") or {}
+    named = config.get("model_type") or kept.get("model_type", "")
+    if named and not config_json.misfit(cfg, named):
+        return named
+    return config_json.write(cfg, "")["model_type"]
+
+
+def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
+    """(all parameters, on the host, meta) of a run's newest good checkpoint. Adapters are merged
+    into the weights that they were trained on; ValueError if those are others now."""
+    params, meta = restore_params(run / "checkpoints", say)
+    config = _config(run)
+    family, _ = family_of(config)
+    if not isinstance(family, Adapted):
+        return params, meta
+    source, stated = config["train"]["init_from"], config["train"]["init_hash"]
+    base = load(Path(source))
+    if base.hash != stated:
+        raise ValueError(
+            f"{run} holds adapters of weights with the hash {stated!r}, but those in "
+            f"train.init_from={source} have the hash {base.hash!r}; put back the others"
+        )
+    return family.merged(base.params, params), meta
 
 
 def hash_of(params: dict) -> str:
@@ -110,7 +149,10 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
                 f"{found.hash!r}; restore those weights, or use another --workdir"
             )
         config[section][hash_key.split(".")[1]] = found.hash
-    for key, source in frozen_sources(config).values():
+    read = list(frozen_sources(config).values())
+    if config.train.init_from and "template" in config.data:  # a phase of post-training
+        read.append(("train.init_from", Path(config.train.init_from)))
+    for key, source in read:
         if tokenizer is not None:
             require_tokenizer(key, source, tokenizer)
 
@@ -124,10 +166,12 @@ def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
         value = config[section][leaf]
         if not value and key in getattr(objective, "MAY_LACK", ()):
             continue
+        empty = f"{key} is empty"
         if not value and key in getattr(objective, "FROM_START", ()):
             key, value = "train.init_from", config.train.init_from
+            empty += ", and so is train.init_from"
         if not value:
-            raise ValueError(f"{key} is empty; objective.name={config.objective.name} reads it")
+            raise ValueError(f"{empty}; objective.name={config.objective.name} reads it")
         found[name] = key, Path(value)
     return found
 
@@ -164,15 +208,22 @@ def start(resolved: ConfigDict) -> Start:
                 f"train.init_from={resolved.train.init_from}: {error}; give the section model the "
                 "keys of those weights"
             ) from None
-    frozen, models = {}, []
+    frozen, models, from_base = {}, [], []
+    if resolved.adapter.name:
+        family, cfg = family_of(resolved)
+        params, frozen[BASE] = family.split(cfg, params, resolved.seed)
     for name, (key, source) in frozen_sources(resolved).items():
+        if BASE in frozen and key == "train.init_from":
+            from_base.append(name)  # the base without its adapters
+            models.append((name, resolved.model.family, families.read(resolved.model)[1]))
+            continue
         found = _load_frozen(key, source, resolved)
         frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
     objective = objectives.find(resolved.objective.name)
     if hasattr(objective, "check_frozen"):
         objective.check_frozen(families.read(resolved.model)[1], tuple(models))
-    return Start(params, frozen, tuple(models))
+    return Start(params, frozen, tuple(models), tuple(from_base))
 
 
 def _load_frozen(key: str, source: Path, resolved: ConfigDict) -> Weights:

@@ -74,4 +74,12 @@ def matmul_flops(cfg: Config) -> float:
     return 6 * (kernels(cfg) + _heads(cfg)) + attention
 
 
+# A third of what each counts for products with weights: see model/transformer/count.py.
+WEIGHT_FLOPS = {
+    "6nd": lambda cfg: six_n(cfg) // 3,
+    "kaplan": lambda cfg: 2 * kernels(cfg),
+    "chinchilla": lambda cfg: 2 * (cfg.vocab_size * cfg.d_model + kernels(cfg) + _heads(cfg)),
+    "palm": lambda cfg: six_n(cfg) // 3,
+    "matmul": lambda cfg: 2 * (kernels(cfg) + _heads(cfg)),
+}
 FLOPS = {"6nd": six_n, "kaplan": kaplan, "chinchilla": chinchilla, "palm": palm}

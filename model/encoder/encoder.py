@@ -32,7 +32,8 @@ class Encoder(nn.Module):
         self.token_type = Embed(shared, cfg.token_types, cfg.init_std)
         self.embed_norm = Norm(shared)
         self.block = Block(shared, self.train, causal=False, parent=None)
-        self.blocks = self.param("blocks", init_blocks, shared)
+        given = self.get_variable("params", "blocks")  # `self.param` accepts no adapters
+        self.blocks = given or self.param("blocks", init_blocks, shared)
         self.dropout = nn.Dropout(cfg.dropout, deterministic=not self.train)
         if cfg.pooler:
             self.pooler = Linear(shared, cfg.d_model, bias=True)

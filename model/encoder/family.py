@@ -44,6 +44,7 @@ MATRICES = (
     (r"(embedding|scale|bias)$", None),
 )
 # Heads that may differ between a model and the weights that it starts from.
+LINEARS = r"^blocks/.*kernel$"
 HEADS = (r"^(pooler|transform|transform_norm|head)/", classes.PATHS)
 
 
@@ -83,6 +84,11 @@ def _apply(cfg: Config, params: dict, method: str, inputs, key: jax.Array | None
 def flops(cfg: Config) -> dict[str, float]:
     """Training FLOPs per token by convention, at `cfg.context_length`."""
     return {name: count_by(cfg) for name, count_by in count.FLOPS.items()}
+
+
+def weight_flops(cfg: Config) -> dict[str, float]:
+    """FLOPs per token of one pass through the weights by convention, and for `matmul_flops`."""
+    return {name: count_by(cfg) for name, count_by in count.WEIGHT_FLOPS.items()}
 
 
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:

@@ -88,10 +88,14 @@ def chinchilla(cfg: Config) -> float:
     It counts the embeddings of both sides and the head as matrix products, projections, scores,
     softmax, weighted values and MLP.
     """
-    S, T, D, V = cfg.source_length, cfg.context_length, cfg.d_model, cfg.vocab_size
-    embeddings = 2 * V * D * (S + 2 * T) / T
     attention = _scores(cfg) * (4 * cfg.n_heads * cfg.head_dim + 3 * cfg.n_heads)
-    return 3 * (embeddings + 2 * _products(cfg) + attention)
+    return 3 * (_embeddings(cfg) + 2 * _products(cfg) + attention)
+
+
+def _embeddings(cfg: Config) -> float:
+    """Forward FLOPs per target token of the embeddings and the head, as matrix products."""
+    S, T = cfg.source_length, cfg.context_length
+    return 2 * cfg.vocab_size * cfg.d_model * (S + 2 * T) / T
 
 
 def palm(cfg: Config) -> float:
@@ -105,4 +109,12 @@ def matmul_flops(cfg: Config) -> float:
     return 6 * (_products(cfg) + head) + 12 * cfg.n_heads * cfg.head_dim * _scores(cfg)
 
 
+# A third of what each counts for products with weights: see model/transformer/count.py.
+WEIGHT_FLOPS = {
+    "6nd": lambda cfg: 2 * _all_weights(cfg),
+    "kaplan": lambda cfg: 2 * _products(cfg),
+    "chinchilla": lambda cfg: _embeddings(cfg) + 2 * _products(cfg),
+    "palm": lambda cfg: 2 * _all_weights(cfg),
+    "matmul": lambda cfg: 2 * (_products(cfg) + cfg.d_model * cfg.vocab_size),
+}
 FLOPS = {"6nd": six_n, "kaplan": kaplan, "chinchilla": chinchilla, "palm": palm}

@@ -35,6 +35,7 @@ MATRICES = (
     (r"^head/kernel$", None),
     (r"(embedding|scale|bias)$", None),
 )
+LINEARS = r"/blocks/.*kernel$"
 
 
 def hidden(
@@ -70,6 +71,11 @@ def step(cfg: Config, params: dict, cache: Cache, tokens: jax.Array) -> tuple[ja
 def flops(cfg: Config) -> dict[str, float]:
     """Training FLOPs per target token by convention, for full rows of source and target."""
     return {name: count_by(cfg) for name, count_by in count.FLOPS.items()}
+
+
+def weight_flops(cfg: Config) -> dict[str, float]:
+    """FLOPs per token of one pass through the weights by convention, and for `matmul_flops`."""
+    return {name: count_by(cfg) for name, count_by in count.WEIGHT_FLOPS.items()}
 
 
 def check_mesh(cfg: Config, sizes: Mapping[str, int]) -> None:

@@ -98,7 +98,8 @@ class Stack(nn.Module):
     def setup(self):
         cfg = self.cfg
         self.block = Block(cfg, self.crosses, self.train, parent=None)
-        self.blocks = self.param("blocks", init_blocks, cfg, self.crosses)
+        given = self.get_variable("params", "blocks")  # `self.param` accepts no adapters
+        self.blocks = given or self.param("blocks", init_blocks, cfg, self.crosses)
         if self.buckets:
             sizes = cfg.n_heads, self.buckets, self.distance
             self.relative = RelativeBias(*sizes, not self.crosses, cfg.d_model**-0.5)

@@ -58,7 +58,8 @@ class State:
 @functools.partial(jax.jit, static_argnames="cfg")
 def _prepared(params: dict, cfg: ModelConfig) -> dict:
     def cast(path, x):
-        return x.astype(cfg.dtype) if path[-1].key in ("kernel", "embedding") else x
+        plain = getattr(path[-1], "key", "") in ("kernel", "embedding")
+        return x.astype(cfg.dtype) if plain else x
 
     return unstack(jax.tree_util.tree_map_with_path(cast, params), cfg)
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import ml_dtypes
 import numpy as np
@@ -159,16 +160,26 @@ def read_header(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """The texts in the header of a file that `read_header` accepts."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    found = header.get("__metadata__")
+    return found if isinstance(found, dict) else {}
+
+
 def write(
     path: Path,
     layout: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
     array: Callable[[str], Iterable[np.ndarray]],
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Writes one file. `layout` gives each tensor's dtype and shape, `array(name)` its parts.
+    """Writes one file. `layout` gives each tensor's dtype and shape, `array(name)` its parts, and
+    `metadata` more texts of the header.
 
     The parts of a tensor are consecutive blocks of rows; one part is in memory at a time.
     """
-    header, end = {"__metadata__": {"format": "pt"}}, 0  # transformers requires this format
+    header, end = {"__metadata__": {"format": "pt", **metadata}}, 0  # transformers needs a format
     for name, (dtype, shape) in layout.items():
         count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         header[name] = {

@@ -42,6 +42,7 @@ class Source:
     transposed: bool  # the tensor is [out, in]
     shape: tuple[int, ...]  # of the whole tensor
     layers: int = 0  # of the parameter; 0: it has one tensor
+    width: int = 0  # outputs of the parameter
 
 
 def load(directory: str | Path, shardings: Callable[[Any], Any] | None = None) -> tuple[Any, dict]:
@@ -105,7 +106,8 @@ def tensor_sources(cfg: Any, family: Family) -> dict[str, Source]:
                 shape = (*shapes[path][:-1], total)
                 shape = shape[::-1] if transposed else shape
                 template = f"{theirs}.{name}"
-                sources[path] = Source(template, offset, transposed, shape, layers[path])
+                width = shapes[path][-1]
+                sources[path] = Source(template, offset, transposed, shape, layers[path], width)
                 offset += shapes[path][-1]
     return sources
 

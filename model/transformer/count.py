@@ -93,6 +93,15 @@ def _attention_width(cfg: ModelConfig) -> int:
 
 
 FLOPS = {"6nd": six_n, "kaplan": kaplan, "chinchilla": chinchilla, "palm": palm}
+# A third of what each counts for products with weights: the forward pass, the gradient of the
+# inputs and that of the weights cost the same.
+WEIGHT_FLOPS = {
+    "6nd": lambda cfg: six_n(cfg) // 3,
+    "kaplan": lambda cfg: 2 * kernels(cfg),
+    "chinchilla": lambda cfg: 2 * kernels(cfg) + 4 * cfg.vocab_size * cfg.d_model,
+    "palm": lambda cfg: six_n(cfg) // 3,
+    "matmul": lambda cfg: 2 * (kernels(cfg) + cfg.vocab_size * cfg.d_model),
+}
 
 
 def flops_per_token(cfg: ModelConfig, convention: str) -> int:

@@ -86,10 +86,10 @@ class Decoder(nn.Module):
             std = cfg.init_std / 2 if cfg.init == "gpt2" else cfg.init_std
             self.position = Embed(cfg, cfg.context_length, std)
         self.block = {local: Block(cfg, self.train, local, parent=None) for local in (False, True)}
-        # For decoding, `unstack` gives a tuple of layers, which `self.param` does not accept.
+        # `self.param` accepts neither the tuple of layers that `unstack` gives nor adapters.
+        given = self.has_variable("params", "blocks")
         blocks = self.get_variable("params", "blocks")
-        unstacked = isinstance(blocks, tuple)
-        self.blocks = blocks if unstacked else self.param("blocks", init_blocks, cfg)
+        self.blocks = blocks if given else self.param("blocks", init_blocks, cfg)
         if cfg.norm_position != "post":
             self.final_norm = Norm(cfg)
         if not cfg.tie_embeddings:

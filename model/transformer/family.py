@@ -50,8 +50,8 @@ MATRICES = (
     (r"(embedding|scale|bias)$", None),
 )
 
-
 HEADS = (classes.PATHS,)
+LINEARS = r"^blocks/.*kernel$"
 
 
 def init(cfg: Config, key: jax.Array) -> dict:
@@ -102,6 +102,11 @@ def vectors(cfg: Config, params: dict) -> jax.Array:
 def flops(cfg: Config) -> dict[str, int]:
     """Training FLOPs per token by convention, at `cfg.context_length`."""
     return {name: count_by(cfg) for name, count_by in count.FLOPS.items()}
+
+
+def weight_flops(cfg: Config) -> dict[str, int]:
+    """FLOPs per token of one pass through the weights by convention, and for `matmul_flops`."""
+    return {name: count_by(cfg) for name, count_by in count.WEIGHT_FLOPS.items()}
 
 
 def matmul_flops(cfg: Config) -> int:

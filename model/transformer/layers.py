@@ -10,12 +10,14 @@ Parameters are float32; the computation runs in `cfg.dtype`, norms and softmax i
 
 import functools
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from model.adapters import lora
 from model.partitioning import constrain, mesh_axes, spec, summed, ways
 from model.transformer import parametrization
 from model.transformer.config import ModelConfig
@@ -148,12 +150,38 @@ def multiplied(
     return product(merged(x), kernel_IO, dtype).reshape(*x.shape[:-1], kernel_IO.shape[1])
 
 
+def adapted(
+    x: jax.Array, kernel: Any, change: dict, dtype: jnp.dtype, wide: str, along: int
+) -> jax.Array:
+    """x times a frozen kernel and its adapter [..., O] as `dtype`. The kernel is an array [I, O] or
+    quantised; `change` has the parameters of `model/adapters/lora.py`, or none."""
+
+    def of_dense(x, kernel):
+        kernel_IO = kernel.dense(x.dtype) if hasattr(kernel, "dense") else kernel.astype(x.dtype)
+        y = multiplied(x, kernel_IO, dtype, wide, along)
+        whole = jax.lax.stop_gradient(change) if lora.MAGNITUDE in change else None
+        return y, lora.column_norms(kernel_IO, whole) if whole else None
+
+    # The backward pass dequantises again: otherwise every matrix would be kept in full until then.
+    y, norm_O = (jax.checkpoint(of_dense) if hasattr(kernel, "dense") else of_dense)(x, kernel)
+    if not change:
+        return y
+    sides = (None, wide) if along == 0 else (wide, None)
+    whole_on_fsdp = {
+        lora.A: constrain(change[lora.A], sides[0], None),
+        lora.B: constrain(change[lora.B], None, sides[1]),
+    }
+    y += lora.added(x, change | whole_on_fsdp, dtype)
+    return y * lora.rescaling(change, norm_O).astype(dtype) if norm_O is not None else y
+
+
 class Linear(nn.Module):
     """y = x W + b over the last axis.
 
     `residual` marks outputs added to the residual stream, `logits` those that stay float32. `gain`
     multiplies the standard deviation of the initial values. The output carries the module's name as
-    a checkpoint name: see `model/transformer/remat.py`.
+    a checkpoint name: see `model/transformer/remat.py`. A kernel may be quantised, and may have the
+    parameters of an adapter beside it: see `model/adapters/`.
     """
 
     cfg: ModelConfig
@@ -168,11 +196,18 @@ class Linear(nn.Module):
         fan_in, dtype = x.shape[-1], jnp.dtype(self.cfg.dtype)
         std = self.gain * kernel_std(self.cfg, fan_in, self.residual, self.logits)
         init = nn.initializers.normal(std)
-        kernel = self.param("kernel", init, (fan_in, self.features))
+        given = self.variables.get("params", {})
+        kernel = given.get("kernel")
+        if not hasattr(kernel, "dense"):
+            kernel = self.param("kernel", init, (fan_in, self.features))
+        change = {name: given[name] for name in lora.LEAVES if name in given}
         out = jnp.dtype(jnp.float32) if self.logits else dtype
         wide = "vocab" if self.logits else "heads" if self.name in HEADS else "mlp"
         along = 1 if self.residual else 0
-        y = multiplied(x.astype(dtype), kernel.astype(dtype), out, wide, along)
+        if change or hasattr(kernel, "dense"):
+            y = adapted(x.astype(dtype), kernel, change, out, wide, along)
+        else:
+            y = multiplied(x.astype(dtype), kernel.astype(dtype), out, wide, along)
         if self.bias:
             y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(out)
         return checkpoint_name(y, self.name or "linear")

@@ -6,7 +6,8 @@ device and optimiser step.
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -15,12 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.kinds import KINDS
-from model import families
+from model.adapters.adapted import family_of
 from train.ahead_of_time import costs
-from train.loop import hyperparameters, initial_state, step_config
-from train.parallel import sharding
+from train.loop import Start, hyperparameters, initial_state, step_config
+from train.parallel import memory, sharding
 from train.parallel.chips import Slice
-from train.step import train_chunk
+from train.step import BASE, StepConfig, train_chunk
 
 # Relative error of the estimated step of the published runs in configs/compiled.py
 # (docs/scaling-up.md). Runs on other chips were not compared.
@@ -43,12 +44,14 @@ class Program:
     peak: int  # alive at one time, which must fit; less than the sum as arguments are reused
     seconds: float  # of compilation
     counted: float = 0.0  # FLOPs by the compiler's count: loop bodies once, no kernels
+    state: Mapping[str, int] = field(default_factory=dict)  # bytes of a device, by component
 
 
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
     """The arguments of `train_chunk` as shapes with shardings, for a resolved config."""
     cfg = step_config(config)
-    state, _ = initial_state(cfg, hyperparameters(config), config.seed, mesh)
+    start = Start(*adapters_of(cfg)) if cfg.adapter else Start()
+    state, _ = initial_state(cfg, hyperparameters(config), config.seed, mesh, start)
     fields = KINDS[config.data.kind].spec(config)
     where, leading = (
         sharding.batch_shardings(mesh, fields),
@@ -62,9 +65,16 @@ def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
     return cfg, state, batches, jax.ShapeDtypeStruct((), jnp.int32, sharding=scalar)
 
 
+def adapters_of(cfg: StepConfig) -> tuple[dict, dict]:
+    """(shapes of the trained parameters, of the frozen ones by name) of a model with adapters."""
+    trained, base = cfg.trained.split_shapes(cfg.model)
+    return trained, {BASE: base}
+
+
 def compile_chunk(config: Any, mesh: Mesh) -> Program:
     """Compiles what `isoflop train` would run on `mesh`, whose devices need not exist."""
     begun, arguments = time.perf_counter(), abstract_chunk(config, mesh)
+    state = memory.by_component(arguments[1])
     with sharding.activation_rules(mesh):
         lowered = train_chunk.lower(*arguments)
         try:
@@ -74,16 +84,18 @@ def compile_chunk(config: Any, mesh: Mesh) -> Program:
                 raise
             argument = argument_bytes(arguments)
             peak = needed(str(error), argument)
-            return Program(None, argument, peak - argument, peak, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            return Program(None, argument, peak - argument, peak, seconds, state=state)
     seconds = time.perf_counter() - begun
-    memory = compiled.memory_analysis()
+    used = compiled.memory_analysis()
     return Program(
         compiled.as_text(),
-        memory.argument_size_in_bytes,
-        memory.temp_size_in_bytes,
-        memory.peak_memory_in_bytes,
+        used.argument_size_in_bytes,
+        used.temp_size_in_bytes,
+        used.peak_memory_in_bytes,
         seconds,
         compiled.cost_analysis()["flops"],
+        state,
     )
 
 
@@ -110,7 +122,7 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
 
     Measurements of the compiled program are None if it does not fit.
     """
-    family, cfg = families.read(config.model)
+    family, cfg = family_of(config)
     length = KINDS[config.data.kind].tokens(config)
     tokens = config.train.batch_size * length / topology.devices
     chip = topology.chip
@@ -146,6 +158,7 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
             "context_length": length,
             "parameters": sum(family.parameters(cfg).values()),
             "compile_seconds": program.seconds,
+            "state": dict(program.state),
             "recompute": cost.matmul / needed_flops if cost and needed_flops else None,
             "kernel_flops": dict(cost.kernels) if cost else {},
             "kernel_seconds": kernels,

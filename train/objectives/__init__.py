@@ -12,7 +12,7 @@ import jax
 from model.families import Family
 from train.objectives import classify, distill, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
-from train.objectives.policy import grpo
+from train.objectives.policy import grpo, ppo, raft, reinforce
 from train.objectives.preference import dpo, reward
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
@@ -31,6 +31,7 @@ class Objective(Protocol):
     `TASK`: dotted keys that change what is predicted, in addition to those of the kind of data.
     `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
     of data needs them.
+    `N_CLASSES`: what `model.n_classes=0` means, if the data have no labels.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
     `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
     `MAY_LACK`: those of these keys that may be empty: the objective goes without.
@@ -82,10 +83,13 @@ OBJECTIVES: dict[str, Objective] = {
     "glove": glove,
     "reconstruction": reconstruction,
     "exact_match": exact_match,
+    "ppo": ppo,
     "grpo": grpo,
     "reward": reward,
     "dpo": dpo,
     "distill": distill,
+    "reinforce": reinforce,
+    "raft": raft,
 }
 
 

@@ -16,7 +16,8 @@ from train.rules import Rules, map_with_rules
 DECAY_RULES = (
     (r"kernel$", True),
     (r"embedding$", True),
-    (r"(scale|bias)$", False),
+    (r"lora_(a|b)$", True),
+    (r"(scale|bias|lora_magnitude)$", False),
 )
 
 

@@ -31,6 +31,7 @@ MESH_AXES = {
     "layer": (),
     "position": (),
     "vector": (),
+    "rank": (),
 }
 
 

@@ -14,8 +14,8 @@ from train.rules import Rules, map_with_rules
 
 # Scales and biases are small, and norms compute in float32.
 ROUNDED_RULES = (
-    (r"(kernel|embedding)$", True),
-    (r"(scale|bias)$", False),
+    (r"(kernel|embedding|lora_a|lora_b)$", True),
+    (r"(scale|bias|lora_magnitude)$", False),
 )
 
 

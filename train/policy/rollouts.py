@@ -39,23 +39,30 @@ def with_prompts(config: Any, cfg: StepConfig) -> Any:
 def score(
     objective: Any, dataset: Dataset, batch: Mapping[str, jax.Array], mesh: Mesh, leading: int = 0
 ) -> dict:
-    """The batch with the field "reward", if the objective scores on the host. Every process scores
-    all rows."""
-    if "reward" in batch or not hasattr(objective, "score"):
+    """The batch, with the field "reward" if the objective scores on the host, where every process
+    scores all rows. BadReward for a reward that is not finite."""
+    if not hasattr(objective, "score"):
+        return dict(batch)
+    if "reward" in batch:
+        _require_finite(processes.to_host(batch["reward"]))
         return dict(batch)
     host = processes.to_host(dict(batch))
     shape = host["mask"].shape[: leading + 1]
     flat = {name: x.reshape(-1, *x.shape[leading + 1 :]) for name, x in host.items()}
-    reward = objective.score(dataset, flat).reshape(shape)
-    if bad := int((~np.isfinite(reward)).sum()):
-        raise BadReward(
-            f"the rewards of {bad} of {reward.size} responses are not finite numbers; let the "
-            "checker return finite ones"
-        )
+    reward = _require_finite(objective.score(dataset, flat)).reshape(shape)
     where = sharding.row_sharding(mesh, leading)
     return dict(batch) | {
         "reward": jax.make_array_from_callback(shape, where, lambda place: reward[place])
     }
+
+
+def _require_finite(reward: np.ndarray) -> np.ndarray:
+    if bad := int((~np.isfinite(reward)).sum()):
+        raise BadReward(
+            f"the rewards of {bad} of {reward.size} responses are not finite numbers; nothing was "
+            "learnt from them. Look at the reward model or the checker, and run this again"
+        )
+    return reward
 
 
 class Rollouts:
@@ -79,8 +86,8 @@ class Rollouts:
         parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
         if self.n_prompts % parts:
             raise MeshError(
-                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, {parts}, "
-                "does not divide; use a larger train.batch_size"
+                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, "
+                f"{parts}, does not divide; use another train.batch_size"
             )
         self._where = sharding.batch_shardings(mesh, self.dataset.spec())
         name, first = next(iter(self.dataset.spec().items()))

@@ -2,12 +2,17 @@
 
 isoflop convert --from_hf=Llama-3.2-1B --to=runs/llama
 isoflop convert --from=runs/llama --to_hf=llama-tuned
+isoflop convert --from=runs/lora --to_hf=adapter
 
-Both are folders on this machine; nothing is downloaded. The run holds the weights as step 0: sample
+All are folders on this machine; nothing is downloaded. The run holds the weights as step 0: sample
 from it with `isoflop sample --run=…`, or train on with --config.train.init_from=RUN. The files of
 a published tokenizer are copied in either direction; isoflop itself reads a SentencePiece
 tokenizer.model or, with the library tokenizers, a tokenizer.json, each with the tokens that the
 other files add. The tokenizer of a run that was trained here is written as a tokenizer.json.
+
+A run that trained adapters is written in PEFT's format, on top of the weights that it began with;
+--merged writes the whole model instead. --from_hf reads such a folder too. --base names another
+folder of the weights that adapters change.
 """
 
 import functools
@@ -28,12 +33,15 @@ from data.tokenizer_files import exported, published
 from launch import flags
 from launch.alive import alive
 from launch.config import sections
+from launch.conversion import adapters
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
 from launch.files import read_family, read_json, write_json
+from launch.trial import start
+from launch.trial.start import of_run
 from model import families
-from model.huggingface import bert, config_json, weights
-from train.checkpoint import Checkpoints, restore_params
+from model.huggingface import bert, config_json, peft, weights
+from train.checkpoint import Checkpoints
 from train.parallel.sharding import make_mesh, parameter_shardings
 
 FILES = (
@@ -74,6 +82,8 @@ def make_flags() -> absl_flags.FlagValues:
         "Hugging Face family for --to_hf; default: the original, or one that fits",
         values,
     )
+    absl_flags.DEFINE_boolean("merged", False, "write adapters merged into their weights", values)
+    flags.define_path("base", None, "the weights that adapters change", values)
     flags.define_import(values)
     return values
 
@@ -87,10 +97,39 @@ def main(argv: Sequence[str]) -> int:
     if given not in map(set, pairs):
         raise BadInput("give --from_hf=FOLDER --to=RUN, or --from=RUN --to_hf=FOLDER")
     if values.to_hf:
-        return to_hf(Path(values["from"].value), Path(values.to_hf), values.model_type)
+        run, target = Path(values["from"].value), Path(values.to_hf)
+        with bad_input():
+            adapted = adapters.has_adapters(run) and not values.merged
+        if adapted:
+            return adapters_to_hf(run, target, values.base or "", values.model_type)
+        return to_hf(run, target, values.model_type)
     if values.model_type:
         raise BadInput(f"--model_type={values.model_type} goes with --to_hf; drop it")
+    if peft.is_adapter(Path(values.from_hf)):
+        return adapters_from_hf(Path(values.from_hf), Path(values.to), values.base or "")
     return from_hf(Path(values.from_hf), Path(values.to))
+
+
+def adapters_to_hf(run: Path, target: Path, base: str, model_type: str) -> int:
+    """Writes the adapters of a run's newest checkpoint for PEFT."""
+    with bad_input(), alive("writing the adapters"), writing("to_hf", target):
+        adapters.write(run, target, base, model_type, lambda line: print(line, file=sys.stderr))
+    print(f"{target}: adapters for PEFT")
+    return DONE
+
+
+def adapters_from_hf(source: Path, run: Path, base: str) -> int:
+    """Makes a run of adapters in PEFT's format."""
+
+    def fresh_config(folder: Path, run: Path) -> dict:
+        ours, _ = reader_of(folder)
+        _, cfg = families.read(start.model_section(folder))
+        return run_config(folder, run, ours, cfg, published.read(folder, cfg.vocab_size)[0])
+
+    with bad_input(), alive("reading the adapters"), writing("to", run):
+        family, cfg = adapters.read(source, run, base, fresh_config)
+    print(f"{run}: adapters, {family.trained_parameters(cfg):,} parameters")
+    return DONE
 
 
 def from_hf(source: Path, run: Path) -> int:
@@ -179,7 +218,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         if not original:
             extra, files = tokenizer_of(run, cfg)
             extra |= mark_ids(run) if is_bert else {}
-        params, _ = restore_params(run / "checkpoints", lambda line: print(line, file=sys.stderr))
+        params, _ = of_run(run, lambda line: print(line, file=sys.stderr))
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
         save(target, cfg, params, extra=extra, files=files)
     say(target, model_type, family, cfg)

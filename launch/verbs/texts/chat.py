@@ -27,7 +27,9 @@ from launch.chat.console import Console, prompt_limit
 from launch.chat.conversation import Conversation
 from launch.chat.engine import Engine
 from launch.chat.opened import Opened, open_run
+from launch.chat.turns import PLAIN
 from launch.errors import DONE, BadInput, bad_input
+from model.generation import sample
 from model.generation.samplers import Sampler
 
 MOST_TOKENS = 1024  # of a reply, by default
@@ -49,6 +51,8 @@ def make_flags() -> absl_flags.FlagValues:
     )
     flags.define_path("run", None, "folder of the run to talk with", values)
     whole("length", 0, "tokens of a context; 0: the model's, at most 4096", flag_values=values)
+    other = "chat template in place of the run's: a name of configs/chat.py, or a file"
+    text("template", "", other, values)
     text("system", "", "system prompt: what the model is told before your messages", values)
     usual = f"most tokens of a reply; 0: the rest of the context, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)
@@ -83,13 +87,13 @@ def main(argv: Sequence[str]) -> int:
     if values.serve is not None:
         return serve(values)
     with bad_input(), alive("loading the model"):
-        opened = open_run(Path(values.run), values.length)
+        opened = open_run(Path(values.run), values.length, values.template)
         tokens = values.tokens or MOST_TOKENS
         room = prompt_limit(opened.length, tokens)
         conversation = Conversation(opened.turns, room, values.system)
         sampler = make_sampler(values, opened)
+        sample.check(opened.model.cfg, [[0]], 1, sampler, bounded=False)
         engine = Engine(opened.model, 1, opened.length)
-        engine.check([opened.model.tokenizer.eod], 1, sampler)
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
     console = Console(engine, conversation, sampler, stops, tokens, values.seed)
     console.note(about(opened))
@@ -111,6 +115,8 @@ def refuse(values: absl_flags.FlagValues) -> None:
     for name, least in bounds.items():
         if values[name].value < least:
             raise ValueError(f"{name}={values[name].value} is out of range; use at least {least}")
+    if serves and not 0 <= values.serve <= 65535:
+        raise ValueError(f"serve={values.serve} is no port; use 0 to 65535")
 
 
 def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:
@@ -125,9 +131,10 @@ def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:
 
 def about(opened: Opened) -> str:
     """The line before the first message."""
-    template = f"template {opened.turns.name}"
-    if not opened.turns.trained:
-        template = "a base model, which was trained on no conversations: the plain template"
+    turns = opened.turns
+    template = f"template {turns.name}"
+    if not turns.trained and turns.name == PLAIN:
+        template = "a base model, which was trained on no conversations: the template plain"
     return f"{opened.name}: {template}, a context of {opened.length} tokens; /help lists commands"
 
 
@@ -143,7 +150,7 @@ def serve(values: absl_flags.FlagValues) -> int:
     token = values.token or os.environ.get(TOKEN, "")
     with bad_input(), alive("loading the model"):
         listening = serving.bound(serving.Place(values.host, values.serve), token)
-        opened = open_run(Path(values.run), values.length)
+        opened = open_run(Path(values.run), values.length, values.template)
     print(about(opened), file=sys.stderr)
     with alive("compiling"):
         engine = Engine(opened.model, values.slots, opened.length, values.waiting)

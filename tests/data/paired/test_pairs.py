@@ -7,10 +7,13 @@ import struct
 import numpy as np
 import pytest
 
+from configs import base
 from data.kinds import KINDS
 from data.kinds.joined_pairs import FIELDS
 from data.paired.packing import packed
 from data.sources import parallel_text
+from launch.config import sections
+from launch.trial import resolve
 from tests.data.paired.conftest import WRITTEN
 
 END = 255  # of the tokenizer `bytes`
@@ -246,6 +249,22 @@ def test_too_few_pairs_are_counted(opened, pairs_file, tmp_path):
         opened(tmp_path / "two.tsv")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         opened(tmp_path / "none.tsv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [("pairs", "encoder_decoder"), ("joined_pairs", "decoder")]
+)
+def test_the_defaults_of_a_kind_fit_together(tmp_path, kind, family):
+    """The sentences of the default corpus are as long as those of this smaller one."""
+    cfg = base.get_config(family, kind=kind)
+    sections.complete(cfg)
+    assert cfg.data.corpora == ("synthetic_pairs",)
+    cfg.data.update(corpora=("synthetic_pairs:sentences=2000",), cache=str(tmp_path))
+    dataset = resolve.prepare(cfg, progress=False)
+    assert dataset.for_run(resolve.resolve(cfg, dataset)).epochs(1) > 0
+    cfg.data.tokenizer = "bytes"
+    with pytest.raises(ValueError, match="are longer than model"):
+        resolve.resolve(cfg, resolve.prepare(cfg, progress=False))
 
 
 def test_runs_with_the_same_validation_pairs_have_the_same_hash_of_them(opened, pairs_file):

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from launch.config import sections
+from launch.config import combination, sections
 from launch.flags import load_config
 from launch.trial import run as trial
 from launch.trial.identity import identity
-from launch.trial.resolve import check_fit, predicts, resolve_sizes
+from launch.trial.resolve import predicts, resolve_sizes
 from model.families import FAMILIES, read
 from scaling.ranking.ranking import rank
 from scaling.ranking.trials import read_sweeps
@@ -63,8 +63,8 @@ def test_an_objective_that_no_kind_of_data_fits_names_those_that_do():
     chosen = {"model.family": "word2vec", "data.kind": "word_pairs"}
     message = "No kind fits both. Objectives that fit the family and this kind: negative_sampling"
     with pytest.raises(ValueError, match=message):
-        check_fit(load_config("configs/base.py", chosen))  # with next_token
-    check_fit(load_config("configs/base.py", chosen | {"objective.name": "full_softmax"}))
+        combination.check(load_config("configs/base.py", chosen))  # with next_token
+    combination.check(load_config("configs/base.py", chosen | {"objective.name": "full_softmax"}))
 
 
 def test_a_counted_family_has_no_chunks(text_folder):

@@ -33,8 +33,8 @@ MAKES = ("tokens",)
 def draw(
     model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array, n: int, temperature: Any
 ) -> dict:
-    """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Rows of
-    a prompt are neighbours, and the draws of a row depend on the key and its number alone. A
+    """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Those
+    to a prompt are neighbours, and the draws of a row depend on the key and its number alone. A
     response ends with the last token of an answer, or after `max_tokens`."""
     N, S = cfg.loss.max_tokens, batch["prompt"].shape[1]
     prompts_PS = _from_the_left(batch["prompt"], batch["prompt_length"])

@@ -10,7 +10,7 @@ FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"
 # Without a reference of its own, the weights that training starts from; without a reward model,
 # the checker of the data gives the rewards.
 FROM_START = ("objective.reference",)
-MAY_LACK = ("objective.reward",)
+MAY_LACK = ("objective.reward_model",)
 
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")
@@ -41,6 +41,7 @@ class Config:
     gae_lambda: float = 0.95
     whiten: bool = True
     whiten_rewards: bool = False
+    skip_flat: bool = False
     rows: int = 0  # of a rollout, over all devices
 
     @property
@@ -83,11 +84,12 @@ def configure(config: Any) -> Config:
         raise ValueError(
             f"objective.temperature={cfg.temperature} draws one response only; use more than 0"
         )
-    room = config.model.context_length - cfg.max_tokens
-    if room < 1:
+    longest = config.data.get("prompt_length", 1)
+    if longest + cfg.max_tokens > config.model.context_length:
         raise ValueError(
-            f"objective.max_tokens={cfg.max_tokens} leaves no room for a prompt in "
-            f"model.context_length={config.model.context_length}; use fewer"
+            f"objective.max_tokens={cfg.max_tokens} after prompts of {longest} tokens "
+            f"(data.prompt_length) does not fit model.context_length="
+            f"{config.model.context_length}; use {config.model.context_length - longest} or fewer"
         )
     for key in ("z_loss", "loss_chunk", "label_smoothing"):
         if config.train[key]:
