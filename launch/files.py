@@ -69,9 +69,12 @@ def instead(family: families.Family, cfg: Any, run: Path) -> str:
         return f'. It fills in masked tokens: use isoflop fill --run={run} --text="… [MASK] …"'
     if config.get("data", {}).get("kind", "text") in ("pairs", "joined_pairs"):
         return f". It was trained on pairs: use isoflop translate --run={run} --text=…"
-    if getattr(cfg, "n_classes", 0):
+    from train.objectives import OBJECTIVES  # slow imports
+
+    needs = getattr(OBJECTIVES.get(objective), "NEEDS", ("logits",))
+    if "pooled" in needs and "logits" not in needs:
         return (
-            f". It gives numbers: isoflop show {run} says what objective.name={objective} measures"
+            f". It scores texts: isoflop show {run} says what objective.name={objective} measures"
         )
     return ""
 

@@ -129,7 +129,7 @@ def test_each_row_has_its_own_limit():
             assert tokens_of(found, row, place) == tokens_of(one, 0, place)
         np.testing.assert_allclose(found.scores_PW[row], one.scores_PW[0], rtol=1e-6)
     unlimited = stepwise.search(*SEARCH, 3, END, stop=[END])
-    assert any(tokens_of(unlimited, row) != tokens_of(found, row) for row in range(3))
+    assert (unlimited.lengths_PW.max(1) > limits).any()
 
 
 def test_beams_are_at_least_one():
