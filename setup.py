@@ -25,6 +25,7 @@ setup(
         "absl-py>=2",
         "flax>=0.12",
         "jax>=0.10",
+        "jinja2>=3.1.6",
         "ml_collections>=1",
         "ml_dtypes>=0.5",
         "numpy>=2",

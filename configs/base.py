@@ -8,17 +8,12 @@ turns durations and the zeros that mean "derive it" into numbers, and refuses va
 objective or kind that is not listed here has the fields of its Config as its keys.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ml_collections import ConfigDict
 
-
-class Key(NamedTuple):
-    """A default with its bounds: `least` ≤ value < `below`."""
-
-    default: Any
-    least: float | None = None
-    below: float | None = None
+from configs.sections import post_training
+from configs.sections.key import Key
 
 
 def get_config(
@@ -168,6 +163,38 @@ def exact_match() -> dict:
     return {}
 
 
+def _policy() -> dict:
+    """What the objectives with rollouts share. A rollout has train.batch_size times minibatches
+    responses; its updates are steps of training."""
+    return dict(
+        max_tokens=Key(16, least=1),  # of a response
+        samples=Key(8, least=1),  # responses to each prompt
+        temperature=1.0,  # at which responses are drawn, and their probabilities computed
+        eval_temperature=Key(1.0, least=0),  # of the responses of an evaluation; 0: greedy
+        epochs=Key(1, least=1),  # passes over the responses of a rollout
+        minibatches=Key(1, least=1),  # updates of each pass
+        kl=Key(0.0, least=0),  # weight of the KL from the reference
+        kl_estimator="k1",  # k1: log p/q | k2: (log p/q)² / 2 | k3: q/p − 1 − log q/p
+        reference="",  # a run or a Hugging Face folder; "": the weights of train.init_from
+        reference_hash="",  # of those weights, filled in by `resolve`
+        reward_model="",  # a run with a scalar head; "": the checker of the data
+        reward_model_hash="",
+    )
+
+
+def grpo() -> dict:
+    """Group relative policy optimisation: `train/objectives/policy/grpo.py`."""
+    return _policy() | dict(
+        kl_estimator="k3",
+        kl_in="loss",  # loss | reward: where the KL is added
+        clip=Key(0.2, least=0, below=1),  # a ratio counts from 1 − clip to 1 + clip
+        clip_high=Key(0.0, least=0),  # a ratio counts up to 1 + clip_high; 0: clip (DAPO: 0.28)
+        normalise="sequence",  # sequence (GRPO) | token (DAPO) | constant (Dr. GRPO) | sum
+        scale="group",  # advantages / standard deviation of the group | batch | none (Dr. GRPO)
+        entropy=Key(0.0, least=0),  # weight of the entropy bonus
+    )
+
+
 def text() -> dict:
     """Running text, and how it becomes tokens."""
     return dict(
@@ -202,7 +229,7 @@ def masked_text() -> dict:
 
 
 def word_pairs() -> dict:
-    """Text as pairs of words, for word2vec: `data/kinds/word_pairs.py`."""
+    """Text as pairs of words, for word2vec: `data/kinds/words/word_pairs.py`."""
     return text() | dict(
         subsample=Key(
             1e-3, least=0
@@ -212,7 +239,7 @@ def word_pairs() -> dict:
 
 
 def cooccurrence() -> dict:
-    """The words around each word of a text, counted, for GloVe: `data/kinds/cooccurrence.py`."""
+    """The words around each word, counted, for GloVe: `data/kinds/words/cooccurrence.py`."""
     return text() | dict(
         window=Key(10, least=1),  # words between which a pair is counted, by 1 / distance
         entries=Key(1024, least=1),  # entries of the matrix in one row of a batch
@@ -221,7 +248,7 @@ def cooccurrence() -> dict:
 
 
 def documents() -> dict:
-    """Text as whole documents, for LSA: `data/kinds/documents.py`."""
+    """Text as whole documents, for LSA: `data/kinds/words/documents.py`."""
     return text() | dict(
         document_words=Key(0, least=0),  # words after which a document is cut; 0: nowhere
     )
@@ -342,6 +369,7 @@ OBJECTIVES = {
     "classify": dict,
     "tag": dict,
     "exact_match": exact_match,
+    "grpo": grpo,
 }
 DATA = {
     "text": text,
@@ -350,6 +378,7 @@ DATA = {
     "word_pairs": word_pairs,
     "cooccurrence": cooccurrence,
     "documents": documents,
+    **post_training.DATA,
 }
 SECTIONS = dict(
     train=train,

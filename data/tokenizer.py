@@ -66,7 +66,7 @@ class Tokenizer:
         self.fingerprint = _fingerprint(kind, model, end)
         # Some models put a space before every text.
         first = b"".join(self.pieces[i] for i in self.encode("a b")[:1])
-        self._dummy_prefix = b" " if first.startswith(b" ") else b""
+        self.dummy_prefix = b" " if first.startswith(b" ") else b""
         # The id that stands for what the vocabulary lacks; None if it lacks nothing.
         self.unknown = self.vocab_size - 1 if kind in UNKNOWN_LAST else None
         # Bytes of text that each token represents [V]; 0 for control tokens and unused ids. None
@@ -95,7 +95,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Control tokens give no text; invalid UTF-8 becomes U+FFFD."""
         raw = b"".join(self.pieces[int(i)] for i in ids)
-        return raw.removeprefix(self._dummy_prefix).decode("utf-8", "replace")
+        return raw.removeprefix(self.dummy_prefix).decode("utf-8", "replace")
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and, if `model` is not empty, tokenizer.model into `folder`."""

@@ -28,6 +28,7 @@ VERBS = {
     "pilot": ("models", "choose a ladder's sizes and learning rates by cheap runs"),
     "export": ("results", "write runs for wandb, trackio, MLflow or as CSV"),
     "sample": ("models", "continue a prompt with a trained model"),
+    "chat": ("texts", "talk with a trained model, in the terminal or over HTTP"),
     "translate": ("models", "translate with a model trained on pairs of sentences"),
     "evaluate": ("models", "score a model on any text, beside an n-gram model"),
     "score": ("models", "the probability of sentences, and which is likelier"),

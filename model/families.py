@@ -15,6 +15,7 @@ from model.counted import ngram
 from model.embeddings import glove, lsa, word2vec
 from model.encoder import family as encoder
 from model.encoder_decoder import family as encoder_decoder
+from model.generation import by_steps
 from model.recurrent import encoder_decoder as recurrent_encoder_decoder
 from model.recurrent import language_model as recurrent
 from model.transformer import family as decoder
@@ -46,6 +47,8 @@ class Trained(Family, Protocol):
     generate(cfg, params, prompts, n_tokens, seed, vocab_size, stop)
                                    up to `n_tokens` tokens drawn after each list of tokens; each
                                    list ends after the token `stop`
+    READER                         how the family reads prompts and draws tokens, a `Reader` of
+                                   model/generation/sample.py, if not by `start` and `step`
     start(cfg, params, batch, length)
                                    the cache of a batch of rows before their first token; an
                                    encoder–decoder reads the sources of the batch. `length`: the
@@ -145,6 +148,11 @@ def name_of(family: Family) -> str:
 def is_counted(family: Family) -> bool:
     """Whether the family is counted rather than trained."""
     return hasattr(family, "fit")
+
+
+def reader(family: Family) -> Any:
+    """How a trained family reads tokens: a `Reader` of model/generation/sample.py."""
+    return getattr(family, "READER", None) or by_steps.reader(family)
 
 
 def carries(cfg: Any) -> bool:

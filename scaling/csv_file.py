@@ -62,7 +62,7 @@ def read_csv(path: str | Path, loss_unit: str = "auto", law: Law = LAWS["paramet
     rows = [dict(zip_longest(names, cells, fillvalue="")) for cells in lines]
     for row in rows:
         row.update({name: without_guard(row[name]) for name in TEXTS if name in row})
-    return in_nats(from_rows(rows, str(path), where, law.columns), loss_unit)
+    return in_nats(from_rows(rows, str(path), where, law.columns, law.signed), loss_unit)
 
 
 def cells_of(text: str) -> tuple[list[str], list[list[str]]]:

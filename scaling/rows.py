@@ -9,6 +9,7 @@ from scaling.laws.law import CLASSICAL
 from scaling.table import COMPONENTS, FLOP_CONVENTIONS, Baseline, Points
 from scaling.validate import (
     duplicates,
+    finite,
     listed,
     not_negative,
     one_measure,
@@ -50,10 +51,15 @@ Rows = list[dict[str, Any]]
 
 
 def from_rows(
-    rows: Rows, source: str, where: list[str], needed: tuple[str, ...] = CLASSICAL
+    rows: Rows,
+    source: str,
+    where: list[str],
+    needed: tuple[str, ...] = CLASSICAL,
+    signed: str = "",
 ) -> Points:
     """Validated points from rows. `where` names each row in messages. The columns `needed` must
-    exist and be positive in every row. Raises ValueError that names the rows at fault.
+    exist and be positive in every row; the column `signed` may be negative. Raises ValueError that
+    names the rows at fault.
     """
     one_measure({str(row["predicts"]) for row in rows if row.get("predicts")}, source)
     counted = truths(rows, "counted", where, source)
@@ -79,7 +85,8 @@ def from_rows(
     for name in dict.fromkeys((*needed, *(name for name in standard if name != "loss_se"))):
         derivable = name == "flops" and {"params", "tokens"} <= set(needed)
         gaps = name not in needed and not derivable
-        positive(read.get(name, np.zeros(0)), name, where, source, gaps)
+        check = finite if name == signed else positive
+        check(read.get(name, np.zeros(0)), name, where, source, gaps)
     for name in ("loss_se", *errors, *COMPONENTS):
         not_negative(read.get(name, np.zeros(0)), name, where, source, name not in COMPONENTS)
     blank = np.full(len(rows), np.nan)

@@ -49,7 +49,7 @@ def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
     rows = [from_result(path, result, law) for path, result in results]
     same_components([row for row in rows if row["counted"] == "False"])
     where = [str(path) for path, _ in results]
-    points = from_rows(rows, str(root), where, law.columns)
+    points = from_rows(rows, str(root), where, law.columns, law.signed)
     curves = tuple(
         np.array(result.get("curve") or np.empty((0, 3)), float)
         for _, result in results

@@ -30,6 +30,18 @@ def positive(
         )
 
 
+def finite(
+    values: np.ndarray, name: str, where: list[str], source: str, gaps: bool = False
+) -> None:
+    """Raises ValueError for infinite values, and for nan unless `gaps` allows it."""
+    wrong = np.flatnonzero(~(np.isfinite(values) | (np.isnan(values) & gaps)))
+    if len(wrong):
+        raise ValueError(
+            f"{source}: {name} must be a finite number, but is {values[wrong[0]]:g} in "
+            f"{listed(where, wrong)}; correct or remove these rows"
+        )
+
+
 def one_measure(predicted: Iterable[str], source: str) -> None:
     """Raises ValueError unless all losses are averaged over the same thing: the loss of masked
     tokens, say, says nothing about that of the next token."""

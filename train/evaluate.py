@@ -15,6 +15,7 @@ from train.objectives.cross_entropy import cross_entropy
 from train.objectives.metrics import measure
 from train.parallel import processes, sharding
 from train.parallel.precision import cast_for_compute
+from train.policy import rollouts
 from train.step import StepConfig, TrainState, eval_sums
 
 Evaluation = dict[str, tuple[float, float | None]]
@@ -38,10 +39,13 @@ class Evaluator:
         where = sharding.batch_shardings(mesh, fields)
         self.batches = processes.place(stacked, np.arange(rows), rows, where)
         self.metrics = objectives.OBJECTIVES[cfg.objective].METRICS
-        self._cfg = cfg
+        self._cfg, self._dataset, self._mesh = cfg, dataset, mesh
 
     def __call__(self, state: TrainState) -> Evaluation:
-        sums = eval_sums(self._cfg, state.params, state.frozen, self.batches)
+        batches = self.batches
+        if rollouts.responds(self._cfg):
+            batches = rollouts.answered(self._cfg, self._dataset, self._mesh, state, batches)
+        sums = eval_sums(self._cfg, state.params, state.frozen, batches)
         return measure(self.metrics, processes.to_host(sums))
 
     def device(self) -> jax.Device:

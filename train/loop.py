@@ -19,10 +19,11 @@ from model.adapters.adapted import adapter_of
 from train import duration, objectives
 from train.evaluate import Evaluation, Evaluator
 from train.parallel import memory, processes, sharding
+from train.policy.rollouts import Rollouts
 from train.progress import Progress
 from train.record import Record
 from train.rules import path_name
-from train.step import StepConfig, TrainState, init_state, roll_out, train_chunk
+from train.step import StepConfig, TrainState, init_state, train_chunk
 from train.watch import Stop, Watchdog
 
 
@@ -157,7 +158,9 @@ class Run:
         frozen = frozen_state(like, start)
         restored = self.record.restore(like, hyper, frozen, branch_until)
         self.state = restored or make().replace(frozen=frozen)
-        self.rolls_out = hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout")
+        self.rollouts = None
+        if hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout"):
+            self.rollouts = Rollouts(config, self.cfg, dataset, self.mesh, self.record.say)
 
     def train(self, stop: Stop) -> str:
         """Trains to the end: 'done', 'diverged', 'preempted' (saved after a stop request), or
@@ -173,8 +176,8 @@ class Run:
             with prefetch(self._chunks()) as ready, bar as progress:
                 compiled = None
                 for chunk, (count, batches) in enumerate(ready, start=1):
-                    if self.rolls_out:
-                        batches = roll_out(self.cfg, self.state, batches)
+                    if self.rollouts:
+                        batches = self.rollouts(self.state, batches)
                     compiled = compiled or self._compile(batches)
                     self._advance(compiled, batches, count)
                     record.after_chunk(self._current, self._evaluation)
@@ -203,12 +206,16 @@ class Run:
         """(number of steps, batches [K, B, ...] on the devices) up to the last step.
 
         K is always `chunk`, so that one program serves all chunks. A chunk ends early at an event.
+        With rollouts, K is the number of updates on one, and the batches are its prompts.
         """
         fields, events, step = self.dataset.spec(), self.record.events, self.record.step
         where = sharding.batch_shardings(self.mesh, fields)
         name, first = next(iter(fields.items()))
         n_rows = self.config.train.batch_size
         rows = processes.local_rows(where[name], (events.chunk, n_rows, *first.shape))
+        while self.rollouts and step < events.last:
+            yield self.rollouts.updates, self.rollouts.prompts(step)
+            step += self.rollouts.updates
         while step < events.last:
             count = min(events.chunk, events.after(step) - step)
             batches = read_steps(self.config, self.dataset, step, count, rows)
@@ -227,3 +234,5 @@ class Run:
         self.state, metrics = compiled(self.state, batches, jnp.int32(count))
         metrics = {k: v[:count].tolist() for k, v in jax.device_get(metrics).items()}
         self.record.add_chunk(metrics, time.perf_counter() - self.clock)
+        if self.rollouts:
+            self.rollouts.watch(metrics)

@@ -22,7 +22,7 @@ from train.optimizers import optimizer
 from train.optimizers.moments import stored
 from train.optimizers.schedule import learning_rate
 from train.parallel.precision import cast_for_compute
-from train.parallel.sharding import constrain_parameters, constrain_state
+from train.parallel.sharding import constrain_parameters, constrain_rows, constrain_state
 from train.rules import Rules
 
 Batch = Mapping[str, jax.Array]
@@ -233,16 +233,49 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def roll_out(cfg: StepConfig, state: TrainState, batches: Batch) -> Batch:
-    """The batch [1, B, ...] of one step, made by the objective from data and the parameters."""
+def roll_out(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
+    """The rows [R, ...] that the objective makes from data and the parameters."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
-    key = jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(ROLLOUT)), state.step)
-    batch = jax.tree.map(lambda x: x[0], batches)
-    params, frozen = state.params, state.frozen
-    if cfg.adapter:
-        params, frozen = whole(cfg, params, frozen)
-    batch = objective.rollout(family, params, frozen, cfg, batch, key)
-    return jax.tree.map(lambda x: x[None], batch)
+    params, frozen = whole(cfg, state.params, state.frozen)
+    batch = objective.rollout(family, params, frozen, cfg, batch, _rollout_key(state))
+    return constrain_rows(batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def updates_of(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
+    """The batches [K, B, ...] of the updates on a rollout [R, ...]. Each epoch has its own order of
+    the rows, unless there is one update only."""
+    objective = objectives.OBJECTIVES[cfg.objective]
+    if hasattr(objective, "advantages"):
+        batch = objective.advantages(cfg, batch)
+    epochs, minibatches = passes(cfg)
+    rows = len(jax.tree.leaves(batch)[0])
+    keys = jax.random.split(jax.random.fold_in(_rollout_key(state), 1), epochs)
+    order_ER = jax.vmap(lambda key: jax.random.permutation(key, rows))(keys)
+    if epochs * minibatches == 1:
+        order_ER = jnp.arange(rows)
+    order_KB = order_ER.reshape(epochs * minibatches, -1)
+    return constrain_rows(jax.tree.map(lambda x: x[order_KB], batch), leading=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def respond(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> Batch:
+    """Evaluation batches [E, B, ...] with a response to each row, drawn with fixed keys."""
+    objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
+    params, frozen = whole(cfg, params, frozen)
+    keys = jax.random.split(jax.random.key(ROLLOUT), len(jax.tree.leaves(batches)[0]))
+    one = lambda xs: objective.respond(family, params, frozen, cfg, *xs)  # noqa: E731
+    return constrain_rows(jax.lax.map(one, (batches, keys)), leading=1)
+
+
+def passes(cfg: StepConfig) -> tuple[int, int]:
+    """(epochs, minibatches) of the updates on a rollout."""
+    objective = objectives.OBJECTIVES[cfg.objective]
+    return objective.passes(cfg.loss) if hasattr(objective, "passes") else (1, 1)
+
+
+def _rollout_key(state: TrainState) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(ROLLOUT)), state.step)
 
 
 ROLLOUT = 0x9E3779B9

@@ -12,17 +12,18 @@ import numpy as np
 
 from data.fields import Field
 from data.kinds import (
-    cooccurrence,
-    documents,
+    conversations,
     joined_pairs,
     labelled,
     masked_text,
     pairs,
+    preferences,
     spans,
     tagged,
+    tasks,
     text,
-    word_pairs,
 )
+from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
 
@@ -108,4 +109,7 @@ KINDS: dict[str, Kind] = {
     "word_pairs": word_pairs,
     "cooccurrence": cooccurrence,
     "documents": documents,
+    "conversations": conversations,
+    "preferences": preferences,
+    "tasks": tasks,
 }

@@ -35,7 +35,7 @@ class Config:
     corpora: tuple[str, ...] = ("synthetic_pairs",)
     source_key: str = "source"  # field of a jsonl row that holds the source
     target_key: str = "target"
-    tokenizer: str = "bytes"  # of both sides; one that is trained is trained on both
+    tokenizer: str = "words"  # of both sides; one that is trained is trained on both
     vocab_size: int = 0  # tokens to train bpe or unigram with
     validation: float = 0.05  # share of the pairs, chosen by a hash of their content
     rows: str = "padded"  # padded: one pair a row | packed: as many as fit

@@ -5,7 +5,7 @@ from typing import Any
 from launch.amounts import amount, flops, with_interval
 from scaling.laws.law import symbols
 from scaling.printable import printable
-from scaling.report.number_text import exponent, nats
+from scaling.report.number_text import deviation, exponent, nats
 
 MOST_MINIMA, MOST_HELD_OUT = 12, 10  # lines on the terminal; law.json has all
 
@@ -41,7 +41,7 @@ def parametric_lines(parametric: dict[str, Any]) -> list[str]:
     ]
     agree = f"{parametric['reached']} of {parametric['starts']} starts agree"
     value = f"{parametric['loss']} {parametric['objective']:.3e}"
-    fit = f"{value}, {agree}; rmse {parametric['rmse']:.2%}"
+    fit = f"{value}, {agree}; rmse {deviation(parametric)}"
     return [f"{symbols(parametric['law'])}   ({fit})", *rows]
 
 

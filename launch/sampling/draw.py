@@ -16,7 +16,7 @@ from launch.sampling.continuation import Continuation
 from launch.sampling.terminal import Echo
 from model import families
 from model.families import FAMILIES, Family
-from model.generation import by_steps, from_counts, sample, speculative
+from model.generation import from_counts, sample, speculative
 from model.generation.samplers import Sampler
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -42,7 +42,7 @@ def is_bounded(family: Family) -> bool:
 
 def reader_of(family: Family) -> sample.Reader:
     """How a trained family reads tokens."""
-    return sample.DECODER if family is decoder else by_steps.reader(family)
+    return families.reader(family)
 
 
 def stream_of(family: Family, chunk: int) -> Stream:

@@ -25,6 +25,7 @@ NOT_IN_ID = (
     *("name", "holdout", "imports", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
     *("data.validation", "data.cache", "data.max_bytes", "data.held_out", "data.label_key"),
+    "data.template",
     *("model.attention", "model.scan_layers", "model.remat"),
     *("train.chunk", "train.flops_convention", "train.batch_per_device", "train.loss_chunk"),
     "train.init_from",
@@ -36,6 +37,7 @@ SOURCES = {
     "data.hash": (
         *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
         *("data.validation", "data.max_bytes", "data.held_out", "data.label_key"),
+        *("data.template", "data.wrong_share"),
     ),
     "train.init_hash": ("train.init_from",),
     "train.batch_size": ("train.batch_per_device",),

@@ -1,5 +1,6 @@
 """Resolving a config: every size explicit, every duration in steps, nonsense refused."""
 
+import math
 import re
 from typing import Any
 
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from data import kinds
+from launch.chat import template
 from launch.trial import trunk
 from launch.trial.identity import trial_id, weights_named
 from model import families
@@ -37,7 +39,8 @@ def prepare(config: ConfigDict, progress: bool = True) -> kinds.Dataset:
     """The data of a config, not yet sized for it. ValueError for a family, an objective and a kind
     of data that do not fit together, before any data is read."""
     check_fit(config)
-    return kinds.KINDS[config.data.kind].prepare(config.data, progress=progress)
+    data = template.filled(config.data)
+    return kinds.KINDS[config.data.kind].prepare(data, progress=progress)
 
 
 def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> ConfigDict:
@@ -57,7 +60,8 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
             "give it the same text and tokenizer, or set data.hash to '' to accept it"
         )
     config.data.hash = dataset.hash
-    _resolve_weights(config)
+    config.data.update(template.filled(config.data))
+    _resolve_weights(config, getattr(dataset, "tokenizer", None))
     family, cfg = _model(
         config, getattr(dataset, "vocab_size", 0), getattr(dataset, "n_classes", 0)
     )
@@ -174,7 +178,9 @@ def check_fit(config: ConfigDict) -> None:
             f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
             f"that fit: {', '.join(fitting) or 'none'}"
         )
-    needs = tuple(dict.fromkeys((*family.INPUTS, *objective.FIELDS)))
+    made = getattr(objective, "MAKES", ())
+    inputs = (name for name in family.INPUTS if name not in made)
+    needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
         fitting = [name for name, kind in kinds.KINDS.items() if {*needs} <= {*kind.FIELDS}]
@@ -193,12 +199,12 @@ def predicts(config: ConfigDict) -> str:
     return getattr(objectives.find(config.objective.name), "PREDICTS", usual)
 
 
-def _resolve_weights(config: ConfigDict) -> None:
-    values = flatten(config)
-    if any(values[key] for key in weights_named(config.objective.name)):
+def _resolve_weights(config: ConfigDict, tokenizer: Any) -> None:
+    values, named = flatten(config), weights_named(config.objective.name)
+    if len(named) > 1 or any(values[key] for key in named):
         from launch.trial import start  # slow imports
 
-        start.resolve(config)
+        start.resolve(config, tokenizer)
 
 
 def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[families.Family, Any]:
@@ -244,10 +250,10 @@ def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> No
             f"model.carry_state=True needs rows that go on from batch to batch, which data.kind="
             f"{config.data.kind!r} does not have; use {' or '.join(fitting)}, or carry_state=False"
         )
-    if hasattr(objective, "rollout") and config.train.chunk > 1:
+    if hasattr(objective, "rollout") and config.train.chunk not in (0, updates(config)):
         raise ValueError(
             f"train.chunk={config.train.chunk}, but objective.name={config.objective.name!r} makes "
-            "the batch of each step from the parameters before it; use 0"
+            f"the batches of {updates(config)} steps from the parameters before them; use 0"
         )
     if hasattr(family, "update_scales"):
         family.update_scales(cfg, config.optimizer.name)
@@ -294,12 +300,17 @@ def _resolve_batch(config: ConfigDict, devices: int) -> None:
 
 
 def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
-    total = duration.to_steps("train.duration", config.train.duration, units)
+    whole = lambda steps: -(-steps // every) * every  # noqa: E731
+    every, total = (
+        updates(config),
+        duration.to_steps("train.duration", config.train.duration, units),
+    )
     if total < 1:
         raise ValueError(
             f"train.duration={config.train.duration!r} is too small for one step, which is "
             f"{units.tokens:,} tokens or {units.flops:.3g} flops; give it more"
         )
+    total = whole(total)  # rollouts
     units = duration.Units(**{**vars(units), "total_steps": total})
     config.train.duration = f"{total} steps"
     for section, key in (("schedule", "warmup"), ("schedule", "decay")):
@@ -317,18 +328,18 @@ def _resolve_durations(config: ConfigDict, units: duration.Units) -> None:
         raise ValueError(
             f"checkpoint.keep_at={keep_at!r} is steps {steps}, outside the run of {total} steps"
         )
-    config.checkpoint.keep_at = tuple(f"{step} steps" for step in steps)
+    config.checkpoint.keep_at = tuple(f"{whole(step)} steps" for step in steps)
     if config.checkpoint.stop_at:
         _resolve_stop(config, units)
     for section in ("log", "eval", "checkpoint"):
         text = config[section].every
         never = duration.parse(f"{section}.every", text)[0] == 0
         steps = duration.to_steps(f"{section}.every", text, units)
-        config[section].every = "0 steps" if never else f"{max(1, steps)} steps"
+        config[section].every = "0 steps" if never else f"{whole(max(1, steps))} steps"
     if text := config.log.samples:
         never = duration.parse("log.samples", text)[0] == 0
         steps = duration.to_steps("log.samples", text, units)
-        config.log.samples = "" if never else f"{max(1, steps)} steps"
+        config.log.samples = "" if never else f"{whole(max(1, steps))} steps"
 
 
 def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
@@ -337,6 +348,7 @@ def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
     step = duration.to_steps("checkpoint.stop_at", text, units)
     if step < 1:
         raise ValueError(f"checkpoint.stop_at={text!r} is less than one step; give it more, or ''")
+    step = -(-step // updates(config)) * updates(config)
     config.checkpoint.stop_at = f"{step} steps" if step < units.total_steps else ""
 
 
@@ -349,7 +361,7 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -
     import jax  # the parent of a sweep needs no devices
 
     if hasattr(objectives.find(resolved.objective.name), "rollout"):
-        return 1  # each step's batch depends on the parameters before it
+        return updates(resolved)  # the next batches depend on the parameters after them
     cpu = jax.default_backend() == "cpu" if cpu is None else cpu
     family, cfg = adapted.family_of(resolved)
     tokens = lanes * resolved.train.batch_size * kinds.KINDS[resolved.data.kind].tokens(resolved)
@@ -363,6 +375,14 @@ def params_trained(family: families.Family, cfg: Any) -> dict[str, int]:
     """The number of parameters that training changes, if it is not all of them."""
     found = getattr(family, "trained_parameters", None)
     return {"params_trained": found(cfg)} if found else {}
+
+
+def updates(config: ConfigDict) -> int:
+    """Steps on the batches of one rollout; 1 for objectives without rollouts."""
+    objective = objectives.find(config.objective.name)
+    if not hasattr(objective, "passes"):
+        return 1
+    return math.prod(objective.passes(objective.configure(config)))
 
 
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
     # Slow imports, which planning a sweep does without.
     from train.checkpoint import Damaged, finished
     from train.parallel.mesh import MeshError
+    from train.policy.rollouts import BadReward
 
     with distributed.together() as equal, bad_input():
         imports.execute(config, (workdir, workdir.parent))
@@ -115,7 +116,10 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
         begin(resolved, workdir, dataset)
         with distributed.together(), bad_input():
             distributed.require_shared(workdir / "config.json")
-        status = training.train(stop)
+        try:
+            status = training.train(stop)
+        except BadReward as error:
+            raise BadInput(error) from error
         end(resolved, dataset, getattr(training, "record", training), overrides, status)
         if status == "preempted":
             _say(messages.stopped(resolved, workdir))

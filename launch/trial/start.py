@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from data import tokenizer as tokenizers
+from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import KEPT
 from launch.files import read_json
@@ -26,9 +28,6 @@ from train.parallel import processes
 from train.rules import path_name
 from train.step import BASE
 
-REFERENCES = ("reference",)
-"""Names of frozen parameters that, under adapters, are their base unless a key names others."""
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -39,12 +38,12 @@ class Weights:
     hash: str  # of names, shapes, types and values
 
 
-def model_section(source: Path) -> dict[str, Any]:
-    """The section `model` of a run, or a folder of Hugging Face weights or PEFT adapters;
-    ValueError or FileNotFoundError where there is none."""
+def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
+    """The section `model` of a run, or of a folder of Hugging Face weights or PEFT adapters, which
+    `key` names; ValueError or FileNotFoundError where there is none."""
     if peft.is_adapter(source):
         source = peft.base_of(source)
-    config = _config(source)
+    config = _config(source, key)
     if "model_type" in config:
         try:
             if config["model_type"] == bert.MODEL_TYPE:
@@ -54,19 +53,24 @@ def model_section(source: Path) -> dict[str, Any]:
             raise ValueError(f"{source / 'config.json'}: {error}") from None
     section = config.get("model")
     if not isinstance(section, dict):
-        raise ValueError(f"train.init_from={source} holds a config.json that describes no model")
+        raise ValueError(f"{key}={source} holds a config.json that describes no model")
     if (name := section.get("family", "decoder")) not in families.FAMILIES:
         raise ValueError(
-            f"train.init_from={source} holds a model of the family {name!r}, which is unknown"
+            f"{key}={source} holds a model of the family {name!r}, which is unknown"
             f"{imports.remedy(source)}"
         )
     return {"family": "decoder"} | section
 
 
-def load(source: Path) -> Weights:
-    """The weights in `source`, read once a process for each state of the folder. Adapters are
-    merged into theirs."""
-    if peft.is_adapter(source) or "model_type" in _config(source):
+def load(source: Path, key: str = "train.init_from") -> Weights:
+    """The weights in `source`, which `key` names, read once a process for each state of the
+    folder. Adapters are merged into theirs. ValueError for a counted model."""
+    if families.is_counted(families.FAMILIES[name := model_section(source, key)["family"]]):
+        raise ValueError(
+            f"{key}={source} holds a model of the family {name!r}, which is counted; use one that "
+            "is trained"
+        )
+    if peft.is_adapter(source) or "model_type" in _config(source, key):
         stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
     else:
         stamp = tuple(path.name for path in finished(source / "checkpoints"))
@@ -129,26 +133,63 @@ def hash_of(params: dict) -> str:
     return digest.hexdigest()[:16]
 
 
-def resolve(config: ConfigDict) -> None:
+def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
     """Fills in the hashes of the weights that the config names, in place. ValueError where a hash
-    is given and the weights have another one, or where the model has another shape."""
+    is given and the weights have another one, where the objective reads weights that are not named,
+    and where those were not trained on the tokens of `tokenizer`."""
     for key, hash_key in weights_named(config.objective.name).items():
         section, leaf = key.split(".")
         source, stated = config[section][leaf], config[section][hash_key.split(".")[1]]
         if not source:
             continue
-        found = load(Path(source))
+        found = load(Path(source), key)
         if stated not in ("", found.hash):
             raise ValueError(
                 f"{hash_key}={stated!r}, but the weights in {key}={source} have the hash "
                 f"{found.hash!r}; restore those weights, or use another --workdir"
             )
         config[section][hash_key.split(".")[1]] = found.hash
+    for key, source in frozen_sources(config).values():
+        if tokenizer is not None:
+            require_tokenizer(key, source, tokenizer)
+
+
+def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
+    """(the dotted key that names them, where they are) for each set of weights that the objective
+    reads, by name; ValueError for a key that is empty."""
+    objective, found = objectives.find(config.objective.name), {}
+    for name, key in getattr(objective, "FROZEN", {}).items():
+        section, leaf = key.split(".")
+        value = config[section][leaf]
+        if not value and key in getattr(objective, "MAY_LACK", ()):
+            continue
+        if not value and key in getattr(objective, "FROM_START", ()):
+            key, value = "train.init_from", config.train.init_from
+        if not value:
+            raise ValueError(f"{key} is empty; objective.name={config.objective.name} reads it")
+        found[name] = key, Path(value)
+    return found
+
+
+def require_tokenizer(key: str, source: Path, tokenizer: Tokenizer) -> None:
+    """ValueError where the weights that `key` names are saved with a tokenizer that makes other
+    tokens than `tokenizer`."""
+    if (source / "tokenizer" / "tokenizer.json").exists():
+        saved = [tokenizers.load(source / "tokenizer")]
+    else:
+        files = (source / name for name in ("tokenizer.json", "tokenizer.model"))
+        saved = [tokenizers.from_spec(str(file)) for file in files if file.exists()]
+    if saved and tokenizer.fingerprint not in [other.fingerprint for other in saved]:
+        raise ValueError(
+            f"{key}={source} has the tokenizer {saved[0].name!r} of {saved[0].vocab_size} tokens, "
+            f"and the data {tokenizer.name!r} of {tokenizer.vocab_size}, which makes other tokens; "
+            "use weights and data of one tokenizer"
+        )
 
 
 def start(resolved: ConfigDict) -> Start:
     """What a fresh run of a resolved config begins with. ValueError names the parameter that the
-    model has otherwise than the weights do."""
+    model has otherwise than the weights do, and frozen models that do not go with it."""
     params = None
     if resolved.train.init_from:
         params = load(Path(resolved.train.init_from)).params
@@ -164,21 +205,31 @@ def start(resolved: ConfigDict) -> Start:
             ) from None
     frozen, models, from_base = {}, [], []
     if resolved.adapter.name:
-        family, cfg = family_of(resolved)
-        params, frozen[BASE] = family.split(cfg, params, resolved.seed)
-    objective = objectives.find(resolved.objective.name)
-    for name, key in getattr(objective, "FROZEN", {}).items():
-        section, leaf = key.split(".")
-        if not resolved[section][leaf] and BASE in frozen and name in REFERENCES:
-            from_base.append(name)
-            models.append((name, resolved.model.family, families.read(resolved.model)[1]))
-            continue
-        if not resolved[section][leaf]:
-            raise ValueError(f"{key} is empty; objective.name={resolved.objective.name} reads it")
-        found = load(Path(resolved[section][leaf]))
-        frozen[name] = found.params
+        adapted, cfg = family_of(resolved)
+        params, frozen[BASE] = adapted.split(cfg, params, resolved.seed)
+    for name, (key, source) in frozen_sources(resolved).items():
+        found = _load_frozen(key, source, resolved)
         models.append((name, found.section["family"], families.read(found.section)[1]))
+        if resolved.adapter.name and key == "train.init_from":
+            from_base.append(name)  # the base without its adapters, which is there already
+        else:
+            frozen[name] = found.params
+    objective = objectives.find(resolved.objective.name)
+    if hasattr(objective, "check_frozen"):
+        objective.check_frozen(families.read(resolved.model)[1], tuple(models))
     return Start(params, frozen, tuple(models), tuple(from_base))
+
+
+def _load_frozen(key: str, source: Path, resolved: ConfigDict) -> Weights:
+    """Weights that are read and not trained. ValueError for a model of shorter sequences."""
+    found = load(source, key)
+    longest, length = (of.get("context_length", 0) for of in (found.section, resolved.model))
+    if longest and longest < length:
+        raise ValueError(
+            f"{key}={source} has model.context_length={longest}, and the rows {length} tokens; "
+            f"use --config.model.context_length={longest}"
+        )
+    return found
 
 
 def with_own_heads(
@@ -205,11 +256,11 @@ def with_own_heads(
     return parameters.nested(kept | {path: np.asarray(made[path]) for path in fresh})
 
 
-def _config(source: Path) -> dict[str, Any]:
+def _config(source: Path, key: str = "train.init_from") -> dict[str, Any]:
     config = read_json(source / "config.json")
     if config is None:
         raise FileNotFoundError(
-            f"train.init_from={source} holds no config.json; name the folder of a run or of "
+            f"{key}={source} holds no config.json; name the folder of a run or of "
             "Hugging Face weights"
         )
     return config

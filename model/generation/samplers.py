@@ -136,6 +136,34 @@ def draw(
     return jax.lax.cond(sampler.temperature > 0, at_random, greedy)
 
 
+def draw_each(
+    keys_B: jax.Array,
+    logits_BV: jax.Array,
+    sampler: Sampler,
+    seen_BV: jax.Array,
+    live_B: jax.Array,
+) -> jax.Array:
+    """`draw` with a sampler for each row: the fields that `process` reads are [B].
+
+    A function of CUTS runs only if a row of `live_B` enables it. Rows that are not live get any
+    token.
+    """
+
+    def at_random():
+        logits = jax.vmap(temperature)(punished_BV, sampler.temperature)
+        for name, (cut, on) in CUTS.items():
+            one = lambda x_V, value, cut=cut: cut(x_V[None], value)[0]  # noqa: E731
+            value_B = getattr(sampler, name)
+            used = (on(value_B) & live_B).any()
+            logits = jax.lax.cond(used, jax.vmap(one), lambda x, _: x, logits, value_B)
+        return jax.vmap(jax.random.categorical)(keys_B, logits).astype(jnp.int32)
+
+    penalty_B1 = sampler.repetition_penalty[:, None]
+    punished_BV = repetition_penalty(logits_BV, seen_BV, penalty_B1)
+    drawn = ((sampler.temperature > 0) & live_B).any()
+    return jax.lax.cond(drawn, at_random, lambda: punished_BV.argmax(-1).astype(jnp.int32))
+
+
 def meaningful(logits_BV: jax.Array, sampler: Sampler) -> jax.Array:
     """Logits with -inf for rows of the head that are padding of the vocabulary."""
     known_V = jnp.arange(logits_BV.shape[-1]) < sampler.vocab_size

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from model import classes
+from model.generation.sample import DECODER as READER
 from model.generation.sample import sample
 from model.generation.samplers import Sampler
 from model.kernels import backends
@@ -23,7 +24,7 @@ from model.transformer.decoder import logits as logits
 from model.transformer.decoder import shapes as shapes
 from model.transformer.update_scales import update_scales as update_scales
 
-__all__ = ["Config", "derive", "head", "logits", "parameters", "shapes", "update_scales"]
+__all__ = ["READER", "Config", "derive", "head", "logits", "parameters", "shapes", "update_scales"]
 
 INPUTS = ("tokens",)  # positions and segments are used too if a batch has them
 PARAMETER_AXES = (

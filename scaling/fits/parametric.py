@@ -62,10 +62,10 @@ class Parametric:
         value = float(self.fitted.loss(columns)[0])
         if not len(self.draws):
             return number(value)
-        log_loss = np.log(self.law.loss(self.draws, columns)[:, 0])
+        drawn = self.law.scaled(self.law.loss(self.draws, columns)[:, 0])
         residual_dof = max(len(self.fitted.residuals) - len(self.fitted.theta), 1)
-        noise = np.random.default_rng(seed).standard_t(residual_dof, len(log_loss))
-        return number(value, np.exp(log_loss + self.fitted.spread * noise))
+        noise = np.random.default_rng(seed).standard_t(residual_dof, len(drawn))
+        return number(value, self.law.unscaled(drawn + self.fitted.spread * noise))
 
 
 def split_known(parametric: Parametric | None) -> bool:
@@ -94,7 +94,7 @@ def weights_of(points: Points, settings: Settings) -> np.ndarray | None:
             f"weights=loss_se needs a positive {law.response}_se for every run; {points.source} "
             f"has none for {listed([str(name) for name in points.run], wrong)}; use weights=none"
         )
-    weights = (points.response(law) / errors) ** 2
+    weights = ((1 if law.linear else points.response(law)) / errors) ** 2
     return weights / weights.mean()
 
 
@@ -151,7 +151,7 @@ def check_variation(points: Points, law: Law) -> None:
     determine its exponent. The fit would then return the start of the search.
     """
     values = points.response(law)
-    if np.ptp(np.log(values)) < SAME_LOSS:
+    if np.ptp(law.scaled(values)) < SAME_LOSS:
         plural = "losses" if law.response == "loss" else f"values of {law.response}"
         raise Unsupported(f"all {len(points)} {plural} are {values[0]:.4g}; check the column")
     needed = 3 if law.floor and law.floor not in law.fixed else 2
@@ -202,6 +202,7 @@ def describe_parametric(parametric: Parametric) -> dict[str, Any]:
         "constants": list(values),
         "fixed": dict(law.fixed),
         "response": law.response,
+        "linear": law.linear,
         "inputs": list(law.inputs),
         "floor": law.floor,
         "split": list(law.split) if law.split else None,

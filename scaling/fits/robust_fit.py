@@ -97,7 +97,8 @@ class Fit:
 
     @property
     def residuals(self) -> np.ndarray:
-        """log loss - log L of every point; positive if the run is worse than the law."""
+        """log loss - log L of every point; positive if the run is worse than the law. Of a linear
+        law the difference of the responses themselves."""
         log_loss, _ = self.law.evaluate(self.theta[None], self.problem.x)
         return self.sample.log_loss - log_loss[0]
 
@@ -140,7 +141,7 @@ def fit(
         )
     stages = sharpened(Problem(law, law.log_inputs(columns), objective, delta))
     weights = np.ones(n) if weights is None else np.asarray(weights, float)
-    sample = Sample(np.log(np.asarray(loss, float)), weights)
+    sample = Sample(law.scaled(loss), weights)
     stride = max(1, n // SCREENING_POINTS)
     thinned = stages[0].every(stride)
     few = Sample(sample.log_loss[::stride], weights[::stride])

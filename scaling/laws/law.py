@@ -1,7 +1,8 @@
 """The class Law: a scaling law's formula, inputs, and everything that fits, reports and plans need.
 
 A law maps coordinates theta [S, P] (S sets of P coordinates: starts, or bootstrap draws) and the
-logarithms x of its inputs [n] to the log of its response [S, n] and the gradient [S, P, n].
+logarithms x of its inputs [n] to the log of its response [S, n] and the gradient [S, P, n]. A law
+with `linear` maps them to the response itself, which may then be negative.
 A coordinate named log_X is the logarithm of the constant X; any other is the constant itself.
 """
 
@@ -43,6 +44,7 @@ class Law:
     # has a compute-optimal split: scaling/laws/optimal_split.py.
     split: tuple[str, str, str, str, str] | None = None
     constant_inputs: tuple[str, ...] = ()  # inputs that may be the same in all runs
+    linear: bool = False  # fitted to the response, not to its logarithm
     fixed: Mapping[str, float] = field(default_factory=dict)  # constant -> value, never fitted
 
     def __post_init__(self) -> None:
@@ -55,6 +57,8 @@ class Law:
             raise ValueError(
                 f"law {self.name}: a split needs the response loss and the inputs params, tokens"
             )
+        if self.linear and self.response == "loss":
+            raise ValueError(f"law {self.name}: a law of the loss is fitted to its logarithm")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -64,6 +68,11 @@ class Law:
             return CLASSICAL
         sources = [source for name in names for source in DERIVED.get(name, (name,))]
         return tuple(dict.fromkeys(sources))
+
+    @property
+    def signed(self) -> str:
+        """The column that may be negative; "" if none may."""
+        return self.response if self.linear else ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,8 +105,17 @@ class Law:
         """Whether a coordinate is the logarithm of its constant."""
         return self.coordinates[index].startswith("log_")
 
+    def scaled(self, response: np.ndarray) -> np.ndarray:
+        """The response on the scale of the fit: its logarithm, or itself for a linear law."""
+        return np.asarray(response, float) if self.linear else np.log(np.asarray(response, float))
+
+    def unscaled(self, values: np.ndarray) -> np.ndarray:
+        """The inverse of `scaled`."""
+        return values if self.linear else np.exp(values)
+
     def evaluate(self, theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        """Log response [S, n] and its slopes [S, F, n] at free coordinates [S, F]."""
+        """The response on the scale of the fit [S, n] and its slopes [S, F, n] at free coordinates
+        [S, F]."""
         log_response, slopes = self.function(self.complete(theta), x)
         return log_response, slopes[:, self.free] if self.fixed else slopes
 
@@ -139,7 +157,7 @@ class Law:
         """The response at the given columns; [n] for one set of coordinates, [S, n] for many."""
         x = {name: np.atleast_1d(values) for name, values in self.log_inputs(columns).items()}
         log_response, _ = self.evaluate(np.atleast_2d(theta), x)
-        return np.exp(log_response[0] if np.ndim(theta) == 1 else log_response)
+        return self.unscaled(log_response[0] if np.ndim(theta) == 1 else log_response)
 
     def fix(self, values: Mapping[str, float]) -> "Law":
         """The law with these constants fixed, in the units in which they are printed. Raises

@@ -12,7 +12,8 @@ from scaling.table import Points
 
 # Okabe & Ito's palette, readable with every common colour blindness.
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8F98"
-INK = "#1d2330"
+PURPLE, SKY, INK = "#CC79A7", "#56B4E9", "#1d2330"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, INK)
 WIDTH, HEIGHT = 720, 400
 MOST_POINTS = 2000
 Rows = list[dict[str, Any]]
@@ -35,7 +36,7 @@ class Figure:
 def response_title(law: dict[str, Any]) -> str:
     """The axis title of the fitted law's response."""
     response = law["parametric"].get("response", "loss")
-    return LOSS if response == "loss" else response.capitalize()
+    return LOSS if response == "loss" else response.replace("_", " ").capitalize()
 
 
 def log_axis(values: np.ndarray, title: str, text: Callable[[float], str], pad: float = 1.25):

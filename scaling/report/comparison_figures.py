@@ -9,12 +9,10 @@ import numpy as np
 
 from scaling.fits.comparison import Ladder, measured_in
 from scaling.report.axes import (
-    BLUE,
     FLOPS,
-    GREEN,
     GREY,
     INK,
-    ORANGE,
+    PALETTE,
     PARAMS,
     TOKENS,
     TOOLTIP,
@@ -32,8 +30,6 @@ from scaling.report.axes import (
 )
 from scaling.report.number_text import amount, label, needed, power_of_ten
 
-PURPLE, SKY = "#CC79A7", "#56B4E9"
-PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, INK)
 RATIOS = (
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7),
     *(2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100),

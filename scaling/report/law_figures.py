@@ -31,7 +31,7 @@ from scaling.report.axes import (
 )
 from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
-from scaling.report.number_text import amount, power_of_ten
+from scaling.report.number_text import amount, deviation, power_of_ten
 from scaling.table import Points
 
 Law = dict[str, Any]
@@ -169,14 +169,16 @@ def efficient(
 
 def residuals(points: Points, law: Law) -> Figure | None:
     """Measured over predicted values, against tokens or, if tokens are unknown, the law's first
-    input.
+    input. Of a linear law measured minus predicted values.
     """
     part = law["parametric"]
     if part.get("objective") is None:
         return None
     fitted = LAWS[part["name"]]
     columns = points.columns()
-    off = 100 * (points.response(fitted) / fitted.loss(np.array(part["coordinates"]), columns) - 1)
+    measured, predicted = points.response(fitted), fitted.loss(np.array(part["coordinates"]), columns)
+    off = measured - predicted if fitted.linear else 100 * (measured / predicted - 1)
+    title, unit = ("Measured minus law", "") if fitted.linear else ("Measured over law (%)", " (%)")
     name = "tokens" if np.isfinite(points.tokens).all() else fitted.inputs[0]
     rows = [
         run_row(points, row) | {"X": float(columns[name][row]), "Residual": float(off[row])}
@@ -185,8 +187,8 @@ def residuals(points: Points, law: Law) -> Figure | None:
     x = log_axis(columns[name], {"tokens": TOKENS, "params": PARAMS}.get(name, name), amount)
     sized = np.isfinite(points.params).all()
     color = log_color("N", points.params, PARAMS, amount) if sized else alt.value(BLUE)
-    y = loss_axis(np.append(off, 0.0), "Measured over law (%)")
-    tips = [*TOOLTIP, alt.Tooltip("Residual:Q", format="+.3f", title="Residual (%)")]
+    y = loss_axis(np.append(off, 0.0), title)
+    tips = [*TOOLTIP, alt.Tooltip("Residual:Q", format="+.3f", title=f"Residual{unit}")]
     marks = alt.Chart(data(rows)).mark_point(size=65, filled=True, opacity=0.9)
     zero = alt.Chart(data([{"Residual": 0}])).mark_rule(color=INK, strokeDash=[4, 3])
     chart = zero.encode(y=alt.Y("Residual:Q", **y)) + marks.encode(
@@ -196,7 +198,7 @@ def residuals(points: Points, law: Law) -> Figure | None:
         shape=kind(points),
         tooltip=tips,
     )
-    caption = f"Root mean square {part['rmse']:.2%}; a pattern here means that the law does not hold."
+    caption = f"Root mean square {deviation(part)}; a pattern here means that the law does not hold."
     return Figure("residuals", "Residuals of the law", caption, finish(chart, height=300))
 
 

@@ -62,6 +62,13 @@ def brief(value: Any) -> str:
     return three_digits(value) if isinstance(value, float) and len(text) > LONG_NUMBER else text
 
 
+def deviation(parametric: dict[str, Any], name: str = "rmse") -> str:
+    """A root mean square, or another statistic of the residuals, of a fitted law: '0.42%' of the
+    response, or its units for a linear law."""
+    value = parametric[name]
+    return three_digits(value) if parametric.get("linear") else f"{value:.2%}"
+
+
 def short_power(text: str) -> str:
     """'3e-3' for '3.00e-03'."""
     lead, e, power = text.partition("e")

@@ -6,6 +6,7 @@ from scaling.fits.isoflop import INTERPOLATIONS
 from scaling.fits.sensitivity import FEW_DRAWS
 from scaling.report.number_text import (
     amount,
+    deviation,
     escape,
     interval_html,
     nats,
@@ -174,15 +175,15 @@ def methods(law: dict[str, Any]) -> str:
         text.append(
             f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
             "sum of "
-            f"{LOSSES[part['loss']].format(delta=setting(part['delta']))} of the log-{part['response']} with analytic "
+            f"{LOSSES[part['loss']].format(delta=setting(part['delta']))} of the {'' if part.get('linear') else 'log-'}{part['response']} with analytic "
             "gradients from "
             f"{part['starts']} starts ({part['reached']} of those polished reached the best "
             "minimum, objective "
             f"{part['objective']:.6e}, scaled gradient {three_digits(part['gradient_norm'])}, condition "
             "number "
             f"{three_digits(part['condition'])}); the residuals have a root mean square of "
-            f"{part['rmse']:.2%} and a mean of "
-            f"{part['bias']:+.3%}."
+            f"{deviation(part)} and a mean of "
+            f"{three_digits(part['bias']) if part.get('linear') else format(part['bias'], '+.3%')}."
             + "".join(f" {name} = {three_digits(v)} was fixed." for name, v in part["fixed"].items())
             + (
                 " Runs are weighted by the inverse square of their standard error."

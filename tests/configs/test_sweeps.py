@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
-from configs import base, history, isoflop, kaplan, mup, quickstart, tiny_families
-from configs.study import history_rates, ladder, lr_grid, wsd
+from configs import base, history, isoflop, kaplan, quickstart, tiny_families
+from configs.study import history_rates, ladder, lr_grid, mup, wsd
 from launch.config import sections
 from model import families
 from model.transformer import count

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import jax
 
 from model.families import Family
-from train.objectives import classify, exact_match, masked, next_token, tag
+from train.objectives import classify, distill, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
+from train.objectives.policy import grpo
+from train.objectives.preference import dpo, reward
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -26,9 +28,27 @@ class Objective(Protocol):
     and never updated. Optional:
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
+    `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
+    of data needs them.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
+    `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
+    `MAY_LACK`: those of these keys that may be empty: the objective goes without.
+    `check_frozen(model, frozen)`: ValueError where the frozen models do not go with the trained
+    one; `model` is its Config and `frozen` as in StepConfig.
+    `STORED`, `reference(frozen, cfg, batch)`: fields [B] of a batch that depend on its other fields
+    and the frozen parameters alone, and the function that computes them. With `objective.stored`
+    they are computed once, before training, and no frozen parameters are kept.
     `rollout(model, params, frozen, cfg, batch, key) -> batch`: makes the batch of a step from a
-    batch of data and the current parameters, under jit. Without it batches are prefetched."""
+    batch of data and the current parameters, under jit. Without it batches are prefetched.
+    The other members are for objectives with a rollout; train/policy/rollouts.py calls them:
+    `prompts(cfg.loss) -> int`: rows of data of a rollout, if not train.batch_size.
+    `passes(cfg.loss) -> (epochs, minibatches)`: the updates on a rollout, epochs × minibatches; a
+    rollout then has minibatches × train.batch_size rows, and its first update is a new one's step.
+    `score(dataset, batch) -> [R]`: the field "reward" of a rollout that lacks it, on the host.
+    `advantages(cfg, batch) -> batch`: the fields that `loss` reads from all rows of a rollout and
+    their rewards, under jit.
+    `respond(model, params, frozen, cfg, batch, key) -> batch`: the rollout of an evaluation batch,
+    which is scored before `evaluate` reads it."""
 
     FIELDS: tuple[str, ...]  # the batch fields that it needs besides the model's inputs
     NEEDS: tuple[str, ...]  # the functions of a model family that it calls
@@ -61,6 +81,10 @@ OBJECTIVES: dict[str, Objective] = {
     "glove": glove,
     "reconstruction": reconstruction,
     "exact_match": exact_match,
+    "grpo": grpo,
+    "reward": reward,
+    "dpo": dpo,
+    "distill": distill,
 }
 
 

@@ -113,8 +113,7 @@ def state_shardings(
         name: parameter_shardings(tree, frozen_axes[name], mesh)
         for name, tree in state.frozen.items()
     }
-    rows = tuple(target for target in MESH_AXES["batch"] if target in mesh.shape)
-    by_rows = NamedSharding(mesh, PartitionSpec(rows or None))
+    by_rows = row_sharding(mesh)
     return jax.tree.map(lambda _: replicated, state).replace(
         params=params,
         opt_state=jax.tree_util.tree_map_with_path(follow, state.opt_state),
@@ -150,6 +149,21 @@ def constrain_state(state: Any, axes: Rules, frozen_axes: Mapping[str, Rules]) -
         return state
     shardings = state_shardings(state, axes, frozen_axes, mesh)
     return jax.lax.with_sharding_constraint(state, shardings)
+
+
+def row_sharding(mesh: Mesh, leading: int = 0) -> NamedSharding:
+    """The sharding of arrays by their rows, which follow `leading` dimensions."""
+    rows = tuple(target for target in MESH_AXES["batch"] if target in mesh.shape)
+    return NamedSharding(mesh, PartitionSpec(*[None] * leading, rows or None))
+
+
+def constrain_rows(batch: Any, leading: int = 0) -> Any:
+    """Constrains arrays to be sharded by their rows on the current mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not _rules_apply(mesh):
+        return batch
+    where = row_sharding(mesh, leading)
+    return jax.lax.with_sharding_constraint(batch, jax.tree.map(lambda _: where, batch))
 
 
 def batch_shardings(

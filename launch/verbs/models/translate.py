@@ -5,6 +5,7 @@ isoflop translate --run=runs/mt --file=test.de --beams=8 --json=out.json
 isoflop translate --run=runs/mt --file=test.de --references=test.en
 isoflop translate --run=runs/mt --validation
 isoflop translate --run=runs/mt --text="a small dog" --temperature=0.8 --seed=1
+isoflop translate --run=runs/mt --validation --by_length=lengths.html --against=runs/other
 
 The run is an encoder–decoder trained on data.kind=pairs, or a decoder trained on
 data.kind=joined_pairs. --text may be repeated; --file has a sentence on each line. Prints one
@@ -17,13 +18,21 @@ greedy. --temperature draws instead. --json has all beams with their scores.
 --references names a file with the right translations, line by line, and prints BLEU and chrF, by
 sacrebleu with its default settings, and the share of translations that are equal word by word.
 --validation translates the pairs that the run's data hold out, and scores them.
+
+--by_length prints a table instead: the share of translations that are right in every word, by the
+words of the source, with 90 % Wilson intervals. It draws them into a page or a picture, beside
+those of the runs that --against names.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags as absl_flags
 
+from data.local import local_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -55,6 +64,12 @@ def make_flags() -> absl_flags.FlagValues:
     whole("seed", 0, "seed of the draws", flag_values=values)
     whole("tokens", 0, "tokens of an output, at most; 0: the model's", flag_values=values)
     absl_flags.DEFINE_boolean("truncate", False, "cut sentences that are too long", values)
+    flags.define_path(
+        "by_length", None, "draw exact match by length: FILE.html, .svg or .png", values
+    )
+    absl_flags.DEFINE_multi_string(
+        "against", [], "by_length: a run to draw, too; may be repeated", flag_values=values
+    )
     flags.define_path("json", None, "write the translations, with scores, to this file", values)
     flags.define_import(values)
     absl_flags.mark_flags_as_required(["run"], values)
@@ -67,45 +82,105 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__, positional="run")
     with bad_input():
         refuse(values)
-        sources = text_lines(values.file, "file") if values.file else values.text
-        references = text_lines(values.references, "references") if values.references else []
         with alive("loading the model"):
-            # Slow imports, which --help does without.
-            from launch.translation import held_out, scores
-            from launch.translation.translator import How, open_run
-
-            if values.references or values.validation:
-                scores.require()
-            translator = open_run(Path(values.run))
-            if values.validation:
-                sources, references = held_out.held_out(Path(values.run))
-            if references:
-                same_count(sources, references, values)
-            encoded = translator.encode(sources, values.truncate)
-            drawn = {name: values[name].value for name in DRAWING}
-            searched = {name: values[name].value for name in SEARCHING}
-            chosen = searched if values.temperature is None else drawn
-            how = How(translator.longest(values.tokens), **chosen)
+            jobs = [job(run, values) for run in (values.run, *values.against)]
+            comparable(jobs)
     outputs = []
     with alive("translating") as detail:
-        for found in translator.translate(encoded, how, detail):
-            outputs.append(found)
-            print(printable(found[0].text), flush=True)
-    about = {"run": values.run, "step": translator.step} | chosen
+        for one in jobs:
+            for found in one.translator.translate(one.encoded, one.how, detail):
+                outputs.append(found)
+                if not values.by_length:
+                    print(printable(found[0].text), flush=True)
+    first = jobs[0]
+    about = {"run": values.run, "step": first.translator.step} | chosen(values)
     about["translations"] = [
         {"source": source} | vars(found[0]) | {"beams": [vars(one) for one in found]}
-        for source, found in zip(sources, outputs, strict=True)
+        for source, found in zip(first.sources, outputs, strict=False)
     ]
-    if references:
-        about |= scores.scores([found[0].text for found in outputs], references)
-        bleu, chrf = about["bleu"]["score"], about["chrf"]["score"]
-        exact = f"{about['exact_match']:.1%} of {about['sentences']:,} sentences"
-        print(f"\nBLEU {bleu:.1f}, chrF {chrf:.1f}, exact match {exact}")
-        print(about["bleu"]["signature"])
+    if values.by_length:
+        about["by_length"] = lengths(jobs, outputs, values)
+    elif first.references:
+        about |= scored(first, outputs)
     if values.json:
         with writing("json", values.json):
             write_json(Path(values.json), about)
     return DONE
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with what it translates, and how."""
+
+    name: str  # of the run, in plots
+    translator: Any
+    sources: Sequence[str]
+    references: Sequence[str]  # none, or one for each source
+    encoded: Sequence[Sequence[int]]
+    how: Any
+
+
+def chosen(values: absl_flags.FlagValues) -> dict[str, Any]:
+    """The settings of the search, or of the draws."""
+    names = SEARCHING if values.temperature is None else DRAWING
+    return {name: values[name].value for name in names}
+
+
+def job(run: str, values: absl_flags.FlagValues) -> Job:
+    """What the flags ask of a run. ValueError or FileNotFoundError, in one line, where they
+    cannot."""
+    # Slow imports, which --help does without.
+    from launch.translation.held_out import held_out
+    from launch.translation.translator import How, open_run
+
+    translator = open_run(local_path(run, "run"))
+    sources = text_lines(values.file, "file") if values.file else values.text
+    references = text_lines(values.references, "references") if values.references else []
+    if values.validation:
+        sources, references = held_out(translator.run)
+    if references:
+        same_count(sources, references, values)
+    encoded = translator.encode(sources, values.truncate)
+    how = How(translator.longest(values.tokens), **chosen(values))
+    name = translator.run.resolve().name
+    return Job(name, translator, sources, references, encoded, how)
+
+
+def scored(one: Job, outputs: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """The scores of a run's translations, printed."""
+    from launch.translation.scores import scores
+
+    found = scores([best[0].text for best in outputs], one.references)
+    bleu, chrf = found["bleu"]["score"], found["chrf"]["score"]
+    exact = f"{found['exact_match']:.1%} of {found['sentences']:,} sentences"
+    print(f"\nBLEU {bleu:.1f}, chrF {chrf:.1f}, exact match {exact}")
+    print(found["bleu"]["signature"])
+    return found
+
+
+def lengths(
+    jobs: Sequence[Job], outputs: Sequence[Sequence[Any]], values: absl_flags.FlagValues
+) -> dict[str, Any]:
+    """The exact matches of each run by the words of the source, printed and drawn."""
+    from launch.translation.scores import same_words
+    from scaling.report.length_plot import by_length, write_plot
+
+    texts, found = iter(best[0].text for best in outputs), {}
+    for one in jobs:
+        words_E = np.array([len(source.split()) for source in one.sources])
+        exact_E = np.array([same_words(next(texts), right) for right in one.references])
+        found[one.name] = by_length(words_E, exact_E)
+        print(
+            f"{printable(one.name)}: exact match {exact_E.mean():.1%} of {len(exact_E):,} sentences"
+        )
+        for part in found[one.name]:
+            print(
+                f"  {part['first']:>3} to {part['last']:>3} words {part['share']:7.1%} "
+                f"[{part['lo']:.1%}, {part['hi']:.1%}] of {part['sentences']:,}"
+            )
+    with writing("by_length", values.by_length):
+        write_plot(Path(values.by_length), found)
+    return found
 
 
 def refuse(values: absl_flags.FlagValues) -> None:
@@ -114,6 +189,19 @@ def refuse(values: absl_flags.FlagValues) -> None:
         raise ValueError("give one of --text='a sentence', --file=FILE and --validation")
     if values.validation and values.references:
         raise ValueError("--references means nothing with --validation; drop one of them")
+    scored = values.references or values.validation
+    if values.by_length and not scored:
+        raise ValueError("--by_length needs right translations; give --validation or --references")
+    if values.by_length:
+        from scaling.report.length_plot import require  # slow imports
+
+        require(Path(values.by_length))
+    elif scored:
+        from launch.translation.scores import require
+
+        require()
+    if values.against and not values.by_length:
+        raise ValueError("--against is for the plot of --by_length=FILE; give it, too")
     for flag in SEARCHING if values.temperature is not None else DRAWING:
         if values[flag].present and flag != "temperature":
             other = "without --temperature" if flag in DRAWING else "with --temperature"
@@ -132,3 +220,16 @@ def same_count(
             f"--references={values.references} has {len(references)} lines for {len(sources)} "
             f"sentences: line {line} has no counterpart; give one line for each"
         )
+
+
+def comparable(jobs: Sequence[Job]) -> None:
+    """ValueError if runs would translate different sentences, or have the same name."""
+    first, names = jobs[0], [one.name for one in jobs]
+    for one in jobs[1:]:
+        if (one.sources, one.references) != (first.sources, first.references):
+            raise ValueError(
+                f"--against={one.translator.run} holds out other pairs than --run="
+                f"{first.translator.run}; name runs on the same data"
+            )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two runs are named {twice[0]!r}; rename a folder, or name each run once")

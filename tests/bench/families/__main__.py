@@ -3,8 +3,9 @@
     python -m tests.bench.families [lstm gru elman encoder_decoder] [--torch_python=PATH]
 
 networks.py has the sizes. Two single-threaded processes of each contestant train in turn, one on
-each core, with AdamW and clipping. Prints tokens/s, of targets, and their ratio, round by round,
-and the seconds that each first call took longer than the second: compilation.
+each core, with AdamW and clipping; plain matrix products show what the cores allow. Prints
+tokens/s, of targets, and their ratio, round by round, the GFLOP/s of each contestant, and the
+seconds that each first call took longer than the second: compilation.
 """
 
 import os
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> None:
     teams = [
         referee.Contestant("ours", f"{module}.ours", cores),
         referee.Contestant("torch", f"{module}.peer_torch", cores, PYTHON.value),
+        referee.Contestant(referee.PRODUCTS, f"{module}.products", cores),
     ]
     say = lambda text: print(text, file=sys.stderr)  # noqa: E731
     for name in argv[1:] or NETWORKS:
@@ -39,9 +41,11 @@ def main(argv: list[str]) -> None:
         tokens = network.batch * network.context / network.flops * 1e9  # per GFLOP
         for who, gflops in found["gflops"].items():
             rates = ", ".join(f"{rate * tokens:,.0f}" for rate in gflops["rounds"])
-            compiled = found["compile_seconds"][who]
-            print(f"{name} {who}: {gflops['median'] * tokens:,.0f} tokens/s ({rates}), "
-                  f"first call {compiled:.1f} s longer")  # fmt: skip
+            compiled, speed = found["compile_seconds"][who], gflops["median"]
+            print(
+                f"{name} {who}: {speed * tokens:,.0f} tokens/s ({rates}), {speed:.0f} GFLOP/s, "
+                f"first call {compiled:.1f} s longer"
+            )
         ratios = found["ratios"]["torch"]
         target = f", target {ratios['target']}" if ratios["target"] else ""
         low, high = min(ratios["rounds"]), max(ratios["rounds"])

@@ -90,7 +90,7 @@ def config(folder: Path) -> list[str]:
 
 def prepared(folder: Path) -> list[list[str]]:
     """The documents of the training split as words, which lie in documents.json too."""
-    from data.kinds.running_words import words_of
+    from data.kinds.words.running_words import words_of
     from launch import flags as isoflop_flags
     from launch.trial.resolve import prepare
 

@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.kinds import cooccurrence
-from data.kinds.cooccurrence import count_pairs, split_entries
-from data.kinds.running_words import words_of
+from data.kinds.words import cooccurrence
+from data.kinds.words.cooccurrence import count_pairs, split_entries
+from data.kinds.words.running_words import words_of
 from tests.data.kinds.words import config, store
 
 V = 12

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data.kinds import word_pairs
-from data.kinds.running_words import words_of
+from data.kinds.words import word_pairs
+from data.kinds.words.running_words import words_of
 from tests.data.kinds.words import config, store
 
 V, T = 40, 16

@@ -1,11 +1,13 @@
 """Tests isoflop translate on tiny models, end to end."""
 
 import json
+import re
+import shutil
 
 import pytest
 
 from launch.__main__ import main
-from launch.translation import scores
+from launch.translation import held_out, scores
 
 SMALL = [
     "--config=configs/base.py",
@@ -24,6 +26,7 @@ ENCODER_DECODER = [
     *("--config.model.source_length=8", "--config.model.context_length=8"),
     *("--config.objective.name=exact_match", "--config.model.unroll=1"),
 ]
+TWICE = ["--run=mt", "--file=sources", "--references=right", "--by_length=a.svg"]
 DECODER = [
     *SMALL,
     *("--config.data.kind=joined_pairs", "--config.model.context_length=16"),
@@ -123,6 +126,10 @@ def test_scores_are_those_of_sacrebleu():
         (["--run=mt", "--text=a", "--seed=1"], "--seed means nothing without --temperature"),
         (["--run=mt", "--text=a", "--beams=2", "--temperature=1"], "--beams means nothing with"),
         (["--run=mt", "--text=a", "--tokens=9"], "--tokens=9 is out of range"),
+        (["--run=mt", "--text=a", "--by_length=a.svg"], "--by_length needs right translations"),
+        (["--run=mt", "--validation", "--by_length=a.gif"], "must end with .html, .svg, .png"),
+        (["--run=mt", "--validation", "--against=mt"], "--against is for the plot of --by_length"),
+        ([*TWICE, "--against=mt"], "two runs are named 'mt'"),
         (["--run=mt", "--file=none"], "--file=none does not exist"),
         (["--run=none", "--text=a"], "--run=none holds no config.json"),
         (["--run=lm", "--text=a"], "'ngram' that predicts the next token of text; this verb"),
@@ -151,3 +158,31 @@ def test_long_sentences_are_cut_where_asked(here, capsys):
     long, _ = written(["--run=mt", "--text=abcdabcdab", "--truncate", "--beams=1"], capsys)
     cut, _ = written(["--run=mt", "--text=abcdabc", "--beams=1"], capsys)
     assert long == cut
+
+
+def test_exact_match_by_length_is_counted_and_drawn(here, capsys, monkeypatch):
+    pytest.importorskip("vl_convert", reason="this machine draws no plots")
+    monkeypatch.setattr(scores, "require", lambda: pytest.fail("BLEU is not asked for"))
+    sources = ["abc", "dda", "bca", "a b", "b a"]
+    (here / "five").write_text("\n".join(sources))
+    shutil.copytree(here / "mt", here / "other", dirs_exist_ok=True)
+    found, _ = written(["--run=mt", "--file=five", "--beams=1"], capsys)
+    (here / "answers").write_text("\n".join([*found[:2], "wrong", *found[3:]]))
+    given = ["--file=five", "--references=answers", "--beams=1", "--by_length=lengths.html"]
+    lines, about = written(["--run=mt", *given, "--against=other"], capsys)
+    assert [one["text"] for one in about["translations"]] == found
+    assert list(about["by_length"]) == ["mt", "other"]
+    for bins in about["by_length"].values():
+        counted = [(one["first"], one["sentences"], one["exact"]) for one in bins]
+        assert counted == [(1, 3, 2), (2, 2, 2)]
+    assert lines[0] == "mt: exact match 80.0% of 5 sentences" and len(lines) == 6
+    specs = re.search(r'id="specs">(.*?)</script>', (here / "lengths.html").read_text(), re.DOTALL)
+    assert "Words of the source" in specs[1]
+
+
+def test_runs_on_other_pairs_are_not_drawn_together(here, capsys, monkeypatch):
+    monkeypatch.setattr(held_out, "held_out", lambda run: ([run.name], [run.name]))
+    shutil.copytree(here / "mt", here / "c", dirs_exist_ok=True)
+    argv = ["--run=mt", "--against=c", "--validation", "--by_length=a.svg"]
+    assert main(["translate", *argv]) == 2
+    assert "--against=c holds out other pairs than --run=mt" in capsys.readouterr().err

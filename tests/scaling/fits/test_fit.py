@@ -39,6 +39,8 @@ def test_gradients(name):
         "tokens": random.uniform(1e8, 1e11, 9),
         "flops": random.uniform(1e14, 1e20, 9),
         "unique_tokens": random.uniform(5e7, 1e10, 9),
+        "k": random.uniform(1, 100, 9),
+        "kl": random.uniform(0.1, 30, 9),
     }
     x = law.log_inputs(columns)
     theta = law.starts(x, np.log(random.uniform(2, 4, 9)))
@@ -62,13 +64,17 @@ def test_every_law_recovers_itself(name):
         "tokens": d,
         "flops": 6 * n * d,
         "unique_tokens": d / random.uniform(1, 9, 40),
+        "k": random.uniform(1, 100, 40),
+        "kl": random.uniform(0.1, 30, 40),
     }
     starts = law.starts(law.log_inputs(columns), np.full(40, np.log(3.0)))
     theta = starts[len(starts) // 2] * 1.03
     loss = law.loss(theta, columns)
     found = fit(law, columns, loss, "squares")
     assert np.abs(found.loss(columns) / loss - 1).max() < 1e-6
-    wrong = fit("frontier_without_floor", columns, loss * np.exp(0.01 * np.sin(np.arange(40))))
+    wrong = fit(
+        "frontier_without_floor", columns, np.abs(loss) * np.exp(0.01 * np.sin(np.arange(40)))
+    )
     assert np.abs(wrong.residuals).max() > 1e-3
 
 

@@ -1,7 +1,7 @@
 """Learning rates at three widths: does a parametrisation have one best rate for all of them?
 
-    isoflop sweep --config=configs/mup.py:mup --workdir=runs/mup
-    isoflop sweep --config=configs/mup.py:standard --workdir=runs/mup_standard
+    isoflop sweep --config=configs/study/mup.py:mup --workdir=runs/mup
+    isoflop sweep --config=configs/study/mup.py:standard --workdir=runs/mup_standard
 
 1 busy CPU core, 2 min each (2026-11): best rates at widths 32, 64, 128 are .0066, .0066, .0061
 under μP (three seeds) and .0071, .0030, .0017 under the standard parametrisation (two seeds). The

@@ -20,7 +20,7 @@ import numpy as np
 from data import loader, store, tokenizer
 from data.fields import Field
 from data.kinds import text
-from data.kinds.running_words import Words, require_one_weight, words_of
+from data.kinds.words.running_words import Words, require_one_weight, words_of
 from data.order import permute
 
 FIELDS = ("tokens", "segments", "reach", "negatives")

@@ -14,7 +14,7 @@ import numpy as np
 from data import loader, store, tokenizer
 from data.fields import Field
 from data.kinds import text
-from data.kinds.running_words import require_one_weight, words_of
+from data.kinds.words.running_words import require_one_weight, words_of
 
 FIELDS = ("documents",)
 PREDICTS = "the words of whole documents"

@@ -1,0 +1,149 @@
+"""A conversation in the terminal: commands begin with a slash, replies appear as they are drawn."""
+
+import queue
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import rich.console
+import rich.text
+
+from data.local import local_path
+from launch.chat.conversation import Conversation
+from launch.chat.engine import Engine
+from launch.chat.request import CANCELLED, FAILED, LENGTH, Piece, Request
+from launch.sampling.terminal import visible
+from model.generation.samplers import Sampler
+
+HELP = """\
+/help          this list
+/reset         forget the conversation, keep the system prompt
+/save FILE     write the conversation to FILE, one line of JSON
+/quit          end; so does Ctrl-D
+Ctrl-C stops a reply. Other lines are messages to the model."""
+LONGEST_WAIT = 3600.0  # seconds for the next piece of a reply
+
+
+class Console:
+    """Reads lines and prints replies. Every reply has a seed of its own, from `seed` on."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        conversation: Conversation,
+        sampler: Sampler,
+        stops: tuple[str, ...],
+        max_tokens: int,
+        seed: int,
+    ):
+        self.engine, self.conversation, self.sampler = engine, conversation, sampler
+        self.stops, self.max_tokens, self.seed = stops, max_tokens, seed
+        self.replies = 0
+        self.console = rich.console.Console(highlight=False)
+        self.commands: dict[str, Callable[[str], bool]] = {
+            "/help": self._help,
+            "/reset": self._reset,
+            "/save": self._save,
+            "/quit": lambda _: False,
+        }
+
+    def talk(self) -> None:
+        """Talks until /quit, the end of the input, or Ctrl-C twice at the prompt."""
+        if sys.stdin.isatty():
+            import readline  # noqa: F401  gives `input` editing and history
+        interrupted = False
+        while True:
+            try:
+                line = input("> " if sys.stdin.isatty() else "").strip()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                if interrupted:
+                    return
+                interrupted = True
+                self.note("Ctrl-D or /quit ends the conversation", begin="\n")
+                continue
+            interrupted = False
+            if line and not self.handle(line):
+                return
+
+    def handle(self, line: str) -> bool:
+        """Does what a line says; returns whether the conversation goes on."""
+        if not line.startswith("/"):
+            self._answer(line)
+            return True
+        name, _, rest = line.partition(" ")
+        if name not in self.commands:
+            self.note(f"{name} is no command; use one of {', '.join(self.commands)}")
+            return True
+        return self.commands[name](rest.strip())
+
+    def note(self, text: str, begin: str = "") -> None:
+        """Prints a line that is not the model's."""
+        self.console.print(begin + visible(text), style="dim", markup=False, soft_wrap=True)
+
+    def _answer(self, line: str) -> None:
+        before = self.conversation.dropped
+        try:
+            prompt = self.conversation.ask(line)
+        except ValueError as error:
+            self.note(str(error))
+            return
+        if self.conversation.dropped > before:
+            self.note(
+                f"the context is full: the model no longer sees the oldest "
+                f"{self.conversation.dropped} messages"
+            )
+        pieces: queue.Queue[Piece] = queue.Queue()
+        room = min(self.max_tokens, self.engine.length - len(prompt))
+        request = Request(
+            prompt, room, self.sampler, pieces.put, seed=self.seed + self.replies, stops=self.stops
+        )
+        self.replies += 1
+        self.engine.submit(request)
+        self.conversation.answer(self._shown(request, pieces).strip())
+
+    def _shown(self, request: Request, pieces: "queue.Queue[Piece]") -> str:
+        """The reply, printed piece by piece; Ctrl-C ends it."""
+        text, piece = "", None
+        while piece is None or piece.end is None:
+            try:
+                piece = pieces.get(timeout=LONGEST_WAIT)
+            except KeyboardInterrupt:
+                self.engine.cancel(request)
+                continue
+            # The space between a template's "ASSISTANT:" and the reply is no part of it.
+            shown = piece.text if text.strip() else piece.text.lstrip()
+            text += piece.text
+            self.console.print(rich.text.Text(visible(shown)), end="", soft_wrap=True)
+        ends = {CANCELLED: "[stopped]", LENGTH: "[cut: no more room]", FAILED: piece.error}
+        if piece.end in ends:
+            self.console.print(rich.text.Text(f" {visible(ends[piece.end])}", style="dim"), end="")
+        self.console.print()
+        return text
+
+    def _help(self, _: str) -> bool:
+        self.note(HELP)
+        return True
+
+    def _reset(self, _: str) -> bool:
+        self.conversation.reset()
+        self.note("the conversation is forgotten")
+        return True
+
+    def _save(self, name: str) -> bool:
+        try:
+            if not name:
+                raise ValueError("/save needs the name of a file")
+            file = local_path(name, "/save")
+            count = self.conversation.save(Path(file))
+            self.note(f"{count} messages are in {file}")
+        except (ValueError, OSError) as error:
+            self.note(f"not saved: {error}")
+        return True
+
+
+def prompt_limit(length: int, max_tokens: int) -> int:
+    """Tokens of a prompt that leave room for a reply: all of it, at most a quarter of the
+    context."""
+    return max(1, length - min(max_tokens, max(1, length // 4)))

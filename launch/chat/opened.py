@@ -1,0 +1,46 @@
+"""Opens the model of a run for conversations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.chat.engine import Model
+from launch.chat.turns import Turns
+from launch.converted import end_tokens
+from launch.sampling import draw
+from model import families
+
+MOST = 4096  # tokens of a context by default: the cache grows with them
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model with the template of its conversations. `length`: tokens of a context."""
+
+    name: str
+    model: Model
+    turns: Turns
+    length: int
+
+
+def open_run(run: Path, length: int = 0) -> Opened:
+    """The model in a run's folder; `length` 0: that of the model, at most MOST tokens. ValueError
+    or FileNotFoundError, in one line, for a model that cannot continue text in steps."""
+    family, cfg, tokenizer = draw.open_run(run)
+    if families.is_counted(family):
+        raise ValueError(
+            f"run={run} holds a model of the family {families.name_of(family)!r}, which is counted "
+            f"and has no cache to decode with; use isoflop sample --run={run}"
+        )
+    reader = draw.reader_of(family)
+    if reader.bounded and length > cfg.context_length:
+        raise ValueError(
+            f"length={length} exceeds model.context_length={cfg.context_length} of run={run}; "
+            f"use at most that"
+        )
+    (params, _), _ = draw.restored(run, family, cfg)
+    turns = Turns(run, tokenizer)
+    stop = frozenset({tokenizer.eod, turns.end, *end_tokens(run)})
+    default = min(cfg.context_length, MOST) if reader.bounded else MOST
+    return Opened(
+        run.resolve().name, Model(reader, params, cfg, tokenizer, stop), turns, length or default
+    )

@@ -1,0 +1,100 @@
+"""The chat template of a config and of a run: names become Jinja source, folders are searched."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from configs.chat import TEMPLATES
+from data.chat.encoding import FILE, ChatEncoder, template_of
+from data.chat.templates import Template
+from data.local import local_path, parse_object
+from data.tokenizer import Tokenizer
+from launch.converted import KEPT
+
+KEY = "template"  # of a section `data`
+
+
+def filled(data: Any) -> Any:
+    """A section `data` whose template is Jinja source, if it has a template: the section itself
+    where nothing has to be replaced."""
+    value = data.get(KEY, "")
+    if not value or (source := source_of(value)) == value:
+        return data
+    made = data.copy_and_resolve_references()
+    made[KEY] = source
+    return made
+
+
+def source_of(value: str, key: str = "data.template") -> str:
+    """The Jinja source that `value` names: a template of configs/chat.py, a .jinja file or a
+    tokenizer_config.json; source stays as it is. ValueError or FileNotFoundError names `key`."""
+    if "{{" in value or "{%" in value:
+        return value
+    if value in TEMPLATES:
+        return TEMPLATES[value]
+    known = f"use {', '.join(TEMPLATES)}, or the path of a .jinja file or a tokenizer_config.json"
+    if Path(value).suffix not in (".jinja", ".json"):
+        raise ValueError(f"{key}={value!r} is unknown; {known}")
+    path = local_path(value, key)
+    if not path.is_file():
+        raise FileNotFoundError(f"{key}={value!r} does not exist; {known}")
+    source = read(path)
+    if not source:
+        raise ValueError(f"{key}={value!r} has no chat_template; {known}")
+    return source
+
+
+def read(path: Path) -> str:
+    """The source in a .jinja file, or in a tokenizer_config.json together with the tokens that it
+    names; '' if that has none."""
+    try:
+        if path.suffix == ".jinja":
+            return path.read_text(encoding="utf-8")
+        about = parse_object(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    source = about.get("chat_template") or ""
+    if isinstance(source, list):  # several, with names
+        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+        source = named.get("default") or ""
+    if not isinstance(source, str):
+        raise ValueError(f"{path} has a chat_template that is no text")
+    return f"{_tokens(about)}{source}" if source else ""
+
+
+def _tokens(about: dict) -> str:
+    """Jinja that gives bos_token and eos_token the names that a tokenizer_config.json has."""
+    lines = []
+    for name in ("bos_token", "eos_token"):
+        value = about.get(name)
+        value = value.get("content") if isinstance(value, dict) else value
+        if isinstance(value, str) and value:
+            lines.append(f"{{%- set {name} = {json.dumps(value, ensure_ascii=False)} -%}}")
+    return "".join(lines)
+
+
+def of_run(run: Path) -> Template:
+    """The template of a run's folder: that of its data, or that of the checkpoint it was converted
+    from. ValueError if it has none."""
+    for path in (run / FILE, run / KEPT / FILE, run / KEPT / "tokenizer_config.json"):
+        if path.is_file() and (source := read(path)):
+            return template_of(source, path.name)
+    raise ValueError(
+        f"run={run} has no chat template: it was trained neither on conversations nor on another "
+        "kind of data with data.template"
+    )
+
+
+def has_template(run: Path) -> bool:
+    """Whether `of_run` finds a template."""
+    try:
+        of_run(run)
+    except ValueError:
+        return False
+    return True
+
+
+def encoder_of(run: Path, tokenizer: Tokenizer) -> ChatEncoder:
+    """What encodes conversations for a run, with the token that ends an answer; raises what
+    `of_run` raises."""
+    return ChatEncoder(tokenizer, of_run(run))

@@ -1,0 +1,112 @@
+"""Serves the application until SIGINT or SIGTERM ends it."""
+
+import ipaddress
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+
+import uvicorn
+
+from launch.chat.engine import Engine
+from launch.chat.opened import Opened
+from launch.chat.request import Piece, Request
+from launch.server.app import Limits, Service
+from model.generation.samplers import Sampler
+
+GRACE = 5  # seconds for open connections at the end
+CONNECTIONS = 1024  # at once
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+
+def bound(place: Place, token: str) -> socket.socket:
+    """A listening socket. ValueError where others could reach it without a token, OSError where
+    nothing can listen there."""
+    if not is_loopback(place.host) and not token:
+        raise ValueError(
+            f"host={place.host} lets other machines in; set ISOFLOP_TOKEN to a secret that clients "
+            "must send, or use --host=127.0.0.1"
+        )
+    try:
+        info = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(info[0], info[1])
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(info[4])
+        listening.listen(1024)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"serve={place.port}: cannot listen on {place.host} ({reason}); use another port"
+        ) from None
+    return listening
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Running:
+    """A server that runs in a thread of its own; `address` is that of the page."""
+
+    def __init__(self, opened: Opened, engine: Engine, limits: Limits, listening: socket.socket):
+        self.engine = engine
+        app = Service(opened, engine, limits).app()
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", ws="none",
+            server_header=False, timeout_graceful_shutdown=GRACE, limit_concurrency=CONNECTIONS,
+        )  # fmt: skip
+        self.server = uvicorn.Server(config)
+        host, port = listening.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        run = lambda: self.server.run(sockets=[listening])  # noqa: E731
+        # Signals belong to the main thread: uvicorn would raise them again when it ends.
+        self.thread = threading.Thread(target=run, name="server", daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        """Ends replies that are being drawn, then the connections, then the thread."""
+        self.server.should_exit = True
+        self.engine.close()
+        self.thread.join(GRACE + 5)
+
+
+def warm(engine: Engine, vocab_size: int) -> None:
+    """Compiles the programs of short prompts, with and without log-probabilities."""
+    for top in (0, 1):
+        ended = threading.Event()
+
+        def emit(piece: Piece, ended: threading.Event = ended) -> None:
+            if piece.end:
+                ended.set()
+
+        engine.submit(Request([0], 1, Sampler(vocab_size=vocab_size), emit, top=top))
+        ended.wait()
+
+
+def serve_until_signal(running: Running) -> None:
+    """Waits for SIGINT or SIGTERM, then ends the server; a second one does not wait."""
+    wanted, before = threading.Event(), {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, lambda *_: wanted.set())
+    try:
+        print(f"serving on {running.address} (page and API); Ctrl-C ends it", file=sys.stderr)
+        sys.stderr.flush()
+        while not wanted.wait(0.5) and running.thread.is_alive():
+            pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    running.end()
+    print("the server has ended", file=sys.stderr)

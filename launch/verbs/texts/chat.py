@@ -1,0 +1,153 @@
+"""isoflop chat: talks with the model of a run, in the terminal or over HTTP.
+
+isoflop chat --run=runs/sft --system="Answer in one sentence."
+isoflop chat --run=runs/sft --temperature=0 --tokens=200
+isoflop chat --run=runs/sft --serve=8000
+
+In the terminal, replies appear while they are drawn; Ctrl-C stops one, /help lists the commands.
+Messages go through the chat template that the run was trained with. A base model has none: it gets
+the plain template, USER: … ASSISTANT: …, and its reply ends where it begins the next turn. When a
+conversation outgrows the context, the oldest turns are dropped, and a line says so.
+
+--serve starts an HTTP API that clients of OpenAI's understand (/v1/chat/completions,
+/v1/completions, /v1/models) with a web page at /. Only this machine can reach it unless --host says
+otherwise, which needs a token: in the environment variable ISOFLOP_TOKEN, or as --token.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from launch import flags
+from launch.alive import alive
+from launch.chat.console import Console, prompt_limit
+from launch.chat.conversation import Conversation
+from launch.chat.engine import Engine
+from launch.chat.opened import Opened, open_run
+from launch.errors import DONE, BadInput, bad_input
+from model.generation.samplers import Sampler
+
+MOST_TOKENS = 1024  # of a reply, by default
+TOKEN = "ISOFLOP_TOKEN"  # environment variable
+LOOPBACK = "127.0.0.1"
+# Flags that only one of the two ways to talk reads.
+OF_TERMINAL = ("system", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed",
+               "stop", "tokens")  # fmt: skip
+OF_SERVER = ("host", "token", "slots", "waiting", "max_body")
+
+
+def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
+    values = absl_flags.FlagValues()
+    text, whole, real = (
+        absl_flags.DEFINE_string,
+        absl_flags.DEFINE_integer,
+        absl_flags.DEFINE_float,
+    )
+    flags.define_path("run", None, "folder of the run to talk with", values)
+    whole("length", 0, "tokens of a context; 0: the model's, at most 4096", flag_values=values)
+    text("system", "", "system prompt: what the model is told before your messages", values)
+    usual = f"most tokens of a reply; 0: the rest of the context, at most {MOST_TOKENS}"
+    whole("tokens", 0, usual, flag_values=values)
+    real("temperature", 0.7, "divides the logits; 0: the most likely token", flag_values=values)
+    whole("top_k", 0, "draw among the K most likely tokens; 0: all", flag_values=values)
+    likely = "draw among the fewest tokens whose probabilities sum to P"
+    real("top_p", 1.0, likely, flag_values=values)
+    relative = "draw among tokens with at least P times the probability of the likeliest one"
+    real("min_p", 0.0, relative, flag_values=values)
+    penalty = "divides the logits of tokens that occurred; 1: off"
+    real("repetition_penalty", 1.0, penalty, flag_values=values)
+    whole("seed", 0, "seed of the first reply's draws; each later one adds 1", flag_values=values)
+    stop = "text that ends a reply, with \\n for a newline; may be repeated"
+    absl_flags.DEFINE_multi_string("stop", [], stop, flag_values=values)
+    whole("serve", None, "serve HTTP on this port; 0: any free one", flag_values=values)
+    text("host", LOOPBACK, "serve: address to listen on; any but loopback needs a token", values)
+    text("token", "", f"serve: what clients must send; better in ${TOKEN}", values)
+    whole("slots", 8, "serve: requests that draw at once", flag_values=values)
+    whole("waiting", 64, "serve: requests that may wait for a slot", flag_values=values)
+    whole("max_body", 2**20, "serve: bytes of a request", flag_values=values)
+    flags.define_import(values)
+    absl_flags.mark_flags_as_required(["run"], values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Talks, or serves, until the user ends it. Returns the exit code."""
+    values = make_flags()
+    flags.parse(values, argv, __doc__)
+    with bad_input():
+        refuse(values)
+    if values.serve is not None:
+        return serve(values)
+    with bad_input(), alive("loading the model"):
+        opened = open_run(Path(values.run), values.length)
+        tokens = values.tokens or MOST_TOKENS
+        room = prompt_limit(opened.length, tokens)
+        conversation = Conversation(opened.turns, room, values.system)
+        sampler = make_sampler(values, opened)
+        engine = Engine(opened.model, 1, opened.length)
+        engine.check([opened.model.tokenizer.eod], 1, sampler)
+    stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
+    console = Console(engine, conversation, sampler, stops, tokens, values.seed)
+    console.note(about(opened))
+    console.talk()
+    engine.close()
+    return DONE
+
+
+def refuse(values: absl_flags.FlagValues) -> None:
+    """ValueError for flags that mean nothing here, or hold nothing that can be used."""
+    serves = values.serve is not None
+    for name in OF_TERMINAL if serves else OF_SERVER:
+        if values[name].value != values[name].default:
+            remedy = "each request has its own" if serves else "it is for --serve"
+            raise ValueError(f"{name}={values[name].value} means nothing here: {remedy}; drop it")
+    if "" in values.stop:
+        raise ValueError("stop= is empty, which every text holds; give it some text, or drop it")
+    bounds = {"length": 0, "tokens": 0, "slots": 1, "waiting": 0, "max_body": 1000, "seed": 0}
+    for name, least in bounds.items():
+        if values[name].value < least:
+            raise ValueError(f"{name}={values[name].value} is out of range; use at least {least}")
+
+
+def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:
+    """How the flags say to draw."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    return Sampler(
+        **{name: values[name].value for name in names},
+        vocab_size=opened.model.tokenizer.vocab_size,
+        stop=tuple(sorted(opened.model.stop)),
+    )
+
+
+def about(opened: Opened) -> str:
+    """The line before the first message."""
+    template = f"template {opened.turns.name}"
+    if not opened.turns.trained:
+        template = "a base model, which was trained on no conversations: the plain template"
+    return f"{opened.name}: {template}, a context of {opened.length} tokens; /help lists commands"
+
+
+def serve(values: absl_flags.FlagValues) -> int:
+    """Serves until SIGINT or SIGTERM."""
+    try:
+        from launch.server import serving
+    except ImportError as error:
+        raise BadInput(
+            f"serve={values.serve} needs the package {error.name}; "
+            "run: pip install 'isoflop[serve]'"
+        ) from None
+    token = values.token or os.environ.get(TOKEN, "")
+    with bad_input(), alive("loading the model"):
+        listening = serving.bound(serving.Place(values.host, values.serve), token)
+        opened = open_run(Path(values.run), values.length)
+    print(about(opened), file=sys.stderr)
+    with alive("compiling"):
+        engine = Engine(opened.model, values.slots, opened.length, values.waiting)
+        serving.warm(engine, opened.model.tokenizer.vocab_size)
+    limits = serving.Limits(values.max_body, token)
+    serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
+    return DONE

@@ -1,0 +1,152 @@
+"""What the objectives with rollouts have in common: experience, evaluation and metrics.
+
+A rollout has three parts. `rollout` draws responses under jit and adds log-probabilities by the
+policy (`logprobs`) and the reference (`reference`), [R, N]. `score`, on the host, gives each a
+`reward` [R] by the checker of the data, unless a reward model has. The objective's `advantages`, in
+jit, turns these into the fields that its loss reads.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model import classes, families
+from model.families import Trained
+from train.objectives.metrics import Metric
+from train.objectives.policy import responses
+from train.objectives.policy.estimators import KL, k1
+from train.objectives.policy.responses import PROMPT
+from train.parallel.precision import cast_for_compute
+
+FIELDS = PROMPT
+NEEDS = ("hidden", "head", "logits", "generate")
+PREDICTS = "the reward of a response"
+METRICS = {
+    # Lower is better for every loss, so it is the reward with the sign changed.
+    "loss": Metric("-reward/response", of="lost", per="responses"),
+    "reward": Metric("reward/response", of="reward", per="responses", better="higher"),
+    "pass_at_1": Metric("share of responses", of="right", per="responses", better="higher"),
+    "kl": Metric("nats/response", of="kl", per="responses"),
+    "response_length": Metric("tokens/response", of="length", per="responses"),
+}
+MEASURED = ("reward", "kl", "entropy", "response_length")
+"""The names that `measured` gives."""
+
+
+def frozen_model(frozen: dict, cfg: Any, name: str) -> tuple[Trained, Any, dict] | None:
+    """(family, Config, parameters) of a frozen model; None if there is none of this name."""
+    for known, family, model_cfg in cfg.frozen:
+        if known == name:
+            found = families.FAMILIES[family]
+            if name in cfg.from_base:  # rounded already, and maybe quantised
+                return found, model_cfg, frozen[name]
+            return found, model_cfg, cast_for_compute(frozen[name], model_cfg, found.PARAMETER_AXES)
+    return None
+
+
+def rollout(
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+) -> dict:
+    """`samples` responses to each prompt, with their log-probabilities."""
+    settings = cfg.loss
+    rows = responses.draw(model, params, cfg, batch, key, settings.samples, settings.temperature)
+    logp_RN, _ = responses.logprobs(model, params, cfg.model, rows, settings.temperature)
+    return rows | {"logprobs": logp_RN} | judged(frozen, cfg, rows, settings.temperature)
+
+
+def respond(
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+) -> dict:
+    """One response to each prompt of an evaluation batch, at `eval_temperature`."""
+    rows = responses.draw(model, params, cfg, batch, key, 1, cfg.loss.eval_temperature)
+    return rows | judged(frozen, cfg, rows, cfg.loss.temperature)
+
+
+def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
+    """The log-probabilities of the reference, and the reward of the reward model if there is one."""
+    family, model_cfg, params = frozen_model(frozen, cfg, "reference")
+    found = {"reference": responses.logprobs(family, params, model_cfg, rows, temperature)[0]}
+    if judge := frozen_model(frozen, cfg, "reward"):
+        family, model_cfg, params = judge
+        length_R1 = rows["prompt_length"][:, None] + rows["mask"].sum(1, keepdims=True)
+        segments_RT = (jnp.arange(rows["tokens"].shape[1]) < length_R1).astype(jnp.int32)
+        read = {"tokens": rows["tokens"], "segments": segments_RT}
+        x_RD = family.pooled(model_cfg, params, read)
+        found["reward"] = classes.logits(params, x_RD)[:, 0]
+    return found
+
+
+def score(dataset: Any, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """The reward [R] of each response by the checker of the data, which reads texts."""
+    tokenizer, S = dataset.tokenizer, batch["prompt"].shape[1]
+    prompts = [
+        tokenizer.decode(row[S - length :])
+        for row, length in zip(batch["prompt"], batch["prompt_length"], strict=True)
+    ]
+    end = responses.end_token(batch)
+    of_rows = ((batch["answer"], batch["answer_length"]), (batch["response"], batch["mask"].sum(1)))
+    answers, given = (
+        [_text(tokenizer, row[: int(n)], end) for row, n in zip(rows, lengths, strict=True)]
+        for rows, lengths in of_rows
+    )
+    return np.asarray(dataset.checker.scores(prompts, answers, given), np.float32)
+
+
+def _text(tokenizer: Any, tokens_N: np.ndarray, end: int) -> str:
+    """The text of a response without its end token; padding of the vocabulary has no text."""
+    kept = [int(token) for token in tokens_N if token != end and token < tokenizer.vocab_size]
+    return tokenizer.decode(kept)
+
+
+def shaped(cfg: Any, batch: dict) -> jax.Array:
+    """The reward of each response [R], minus its weighted KL if `kl_in` is reward."""
+    settings = cfg.loss
+    if not settings.kl or settings.kl_in != "reward":
+        return batch["reward"]
+    kl_RN = KL[settings.kl_estimator](batch["logprobs"], batch["reference"]) * batch["mask"]
+    return batch["reward"] - settings.kl * kl_RN.sum(1)
+
+
+def without_prompts(batch: dict) -> dict:
+    """The fields that an update needs."""
+    return {name: x for name, x in batch.items() if name not in PROMPT or name == "prompt_length"}
+
+
+def penalty(cfg: Any, logp_BN: jax.Array, batch: dict, entropy_BN: jax.Array) -> jax.Array:
+    """What is added to the loss of each token [B, N]: the KL if `kl_in` is loss, and the entropy
+    bonus."""
+    settings, added_BN = cfg.loss, -cfg.loss.entropy * entropy_BN
+    if settings.kl and settings.kl_in == "loss":
+        added_BN += settings.kl * KL[settings.kl_estimator](logp_BN, batch["reference"])
+    return added_BN
+
+
+def measured(batch: dict, entropy_BN: jax.Array) -> dict:
+    """The Sums of MEASURED: the mean reward, and the KL of the policy that drew the responses from
+    the reference, a response; the entropy, a token; tokens of a response."""
+    mask_BN, rows = batch["mask"], jnp.float32(len(batch["mask"]))
+    return {
+        "reward": (batch["reward"].sum(), rows),
+        "kl": ((k1(batch["logprobs"], batch["reference"]) * mask_BN).sum(), rows),
+        "entropy": ((entropy_BN * mask_BN).sum(), mask_BN.sum()),
+        "response_length": (mask_BN.sum(), rows),
+    }
+
+
+def evaluate(model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict) -> dict:
+    """The sums for each row [B] of a batch that `respond` and `score` made. The share of right
+    responses, whose reward is 1, is known only where a checker scores."""
+    logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, cfg.loss.temperature)
+    counts_B = (batch["answer_length"] > 0).astype(jnp.float32)
+    sums = {
+        "responses": counts_B,
+        "lost": -batch["reward"],
+        "reward": batch["reward"],
+        "kl": k1(logp_BN, batch["reference"]).sum(1),
+        "length": batch["mask"].sum(1),
+    }
+    if frozen_model(frozen, cfg, "reward") is None:
+        sums["right"] = (batch["reward"] >= 1).astype(jnp.float32)
+    return {name: x_B * counts_B for name, x_B in sums.items()}
