@@ -7,8 +7,7 @@ device and optimiser step.
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -45,7 +44,7 @@ class Program:
     peak: int  # alive at one time, which must fit; less than the sum as arguments are reused
     seconds: float  # of compilation
     counted: float = 0.0  # FLOPs by the compiler's count: loop bodies once, no kernels
-    state: Mapping[str, int] = MappingProxyType({})  # bytes of a device, by component
+    state: Mapping[str, int] = field(default_factory=dict)  # bytes of a device, by component
 
 
 def abstract_chunk(config: Any, mesh: Mesh) -> tuple:
