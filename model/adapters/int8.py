@@ -29,7 +29,7 @@ def quantised(kernel: np.ndarray) -> Int8:
     """A matrix [I, O], or L of them [L, I, O], in int8, computed on the host."""
     kernel = np.asarray(kernel, np.float32)
     scales = np.abs(kernel).max(-2)
-    factor = np.float32(127) / np.where(scales == 0, np.float32(1), scales)
+    factor = np.float32(1) / np.where(scales == 0, np.float32(1), scales) * np.float32(127)
     return Int8(np.rint(kernel * factor[..., None, :]).astype(np.int8), scales)
 
 
