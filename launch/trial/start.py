@@ -39,7 +39,7 @@ class Weights:
 
 
 def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
-    """The section `model` of a run, or a folder of Hugging Face weights or PEFT adapters, which
+    """The section `model` of a run, or of a folder of Hugging Face weights or PEFT adapters, which
     `key` names; ValueError or FileNotFoundError where there is none."""
     if peft.is_adapter(source):
         source = peft.base_of(source)
@@ -210,16 +210,15 @@ def start(resolved: ConfigDict) -> Start:
             ) from None
     frozen, models, from_base = {}, [], []
     if resolved.adapter.name:
-        family, cfg = family_of(resolved)
-        params, frozen[BASE] = family.split(cfg, params, resolved.seed)
+        adapted, cfg = family_of(resolved)
+        params, frozen[BASE] = adapted.split(cfg, params, resolved.seed)
     for name, (key, source) in frozen_sources(resolved).items():
-        if BASE in frozen and key == "train.init_from":
-            from_base.append(name)  # the base without its adapters
-            models.append((name, resolved.model.family, families.read(resolved.model)[1]))
-            continue
         found = _load_frozen(key, source, resolved)
-        frozen[name] = found.params
         models.append((name, found.section["family"], families.read(found.section)[1]))
+        if resolved.adapter.name and key == "train.init_from":
+            from_base.append(name)  # the base without its adapters, which is there already
+        else:
+            frozen[name] = found.params
     objective = objectives.find(resolved.objective.name)
     if hasattr(objective, "check_frozen"):
         objective.check_frozen(families.read(resolved.model)[1], tuple(models))

@@ -40,6 +40,8 @@ def frozen_model(frozen: dict, cfg: Any, name: str) -> tuple[Trained, Any, dict]
     for known, family, model_cfg in cfg.frozen:
         if known == name:
             found = families.FAMILIES[family]
+            if name in cfg.from_base:  # rounded already, and maybe quantised
+                return found, model_cfg, frozen[name]
             return found, model_cfg, cast_for_compute(frozen[name], model_cfg, found.PARAMETER_AXES)
     return None
 
