@@ -218,7 +218,7 @@ def test_prompts_are_padded_to_few_lengths():
 def test_a_family_without_steps_is_refused_by_name(tmp_path):
     tokenizer.from_spec("bytes").save(tmp_path / "tokenizer")
     for section, text in (
-        ({"family": "encoder", "d_ff": 32}, "'encoder', which continues no text"),
+        ({"vocab_size": 300, "family": "encoder", "d_ff": 32}, "'encoder', which continues no"),
         ({"vocab_size": 300, "family": "ngram", "order": 2}, "'ngram', which is counted"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({"model": section}))
