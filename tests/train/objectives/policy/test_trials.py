@@ -137,7 +137,7 @@ def test_a_large_weight_of_the_kl_keeps_ppo_at_the_reference(home):
 def test_it_learns(home, objective):
     keys = {"train.duration": "40 steps", "log.every": "0 steps"}
     assert run(home, objective, objective, **keys) == 0
-    first, last = (row for row in rows(home / objective) if "eval_reward" in row)
+    _, last = (row for row in rows(home / objective) if "eval_reward" in row)
     assert last["eval_reward"] > 0.9 and last["eval_pass_at_1"] > 0.8 and last["eval_kl"] > 1
     told = json.loads((home / objective / "result.json").read_text())
     assert told["eval_loss"] == -last["eval_reward"] and told["metrics"]["reward"]["se"] is not None
