@@ -134,7 +134,8 @@ def open_model(run: Path) -> ScoredModel:
     config = with_defaults(read_json(run / "config.json") or {})
     objective = objectives.find(config.objective.name)
     scores = not families.is_counted(family) or hasattr(family, "nats")
-    if tuple(objective.FIELDS) != next_token.FIELDS or family.INPUTS != ("tokens",) or not scores:
+    trained = set(next_token.NEEDS) <= set(objective.NEEDS)
+    if not trained or family.INPUTS != ("tokens",) or not scores:
         raise ValueError(
             f"run={run} has objective.name={config.objective.name!r} and model.family="
             f"{config.model.family!r}, which score no next tokens: it measures "

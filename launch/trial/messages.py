@@ -14,6 +14,7 @@ from launch.sweep.expand import ASSUMED_FLOPS, CONVENTION, START_SECONDS
 from launch.trial.resolve import describe
 from model import families
 from scaling.report.number_text import three_digits
+from train import objectives
 
 
 def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
@@ -110,7 +111,8 @@ def measured(result: Mapping[str, Any]) -> str:
 
 def _to_sample(resolved: ConfigDict, workdir: Path) -> list[str]:
     """The command that draws text from the model, if it can."""
-    if not hasattr(families.find(resolved.model.family), "generate"):
+    writes = "logits" in objectives.find(resolved.objective.name).NEEDS
+    if not writes or not hasattr(families.find(resolved.model.family), "generate"):
         return []
     return [f"  sample from it: isoflop sample --run={shlex.quote(str(workdir))} --prompt='The '"]
 

@@ -173,7 +173,7 @@ def check_fit(config: ConfigDict) -> None:
             f"that fit: {', '.join(fitting) or 'none'}"
         )
     made = getattr(objective, "MAKES", ())
-    inputs = (name for name in family.INPUTS if name not in made)
+    inputs = [name for name in family.INPUTS if name not in made]
     needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
     given = kinds.KINDS[config.data.kind].FIELDS
     if missing := [name for name in needs if name not in given]:
@@ -227,6 +227,8 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
                 f"model.n_classes={keys['n_classes']}, but data.corpora={config.data.corpora} has "
                 f"{n_classes} labels; use {n_classes}, or 0"
             )
+    if keys.get("n_classes") == 0:
+        keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
     cfg = family.derive(keys)
     config.model.update(vars(cfg))
     return family, cfg

@@ -164,9 +164,11 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
         return Count(resolved, dataset, workdir)
     from launch.trial import start
     from train.loop import Run
+    from train.objectives.preference import stored
 
     with bad_input():
         beginning = start.start(resolved)
+        dataset, beginning = stored.with_stored(resolved, dataset, beginning)
     return Run(resolved, dataset, workdir, branch_until=branch, start=beginning)
 
 

@@ -127,10 +127,12 @@ def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
         value = config[section][leaf]
         if not value and key in getattr(objective, "MAY_LACK", ()):
             continue
+        empty = f"{key} is empty"
         if not value and key in getattr(objective, "FROM_START", ()):
             key, value = "train.init_from", config.train.init_from
+            empty += ", and so is train.init_from"
         if not value:
-            raise ValueError(f"{key} is empty; objective.name={config.objective.name} reads it")
+            raise ValueError(f"{empty}; objective.name={config.objective.name} reads it")
         found[name] = key, Path(value)
     return found
 

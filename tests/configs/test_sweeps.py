@@ -6,12 +6,13 @@ import itertools
 import pytest
 
 from configs import base, history, isoflop, kaplan, quickstart, tiny_families
-from configs.study import history_rates, ladder, lr_grid, mup, wsd
+from configs.study import distillation, history_rates, ladder, lr_grid, mup, wsd
 from launch.config import sections
 from model import families
 from model.transformer import count
 
 SWEEPS = {
+    "distillation": distillation,
     "isoflop": isoflop,
     "kaplan": kaplan,
     "lr_grid": lr_grid,

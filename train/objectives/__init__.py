@@ -30,6 +30,7 @@ class Objective(Protocol):
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
     `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
     of data needs them.
+    `N_CLASSES`: what `model.n_classes=0` means, if the data have no labels.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
     `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
     `MAY_LACK`: those of these keys that may be empty: the objective goes without.

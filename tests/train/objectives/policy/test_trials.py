@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[4]
 EIGHT = "--xla_force_host_platform_device_count=8"
 # Rollouts of 16 responses, each with 2 epochs of 2 updates.
 PPO = {
-    "model.n_classes": "1", "objective.epochs": "2", "objective.minibatches": "2",
+    "objective.epochs": "2", "objective.minibatches": "2",
     "train.batch_size": "8", "train.duration": "12 steps", "eval.every": "0 steps",
     "checkpoint.every": "4 steps",
 }  # fmt: skip
@@ -177,7 +177,7 @@ REFUSED = [
     ({"train.chunk": "3"}, "train.chunk=3, but objective.name='grpo' makes the batches of 1 steps"),
     ({"train.z_loss": "0.1"}, "train.z_loss=0.1 has no effect"),
     ({"train.init_from": ""}, "train.init_from is empty; objective.name=grpo reads it"),
-    ({"objective.name": "ppo"}, "trains a value head; give --config.model.n_classes=1"),
+    ({"objective.name": "ppo", "model.n_classes": "2"}, "trains a value head of one output"),
 ]
 
 
