@@ -16,7 +16,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """Rollouts of 128 responses, each with 2 epochs of 2 updates."""
     config = on_task(base.get_config(objective="ppo", kind="tasks"), arg)
     config.name = "ppo"
-    config.model.n_classes = 1
     config.objective.epochs = config.objective.minibatches = 2
     config.train.batch_size = 64
     config.train.duration = "400 steps"

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from launch.trial import run as trial
 from launch.trial.start import hash_of, load
+from model import families
+from model.transformer import family as decoder
 from tests.train.objectives.policy import prompts
 from train.checkpoint import restore_params
 from train.objectives.policy import experience
@@ -19,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[4]
 EIGHT = "--xla_force_host_platform_device_count=8"
 # Rollouts of 16 responses, each with 2 epochs of 2 updates.
 PPO = {
-    "model.n_classes": "1", "objective.epochs": "2", "objective.minibatches": "2",
+    "objective.epochs": "2", "objective.minibatches": "2",
     "train.batch_size": "8", "train.duration": "12 steps", "eval.every": "0 steps",
     "checkpoint.every": "4 steps",
 }  # fmt: skip
@@ -102,19 +105,35 @@ def test_frozen_parameters_stay_and_events_are_at_rollouts(home, whole):
     assert all(step % 4 == 0 for step in steps)
 
 
+def divergence(home: Path, name: str) -> float:
+    """KL of a run's next tokens from those of the base, exact, a token of random text."""
+    config = json.loads((home / name / "config.json").read_text())
+    _, cfg = families.read(config["model"])
+    tokens = np.random.default_rng(0).integers(48, 58, (16, 8))
+
+    def logp(params):
+        x = decoder.hidden(cfg, params, {"tokens": tokens})
+        return jax.nn.log_softmax(decoder.logits(cfg, decoder.head(cfg, params), x))
+
+    p, q = (logp(params(home / run)) for run in (name, "base"))
+    return float((np.exp(p) * (p - q)).sum(-1).mean())
+
+
 def test_a_large_weight_of_the_kl_keeps_ppo_at_the_reference(home):
-    longer = PPO | {"train.duration": "60 steps", "optimizer.learning_rate": "0.003"}
+    longer = PPO | {"train.duration": "40 steps", "schedule.name": "linear", "schedule.final": "0"}
     # In the reward, the weight would also scale the value loss, whose gradient moves the trunk.
-    longer |= {"objective.kl_in": "loss", "objective.kl_estimator": "k2", "schedule.name": "linear"}
-    longer |= {"schedule.final": "0", "checkpoint.every": "0 steps", "eval.sequences": "64"}
+    longer |= {"objective.kl_in": "loss", "objective.kl_estimator": "k2"}
+    longer |= {"checkpoint.every": "0 steps"}
     far = {}
     for weight in ("0", "1000"):
         assert run(home, f"kl{weight}", "ppo", **longer | {"objective.kl": weight}) == 0
-        far[weight] = abs(rows(home / f"kl{weight}")[-1]["eval_kl"])
+        far[weight] = divergence(home, f"kl{weight}")
     assert far["1000"] < 0.02 < 0.2 < far["0"], far
 
 
-@pytest.mark.parametrize("objective", ["grpo", "reinforce", "raft"])
+@pytest.mark.parametrize(
+    "objective", ["grpo", *(pytest.param(o, marks=pytest.mark.slow) for o in ("reinforce", "raft"))]
+)
 def test_it_learns(home, objective):
     keys = {"train.duration": "40 steps", "log.every": "0 steps"}
     assert run(home, objective, objective, **keys) == 0
@@ -158,7 +177,7 @@ REFUSED = [
     ({"train.chunk": "3"}, "train.chunk=3, but objective.name='grpo' makes the batches of 1 steps"),
     ({"train.z_loss": "0.1"}, "train.z_loss=0.1 has no effect"),
     ({"train.init_from": ""}, "train.init_from is empty; objective.name=grpo reads it"),
-    ({"objective.name": "ppo"}, "trains a value head; give --config.model.n_classes=1"),
+    ({"objective.name": "ppo", "model.n_classes": "2"}, "trains a value head of one output"),
 ]
 
 
