@@ -43,6 +43,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
         f"{resolved.name}: {amount(sum(about['params'].values()))} parameters ({parts}); {kind}",
         f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; "
         f"{data}",
+        *(f"  {note}" for note in getattr(dataset, "notes", ())),
         f"  {flops(about['flops'][convention])} FLOPs ({convention}); about {clock(time)} on "
         f"{where}, at an assumed {rate / 1e9:,.0f} GFLOP/s",
         f"  writes to {workdir}; Ctrl-C saves a checkpoint and stops",

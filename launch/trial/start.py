@@ -110,7 +110,10 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
                 f"{found.hash!r}; restore those weights, or use another --workdir"
             )
         config[section][hash_key.split(".")[1]] = found.hash
-    for key, source in frozen_sources(config).values():
+    read = list(frozen_sources(config).values())
+    if config.train.init_from and "template" in config.data:  # a phase of post-training
+        read.append(("train.init_from", Path(config.train.init_from)))
+    for key, source in read:
         if tokenizer is not None:
             require_tokenizer(key, source, tokenizer)
 
