@@ -80,6 +80,29 @@ def adapter_of(config: Mapping) -> Adapter | None:
     return adapter if adapter.name else None
 
 
+def require_base(config: Mapping) -> None:
+    """ValueError for adapters without weights that they change."""
+    name = config["adapter"]["name"]
+    if name and not config["train"]["init_from"]:
+        raise ValueError(
+            f"adapter.name={name!r} changes the weights of train.init_from, which is empty; name a "
+            "run or a folder of Hugging Face weights"
+        )
+
+
+def check(family: families.Family, cfg: Any) -> None:
+    """ValueError, naming the key, if an Adapted family does not fit the model."""
+    if isinstance(family, Adapted):
+        family.check(cfg)
+
+
+def counts(family: families.Family, cfg: Any) -> dict[str, int]:
+    """The number of parameters that training changes, if it is not all of them."""
+    if not isinstance(family, Adapted):
+        return {}
+    return {"params_trained": family.trained_parameters(cfg)}
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A family with an adapter. Members that are not here are those of the family."""
