@@ -176,7 +176,7 @@ REFUSED = [
     ({"objective.max_tokens": "12"}, "objective.max_tokens=12 after prompts of 6 tokens"),
     ({"train.chunk": "3"}, "train.chunk=3, but objective.name='grpo' makes the batches of 1 steps"),
     ({"train.z_loss": "0.1"}, "train.z_loss=0.1 has no effect"),
-    ({"train.init_from": ""}, "train.init_from is empty; objective.name=grpo reads it"),
+    ({"train.init_from": ""}, "objective.reference is empty, and so is train.init_from; objective"),
     ({"objective.name": "ppo", "model.n_classes": "2"}, "trains a value head of one output"),
 ]
 
