@@ -37,6 +37,7 @@ VERBS = {
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
+    "rewards": ("texts", "what reward models say of answers that a rule has judged"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
