@@ -1,6 +1,5 @@
 """Resolving a config: every size explicit, every duration in steps, nonsense refused."""
 
-import math
 import re
 from typing import Any
 
@@ -18,6 +17,7 @@ from train.optimizers.moments import MOMENTS
 from train.optimizers.optimizer import OPTIMIZERS
 from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
+from train.policy.sizes import read_share, updates
 from train.viewers import samples
 
 CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
@@ -87,7 +87,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         duration.Units(
             tokens=tokens,
             examples=config.train.batch_size,
-            epochs=dataset.for_run(config).epochs(1),
+            epochs=dataset.for_run(config).epochs(read_share(config)),
             flops=tokens * family.flops(cfg)[config.train.flops_convention],
         ),
     )
@@ -363,14 +363,6 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
     most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
     return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
-
-
-def updates(config: ConfigDict) -> int:
-    """Steps on the batches of one rollout; 1 for objectives without rollouts."""
-    objective = objectives.find(config.objective.name)
-    if not hasattr(objective, "passes"):
-        return 1
-    return math.prod(objective.passes(objective.configure(config)))
 
 
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
