@@ -1,13 +1,12 @@
 """How many steps of training one jitted call takes."""
 
-import math
-
 from ml_collections import ConfigDict
 
 from data import kinds
 from model import families
 from model.adapters import adapted
 from train import duration, objectives
+from train.policy.sizes import updates
 
 CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
 ACCELERATOR_CHUNK_FLOPS = 1.5e13
@@ -34,11 +33,3 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -
     wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
     most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
     return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
-
-
-def updates(config: ConfigDict) -> int:
-    """Steps on the batches of one rollout; 1 for objectives without rollouts."""
-    objective = objectives.find(config.objective.name)
-    if not hasattr(objective, "passes"):
-        return 1
-    return math.prod(objective.passes(objective.configure(config)))

@@ -10,7 +10,7 @@ from data import kinds
 from launch.chat import template
 from launch.config import combination
 from launch.trial import trunk
-from launch.trial.chunk import LARGEST_CHUNK, chunk_steps, updates
+from launch.trial.chunk import LARGEST_CHUNK, chunk_steps
 from launch.trial.identity import defaults, trial_id, weights_named
 from model import families
 from model.adapters import adapted
@@ -20,6 +20,7 @@ from train.optimizers.moments import MOMENTS
 from train.optimizers.optimizer import OPTIMIZERS
 from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
+from train.policy.sizes import read_share, updates
 from train.viewers import samples
 
 NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9._=+,-]{0,199}")  # begins the trial's folder name
@@ -86,7 +87,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         duration.Units(
             tokens=tokens,
             examples=config.train.batch_size,
-            epochs=dataset.for_run(config).epochs(1),
+            epochs=dataset.for_run(config).epochs(read_share(config)),
             flops=tokens * family.flops(cfg)[config.train.flops_convention],
         ),
     )

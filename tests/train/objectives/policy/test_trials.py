@@ -167,6 +167,18 @@ def test_a_reward_that_is_not_finite_ends_the_run(home, monkeypatch, capsys):
     assert "isoflop: the rewards of 1 of 16 responses are not finite numbers" in err
 
 
+def test_epochs_count_each_prompt_once(home):
+    """Four steps see the 16 responses of one rollout, two to each of its 8 prompts."""
+    (home / "few.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{i}=", "answer": "a"}) + "\n" for i in range(100, 200))
+    )
+    keys = PPO | {"data.corpora": f"{home}/few.jsonl", "train.duration": "8 steps"}
+    assert run(home, "few", "ppo", **keys | {"objective.samples": "2"}) == 0
+    told = json.loads((home / "few" / "result.json").read_text())
+    held_out = 100 - round(2 * 8 / told["epochs_of_data"])  # two rollouts of 8 prompts
+    assert 0 < held_out < 30
+
+
 REFUSED = [
     ({"objective.samples": "3"}, "objective.samples=3 does not divide the 16 responses"),
     ({"objective.samples": "1"}, "compares the responses to a prompt; use 2 or more"),
