@@ -27,7 +27,5 @@ def get_config(arg: str = f"{assistant.RUNS}/sft") -> ConfigDict:
 
 def get_sweep(config: ConfigDict) -> list[dict]:
     return [
-        {"objective.kl": weight, "optimizer.learning_rate": rate}
-        for weight in KL
-        for rate in RATES
+        {"objective.kl": weight, "optimizer.learning_rate": rate} for weight in KL for rate in RATES
     ]
