@@ -50,10 +50,11 @@ def read(path: Path, flag: str) -> Answers:
 
 def _of_task(path: Path, run: str, task: dict[str, Any]) -> Answers:
     responses = task["responses"]
-    gold_PS = np.array([one["scores"] for one in responses], np.float64)
     texts = [one["responses"] for one in responses]
-    if gold_PS.ndim != 2 or any(len(row) != gold_PS.shape[1] for row in texts):
+    scores = [one["scores"] for one in responses]
+    if len({len(row) for row in (*texts, *scores)}) != 1:
         raise ValueError("prompts have different numbers of answers")
+    gold_PS = np.array(scores, np.float64)
     prompts = [one["prompt"] for one in responses]
     return Answers(
         path, Path(run), prompts, texts, gold_PS, int(task["tokens"]), float(task["temperature"])

@@ -32,6 +32,9 @@ def get_sweep(config):
 """
 PAGE = f"{docs_table.BEGIN}\n{docs_table.END}\n"
 
+DRAWN = {"prompt": "a", "responses": ["b"], "scores": [1.0]}
+ANSWERS = {"run": "run", "tasks": [{"tokens": 9, "temperature": 1.0, "responses": [DRAWN]}]}
+
 # The flag or key that each command cannot write -> the command; DISK is read-only.
 COMMANDS = [
     ("workdir", ["train", *BASE, "--workdir=DISK/x"]),
@@ -66,6 +69,7 @@ COMMANDS = [
             ("json", ["score", "--run=RUN", "--text=ab"]),
             ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
+            ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
@@ -103,6 +107,7 @@ def home(tmp_path_factory) -> Path:
     (folder / "points.csv").write_text(to_csv(simulate()))
     write_sweep(folder / "trials")
     np.savez(folder / "rewards.npz", proxy=np.eye(4, 9), gold=np.eye(4, 9))
+    (folder / "answers.json").write_text(json.dumps(ANSWERS))
     (folder / "law.json").write_text(json.dumps(law_of(EPOCH)))
     assert command.main(["convert", f"--from_hf={HF}", f"--to={folder / 'run'}"]) == 0
     return folder

@@ -46,9 +46,9 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         for flag in ("answers", "out"):
             if not values[flag].value:
-                raise ValueError(f"{flag} is not given; see isoflop rewards --help")
+                raise ValueError(f"--{flag} is not given; see isoflop rewards --help")
         if not values.reward and not values.policy:
-            raise ValueError("reward is not given; add --reward=RUN or --policy=FILE.json")
+            raise ValueError("--reward is not given; add --reward=RUN or --policy=FILE.json")
         with alive("reading the answers"):
             # Slow imports, which --help does without.
             from launch.benchmarks import answered, judged
