@@ -51,9 +51,9 @@ def trained_on(sizes: dict[str, int], **changes) -> tuple[TrainState, TrainState
     cfg = decoder_step(MODEL, adapter=ADAPTER, **changes)
     count = int(np.prod(list(sizes.values())))
     mesh = make_mesh(sizes, jax.devices()[:count])
+    state = begun(cfg, mesh)
+    before = jax.device_get(state)
     with activation_rules(mesh):
-        state = begun(cfg, mesh)
-        before = jax.device_get(state)
         state, metrics = train_chunk(cfg, state, batches(), jnp.int32(STEPS))
         sums = eval_sums(cfg, state.params, state.frozen, batches())
     found = jax.device_get(metrics) | {"eval": np.asarray(sums["nats"])}

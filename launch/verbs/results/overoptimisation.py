@@ -26,12 +26,12 @@ import numpy as np
 import rich.console
 from absl import flags as absl_flags
 
-from data.local import local_path, parse_object
+from data.local import parse_object
 from launch import flags
 from launch.alive import alive
 from launch.amounts import with_interval
 from launch.errors import DONE, bad_input, writing
-from launch.files import text_lines
+from launch.files import named, text_lines
 from launch.law.fitting import provenance, report_line
 from launch.screen.fitted_table import Column, fitted, left_out
 from scaling.laws.law import symbols
@@ -90,19 +90,6 @@ def main(argv: Sequence[str]) -> int:
     show(study)
     print(place, end="\n" if place else "")
     return DONE
-
-
-def named(entries: Sequence[str], flag: str) -> list[tuple[str, Path]]:
-    """(name, path) of each [NAME=]FILE. ValueError for a name that occurs twice."""
-    found = []
-    for entry in entries:
-        name, equals, text = entry.partition("=")
-        path = local_path(text if equals else entry, flag)
-        found.append((name if equals else path.stem, path))
-    names = [name for name, _ in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{flag}: two files are named {twice}; write {flag}=OTHER=FILE")
-    return found
 
 
 def read(name: str, path: Path) -> Any:
