@@ -31,7 +31,6 @@ def get_config(arg: str = "sft") -> ConfigDict:
     config.name = phase
     config.model.update(MODEL)
     config.data.tokenizer = "bytes"
-    config.train.max_loss_ratio = 100.0  # a policy's loss passes zero
     config.log.every = "10 steps"
     config.log.tensorboard = False
     return config

@@ -22,9 +22,16 @@ def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -
     """
     import jax  # the parent of a sweep needs no devices
 
-    if hasattr(objectives.find(resolved.objective.name), "rollout"):
-        return updates(resolved)  # the next batches depend on the parameters after them
     cpu = jax.default_backend() == "cpu" if cpu is None else cpu
+    if hasattr(objectives.find(resolved.objective.name), "rollout"):
+        count = updates(resolved)  # the next batches depend on the parameters after them
+        if cpu and jax.device_count() > 1 and count > LARGEST_CPU_MESH_CHUNK:
+            raise ValueError(
+                f"objective.epochs times objective.minibatches is {count}, and on several virtual "
+                f"devices of a CPU a rollout can have {LARGEST_CPU_MESH_CHUNK} updates at most; "
+                "use fewer, or one device"
+            )
+        return count
     family, cfg = adapted.family_of(resolved)
     if families.is_counted(family):
         return 1  # one pass over the text

@@ -68,6 +68,7 @@ def summarise(
         "seed": resolved.seed,
         "dataset": dataset.hash,
         **evaluated(dataset),
+        **failures(dataset),
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -91,6 +92,12 @@ def evaluated(dataset: Dataset) -> dict[str, str]:
     """The hash of the validation examples that are used, for data of which a run's sizes may leave
     out or cut some; {} for other data."""
     return {"evaluated": dataset.evaluated} if hasattr(dataset, "evaluated") else {}
+
+
+def failures(dataset: Dataset) -> dict[str, int]:
+    """How often the checker of responses failed since this process began; {} for data without."""
+    checker = getattr(dataset, "checker", None)
+    return {"checker_failures": checker.failures} if checker else {}
 
 
 def so_far(

@@ -70,14 +70,19 @@ def load(source: Path, key: str = "train.init_from") -> Weights:
             f"{key}={source} holds a model of the family {name!r}, which is counted; use one that "
             "is trained"
         )
-    if peft.is_adapter(source) or "model_type" in _config(source, key):
-        stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
-    else:
-        stamp = tuple(path.name for path in finished(source / "checkpoints"))
-    return _load(source.resolve(), stamp)
+    return _load(source.resolve(), _stamp(source, key))
 
 
-@functools.lru_cache(maxsize=2)
+def _stamp(source: Path, key: str) -> tuple:
+    """What changes when the weights in a folder do; of an adapter, also those of its base."""
+    if not peft.is_adapter(source) and "model_type" not in _config(source, key):
+        return tuple(path.name for path in finished(source / "checkpoints"))
+    files = (*source.glob("*.safetensors"), *source.glob("*.json"))
+    of_base = _stamp(peft.base_of(source), key) if peft.is_adapter(source) else ()
+    return *sorted((p.name, p.stat().st_mtime_ns) for p in files), *of_base
+
+
+@functools.lru_cache(maxsize=4)
 def _load(source: Path, stamp: tuple) -> Weights:
     section = model_section(source)
     if peft.is_adapter(source):

@@ -94,6 +94,18 @@ def test_dpo_begins_at_log_two_and_needs_its_reference_once(home, stored, capfd)
     assert rows(home, "moved")[0]["loss"] != pytest.approx(np.log(2), abs=1e-6)
 
 
+def test_dpo_of_adapters_takes_their_base_as_the_reference(home, base):
+    lora = {"adapter.name": "lora", "adapter.rank": "2"}
+    for name, stored in (("lora", "True"), ("lora_computed", "False")):
+        keys = PAIRS | FAST | lora | {"objective.stored": stored}
+        told = run(home, name, f"post/dpo.py:{base}", **keys)
+        assert told["status"] == "done" and told["params_trained"]
+    here, there = losses(home, "lora"), losses(home, "lora_computed")
+    assert here[0] == pytest.approx(np.log(2), abs=1e-6)
+    np.testing.assert_allclose(here, there, atol=1e-6)
+    assert np.ptp(here) > 1e-4  # control: the loss moves
+
+
 def read(home: Path, base: Path, **keys) -> tuple:
     """(the dataset with stored values, the frozen parameters that are left) of a DPO run."""
     given = {"data.cache": f"{home}/other-cache"} | COMMON | PAIRS | keys

@@ -26,7 +26,7 @@ from train.objectives.policy.surrogate import clipped_policy, clipped_value
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
 MAKES, METRICS = responses.MAKES, experience.METRICS
 FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
-MAY_LACK = settings.MAY_LACK
+MAY_LACK, check_frozen = settings.MAY_LACK, settings.check_frozen
 N_CLASSES = 1  # the value head
 TRAINED = (
     *("loss", "policy_loss", "value_loss", *experience.MEASURED),

@@ -34,8 +34,9 @@ def draw(
     model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array, n: int, temperature: Any
 ) -> dict:
     """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Those
-    to a prompt are neighbours, and the draws of a row depend on the key and its number alone. A
-    response ends with the last token of an answer, or after `max_tokens`."""
+    to a prompt are neighbours, and the draws of a row depend on the key and its number alone; `key`
+    may be the keys of the rows instead. A response ends with the last token of an answer, or after
+    `max_tokens`."""
     N, S = cfg.loss.max_tokens, batch["prompt"].shape[1]
     prompts_PS = _from_the_left(batch["prompt"], batch["prompt_length"])
     time_S = jnp.arange(S, dtype=jnp.int32)

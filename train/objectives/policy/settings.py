@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from model import families
 from train.objectives.policy.estimators import KL
 from train.objectives.policy.surrogate import NORMALISE
 
@@ -12,6 +13,8 @@ FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"
 FROM_START = ("objective.reference",)
 MAY_LACK = ("objective.reward_model",)
 
+REFERENCE = ("hidden", "head", "logits"), "a decoder"
+REWARD = ("pooled",), "a run with objective.name=reward, whose head has one output"
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")
 
@@ -91,6 +94,17 @@ def configure(config: Any) -> Config:
             f"(data.prompt_length) does not fit model.context_length="
             f"{config.model.context_length}; use {config.model.context_length - longest} or fewer"
         )
+    if (wanted := config.data.get("answer_length", 0)) > cfg.max_tokens:
+        raise ValueError(
+            f"objective.max_tokens={cfg.max_tokens} cuts right answers short, which have up to "
+            f"{wanted} tokens (data.answer_length); use {wanted} or more, or a smaller "
+            "data.answer_length"
+        )
+    if rate := (config.get("adapter") or {}).get("dropout", 0):
+        raise ValueError(
+            f"adapter.dropout={rate}, but objective.name={config.objective.name!r} needs the "
+            "policy that drew the responses, without dropout; use 0"
+        )
     for key in ("z_loss", "loss_chunk", "label_smoothing"):
         if config.train[key]:
             raise ValueError(
@@ -98,6 +112,25 @@ def configure(config: Any) -> Config:
                 f"{config.objective.name!r}; use 0"
             )
     return cfg
+
+
+def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
+    """ValueError for a reference that gives no distribution of the next token, a reward model
+    without a scalar head, and either of another vocabulary."""
+    for name, family, of in frozen:
+        needs, what = REFERENCE if name == "reference" else REWARD
+        has_needs = all(hasattr(families.FAMILIES[family], need) for need in needs)
+        n_classes = getattr(of, "n_classes", 0)
+        if not has_needs or (name == "reward" and n_classes != 1):
+            raise ValueError(
+                f"{FROZEN[name]} names a model of the family {family!r} with model.n_classes="
+                f"{n_classes}; use {what}"
+            )
+        if of.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"{FROZEN[name]} names a model with model.vocab_size={of.vocab_size}, and the "
+                f"policy has {model.vocab_size}; use one of the same vocabulary"
+            )
 
 
 def require_groups(config: Any, cfg: Config) -> None:

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from data.kinds import tasks
+from launch import flags
 from launch.trial import run as trial
 from launch.trial.start import hash_of, load
 from model import families
@@ -177,6 +179,33 @@ def test_epochs_count_each_prompt_once(home):
     told = json.loads((home / "few" / "result.json").read_text())
     held_out = 100 - round(2 * 8 / told["epochs_of_data"])  # two rollouts of 8 prompts
     assert 0 < held_out < 30
+
+
+def test_tokens_are_those_of_prompts_and_responses(home, whole):
+    told = json.loads((whole / "result.json").read_text())
+    assert told["context_length"] == 6 + 4 and told["tokens"] == 12 * 8 * (6 + 4)
+    longer = prompts.config(home, "ppo", **PPO | {"objective.max_tokens": "5"})
+    assert tasks.tokens(longer) == 6 + 5  # not the 4 of an answer
+
+
+def test_weights_that_cannot_judge_or_refer_are_refused(home, capsys):
+    larger = prompts.MODEL | {"model.vocab_size": "300", "model.n_classes": "0"}
+    several = prompts.MODEL | {"model.n_classes": "2"}
+    for name, keys in (("larger", larger), ("several", several)):
+        given = prompts.OFTEN | keys | {
+            "data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache",
+            "train.duration": "1 steps", "train.batch_size": "4",
+        }  # fmt: skip
+        assert trial.run(flags.load_config("configs/base.py", given), home / name) == 0
+    for key, name, message in (
+        ("reward_model", "base", "model.n_classes=0; use a run with objective.name=reward"),
+        ("reward_model", "several", "model.n_classes=2; use a run with objective.name=reward"),
+        ("reference", "larger", "model.vocab_size=300, and the policy has 256"),
+    ):
+        capsys.readouterr()
+        assert run(home, "judged", "ppo", **PPO | {f"objective.{key}": str(home / name)}) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
 
 
 REFUSED = [
