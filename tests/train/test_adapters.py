@@ -84,6 +84,7 @@ def test_micro_batches_of_unequal_weight_equal_one_batch(alone):
     jax.tree.map(close, parts.params, alone[1].params)
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """FSDP and tensor parallelism of the adapters and of the packed base."""
     command = [sys.executable, "-m", "tests.train.test_adapters"]
