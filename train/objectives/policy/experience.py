@@ -57,10 +57,10 @@ def rollout(
 
 
 def respond(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, keys_B: jax.Array
 ) -> dict:
     """One response to each prompt of an evaluation batch, at `eval_temperature`."""
-    rows = responses.draw(model, params, cfg, batch, key, 1, cfg.loss.eval_temperature)
+    rows = responses.draw(model, params, cfg, batch, keys_B, 1, cfg.loss.eval_temperature)
     return {"counts": batch["counts"]} | rows | judged(frozen, cfg, rows, _measuring(cfg))
 
 

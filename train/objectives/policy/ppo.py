@@ -33,6 +33,7 @@ TRAINED = (
     *("clip_fraction", "explained_variance"),
 )
 prompts, passes = settings.prompts, settings.passes
+for_data = settings.for_data
 respond, score, evaluate = experience.respond, experience.score, experience.evaluate
 
 

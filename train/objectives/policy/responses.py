@@ -42,7 +42,8 @@ def draw(
     time_S = jnp.arange(S, dtype=jnp.int32)
     positions_PS = jnp.where(time_S < batch["prompt_length"][:, None], time_S, -1)
     reader = families.reader(model)
-    sampler = samplers.as_arrays(Sampler(temperature=temperature))
+    known = {"vocab_size": cfg.loss.vocab_size} if cfg.loss.vocab_size else {}
+    sampler = samplers.as_arrays(Sampler(temperature=temperature, **known))
     sampler = sampler.replace(stop=jnp.full(samplers.STOPS, end_token(batch)))
     prepared = reader.prepare(params, cfg.model)
     state, first = begin(

@@ -1,6 +1,6 @@
 """The settings that the objectives with rollouts share, and their sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from model import families
@@ -46,6 +46,7 @@ class Config:
     whiten_rewards: bool = False
     skip_flat: bool = False
     rows: int = 0  # of a rollout, over all devices
+    vocab_size: int = 0  # higher tokens are padding and never drawn; 0: none is
 
     @property
     def high(self) -> float:
@@ -131,6 +132,11 @@ def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
                 f"{FROZEN[name]} names a model with model.vocab_size={of.vocab_size}, and the "
                 f"policy has {model.vocab_size}; use one of the same vocabulary"
             )
+
+
+def for_data(cfg: Config, dataset: Any) -> Config:
+    """The settings with what the data decide: the vocabulary that responses are drawn from."""
+    return replace(cfg, vocab_size=getattr(dataset, "vocab_size", 0))
 
 
 def require_groups(config: Any, cfg: Config) -> None:

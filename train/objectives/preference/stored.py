@@ -132,7 +132,7 @@ def _compute(
         )
         for name, params in start.frozen.items()
     }
-    frozen |= dict.fromkeys(cfg.from_base, frozen[BASE])
+    frozen |= dict.fromkeys(cfg.from_base, frozen.get(BASE))
     table, wanted = {}, set(missing)
     bar = contextlib.nullcontext()
     if processes.is_first():

@@ -146,15 +146,23 @@ def test_it_learns(home, objective):
     assert told["eval_loss"] == -last["eval_reward"] and told["metrics"]["reward"]["se"] is not None
 
 
+def test_grpo_of_adapters_takes_their_base_as_the_reference(home):
+    lora = {"adapter.name": "lora", "adapter.rank": "2"}
+    assert run(home, "lora", "grpo", **lora) == 0
+    kl = [row["kl"] for row in rows(home / "lora") if "kl" in row]
+    assert kl[0] == pytest.approx(0, abs=1e-6) and abs(kl[-1]) > 1e-5
+
+
 def test_rewards_without_variance_are_said_after_twenty_steps(home, capsys):
     keys = {"data.checker": f"{prompts.HERE}:raises", "train.duration": "21 steps"}
     keys |= {"objective.kl": "0", "log.every": "0 steps"}
     assert run(home, "flat", **keys) == 0
     said = capsys.readouterr()
-    assert said.out.count("for 20 steps all responses to each prompt had the same reward") == 1
+    assert said.out.count("for 20 rollouts all responses to each prompt had the same reward") == 1
     # The checker raises each time: its first traceback is shown, and every response counts as 0.
     assert said.err.count("RuntimeError: cannot judge") == 1
     assert rows(home / "flat")[-1]["eval_reward"] == 0
+    assert json.loads((home / "flat" / "result.json").read_text())["checker_failures"] >= 21 * 16
 
 
 def test_a_reward_that_is_not_finite_ends_the_run(home, monkeypatch, capsys):
@@ -216,6 +224,11 @@ REFUSED = [
     ({"objective.scale": "std"}, "objective.scale='std' is unknown; use one of group, batch, none"),
     ({"objective.temperature": "0"}, "draws one response only; use more than 0"),
     ({"objective.max_tokens": "12"}, "objective.max_tokens=12 after prompts of 6 tokens"),
+    ({"objective.max_tokens": "3"}, "objective.max_tokens=3 cuts right answers short, which have"),
+    (
+        {"adapter.name": "lora", "adapter.dropout": "0.1"},
+        "adapter.dropout=0.1, but objective.name='grpo' needs the policy that drew the responses",
+    ),
     ({"train.chunk": "3"}, "train.chunk=3, but objective.name='grpo' makes the batches of 1 steps"),
     ({"train.z_loss": "0.1"}, "train.z_loss=0.1 has no effect"),
     ({"train.init_from": ""}, "objective.reference is empty, and so is train.init_from; objective"),
