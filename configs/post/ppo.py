@@ -2,8 +2,9 @@
 
     isoflop train --config=configs/post/ppo.py:runs/sft --workdir=runs/ppo
 
-The argument is the run to start from, which is also the reference of the KL; its trunk gets a value
-head. docs/reinforcement.md has a measured run.
+2 CPU cores, 59 s of their time: 98 % of held-out words spelt backwards, from 67 % (2026-11;
+docs/reinforcement.md). The argument is the run to start from, and the reference of the KL; its
+trunk gets a value head.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ from model.generation.samplers import Sampler
 
 CONTEXT = 8  # tokens of the prompt that the text of the first new ones may depend on
 END, LENGTH, CANCELLED, FAILED = "stop", "length", "cancelled", "failed"
-"""Why a request ended: it is complete, it is full, nobody wants it, it cannot go on."""
+"""Why a request ended: it is complete, it has all its tokens, nobody wants it, it cannot go on."""
 
 
 class Token(NamedTuple):

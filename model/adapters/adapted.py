@@ -76,7 +76,10 @@ def family_of(config: Mapping) -> tuple[families.Family, Any]:
 
 def adapter_of(config: Mapping) -> Adapter | None:
     """The adapter of a config; None if it has none, as in older runs."""
-    adapter = Adapter(**dict(config.get("adapter") or {}))
+    section = dict(config.get("adapter") or {})
+    if unknown := sorted(set(section) - {field.name for field in dataclasses.fields(Adapter)}):
+        raise ValueError(f"adapter.{unknown[0]} is unknown to this version of isoflop; drop it")
+    adapter = Adapter(**section)
     return adapter if adapter.name else None
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.partitioning import constrain
+
 STEP = np.float32(1 / 127)
 
 
@@ -23,6 +25,11 @@ class Int8:
         """The matrices [..., I, O], computed in float32 and rounded to `dtype`."""
         values = self.codes.astype(jnp.float32) * self.scales[..., None, :]
         return (values * STEP).astype(dtype)
+
+    def gathered(self, fan_in: str | None, outputs: str | None) -> "Int8":
+        """One matrix, sharded by these logical axes and whole along all others."""
+        codes = constrain(self.codes, fan_in, outputs)
+        return self.replace(codes=codes, scales=constrain(self.scales, outputs))
 
 
 def quantised(kernel: np.ndarray) -> Int8:

@@ -61,7 +61,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         kind, rank = config.get("peft_type"), config.get("r")
-    except (ValueError, AttributeError, RecursionError) as error:
+        float(config["lora_alpha"])
+        for key in config.get("alpha_pattern") or {}:
+            re.compile(key)
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError, re.error) as error:
         raise ValueError(f"{folder / CONFIG} is damaged ({error}); fetch it again") from None
     if kind != "LORA" or not isinstance(rank, int):
         raise ValueError(f"{folder / CONFIG} holds peft_type={kind!r} with r={rank!r}; use LORA")

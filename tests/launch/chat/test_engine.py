@@ -3,12 +3,13 @@
 import json
 import queue
 
+import jax
 import numpy as np
 import pytest
 
 from data import tokenizer
 from launch.chat import engine as engines
-from launch.chat.engine import Busy, Engine, TooLong
+from launch.chat.engine import Busy, Ended, Engine, TooLong, cache_bytes
 from launch.chat.opened import open_run
 from launch.chat.request import Request, whole
 from model.generation import sample, slots
@@ -165,7 +166,7 @@ def test_closing_ends_all_requests(opened):
     engine.submit(*(request for request, _ in pairs))
     engine.close()
     assert {finished(pieces).end for _, pieces in pairs} & {"cancelled"}
-    with pytest.raises(Busy, match="ended"):
+    with pytest.raises(Ended, match="ended"):
         engine.submit(asked(opened, "ab")[0])
 
 
@@ -207,6 +208,12 @@ def test_what_does_not_fit_is_refused(opened, engine):
     ):
         with pytest.raises(ValueError, match=text):
             engine.check(prompt, count, drawn_by, top)
+
+
+def test_the_bytes_of_the_cache_are_known_before_it_is_made(opened, engine):
+    made = sum(x.nbytes for x in jax.tree.leaves(engine.slots))
+    assert cache_bytes(opened.model, SLOTS, opened.length) == made
+    assert cache_bytes(opened.model, 10**8, opened.length) > 10**10
 
 
 def test_prompts_are_padded_to_few_lengths():

@@ -68,7 +68,7 @@ COUNTED = {
         "data.tokenizer": "words",
     },
 }  # fmt: skip
-QUICK = ("gru_carried", "bahdanau")  # killed and resumed; tests of each part are quick, too
+QUICK = ("gru_carried",)  # killed and resumed; tests of each part are quick, too
 COMPILED = """
 from pathlib import Path
 from tests.launch import toy

@@ -121,6 +121,7 @@ def divergence(home: Path, name: str) -> float:
     return float((np.exp(p) * (p - q)).sum(-1).mean())
 
 
+@pytest.mark.slow
 def test_a_large_weight_of_the_kl_keeps_ppo_at_the_reference(home):
     longer = PPO | {"train.duration": "40 steps", "schedule.name": "linear", "schedule.final": "0"}
     # In the reward, the weight would also scale the value loss, whose gradient moves the trunk.

@@ -161,7 +161,10 @@ def updates(cfg: StepConfig, rows: dict) -> dict:
     return OBJECTIVES[cfg.objective].advantages(cfg, rows)
 
 
-@pytest.mark.parametrize("objective", ["ppo", "grpo", "reinforce", "raft"])
+@pytest.mark.parametrize(
+    "objective",
+    ["ppo", *(pytest.param(o, marks=pytest.mark.slow) for o in ("grpo", "reinforce", "raft"))],
+)
 def test_micro_batches_give_the_gradient_of_one_batch(objective):
     """Responses have unequal lengths, and one group no variance."""
     cfg, rows = rolled("ppo" if objective == "ppo" else "grpo")
