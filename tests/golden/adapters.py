@@ -1,7 +1,6 @@
 """Writes the golden files of adapters and quantised matrices: tests/golden/adapters/.
 
-    python tests/golden/adapters.py                    writes them
-    python tests/golden/adapters.py --check=OURS BASE  compares what `isoflop convert` wrote
+    python tests/golden/adapters.py
 
 It needs torch, transformers, peft and bitsandbytes. The reference of NF4 is bitsandbytes' portable
 implementation, whose second level finds the nearest of 256 values, as its GPU kernels do. Its
@@ -10,7 +9,6 @@ library for CPUs takes the nearest of a table of 65,536 bins and so differs by o
 
 import ctypes
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +28,7 @@ ctypes.cdll.LoadLibrary = _portable
 
 import bitsandbytes.functional as bnb  # noqa: E402
 import torch  # noqa: E402
-from peft import LoraConfig, PeftModel, get_peft_model  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 HERE = Path(__file__).parent
@@ -92,20 +90,7 @@ def write_adapter(base: str) -> None:
     np.savez_compressed(OUT / base / "expected.npz", tokens=TOKENS, logits=logits(model))
 
 
-def check(ours: str, base: str) -> None:
-    """Prints how far the logits of a base with our adapter lie from its `expected.npz`."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, ours).eval()
-    expected = np.load(Path(ours) / "expected.npz")
-    with torch.no_grad():
-        found = model(torch.tensor(expected["tokens"]).long()).logits.numpy()
-    print(f"{ours}: largest difference {np.abs(found - expected['logits']).max():.2e}")
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        check(sys.argv[1].removeprefix("--check="), sys.argv[2])
-        sys.exit()
     OUT.mkdir(exist_ok=True)
     np.savez_compressed(OUT / "quantised.npz", **quantised())
     for case in CASES:
