@@ -5,7 +5,8 @@ isoflop phases runs/sft runs/dpo --task=sorting --samples=32 --k=1,8,32
 
 Every run answers the same prompts of a task of data/tasks. Those of these runs that trained on the
 task held the prompts out, unless one held out none; the page says which. Plain text does not count.
-Prints pass@k of each: the probability that one of k answers is right, with an interval over prompts.
+Prints pass@k of each: the probability that one of k answers is right, with an interval over
+prompts.
 --out adds a page with pass@k, answers of all runs side by side, and the rewards and the KL from the
 reference along training. The task is that of the first run that trained on its rewards; --task
 names another. Give the runs in the order in which they were trained.
