@@ -1,11 +1,12 @@
 """Reads and writes the JSON files of runs. A write replaces the whole file or nothing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
-from data.local import parse_json
+from data.local import local_path, parse_json
 from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -124,3 +125,16 @@ def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:
             f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
             "folder of a run"
         ) from None
+
+
+def named(entries: Sequence[str], flag: str) -> list[tuple[str, Path]]:
+    """(name, path) of each [NAME=]FILE. ValueError for a name that occurs twice."""
+    found = []
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        path = local_path(text if equals else entry, flag)
+        found.append((name if equals else path.stem, path))
+    names = [name for name, _ in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{flag}: two files are named {twice}; write {flag}=OTHER=FILE")
+    return found

@@ -2,7 +2,8 @@
 
     isoflop train --config=configs/post/dpo.py:runs/sft --workdir=runs/dpo
 
-Unmeasured.
+A tiny model that adds numbers (docs/preferences.md, 2026-11): 89 % of the held-out pairs in the
+right order after one epoch of 1,800 comparisons.
 
 The argument is the run, or the folder of Hugging Face weights, to start from. It is the reference
 too, unless --config.objective.reference=RUN names another. The comparisons are made up from a task;

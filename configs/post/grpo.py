@@ -2,8 +2,8 @@
 
     isoflop train --config=configs/post/grpo.py:runs/sft --workdir=runs/grpo
 
-The argument is the run to start from, which is also the reference of the KL. docs/reinforcement.md
-has a measured run.
+2 CPU cores, 41 s of their time: 94 % of held-out words spelt backwards, from 67 % (2026-11;
+docs/reinforcement.md). The argument is the run to start from, and the reference of the KL.
 """
 
 from ml_collections import ConfigDict

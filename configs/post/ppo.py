@@ -2,8 +2,9 @@
 
     isoflop train --config=configs/post/ppo.py:runs/sft --workdir=runs/ppo
 
-The argument is the run to start from, which is also the reference of the KL; its trunk gets a value
-head. docs/reinforcement.md has a measured run.
+2 CPU cores, 59 s of their time: 98 % of held-out words spelt backwards, from 67 % (2026-11;
+docs/reinforcement.md). The argument is the run to start from, and the reference of the KL; its
+trunk gets a value head.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,6 @@ def get_config(arg: str = "") -> ConfigDict:
     """Rollouts of 128 responses, each with 2 epochs of 2 updates."""
     config = on_task(base.get_config(objective="ppo", kind="tasks"), arg)
     config.name = "ppo"
-    config.model.n_classes = 1
     config.objective.epochs = config.objective.minibatches = 2
     config.train.batch_size = 64
     config.train.duration = "400 steps"

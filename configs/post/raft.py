@@ -2,7 +2,7 @@
 
     isoflop train --config=configs/post/raft.py:runs/sft --workdir=runs/raft
 
-The argument is the run to start from. docs/reinforcement.md has a measured run.
+Unmeasured. The argument is the run to start from, and the reference of the KL.
 """
 
 from ml_collections import ConfigDict

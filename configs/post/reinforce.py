@@ -2,8 +2,7 @@
 
     isoflop train --config=configs/post/reinforce.py:runs/sft --workdir=runs/reinforce
 
-The argument is the run to start from, which is also the reference of the KL. docs/reinforcement.md
-has a measured run.
+Unmeasured. The argument is the run to start from, and the reference of the KL.
 """
 
 from ml_collections import ConfigDict

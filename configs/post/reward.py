@@ -2,7 +2,8 @@
 
     isoflop train --config=configs/post/reward.py:runs/sft --workdir=runs/reward
 
-Unmeasured.
+A tiny model that adds numbers (docs/preferences.md, 2026-11): 68 % of the held-out pairs in the
+right order after three epochs of 1,800 comparisons.
 
 The argument is the run, or the folder of Hugging Face weights, to start from; without one a model
 of 0.8M parameters starts from nothing. Its head of one output is fresh. The comparisons are made up

@@ -23,7 +23,7 @@ def _policy() -> dict:
 
 
 def ppo() -> dict:
-    """Proximal policy optimisation: `train/objectives/policy/ppo.py`. Needs model.n_classes=1."""
+    """Proximal policy optimisation: `train/objectives/policy/ppo.py`."""
     return _policy() | dict(
         samples=Key(1, least=1),
         epochs=Key(4, least=1),

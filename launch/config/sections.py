@@ -75,7 +75,9 @@ def elsewhere(config: ConfigDict, key: str) -> str:
     """The other choices whose section has a dotted key that this config lacks, as the beginning of
     a hint; '' without any."""
     section, _, leaf = key.partition(".")
-    chooses, known, _ = CHOICES.get(section, ("", {}, {}))
+    if section not in CHOICES:
+        return ""
+    chooses, known, _ = CHOICES[section]
     if chooses not in config.get(section, {}):
         return ""
     having = [choice for choice in known if leaf in keys_of(section, choice)]

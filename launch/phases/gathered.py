@@ -1,10 +1,11 @@
 """What the page of post-training shows of each run: what it was trained on, pass@k, its curves."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data import tasks
+from data.chat import demonstrations
 from launch.benchmarks import answerer, checked
 from launch.files import read_json
 from train import metrics
@@ -14,13 +15,35 @@ KEPT = ("prompt", "answer")
 Detail = Callable[[str, float], None]
 
 
-def task_of(runs: Sequence[Path]) -> tuple[str, int]:
-    """(task, size) of the first run that trained on the rewards of a task. ValueError if none."""
+def task_of(runs: Sequence[Path], given: str = "") -> tuple[str, int]:
+    """(task, size) of the first run that trained on the rewards of a task, or of the task that is
+    given. ValueError if none did, or for a task that is not in TASKS."""
+    if given:
+        tasks.find(given, "task")
     for run in runs:
         data = config_of(run)["data"]
         if data.get("kind") == "tasks" and data.get("task") and not data.get("corpora"):
-            return data["task"], data.get("size", 0)
-    raise ValueError("no run was trained on the rewards of a task; give --task=NAME")
+            if not given or data["task"] == given:
+                return data["task"], data.get("size", 0)
+    if not given:
+        raise ValueError("no run was trained on the rewards of a task; give --task=NAME")
+    return given, 0
+
+
+def held_out(runs: Sequence[Path], task: str) -> float | None:
+    """The share of the task's prompts that no run trained on: the smallest among the runs that
+    trained on the task, since a larger share holds the prompts of a smaller one. 0: a run held out
+    none. None: no run trained on the task. Plain text does not count."""
+    found = []
+    for run in runs:
+        data = config_of(run)["data"]
+        corpora = data.get("corpora") or ()
+        corpora = (corpora,) if isinstance(corpora, str) else corpora
+        named = any(spec.split(":")[:2] == [demonstrations.SCHEME, task] for spec in corpora)
+        if named or (data.get("kind") == "tasks" and data.get("task") == task and not corpora):
+            share = data.get("validation")
+            found.append(share if isinstance(share, float) and 0 < share < 1 else 0.0)
+    return min(found, default=None)
 
 
 def config_of(run: Path) -> dict[str, Any]:
@@ -44,11 +67,9 @@ def names_of(runs: Sequence[Path], names: Sequence[str] | None) -> list[str]:
 def gathered(
     runs: Sequence[Path], names: Sequence[str], task: str, how: checked.How, detail: Detail
 ) -> list[dict[str, Any]]:
-    """One entry a run, in order. All answer the same prompts, which the first run with a share of
-    validation prompts held out of training."""
-    shares = [config_of(run)["data"].get("validation") for run in runs]
-    share = next((s for s in reversed(shares) if isinstance(s, float) and 0 < s < 1), 0.1)
-    asked = checked.questions(task, "", replace(how, validation=share))
+    """One entry a run, in order. All answer the same prompts: those that the share
+    `how.validation` holds out."""
+    asked = checked.questions(task, "", how)
     found = []
     for run, name in zip(runs, names, strict=True):
         drawn = answerer.open_answerer(run, "", [])

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import json
 import re
 import urllib.parse
@@ -19,15 +20,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from launch.chat import request as drawing
-from launch.chat.engine import Busy, Engine
+from launch.chat.engine import Busy, Ended, Engine
 from launch.chat.opened import Opened
-from launch.chat.request import FAILED, Piece
+from launch.chat.request import CANCELLED, FAILED, Piece
 from launch.server.answers import Answers
 from launch.server.faults import Refused
 from launch.server.queries import CHAT, TEXT, Query, check_model, parse
 
 PAGE = Path(__file__).with_name("page.html")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BODY_SECONDS = 30.0  # in which a body must have come
 DRAINED = 64  # times the limit of a body are read and dropped, so that a client gets its answer
 HEADERS = {
@@ -54,6 +54,7 @@ class Service:
 
     def __init__(self, opened: Opened, engine: Engine, limits: Limits):
         self.opened, self.engine, self.limits = opened, engine, limits
+        self.parsing = 0  # bodies that are being read as queries
         self.model = dict(id=opened.name, object="model", created=0, owned_by="isoflop",
                           context_length=opened.length, template=opened.turns.name)  # fmt: skip
 
@@ -90,11 +91,11 @@ class Service:
         host = request.headers.get("host", "")
         origin = request.headers.get("origin")
         # A page of another site must not ask: its browser names the site.
-        if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin)[0] != host:
             raise Refused(403, "pages of another site may not ask")
         if not self.limits.token:
             # Nor may one that got its name to mean this address.
-            if urllib.parse.urlsplit(f"//{host}").hostname not in LOOPBACK:
+            if not is_loopback(_place(f"//{host}")[1]):
                 raise Refused(403, "only this machine is served; use http://127.0.0.1")
         elif secret:
             given = request.headers.get("authorization", "").encode("latin-1")  # as it was sent
@@ -123,7 +124,7 @@ class Service:
 
         async def answer(request: Request) -> Response:
             raw = await self._body(request)
-            query = await asyncio.to_thread(parse, raw, kind, self.opened, self.engine)
+            query = await self._parsed(raw, kind)
             draws = Draws(query, self.engine, request)
             answers = Answers(query, self.opened.name, self.opened.model.tokenizer)
             if query.stream:
@@ -132,6 +133,18 @@ class Service:
             return JSONResponse(answers.whole(await draws.whole(), draws.requests))
 
         return answer
+
+    async def _parsed(self, raw: bytes, kind: str) -> Query:
+        """The query in a body. Those that are being read count as requests that wait."""
+        most = self.engine.n_slots + self.engine.waiting
+        if sum(self.engine.active()) + self.parsing >= most:
+            raise Refused(429, f"{most} requests are served or wait; try later",
+                          code="too_many_requests")  # fmt: skip
+        self.parsing += 1
+        try:
+            return await asyncio.to_thread(parse, raw, kind, self.opened, self.engine)
+        finally:
+            self.parsing -= 1
 
     async def _body(self, request: Request) -> bytes:
         """The body. Refused with 413 if it is too large, after it was read and dropped: a client
@@ -152,9 +165,26 @@ class Service:
         return bytes(kept)
 
 
+def _place(address: str) -> tuple[str, str]:
+    """(host with port, host alone) of an address; both are empty if it is none."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        return parts.netloc, parts.hostname or ""
+    except ValueError:
+        return "", ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Draws:
     """The requests of one query, and their pieces as they come. If the client hangs up, their slots
-    become free. Raises Refused with 429 where the engine has no room."""
+    become free. Raises Refused with 429 where the engine has no room, with 503 after its end."""
 
     def __init__(self, query: Query, engine: Engine, http: Request):
         self.engine, self.pieces = engine, asyncio.Queue()
@@ -176,6 +206,8 @@ class Draws:
         ]
         try:
             engine.submit(*self.requests)
+        except Ended as ended:
+            raise Refused(503, str(ended)) from None
         except Busy as busy:
             raise Refused(429, str(busy), code="too_many_requests") from None
         # A task of its own: the answer may be given up before its first piece is asked for.
@@ -212,8 +244,8 @@ class Draws:
         found: list[list[Piece]] = [[] for _ in self.requests]
         async with contextlib.aclosing(self._all()) as pieces:
             async for index, piece in pieces:
-                if piece.end == FAILED:
-                    raise Refused(500, piece.error)
+                if refused := _cut(piece):
+                    raise refused
                 found[index].append(piece)
         return [drawing.whole(pieces) for pieces in found]
 
@@ -224,8 +256,8 @@ class Draws:
                 yield _event(opening)
         async with contextlib.aclosing(self._all()) as pieces:
             async for index, piece in pieces:
-                if piece.end == FAILED:
-                    yield _event(Refused(500, piece.error).body())
+                if refused := _cut(piece):
+                    yield _event(refused.body())
                     return
                 yield _event(answers.chunk(index, piece))
         if answers.query.usage:
@@ -233,8 +265,16 @@ class Draws:
         yield "data: [DONE]\n\n"
 
 
+def _cut(piece: Piece) -> Refused | None:
+    """What a client is told of a reply that is not complete."""
+    if piece.end == CANCELLED:
+        return Refused(503, "the server is ending; the reply is not complete")
+    return Refused(500, piece.error) if piece.end == FAILED else None
+
+
 def _event(content: dict) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    # ASCII, because some readers take U+2028 and U+0085 for ends of lines.
+    return f"data: {json.dumps(content)}\n\n"
 
 
 def policy(page: str) -> str:

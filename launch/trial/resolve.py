@@ -10,7 +10,7 @@ from data import kinds
 from launch.chat import template
 from launch.config import combination
 from launch.trial import trunk
-from launch.trial.chunk import LARGEST_CHUNK, chunk_steps, updates
+from launch.trial.chunk import LARGEST_CHUNK, chunk_steps
 from launch.trial.identity import defaults, trial_id, weights_named
 from model import families
 from model.adapters import adapted
@@ -20,6 +20,7 @@ from train.optimizers.moments import MOMENTS
 from train.optimizers.optimizer import OPTIMIZERS
 from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
+from train.policy.sizes import read_share, updates
 from train.viewers import samples
 
 NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9._=+,-]{0,199}")  # begins the trial's folder name
@@ -76,11 +77,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
             f"data.max_tokens={most} is for counted models, and model.family="
             f"{config.model.family!r} is trained; use 0, and train.duration='{most} tokens'"
         )
-    if config.adapter.name and not config.train.init_from:
-        raise ValueError(
-            f"adapter.name={config.adapter.name!r} changes the weights of train.init_from, which "
-            "is empty; name a run or a folder of Hugging Face weights"
-        )
+    adapted.require_base(config)
     _resolve_batch(config, devices)
     _check_settings(config, family, cfg)
     samples.check(config, getattr(dataset, "tokenizer", None))
@@ -90,7 +87,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         duration.Units(
             tokens=tokens,
             examples=config.train.batch_size,
-            epochs=dataset.for_run(config).epochs(1),
+            epochs=dataset.for_run(config).epochs(read_share(config)),
             flops=tokens * family.flops(cfg)[config.train.flops_convention],
         ),
     )
@@ -200,8 +197,7 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
         keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
     config.model.update(vars(family.derive(keys)))
     family, cfg = adapted.family_of(config)
-    if isinstance(family, adapted.Adapted):
-        family.check(cfg)
+    adapted.check(family, cfg)
     return family, cfg
 
 
@@ -317,12 +313,6 @@ def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
     config.checkpoint.stop_at = f"{step} steps" if step < units.total_steps else ""
 
 
-def params_trained(family: families.Family, cfg: Any) -> dict[str, int]:
-    """The number of parameters that training changes, if it is not all of them."""
-    found = getattr(family, "trained_parameters", None)
-    return {"params_trained": found(cfg)} if found else {}
-
-
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
     """What is known of a trial before it runs: id, sizes, tokens, steps, FLOPs of the whole run.
     The parameters of a counted family are known only once it is counted: {} until then."""
@@ -340,7 +330,7 @@ def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
         "predicts": predicts(resolved),
         "counted": counted,
         "params": {} if counted else family.parameters(cfg),
-        **params_trained(family, cfg),
+        **adapted.counts(family, cfg),
         "tokens": tokens,
         "steps": steps,
         "batch": tokens // steps,

@@ -227,5 +227,5 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
     of_sweep = {"sweep": record.workdir.parent.name, "overrides": overrides, "status": status}
     result = summarise(about, resolved, dataset, record)
     if status == "stopped":
-        result |= so_far(result, record.step, dataset)
+        result |= so_far(result, resolved, dataset, record.step)
     write_json(record.workdir / "result.json", result | of_sweep)

@@ -76,8 +76,34 @@ def family_of(config: Mapping) -> tuple[families.Family, Any]:
 
 def adapter_of(config: Mapping) -> Adapter | None:
     """The adapter of a config; None if it has none, as in older runs."""
-    adapter = Adapter(**dict(config.get("adapter") or {}))
+    section = dict(config.get("adapter") or {})
+    if unknown := sorted(set(section) - {field.name for field in dataclasses.fields(Adapter)}):
+        raise ValueError(f"adapter.{unknown[0]} is unknown to this version of isoflop; drop it")
+    adapter = Adapter(**section)
     return adapter if adapter.name else None
+
+
+def require_base(config: Mapping) -> None:
+    """ValueError for adapters without weights that they change."""
+    name = config["adapter"]["name"]
+    if name and not config["train"]["init_from"]:
+        raise ValueError(
+            f"adapter.name={name!r} changes the weights of train.init_from, which is empty; name a "
+            "run or a folder of Hugging Face weights"
+        )
+
+
+def check(family: families.Family, cfg: Any) -> None:
+    """ValueError, naming the key, if an Adapted family does not fit the model."""
+    if isinstance(family, Adapted):
+        family.check(cfg)
+
+
+def counts(family: families.Family, cfg: Any) -> dict[str, int]:
+    """The number of parameters that training changes, if it is not all of them."""
+    if not isinstance(family, Adapted):
+        return {}
+    return {"params_trained": family.trained_parameters(cfg)}
 
 
 @dataclass(frozen=True)
@@ -256,7 +282,7 @@ class Adapted:
                 kernel = np.asarray(kernel.dense(jnp.float32))
             stem = path.removesuffix(KERNEL)
             change = {name: changes[stem + name] for name in lora.LEAVES if stem + name in changes}
-            merged[path] = np.asarray(lora.merged(kernel, change)) if change else kernel
+            merged[path] = lora.merged(kernel, change) if change else kernel
         heads = {path: leaf for path, leaf in changes.items() if self.is_head(path)}
         return parameters.nested(merged | heads)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.partitioning import constrain
+
 STEP = np.float32(1 / 127)
 
 
@@ -24,12 +26,17 @@ class Int8:
         values = self.codes.astype(jnp.float32) * self.scales[..., None, :]
         return (values * STEP).astype(dtype)
 
+    def gathered(self, fan_in: str | None, outputs: str | None) -> "Int8":
+        """One matrix, sharded by these logical axes and whole along all others."""
+        codes = constrain(self.codes, fan_in, outputs)
+        return self.replace(codes=codes, scales=constrain(self.scales, outputs))
+
 
 def quantised(kernel: np.ndarray) -> Int8:
     """A matrix [I, O], or L of them [L, I, O], in int8, computed on the host."""
     kernel = np.asarray(kernel, np.float32)
     scales = np.abs(kernel).max(-2)
-    factor = np.float32(127) / np.where(scales == 0, np.float32(1), scales)
+    factor = np.float32(1) / np.where(scales == 0, np.float32(1), scales) * np.float32(127)
     return Int8(np.rint(kernel * factor[..., None, :]).astype(np.int8), scales)
 
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.partitioning import constrain
+
 BLOCK = 64  # weights of one scale
 OUTER = 256  # scales of one scale of scales
 # Quantiles of the normal distribution, Dettmers et al. 2023, appendix E.
@@ -58,6 +60,11 @@ class NF4:
         blocks = pairs.reshape(*lead, rows, 2 * half // BLOCK, BLOCK)
         values = blocks * self._scales()[..., None]
         return values.reshape(*lead, rows, 2 * half).astype(dtype).swapaxes(-1, -2)
+
+    def gathered(self, fan_in: str | None, outputs: str | None) -> "NF4":
+        """One matrix, sharded by these logical axes and whole along all others."""
+        codes = constrain(self.codes, outputs, fan_in)
+        return self.replace(codes=codes, scales=constrain(self.scales, None, None))
 
     def _scales(self) -> jax.Array:
         """The scale of each block [..., O, I/64]."""

@@ -156,8 +156,13 @@ def adapted(
     """x times a frozen kernel and its adapter [..., O] as `dtype`. The kernel is an array [I, O] or
     quantised; `change` has the parameters of `model/adapters/lora.py`, or none."""
 
+    sides = (None, wide) if along == 0 else (wide, None)
+
     def of_dense(x, kernel):
-        kernel_IO = kernel.dense(x.dtype) if hasattr(kernel, "dense") else kernel.astype(x.dtype)
+        if hasattr(kernel, "dense"):  # devices send each other codes, not what they stand for
+            kernel_IO = kernel.gathered(*sides).dense(x.dtype)
+        else:
+            kernel_IO = kernel.astype(x.dtype)
         y = multiplied(x, kernel_IO, dtype, wide, along)
         whole = jax.lax.stop_gradient(change) if lora.MAGNITUDE in change else None
         return y, lora.column_norms(kernel_IO, whole) if whole else None
@@ -166,7 +171,6 @@ def adapted(
     y, norm_O = (jax.checkpoint(of_dense) if hasattr(kernel, "dense") else of_dense)(x, kernel)
     if not change:
         return y
-    sides = (None, wide) if along == 0 else (wide, None)
     whole_on_fsdp = {
         lora.A: constrain(change[lora.A], sides[0], None),
         lora.B: constrain(change[lora.B], None, sides[1]),

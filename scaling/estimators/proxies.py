@@ -20,6 +20,7 @@ from scaling.laws.over_optimisation import BEST_OF_N, RL
 from scaling.table import Points
 
 FEWEST = 3  # points that a law is fitted to, at least
+ROUNDING = 1e-9  # of the largest value: differences below it are no differences
 FACTS = ("size", "comparisons")  # of a proxy: its parameters, and the comparisons it learned from
 
 
@@ -35,9 +36,9 @@ class Judged:
 
 
 def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
-    """The best-of-n curve of a proxy, both laws fitted to it, and whether it turns over. Prompts
-    are the independent units of every interval. Raises ValueError for rewards that support no
-    curve."""
+    """The best-of-n curve of a proxy, both laws fitted to it, and how far it falls after its peak.
+    Prompts are the independent units of every interval. Raises ValueError for rewards that support
+    no curve."""
     prompts, count = np.shape(judged.proxy_PN)[:2] if np.ndim(judged.proxy_PN) == 2 else (0, 0)
     sizes = best_of_n.spaced(max(count, 1))
     gold_PK = best_of_n.expected(judged.proxy_PN, judged.gold_PN, sizes)
@@ -61,9 +62,11 @@ def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
     equal_P = np.full(prompts, 1 / prompts)
     times_SP = np.random.default_rng(seed).multinomial(prompts, equal_P, size=draws)
     means_SK = times_SP @ gold_PK / prompts
-    laws = {law.name: _fitted(law, kl[1:], gold[1:], means_SK[:, 1:]) for law in (BEST_OF_N, RL)}
+    laws, errors = {}, {}
+    for law in (BEST_OF_N, RL):
+        laws[law.name], errors[law.name] = _fitted(law, kl[1:], gold[1:], means_SK[:, 1:])
     peak = int(gold.argmax())
-    falls, falls_se = _mean(gold_PK[:, [peak]] - gold_PK[:, [-1]])
+    falls, falls_se = _mean(_fall(gold_PK, seed)[:, None])
     return {
         "name": judged.name,
         **{name: getattr(judged, name) for name in FACTS},
@@ -71,7 +74,7 @@ def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
         "samples": int(count),
         "curve": _rows(columns),
         "laws": laws,
-        "better": min(laws, key=lambda name: laws[name]["rmse"]),
+        "better": _better(errors) if prompts > 1 else None,
         "peak": {"n": int(sizes[peak]), "kl": float(kl[peak]), "gold": float(gold[peak])},
         "falls": {"value": float(falls[0]), "se": finite(falls_se[0])},
     }
@@ -85,11 +88,13 @@ def describe_policies(name: str, points: Points, draws: int, seed: int) -> dict[
             f"{name}: {len(np.unique(kl))} policies of different kl are too few for a law; give at "
             f"least {FEWEST}"
         )
-    laws = {}
+    laws, errors = {}, {}
+    rows_SN = np.random.default_rng(seed).integers(len(kl), size=(draws, len(kl)))
     for law in (BEST_OF_N, RL):
         found = fit(law, {"kl": kl}, gold, "squares")
         drawn = bootstrap(found, points.run, draws, seed, "residuals")
         laws[law.name] = _described(law, found.theta, drawn, found.residuals)
+        errors[law.name] = np.array([_fitted(law, kl[r], gold[r])[0]["rmse"] for r in rows_SN])
     order = np.argsort(kl)
     columns = dict(kl=kl[order], gold=gold[order])
     return {
@@ -97,7 +102,7 @@ def describe_policies(name: str, points: Points, draws: int, seed: int) -> dict[
         "policies": len(points),
         "curve": _rows(columns),
         "laws": laws,
-        "better": min(laws, key=lambda law: laws[law]["rmse"]),
+        "better": _better(errors),
     }
 
 
@@ -107,14 +112,42 @@ def curve(law: Law, part: dict[str, Any], kl: np.ndarray) -> np.ndarray:
     return law.loss(theta, {"kl": kl})
 
 
-def _fitted(law: Law, kl: np.ndarray, gold: np.ndarray, means_SK: np.ndarray) -> dict[str, Any]:
-    """A law fitted by least squares, which is linear in its constants, to the curve and to each of
-    its draws."""
+def _fitted(
+    law: Law, kl: np.ndarray, gold: np.ndarray, means_SK: np.ndarray | None = None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """(a law fitted by least squares, which is linear in its constants, to the curve and to each of
+    its draws; the root mean square of the residuals of each draw [S])."""
+    means_SK = np.empty((0, len(kl))) if means_SK is None else means_SK
     x = law.log_inputs({"kl": kl})
     slopes_KF = law.function(np.zeros((1, len(law.names))), x)[1][0].T
     inverse_FK = np.linalg.pinv(slopes_KF)
-    theta = inverse_FK @ gold
-    return _described(law, theta, means_SK @ inverse_FK.T, gold - slopes_KF @ theta)
+    theta, theta_SF = inverse_FK @ gold, means_SK @ inverse_FK.T
+    errors_S = np.sqrt(np.mean((means_SK - theta_SF @ slopes_KF.T) ** 2, axis=1))
+    return _described(law, theta, theta_SF, gold - slopes_KF @ theta), errors_S
+
+
+def _better(errors: dict[str, np.ndarray]) -> str | None:
+    """The law of the smaller root mean square, by draws of both; None if the interval of the
+    difference holds 0, or without draws."""
+    (one, first_S), (other, second_S) = errors.items()
+    difference = number(None, first_S - second_S)
+    if difference["lo"] is None or difference["lo"] <= 0 <= difference["hi"]:
+        return None
+    return one if difference["hi"] < 0 else other
+
+
+def _fall(gold_PK: np.ndarray, seed: int) -> np.ndarray:
+    """How far the gold reward of each prompt [P] lies at the end below the peak of the other half
+    of the prompts. Of the prompts that chose it, the highest point would lie too high."""
+    falls_P = np.zeros(len(gold_PK))
+    order = np.random.default_rng(seed).permutation(len(gold_PK))
+    halves = np.array_split(order, 2)
+    for half, other in zip(halves, halves[::-1], strict=True):
+        if len(other):
+            peak = gold_PK[other].mean(0).argmax()
+            falls_P[half] = gold_PK[half, peak] - gold_PK[half, -1]
+    # Where the reward is at its bound, sums differ by the rounding of numbers only.
+    return np.where(np.abs(falls_P) > ROUNDING * np.abs(gold_PK).max(), falls_P, 0.0)
 
 
 def _described(

@@ -78,6 +78,7 @@ def test_a_counted_family_has_no_chunks(text_folder):
     assert result["tokens"] > 10_000
 
 
+@pytest.mark.slow
 def test_a_decoder_is_ranked_beside_an_encoder_decoder_on_the_same_pairs_only(
     tmp_path, compiled_once
 ):

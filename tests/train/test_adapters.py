@@ -17,8 +17,9 @@ from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 from tests.train.steps import decoder_step
 from train.loop import Start, initial_state
+from train.objectives.preference import dpo
 from train.parallel.sharding import activation_rules, make_mesh, parameter_specs
-from train.step import BASE, StepConfig, TrainState, eval_sums, train_chunk
+from train.step import BASE, StepConfig, TrainState, eval_sums, loss_sums, train_chunk
 
 MODEL = ModelConfig(32, 8, 1, 256, 2, 2, 128, 256, positions="rotary", norm="rmsnorm", gated=True)
 ADAPTER = Adapter("lora", rank=2, dora=True, base_dtype="nf4")
@@ -51,9 +52,9 @@ def trained_on(sizes: dict[str, int], **changes) -> tuple[TrainState, TrainState
     cfg = decoder_step(MODEL, adapter=ADAPTER, **changes)
     count = int(np.prod(list(sizes.values())))
     mesh = make_mesh(sizes, jax.devices()[:count])
+    state = begun(cfg, mesh)
+    before = jax.device_get(state)
     with activation_rules(mesh):
-        state = begun(cfg, mesh)
-        before = jax.device_get(state)
         state, metrics = train_chunk(cfg, state, batches(), jnp.int32(STEPS))
         sums = eval_sums(cfg, state.params, state.frozen, batches())
     found = jax.device_get(metrics) | {"eval": np.asarray(sums["nats"])}
@@ -83,6 +84,7 @@ def test_micro_batches_of_unequal_weight_equal_one_batch(alone):
     jax.tree.map(close, parts.params, alone[1].params)
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """FSDP and tensor parallelism of the adapters and of the packed base."""
     command = [sys.executable, "-m", "tests.train.test_adapters"]
@@ -92,6 +94,33 @@ def test_eight_devices_equal_one():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["devices"] == 8 and found["sharded"] > 0.5
     assert found["difference"] < 1e-5 < found["control"]
+
+
+@pytest.mark.parametrize("base_dtype", ["", "nf4"])
+def test_the_reference_of_dpo_is_the_base_without_its_adapters(base_dtype):
+    """The first loss is log 2, and no second copy of the model is held."""
+    adapter = dataclasses.replace(ADAPTER, base_dtype=base_dtype)
+    cfg = dataclasses.replace(
+        decoder_step(MODEL, dpo.Loss(), adapter=adapter),
+        objective="dpo",
+        frozen=(("reference", "decoder", MODEL),),
+        from_base=("reference",),
+    )
+    params = jax.tree.map(np.asarray, decoder.init(MODEL, jax.random.key(0)))
+    trained, base = cfg.trained.split(MODEL, params, 1)
+    rng = np.random.default_rng(0)
+    batch = {name: rng.integers(0, 32, (4, 8)) for name in ("chosen", "rejected")}
+    batch |= {f"{name}_weights": np.eye(8, dtype=np.float32)[2:6] for name in batch}
+    batch |= {"margin": np.zeros(4, np.float32)}
+
+    @jax.jit
+    def loss(trained):
+        sums = loss_sums(trained, {BASE: base}, cfg, batch, jax.random.key(0))[1]["loss"]
+        return sums[0] / sums[1]
+
+    assert float(loss(trained)) == pytest.approx(np.log(2), abs=1e-6)
+    moved = jax.tree.map(lambda x: x + 0.1, trained)
+    assert abs(float(loss(moved)) - np.log(2)) > 1e-4
 
 
 def test_moments_of_adapters_follow_their_sharding_rules():

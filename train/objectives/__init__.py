@@ -49,8 +49,10 @@ class Objective(Protocol):
     `score(dataset, batch) -> [R]`: the field "reward" of a rollout that lacks it, on the host.
     `advantages(cfg, batch) -> batch`: the fields that `loss` reads from all rows of a rollout and
     their rewards, under jit.
-    `respond(model, params, frozen, cfg, batch, key) -> batch`: the rollout of an evaluation batch,
-    which is scored before `evaluate` reads it."""
+    `respond(model, params, frozen, cfg, batch, keys) -> batch`: the rollout of an evaluation batch,
+    with a key for each row, which is scored before `evaluate` reads it.
+    `for_data(cfg.loss, dataset) -> cfg.loss`: what `configure` returned with what the data decide.
+    """
 
     FIELDS: tuple[str, ...]  # the batch fields that it needs besides the model's inputs
     NEEDS: tuple[str, ...]  # the functions of a model family that it calls

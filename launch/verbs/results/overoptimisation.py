@@ -18,6 +18,8 @@ page with figures.
 """
 
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,12 @@ import numpy as np
 import rich.console
 from absl import flags as absl_flags
 
-from data.local import local_path, parse_object
+from data.local import parse_object
 from launch import flags
 from launch.alive import alive
 from launch.amounts import with_interval
 from launch.errors import DONE, bad_input, writing
-from launch.files import text_lines
+from launch.files import named, text_lines
 from launch.law.fitting import provenance, report_line
 from launch.screen.fitted_table import Column, fitted, left_out
 from scaling.laws.law import symbols
@@ -92,19 +94,6 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
-def named(entries: Sequence[str], flag: str) -> list[tuple[str, Path]]:
-    """(name, path) of each [NAME=]FILE. ValueError for a name that occurs twice."""
-    found = []
-    for entry in entries:
-        name, equals, text = entry.partition("=")
-        path = local_path(text if equals else entry, flag)
-        found.append((name if equals else path.stem, path))
-    names = [name for name, _ in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"{flag}: two files are named {twice}; write {flag}=OTHER=FILE")
-    return found
-
-
 def read(name: str, path: Path) -> Any:
     """The rewards in a file. ValueError or FileNotFoundError, in one line, that names what is wrong
     with it."""
@@ -116,15 +105,28 @@ def read(name: str, path: Path) -> Any:
         try:
             with np.load(path, allow_pickle=False) as file:
                 content = {key: file[key] for key in ("proxy", "gold", *FACTS) if key in file}
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"samples={path} is not a file of numpy arrays: {error}") from None
+        except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile,
+                zlib.error) as error:  # fmt: skip
+            raise ValueError(f"samples={path} is not a .npz file of arrays: {error}") from None
     else:
         content = _lines(path)
     missing = [key for key in ("proxy", "gold") if key not in content]
     if missing:
         raise ValueError(f"samples={path} has no {' and no '.join(missing)}; add it")
-    facts = {key: float(content[key]) for key in FACTS if key in content}
+    facts = {key: _fact(path, key, content[key]) for key in FACTS if key in content}
     return Judged(name, np.asarray(content["proxy"]), np.asarray(content["gold"]), **facts)
+
+
+def _fact(path: Path, key: str, given: np.ndarray) -> float:
+    """The size or the comparisons of a proxy."""
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not 0 < value < np.inf:
+        text = " ".join(str(given).split())[:60]
+        raise ValueError(f"samples={path} has {key}={text}; it must be one number above 0")
+    return value
 
 
 def _lines(path: Path) -> dict[str, np.ndarray]:
@@ -176,13 +178,18 @@ def show(study: dict[str, Any]) -> None:
         console.print(table, soft_wrap=True)
         if missing := [name for name in missing if name]:
             console.print(left_out(missing), soft_wrap=True)
+        for part in study[key]:
+            if part["better"] is None:
+                alike = "the fits of the two forms are not distinguishable"
+                console.print(f"{printable(part['name'])}: {alike}", soft_wrap=True)
     for part in study["samples"]:
         peak, falls = part["peak"], part["falls"]
         line = (
             f"{printable(part['name'])}: gold reward is highest at n = {peak['n']:,} "
             f"(KL {peak['kl']:.2f} nats), {three_digits(peak['gold'])} above one sample"
         )
-        down = f"; it has fallen by {falls['value']:.3g} ± {falls['se']:.1g}"
-        down += f" at n = {part['samples']:,}"
-        turned = turns_over(part)
-        console.print(line + (down if turned else "; no turn is seen up to there"), soft_wrap=True)
+        down = "; no turn is seen up to there"
+        if turns_over(part):
+            down = f"; it has fallen by {falls['value']:.3g} ± {falls['se']:.1g}"
+            down += f" at n = {part['samples']:,}"
+        console.print(line + down, soft_wrap=True)

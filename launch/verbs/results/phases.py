@@ -3,13 +3,16 @@
 isoflop phases runs/assistant/base runs/assistant/sft runs/assistant/grpo --out=runs/assistant/page
 isoflop phases runs/sft runs/dpo --task=sorting --samples=32 --k=1,8,32
 
-Every run answers the same prompts of a task of data/tasks, which were held out of training. Prints
-pass@k of each: the probability that one of k answers is right, with an interval over prompts.
+Every run answers the same prompts of a task of data/tasks. Those of these runs that trained on the
+task held the prompts out, unless one held out none; the page says which. Plain text does not count.
+Prints pass@k of each: the probability that one of k answers is right, with an interval over
+prompts.
 --out adds a page with pass@k, answers of all runs side by side, and the rewards and the KL from the
 reference along training. The task is that of the first run that trained on its rewards; --task
 names another. Give the runs in the order in which they were trained.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -48,8 +51,8 @@ def make_flags() -> absl_flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Prints pass@k of every run and writes what the flags ask for. Returns the exit code."""
     values = make_flags()
-    paths = [arg for arg in argv if not arg.startswith("-")]
-    flags.parse(values, [arg for arg in argv if arg.startswith("-")], __doc__)
+    paths: list[str] = []
+    flags.parse(values, argv, __doc__, bare=paths)
     with bad_input():
         about = measured(values, [Path(local_path(path, "run")) for path in paths])
     about["made"] = provenance("phases", argv)
@@ -82,7 +85,7 @@ def measured(values: absl_flags.FlagValues, runs: Sequence[Path]) -> dict[str, A
         from launch.phases import gathered
 
         names = gathered.names_of(runs, values.names)
-        task, size = (values.task, 0) if values.task else gathered.task_of(runs)
+        task, size = gathered.task_of(runs, values.task)
         how = checked.How(
             samples=values.samples,
             ks=chosen.ks_of(values.k, values.samples, values["k"].present > 0),
@@ -92,9 +95,12 @@ def measured(values: absl_flags.FlagValues, runs: Sequence[Path]) -> dict[str, A
             seed=values.seed,
         )
         show = lambda name, share: detail(f"{name} {bar(share)}")  # noqa: E731
+        held_out = gathered.held_out(runs, task)
+        how = dataclasses.replace(how, validation=held_out or how.validation)
         phases = gathered.gathered(runs, names, task, how, show)
     return {
         "task": task,
+        "held_out": held_out,
         "size": how.size,
         "samples": how.samples,
         "temperature": how.temperature,

@@ -19,16 +19,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags as absl_flags
 
 from launch import flags
 from launch.alive import alive
-from launch.chat.console import Console, prompt_limit
+from launch.amounts import byte_size
+from launch.chat.console import Console, is_utf8, prompt_limit
 from launch.chat.conversation import Conversation
-from launch.chat.engine import Engine
+from launch.chat.engine import Engine, cache_bytes
 from launch.chat.opened import Opened, open_run
 from launch.chat.turns import PLAIN
-from launch.errors import DONE, BadInput, bad_input
+from launch.errors import BUG, DONE, BadInput, bad_input
 from model.generation import sample
 from model.generation.samplers import Sampler
 
@@ -109,6 +111,10 @@ def refuse(values: absl_flags.FlagValues) -> None:
         if values[name].value != values[name].default:
             remedy = "each request has its own" if serves else "it is for --serve"
             raise ValueError(f"{name}={values[name].value} means nothing here: {remedy}; drop it")
+    for name in ("system", "token", "template", "stop"):
+        for text in [values[name].value] if name != "stop" else values.stop:
+            if not is_utf8(text):
+                raise ValueError(f"{name}={text!a} is not UTF-8; write it in UTF-8")
     if "" in values.stop:
         raise ValueError("stop= is empty, which every text holds; give it some text, or drop it")
     bounds = {"length": 0, "tokens": 0, "slots": 1, "waiting": 0, "max_body": 1000, "seed": 0}
@@ -152,9 +158,26 @@ def serve(values: absl_flags.FlagValues) -> int:
         listening = serving.bound(serving.Place(values.host, values.serve), token)
         opened = open_run(Path(values.run), values.length, values.template)
     print(about(opened), file=sys.stderr)
+    with bad_input():
+        engine = started(opened, values.slots, values.waiting)
     with alive("compiling"):
-        engine = Engine(opened.model, values.slots, opened.length, values.waiting)
         serving.warm(engine, opened.model.tokenizer.vocab_size)
     limits = serving.Limits(values.max_body, token)
-    serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
-    return DONE
+    well = serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
+    return DONE if well else BUG
+
+
+def started(opened: Opened, slots: int, waiting: int) -> Engine:
+    """The engine of a server. ValueError, in one line, if its cache does not fit the memory."""
+    size = cache_bytes(opened.model, slots, opened.length)
+    contexts = f"{slots} contexts of {opened.length} tokens"
+    print(f"the cache of {contexts} takes {byte_size(size)}", file=sys.stderr)
+    try:
+        return Engine(opened.model, slots, opened.length, waiting)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise ValueError(
+                f"slots={slots}: {contexts} do not fit the memory; use fewer, or a smaller "
+                f"--length={opened.length}"
+            ) from None
+        raise

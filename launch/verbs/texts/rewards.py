@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         with alive("reading the answers"):
             # Slow imports, which --help does without.
             from launch.benchmarks import answered, judged
-            from launch.verbs.results.overoptimisation import named
+            from launch.files import named
 
             initial = answered.read(Path(values.answers), "answers")
             runs, files = named(values.reward, "reward"), named(values.policy, "policy")

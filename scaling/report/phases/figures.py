@@ -46,9 +46,18 @@ def passes(about: dict[str, Any]) -> Figure:
     first = about["phases"][0]
     caption = (
         f"pass@k is the probability that one of k answers is right. {first['prompts']} prompts of "
-        f"{about['task']} that no run trained on; 90% intervals over prompts."
+        f"{about['task']}{held_out(about)}; 90% intervals over prompts."
     )
     return Figure("passes", "Right answers by phase", caption, finish(alt.layer(*layers), height=340))
+
+
+def held_out(about: dict[str, Any]) -> str:
+    """What is known of the prompts: whether the runs that trained on the task held them out."""
+    if about["held_out"] is None:
+        return ", a task that none of these runs was trained on"
+    if about["held_out"]:
+        return ", which the runs that were trained on this task held out"
+    return ", which a run that held out none may have been trained on"
 
 
 def curves(about: dict[str, Any], quantity: str, title: str, caption: str) -> Figure | None:

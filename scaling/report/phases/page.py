@@ -1,6 +1,7 @@
 """The HTML page of the phases of post-training. It works offline."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def table(about: dict[str, Any]) -> str:
 
 def talk(about: dict[str, Any]) -> str:
     """The command that talks with the last run."""
-    run = escape(about["phases"][-1]["run"])
+    run = escape(shlex.quote(about["phases"][-1]["run"]))
     return (
         '<section class="panel"><h2>Talk with it</h2>'
         f"<pre>isoflop chat --run={run}\nisoflop chat --run={run} --serve=8000</pre></section>"

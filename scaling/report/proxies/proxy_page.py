@@ -18,7 +18,9 @@ METHOD = (
     "policy that drew the samples. The laws are those of Gao et al. 2022, fitted by least squares "
     "to the curve without n = 1. Intervals hold 90 % of bootstrap draws: of prompts for best-of-n, "
     "of residuals for policies. "
-    "A curve turns over if its peak lies above its end by more than two standard errors."
+    "A law fits better if the interval of the difference of the two root mean squares lies on one "
+    "side of 0. A curve turns over if its peak lies above its end by more than two standard "
+    "errors, where each half of the prompts is measured at the peak of the other half."
 )
 
 
@@ -51,6 +53,13 @@ def turns_over(part: dict[str, Any]) -> bool:
     return falls["se"] is not None and falls["value"] > 2 * falls["se"]
 
 
+def fits(part: dict[str, Any], name: str) -> str:
+    """What is said of a law beside the other one; '' of the one that fits worse."""
+    if part["better"] is None:
+        return "not distinguishable"
+    return "fits better" if name == part["better"] else ""
+
+
 def table(parts: list[dict[str, Any]], key: str) -> str:
     """One row for each proxy and each form of the law."""
     rows = []
@@ -58,7 +67,7 @@ def table(parts: list[dict[str, Any]], key: str) -> str:
         for name, law in part["laws"].items():
             cells = [
                 escape(label(part["name"])),
-                escape(symbols(law["law"])) + (" (fits better)" if name == part["better"] else ""),
+                escape(symbols(law["law"])) + (f" ({verdict})" if (verdict := fits(part, name)) else ""),
                 interval_html(law["alpha"]),
                 interval_html(law["beta"]),
                 three_digits(law["rmse"]),

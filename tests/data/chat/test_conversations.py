@@ -124,6 +124,8 @@ def test_too_long_ones_are_named_and_treated_as_asked(written, opened):
         ([{"messages": [{"role": "tool", "content": "x"}]}], "a message of the role 'tool'"),
         ([{"messages": "x"}], "'messages' is no list"),
         ([{"text": "x"}], "line 1 is no conversation: its keys are text"),
+        ([{"instruction": 3, "output": "x"}], "line 1: 'instruction' is no text"),
+        ([{"instruction": "a", "input": ["b"], "output": "x"}], "line 1: 'input' is no text"),
         ([7], "is no conversation: its keys are none"),
         ([talk("a", "b") | {"messages": [{"role": "user", "content": 3}]}], "content is no text"),
         ([], "is empty"),

@@ -51,9 +51,11 @@ def test_formats(written):
         {"prompt": [user], "chosen": [good], "rejected": [bad]},
         {"prompt": [user], "chosen": good, "rejected": bad},
         {"chosen": [user, good], "rejected": [user, bad]},
+        {"prompt": "q", "chosen": [user, good], "rejected": [user, bad]},
+        {"prompt": [user], "chosen": [user, good], "rejected": [bad]},
     ]
     found = list(chat_files.preferences(str(written(rows))))
-    assert [one[1:] for one in found] == [([user], [good], [bad], 0.0)] * 4
+    assert [one[1:] for one in found] == [([user], [good], [bad], 0.0)] * 6
 
 
 def test_turns_before_the_answer_do_not_count(written, opened):
@@ -74,6 +76,14 @@ def test_turns_before_the_answer_do_not_count(written, opened):
         ({"prompt": "q", "chosen": "a"}, "line 31 has no 'rejected'; its keys: prompt, chosen"),
         ({"prompt": "q", "chosen": "a", "rejected": ""}, "empty message of the role 'assistant'"),
         ({"chosen": "a", "rejected": "b"}, "has no prompt"),
+        (
+            {"prompt": "q", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"},
+            "line 31: 'chosen' begins with the role 'user' after the prompt",
+        ),
+        (
+            {"prompt": "q", "chosen": "a", "rejected": [{"role": "user", "content": "q"}]},
+            "line 31: 'rejected' is empty after the prompt",
+        ),
         (ROWS[0] | {"margin": float("nan")}, "margin nan"),
         (ROWS[0] | {"margin": "x"}, "no finite number"),
         (ROWS[0] | {"chosen": "x" * 90}, r"1 of \d+ preferences .* line 31 with 111; use model"),

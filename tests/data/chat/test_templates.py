@@ -8,6 +8,7 @@ import pytest
 
 from configs.chat import TEMPLATES
 from data import tokenizer as tokenizers
+from data.chat import templates
 from data.chat.encoding import ChatEncoder
 from data.chat.templates import ROLES, Template, pieces, render, segments
 
@@ -47,6 +48,23 @@ def test_targets_are_those_that_transformers_marks(tmp_path):
             assert targets.astype(int).tolist() == one["mask"]
         counted += sum(one["mask"])
     assert counted > 30 and encoder.end == GOLDEN["masks"][0]["ids"][-2] != tokenizer.eod
+
+
+@EACH
+def test_long_conversations_take_few_renderings(name, monkeypatch):
+    """The time is linear in the length, and the pieces are those of each turn alone."""
+    template = OURS[name]
+    talk = [USER, ANSWER, {"role": "user", "content": " spaced "}, ANSWER] * 50 + [USER]
+    calls = []
+    real = templates.render
+    monkeypatch.setattr(templates, "render", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    found = pieces(template, talk, add_generation_prompt=True)
+    assert len(calls) < 20
+    assert "".join(piece.text for piece in found) == render(template, talk, True)
+    said = [piece.text for piece in pieces(template, talk[:2]) if piece.is_target]
+    assert [piece.text for piece in found if piece.is_target] == said * 100
+    contents = [piece.text for piece in found if piece.is_content]
+    assert len(contents) == len(talk) and contents[2].strip() == "spaced"
 
 
 @EACH

@@ -1,10 +1,12 @@
 """Tests of `isoflop chat` in the terminal."""
 
 import io
+import itertools
 import json
+import signal
 import sys
-from types import SimpleNamespace
 
+import jax
 import pytest
 
 from data import tokenizer
@@ -13,6 +15,7 @@ from launch.__main__ import main
 from launch.chat import console as consoles
 from launch.chat.conversation import Conversation
 from launch.chat.turns import Turns
+from launch.verbs.texts import chat
 from tests.launch.chat.runs import DECODER, untrained
 
 
@@ -70,23 +73,48 @@ def test_replies_cannot_steer_the_terminal(run, monkeypatch, capsys):
     assert "[31mred" in shown and "\x1b" not in shown
 
 
-def test_ctrl_c_stops_a_reply_and_the_conversation_goes_on(run, tmp_path, monkeypatch, capsys):
-    class Interrupted(consoles.queue.Queue):
-        """Ctrl-C comes after the first piece of the first reply."""
+@pytest.mark.parametrize(
+    ("where", "name", "calls"),
+    [(consoles.queue.Queue, "get", 2), (Conversation, "ask", 1), (consoles, "visible", 3)],
+)
+def test_ctrl_c_stops_a_reply_and_the_conversation_goes_on(
+    run, tmp_path, monkeypatch, capsys, where, name, calls
+):
+    """Ctrl-C comes in one of the calls of a function, wherever it is."""
+    real, count = getattr(where, name), itertools.count(1)
 
-        count = 0
+    def interrupted(*args, **kwargs):
+        if next(count) == calls:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args, **kwargs)
 
-        def get(self, timeout):
-            Interrupted.count += 1
-            if Interrupted.count == 2:
-                raise KeyboardInterrupt
-            return super().get(timeout=timeout)
-
-    monkeypatch.setattr(consoles, "queue", SimpleNamespace(Queue=Interrupted))
+    monkeypatch.setattr(where, name, interrupted)
     file = tmp_path / "c.jsonl"
     shown = talked(run, ["hi", "again", f"/save {file}"], monkeypatch, capsys, "--tokens=30")
     assert "[stopped]" in shown or "limit" in shown
     assert len(json.loads(file.read_text())["messages"]) == 4
+
+
+def test_bytes_that_are_not_utf_8_end_no_conversation(run, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "c.jsonl"
+    lines = b"h\xff\nok\n" + f"/save {file}\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines), "utf-8"))
+    assert main(["chat", f"--run={run}", "--tokens=6"]) == 0
+    assert "holds bytes that are not UTF-8" in capsys.readouterr().out
+    assert json.loads(file.read_text())["messages"][0]["content"] == "ok"
+
+
+def test_a_cache_that_does_not_fit_is_one_line(run, monkeypatch, capsys):
+    pytest.importorskip("launch.server.serving", reason="starlette is not installed")
+
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    monkeypatch.setattr(chat, "Engine", full)
+    assert main(["chat", f"--run={run}", "--serve=0", "--slots=9"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("the cache of 9 contexts of 96 tokens takes") for line in lines)
+    assert "--slots=9: 9 contexts of 96 tokens do not fit the memory" in lines[-1]
 
 
 def test_the_oldest_turns_are_dropped_and_it_says_so(run, monkeypatch, capsys):
@@ -139,6 +167,7 @@ def test_the_template_is_the_runs(run, monkeypatch, capsys):
     ("flags", "text"),
     [
         (["--stop="], "--stop= is empty"),
+        (["--system=\udcff"], r"--system='\udcff' is not UTF-8"),
         (["--slots=3"], "--slots=3 means nothing here: it is for --serve"),
         (["--serve=0", "--system=x"], "--system=x means nothing here: each request has its own"),
         (["--serve=0", "--slots=0"], "--slots=0 is out of range"),

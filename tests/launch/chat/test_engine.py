@@ -3,11 +3,13 @@
 import json
 import queue
 
+import jax
 import numpy as np
 import pytest
 
+from data import tokenizer
 from launch.chat import engine as engines
-from launch.chat.engine import Busy, Engine, TooLong
+from launch.chat.engine import Busy, Ended, Engine, TooLong, cache_bytes
 from launch.chat.opened import open_run
 from launch.chat.request import Request, whole
 from model.generation import sample, slots
@@ -32,8 +34,8 @@ def engine(opened):
 
 
 def sampler(opened, **how):
-    vocab_size, stop = opened.model.tokenizer.vocab_size, tuple(opened.model.stop)
-    return Sampler(vocab_size=vocab_size, stop=stop, **how)
+    """How to draw, without an end token: replies have the length that is asked for."""
+    return Sampler(vocab_size=opened.model.tokenizer.vocab_size, **how)
 
 
 def asked(opened, prompt, n_tokens=12, how=None, **options):
@@ -61,13 +63,13 @@ def ids(piece):
     return [token.id for token in piece.tokens]
 
 
-def by_sample(opened, prompt, n_tokens=12, how=None, **options):
-    """What `isoflop sample` draws."""
+def by_sample(opened, prompt, how=None, seed=0):
+    """The 12 tokens that `isoflop sample` draws for each of two rows, with 4 likeliest ones."""
     model = opened.model
     prompts = [model.tokenizer.encode_prompt(prompt).tolist()]
     drawn = sampler(opened, **(how or {"temperature": 0.0}))
     return sample.sample(
-        model.params, model.cfg, prompts, n_tokens, drawn, reader=model.reader, **options
+        model.params, model.cfg, prompts, 12, drawn, n=2, seed=seed, top=4, reader=model.reader
     )
 
 
@@ -79,11 +81,9 @@ def test_greedy_replies_are_the_same_alone_among_others_and_in_sample(opened, en
     for prompt, one, other in zip(PROMPTS, alone, crowd[3:], strict=True):
         assert one == other  # to the last bit of the log-probabilities
         expected = by_sample(opened, prompt)
-        count = int(expected.lengths_B[0])
-        stopped = one.end == "stop"  # the end token is drawn and not told
-        np.testing.assert_array_equal(ids(one), expected.tokens_BN[0, : count - stopped])
+        np.testing.assert_array_equal(ids(one), expected.tokens_BN[0])
         told = [token.logprob for token in one.tokens]
-        np.testing.assert_allclose(told, expected.logprobs_BN[0, : len(told)], atol=1e-4)
+        np.testing.assert_allclose(told, expected.logprobs_BN[0], atol=1e-4)
     assert alone[0] == alone[4] and ids(alone[0]) != ids(alone[2])
 
 
@@ -101,17 +101,14 @@ def test_a_seed_draws_what_sample_draws(opened, engine, how):
     rows = [asked(opened, "ab", how=how, seed=5, row=row) for row in range(2)]
     other = asked(opened, "ab", how={"temperature": 0.9, "top_k": 3}, seed=5)
     *drawn, differently = answered(engine, *rows, other)
-    expected = by_sample(opened, "ab", how=how, n=2, seed=5)
+    expected = by_sample(opened, "ab", how, seed=5)
     for row, piece in enumerate(drawn):
-        end = int(expected.lengths_B[row]) - (piece.end == "stop")
-        np.testing.assert_array_equal(ids(piece), expected.tokens_BN[row, :end])
+        np.testing.assert_array_equal(ids(piece), expected.tokens_BN[row])
     assert ids(drawn[0]) != ids(drawn[1]) and ids(drawn[0]) != ids(differently)
 
 
 def test_requests_join_while_others_draw(opened, engine):
     pairs = [asked(opened, "ab", n, {"temperature": 1.0}, seed=n) for n in (60, *[9] * 6)]
-    for request, _ in pairs:
-        request.sampler = request.sampler.replace(stop=())
     before = engine.steps
     drawn = sum(len(piece.tokens) for piece in answered(engine, *pairs))
     assert drawn == 60 + 6 * 9
@@ -119,9 +116,9 @@ def test_requests_join_while_others_draw(opened, engine):
 
 
 def test_likeliest_tokens_are_those_of_sample(opened, engine):
-    pair = asked(opened, "ab", 6, {"temperature": 1.0}, seed=1, top=4)
+    pair = asked(opened, "ab", 12, {"temperature": 1.0}, seed=1, top=4)
     piece, _ = answered(engine, pair, asked(opened, "c", 6))
-    expected = by_sample(opened, "ab", 6, {"temperature": 1.0}, seed=1, top=4)
+    expected = by_sample(opened, "ab", {"temperature": 1.0}, seed=1)
     for step, token in enumerate(piece.tokens):
         assert [id for id, _ in token.top] == expected.top_tokens_BNM[0, step].tolist()
         told = [logprob for _, logprob in token.top]
@@ -169,7 +166,7 @@ def test_closing_ends_all_requests(opened):
     engine.submit(*(request for request, _ in pairs))
     engine.close()
     assert {finished(pieces).end for _, pieces in pairs} & {"cancelled"}
-    with pytest.raises(Busy, match="ended"):
+    with pytest.raises(Ended, match="ended"):
         engine.submit(asked(opened, "ab")[0])
 
 
@@ -213,6 +210,12 @@ def test_what_does_not_fit_is_refused(opened, engine):
             engine.check(prompt, count, drawn_by, top)
 
 
+def test_the_bytes_of_the_cache_are_known_before_it_is_made(opened, engine):
+    made = sum(x.nbytes for x in jax.tree.leaves(engine.slots))
+    assert cache_bytes(opened.model, SLOTS, opened.length) == made
+    assert cache_bytes(opened.model, 10**8, opened.length) > 10**10
+
+
 def test_prompts_are_padded_to_few_lengths():
     assert [engines.bucket_of(n) for n in (0, 1, 32, 33, 64, 65, 1000)] == [
         32, 32, 32, 64, 64, 128, 1024,
@@ -220,15 +223,14 @@ def test_prompts_are_padded_to_few_lengths():
 
 
 def test_a_family_without_steps_is_refused_by_name(tmp_path):
+    tokenizer.from_spec("bytes").save(tmp_path / "tokenizer")
     for section, text in (
-        ({"family": "encoder"}, "'encoder', which continues no text"),
-        ({"family": "ngram", "order": 2}, "'ngram', which is counted"),
+        ({"vocab_size": 300, "family": "encoder", "d_ff": 32}, "'encoder', which continues no"),
+        ({"vocab_size": 300, "family": "ngram", "order": 2}, "'ngram', which is counted"),
     ):
-        run = untrained(tmp_path / section["family"], DECODER)
-        config = {"model": {"vocab_size": 300} | section}
-        (run / "config.json").write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text(json.dumps({"model": section}))
         with pytest.raises(ValueError, match=text):
-            open_run(run)
+            open_run(tmp_path)
 
 
 def test_a_context_longer_than_the_models_is_refused(tmp_path, compiled_once):

@@ -1,11 +1,15 @@
+import html
 import json
+import shlex
 
 import numpy as np
 import pytest
 
 from launch.__main__ import main
+from launch.phases import gathered
 from tests.launch.chat.runs import DECODER, untrained
 
+figures = pytest.importorskip("scaling.report.phases.figures")
 FEW = ("--prompts=3", "--samples=4", "--k=1,2")
 ROWS = [{"step": 1, "reward": 0.25, "kl": 0.0}, {"step": 2, "reward": 0.5, "kl": 0.125}]
 
@@ -25,7 +29,7 @@ def runs(tmp_path, compiled_once):
 
 def test_every_run_answers_the_same_prompts_and_the_page_has_them(runs, tmp_path, capsys):
     out = tmp_path / "page"
-    assert main(["phases", *runs, *FEW, f"--out={out}"]) == 0
+    assert main(["phases", *runs, *FEW, "--out", str(out), "--task=spelling_backwards"]) == 0
     shown = capsys.readouterr().out
     about = json.loads((out / "phases.json").read_text())
     first, second = about["phases"]
@@ -38,8 +42,30 @@ def test_every_run_answers_the_same_prompts_and_the_page_has_them(runs, tmp_path
         assert 0 <= phase["pass_at_k"][0]["value"] <= phase["pass_at_k"][1]["value"] <= 1
         assert phase["name"] in shown
     page = (out / "index.html").read_text()
+    assert f"--run={html.escape(shlex.quote(runs[1]))} --serve" in page
     assert "&lt;b&gt;grpo" in page and "<b>grpo" not in page.split("<script")[0]
     assert {path.name for path in (out / "figures").iterdir()} >= {"passes.png", "reward.svg"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ({}, {"validation": 0.2}, 0.2),
+        ({"kind": "conversations", "corpora": ["task:sorting:seed=1"]}, {"validation": 0.2}, 0.05),
+        ({"kind": "preferences", "corpora": "task:letter_counting"}, {"validation": 0.2}, 0.2),
+        ({}, {"validation": 0.0}, 0.0),
+        ({}, {"task": "letter_counting"}, None),
+    ],
+)
+def test_prompts_are_held_out_by_the_smallest_share(tmp_path, first, second, expected):
+    data = ({"validation": 0.05, **first}, {"kind": "tasks", "task": "sorting", **second})
+    for number, one in enumerate(data):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "config.json").write_text(json.dumps({"data": one}))
+    runs = [tmp_path / "0", tmp_path / "1"]
+    assert gathered.held_out(runs, "sorting") == expected
+    said = {0.0: "a run that held out none", None: "none of these runs"}
+    assert said.get(expected, "held out") in figures.held_out({"held_out": expected})
 
 
 def test_pass_at_1_is_the_share_of_right_answers(runs, tmp_path, monkeypatch):
@@ -65,6 +91,7 @@ def test_pass_at_1_is_the_share_of_right_answers(runs, tmp_path, monkeypatch):
         ([], "no run is given; name their folders, in the order of training"),
         (["SFT"], "no run was trained on the rewards of a task; give --task=NAME"),
         (["SFT", "--task=chess"], "'chess' is unknown; use one of addition_reversed"),
+        (["SFT", "--task=mine.jsonl"], "'mine.jsonl' is unknown; use one of"),
         (["SFT", "--task=sorting", "--names=a,b"], "1 runs take 1 different names"),
         (["/no/such"], "/no/such holds no config.json; name folders of runs"),
         (["SFT", "--task=sorting", "--samples=2", "--k=3"], "must lie between 1 and --samples=2"),

@@ -4,14 +4,17 @@ import asyncio
 import http.client
 import json
 import re
+import threading
 import time
 import urllib.parse
+from types import SimpleNamespace
 
 import pytest
 
 openai = pytest.importorskip("openai")
 
 from launch.chat.request import CANCELLED  # noqa: E402
+from launch.server import app  # noqa: E402
 from model.generation import sample  # noqa: E402
 from model.generation.samplers import Sampler  # noqa: E402
 from tests.launch.server.conftest import SLOTS, WAITING, running  # noqa: E402
@@ -145,6 +148,9 @@ REFUSED = {  # what is sent beside a good request -> what the answer says
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "is no text"),
         ({"messages": [*ASK, ASK[0]]}, 400, "the system message must be the first"),
         ({"messages": [{"role": "user", "content": "a" * 99}]}, 400, "the context holds 96"),
+        ({"messages": ASK[1:] * 1001}, 400, "1001 messages are more than 1000"),
+        ({"messages": [{"role": "user", "content": "a" * 6145}]}, 400, "6145 bytes; the context"),
+        ({"temperature": 10**400}, 400, "temperature is out of range"),
         ({"max_tokens": 96}, 400, "the reply may have 96"),
         ({"max_tokens": True}, 400, "max_tokens is bool; it must be int"),
         ({"max_tokens": 0}, 400, "max_tokens=0 is out of range"),
@@ -197,7 +203,7 @@ def test_the_clients_errors_are_those_of_openais(client):
         (b"{bad", 400, "not valid JSON"),
         (b"\xff\xfe", 400, "not valid JSON"),
         (b"[" * 100_000, 400, "nested too deeply"),
-        (b"[1]", 400, "no JSON object"),
+        (b"[1]", 400, "not a JSON object"),
         (b"", 400, "not valid JSON"),
         (b" " * 10_000_000, 413, "more than 1048576 bytes"),
     ],
@@ -221,6 +227,9 @@ def test_only_pages_of_this_server_may_ask(server):
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Host": "evil.example"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "127.0.0.2"}, 200),
     ):
         assert post(server, "/v1/completions", good, headers)[0] == status, headers
 
@@ -283,6 +292,66 @@ def test_a_client_that_hangs_up_frees_its_slots(server, stream, monkeypatch):
     link.close()
     idle(engine, 20)
     assert CANCELLED in [request.ended for request in ended]
+
+
+def test_nulls_stand_for_nothing(server):
+    messages = [*ASK, {"role": "assistant", "content": None, "tool_calls": None}, ASK[1]]
+    body = {"model": "tiny", "messages": messages, "max_tokens": 1, "stream": True}
+    body["stream_options"] = {"include_usage": None}
+    place = urllib.parse.urlsplit(server.address)
+    link = http.client.HTTPConnection(place.hostname, place.port, timeout=300)
+    link.request("POST", "/v1/chat/completions", json.dumps(body))
+    answer = link.getresponse()
+    assert answer.status == 200 and answer.read().isascii()
+
+
+def test_bodies_that_are_being_read_count_as_requests(opened, monkeypatch):
+    """The engine has room, but as many bodies are read as it has."""
+    service = app.Service(opened, SimpleNamespace(n_slots=1, waiting=1, active=lambda: (0, 0)),
+                          app.Limits())  # fmt: skip
+    gate = threading.Event()
+    monkeypatch.setattr(app, "parse", lambda *_: gate.wait(60))
+
+    async def three():
+        asked = [asyncio.create_task(service._parsed(b"", "chat")) for _ in range(3)]
+        done, _ = await asyncio.wait(asked, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        gate.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return [task.exception().status for task in done], service.parsing
+
+    assert asyncio.run(three()) == ([429], 0)
+
+
+def test_a_reply_that_the_end_cuts_is_not_complete(opened, monkeypatch):
+    with running(opened) as server:
+        real = server.engine._deliver
+        slowed = lambda *step: (time.sleep(0.2), real(*step))  # noqa: E731
+        monkeypatch.setattr(server.engine, "_deliver", slowed)
+        place = urllib.parse.urlsplit(server.address)
+        body = json.dumps({"model": "tiny", "prompt": "ab", "max_tokens": 90, "temperature": 3})
+        links = []
+        for stream in ("true", "false"):
+            link = http.client.HTTPConnection(place.hostname, place.port, timeout=300)
+            link.request("POST", "/v1/completions", f'{body[:-1]}, "stream": {stream}}}')
+            links.append(link)
+        first = links[0].getresponse()
+        assert first.readline().startswith(b"data: ")
+        while server.engine.active()[0] < 2:
+            time.sleep(0.02)
+        server.engine.close()
+        rest = first.read().decode()
+        assert '"error"' in rest and "[DONE]" not in rest and '"stop"' not in rest
+        assert links[1].getresponse().status == 503
+        assert post(server, "/v1/completions", body)[0] == 503
+
+
+def test_an_engine_that_ends_ends_the_server(capsys):
+    dead = threading.Thread(target=int)
+    server = SimpleNamespace(thread=threading.current_thread(), address="x", end=lambda: None,
+                             engine=SimpleNamespace(thread=dead))  # fmt: skip
+    serving = pytest.importorskip("launch.server.serving")
+    assert not serving.serve_until_signal(server)
+    assert "because of an error" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ JOINED = {key: value for key, value in PAIRS.items() if key != "model.source_len
     "data.kind": "joined_pairs", "model.context_length": "32",
 }  # fmt: skip
 LABELS = {
-    "model.family": "encoder", "model.context_length": "32", "data.too_long": "truncate",
-    "data.corpora": "synthetic_sentiment:texts=300", "data.tokenizer": "bytes",
+    "model.family": "encoder", "data.tokenizer": "bytes", "model.context_length": "24",
+    "data.corpora": "HOME/labels.jsonl", "data.held_out": "HOME/labels.jsonl",
 }  # fmt: skip
 TAGS = {"data.corpora": "HOME/tags.jsonl", "data.held_out": "HOME/tags.jsonl"}
 WORDS = {"objective.name": "negative_sampling", "data.kind": "word_pairs"}
@@ -68,7 +68,7 @@ COUNTED = {
         "data.tokenizer": "words",
     },
 }  # fmt: skip
-QUICK = ("gru_carried", "bahdanau")  # killed and resumed; tests of each part are quick, too
+QUICK = ("gru_carried",)  # killed and resumed; tests of each part are quick, too
 COMPILED = """
 from pathlib import Path
 from tests.launch import toy
@@ -82,8 +82,13 @@ RESUMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) f
 
 @pytest.fixture(scope="module")
 def home(text_folder, compiled_once) -> Path:
-    rows = [{"text": "the cat saw a dog", "label": "D N V D N"}, {"text": "a cat", "label": "D N"}]
-    (text_folder / "tags.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 9))
+    texts = {
+        "tags": [("the cat saw a dog", "D N V D N"), ("a cat", "D N")],
+        "labels": [("good", "yes"), ("bad", "no")],
+    }
+    for name, pairs in texts.items():
+        rows = [json.dumps(dict(zip(("text", "label"), pair, strict=True))) for pair in pairs]
+        (text_folder / f"{name}.jsonl").write_text("\n".join(rows * 9))
     return text_folder
 
 

@@ -13,7 +13,6 @@ from model.adapters import lora
 from model.adapters.adapted import Adapted, Adapter, adapter_of
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
-from tests.model.golden import jit
 from train.optimizers import optimizer
 from train.parallel.precision import ROUNDED_RULES
 from train.rules import lookup
@@ -36,8 +35,8 @@ def trained(adapted: Adapted, cfg=CFG) -> tuple[dict, dict]:
     return jax.tree.map(move, tree), base
 
 
-@functools.partial(jit, static_argnames=("cfg", "train"))
-def logits(cfg, params, train=False):
+@functools.partial(jax.jit, static_argnums=0)
+def logits(cfg, params):
     x_BTD = decoder.hidden(cfg, params, TOKENS)
     return decoder.logits(cfg, decoder.head(cfg, params), x_BTD)
 
@@ -101,7 +100,7 @@ def test_gradients_of_a_quantised_base_are_those_of_its_dense_matrix():
         is_leaf=lambda x: hasattr(x, "dense"),
     )
 
-    @jit
+    @jax.jit
     def gradient(tree, base):
         loss = lambda tree: jnp.square(logits(CFG, adapted.whole(base, adapted.scaled(tree)))).sum()  # noqa: E731
         return jax.grad(loss)(tree)

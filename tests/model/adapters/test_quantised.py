@@ -14,7 +14,7 @@ CASES = ("wide", "tall")
 @pytest.fixture(scope="module")
 def golden() -> dict[str, np.ndarray]:
     with np.load(FOLDER / "adapters" / "quantised.npz") as file:
-        return dict(file)
+        return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in file.items()}
 
 
 def dense(matrix) -> np.ndarray:
@@ -27,7 +27,7 @@ def test_nf4_equals_bitsandbytes(golden, case):
     found = nf4.quantised(golden[f"{case}_kernel"], offset)
     for name in ("codes", "scales", "outer"):
         np.testing.assert_array_equal(getattr(found, name), golden[f"{case}_{name}"])
-    np.testing.assert_array_equal(dense(found), golden[f"{case}_dense"])
+    np.testing.assert_array_equal(dense(found)[:, ::6], golden[f"{case}_dense"])
     # torch's mean depends on its order of summation: ours may differ in the last bit.
     own = nf4.quantised(golden[f"{case}_kernel"]).offset
     assert abs(int(own.view(np.int32)) - int(offset.view(np.int32))) <= 1
@@ -38,13 +38,13 @@ def test_int8_equals_bitsandbytes(golden, case):
     found = int8.quantised(golden[f"{case}_kernel"])
     np.testing.assert_array_equal(found.codes, golden[f"{case}_int8"])
     np.testing.assert_array_equal(found.scales, golden[f"{case}_int8_scales"])
-    np.testing.assert_array_equal(dense(found), golden[f"{case}_int8_dense"])
+    np.testing.assert_array_equal(dense(found)[:, ::6], golden[f"{case}_int8_dense"])
 
 
 def test_a_flipped_code_is_seen(golden):
     found = nf4.quantised(golden["wide_kernel"], golden["wide_offset"])
     flipped = found.replace(codes=found.codes ^ np.eye(*found.codes.shape, dtype=np.uint8))
-    assert (dense(flipped) != golden["wide_dense"]).sum() == min(found.codes.shape)
+    assert (dense(flipped) != dense(found)).sum() == min(found.codes.shape)
 
 
 def test_layers_are_quantised_one_by_one(golden):

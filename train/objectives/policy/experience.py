@@ -40,6 +40,8 @@ def frozen_model(frozen: dict, cfg: Any, name: str) -> tuple[Trained, Any, dict]
     for known, family, model_cfg in cfg.frozen:
         if known == name:
             found = families.FAMILIES[family]
+            if name in cfg.from_base:  # rounded already, and maybe quantised
+                return found, model_cfg, frozen[name]
             return found, model_cfg, cast_for_compute(frozen[name], model_cfg, found.PARAMETER_AXES)
     return None
 
@@ -55,11 +57,17 @@ def rollout(
 
 
 def respond(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, keys_B: jax.Array
 ) -> dict:
     """One response to each prompt of an evaluation batch, at `eval_temperature`."""
-    rows = responses.draw(model, params, cfg, batch, key, 1, cfg.loss.eval_temperature)
-    return {"counts": batch["counts"]} | rows | judged(frozen, cfg, rows, cfg.loss.temperature)
+    rows = responses.draw(model, params, cfg, batch, keys_B, 1, cfg.loss.eval_temperature)
+    return {"counts": batch["counts"]} | rows | judged(frozen, cfg, rows, _measuring(cfg))
+
+
+def _measuring(cfg: Any) -> float:
+    """The temperature of the probabilities that an evaluation measures: that which draws, because
+    only samples of a distribution estimate its KL. Greedy responses have none."""
+    return cfg.loss.eval_temperature or cfg.loss.temperature
 
 
 def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
@@ -121,17 +129,18 @@ def measured(batch: dict, entropy_BN: jax.Array) -> dict:
 
 def evaluate(model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict) -> dict:
     """The sums for each row [B] of a batch that `respond` and `score` made, in which the rows that
-    `counts` keeps count. The share of right
-    responses, whose reward is 1, is known only where a checker scores."""
-    logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, cfg.loss.temperature)
+    `counts` keeps count. The KL is known only where responses are drawn at random, and the share of
+    right ones, whose reward is 1, where a checker scores."""
     counts_B = batch["counts"]
     sums = {
         "responses": counts_B,
         "lost": -batch["reward"],
         "reward": batch["reward"],
-        "kl": k1(logp_BN, batch["reference"]).sum(1),
         "length": batch["mask"].sum(1),
     }
+    if cfg.loss.eval_temperature:
+        logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, _measuring(cfg))
+        sums["kl"] = k1(logp_BN, batch["reference"]).sum(1)
     if frozen_model(frozen, cfg, "reward") is None:
         sums["right"] = (batch["reward"] >= 1).astype(jnp.float32)
     return {name: x_B * counts_B for name, x_B in sums.items()}

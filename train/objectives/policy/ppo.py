@@ -26,12 +26,14 @@ from train.objectives.policy.surrogate import clipped_policy, clipped_value
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
 MAKES, METRICS = responses.MAKES, experience.METRICS
 FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
-MAY_LACK, N_CLASSES = settings.MAY_LACK, 1
+MAY_LACK, check_frozen = settings.MAY_LACK, settings.check_frozen
+N_CLASSES = 1  # the value head
 TRAINED = (
     *("loss", "policy_loss", "value_loss", *experience.MEASURED),
     *("clip_fraction", "explained_variance"),
 )
 prompts, passes = settings.prompts, settings.passes
+for_data = settings.for_data
 respond, score, evaluate = experience.respond, experience.score, experience.evaluate
 
 
@@ -41,7 +43,7 @@ def configure(config: Any) -> settings.Config:
     if config.model.get("n_classes") != 1:
         raise ValueError(
             f"model.n_classes={config.model.get('n_classes')}, but objective.name="
-            f"{config.objective.name!r} trains a value head; give --config.model.n_classes=1"
+            f"{config.objective.name!r} trains a value head of one output; use 1, or 0"
         )
     return settings.configure(config)
 

@@ -1,8 +1,9 @@
 """The settings that the objectives with rollouts share, and their sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from model import families
 from train.objectives.policy.estimators import KL
 from train.objectives.policy.surrogate import NORMALISE
 
@@ -12,6 +13,8 @@ FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"
 FROM_START = ("objective.reference",)
 MAY_LACK = ("objective.reward_model",)
 
+REFERENCE = ("hidden", "head", "logits"), "a decoder"
+REWARD = ("pooled",), "a run with objective.name=reward, whose head has one output"
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")
 
@@ -43,6 +46,7 @@ class Config:
     whiten_rewards: bool = False
     skip_flat: bool = False
     rows: int = 0  # of a rollout, over all devices
+    vocab_size: int = 0  # higher tokens are padding and never drawn; 0: none is
 
     @property
     def high(self) -> float:
@@ -91,6 +95,17 @@ def configure(config: Any) -> Config:
             f"(data.prompt_length) does not fit model.context_length="
             f"{config.model.context_length}; use {config.model.context_length - longest} or fewer"
         )
+    if (wanted := config.data.get("answer_length", 0)) > cfg.max_tokens:
+        raise ValueError(
+            f"objective.max_tokens={cfg.max_tokens} cuts right answers short, which have up to "
+            f"{wanted} tokens (data.answer_length); use {wanted} or more, or a smaller "
+            "data.answer_length"
+        )
+    if rate := (config.get("adapter") or {}).get("dropout", 0):
+        raise ValueError(
+            f"adapter.dropout={rate}, but objective.name={config.objective.name!r} needs the "
+            "policy that drew the responses, without dropout; use 0"
+        )
     for key in ("z_loss", "loss_chunk", "label_smoothing"):
         if config.train[key]:
             raise ValueError(
@@ -98,6 +113,31 @@ def configure(config: Any) -> Config:
                 f"{config.objective.name!r}; use 0"
             )
     return cfg
+
+
+def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
+    """ValueError for a reference that gives no distribution of the next token, a reward model
+    without a scalar head, and either of another vocabulary."""
+    for name, family, of in frozen:
+        needs, what = REFERENCE if name == "reference" else REWARD
+        has_needs = all(hasattr(families.FAMILIES[family], need) for need in needs)
+        n_classes, having = getattr(of, "n_classes", 0), ""
+        if name == "reward":
+            having = f" with model.n_classes={n_classes}"
+        if not has_needs or (name == "reward" and n_classes != 1):
+            raise ValueError(
+                f"{FROZEN[name]} names a model of the family {family!r}{having}; use {what}"
+            )
+        if of.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"{FROZEN[name]} names a model with model.vocab_size={of.vocab_size}, and the "
+                f"policy has {model.vocab_size}; use one of the same vocabulary"
+            )
+
+
+def for_data(cfg: Config, dataset: Any) -> Config:
+    """The settings with what the data decide: the vocabulary that responses are drawn from."""
+    return replace(cfg, vocab_size=getattr(dataset, "vocab_size", 0))
 
 
 def require_groups(config: Any, cfg: Config) -> None:

@@ -31,7 +31,7 @@ from train import duration, objectives
 from train.loop import Start, step_config
 from train.parallel import processes, sharding
 from train.progress import Progress
-from train.step import StepConfig
+from train.step import BASE, StepConfig
 
 FORMAT = 1
 Table = dict[bytes, np.ndarray]
@@ -62,7 +62,8 @@ def with_stored(config: Any, dataset: Dataset, start: Start) -> tuple[Dataset, S
                 _write(path, table)
                 print(f"  reference: {len(missing):,} rows computed, kept in {path}", flush=True)
     stored = Stored(dataset, objective.FIELDS, objective.STORED, table)
-    return stored, replace(start, frozen={}, frozen_models=())
+    kept = {name: params for name, params in start.frozen.items() if name == BASE}
+    return stored, replace(start, frozen=kept, frozen_models=())
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,12 @@ def _compute(
     fields = {name: field for name, field in dataset.spec().items() if name in objective.FIELDS}
     where = sharding.batch_shardings(mesh, fields)
     frozen = {
-        name: jax.device_put(params, sharding.parameter_shardings(params, axes, mesh))
-        for (name, params), axes in zip(start.frozen.items(), cfg.frozen_axes.values(), strict=True)
+        name: jax.device_put(
+            params, sharding.parameter_shardings(params, cfg.frozen_axes[name], mesh)
+        )
+        for name, params in start.frozen.items()
     }
+    frozen |= dict.fromkeys(cfg.from_base, frozen.get(BASE))
     table, wanted = {}, set(missing)
     bar = contextlib.nullcontext()
     if processes.is_first():
@@ -179,6 +183,8 @@ def _path(config: Any, cfg: StepConfig, dataset: Dataset) -> Path:
         section, leaf = key.split(".")
         hashes.append(config[section][f"{leaf}_hash"])
     key = [FORMAT, config.objective.name, hashes, repr(cfg.frozen), dataset.hash]
+    if cfg.from_base and cfg.adapter.base_dtype:  # the reference is quantised too
+        key.append(cfg.adapter.base_dtype)
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     cache = local_path(config.data.get("cache", "cache"), "data.cache")
     return cache / "reference" / f"{name}.npz"

@@ -78,6 +78,26 @@ def test_a_proxy_with_normal_errors_does_not_turn_over():
     assert gold[-1] == pytest.approx(own[-1] * np.sqrt(2) / 2, rel=0.1)
 
 
+def test_a_gold_reward_at_its_bound_does_not_turn_over():
+    """Gold rewards of 0 and 1 with a proxy that follows them: best-of-n only rises, to 1."""
+    turned = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        gold = (rng.random((100, 64)) < 0.3).astype(float)
+        judged = proxies.Judged("p", gold + rng.normal(0, 0.3, gold.shape), gold)
+        turned.append(turns_over(proxies.describe_samples(judged, 0, 0)))
+    assert np.mean(turned) <= 0.08
+
+
+def test_one_prompt_and_equal_fits_claim_nothing(tmp_path, capsys):
+    proxy, gold = rewards(1.0, 3, shape=(1, 40))
+    np.savez(tmp_path / "one.npz", proxy=proxy, gold=gold)
+    (part,) = study(tmp_path, f"--samples={tmp_path / 'one.npz'}")["samples"]
+    assert part["falls"]["se"] is None and part["better"] is None
+    shown = capsys.readouterr().out
+    assert "no turn is seen up to there" in shown and "not distinguishable" in shown
+
+
 def test_the_constants_are_those_of_the_law_s_own_fit():
     judged = proxies.Judged("p", *rewards(1.0, 3))
     found = proxies.describe_samples(judged, 0, 0)
@@ -141,7 +161,11 @@ def test_the_figures_have_the_curves_and_the_constants_against_size(files, tmp_p
         ([], "samples is not given"),
         (["--samples=none.npz"], "none.npz does not exist"),
         (["--samples=a.npz", "--samples=a=b.npz"], "two files are named a"),
-        (["--samples=text.npz"], "is not a file of numpy arrays"),
+        (["--samples=text.npz"], "is not a .npz file of arrays"),
+        (["--samples=array.npz"], "is not a .npz file of arrays"),
+        (["--samples=cut.npz"], "is not a .npz file of arrays"),
+        (["--samples=two.npz"], "has size=[1 2]; it must be one number above 0"),
+        (["--samples=minus.npz"], "has size=-1; it must be one number above 0"),
         (["--samples=gold.npz"], "has no proxy"),
         (["--samples=equal.npz"], "all proxy rewards are equal"),
         (["--samples=few.npz"], "2 samples of each prompt are too few"),
@@ -157,6 +181,11 @@ def test_bad_files_are_one_line(tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.npz").write_text("no arrays")
     np.savez("gold.npz", gold=np.ones((2, 3)))
+    with open("array.npz", "wb") as file:
+        np.save(file, np.ones((2, 9)))
+    for name, size in (("two", [1, 2]), ("minus", -1)):
+        np.savez(f"{name}.npz", gold=np.eye(2, 9), proxy=np.eye(2, 9), size=size)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:-30])
     np.savez("equal.npz", gold=np.ones((2, 9)), proxy=np.ones((2, 9)))
     np.savez("few.npz", gold=np.ones((2, 2)), proxy=np.ones((2, 2)))
     np.savez("nan.npz", gold=np.ones((2, 9)), proxy=np.where(np.eye(2, 9, -1), np.nan, 1))

@@ -14,7 +14,7 @@ from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 from train import step as step_module
 from train.objectives import OBJECTIVES
-from train.objectives.policy import responses
+from train.objectives.policy import experience, responses
 from train.objectives.policy.settings import Config
 from train.step import StepConfig, TrainState
 
@@ -121,11 +121,50 @@ def test_the_ratio_is_one_at_the_first_update(objective):
     assert np.abs(np.exp(hotter - rows["logprobs"]) - 1).max() > 1e-2
 
 
+def evaluated(cfg: StepConfig, size: int = P) -> dict:
+    """Rows [P, ...] with responses, drawn in evaluation batches of a size."""
+    rows = data() | {"counts": np.ones(P, np.float32)}
+    batches = {name: x.reshape(-1, size, *x.shape[1:]) for name, x in rows.items()}
+    made = step_module.respond(cfg, state().params, state().frozen, batches)
+    return {name: np.asarray(x).reshape(P, *x.shape[2:]) for name, x in made.items()}
+
+
+def test_the_size_of_evaluation_batches_changes_no_response():
+    whole, halves = (evaluated(step("grpo"), size) for size in (P, P // 2))
+    np.testing.assert_array_equal(halves["response"], whole["response"])
+    assert len({row.tobytes() for row in whole["response"]}) == P  # control: rows differ
+
+
+def test_an_evaluation_measures_the_kl_at_the_temperature_that_draws():
+    cfg = step("grpo", eval_temperature=2.0)
+    rows = evaluated(cfg) | {"reward": np.zeros(P, np.float32)}
+    found = experience.evaluate(decoder, state().params, state().frozen, cfg, rows)["kl"]
+    reference = state().frozen["reference"]
+    for temperature, is_equal in ((2.0, True), (1.0, False)):
+        logp, of_reference = (
+            responses.logprobs(decoder, params, MODEL, rows, temperature)[0]
+            for params in (state().params, reference)
+        )
+        far = np.abs((logp - of_reference).sum(1) - found).max()
+        assert (far < 1e-5) == is_equal and (is_equal or far > 1e-2)
+    greedy = step("grpo", eval_temperature=0.0)
+    sums = experience.evaluate(decoder, state().params, state().frozen, greedy, rows)
+    assert "kl" not in sums and "reward" in sums
+
+
+def test_padding_of_the_vocabulary_is_never_drawn():
+    rows = roll_out(step("grpo", vocab_size=9), state(), data())
+    assert rows["response"].max() < 9 <= rolled("grpo")[1]["response"].max()
+
+
 def updates(cfg: StepConfig, rows: dict) -> dict:
     return OBJECTIVES[cfg.objective].advantages(cfg, rows)
 
 
-@pytest.mark.parametrize("objective", ["ppo", "grpo", "reinforce", "raft"])
+@pytest.mark.parametrize(
+    "objective",
+    ["ppo", *(pytest.param(o, marks=pytest.mark.slow) for o in ("grpo", "reinforce", "raft"))],
+)
 def test_micro_batches_give_the_gradient_of_one_batch(objective):
     """Responses have unequal lengths, and one group no variance."""
     cfg, rows = rolled("ppo" if objective == "ppo" else "grpo")

@@ -9,7 +9,7 @@ import pytest
 from launch import flags
 from launch.trial import run as trial
 from launch.trial.resolve import prepare, resolve
-from launch.trial.start import hash_of, start
+from launch.trial.start import hash_of, require_template, start
 from train.checkpoint import restore_params
 from train.objectives.preference import dpo, reward
 from train.objectives.preference import stored as stored_values
@@ -94,6 +94,37 @@ def test_dpo_begins_at_log_two_and_needs_its_reference_once(home, stored, capfd)
     assert rows(home, "moved")[0]["loss"] != pytest.approx(np.log(2), abs=1e-6)
 
 
+def test_dpo_of_adapters_takes_their_base_as_the_reference(home, base):
+    lora = {"adapter.name": "lora", "adapter.rank": "2"}
+    for name, stored in (("lora", "True"), ("lora_computed", "False")):
+        keys = PAIRS | FAST | lora | {"objective.stored": stored}
+        told = run(home, name, f"post/dpo.py:{base}", **keys)
+        assert told["status"] == "done" and told["params_trained"]
+    here, there = losses(home, "lora"), losses(home, "lora_computed")
+    assert here[0] == pytest.approx(np.log(2), abs=1e-6)
+    np.testing.assert_allclose(here, there, atol=1e-6)
+    assert np.ptp(here) > 1e-4  # control: the loss moves
+
+
+def test_dpo_in_bfloat16_begins_at_log_two(home, base):
+    """The reference is rounded as the policy is, though its run has another dtype."""
+    keys = PAIRS | {"model.dtype": "bfloat16", "objective.beta": "1.0", "train.duration": "2 steps"}
+    run(home, "half", f"post/dpo.py:{base}", **keys, **{"objective.stored": "False"})
+    assert rows(home, "half")[0]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_weights_of_another_chat_template_are_refused(home, base, tmp_path):
+    config = flags.load_config(f"configs/post/dpo.py:{base}", PAIRS)
+    config.data.template = "{{ messages }}"
+    require_template("objective.reference", tmp_path, config)  # of an unknown template
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    require_template("objective.reference", tmp_path, config)
+    (tmp_path / "chat_template.jinja").write_text("{{ bos_token }}")
+    with pytest.raises(ValueError, match="was trained on another chat template"):
+        require_template("objective.reference", tmp_path, config)
+    require_template("train.init_from", tmp_path, config)  # a policy may change its template
+
+
 def read(home: Path, base: Path, **keys) -> tuple:
     """(the dataset with stored values, the frozen parameters that are left) of a DPO run."""
     given = {"data.cache": f"{home}/other-cache"} | COMMON | PAIRS | keys
@@ -145,9 +176,8 @@ def test_a_student_is_trained_on_text_and_on_conversations(home, base):
     told = run(home, "student", "post/distill.py", **on_text, **{"model.d_model": "8"})
     assert told["metrics"]["divergence"]["value"] > 0
     assert told["metrics"]["teacher_loss"]["value"] < 5.6
-    assert {"bits_per_byte", "loss"} <= set(told["metrics"]) and told[
-        "predicts"
-    ] == "the next token"
+    assert {"bits_per_byte", "loss"} <= set(told["metrics"])
+    assert told["predicts"] == "the next token of text"
     before = hash_of(params(home, "base"))
     talk = {"data.kind": "conversations", "objective.teacher": str(base)}
     assert run(home, "talk", "post/distill.py", **PAIRS, **talk)["status"] == "done"
