@@ -4,8 +4,8 @@
     isoflop train --config=configs/post/overoptimisation.py:proxy --workdir=runs/over/proxy-8-100
     isoflop train --config=configs/post/overoptimisation.py:rl --workdir=runs/over/rl-0
 
-2 CPU cores, each under a minute alone: a gold reward of 0.812 of the policy, 0.110
-more by best-of-18 with the proxy of width 32 and 586 comparisons, 0.070 more by best-of-500 (2026-11).
+2 CPU cores, each under a minute alone (2026-11): the policy's gold reward is 0.812. The best of 18
+by a proxy of width 32 and 586 comparisons has 0.110 more, the best of 500 only 0.070 more.
 
 The argument is the part, and optionally the folder of the runs: `rl,runs/mine`. The policy imitates
 answers of which WRONG break a rule. A proxy sees comparisons, a share NOISE of them in the wrong
