@@ -3,7 +3,8 @@
     isoflop sweep --config=configs/study/distillation.py:teachers --workdir=runs/teachers
     isoflop sweep --config=configs/study/distillation.py:runs/teachers --workdir=runs/students
 
-Unmeasured.
+2 CPU cores, 4 min of CPU (docs/distillation.md, 2026-11): a student of width 16 ends at 2.733
+nats/token without a teacher, 2.660 with teachers of width 32 and 64, 2.666 with one of width 96.
 
 The first sweep trains teachers of several widths; the second trains one small student on the
 distribution of each, and one without a teacher. Both losses are of the next token of the same
