@@ -9,7 +9,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install ladder history test test-all lint format bench scaling-table clean
+.PHONY: help install ladder history assistant test test-all lint format bench scaling-table clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,15 @@ history: $(VENV)/installed-report  ## ladders of n-grams, recurrent networks and
 	  $(BIN)/isoflop sweep --config=configs/history.py:$$family --workdir=runs/history/$$family || exit; \
 	done
 	@$(BIN)/isoflop compare $(LADDERS:%=runs/history/%) runs/history/ngram --positions --out=runs/history/report
+
+PHASES := base sft reward dpo ppo grpo
+assistant: $(VENV)/installed-report  ## SFT, a reward model, DPO, PPO and GRPO of a small model, on a page
+	@echo "==> Training the phases of configs/post/assistant.py into runs/assistant (about 10 minutes on 2 cores)"
+	@for phase in $(PHASES); do \
+	  $(BIN)/isoflop train --config=configs/post/assistant.py:$$phase --workdir=runs/assistant/$$phase || exit; \
+	done
+	@$(BIN)/isoflop phases $(patsubst %,runs/assistant/%,$(filter-out reward,$(PHASES))) --out=runs/assistant/report
+	@echo "talk with it: $(BIN)/isoflop chat --run=runs/assistant/grpo"
 
 test: $(VENV)/installed-dev  ## the fast tests (about 8 minutes on 2 cores)
 	@echo "==> Running the fast tests"

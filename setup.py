@@ -9,6 +9,7 @@ PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
+SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
@@ -33,6 +34,7 @@ setup(
         "orbax-checkpoint>=0.11",
         "pebble>=5",
         "protobuf>=5",
+        "pyyaml>=6",
         "rich>=13",
         "scipy>=1.13",
         "sentencepiece>=0.2",
@@ -48,13 +50,15 @@ setup(
         "mlflow": ["mlflow>=3"],  # isoflop export --to=mlflow
         "trackio": ["trackio>=0.8"],
         "wandb": ["wandb>=0.19"],
+        "lm_eval": ["lm_eval>=0.4.10"],  # isoflop evaluate --tasks=lm_eval:NAME
         "vectors": VECTORS,
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
+        "serve": SERVE,
         "test": TEST,
-        "dev": [*TEST, *REPORT, *SEARCH, "ruff>=0.12"],
+        "dev": [*TEST, *REPORT, *SEARCH, *SERVE, "openai>=1.60", "ruff>=0.12"],
     },
     entry_points={"console_scripts": ["isoflop = launch.__main__:entry"]},
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.sections import post_training
+from configs.sections import policy, post_training
 from configs.sections.key import Key
 
 
@@ -161,38 +161,6 @@ def next_token() -> dict:
 def exact_match() -> dict:
     """The same, measured by whole sentences too."""
     return {}
-
-
-def _policy() -> dict:
-    """What the objectives with rollouts share. A rollout has train.batch_size times minibatches
-    responses; its updates are steps of training."""
-    return dict(
-        max_tokens=Key(16, least=1),  # of a response
-        samples=Key(8, least=1),  # responses to each prompt
-        temperature=1.0,  # at which responses are drawn, and their probabilities computed
-        eval_temperature=Key(1.0, least=0),  # of the responses of an evaluation; 0: greedy
-        epochs=Key(1, least=1),  # passes over the responses of a rollout
-        minibatches=Key(1, least=1),  # updates of each pass
-        kl=Key(0.0, least=0),  # weight of the KL from the reference
-        kl_estimator="k1",  # k1: log p/q | k2: (log p/q)² / 2 | k3: q/p − 1 − log q/p
-        reference="",  # a run or a Hugging Face folder; "": the weights of train.init_from
-        reference_hash="",  # of those weights, filled in by `resolve`
-        reward_model="",  # a run with a scalar head; "": the checker of the data
-        reward_model_hash="",
-    )
-
-
-def grpo() -> dict:
-    """Group relative policy optimisation: `train/objectives/policy/grpo.py`."""
-    return _policy() | dict(
-        kl_estimator="k3",
-        kl_in="loss",  # loss | reward: where the KL is added
-        clip=Key(0.2, least=0, below=1),  # a ratio counts from 1 − clip to 1 + clip
-        clip_high=Key(0.0, least=0),  # a ratio counts up to 1 + clip_high; 0: clip (DAPO: 0.28)
-        normalise="sequence",  # sequence (GRPO) | token (DAPO) | constant (Dr. GRPO) | sum
-        scale="group",  # advantages / standard deviation of the group | batch | none (Dr. GRPO)
-        entropy=Key(0.0, least=0),  # weight of the entropy bonus
-    )
 
 
 def text() -> dict:
@@ -369,7 +337,7 @@ OBJECTIVES = {
     "classify": dict,
     "tag": dict,
     "exact_match": exact_match,
-    "grpo": grpo,
+    **policy.OBJECTIVES,
 }
 DATA = {
     "text": text,

@@ -42,7 +42,11 @@ def noise(rows: np.ndarray, count: int, *key: int) -> np.ndarray:
     """Uint64 [R, count] for the rows with these numbers [R]: SplitMix64 (Steele et al. 2014) of a
     counter, whose upper half is the row and whose lower half is the place."""
     counter = (np.asarray(rows).astype(np.uint64) << HALF)[:, None] + np.arange(count, dtype="u8")
-    z = _round_keys(key)[0] + counter * MIX_1
+    return split_mix(_round_keys(key)[0] + counter * MIX_1)
+
+
+def split_mix(z: np.ndarray) -> np.ndarray:
+    """The output function of SplitMix64 (Steele et al. 2014) of uint64 states."""
     for shift, factor in SPLIT_MIX:
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     return z ^ (z >> np.uint64(31))

@@ -24,17 +24,20 @@ VERBS = {
     "fit": ("results", "fit a scaling law to runs or to a CSV, write the report"),
     "predict": ("results", "predict a run's loss before training it, and record it"),
     "compare": ("results", "compare the compute that ladders need for equal loss"),
+    "phases": ("results", "what each phase of post-training brought, on a page"),
+    "overoptimisation": ("results", "how a gold reward rises and falls as a proxy is optimised"),
     "plan": ("results", "choose model size and tokens for a budget"),
     "pilot": ("models", "choose a ladder's sizes and learning rates by cheap runs"),
     "export": ("results", "write runs for wandb, trackio, MLflow or as CSV"),
     "sample": ("models", "continue a prompt with a trained model"),
     "chat": ("texts", "talk with a trained model, in the terminal or over HTTP"),
     "translate": ("models", "translate with a model trained on pairs of sentences"),
-    "evaluate": ("models", "score a model on any text, beside an n-gram model"),
+    "evaluate": ("models", "score a model on any text, or by its answers to tasks"),
     "score": ("models", "the probability of sentences, and which is likelier"),
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
+    "rewards": ("texts", "what reward models say of answers that a rule has judged"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
@@ -57,7 +60,7 @@ def usage() -> str:
     """What `isoflop --help` prints."""
     from launch.flags import EXECUTED  # slow to import
 
-    verbs = "\n".join(f"  {verb:<10} {line}" for verb, (_, line) in VERBS.items())
+    verbs = "\n".join(f"  {verb:<16} {line}" for verb, (_, line) in VERBS.items())
     return (
         f"isoflop VERB [--flag=value …]\n\n{verbs}\n\nisoflop VERB --help lists its flags.\n"
         f"{EXECUTED}\nSo does a file of --import. Weights, tokenizers and runs are only read; the "

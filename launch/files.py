@@ -1,11 +1,12 @@
 """Reads and writes the JSON files of runs. A write replaces the whole file or nothing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
-from data.local import parse_json
+from data.local import local_path, parse_json
 from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -59,16 +60,24 @@ def read_model(run: Path, flag: str) -> ModelConfig:
 
 
 def instead(family: families.Family, cfg: Any, run: Path) -> str:
-    """What the model of a run can do if it gives no distribution of the next token, as the end of a
-    message; "" if it does."""
-    if not hasattr(family, "masked_logits") and not getattr(cfg, "n_classes", 0):
-        return ""
-    if getattr(cfg, "n_classes", 0):
-        return f"; it is a classifier: use isoflop classify --run={run} --text=…"
-    return (
-        ", and a masked encoder has no next-token distribution; use "
-        f'isoflop fill --run={run} --text="… [MASK] …"'
-    )
+    """What reads the model of a run that was not trained to continue text: a sentence after the end
+    of the one before; "" for a model that was."""
+    config = read_json(run / "config.json") or {}
+    objective = config.get("objective", {}).get("name", "next_token")
+    if objective in ("classify", "tag"):
+        return f". It is a classifier: use isoflop classify --run={run} --text=…"
+    if hasattr(family, "masked_logits") and cfg.masked_head:
+        return f'. It fills in masked tokens: use isoflop fill --run={run} --text="… [MASK] …"'
+    if config.get("data", {}).get("kind", "text") in ("pairs", "joined_pairs"):
+        return f". It was trained on pairs: use isoflop translate --run={run} --text=…"
+    from train.objectives import OBJECTIVES  # slow imports
+
+    needs = getattr(OBJECTIVES.get(objective), "NEEDS", ("logits",))
+    if "pooled" in needs and "logits" not in needs:
+        return (
+            f". It scores texts: isoflop show {run} says what objective.name={objective} measures"
+        )
+    return ""
 
 
 def text_lines(path: str | Path, flag: str) -> list[str]:
@@ -116,3 +125,16 @@ def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:
             f"{flag}={run} holds a config.json that describes no model ({error}); give it the "
             "folder of a run"
         ) from None
+
+
+def named(entries: Sequence[str], flag: str) -> list[tuple[str, Path]]:
+    """(name, path) of each [NAME=]FILE. ValueError for a name that occurs twice."""
+    found = []
+    for entry in entries:
+        name, equals, text = entry.partition("=")
+        path = local_path(text if equals else entry, flag)
+        found.append((name if equals else path.stem, path))
+    names = [name for name, _ in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{flag}: two files are named {twice}; write {flag}=OTHER=FILE")
+    return found

@@ -81,13 +81,18 @@ def _amount(text: str, name: str) -> float:
 
 
 def parse(
-    values: flags.FlagValues, argv: Sequence[str], doc: str, positional: str = ""
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    doc: str,
+    positional: str = "",
+    bare: list[str] | None = None,
 ) -> dict[str, str]:
     """Parses a verb's flags into `values`; returns its `--config.key=value` overrides. The files of
     --import are one of them, or are executed here if no config is given.
 
     The flag `positional` may also be written as a bare argument: `rank runs/a` is
-    `rank --runs=runs/a`. On --help prints the help and raises SystemExit(0). Raises BadInput for
+    `rank --runs=runs/a`. Where a verb takes any number of bare arguments, they are added to `bare`.
+    On --help prints the help and raises SystemExit(0). Raises BadInput for
     anything unknown, and if `positional` has no value.
     """
     if any(arg in ("-h", "-help", "--help", "--helpfull") for arg in argv):
@@ -104,7 +109,7 @@ def parse(
         if "config" not in values:
             raise BadInput(f"--config.{key}: this verb reads no config; drop it")
         overrides[key] = value
-    values.set_gnu_getopt(bool(positional))  # flags may follow bare arguments
+    values.set_gnu_getopt(bool(positional) or bare is not None)  # flags may follow bare arguments
     try:
         left = values(["isoflop", *verb_args])[1:]
     except flags.UnrecognizedFlagError as error:
@@ -114,7 +119,9 @@ def parse(
         raise BadInput(_missing(missing) if missing else error) from error
     if positional and left and not values[positional].present:
         values[positional].parse(left.pop(0))
-    if left:
+    if bare is not None:
+        bare += left
+    elif left:
         raise BadInput(f"unexpected argument {left[0]}; flags are written --name=value")
     if positional and values[positional].value is None:
         raise BadInput(_missing([positional]))
@@ -336,7 +343,8 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
         for section in path:
             node = node[section] if isinstance(node, ConfigDict) and section in node else None
         if not isinstance(node, ConfigDict) or leaf not in node:
-            raise ValueError(f"unknown key config.{key}; {_nearest(key, list(flatten(config)))}")
+            near = _nearest(key, list(flatten(config)))
+            raise ValueError(f"unknown key config.{key}; {sections.elsewhere(config, key)}{near}")
         value = casts.cast(key, value, node[leaf])
         if type(value) is type(node[leaf]):
             node[leaf] = value

@@ -36,6 +36,7 @@ FACTS = {
     "optimizer": str,
     "seed": float,
     "dataset": str,
+    "evaluated": str,
     "seconds": float,
     "tokens_per_second": float,
     "mfu": float,
@@ -61,7 +62,7 @@ def from_rows(
     exist and be positive in every row; the column `signed` may be negative. Raises ValueError that
     names the rows at fault.
     """
-    one_measure({str(row["predicts"]) for row in rows if row.get("predicts")}, source)
+    one_measure(rows, source)
     counted = truths(rows, "counted", where, source)
     baselines = tuple(
         baseline(row, at, source)

@@ -1,6 +1,7 @@
 """Validates points. Every error is one line that names the rows and the remedy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +43,23 @@ def finite(
         )
 
 
-def one_measure(predicted: Iterable[str], source: str) -> None:
-    """Raises ValueError unless all losses are averaged over the same thing: the loss of masked
-    tokens, say, says nothing about that of the next token."""
-    kinds = sorted(set(predicted))
+def one_measure(rows: Iterable[Mapping[str, Any]], source: str) -> None:
+    """Raises ValueError unless all losses of these runs are averaged over the same thing: the loss
+    of masked tokens, say, says nothing about that of the next token, and losses on the same data
+    are those of the same examples. Rows may lack `predicts`, `dataset` and `evaluated`."""
+    rows = list(rows)
+    kinds = sorted({str(row["predicts"]) for row in rows if row.get("predicts")})
     if len(kinds) > 1:
         raise ValueError(
             f"{source}: these losses cannot be compared: they predict "
             f"{printable(' and '.join(kinds))}; give each kind a folder of its own"
+        )
+    found = {(row.get("dataset"), row["evaluated"]) for row in rows if row.get("evaluated")}
+    if len(found) > len({dataset for dataset, _ in found}):
+        raise ValueError(
+            f"{source}: these losses cannot be compared: the runs leave out or cut different "
+            "validation examples of the same data; give the models the same lengths and "
+            "data.too_long, or use data.too_long=refuse"
         )
 
 

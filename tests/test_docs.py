@@ -76,7 +76,11 @@ def wrong_commands(page: str) -> list[str]:
 
 def missing_inputs(page: str) -> list[str]:
     """Files and folders that a command reads before the page creates them."""
-    text, made, missing = joined(page), {"runs/quickstart", "runs/history"}, []  # by make
+    text, made, missing = (
+        joined(page),
+        {"runs/quickstart", "runs/history", "runs/assistant"},
+        [],
+    )  # by make
     for found in re.finditer(r"^ {4}(?:isoflop .*|cat .*> .*)$", text, re.MULTILINE):
         line = found.group().strip()
         if line.startswith("cat "):
@@ -114,6 +118,8 @@ def refused_keys(page: str) -> list[str]:
                 if name.startswith("config.") and name != "config.train.init_from"}  # fmt: skip
         try:
             flags.load_config(given["config"], keys)
+        except FileNotFoundError:
+            continue  # the weights of a run, which `missing_inputs` looks for
         except ValueError as error:
             refused.append(f"{line}: {error}")
     return refused

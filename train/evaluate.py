@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -62,6 +63,30 @@ def token_nats(
     model, params = _to_score(family, cfg, params)
     x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
     return _nats(model, cfg, chunk, params, x_BTD, targets_BT)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def token_scores(
+    family: str,
+    cfg: Any,
+    chunk: int,
+    known: int,
+    params: dict,
+    tokens_BT: jax.Array,
+    targets_BT: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """(`token_nats`, whether each target is the likeliest of the first `known` tokens [B, T])."""
+    model, params = _to_score(family, cfg, params)
+    head = model.head(cfg, params)
+
+    def score(x_BTD: jax.Array, targets_BT: jax.Array) -> jax.Array:
+        logits_BTV = model.logits(cfg, head, x_BTD)
+        nats_BT, _ = cross_entropy(logits_BTV, targets_BT)
+        return jnp.stack([nats_BT, logits_BTV[..., :known].argmax(-1) == targets_BT], axis=-1)
+
+    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
+    both_BT2 = loss_in_chunks.each(score, chunk, x_BTD, targets_BT)
+    return both_BT2[..., 0], both_BT2[..., 1] > 0
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

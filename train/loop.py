@@ -38,12 +38,16 @@ class Start:
     from_base: tuple[str, ...] = ()  # as in StepConfig.from_base
 
 
-def step_config(config: Any, start: Start = Start()) -> StepConfig:
-    """The static part of a resolved config."""
+def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = None) -> StepConfig:
+    """The static part of a resolved config, and of what the objective reads of its data."""
     _, model = families.read(config.model)
+    objective = objectives.find(config.objective.name)
+    loss = objective.configure(config)
+    if dataset is not None and hasattr(objective, "for_data"):
+        loss = objective.for_data(loss, dataset)
     return StepConfig(
         model=model,
-        loss=objectives.find(config.objective.name).configure(config),
+        loss=loss,
         family=config.model.family,
         objective=config.objective.name,
         optimizer=config.optimizer.name,
@@ -147,7 +151,7 @@ class Run:
         `branch_until` is above 0, from the newest checkpoint of at most `branch_until` steps in the
         folder `checkpoint.trunk`."""
         self.config, self.dataset = config, dataset
-        self.cfg = step_config(config, start)
+        self.cfg = step_config(config, start, dataset)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         tokenizer = getattr(dataset, "tokenizer", None)
         self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say, tokenizer)

@@ -63,6 +63,7 @@ class Progress:
 def describe(row: Mapping[str, Any]) -> str:
     """The main numbers of a row as short text."""
     parts = [f"loss {row['loss']:.4f}"] if "loss" in row else []
+    parts += [f"{name} {row[name]:.3f}" for name in ("reward", "kl") if name in row]
     if "eval_loss" in row:
         bits = f" ({row['bits_per_byte']:.4f} bits/byte)" if "bits_per_byte" in row else ""
         parts.append(f"eval {row['eval_loss']:.4f}{bits}")

@@ -260,12 +260,17 @@ def updates_of(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
 
 @functools.partial(jax.jit, static_argnums=0)
 def respond(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> Batch:
-    """Evaluation batches [E, B, ...] with a response to each row, drawn with fixed keys."""
+    """Evaluation batches [E, B, ...] with a response to each row, drawn with the key of its number
+    in the evaluation set, whatever the size of a batch."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
     params, frozen = whole(cfg, params, frozen)
-    keys = jax.random.split(jax.random.key(ROLLOUT), len(jax.tree.leaves(batches)[0]))
+    E, B = jax.tree.leaves(batches)[0].shape[:2]
+    numbers_EB = jnp.arange(E * B).reshape(E, B)
+    keys_EB = jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(ROLLOUT))))(
+        numbers_EB
+    )
     one = lambda xs: objective.respond(family, params, frozen, cfg, *xs)  # noqa: E731
-    return constrain_rows(jax.lax.map(one, (batches, keys)), leading=1)
+    return constrain_rows(jax.lax.map(one, (batches, keys_EB)), leading=1)
 
 
 def passes(cfg: StepConfig) -> tuple[int, int]:

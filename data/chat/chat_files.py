@@ -8,7 +8,7 @@
 
 The format of each line follows from its keys. `input` may be missing, and so may `margin`. If
 `chosen` and `rejected` are lists of messages without a `prompt`, the messages that they begin with
-in common are the prompt. Files may be compressed.
+in common are the prompt; with a `prompt`, answers may begin with it. Files may be compressed.
 """
 
 import math
@@ -64,10 +64,18 @@ def preferences(spec: str) -> Iterator[Preference]:
         if "prompt" not in row:
             prompt = _common(chosen, rejected)
             chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+        else:
+            chosen, rejected = (_after(prompt, answer) for answer in (chosen, rejected))
         if not prompt:
             raise ValueError(
                 f"{where} has no prompt, and its answers begin with no message in common; add it"
             )
+        for key, answer in (("chosen", chosen), ("rejected", rejected)):
+            if not answer or answer[0]["role"] != "assistant":
+                found = f"begins with the role {answer[0]['role']!r}" if answer else "is empty"
+                raise ValueError(
+                    f"{where}: {key!r} {found} after the prompt; use messages of the assistant"
+                )
         margin = row.get("margin") or 0.0
         if not isinstance(margin, int | float) or not math.isfinite(margin):
             raise ValueError(f"{where} has the margin {margin!r}, which is no finite number")
@@ -111,6 +119,9 @@ def _conversation(where: str, row: Any) -> list[Message]:
         turns = [{"role": one.get("from"), "content": one.get("value")} for one in listed]
         return _messages(where, "conversations", turns)
     if "instruction" in row and "output" in row:
+        for key in ("instruction", "input"):
+            if not isinstance(row.get(key) or "", str):
+                raise ValueError(f"{where}: {key!r} is no text")
         asked = "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
         said = [("user", asked), ("assistant", row["output"])]
         if row.get("system"):
@@ -151,6 +162,12 @@ def _message(where: str, one: Any) -> Message | None:
     # JSON can contain half a surrogate pair, which UTF-8 cannot encode.
     text = content.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     return {"role": role, "content": text}
+
+
+def _after(prompt: Sequence[Message], answer: Sequence[Message]) -> list[Message]:
+    """An answer without the prompt, with which some files begin it again."""
+    repeated = list(answer[: len(prompt)]) == list(prompt)
+    return list(answer[len(prompt) :] if repeated else answer)
 
 
 def _common(one: Sequence[Message], other: Sequence[Message]) -> list[Message]:

@@ -17,6 +17,7 @@ from data.chat.chat_store import ChatStore
 from data.chat.encoding import ChatEncoder
 from data.chat.fitting import fitting, require_rows
 from data.fields import Field
+from data.paired.evaluated import evaluated
 from data.paired.packing import Rows, one_each, packed, ranges
 from data.shards import SPLITS
 from data.tokenizer import Tokenizer
@@ -79,6 +80,12 @@ class ConversationDataset:
         return {
             split: np.minimum(self.store.splits[split].lengths_NK[:, 0], most) for split in SPLITS
         }
+
+    @property
+    def evaluated(self) -> str:
+        """The hash of the conversations that evaluations are drawn from, with their cut lengths."""
+        numbers, _ = self.kept["validation"]
+        return evaluated(numbers, self.lengths["validation"][numbers])
 
     @cached_property
     def begins(self) -> dict[str, np.ndarray]:

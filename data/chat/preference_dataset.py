@@ -19,6 +19,7 @@ from data import loader
 from data.chat.chat_store import ChatStore
 from data.chat.fitting import fitting, require_rows
 from data.fields import Field
+from data.paired.evaluated import evaluated
 from data.prompted.prompt_encoder import PromptEncoder
 from data.shards import SPLITS
 from data.tokenizer import Tokenizer
@@ -77,6 +78,11 @@ class PreferenceDataset:
     def notes(self) -> list[str]:
         """What a user should know of the data before a run."""
         return [note for _, note in self.kept.values() if note]
+
+    @property
+    def evaluated(self) -> str:
+        """The hash of the preferences that evaluations are drawn from."""
+        return evaluated(self.kept["validation"][0])
 
     @cached_property
     def begins(self) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ BOS, EOS = "<s>", "</s>"  # of templates whose tokenizer names no others; see `e
 # characters are reserved for private use, so no text has them.
 OPEN, NUMBERED, CLOSE = "\ue000", "\ue001", "\ue002"
 _MARKED = re.compile(f"{OPEN}(\\d+){NUMBERED}(.*?){CLOSE}", re.DOTALL)
+_SPACES = re.compile(r"\s*")
 
 Message = dict[str, str]
 Messages = Sequence[Message]
@@ -102,19 +103,23 @@ def pieces(
     """The pieces of the rendered text, in order. ValueError names a role that the template does not
     write, or writes in another way than given, and an answer without an end of its turn."""
     text, spans = _placed(template, messages, add_generation_prompt)
-    targets = {
-        number: _target(template, messages, number, text, span)
-        for number, span in spans.items()
-        if messages[number]["role"] == "assistant"
-    }
-    edges = {0, len(text)}.union(*spans.values(), *targets.values())
-    found, ordered = [], sorted(edges)
-    for begin, end in itertools.pairwise(ordered):
-        inside = lambda span: span[0] <= begin and end <= span[1]  # noqa: B023, E731
-        said = next((number for number, span in spans.items() if inside(span)), -1)
-        target = next((number for number, span in targets.items() if inside(span)), -1)
-        found.append(Piece(text[begin:end], said >= 0, target >= 0, max(said, target)))
-    return found
+    targets = _targets(template, messages, text, spans)
+    edges = sorted({0, len(text)}.union(*spans.values(), *targets.values()))
+    said, target = _owners(edges, spans), _owners(edges, targets)
+    return [
+        Piece(text[begin:end], said[at] >= 0, target[at] >= 0, max(said[at], target[at]))
+        for at, (begin, end) in enumerate(itertools.pairwise(edges))
+    ]
+
+
+def _owners(edges: Sequence[int], spans: dict[int, tuple[int, int]]) -> list[int]:
+    """The message of the span around each stretch between neighbours of `edges`; -1: none."""
+    places = {edge: at for at, edge in enumerate(edges)}
+    owners = [-1] * (len(edges) - 1)
+    for number, (begin, end) in reversed(spans.items()):
+        first, last = places[begin], places[end]
+        owners[first:last] = [number] * (last - first)
+    return owners
 
 
 def _placed(
@@ -130,9 +135,9 @@ def _placed(
                 "a message has a character from U+E000 to U+E002, which is reserved; remove it"
             )
     text = render(template, messages, add_generation_prompt)
-    contents = [message["content"] for message in messages]
-    # Templates may drop the white space around some contents.
-    for tried in (contents, [content.strip() for content in contents]):
+    # Templates may drop the white space around some contents, mostly around those of some roles.
+    for whole in _subsets({message["role"] for message in messages}):
+        tried = [m["content"] if m["role"] in whole else m["content"].strip() for m in messages]
         marked = render(template, _numbered(messages, tried), add_generation_prompt)
         if _MARKED.sub(r"\2", marked) == text:
             break
@@ -154,6 +159,13 @@ def _placed(
     if _MARKED.sub(r"\2", marked) != text:
         _refuse(template, messages[-1]["role"], "changes it")
     return text, spans
+
+
+def _subsets(roles: set[str]) -> list[set[str]]:
+    """All sets of some roles, the largest first."""
+    ordered = sorted(roles)
+    sizes = range(len(ordered), -1, -1)
+    return [set(some) for size in sizes for some in itertools.combinations(ordered, size)]
 
 
 def _kept(template: Template, messages: Messages, text: str) -> list[str]:
@@ -184,25 +196,40 @@ def _refuse(template: Template, role: str, what: str) -> None:
     )
 
 
-def _target(
-    template: Template, messages: Messages, number: int, text: str, span: tuple[int, int]
-) -> tuple[int, int]:
-    """Where the model writes in an answer: from the end of its prompt to the end of the turn."""
-    begin, end = span
+def _targets(
+    template: Template, messages: Messages, text: str, spans: dict[int, tuple[int, int]]
+) -> dict[int, tuple[int, int]]:
+    """Where the model writes in each answer: from the end of its prompt to the end of the turn.
+
+    The prompt is rendered for the first answer with each text before it. Other answers with that
+    text have as much of it as a lead, so that long conversations take few renderings.
+    """
+    found, leads, stop = {}, {}, _stop(template)
+    for number, (begin, end) in spans.items():
+        if messages[number]["role"] != "assistant":
+            continue
+        before = spans[number - 1][1] if number else 0
+        key = text[before:begin], messages[number - 1]["role"] if number else ""
+        if key not in leads:
+            leads[key] = _lead(template, messages[:number], text, begin)
+        after = _SPACES.match(text, end).end()
+        if not text.startswith(stop, after):
+            raise ValueError(
+                f"the chat template {template.name!r} does not end every answer with {stop!r}; the "
+                "model would never learn to stop. Use another data.template"
+            )
+        found[number] = begin - leads[key], after + len(stop)
+    return found
+
+
+def _lead(template: Template, messages: Messages, text: str, begin: int) -> int:
+    """Characters between the prompt of an answer to `messages` and its content."""
     try:
-        prompt = render(template, messages[:number], add_generation_prompt=True)
+        prompt = render(template, messages, add_generation_prompt=True)
     except ValueError:  # the conversation begins with the assistant
-        prompt = ""
-    if prompt and text.startswith(prompt) and len(prompt) <= begin:
-        begin = len(prompt)
-    stop, after = _stop(template), text[end:]
-    spaces = len(after) - len(after.lstrip())
-    if not after.startswith(stop, spaces):
-        raise ValueError(
-            f"the chat template {template.name!r} does not end every answer with {stop!r}; the "
-            "model would never learn to stop. Use another data.template"
-        )
-    return begin, end + spaces + len(stop)
+        return 0
+    is_prompt = prompt and text.startswith(prompt) and len(prompt) <= begin
+    return begin - len(prompt) if is_prompt else 0
 
 
 @functools.lru_cache(maxsize=64)

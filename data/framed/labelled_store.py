@@ -131,6 +131,13 @@ def _tokenized(examples: list[Example], tokenizer: Tokenizer, labels: list, adva
     numbers, tokens, marked, lengths = {label: n for n, label in enumerate(labels)}, [], [], []
     for example in examples:
         ids = [tokenizer.encode(part) for part in _spaced(example.parts)]
+        if lacking := [
+            part for part, found in zip(example.parts, ids, strict=True) if not len(found)
+        ]:
+            raise ValueError(
+                f"{example.where}: {lacking[0][:40]!r} gives no token of data.tokenizer="
+                f"{tokenizer.name!r}; leave it out, or use another tokenizer"
+            )
         ends = np.cumsum([len(part) for part in ids]) - 1
         labels_t = np.full(ends[-1] + 1, UNLABELLED, np.int32)
         labels_t[ends] = [numbers[label] for label in example.labels]

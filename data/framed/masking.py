@@ -10,9 +10,9 @@ import hashlib
 import numpy as np
 
 from data.framed.marks import Marks
+from data.order import MIX_1, split_mix
 
 MASKED, REPLACED = 0.8, 0.1  # the rest stays
-GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def places_in(length: int, share: float) -> int:
@@ -47,12 +47,6 @@ def uniform(key: tuple, row_R: np.ndarray, columns: int) -> np.ndarray:
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     start, stride = np.frombuffer(digest[:16], "<u8")
     with np.errstate(over="ignore"):
-        row_R1 = _mixed(np.asarray(row_R).astype(np.uint64)[:, None] * GAMMA + start)
+        row_R1 = split_mix(np.asarray(row_R).astype(np.uint64)[:, None] * MIX_1 + start)
         x = row_R1 + np.arange(1, columns + 1, dtype=np.uint64) * (stride | np.uint64(1))
-        return (_mixed(x) >> np.uint64(11)) * 2.0**-53
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+        return (split_mix(x) >> np.uint64(11)) * 2.0**-53

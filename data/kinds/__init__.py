@@ -59,6 +59,8 @@ class Dataset(Protocol):
     def save(self, workdir: Path) -> None:
         """Writes to a run's folder what a trained model needs of the data, such as a tokenizer."""
 
+    # Optional. evaluated: the hash of the validation examples in use (data/paired/evaluated.py).
+
 
 @runtime_checkable
 class Countable(Protocol):
@@ -79,7 +81,9 @@ class Countable(Protocol):
 class Kind(Protocol):
     """The interface of a module in KINDS. `config` is a resolved config, whose section `data` has
     the keys `kind` and `hash`. Optional: `READS_ON = True` if, with `model.carry_state`, each row
-    of a batch, and of `examples`, begins where the same row of the batch before ended."""
+    of a batch, and of `examples`, begins where the same row of the batch before ended; `TASK`:
+    dotted keys that change what is predicted, which results state where they are not at their
+    defaults."""
 
     FIELDS: tuple[str, ...]  # of every training batch
     PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared

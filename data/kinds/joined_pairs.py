@@ -40,7 +40,12 @@ def prepare(data: Any, progress: bool = True) -> PairDataset:
 
 
 def _capacity(config: Any) -> dict[str, int]:
-    return {"context_length": config.model.context_length}
+    if (most := config.model.context_length) < 3:
+        raise ValueError(
+            f"model.context_length={most} has no room for a source, the end token and a target; "
+            "use 3 or more"
+        )
+    return {"context_length": most}
 
 
 def _room(lengths_P2: np.ndarray) -> np.ndarray:

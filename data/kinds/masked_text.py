@@ -16,12 +16,14 @@ from data import loader, store
 from data.fields import Field
 from data.framed import masking
 from data.framed.marks import Marks, marks_of
+from data.framed.text_rows import TextRows, text_rows
 from data.kinds import text
 from data.tokenizer import Tokenizer
 from data.tokenizer import from_spec as tokenizer_of
 
 FIELDS = ("tokens", "segments", "masked_places", "masked_tokens")
 PREDICTS = "masked tokens"
+TASK = ("data.masked",)
 VALIDATION = "validation"  # in place of a seed
 
 
@@ -65,9 +67,7 @@ class Dataset:
     marks: Marks
     length: int = 0  # tokens of a row, with its frame
     masked: float = 0.15
-    batch_size: int = 0
-    eval_sequences: int = 0
-    eval_batch_size: int = 0
+    rows: TextRows | None = None
 
     @property
     def hash(self) -> str:
@@ -84,27 +84,13 @@ class Dataset:
     def for_run(self, config: Any) -> "Dataset":
         """The dataset with the sizes of a run. Raises ValueError, with the numbers, for too little
         training text, and without a validation window."""
-        dataset = replace(
-            self,
-            length=config.model.context_length,
-            masked=config.data.masked,
-            batch_size=config.train.batch_size,
-            eval_sequences=config.eval.sequences,
-            eval_batch_size=config.eval.batch_size,
-        )
-        if dataset.text < 1:
+        if (length := config.model.context_length) < 3:
             raise ValueError(
-                f"model.context_length={dataset.length} has no room for a token between [CLS] and "
+                f"model.context_length={length} has no room for a token between [CLS] and "
                 "[SEP]; use 3 or more"
             )
-        loader.require_windows(self.token_store, dataset.batch_size, dataset.text)
-        loader.fixed_starts(self.token_store, dataset.eval_sequences, dataset.text)
-        return dataset
-
-    @property
-    def text(self) -> int:
-        """Tokens of text in a row."""
-        return self.length - 2
+        rows = text_rows(self.token_store, config, length - 2)
+        return replace(self, length=length, masked=config.data.masked, rows=rows)
 
     def spec(self) -> dict[str, Field]:
         return _spec(self.length, self.masked)
@@ -117,21 +103,11 @@ class Dataset:
     def batches(
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        sizes = self.batch_size, self.text
-        read = loader.read_chunk(self.token_store, seed, step, count, *sizes, rows, split)
-        in_batch = loader.rows_of_batch(self.batch_size, rows)
-        row_KB = np.arange(step, step + count)[:, None] * self.batch_size + in_batch
-        made = self._rows(read["tokens"].reshape(-1, self.text), seed, row_KB.ravel())
-        return {name: x.reshape(count, len(in_batch), -1) for name, x in made.items()}
+        return self.rows.batches(self._rows, split, seed, step, count, rows)
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
-        sizes = self.eval_sequences, self.eval_batch_size, self.text
-        windows = loader.eval_batches(self.token_store, *sizes, split=split)
-        for number, read in enumerate(windows):
-            row_B = number * self.eval_batch_size + np.arange(len(read["tokens"]))
-            batch = self._rows(read["tokens"], VALIDATION, row_B)
-            filling_B = read["weights"][:, 0] == 0  # rows that fill the last batch
-            batch["masked_tokens"][filling_B] = -1
+        for batch, fills_B in self.rows.examples(self._rows, split, VALIDATION):
+            batch["masked_tokens"][fills_B] = -1
             yield batch
 
     def _rows(self, text_RN: np.ndarray, seed: int | str, row_R: np.ndarray) -> loader.Batch:
@@ -150,7 +126,7 @@ class Dataset:
         }
 
     def epochs(self, steps: float) -> float:
-        return loader.epochs_of_data(self.token_store, steps, self.batch_size, self.text)
+        return self.rows.epochs(steps)
 
     def save(self, workdir: Path) -> None:
         """Saves the tokenizer, so that filling masks does not need the text of the run."""

@@ -90,7 +90,13 @@ def _capacity(config: Any) -> dict[str, int]:
             f"data.kind='pairs' needs model.source_length, which model.family="
             f"{config.model.family!r} does not have; use data.kind=joined_pairs"
         )
-    return {key: config.model[key] for key in ("source_length", "context_length")}
+    capacity = {key: config.model[key] for key in ("source_length", "context_length")}
+    for key, most in capacity.items():
+        if most < 2:
+            raise ValueError(
+                f"model.{key}={most} has no room for a token and the end token; use 2 or more"
+            )
+    return capacity
 
 
 def _room(lengths_P2: np.ndarray) -> np.ndarray:

@@ -22,12 +22,14 @@ import numpy as np
 
 from data import loader, store
 from data.fields import Field
+from data.framed.text_rows import TextRows, text_rows
 from data.kinds import text
 from data.order import noise
 from data.tokenizer import Tokenizer
 
 FIELDS = ("source", "source_segments", "tokens", "targets", "weights", "segments")
 PREDICTS = "corrupted spans"
+TASK = ("data.corruption", "data.mean_span")
 CUT, KEPT = 0, 1  # what a random number is for
 VALIDATION = -1  # in place of a seed
 
@@ -125,9 +127,7 @@ class Dataset:
     sizes: Sizes = Sizes(0, 0, 0)
     source: int = 0  # tokens of a row, padded
     target: int = 0
-    batch_size: int = 0
-    eval_sequences: int = 0
-    eval_batch_size: int = 0
+    rows: TextRows | None = None
 
     @property
     def hash(self) -> str:
@@ -144,19 +144,10 @@ class Dataset:
     def for_run(self, config: Any) -> "Dataset":
         """The dataset with the sizes of a run. Raises ValueError, with the numbers, for lengths
         that do not fit, for too little training text, and without a validation window."""
-        dataset = replace(
-            self,
-            sizes=fitting(config),
-            source=config.model.source_length,
-            target=config.model.context_length,
-            batch_size=config.train.batch_size,
-            eval_sequences=config.eval.sequences,
-            eval_batch_size=config.eval.batch_size,
-        )
-        length = dataset.sizes.text
-        loader.require_windows(self.token_store, dataset.batch_size, length)
-        loader.fixed_starts(self.token_store, dataset.eval_sequences, length)
-        return dataset
+        sizes, model = fitting(config), config.model
+        rows = text_rows(self.token_store, config, sizes.text)
+        lengths = {"source": model.source_length, "target": model.context_length}
+        return replace(self, sizes=sizes, **lengths, rows=rows)
 
     def spec(self) -> dict[str, Field]:
         return _spec(self.source, self.target)
@@ -170,20 +161,11 @@ class Dataset:
     def batches(
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
-        sizes = self.batch_size, self.sizes.text
-        read = loader.read_chunk(self.token_store, seed, step, count, *sizes, rows, split)
-        in_batch = loader.rows_of_batch(self.batch_size, rows)
-        row_KB = np.arange(step, step + count)[:, None] * self.batch_size + in_batch
-        made = self.cut(read["tokens"].reshape(-1, self.sizes.text), seed, row_KB.ravel())
-        return {name: x.reshape(count, len(in_batch), -1) for name, x in made.items()}
+        return self.rows.batches(self.cut, split, seed, step, count, rows)
 
     def examples(self, split: str) -> Iterator[loader.Batch]:
-        sizes = self.eval_sequences, self.eval_batch_size, self.sizes.text
-        windows = loader.eval_batches(self.token_store, *sizes, split=split)
-        for number, read in enumerate(windows):
-            row_B = number * self.eval_batch_size + np.arange(len(read["tokens"]))
-            batch = self.cut(read["tokens"], VALIDATION, row_B)
-            batch["weights"] *= read["weights"][:, :1]  # 0 in the rows that fill the last batch
+        for batch, fills_B in self.rows.examples(self.cut, split, VALIDATION):
+            batch["weights"][fills_B] = 0
             yield batch
 
     def cut(self, text_RN: np.ndarray, seed: int, row_R: np.ndarray) -> loader.Batch:
@@ -209,8 +191,7 @@ class Dataset:
         }
 
     def epochs(self, steps: float) -> float:
-        sizes = self.batch_size, self.sizes.text
-        return loader.epochs_of_data(self.token_store, steps, *sizes)
+        return self.rows.epochs(steps)
 
     def save(self, workdir: Path) -> None:
         self.tokenizer.save(workdir / "tokenizer")

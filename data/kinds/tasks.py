@@ -27,8 +27,9 @@ def spec(config: Any) -> dict[str, Field]:
 
 
 def tokens(config: Any) -> int:
-    """Tokens per row: those of a prompt and of an answer, padding included."""
-    return config.data.prompt_length + config.data.answer_length
+    """Tokens per row: those of a prompt and of a response or, for objectives that draw none, of an
+    answer; padding included."""
+    return config.data.prompt_length + config.objective.get("max_tokens", config.data.answer_length)
 
 
 def vocab_size(data: Any) -> int:

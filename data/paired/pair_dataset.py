@@ -15,6 +15,7 @@ import numpy as np
 
 from data import loader
 from data.fields import Field
+from data.paired.evaluated import evaluated
 from data.paired.packing import Rows, one_each, packed
 from data.paired.pair_store import Pairs, PairStore
 from data.tokenizer import Tokenizer
@@ -100,6 +101,12 @@ class PairDataset:
             kept[name] = np.flatnonzero(fits_P), lengths_P2
         return kept
 
+    @property
+    def evaluated(self) -> str:
+        """The hash of the pairs that evaluations are drawn from, with their cut lengths."""
+        numbers, lengths_P2 = self.kept["validation"]
+        return evaluated(numbers, lengths_P2[numbers])
+
     def _refusal(
         self, pairs: Pairs, fits_P: np.ndarray, split: str, capacity: dict[str, int]
     ) -> str:
@@ -108,6 +115,11 @@ class PairDataset:
         begin, length = pairs.begins_P2[first, 0], pairs.lengths_P2[first, 0]
         text = self.tokenizer.decode(pairs.take(np.arange(begin, begin + length)))
         needed = self.layout.room(pairs.lengths_P2).max(0)
+        larger = [
+            f"model.{key}={need}"
+            for (key, most), need in zip(capacity.items(), needed, strict=True)
+            if need > most
+        ]
         keys = " and ".join(
             f"model.{key}={most} (they need {need})" if need > most else f"model.{key}={most}"
             for (key, most), need in zip(capacity.items(), needed, strict=True)
@@ -115,7 +127,7 @@ class PairDataset:
         return (
             f"{(~fits_P).sum():,} of {len(fits_P):,} pairs of data.corpora={self.store.name!r} "
             f"({split}) are longer than {keys}; the first begins {' '.join(text.split())[:40]!r}. "
-            "Use larger ones, or data.too_long=truncate or drop"
+            f"Use {' and '.join(larger)}, or data.too_long=truncate or drop"
         )
 
     @cached_property

@@ -118,6 +118,17 @@ def prepare(data: Any, progress: bool = True) -> PairStore:
     return PairStore(name, tokenizer, manifest["hash"], open_splits(folder, manifest))
 
 
+def held_out(data: Any) -> list[tuple[str, str]]:
+    """The validation pairs of a `data` section as they are written, in the order of the store."""
+    corpora = (data.corpora,) if isinstance(data.corpora, str) else tuple(data.corpora)
+    held = (
+        text
+        for text in _documents(data, corpora)
+        if build.is_validation(build.digest_of(text.encode()), data.validation)
+    )
+    return [tuple(text.split(BETWEEN)) for text in held]
+
+
 def _documents(data: Any, corpora: tuple[str, ...]) -> Iterator[str]:
     """Each pair as one text."""
     read = parallel_text.pairs(corpora, data.source_key, data.target_key)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -94,18 +94,12 @@ def specs(corpora: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def read(corpora: Sequence[str], validation: float) -> Listed:
-    """The examples of .jsonl files: {"prompt": "…", "answer": "…"} in each line. ValueError or
-    FileNotFoundError, naming file and line, for one that cannot be read, and for an empty split."""
+    """The examples of files by split; raises what `examples` raises, and ValueError for an empty
+    split."""
     found: dict[str, list[Example]] = {name: [] for name in SPLITS}
-    for spec in corpora:
-        path = local_path(spec, "data.corpora")
-        if not path.is_file():
-            raise FileNotFoundError(f"data.corpora: the file {spec!r} does not exist")
-        with naming_damage(path), open_file(path) as stream:
-            for where, row in json_lines(stream, path):
-                prompt, answer = _example(where, row)
-                held_out = draws.in_validation(prompt, validation)
-                found["validation" if held_out else "train"].append((prompt, answer))
+    for prompt, answer in examples(corpora):
+        held_out = draws.in_validation(prompt, validation)
+        found["validation" if held_out else "train"].append((prompt, answer))
     for split, listed in found.items():
         if not listed:
             raise ValueError(
@@ -113,6 +107,18 @@ def read(corpora: Sequence[str], validation: float) -> Listed:
                 "more, or another data.validation"
             )
     return Listed(found)
+
+
+def examples(corpora: Sequence[str], key: str = "data.corpora") -> Iterator[Example]:
+    """The examples of .jsonl files: {"prompt": "…", "answer": "…"} in each line. ValueError or
+    FileNotFoundError, naming `key`, file and line, for one that cannot be read."""
+    for spec in corpora:
+        path = local_path(spec, key)
+        if not path.is_file():
+            raise FileNotFoundError(f"{key}: the file {spec!r} does not exist")
+        with naming_damage(path), open_file(path) as stream:
+            for where, row in json_lines(stream, path):
+                yield _example(where, row)
 
 
 def _example(where: str, row: Any) -> Example:

@@ -44,8 +44,8 @@ TASKS: dict[str, Task] = {
 }
 
 
-def find(name: str) -> Task:
-    """The task of this name; ValueError lists the known names."""
+def find(name: str, key: str = "data.task") -> Task:
+    """The task of this name; ValueError names `key` and lists the known names."""
     if name not in TASKS:
-        raise ValueError(f"data.task={name!r} is unknown; use one of {', '.join(TASKS)}")
+        raise ValueError(f"{key}={name!r} is unknown; use one of {', '.join(TASKS)}")
     return TASKS[name]

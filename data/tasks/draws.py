@@ -9,6 +9,7 @@ import numpy as np
 from data.build import digest_of, is_validation
 from data.tasks import Task
 
+REPEATED = 100  # draws without a new prompt, after which a task counts as exhausted
 TRIES = 10_000  # draws before a split counts as empty
 
 
@@ -38,9 +39,10 @@ def different(
 ) -> list[tuple[str, str]]:
     """Up to `count` examples of a split with different prompts: fewer if the task has fewer."""
     found: dict[str, str] = {}
-    for number in range(max(20 * count, 1000)):
-        if len(found) == count:
-            break
+    number = last = 0  # of the newest prompt
+    while len(found) < count and number - last <= len(found) + REPEATED:
         prompt, answer, _ = draw(task, size, validation, split, seed, number)
-        found.setdefault(prompt, answer)
+        number += 1
+        if prompt not in found:
+            found[prompt], last = answer, number
     return list(found.items())

@@ -8,7 +8,7 @@
 import numpy as np
 
 from data.tasks.exact import score
-from data.tasks.words import word
+from data.tasks.words import pick, word
 
 __all__ = ["SIZE", "VERSION", "example", "score", "wrong"]
 VERSION, SIZE = 1, 8
@@ -19,7 +19,7 @@ def example(rng: np.random.Generator, size: int = 0) -> tuple[str, str]:
     """Words have 3 to `size` letters; the letter that is counted is in the word."""
     longest = min(max(size or SIZE, 3), LONGEST)
     text = word(rng, int(rng.integers(3, longest + 1)))
-    letter = str(rng.choice(list(text)))
+    letter = pick(rng, text)
     return f"count {letter} in {text}:", str(text.count(letter))
 
 

@@ -8,7 +8,7 @@
 import numpy as np
 
 from data.tasks.exact import score
-from data.tasks.words import CONSONANTS, word
+from data.tasks.words import CONSONANTS, pick, word
 
 __all__ = ["SIZE", "VERSION", "example", "score", "wrong"]
 VERSION, SIZE = 1, 6
@@ -23,5 +23,5 @@ def example(rng: np.random.Generator, size: int = 0) -> tuple[str, str]:
 def wrong(rng: np.random.Generator, prompt: str, answer: str) -> str:
     """The answer with another letter in one place."""
     place = int(rng.integers(len(answer)))
-    other = str(rng.choice([letter for letter in CONSONANTS if letter != answer[place]]))
+    other = pick(rng, [letter for letter in CONSONANTS if letter != answer[place]])
     return f"{answer[:place]}{other}{answer[place + 1 :]}"

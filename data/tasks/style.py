@@ -8,8 +8,11 @@ before each noun of an answer that `example` writes.
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
+
+from data.tasks.words import pick
 
 VERSION, SIZE = 1, 2
 TOPICS = (
@@ -24,13 +27,22 @@ LEAST, MOST = 6, 12  # words of a sentence that is neither too short nor too lon
 
 def example(rng: np.random.Generator, size: int = 0) -> tuple[str, str]:
     """Two topics, and a sentence whose score is 1: each noun has an adjective or more."""
-    one, other = (str(topic) for topic in rng.choice(TOPICS, 2, replace=False))
+    one, other = _different(rng, TOPICS, 2)
     most = min(size or SIZE, 3)
     counts = [int(rng.integers(1, most + 1)) for _ in "ab"]
-    chosen = [str(word) for word in rng.choice(ADJECTIVES, sum(counts), replace=False)]
-    words = ["The", *chosen[: counts[0]], one, str(rng.choice(VERBS))]
-    words += [str(rng.choice(PREPOSITIONS)), "a", *chosen[counts[0] :], other]
+    chosen = _different(rng, ADJECTIVES, sum(counts))
+    words = ["The", *chosen[: counts[0]], one, pick(rng, VERBS)]
+    words += [pick(rng, PREPOSITIONS), "a", *chosen[counts[0] :], other]
     return f"describe {one} and {other}:", f"{' '.join(words)}."
+
+
+def _different(rng: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+    """`count` different words."""
+    chosen: list[str] = []
+    while len(chosen) < count:
+        if (word := pick(rng, words)) not in chosen:
+            chosen.append(word)
+    return chosen
 
 
 def _topics(topics: list[str], text: str, words: list[str]) -> float:

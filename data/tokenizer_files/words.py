@@ -47,6 +47,12 @@ def train(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> byt
     return json.dumps(about, ensure_ascii=False).encode()
 
 
+def spaced(model: bytes, text: str) -> str:
+    """The words of a text, as a model splits it, with one space between two. Words that it does not
+    know stay as they are."""
+    return " ".join(split(text, json.loads(model)["lowercase"]))
+
+
 def read(model: bytes, end: int | None) -> tuple[Callable[[str], np.ndarray], list[bytes], int]:
     """(encode, the spelling of each token, the end of a document) of a model."""
     about = json.loads(model)

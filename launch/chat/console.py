@@ -1,9 +1,14 @@
 """A conversation in the terminal: commands begin with a slash, replies appear as they are drawn."""
 
+import contextlib
+import io
 import queue
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import rich.console
 import rich.text
@@ -39,6 +44,8 @@ class Console:
         self.engine, self.conversation, self.sampler = engine, conversation, sampler
         self.stops, self.max_tokens, self.seed = stops, max_tokens, seed
         self.replies = 0
+        self.request: Request | None = None  # the newest, while it is answered
+        self.stopped = False  # by Ctrl-C
         self.console = rich.console.Console(highlight=False)
         self.commands: dict[str, Callable[[str], bool]] = {
             "/help": self._help,
@@ -51,10 +58,15 @@ class Console:
         """Talks until /quit, the end of the input, or Ctrl-C twice at the prompt."""
         if sys.stdin.isatty():
             import readline  # noqa: F401  gives `input` editing and history
+        if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are not UTF-8 end no conversation
+            sys.stdin.reconfigure(errors="surrogateescape")
         interrupted = False
         while True:
             try:
                 line = input("> " if sys.stdin.isatty() else "").strip()
+                interrupted = False
+                if line and not self.handle(line):
+                    return
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -62,15 +74,15 @@ class Console:
                     return
                 interrupted = True
                 self.note("Ctrl-D or /quit ends the conversation", begin="\n")
-                continue
-            interrupted = False
-            if line and not self.handle(line):
-                return
 
     def handle(self, line: str) -> bool:
         """Does what a line says; returns whether the conversation goes on."""
+        if not is_utf8(line):
+            self.note("the line holds bytes that are not UTF-8, so it was not read; write it again")
+            return True
         if not line.startswith("/"):
-            self._answer(line)
+            with self._interruptible():
+                self._answer(line)
             return True
         name, _, rest = line.partition(" ")
         if name not in self.commands:
@@ -97,26 +109,48 @@ class Console:
         pieces: queue.Queue[Piece] = queue.Queue()
         room = min(self.max_tokens, self.engine.length - len(prompt))
         request = Request(
-            prompt, room, self.sampler, pieces.put, seed=self.seed + self.replies, stops=self.stops
+            prompt,
+            room,
+            self.sampler,
+            pieces.put,
+            seed=self.seed + self.replies,
+            stops=self.stops,
+            lead=self.conversation.turns.lead,
         )
         self.replies += 1
+        self.request = request
+        if self.stopped:  # before there was a request
+            request.cancelled = True
         self.engine.submit(request)
         self.conversation.answer(self._shown(request, pieces).strip())
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C cancels the reply, wherever the program is."""
+        self.request, self.stopped = None, False
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(*_: Any) -> None:
+            self.stopped = True
+            if self.request:
+                self.engine.cancel(self.request)
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _shown(self, request: Request, pieces: "queue.Queue[Piece]") -> str:
         """The reply, printed piece by piece; Ctrl-C ends it."""
         text, piece = "", None
         while piece is None or piece.end is None:
-            try:
-                piece = pieces.get(timeout=LONGEST_WAIT)
-            except KeyboardInterrupt:
-                self.engine.cancel(request)
-                continue
-            # The space between a template's "ASSISTANT:" and the reply is no part of it.
-            shown = piece.text if text.strip() else piece.text.lstrip()
+            piece = pieces.get(timeout=LONGEST_WAIT)
             text += piece.text
-            self.console.print(rich.text.Text(visible(shown)), end="", soft_wrap=True)
-        ends = {CANCELLED: "[stopped]", LENGTH: "[cut: no more room]", FAILED: piece.error}
+            self.console.print(rich.text.Text(visible(piece.text)), end="", soft_wrap=True)
+        ends = {CANCELLED: "[stopped]", LENGTH: "[cut at the limit]", FAILED: piece.error}
         if piece.end in ends:
             self.console.print(rich.text.Text(f" {visible(ends[piece.end])}", style="dim"), end="")
         self.console.print()
@@ -141,6 +175,11 @@ class Console:
         except (ValueError, OSError) as error:
             self.note(f"not saved: {error}")
         return True
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has no bytes that are not UTF-8, which Python reads as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def prompt_limit(length: int, max_tokens: int) -> int:

@@ -27,6 +27,10 @@ class Busy(Exception):
     """As many requests wait as may."""
 
 
+class Ended(Exception):
+    """The engine serves nothing any more."""
+
+
 class Model(NamedTuple):
     """A trained model that draws tokens, and how it reads them."""
 
@@ -67,19 +71,20 @@ class Engine:
             )
 
     def submit(self, *requests: Request) -> None:
-        """Queues requests, all or none. Raises Busy where they would exceed the limit."""
+        """Queues requests, all or none. Raises Busy where they would exceed the limit,
+        Ended after the end."""
         with self.changed:
             taken = sum(owner is not None for owner in self.owners)
             free = self.n_slots - taken
             if self.closed:
-                raise Busy("the engine has ended; start it again")
+                raise Ended("the engine has ended; start the server again")
             if len(self.queue) + len(requests) > free + self.waiting:
                 raise Busy(f"{taken} requests are served and {len(self.queue)} wait; try later")
             self.queue += requests
             self.changed.notify()
 
     def cancel(self, *requests: Request) -> None:
-        """Frees the slots of requests that nobody wants; of ended ones there are none."""
+        """Frees the slots of requests that nobody wants; requests that ended have none."""
         with self.changed:
             for request in requests:
                 request.cancelled = True
@@ -98,9 +103,7 @@ class Engine:
             return sum(owner is not None for owner in self.owners), len(self.queue)
 
     def _empty(self) -> slots.Slots:
-        params, cfg, vocab_size = self.model.params, self.model.cfg, self.model.tokenizer.vocab_size
-        how = dict(slots=self.n_slots, length=self.length, reader=self.model.reader)
-        return slots.empty(params, cfg, vocab_size=vocab_size, **how)
+        return _emptied(self.model, self.n_slots, self.length)
 
     def _serve(self) -> None:
         last: tuple[list[Request | None], slots.Drawn] | None = None
@@ -195,9 +198,24 @@ class Engine:
         try:
             self.slots = None  # frees the memory that may have run out
             self.slots = self._empty()
-        except Exception:
-            self.closed = True
+        except Exception as failure:
+            with self.changed:
+                self.closed = True
+                for request in self.queue:  # those that came in between
+                    request.finish(FAILED, f"{type(failure).__name__}: {failure}")
+                self.queue.clear()
             raise
+
+
+def cache_bytes(model: Model, n_slots: int, length: int) -> int:
+    """Bytes of what an engine keeps of its contexts, without allocating them."""
+    shapes = jax.eval_shape(lambda: _emptied(model, n_slots, length))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+
+def _emptied(model: Model, n_slots: int, length: int) -> slots.Slots:
+    how = dict(slots=n_slots, length=length, reader=model.reader)
+    return slots.empty(model.params, model.cfg, vocab_size=model.tokenizer.vocab_size, **how)
 
 
 class TooLong(ValueError):

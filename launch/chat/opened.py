@@ -22,9 +22,10 @@ class Opened:
     length: int
 
 
-def open_run(run: Path, length: int = 0) -> Opened:
-    """The model in a run's folder; `length` 0: that of the model, at most MOST tokens. ValueError
-    or FileNotFoundError, in one line, for a model that cannot continue text in steps."""
+def open_run(run: Path, length: int = 0, template: str = "") -> Opened:
+    """The model in a run's folder; `length` 0: that of the model, at most MOST tokens; `template`:
+    the name of one in place of the run's. ValueError or FileNotFoundError, in one line, for a model
+    that cannot continue text in steps."""
     family, cfg, tokenizer = draw.open_run(run)
     if families.is_counted(family):
         raise ValueError(
@@ -38,9 +39,8 @@ def open_run(run: Path, length: int = 0) -> Opened:
             f"use at most that"
         )
     (params, _), _ = draw.restored(run, family, cfg)
-    turns = Turns(run, tokenizer)
+    turns = Turns(run, tokenizer, template)
     stop = frozenset({tokenizer.eod, turns.end, *end_tokens(run)})
     default = min(cfg.context_length, MOST) if reader.bounded else MOST
-    return Opened(
-        run.resolve().name, Model(reader, params, cfg, tokenizer, stop), turns, length or default
-    )
+    name = run.resolve().name.encode("utf-8", "replace").decode()
+    return Opened(name, Model(reader, params, cfg, tokenizer, stop), turns, length or default)

@@ -11,7 +11,7 @@ from model.generation.samplers import Sampler
 
 CONTEXT = 8  # tokens of the prompt that the text of the first new ones may depend on
 END, LENGTH, CANCELLED, FAILED = "stop", "length", "cancelled", "failed"
-"""Why a request ended: it is complete, it is full, nobody wants it, it cannot go on."""
+"""Why a request ended: it is complete, it has all its tokens, nobody wants it, it cannot go on."""
 
 
 class Token(NamedTuple):
@@ -43,6 +43,7 @@ class Request:
     row: int = 0  # the number of the sample among those of the seed
     stops: Sequence[str] = ()
     top: int = 0  # most likely tokens to tell of each step
+    lead: str = ""  # white space before the text that is no part of it
     drawn: int = 0  # tokens drawn, the one that ended it included
     ended: str | None = None
     cancelled: bool = False
@@ -68,15 +69,25 @@ class Request:
             return self.finish(END)
         if self.drawn == self.max_tokens:
             return self.finish(LENGTH)
-        if news := self.text.news():
+        if news := self._news():
             self.emit(Piece(news, tuple(self.pending)))
             self.pending.clear()
+
+    def _news(self, last: bool = False) -> str:
+        """The text that has become certain, without the lead."""
+        news = self.text.news(last)
+        while news and self.lead:
+            if news[0] != self.lead[0]:
+                self.lead = ""
+                break
+            news, self.lead = news[1:], self.lead[1:]
+        return news
 
     def finish(self, end: str, error: str = "") -> None:
         """Emits the last piece; nothing follows it."""
         if self.ended is None:
             self.ended = end
-            news = self.text.news(last=True) if self.text else ""
+            news = self._news(last=True) if self.text else ""
             self.emit(Piece(news, tuple(self.pending), end, error))
 
 

@@ -85,6 +85,20 @@ def of_run(run: Path) -> Template:
     )
 
 
+def prompt_of(
+    run: Path, tokenizer: Tokenizer, text: str, chat: bool | None = None
+) -> tuple[list[int], set[int]]:
+    """(the tokens that a sample of a run continues, the tokens that end it besides the usual ones).
+
+    With `chat` the text is a user's message; None: if the run was trained with a template. An empty
+    text begins a new document."""
+    if text and ((run / FILE).is_file() if chat is None else chat):
+        encoder = encoder_of(run, tokenizer)
+        return encoder.prompt([{"role": "user", "content": text}]).tolist(), {encoder.end}
+    typed = tokenizer.encode_prompt(text).tolist()
+    return [*tokenizer.prefix, *typed] or [tokenizer.eod], set()
+
+
 def has_template(run: Path) -> bool:
     """Whether `of_run` finds a template."""
     try:

@@ -1,28 +1,51 @@
-"""The prompt of a conversation: its messages through the template of a run, as tokens."""
+"""The prompt of a conversation: its messages through the chat template of a run, as tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.chat.encoding import ChatEncoder, template_of
+from data.chat.templates import Messages, render
 from data.tokenizer import Tokenizer
+from launch.chat import template
 
-ROLES = ("system", "user", "assistant")
-PLAIN = {"system": "{}\n", "user": "USER: {}\n", "assistant": "ASSISTANT: {}\n"}
+PLAIN = "plain"  # of configs/chat.py: the template of models that were trained on none
+NEXT = "\nUSER:"  # where a base model, which ends no turn, begins the next one
 Message = dict[str, str]
 
 
 class Turns:
     """How a model is asked for the assistant's turn of a conversation.
 
-    `end` is the token that ends it. A base model writes none, so its text ends at `stops`, where
-    the next turn begins. `trained` says whether the run was trained on this template.
+    `end` is the token that ends it, `lead` what the template writes before its text. A base model
+    may end no turns, so its text also ends at `stops`. `trained` says whether the run was trained
+    on the template.
     """
 
-    def __init__(self, run: Path, tokenizer: Tokenizer):
-        self.tokenizer, self.trained, self.name = tokenizer, False, "plain"
-        self.end, self.roles = tokenizer.eod, ROLES
-        self.stops = ("\nUSER:", "\nASSISTANT:")
+    def __init__(self, run: Path, tokenizer: Tokenizer, name: str = ""):
+        """`name`: a template in place of the run's, as `data.template` names it. ValueError or
+        FileNotFoundError, in one line, for an unknown one."""
+        self.trained = not name and template.has_template(run)
+        if self.trained:
+            encoder = template.encoder_of(run, tokenizer)
+        else:
+            name = name or PLAIN
+            source = template.source_of(name, "template")
+            encoder = ChatEncoder(tokenizer, template_of(source, name))
+        self.encoder, self.end = encoder, encoder.end
+        self.name, self.roles = encoder.template.name, encoder.template.roles
+        self.stops = () if self.trained else (NEXT,) if name == PLAIN else encoder.template.stops
+        self.lead = self._lead()
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a conversation up to where the assistant answers."""
-        text = "".join(PLAIN[m["role"]].format(m["content"]) for m in messages) + "ASSISTANT:"
-        return [*self.tokenizer.prefix, *self.tokenizer.encode_prompt(text).tolist()]
+    def prompt(self, messages: Messages) -> list[int]:
+        """The tokens of a conversation up to where the assistant answers. ValueError for one that
+        the template refuses."""
+        return self.encoder.prompt(messages).tolist()
+
+    def _lead(self) -> str:
+        """White space between the prompt and the assistant's text."""
+        asked: Sequence[Message] = [{"role": "user", "content": "a"}]
+        answered = [*asked, {"role": "assistant", "content": "b"}]
+        prompt = render(self.encoder.template, asked, add_generation_prompt=True)
+        text = render(self.encoder.template, answered)
+        between = text.removeprefix(prompt).partition("b")[0] if text.startswith(prompt) else ""
+        return between if between.isspace() else ""

@@ -71,6 +71,22 @@ def complete(config: ConfigDict) -> None:
         replace(config, section, keys | given)
 
 
+def elsewhere(config: ConfigDict, key: str) -> str:
+    """The other choices whose section has a dotted key that this config lacks, as the beginning of
+    a hint; '' without any."""
+    section, _, leaf = key.partition(".")
+    if section not in CHOICES:
+        return ""
+    chooses, known, _ = CHOICES[section]
+    if chooses not in config.get(section, {}):
+        return ""
+    having = [choice for choice in known if leaf in keys_of(section, choice)]
+    if not having:
+        return ""
+    listed = ", ".join(having)
+    return f"{section}.{chooses}={config[section][chooses]} has none, and these have: {listed}; "
+
+
 def replace(config: ConfigDict, section: str, keys: dict[str, Any]) -> None:
     """Puts other keys in a section of a locked config."""
     with config.unlocked():

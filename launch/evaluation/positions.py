@@ -24,6 +24,7 @@ class Scored:
 
     about: dict[str, Any]  # what `by_position` says
     dataset: str  # hash of the validation text
+    windows: np.ndarray  # corpus and first token of each window [E, 2]
     nats: np.ndarray  # by window and bin [E, BINS]
     tokens: np.ndarray  # the same
 
@@ -53,21 +54,47 @@ def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> Sc
         "bins": [one for one in tally.by_position(scored) if one["last"] == 2 * one["first"] - 1],
         "gain": _gain(scored),
     }
-    return Scored(about, dataset.hash, nats, tokens)
+    return Scored(about, dataset.hash, windows_of(dataset, len(nats)), nats, tokens)
+
+
+def windows_of(dataset: Any, count: int) -> np.ndarray:
+    """The corpus and the first token of each validation window [E, 2], in the order in which they
+    are scored; their numbers where the data have no running text."""
+    starts = dataset.windows("validation") if hasattr(dataset, "windows") else [np.arange(count)]
+    corpus = np.repeat(np.arange(len(starts)), [*map(len, starts)])
+    return np.stack([corpus, np.concatenate(starts)], axis=1)
 
 
 def compare_with_first(found: Sequence[Scored]) -> list[dict[str, Any]]:
-    """What is known of each run, with `behind` in each bin: its loss minus that of the first run
-    there, and `behind_se`, paired by window. Only runs scored on the same windows have them."""
+    """What is known of each run, with `paired`, the windows that both it and the first run were
+    scored on, and in each bin `behind`, its loss on them minus that of the first run, and
+    `behind_se`, paired by window. Runs without such windows lack `behind`: a model that carries its
+    state reads other windows than one that does not."""
     first = found[0]
     for one in found[1:]:
-        if one.dataset != first.dataset or not np.array_equal(one.tokens, first.tokens):
-            continue
-        for part in one.about["bins"]:
+        here, there = common(one, first)
+        one.about["paired"] = len(here)
+        for part in one.about["bins"] if len(here) else ():
             bin_ = int(np.log2(part["first"]))
-            apart, weights = (one.nats - first.nats)[:, bin_], one.tokens[:, bin_]
-            part["behind"], part["behind_se"] = tally.PER_TOKEN({"nats": apart, "weights": weights})
+            apart = one.nats[here, bin_] - first.nats[there, bin_]
+            sums = {"nats": apart, "weights": one.tokens[here, bin_]}
+            part["behind"], part["behind_se"] = tally.PER_TOKEN(sums)
     return [one.about for one in found]
+
+
+def common(one: Scored, other: Scored) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers, in each of two runs, of the windows that both were scored on: equal in text,
+    first token and length."""
+    place = {tuple(window): number for number, window in enumerate(other.windows.tolist())}
+    pairs = [
+        (number, place[tuple(window)])
+        for number, window in enumerate(one.windows.tolist())
+        if one.dataset == other.dataset
+        and tuple(window) in place
+        and np.array_equal(one.tokens[number], other.tokens[place[tuple(window)]])
+    ]
+    here, there = np.array(pairs, int).reshape(-1, 2).T
+    return here, there
 
 
 def representative(folder: Path) -> Path:

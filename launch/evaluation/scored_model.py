@@ -17,7 +17,7 @@ from launch.files import instead, read_json
 from launch.restored import family_of, restored
 from model import families
 from train import objectives
-from train.evaluate import token_nats, token_nats_from
+from train.evaluate import token_nats, token_nats_from, token_scores
 from train.objectives import next_token
 
 LOGITS = 1 << 26  # numbers that exist at one time, 256 MB
@@ -58,6 +58,14 @@ class ScoredModel:
         trained model."""
         how = self.name, self.cfg, self._chunk(*tokens_BT.shape)
         return np.asarray(token_nats(*how, self.fitted, tokens_BT, targets_BT), np.float64)
+
+    def scores(
+        self, tokens_BT: np.ndarray, targets_BT: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(`nats`, whether each target is the likeliest token [B, T])."""
+        how = self.name, self.cfg, self._chunk(*tokens_BT.shape), self.tokenizer.vocab_size
+        found, likeliest_BT = token_scores(*how, self.fitted, tokens_BT, targets_BT)
+        return np.asarray(found, np.float64), np.asarray(likeliest_BT)
 
     def nats_from(
         self, tokens_BT: np.ndarray, targets_BT: np.ndarray, carry: Any
@@ -127,20 +135,24 @@ class ScoredModel:
                 yield window.number, first, window.fresh, nats[window.fresh : len(window.targets)]
 
 
-def open_model(run: Path) -> ScoredModel:
+def open_model(run: Path, any_objective: bool = False) -> ScoredModel:
     """The model in a run's folder, from its newest good checkpoint. ValueError or
-    FileNotFoundError, in one line, for a run that cannot score text."""
+    FileNotFoundError, in one line, for a run that cannot score text. With `any_objective` a
+    language model counts that was trained on in another way, as by reinforcement."""
     family, cfg = family_of(run)
     config = with_defaults(read_json(run / "config.json") or {})
     objective = objectives.find(config.objective.name)
     scores = not families.is_counted(family) or hasattr(family, "nats")
-    if tuple(objective.FIELDS) != next_token.FIELDS or family.INPUTS != ("tokens",) or not scores:
+    other = not any_objective and not set(next_token.NEEDS) <= set(objective.NEEDS)
+    if other or family.INPUTS != ("tokens",) or not scores:
         raise ValueError(
             f"run={run} has objective.name={config.objective.name!r} and model.family="
             f"{config.model.family!r}, which score no next tokens: it measures "
             f"{', '.join(objective.METRICS)} (isoflop show {run}); use a language model"
             f"{instead(family, cfg, run)}"
         )
+    if other := instead(family, cfg, run):
+        raise ValueError(f"run={run} was not trained to continue text{other}")
     tokenizer = read_tokenizer(run, cfg.vocab_size, "run")
     fitted, step = restored(run, family, cfg)
     name = config.model.family

@@ -115,6 +115,8 @@ def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
             f"run={run} holds a model of the family {families.name_of(family)!r}, which continues "
             f"no text; those of {able} do{instead(family, cfg, run)}"
         )
+    if other := instead(family, cfg, run):
+        raise ValueError(f"run={run} was not trained to continue text{other}")
     return family, cfg, read_tokenizer(run, cfg.vocab_size, "run")
 
 

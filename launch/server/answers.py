@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 
 from data.tokenizer import Tokenizer
-from launch.chat.request import CANCELLED, END, LENGTH, Piece, Request, Token
+from launch.chat.request import END, LENGTH, Piece, Request, Token
 from launch.server.queries import CHAT, Query
 
-ENDS = {END: "stop", LENGTH: "length", CANCELLED: "stop"}
+ENDS = {END: "stop", LENGTH: "length"}
 PREFIXES = {CHAT: "chatcmpl", "text": "cmpl"}
 OBJECTS = {CHAT: "chat.completion", "text": "text_completion"}
 

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import ipaddress
 import json
 import re
 import urllib.parse
@@ -19,15 +20,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from launch.chat import request as drawing
-from launch.chat.engine import Busy, Engine
+from launch.chat.engine import Busy, Ended, Engine
 from launch.chat.opened import Opened
-from launch.chat.request import FAILED, Piece
+from launch.chat.request import CANCELLED, FAILED, Piece
 from launch.server.answers import Answers
 from launch.server.faults import Refused
 from launch.server.queries import CHAT, TEXT, Query, check_model, parse
 
 PAGE = Path(__file__).with_name("page.html")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BODY_SECONDS = 30.0  # in which a body must have come
 DRAINED = 64  # times the limit of a body are read and dropped, so that a client gets its answer
 HEADERS = {
@@ -54,6 +54,7 @@ class Service:
 
     def __init__(self, opened: Opened, engine: Engine, limits: Limits):
         self.opened, self.engine, self.limits = opened, engine, limits
+        self.parsing = 0  # bodies that are being read as queries
         self.model = dict(id=opened.name, object="model", created=0, owned_by="isoflop",
                           context_length=opened.length, template=opened.turns.name)  # fmt: skip
 
@@ -90,16 +91,17 @@ class Service:
         host = request.headers.get("host", "")
         origin = request.headers.get("origin")
         # A page of another site must not ask: its browser names the site.
-        if origin is not None and urllib.parse.urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin)[0] != host:
             raise Refused(403, "pages of another site may not ask")
         if not self.limits.token:
             # Nor may one that got its name to mean this address.
-            if urllib.parse.urlsplit(f"//{host}").hostname not in LOOPBACK:
+            if not is_loopback(_place(f"//{host}")[1]):
                 raise Refused(403, "only this machine is served; use http://127.0.0.1")
         elif secret:
-            kind, _, token = request.headers.get("authorization", "").partition(" ")
-            same = hmac.compare_digest(token.strip().encode(), self.limits.token.encode())
-            if kind.lower() != "bearer" or not same:
+            given = request.headers.get("authorization", "").encode("latin-1")  # as it was sent
+            kind, _, token = given.partition(b" ")
+            same = hmac.compare_digest(token.strip(), self.limits.token.encode())
+            if kind.lower() != b"bearer" or not same:
                 raise Refused(401, "the token is wrong or missing: send Authorization: Bearer …",
                               code="invalid_api_key")  # fmt: skip
 
@@ -122,15 +124,27 @@ class Service:
 
         async def answer(request: Request) -> Response:
             raw = await self._body(request)
-            query = await asyncio.to_thread(parse, raw, kind, self.opened, self.engine)
-            draws = Draws(query, self.engine)
+            query = await self._parsed(raw, kind)
+            draws = Draws(query, self.engine, request)
             answers = Answers(query, self.opened.name, self.opened.model.tokenizer)
             if query.stream:
-                events = draws.events(request, answers)
+                events = draws.events(answers)
                 return StreamingResponse(events, media_type="text/event-stream")
-            return JSONResponse(answers.whole(await draws.whole(request), draws.requests))
+            return JSONResponse(answers.whole(await draws.whole(), draws.requests))
 
         return answer
+
+    async def _parsed(self, raw: bytes, kind: str) -> Query:
+        """The query in a body. Those that are being read count as requests that wait."""
+        most = self.engine.n_slots + self.engine.waiting
+        if sum(self.engine.active()) + self.parsing >= most:
+            raise Refused(429, f"{most} requests are served or wait; try later",
+                          code="too_many_requests")  # fmt: skip
+        self.parsing += 1
+        try:
+            return await asyncio.to_thread(parse, raw, kind, self.opened, self.engine)
+        finally:
+            self.parsing -= 1
 
     async def _body(self, request: Request) -> bytes:
         """The body. Refused with 413 if it is too large, after it was read and dropped: a client
@@ -151,11 +165,28 @@ class Service:
         return bytes(kept)
 
 
-class Draws:
-    """The requests of one query, and their pieces as they come. Raises Refused with 429 where the
-    engine has no room."""
+def _place(address: str) -> tuple[str, str]:
+    """(host with port, host alone) of an address; both are empty if it is none."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        return parts.netloc, parts.hostname or ""
+    except ValueError:
+        return "", ""
 
-    def __init__(self, query: Query, engine: Engine):
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Draws:
+    """The requests of one query, and their pieces as they come. If the client hangs up, their slots
+    become free. Raises Refused with 429 where the engine has no room."""
+
+    def __init__(self, query: Query, engine: Engine, http: Request):
         self.engine, self.pieces = engine, asyncio.Queue()
         prompts = zip(query.prompts, query.max_tokens, strict=True)
         each = [pair for pair in prompts for _ in range(query.n)]
@@ -169,13 +200,23 @@ class Draws:
                 index,
                 query.stops,
                 query.top or 0,
+                query.lead,
             )
             for index, (prompt, room) in enumerate(each)
         ]
         try:
             engine.submit(*self.requests)
+        except Ended as ended:
+            raise Refused(503, str(ended)) from None
         except Busy as busy:
             raise Refused(429, str(busy), code="too_many_requests") from None
+        # A task of its own: the answer may be given up before its first piece is asked for.
+        self.watcher = asyncio.create_task(self._watch(http))
+
+    async def _watch(self, http: Request) -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+        self.engine.cancel(*self.requests)
 
     def _emit(self, index: int) -> Callable[[Piece], None]:
         loop = asyncio.get_running_loop()
@@ -186,15 +227,8 @@ class Draws:
 
         return emit
 
-    async def _watched(self, request: Request) -> AsyncIterator[tuple[int, Piece]]:
-        """The pieces of all requests. If the client hangs up, their slots become free."""
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            self.engine.cancel(*self.requests)
-
-        watcher = asyncio.create_task(watch())
+    async def _all(self) -> AsyncIterator[tuple[int, Piece]]:
+        """The pieces of all requests."""
         try:
             left = len(self.requests)
             while left:
@@ -202,35 +236,45 @@ class Draws:
                 left -= piece.end is not None
                 yield index, piece
         finally:
-            watcher.cancel()
+            self.watcher.cancel()
             self.engine.cancel(*self.requests)
 
-    async def whole(self, request: Request) -> list[Piece]:
+    async def whole(self) -> list[Piece]:
         """The complete text of each request."""
         found: list[list[Piece]] = [[] for _ in self.requests]
-        async for index, piece in self._watched(request):
-            if piece.end == FAILED:
-                raise Refused(500, piece.error)
-            found[index].append(piece)
+        async with contextlib.aclosing(self._all()) as pieces:
+            async for index, piece in pieces:
+                if refused := _cut(piece):
+                    raise refused
+                found[index].append(piece)
         return [drawing.whole(pieces) for pieces in found]
 
-    async def events(self, request: Request, answers: Answers) -> AsyncIterator[str]:
+    async def events(self, answers: Answers) -> AsyncIterator[str]:
         """Server-sent events, one a piece."""
         for index in range(len(self.requests)):
             if opening := answers.opening(index):
                 yield _event(opening)
-        async for index, piece in self._watched(request):
-            if piece.end == FAILED:
-                yield _event(Refused(500, piece.error).body())
-                return
-            yield _event(answers.chunk(index, piece))
+        async with contextlib.aclosing(self._all()) as pieces:
+            async for index, piece in pieces:
+                if refused := _cut(piece):
+                    yield _event(refused.body())
+                    return
+                yield _event(answers.chunk(index, piece))
         if answers.query.usage:
             yield _event(answers.closing(self.requests))
         yield "data: [DONE]\n\n"
 
 
+def _cut(piece: Piece) -> Refused | None:
+    """What a client is told of a reply that is not complete."""
+    if piece.end == CANCELLED:
+        return Refused(503, "the server is ending; the reply is not complete")
+    return Refused(500, piece.error) if piece.end == FAILED else None
+
+
 def _event(content: dict) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    # ASCII, because some readers take U+2028 and U+0085 for ends of lines.
+    return f"data: {json.dumps(content)}\n\n"
 
 
 def policy(page: str) -> str:

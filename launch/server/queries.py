@@ -12,6 +12,8 @@ from launch.server.faults import Refused
 from model.generation.samplers import Sampler
 
 USUAL = 16  # tokens of a completion by default, as in OpenAI's API
+MOST_MESSAGES = 1000
+LONGEST = 64  # bytes of text that a token stands for, at most, or those of the longest one if more
 MOST_STOPS, MOST_STOP_CHARACTERS = 16, 200
 CHAT, TEXT = "chat", "text"
 
@@ -43,6 +45,7 @@ class Query:
     n: int
     sampler: Sampler
     stops: tuple[str, ...]
+    lead: str  # white space before a reply that is no part of it
     seed: int
     top: int | None  # most likely tokens to tell of; None: no log-probabilities at all
     stream: bool
@@ -56,7 +59,7 @@ def parse(raw: bytes, kind: str, opened: Opened, engine: Engine) -> Query:
     except ValueError as error:
         raise Refused(400, f"the body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(body, dict):
-        raise Refused(400, "the body is no JSON object")
+        raise Refused(400, "the body is not a JSON object")
     body = {name: value for name, value in body.items() if value is not None}
     _known(body, kind)
     name = _read(body, "model", str)
@@ -65,7 +68,7 @@ def parse(raw: bytes, kind: str, opened: Opened, engine: Engine) -> Query:
     check_model(name, opened)
     prompts = _conversation(body, opened) if kind == CHAT else _prompts(body, opened)
     sampler = Sampler(
-        **{name: float(_read(body, name, (int, float), usual)) for name, usual in SAMPLED.items()},
+        **{name: _real(body, name, usual) for name, usual in SAMPLED.items()},
         top_k=_whole(body, "top_k", 0, 0),
         vocab_size=opened.model.tokenizer.vocab_size,
         stop=tuple(sorted(opened.model.stop)),
@@ -82,10 +85,12 @@ def parse(raw: bytes, kind: str, opened: Opened, engine: Engine) -> Query:
         n=n,
         sampler=sampler,
         stops=(*_stops(body), *(opened.turns.stops if kind == CHAT else ())),
+        lead=opened.turns.lead if kind == CHAT else "",
         seed=_whole(body, "seed", secrets.randbelow(2**31), -(2**63), 2**63),
         top=_top(body, kind),
         stream=_read(body, "stream", bool, False),
-        usage=_read(options, "include_usage", bool, False),
+        usage=options.get("include_usage") is not None
+        and _read(options, "include_usage", bool, False),
     )
 
 
@@ -126,6 +131,13 @@ def _whole(body: Mapping, name: str, default: int, least: int, most: int = 2**31
     return value
 
 
+def _real(body: Mapping, name: str, default: float) -> float:
+    try:
+        return float(_read(body, name, (int, float), default))
+    except OverflowError:
+        raise Refused(400, f"{name} is out of range", name) from None
+
+
 def _spelled(value: Any, name: str) -> str:
     """A text that can be encoded; lone surrogates cannot."""
     if not isinstance(value, str):
@@ -142,6 +154,9 @@ def _conversation(body: Mapping, opened: Opened) -> list[list[int]]:
     messages = _read(body, "messages", list)
     if not messages:
         raise Refused(400, "messages is empty; give it a message of the role user", "messages")
+    if len(messages) > MOST_MESSAGES:
+        line = f"{len(messages)} messages are more than {MOST_MESSAGES}; send the last ones"
+        raise Refused(400, line, "messages")
     read = []
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
@@ -152,14 +167,30 @@ def _conversation(body: Mapping, opened: Opened) -> list[list[int]]:
         if role not in opened.turns.roles:
             known = ", ".join(opened.turns.roles)
             raise Refused(400, f"{where}.role must be one of {known}", "messages")
-        if unknown := set(message) - {"role", "content", "name", "refusal", "annotations"}:
+        given = {name for name, value in message.items() if value is not None}
+        if unknown := given - {"role", "content", "name", "refusal", "annotations"}:
             name = sorted(map(str, unknown))[0][:100]
             raise Refused(400, f"{where}.{name} is not supported; leave it out", "messages")
-        read.append({"role": role, "content": _content(message.get("content"), where)})
+        content = message.get("content")
+        content = "" if content is None and role == "assistant" else content
+        read.append({"role": role, "content": _content(content, where)})
+    _check_size(read, opened)
     try:
         return [opened.turns.prompt(read)]
     except ValueError as error:
         raise Refused(400, str(error), "messages") from None
+
+
+def _check_size(messages: list[dict[str, str]], opened: Opened) -> None:
+    """Refuses texts that cannot fit the context, before they take the time to be encoded."""
+    tokenizer = opened.model.tokenizer
+    if tokenizer.token_bytes is None:  # a word has any length
+        return
+    most = opened.length * max(LONGEST, int(tokenizer.token_bytes.max()))
+    size = sum(len(message["content"].strip().encode()) for message in messages)
+    if size > most:
+        line = f"the messages have {size} bytes; the context holds {opened.length} tokens: shorten"
+        raise Refused(400, f"{line} the conversation", "messages", "context_length_exceeded")
 
 
 def _content(content: Any, where: str) -> str:

@@ -1,6 +1,5 @@
 """Serves the application until SIGINT or SIGTERM ends it."""
 
-import ipaddress
 import signal
 import socket
 import sys
@@ -12,7 +11,7 @@ import uvicorn
 from launch.chat.engine import Engine
 from launch.chat.opened import Opened
 from launch.chat.request import Piece, Request
-from launch.server.app import Limits, Service
+from launch.server.app import Limits, Service, is_loopback
 from model.generation.samplers import Sampler
 
 GRACE = 5  # seconds for open connections at the end
@@ -41,20 +40,12 @@ def bound(place: Place, token: str) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(info[4])
         listening.listen(1024)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise ValueError(
-            f"serve={place.port}: cannot listen on {place.host} ({reason}); use another port"
+            f"serve={place.port}: cannot listen on {place.host} ({error.strerror}); use another "
+            "port"
         ) from None
     return listening
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Running:
@@ -95,18 +86,22 @@ def warm(engine: Engine, vocab_size: int) -> None:
         ended.wait()
 
 
-def serve_until_signal(running: Running) -> None:
-    """Waits for SIGINT or SIGTERM, then ends the server; a second one does not wait."""
+def serve_until_signal(running: Running) -> bool:
+    """Waits for SIGINT or SIGTERM, then ends the server; a second one does not wait. Returns
+    whether the server and the engine ran until then."""
     wanted, before = threading.Event(), {}
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, lambda *_: wanted.set())
     try:
         print(f"serving on {running.address} (page and API); Ctrl-C ends it", file=sys.stderr)
         sys.stderr.flush()
-        while not wanted.wait(0.5) and running.thread.is_alive():
+        threads = running.thread, running.engine.thread
+        while (well := all(map(threading.Thread.is_alive, threads))) and not wanted.wait(0.5):
             pass
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     running.end()
-    print("the server has ended", file=sys.stderr)
+    reason = "" if well else " because of an error"
+    print(f"the server has ended{reason}", file=sys.stderr)
+    return well

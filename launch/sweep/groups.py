@@ -17,7 +17,8 @@ from data.atomic import lock
 from launch.config import imports
 from launch.errors import DONE, IN_USE, PREEMPTED, BadInput, InUse, bad_input
 from launch.trial import run as trial
-from launch.trial.resolve import chunk_steps, prepare
+from launch.trial.chunk import chunk_steps
+from launch.trial.resolve import prepare
 from train.stacked import stackable
 from train.watch import Stop
 

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from data.kinds import KINDS
+from data.paired import pair_store
+from data.tokenizer import Tokenizer
+from data.tokenizer_files import words
 from launch.files import read_json
 
 
 def held_out(run: Path) -> tuple[list[str], list[str]]:
     """(sources, targets) of the validation pairs of a run's data, in order, as its tokenizer spells
-    them. ValueError, in one line, if the data cannot be read or have changed."""
+    them; what it does not know is spelled as in the data, so that an unknown word of a translation
+    is no match. ValueError, in one line, if the data cannot be read or have changed."""
     section = (read_json(run / "config.json") or {}).get("data", {})
     kind, data = section.get("kind", "text"), ConfigDict(section)
     if kind not in ("pairs", "joined_pairs"):
@@ -22,10 +25,14 @@ def held_out(run: Path) -> tuple[list[str], list[str]]:
             f"data.corpora={store.name!r} has changed since run={run} was trained; give --file and "
             "--references"
         )
-    pairs = store.pairs["validation"]
-    sides = []
-    for side in (0, 1):
-        rows = zip(pairs.begins_P2[:, side], pairs.lengths_P2[:, side], strict=True)
-        found = [pairs.take(np.arange(begin, begin + length)) for begin, length in rows]
-        sides.append([store.tokenizer.decode(tokens) for tokens in found])
-    return sides[0], sides[1]
+    pairs = pair_store.held_out(data)
+    sources, targets = ([spelled(store.tokenizer, pair[side]) for pair in pairs] for side in (0, 1))
+    return sources, targets
+
+
+def spelled(tokenizer: Tokenizer, text: str) -> str:
+    """A text as a tokenizer spells it, with what it does not know."""
+    if tokenizer.kind == "words":
+        return words.spaced(tokenizer.model, text)
+    tokens = tokenizer.encode(text)
+    return text if tokenizer.unknown in tokens else tokenizer.decode(tokens)

@@ -94,18 +94,21 @@ class Translator:
         for first in range(0, len(sources), AT_ONCE):
             detail(f"{first} of {len(sources)}")
             group = sources[first : first + AT_ONCE]
-            yield from self._group(group, how)[: len(group)]
+            yield from self._group(group, how, first)[: len(group)]
 
-    def _group(self, sources: Sequence[Sequence[int]], how: How) -> list[list[Output]]:
-        batch = self._batch(sources)
-        n_tokens, eod = how.tokens, self.tokenizer.eod
+    def _group(self, sources: Sequence[Sequence[int]], how: How, first: int) -> list[list[Output]]:
+        """The outputs of up to AT_ONCE sources, of which `first` is the number of the first."""
+        batch, eod = self._batch(sources), self.tokenizer.eod
+        limits = [how.tokens] * AT_ONCE
         if not self.ends:  # source and target share the context
-            n_tokens = min(n_tokens, self.cfg.context_length - max(map(len, sources)) - 1)
-        about = self.writer, self.cfg, self.params, batch, n_tokens
+            left = [self.cfg.context_length - len(source) - 1 for source in sources]
+            left += left[-1:] * (AT_ONCE - len(left))
+            limits = [min(how.tokens, one) for one in left]
+        about = self.writer, self.cfg, self.params, batch, max(limits)
         if how.beams:
             found = stepwise.search(
                 *about, how.beams, eod, length_penalty=how.length_penalty, stop=[eod],
-                vocab_size=self.tokenizer.vocab_size,
+                vocab_size=self.tokenizer.vocab_size, limits=limits,
             )  # fmt: skip
             rows = zip(found.tokens_PWN, found.lengths_PW, found.scores_PW, strict=True)
             return [
@@ -116,7 +119,7 @@ class Translator:
             temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, stop=(eod,),
             vocab_size=self.tokenizer.vocab_size,
         )  # fmt: skip
-        drawn = stepwise.draw(*about, sampler, eod, how.seed)
+        drawn = stepwise.draw(*about, sampler, eod, how.seed, first=first, limits=limits)
         rows = zip(drawn.tokens_PN, drawn.lengths_P, drawn.logprobs_PN.sum(1), strict=True)
         return [[self._output(*row)] for row in rows]
 

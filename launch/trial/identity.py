@@ -27,8 +27,9 @@ NOT_IN_ID = (
     *("data.validation", "data.cache", "data.max_bytes", "data.held_out", "data.label_key"),
     "data.template",
     *("model.attention", "model.scan_layers", "model.remat"),
+    "model.masked",  # of data.masked
     *("train.chunk", "train.flops_convention", "train.batch_per_device", "train.loss_chunk"),
-    "train.init_from",
+    *("train.init_from", "objective.stored"),
 )
 # Sections that a counted model does not read.
 NOT_COUNTED = ("seed", "train", "optimizer", "schedule", "eval.every")
@@ -145,6 +146,8 @@ def relevant(resolved: Any) -> dict[str, Any]:
     found = flatten(resolved)
     family = families.FAMILIES.get(found.get("model.family", "decoder"))
     left_out = (*NOT_IN_ID, *weights_named(found.get("objective.name", "next_token")))
+    if found.get("model.carry_state"):  # its rows are as many texts that are read on
+        left_out = tuple(key for key in left_out if key != "eval.batch_size")
     if family is not None and families.is_counted(family):
         left_out += NOT_COUNTED
     prefixes = tuple(f"{key}." for key in left_out)

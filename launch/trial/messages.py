@@ -14,6 +14,8 @@ from launch.sweep.expand import ASSUMED_FLOPS, CONVENTION, START_SECONDS
 from launch.trial.resolve import describe
 from model import families
 from scaling.report.number_text import three_digits
+from train import objectives
+from train.policy.sizes import read_share
 
 
 def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
@@ -26,7 +28,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
         return [f"{resolved.name}: {kind}, counted on {amount(about['tokens'])} tokens; {workdir}"]
     parts = ", ".join(f"{name} {amount(n)}" for name, n in about["params"].items() if n)
     data = "data without end"
-    if epochs := dataset.epochs(about["steps"]):
+    if epochs := dataset.epochs(about["steps"] * read_share(resolved)):
         data = f"{three_digits(epochs)} epochs of {amount(about['tokens'] / epochs)} tokens of data"
     platform, devices = jax.default_backend(), jax.device_count()
     if platform == "cpu":
@@ -42,6 +44,7 @@ def header(resolved: ConfigDict, dataset: Dataset, workdir: Path) -> list[str]:
         f"{resolved.name}: {amount(sum(about['params'].values()))} parameters ({parts}); {kind}",
         f"  {amount(about['tokens'])} tokens in {about['steps']:,} steps of {about['batch']:,}; "
         f"{data}",
+        *(f"  {note}" for note in getattr(dataset, "notes", ())),
         f"  {flops(about['flops'][convention])} FLOPs ({convention}); about {clock(time)} on "
         f"{where}, at an assumed {rate / 1e9:,.0f} GFLOP/s",
         f"  writes to {workdir}; Ctrl-C saves a checkpoint and stops",
@@ -117,7 +120,8 @@ def measured(result: Mapping[str, Any]) -> str:
 
 def _to_sample(resolved: ConfigDict, workdir: Path) -> list[str]:
     """The command that draws text from the model, if it can."""
-    if not hasattr(families.find(resolved.model.family), "generate"):
+    writes = "logits" in objectives.find(resolved.objective.name).NEEDS
+    if not writes or not hasattr(families.find(resolved.model.family), "generate"):
         return []
     return [f"  sample from it: isoflop sample --run={shlex.quote(str(workdir))} --prompt='The '"]
 

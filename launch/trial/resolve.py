@@ -1,6 +1,5 @@
 """Resolving a config: every size explicit, every duration in steps, nonsense refused."""
 
-import math
 import re
 from typing import Any
 
@@ -9,8 +8,10 @@ from ml_collections import ConfigDict
 from configs import base
 from data import kinds
 from launch.chat import template
+from launch.config import combination
 from launch.trial import trunk
-from launch.trial.identity import trial_id, weights_named
+from launch.trial.chunk import LARGEST_CHUNK, chunk_steps
+from launch.trial.identity import defaults, trial_id, weights_named
 from model import families
 from model.adapters import adapted
 from train import duration, objectives
@@ -19,12 +20,9 @@ from train.optimizers.moments import MOMENTS
 from train.optimizers.optimizer import OPTIMIZERS
 from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
+from train.policy.sizes import read_share, updates
 from train.viewers import samples
 
-CPU_CHUNK_FLOPS = 1.5e10  # about a quarter second of one core
-ACCELERATOR_CHUNK_FLOPS = 1.5e13
-LARGEST_CHUNK = 64  # steps
-LARGEST_CPU_MESH_CHUNK = 16  # steps: more in flight deadlock the collectives of virtual devices
 NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9._=+,-]{0,199}")  # begins the trial's folder name
 # Keys whose values name an entry of a table.
 NAMES = {
@@ -38,7 +36,7 @@ NAMES = {
 def prepare(config: ConfigDict, progress: bool = True) -> kinds.Dataset:
     """The data of a config, not yet sized for it. ValueError for a family, an objective and a kind
     of data that do not fit together, before any data is read."""
-    check_fit(config)
+    combination.check(config)
     data = template.filled(config.data)
     return kinds.KINDS[config.data.kind].prepare(data, progress=progress)
 
@@ -51,7 +49,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
     """
     config = config.copy_and_resolve_references()
     config.lock()
-    check_fit(config)
+    combination.check(config)
     check(config)
     trunk.check_schedule(config)
     if config.data.hash not in ("", dataset.hash):
@@ -89,7 +87,7 @@ def resolve(config: ConfigDict, dataset: kinds.Dataset, devices: int = 1) -> Con
         duration.Units(
             tokens=tokens,
             examples=config.train.batch_size,
-            epochs=dataset.for_run(config).epochs(1),
+            epochs=dataset.for_run(config).epochs(read_share(config)),
             flops=tokens * family.flops(cfg)[config.train.flops_convention],
         ),
     )
@@ -103,7 +101,7 @@ def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
     """
     config = config.copy_and_resolve_references()
     config.lock()
-    check_fit(config)
+    combination.check(config)
     check(config)
     known = config.model.get("vocab_size", 0)
     known = known or kinds.KINDS[config.data.kind].vocab_size(config.data)
@@ -146,53 +144,17 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"{key}={value} must be below {bound.below}")
 
 
-def check_fit(config: ConfigDict) -> None:
-    """ValueError where the family, the objective and the kind of data do not fit together: by the
-    batch fields that they need and give, naming the entries that would fit."""
-    family = families.find(config.model.family)
-    objective = objectives.find(config.objective.name)
-    if config.data.kind not in kinds.KINDS:
-        raise ValueError(
-            f"data.kind={config.data.kind!r} is unknown; use one of {', '.join(kinds.KINDS)}"
-        )
-    if families.is_counted(family):
-        measured = getattr(family, "OBJECTIVE", "next_token")
-        if objective.METRICS["loss"] != objectives.OBJECTIVES[measured].METRICS["loss"]:
-            raise ValueError(
-                f"model.family={config.model.family!r} is counted and measured by the "
-                f"{objectives.OBJECTIVES[measured].METRICS['loss'].unit} of objective.name="
-                f"{measured!r}, not by {config.objective.name!r}; use {measured}"
-            )
-    elif lacking := [name for name in objective.NEEDS if not hasattr(family, name)]:
-        fitting = [
-            name
-            for name, other in families.FAMILIES.items()
-            if all(hasattr(other, need) for need in objective.NEEDS)
-        ]
-        raise ValueError(
-            f"objective.name={config.objective.name!r} calls {', '.join(objective.NEEDS)} of a "
-            f"family; model.family={config.model.family!r} has no {', '.join(lacking)}. Families "
-            f"that fit: {', '.join(fitting) or 'none'}"
-        )
-    made = getattr(objective, "MAKES", ())
-    inputs = (name for name in family.INPUTS if name not in made)
-    needs = tuple(dict.fromkeys((*inputs, *objective.FIELDS)))
-    given = kinds.KINDS[config.data.kind].FIELDS
-    if missing := [name for name in needs if name not in given]:
-        fitting = [name for name, kind in kinds.KINDS.items() if {*needs} <= {*kind.FIELDS}]
-        raise ValueError(
-            f"model.family={config.model.family!r} with objective.name={config.objective.name!r} "
-            f"needs the batch fields {', '.join(needs)}; data.kind={config.data.kind!r} has no "
-            f"{', '.join(missing)}. Kinds that fit: {', '.join(fitting) or 'none'}"
-        )
-
-
 def predicts(config: ConfigDict) -> str:
-    """What the loss is averaged over, as the objective says or, if it does not, the kind of data.
-    Losses are compared only where this is the same."""
-    kind = kinds.KINDS[config.data.kind]
+    """What the loss is averaged over, as the objective says or, if it does not, the kind of data,
+    with the keys of TASK that are not at their defaults. Losses are compared only where this is the
+    same."""
+    kind, objective = kinds.KINDS[config.data.kind], objectives.find(config.objective.name)
     usual = getattr(kind, "PREDICTS", f"the rows of data.kind={config.data.kind}")
-    return getattr(objectives.find(config.objective.name), "PREDICTS", usual)
+    keys = (*getattr(kind, "TASK", ()), *getattr(objective, "TASK", ()))
+    found, usually = flatten(config), defaults(config)
+    set_ = [f"{key}={found[key]}" for key in keys if key in found and found[key] != usually[key]]
+    what = getattr(objective, "PREDICTS", usual)
+    return f"{what} ({', '.join(set_)})" if set_ else what
 
 
 def _resolve_weights(config: ConfigDict, tokenizer: Any) -> None:
@@ -229,6 +191,10 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
                 f"model.n_classes={keys['n_classes']}, but data.corpora={config.data.corpora} has "
                 f"{n_classes} labels; use {n_classes}, or 0"
             )
+    if "masked" in keys:
+        keys["masked"] = config.data.get("masked", keys["masked"])
+    if keys.get("n_classes") == 0:
+        keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
     config.model.update(vars(family.derive(keys)))
     family, cfg = adapted.family_of(config)
     adapted.check(family, cfg)
@@ -345,33 +311,6 @@ def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
         raise ValueError(f"checkpoint.stop_at={text!r} is less than one step; give it more, or ''")
     step = -(-step // updates(config)) * updates(config)
     config.checkpoint.stop_at = f"{step} steps" if step < units.total_steps else ""
-
-
-def chunk_steps(resolved: ConfigDict, cpu: bool | None = None, lanes: int = 1) -> int:
-    """Steps of one jitted call when `train.chunk` is 0: about a quarter second of work.
-
-    `cpu` says whether it runs on CPUs; None: as the devices of this process. `lanes` trials share a
-    device.
-    """
-    import jax  # the parent of a sweep needs no devices
-
-    if hasattr(objectives.find(resolved.objective.name), "rollout"):
-        return updates(resolved)  # the next batches depend on the parameters after them
-    cpu = jax.default_backend() == "cpu" if cpu is None else cpu
-    family, cfg = adapted.family_of(resolved)
-    tokens = lanes * resolved.train.batch_size * kinds.KINDS[resolved.data.kind].tokens(resolved)
-    step = tokens * family.flops(cfg)["palm"]
-    wanted = (CPU_CHUNK_FLOPS if cpu else ACCELERATOR_CHUNK_FLOPS) / step
-    most = LARGEST_CPU_MESH_CHUNK if cpu and jax.device_count() > 1 else LARGEST_CHUNK
-    return max(1, min(most, round(wanted), duration.steps(resolved.train.duration)))
-
-
-def updates(config: ConfigDict) -> int:
-    """Steps on the batches of one rollout; 1 for objectives without rollouts."""
-    objective = objectives.find(config.objective.name)
-    if not hasattr(objective, "passes"):
-        return 1
-    return math.prod(objective.passes(objective.configure(config)))
 
 
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from data.kinds import Dataset
 from launch.checkout import commit
 from model.adapters.adapted import family_of
 from train import duration, objectives
+from train.policy.sizes import read_share
 
 
 def summarise(
@@ -52,7 +53,7 @@ def summarise(
         "holdout": resolved.holdout,
         **record.origin,
         "parent": parent if resolved.train.init_from else None,
-        "epochs_of_data": 1.0 if about["counted"] else dataset.epochs(about["steps"]),
+        "epochs_of_data": 1.0 if about["counted"] else epochs(resolved, dataset, about["steps"]),
         "train_loss": last.get("loss"),
         "eval_loss": last.get("eval_loss"),
         "eval_loss_se": last.get("eval_loss_se"),
@@ -66,11 +67,18 @@ def summarise(
         "hyperparameters": {} if about["counted"] else hyper,
         "seed": resolved.seed,
         "dataset": dataset.hash,
+        **evaluated(dataset),
+        **failures(dataset),
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "curve": [[row["step"], row["tokens"], row["eval_loss"]] for row in evaluations],
     }
+
+
+def epochs(resolved: ConfigDict, dataset: Dataset, steps: int) -> float:
+    """Epochs of the data that a run of so many steps reads."""
+    return dataset.epochs(steps * read_share(resolved))
 
 
 def unknown(dataset: Dataset) -> dict[str, dict[str, float]]:
@@ -80,7 +88,21 @@ def unknown(dataset: Dataset) -> dict[str, dict[str, float]]:
     return {"unknown_share": shares} if shares else {}
 
 
-def so_far(result: Mapping[str, Any], step: int, dataset: Dataset) -> dict[str, Any]:
+def evaluated(dataset: Dataset) -> dict[str, str]:
+    """The hash of the validation examples that are used, for data of which a run's sizes may leave
+    out or cut some; {} for other data."""
+    return {"evaluated": dataset.evaluated} if hasattr(dataset, "evaluated") else {}
+
+
+def failures(dataset: Dataset) -> dict[str, int]:
+    """How often the checker of responses failed since this process began; {} for data without."""
+    checker = getattr(dataset, "checker", None)
+    return {"checker_failures": checker.failures} if checker else {}
+
+
+def so_far(
+    result: Mapping[str, Any], resolved: ConfigDict, dataset: Dataset, step: int
+) -> dict[str, Any]:
     """What differs in the result of a run that was stopped after `step` steps: its counts are those
     of the steps that it took, and `planned` keeps those of the whole run."""
     planned = {key: result[key] for key in ("steps", "tokens", "flops")}
@@ -89,7 +111,7 @@ def so_far(result: Mapping[str, Any], step: int, dataset: Dataset) -> dict[str, 
         "steps": step,
         "tokens": planned["tokens"] * step // planned["steps"],
         "flops": {name: n * step / planned["steps"] for name, n in planned["flops"].items()},
-        "epochs_of_data": dataset.epochs(step),
+        "epochs_of_data": epochs(resolved, dataset, step),
     }
 
 

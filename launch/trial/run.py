@@ -29,8 +29,9 @@ from launch.errors import (
 )
 from launch.files import ended, read_json, write_json
 from launch.trial import distributed, fingerprint, folder, messages, trunk
+from launch.trial.chunk import chunk_steps
 from launch.trial.identity import own_id
-from launch.trial.resolve import chunk_steps, describe, prepare, resolve
+from launch.trial.resolve import describe, prepare, resolve
 from launch.trial.result import so_far, summarise
 from model import families
 from train.parallel import processes
@@ -165,9 +166,11 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
         return Count(resolved, dataset, workdir)
     from launch.trial import start
     from train.loop import Run
+    from train.objectives.preference import stored
 
     with bad_input():
         beginning = start.start(resolved)
+        dataset, beginning = stored.with_stored(resolved, dataset, beginning)
     return Run(resolved, dataset, workdir, branch_until=branch, start=beginning)
 
 
@@ -224,5 +227,5 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
     of_sweep = {"sweep": record.workdir.parent.name, "overrides": overrides, "status": status}
     result = summarise(about, resolved, dataset, record)
     if status == "stopped":
-        result |= so_far(result, record.step, dataset)
+        result |= so_far(result, resolved, dataset, record.step)
     write_json(record.workdir / "result.json", result | of_sweep)

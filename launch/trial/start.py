@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data import tokenizer as tokenizers
+from data.chat.encoding import FILE as TEMPLATE
 from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import KEPT
@@ -25,6 +26,7 @@ from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
 from train.parallel import processes
+from train.parallel.precision import rounded
 from train.rules import path_name
 from train.step import BASE
 
@@ -70,14 +72,19 @@ def load(source: Path, key: str = "train.init_from") -> Weights:
             f"{key}={source} holds a model of the family {name!r}, which is counted; use one that "
             "is trained"
         )
-    if peft.is_adapter(source) or "model_type" in _config(source, key):
-        stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in source.glob("*.safetensors")))
-    else:
-        stamp = tuple(path.name for path in finished(source / "checkpoints"))
-    return _load(source.resolve(), stamp)
+    return _load(source.resolve(), _stamp(source, key))
 
 
-@functools.lru_cache(maxsize=2)
+def _stamp(source: Path, key: str) -> tuple:
+    """What changes when the weights in a folder do; of an adapter, also those of its base."""
+    if not peft.is_adapter(source) and "model_type" not in _config(source, key):
+        return tuple(path.name for path in finished(source / "checkpoints"))
+    files = (*source.glob("*.safetensors"), *source.glob("*.json"))
+    of_base = _stamp(peft.base_of(source), key) if peft.is_adapter(source) else ()
+    return *sorted((p.name, p.stat().st_mtime_ns) for p in files), *of_base
+
+
+@functools.lru_cache(maxsize=4)
 def _load(source: Path, stamp: tuple) -> Weights:
     section = model_section(source)
     if peft.is_adapter(source):
@@ -149,7 +156,12 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
                 f"{found.hash!r}; restore those weights, or use another --workdir"
             )
         config[section][hash_key.split(".")[1]] = found.hash
-    for key, source in frozen_sources(config).values():
+    read = list(frozen_sources(config).values())
+    for key, source in read:
+        require_template(key, source, config)
+    if config.train.init_from and "template" in config.data:  # a phase of post-training
+        read.append(("train.init_from", Path(config.train.init_from)))
+    for key, source in read:
         if tokenizer is not None:
             require_tokenizer(key, source, tokenizer)
 
@@ -163,10 +175,12 @@ def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
         value = config[section][leaf]
         if not value and key in getattr(objective, "MAY_LACK", ()):
             continue
+        empty = f"{key} is empty"
         if not value and key in getattr(objective, "FROM_START", ()):
             key, value = "train.init_from", config.train.init_from
+            empty += ", and so is train.init_from"
         if not value:
-            raise ValueError(f"{key} is empty; objective.name={config.objective.name} reads it")
+            raise ValueError(f"{empty}; objective.name={config.objective.name} reads it")
         found[name] = key, Path(value)
     return found
 
@@ -184,6 +198,19 @@ def require_tokenizer(key: str, source: Path, tokenizer: Tokenizer) -> None:
             f"{key}={source} has the tokenizer {saved[0].name!r} of {saved[0].vocab_size} tokens, "
             f"and the data {tokenizer.name!r} of {tokenizer.vocab_size}, which makes other tokens; "
             "use weights and data of one tokenizer"
+        )
+
+
+def require_template(key: str, source: Path, config: ConfigDict) -> None:
+    """ValueError where the weights that `key` names, which are not those of train.init_from, were
+    trained on texts of another chat template than the data have."""
+    template, file = config.data.get("template", ""), source / TEMPLATE
+    if key == "train.init_from" or not template or not file.is_file():
+        return
+    if file.read_bytes() != template.encode():
+        raise ValueError(
+            f"{key}={source} was trained on another chat template ({TEMPLATE}) than data.template; "
+            f"use data.template={file}, or weights that were trained on that of the data"
         )
 
 
@@ -209,11 +236,14 @@ def start(resolved: ConfigDict) -> Start:
         params, frozen[BASE] = adapted.split(cfg, params, resolved.seed)
     for name, (key, source) in frozen_sources(resolved).items():
         found = _load_frozen(key, source, resolved)
-        models.append((name, found.section["family"], families.read(found.section)[1]))
+        section = dict(found.section)
+        if key == "train.init_from" and "dtype" in section:  # it computes as the policy does
+            section["dtype"] = resolved.model.get("dtype", section["dtype"])
+        models.append((name, section["family"], families.read(section)[1]))
         if resolved.adapter.name and key == "train.init_from":
             from_base.append(name)  # the base without its adapters, which is there already
         else:
-            frozen[name] = found.params
+            frozen[name] = rounded(found.params, models[-1][2])
     objective = objectives.find(resolved.objective.name)
     if hasattr(objective, "check_frozen"):
         objective.check_frozen(families.read(resolved.model)[1], tuple(models))

@@ -37,7 +37,7 @@ class WordVectors:
         near = difflib.get_close_matches(word.lower(), self.words, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "use a word of the training text"
         raise ValueError(
-            f"{flag}: {word!r} is not among the {len(self.words):,} words of this model; {hint}"
+            f"--{flag}: {word!r} is not among the {len(self.words):,} words of this model; {hint}"
         )
 
     def cosines(self, queries: Any) -> np.ndarray:

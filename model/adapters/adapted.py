@@ -282,7 +282,7 @@ class Adapted:
                 kernel = np.asarray(kernel.dense(jnp.float32))
             stem = path.removesuffix(KERNEL)
             change = {name: changes[stem + name] for name in lora.LEAVES if stem + name in changes}
-            merged[path] = np.asarray(lora.merged(kernel, change)) if change else kernel
+            merged[path] = lora.merged(kernel, change) if change else kernel
         heads = {path: leaf for path, leaf in changes.items() if self.is_head(path)}
         return parameters.nested(merged | heads)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 A, B, MAGNITUDE, DROPOUT = "lora_a", "lora_b", "lora_magnitude", "lora_dropout"
 LEAVES = (A, B, MAGNITUDE, DROPOUT)
@@ -43,12 +44,16 @@ def column_norms(kernel_IO: jax.Array, lora: Mapping) -> jax.Array:
 def changed(kernel_IO: jax.Array, lora: Mapping) -> jax.Array:
     """W + A B [..., I, O], float32, without DoRA's factor."""
     a, b = (lora[name].astype(jnp.float32) for name in (A, B))
-    return kernel_IO.astype(jnp.float32) + jnp.matmul(a, b)
+    product = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return kernel_IO.astype(jnp.float32) + product
 
 
-def merged(kernel_IO: jax.Array, lora: Mapping) -> jax.Array:
-    """The matrix [..., I, O], float32, whose product is that of W with these parameters."""
-    whole = changed(kernel_IO, lora)
+def merged(kernel_IO: np.ndarray, lora: Mapping) -> np.ndarray:
+    """The matrix [..., I, O], float32, whose product is that of W with these parameters; computed
+    on the host, because accelerators round the inputs of products."""
+    kernel_IO, a, b = (np.asarray(x, np.float32) for x in (kernel_IO, lora[A], lora[B]))
+    whole = kernel_IO + a @ b
     if MAGNITUDE not in lora:
         return whole
-    return whole * rescaling(lora, column_norms(kernel_IO, lora))[..., None, :]
+    norm_O = np.sqrt(np.square(whole).sum(-2))
+    return whole * (np.asarray(lora[MAGNITUDE], np.float32) / norm_O)[..., None, :]

@@ -33,6 +33,7 @@ class Config:
     # True: `pooled` is tanh(W x + b) of the first token's state x; False: x itself
     pooler: bool = key(False)
     masked_head: bool = key(True)  # False: no masked-LM head; n_classes above 0 makes it False
+    masked: float = key(0.15, above=0, below=1)  # share of the tokens that the masked-LM head reads
     # Classes of a classification head; 0: as many as the labelled data have, otherwise no head
     n_classes: int = key(0, least=0)
     init_std: float = key(0.02, above=0)

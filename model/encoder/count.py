@@ -1,13 +1,11 @@
 """Counts an encoder's parameters by component, and its training FLOPs by published conventions.
 
 FLOPs are per token of a full row of T = context_length tokens. The masked-LM head runs on the
-masked tokens only, of which there are MASKED per token. The pooler and the classes run once a row.
+masked tokens only, `masked` of all tokens. The pooler and the classes run once a row.
 """
 
 from model import classes
 from model.encoder.config import Config
-
-MASKED = 0.15  # share of the tokens that are masked: Devlin et al. 2019, section 3.1
 
 
 def parameters(cfg: Config) -> dict[str, int]:
@@ -37,7 +35,7 @@ def kernels(cfg: Config) -> int:
 def _heads(cfg: Config) -> float:
     """Weights of the heads' matrices, each times how often a token of a row passes it."""
     D = cfg.d_model
-    masked = MASKED * D * (D + cfg.vocab_size) * cfg.masked_head
+    masked = cfg.masked * D * (D + cfg.vocab_size) * cfg.masked_head
     pooled = D * (D * cfg.pooler + cfg.n_classes) if cfg.n_classes else 0
     return masked + pooled / cfg.context_length
 

@@ -115,13 +115,16 @@ def explore(
     candidates: int,
     divisor: Callable[[jax.Array], jax.Array],
     early_stopping: jax.Array | bool = False,
+    limits_P: jax.Array | None = None,
 ) -> Beams:
     """The best continuations [P, W, N], `shape`, after the logits of each row. Under jit.
 
     `advance(caches, tokens_B, step)` gives the logits [B, V] after one more token of each row, and
-    the caches, whose arrays have the row first. A score is divided by `divisor(length)`.
+    the caches, whose arrays have the row first. A score is divided by `divisor(length)`. Prompt p
+    is continued by `limits_P[p]` tokens at most; without limits by N.
     """
     P, W, N = shape
+    limits_P = jnp.full(P, N) if limits_P is None else limits_P
     empty = Beams(
         jnp.zeros((P, W, N), jnp.int32),
         jnp.zeros((P, W), jnp.int32),
@@ -132,7 +135,12 @@ def explore(
     no_PW, yes_P = jnp.zeros((P, W), bool), jnp.ones(P, bool)
     state = Search(jnp.int32(0), first, empty, no_PW, yes_P, caches)
     pick = functools.partial(
-        _pick, sampler=sampler, divisor=divisor, early=early_stopping, J=candidates
+        _pick,
+        sampler=sampler,
+        divisor=divisor,
+        early=early_stopping,
+        J=candidates,
+        limits_P=limits_P,
     )
     state = pick(state, logits_BV)
 
@@ -148,9 +156,9 @@ def explore(
     return jax.lax.while_loop(more, body, state).finished
 
 
-def _pick(state: Search, logits_BV, sampler, divisor, early, J) -> Search:
+def _pick(state: Search, logits_BV, sampler, divisor, early, J, limits_P) -> Search:
     """Adds a token to every open beam; beams that end with it may enter the finished list."""
-    P, W, N = state.open.tokens_PWN.shape
+    P, W, _ = state.open.tokens_PWN.shape
     logprobs_BV = jax.nn.log_softmax(samplers.meaningful(logits_BV, sampler))
     sums_PX = (logprobs_BV.reshape(P, W, -1) + state.open.scores_PW[..., None]).reshape(P, -1)
     sums_PJ, index_PJ = jax.lax.top_k(sums_PX, J)
@@ -158,7 +166,7 @@ def _pick(state: Search, logits_BV, sampler, divisor, early, J) -> Search:
     tokens_PJN = jnp.take_along_axis(state.open.tokens_PWN, parent_PJ[..., None], axis=1)
     tokens_PJN = tokens_PJN.at[:, :, state.step].set(token_PJ)
     length = state.step + 1
-    ended_PJ = (token_PJ[..., None] == sampler.stop).any(-1) | (length == N)
+    ended_PJ = (token_PJ[..., None] == sampler.stop).any(-1) | (length >= limits_P)[:, None]
 
     best_PW = jax.lax.top_k(jnp.where(ended_PJ, NEVER + sums_PJ, sums_PJ), W)[1]
     continued = Beams(tokens_PJN, jnp.full((P, J), length), sums_PJ)
@@ -180,7 +188,7 @@ def _pick(state: Search, logits_BV, sampler, divisor, early, J) -> Search:
 
     hope_P = continued.scores_PW[:, 0] / divisor(length)
     worst_P = jnp.where(full_PW.all(1), finished.scores_PW.min(1), NEVER)
-    hopeful_P = state.hopeful_P & (hope_P > worst_P)
+    hopeful_P = state.hopeful_P & (hope_P > worst_P) & (length < limits_P)
     return Search(length, continued, finished, full_PW, hopeful_P, caches)
 
 

@@ -127,7 +127,8 @@ def begin(
     at_once: int = 1,
     reader: Reader = DECODER,
 ) -> tuple[State, Samples]:
-    """The first token of `n` continuations of every prompt."""
+    """The first token of `n` continuations of every prompt. `key` may be the keys of the rows
+    [P * n] instead."""
     logits_PV, caches = reader.prefill(params, cfg, prompts_PT, positions_PT, length, at_once)
     P, V = logits_PV.shape
     occurs_PT = jnp.where(positions_PT >= 0, prompts_PT, V)
@@ -136,7 +137,7 @@ def begin(
         lambda x: jnp.repeat(x, n, axis=0), (logits_PV, seen_PV, positions_PT.max(1) + 1, caches)
     )
     B = P * n
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
+    keys_B = key if key.ndim else jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(B))
     live_B, zeros_B = jnp.ones(B, bool), jnp.zeros(B, jnp.int32)
     state = State(jnp.int32(0), zeros_B, live_B, starts_B, keys_B, seen_BV, caches)
     return draw(state, logits_BV, sampler, top)

@@ -44,18 +44,24 @@ def draw(
     sampler: Sampler,
     begin: int,
     seed: int = 0,
+    *,
+    first: int = 0,
+    limits: Sequence[int] | None = None,
 ) -> Drawn:
-    """An output of up to `n_tokens` tokens for each row of `batch`, as numpy arrays. A sampler of
-    temperature 0 is greedy. A row's draws depend on the seed and its number alone."""
+    """An output of up to `n_tokens` tokens for each row of `batch`, as numpy arrays; of up to
+    `limits[p]` where they are given. A sampler of temperature 0 is greedy. A row's draws depend on
+    the seed and its number alone, which counts from `first`."""
     arrays, key = samplers.as_arrays(sampler), jax.random.key(seed)
-    drawn = _draw(family, cfg, params, batch, n_tokens, arrays, jnp.int32(begin), key)
+    limits_P = _limits(batch, n_tokens, limits)
+    how = arrays, jnp.int32(begin), key, jnp.int32(first), limits_P
+    drawn = _draw(family, cfg, params, batch, n_tokens, *how)
     return jax.tree.map(np.asarray, drawn)
 
 
 @functools.partial(jax.jit, static_argnames=("family", "cfg", "n_tokens"))
-def _draw(family, cfg, params, batch, n_tokens, sampler, begin, key) -> Drawn:
-    P = len(jax.tree.leaves(batch)[0])
-    keys_P = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(P))
+def _draw(family, cfg, params, batch, n_tokens, sampler, begin, key, first, limits_P) -> Drawn:
+    P = _rows(batch)
+    keys_P = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(P))
     zeros_PN = jnp.zeros((P, n_tokens))
     empty = Drawn(zeros_PN.astype(jnp.int32), jnp.zeros(P, jnp.int32), zeros_PN)
     cache = family.start(cfg, params, batch, n_tokens)
@@ -79,7 +85,7 @@ def _draw(family, cfg, params, batch, n_tokens, sampler, begin, key) -> Drawn:
             drawn.lengths_P + live_P,
             drawn.logprobs_PN.at[:, step].set(jnp.where(live_P, logprobs_P, 0)),
         )
-        live_P &= ~(tokens_P[:, None] == sampler.stop).any(1)
+        live_P &= ~(tokens_P[:, None] == sampler.stop).any(1) & (step + 1 < limits_P)
         return drawn, cache, samplers.mark(seen_PV, tokens_P), tokens_P, live_P, step + 1
 
     carry = (empty, cache, seen_PV, last_P, live_P, jnp.int32(0))
@@ -98,9 +104,11 @@ def search(
     length_penalty: float = 0.6,
     stop: Sequence[int] = (),
     vocab_size: int = 0,
+    limits: Sequence[int] | None = None,
 ) -> Beams:
     """The `beams` best outputs of up to `n_tokens` tokens for each row of `batch`, best first, as
-    numpy arrays. A score is the log-probability divided by `gnmt_penalty`. One beam is greedy.
+    numpy arrays; of up to `limits[p]` where they are given. A score is the log-probability divided
+    by `gnmt_penalty`. One beam is greedy.
 
     Token ids from `vocab_size` on are padding (0: no padding). Raises ValueError for fewer than one
     beam.
@@ -111,19 +119,31 @@ def search(
     found = _search(
         family, cfg, params, batch, n_tokens, beams, beams * (1 + max(1, len(stop))),
         samplers.as_arrays(sampler), jnp.int32(begin), jnp.float32(length_penalty),
+        _limits(batch, n_tokens, limits),
     )  # fmt: skip
     return jax.tree.map(np.asarray, found)
 
 
 @functools.partial(jax.jit, static_argnames=("family", "cfg", "n_tokens", "beams", "candidates"))
 def _search(
-    family, cfg, params, batch, n_tokens, beams, candidates, sampler, begin, alpha
+    family, cfg, params, batch, n_tokens, beams, candidates, sampler, begin, alpha, limits_P
 ) -> Beams:
-    P = len(jax.tree.leaves(batch)[0])
+    P = _rows(batch)
     cache = family.start(cfg, params, batch, n_tokens)
     logits_PV, cache = family.step(cfg, params, cache, jnp.full(P, begin, jnp.int32))
     logits_BV, cache = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), (logits_PV, cache))
     advance = lambda cache, tokens_B, step: family.step(cfg, params, cache, tokens_B)  # noqa: E731
     divisor = functools.partial(gnmt_penalty, alpha=alpha)
     shape = P, beams, n_tokens
-    return beam.explore(logits_BV, cache, advance, sampler, shape, candidates, divisor)
+    return beam.explore(
+        logits_BV, cache, advance, sampler, shape, candidates, divisor, limits_P=limits_P
+    )
+
+
+def _rows(batch: Mapping[str, jax.Array]) -> int:
+    return len(jax.tree.leaves(batch)[0])
+
+
+def _limits(batch: Mapping[str, jax.Array], n_tokens: int, limits: Sequence[int] | None):
+    """The most tokens of each output [P]."""
+    return jnp.asarray([n_tokens] * _rows(batch) if limits is None else limits, jnp.int32)

@@ -23,6 +23,7 @@ from model.huggingface.parts import ACTIVATIONS
 from model.huggingface.weights import LEAVES, refuse_full, stacked, whole_folder
 
 MODEL_TYPE, FAMILY = "bert", "encoder"
+CLASSIFIER, TAGGER = "BertForSequenceClassification", "BertForTokenClassification"
 LAYER = "bert.encoder.layer.{}."
 MODULES = {  # {their module: ours}
     "bert.embeddings.word_embeddings": "embed",
@@ -189,18 +190,22 @@ def save(
     names: list[str] | None = None,
     extra: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
+    each_word: bool = False,
 ) -> None:
-    """Writes a folder that transformers loads, atomically. `names` are those of the classes,
-    `extra` further keys of config.json and `files` further files. Raises ValueError if a parameter
-    does not fit `cfg`, and FileExistsError if the folder is not empty."""
+    """Writes a folder that transformers loads, atomically. `names` are those of the classes, of a
+    text or of `each_word`; `extra` are further keys of config.json and `files` further files.
+    Raises ValueError if a parameter does not fit `cfg` or no class of transformers computes the
+    model, and FileExistsError if the folder is not empty."""
     directory = Path(directory)
     parameters.check(_shapes(cfg), params)
     refuse_full(directory)
+    architecture = _architecture(cfg, each_word)
     leaves = parameters.flat(params)
+    if architecture == TAGGER:  # whose classes read the states of tokens, not of the pooler
+        leaves = {path: leaf for path, leaf in leaves.items() if not path.startswith("pooler/")}
     tensors = {
         name: (path, layer) for path in leaves for layer, name in enumerate(_names(path, cfg))
     }
-    architecture = _architecture(cfg)
     written = lambda name: name.removeprefix("bert.") if architecture == "BertModel" else name  # noqa: E731
 
     def array(name: str) -> Iterator[np.ndarray]:
@@ -224,10 +229,17 @@ def save(
         safetensors.write(folder / safetensors.SINGLE, layout, array)
 
 
-def _architecture(cfg: Config) -> str:
-    """The class of transformers that has these heads."""
+def _architecture(cfg: Config, each_word: bool) -> str:
+    """The class of transformers that has these heads; ValueError where none has."""
+    if cfg.n_classes and each_word:
+        return TAGGER
+    if cfg.n_classes and not cfg.pooler:
+        raise ValueError(
+            f"model.pooler=False, but {CLASSIFIER} has a pooler, and no class of transformers "
+            "classifies texts without one; train the classifier with model.pooler=True"
+        )
     if cfg.n_classes:
-        return "BertForSequenceClassification" if cfg.pooler else "BertForTokenClassification"
+        return CLASSIFIER
     return "BertForMaskedLM" if cfg.masked_head else "BertModel"
 
 

@@ -25,6 +25,8 @@ NAMES = {
     lora.B: "lora_B.weight",
     lora.MAGNITUDE: "lora_magnitude_vector",
 }
+INITS = (True, False, "gaussian", "orthogonal", "eva")
+"""Values of init_lora_weights that leave the base as it is; others, such as pissa, change it."""
 HASH = "isoflop_base_hash"  # of the base, in the header of the tensors
 # Keys that change what an adapter computes, or what else it trains; all must be false or empty.
 REFUSED = (
@@ -68,6 +70,14 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / CONFIG} holds peft_type={kind!r} with r={rank!r}; use LORA")
     if config.get("bias", "none") != "none":
         raise ValueError(f"{folder / CONFIG}: bias={config['bias']!r} is not supported; use 'none'")
+    if (init := config.get("init_lora_weights", True)) not in INITS:
+        raise ValueError(
+            f"{folder / CONFIG}: init_lora_weights={init!r} changes the base, which is not "
+            "supported; convert the adapter to plain LoRA with PEFT"
+        )
+    alpha = config.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
+        raise ValueError(f"{folder / CONFIG}: lora_alpha={alpha!r} is no number above 0")
     for key in REFUSED:
         if config.get(key):
             raise ValueError(f"{folder / CONFIG}: {key}={config[key]!r} is not supported")

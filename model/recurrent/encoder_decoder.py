@@ -18,6 +18,9 @@ import jax.numpy as jnp
 from model.partitioning import constrain, require_whole_rows
 from model.recurrent.attentive import attentive, started, whole
 from model.recurrent.cells import CELLS
+from model.recurrent.layers import FLOAT, dropout_keys, dropped, inside, kernel_of
+from model.recurrent.layers import head as head
+from model.recurrent.layers import logits as logits
 from model.recurrent.recurrence import recurrence
 from model.recurrent.sizes import DIRECTIONS, context_width, readout_width
 from model.recurrent.sizes import Config as Config
@@ -25,7 +28,7 @@ from model.recurrent.sizes import derive as derive
 from model.recurrent.sizes import flops as flops
 from model.recurrent.sizes import matmul_flops as matmul_flops
 from model.recurrent.sizes import parameters as parameters
-from model.transformer.layers import multiplied, product, rows
+from model.transformer.layers import product, rows
 
 INPUTS = ("source", "source_segments", "tokens", "segments")  # positions say that rows are packed
 # The state of a row is whole on its device, so `tensor` splits the vocabulary only.
@@ -42,7 +45,6 @@ MATRICES = (
     (r"(embedding|bias)$", None),
 )
 EMBEDDING_STD = 0.1
-FLOAT = jnp.dtype(jnp.float32)
 
 
 def init(cfg: Config, key: jax.Array) -> dict:
@@ -141,12 +143,12 @@ def encode(
         "forward": jnp.pad(same_BS, ((0, 0), (1, 0))).T,
         "backward": jnp.pad(same_BS, ((0, 0), (0, 1))).T,
     }
-    keys = _keys(cfg, key)
+    keys = dropout_keys(cfg, key)
     x_SBI = rows(params["embed"]["embedding"], source_BS.T).astype(cfg.dtype)
     H, ends = cfg.d_hidden, {}
     at_BN1 = _ends(cfg, segments_BS, places_BN)[..., None]
     for number in range(cfg.n_layers):
-        x_SBI, outputs = _dropped(cfg, x_SBI, keys[number]), []
+        x_SBI, outputs = dropped(cfg, x_SBI, keys[number]), []
         for direction in DIRECTIONS[cfg.directions]:
             layer = params["encoder"][f"{direction}_{number}"]
             backward = direction == "backward"
@@ -160,7 +162,7 @@ def encode(
     if cfg.context == "every":
         context_BNC = _bridged(params, "context", ends[f"layer_{cfg.n_layers - 1}"])
         return {"context": context_BNC}, _first(cfg, params, dict.fromkeys(ends, context_BNC))
-    values_BSC = _dropped(cfg, x_SBI, keys[-1]).swapaxes(0, 1)
+    values_BSC = dropped(cfg, x_SBI, keys[-1]).swapaxes(0, 1)
     keys_BSA = _product(cfg, values_BSC, params["attention"]["key"])
     memory = {"values": values_BSC.astype(FLOAT), "keys": keys_BSA}
     memory["segments"] = segments_BS.astype(FLOAT)
@@ -181,7 +183,7 @@ def _read(cfg: Config, layer: dict, x_SBI: jax.Array, keep_SB: jax.Array, backwa
     x_SBX = _gates(cfg, layer, x_SBI)
     if backward:
         x_SBX, keep_SB = x_SBX[::-1], keep_SB[::-1]
-    kernels, added = _inside(cfg, layer, x_SBI.shape[:2])
+    kernels, added = inside(cfg, layer, x_SBI.shape[:2])
     state = (jnp.zeros((x_SBI.shape[1], CELLS[cfg.cell].states * cfg.d_hidden)),)
     states_SBZ, _ = recurrence(
         whole(cfg.cell), cfg.unroll, kernels, {}, x_SBX, added, keep_SB, state
@@ -221,14 +223,14 @@ def _decode(
     """(what the head reads [B, T, R], the states after the last token) from the states [B, Z] of
     the layers before the first. In packed rows `first` holds what is added to the state before each
     token [B, T, Z], and `keep` whether the state before it counts."""
-    keys, context_TBC = _keys(cfg, key), None
+    keys, context_TBC = dropout_keys(cfg, key), None
     embedded_TBD = rows(params["embed"]["embedding"], tokens_BT.T).astype(cfg.dtype)
     x_TBI, after, Z = embedded_TBD, {}, CELLS[cfg.cell].states * cfg.d_hidden
     for number in range(cfg.n_layers):
         name = f"layer_{number}"
         layer, cell = params["decoder"][name], whole(cfg.cell)
-        x_TBX = _gates(cfg, layer, _dropped(cfg, x_TBI, keys[number]))
-        kernels, added = _inside(cfg, layer, x_TBI.shape[:2])
+        x_TBX = _gates(cfg, layer, dropped(cfg, x_TBI, keys[number]))
+        kernels, added = inside(cfg, layer, x_TBI.shape[:2])
         arrays = {}
         if number == 0 and "context" in source:
             added_BNX = _product(cfg, source["context"], params["attention"]["context"])
@@ -236,7 +238,7 @@ def _decode(
         if number == 0 and "memory" in source:
             cell, attention = attentive(cfg.cell, cfg.d_hidden), params["attention"]
             x_TBX = jnp.concatenate([x_TBX, segments_BT.T[..., None].astype(FLOAT)], axis=-1)
-            kernels |= {n: _kernel(cfg, attention[n]) for n in ("query", "context")}
+            kernels |= {n: kernel_of(cfg, attention[n]) for n in ("query", "context")}
             sizes = {n: kernels[n].shape[1] for n in ("query", "context")}
             added |= {n: jnp.zeros((*x_TBI.shape[:2], size)) for n, size in sizes.items()}
             arrays = {"memory": source["memory"], "score": attention["score"]}
@@ -252,7 +254,7 @@ def _decode(
         x_TBI = states_TBZ[..., : cfg.d_hidden].astype(cfg.dtype)
     if "context" in source:
         context_TBC = source["context"].swapaxes(0, 1)
-    x_TBR = _dropped(cfg, x_TBI, keys[-1])
+    x_TBR = dropped(cfg, x_TBI, keys[-1])
     if context_TBC is not None:
         x_TBR = _readout(cfg, params["readout"], x_TBR, embedded_TBD, context_TBC)
     return constrain(x_TBR.swapaxes(0, 1), "batch", "seq", None), after
@@ -275,48 +277,10 @@ def _gates(cfg: Config, layer: dict, x_TBI: jax.Array) -> jax.Array:
     return constrain(x_TBX, None, "batch", None)
 
 
-def _inside(cfg: Config, layer: dict, shape: tuple[int, int]) -> tuple[dict, dict]:
-    """(kernels, what is added to their products) inside the recurrence of a layer."""
-    inside = {name: of for name, of in layer.items() if name != "input"}
-    biases = {name: of["bias"] for name, of in inside.items() if "bias" in of}
-    added = {name: jnp.broadcast_to(bias, (*shape, len(bias))) for name, bias in biases.items()}
-    return {name: _kernel(cfg, of) for name, of in inside.items()}, added
-
-
-def _kernel(cfg: Config, linear: dict) -> jax.Array:
-    return constrain(linear["kernel"].astype(cfg.dtype), None, None)
-
-
 def _product(cfg: Config, x: jax.Array, linear: dict) -> jax.Array:
     """x W [..., O] in float32, without the bias."""
     flat_MI = x.reshape(-1, x.shape[-1]).astype(cfg.dtype)
-    return product(flat_MI, _kernel(cfg, linear), FLOAT).reshape(*x.shape[:-1], -1)
-
-
-def _keys(cfg: Config, key: jax.Array | None) -> list:
-    """A key for the dropout before each layer, and after the last."""
-    if key is None or not cfg.dropout:
-        return [None] * (cfg.n_layers + 1)
-    return list(jax.random.split(key, cfg.n_layers + 1))
-
-
-def _dropped(cfg: Config, x: jax.Array, key: jax.Array | None) -> jax.Array:
-    if key is None:
-        return x
-    kept = jax.random.bernoulli(key, 1 - cfg.dropout, x.shape)
-    return jnp.where(kept, x / (1 - cfg.dropout), 0).astype(x.dtype)
-
-
-def head(cfg: Config, params: dict) -> dict:
-    """The parameters of the head, or the embedding if it is tied."""
-    name = "embed" if cfg.tie_embeddings else "head"
-    return {name: params[name]}
-
-
-def logits(cfg: Config, head: dict, x: jax.Array) -> jax.Array:
-    """Logits [..., V], float32, of what the head reads [..., R]."""
-    kernel_RV = head["embed"]["embedding"].T if cfg.tie_embeddings else head["head"]["kernel"]
-    return multiplied(x, kernel_RV.astype(cfg.dtype), FLOAT, "vocab", 0)
+    return product(flat_MI, kernel_of(cfg, linear), FLOAT).reshape(*x.shape[:-1], -1)
 
 
 def start(cfg: Config, params: dict, batch: Mapping[str, jax.Array], length: int) -> dict:

@@ -21,8 +21,11 @@ from model.recurrent.config import derive as derive
 from model.recurrent.count import flops as flops
 from model.recurrent.count import matmul_flops as matmul_flops
 from model.recurrent.count import parameters as parameters
+from model.recurrent.layers import FLOAT, dropout_keys, dropped, inside, kernel_of
+from model.recurrent.layers import head as head
+from model.recurrent.layers import logits as logits
 from model.recurrent.recurrence import recurrence
-from model.transformer.layers import multiplied, product, rows
+from model.transformer.layers import product, rows
 
 INPUTS = ("tokens",)  # segments are used too if a batch has them
 # The state of a row is whole on its device, so `tensor` splits the vocabulary only.
@@ -128,9 +131,7 @@ def hidden_from(
     if "segments" in batch:
         same_BT = batch["segments"][:, 1:] == batch["segments"][:, :-1]
         keep_TB = jnp.pad(same_BT, ((0, 0), (1, 0)), constant_values=True).T
-    keys = [None] * (cfg.n_layers + 1)
-    if key is not None and cfg.dropout:
-        keys = jax.random.split(key, cfg.n_layers + 1)
+    keys = dropout_keys(cfg, key)
     x_TBX = _embedded(cfg, params, batch["tokens"].T, keys[0])
     for number in range(cfg.n_layers):
         name, above = f"layer_{number}", f"layer_{number + 1}"
@@ -156,9 +157,8 @@ def _embedded(cfg: Config, params: dict, tokens_TB: jax.Array, key) -> jax.Array
 
 def _projected(cfg: Config, layer: dict, x: jax.Array) -> jax.Array:
     """W x + b [..., X], float32: all time steps in one product."""
-    dtype, kernel_IX = jnp.dtype(cfg.dtype), layer["input"]["kernel"]
-    kernel_IX = constrain(kernel_IX.astype(dtype), None, None)
-    x_MX = product(x.astype(dtype).reshape(-1, x.shape[-1]), kernel_IX, jnp.dtype(jnp.float32))
+    x_MI = x.astype(cfg.dtype).reshape(-1, x.shape[-1])
+    x_MX = product(x_MI, kernel_of(cfg, layer["input"]), FLOAT)
     if cfg.layer_norm:
         x_MX = norm(x_MX, layer["norm"]["input"])
     return (x_MX + layer["input"]["bias"]).reshape(*x.shape[:-1], -1)
@@ -166,38 +166,12 @@ def _projected(cfg: Config, layer: dict, x: jax.Array) -> jax.Array:
 
 def _through(cfg, layer: dict, x_TBX, keep_TB, state: State) -> tuple[jax.Array, State]:
     """The recurrence of one layer: its outputs [T, B, H] and its last state."""
-    cell, dtype, x_TBX = (
-        CELLS[cfg.cell],
-        jnp.dtype(cfg.dtype),
-        constrain(x_TBX, None, "batch", None),
-    )
-    kernels = {name: layer[name]["kernel"].astype(dtype) for name in cell.kernels}
-    kernels = {name: constrain(kernel, None, None) for name, kernel in kernels.items()}
-    biases = {name: layer[name]["bias"] for name in cell.kernels if "bias" in layer[name]}
-    added = {n: jnp.broadcast_to(bias, (*x_TBX.shape[:2], len(bias))) for n, bias in biases.items()}
+    x_TBX = constrain(x_TBX, None, "batch", None)
+    kernels, added = inside(cfg, layer, x_TBX.shape[:2])
     norms = {name: of for name, of in layer.get("norm", {}).items() if name != "input"}
-    y_TBH, state = recurrence(cell, cfg.unroll, kernels, norms, x_TBX, added, keep_TB, state)
-    return y_TBH.astype(dtype), state
-
-
-def dropped(cfg: Config, x: jax.Array, key: jax.Array | None) -> jax.Array:
-    """x after dropout; without a key, x."""
-    if key is None:
-        return x
-    kept = jax.random.bernoulli(key, 1 - cfg.dropout, x.shape)
-    return jnp.where(kept, x / (1 - cfg.dropout), 0).astype(x.dtype)
-
-
-def head(cfg: Config, params: dict) -> dict:
-    """The parameters of the head, or the embedding if it is tied."""
-    name = "embed" if cfg.tie_embeddings else "head"
-    return {name: params[name]}
-
-
-def logits(cfg: Config, head: dict, x: jax.Array) -> jax.Array:
-    """Logits [..., V], float32, of outputs [..., H]."""
-    kernel_HV = head["embed"]["embedding"].T if cfg.tie_embeddings else head["head"]["kernel"]
-    return multiplied(x, kernel_HV.astype(cfg.dtype), jnp.dtype(jnp.float32), "vocab", 0)
+    how = CELLS[cfg.cell], cfg.unroll, kernels, norms
+    y_TBH, state = recurrence(*how, x_TBX, added, keep_TB, state)
+    return y_TBH.astype(cfg.dtype), state
 
 
 def start(cfg: Config, params: dict, batch: Mapping[str, jax.Array], length: int) -> Carry:

@@ -81,8 +81,8 @@ def matrices(cfg: Config) -> dict[str, int]:
         source=W * (X * (D + H) + (L - 1) * X * (W * H + H)) + attends * A * W * H,
         target=X * (D + H) + (L - 1) * X * 2 * H
         + attends * (A * H + X * C)
-        + (not cfg.context == "initial") * 2 * D * (H + D + C),
-        row=(not cfg.context == "initial") * L * H * H + every * (H * H + X * C + 0),
+        + (cfg.context != "initial") * 2 * D * (H + D + C),
+        row=(cfg.context != "initial") * L * H * H + every * (H * H + X * C),
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def compare(
             replace(x, points=count(x.points, settings.params, settings.flops)) for x in ladders
         ]
     one_measure(
-        {kind for ladder in ladders for kind in different(ladder.points, "predicts")},
+        (row for ladder in ladders for row in ladder.points.facts),
         " and ".join(ladder.name for ladder in ladders),
     )
     kept = [

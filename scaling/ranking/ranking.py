@@ -47,8 +47,7 @@ def rank(sweep: Sweep, metric: str = "loss", level: float = LEVEL) -> dict[str, 
         warnings        sentences
     """
     keys = varied(sweep)
-    predicted = {trial.result.get("predicts") for trial in sweep.trials} - {None}
-    one_measure(map(str, predicted), f"runs={sweep.folder}")
+    one_measure((trial.result for trial in sweep.trials), f"runs={sweep.folder}")
     found, left_out = configurations(sweep, keys, metric)
     unit, better = _measure(sweep, metric)
     sign = -1.0 if better == "higher" else 1.0

@@ -13,7 +13,7 @@ from scaling.report.number_text import escape, label
 from scaling.settings import LEVEL
 
 SUFFIXES = (".html", ".svg", ".png")
-MOST_BINS = 12
+MOST_BINS, LEAST = 12, 20  # bins; sentences of a bin
 PNG_SCALE = 2
 TITLE = "Exact match by the length of the source"
 CAPTION = (
@@ -22,20 +22,28 @@ CAPTION = (
 )
 
 
-def by_length(lengths_E: np.ndarray, exact_E: np.ndarray) -> list[dict[str, Any]]:
+def by_length(
+    lengths_E: np.ndarray, exact_E: np.ndarray, least: int = LEAST
+) -> list[dict[str, Any]]:
     """The bins of E sentences with their lengths in words: first, last, words (the mean),
     sentences, exact (how many), share, and its Wilson interval lo, hi. Equally wide bins, at most
-    MOST_BINS of them; empty ones are left out."""
+    MOST_BINS of them; one with fewer than `least` sentences joins the bin before it."""
     width = max(1, -(-int(lengths_E.max()) // MOST_BINS))
-    bin_E, found = (lengths_E - 1) // width, []
-    for bin_ in np.unique(bin_E):
-        here = bin_E == bin_
-        exact, sentences = int(exact_E[here].sum()), int(here.sum())
+    bins: list[list[int]] = []  # first and last words, sentences
+    for bin_, sentences in enumerate(np.bincount((lengths_E - 1) // width).tolist()):
+        if bins and min(sentences, bins[-1][2]) < least:
+            bins[-1][1:] = (bin_ + 1) * width, bins[-1][2] + sentences
+        else:
+            bins.append([bin_ * width + 1, (bin_ + 1) * width, sentences])
+    found = []
+    for first, last, sentences in bins:
+        here = (lengths_E >= first) & (lengths_E <= last)
+        exact = int(exact_E[here].sum())
         interval = binomtest(exact, sentences).proportion_ci(LEVEL, "wilson")
         found.append({
-            "first": int(bin_ * width + 1), "last": int((bin_ + 1) * width),
-            "words": float(lengths_E[here].mean()), "sentences": sentences, "exact": exact,
-            "share": exact / sentences, "lo": float(interval.low), "hi": float(interval.high),
+            "first": first, "last": last, "words": float(lengths_E[here].mean()),
+            "sentences": sentences, "exact": exact, "share": exact / sentences,
+            "lo": float(interval.low), "hi": float(interval.high),
         })  # fmt: skip
     return found
 
@@ -53,10 +61,11 @@ def spec(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     ]
     names = [label(name) for name in found]
     scale = alt.Scale(domain=names, range=list(PALETTE[: len(names)]))
+    legend = alt.Legend(title=None, orient="top", columns=1, labelLimit=600)
     y = {"scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(format="%"), "title": "Exact match"}
     base = alt.Chart(data(rows)).encode(
         x=alt.X("words:Q", title="Words of the source", scale=alt.Scale(zero=True)),
-        color=alt.Color("Run:N", scale=scale, sort=names, legend=alt.Legend(title=None)),
+        color=alt.Color("Run:N", scale=scale, sort=names, legend=legend),
         tooltip=[
             "Run:N", "Length:N", "sentences:Q", "exact:Q", alt.Tooltip("share:Q", format=".1%"),
             alt.Tooltip("lo:Q", format=".1%"), alt.Tooltip("hi:Q", format=".1%"),

@@ -19,7 +19,8 @@ import jax
 
 from configs import base
 from data.kinds import text
-from launch.trial.resolve import chunk_steps, resolve
+from launch.trial.chunk import chunk_steps
+from launch.trial.resolve import resolve
 from tests.bench import loader, ours
 from tests.bench.shapes import SHAPES, Shape
 from train.loop import Run

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from configs import base, history, isoflop, kaplan, quickstart, tiny_families
-from configs.study import history_rates, ladder, lr_grid, mup, wsd
+from configs.study import distillation, history_rates, ladder, lr_grid, mup, wsd
 from launch.config import sections
 from model import families
 from model.transformer import count
@@ -153,3 +153,17 @@ def test_wsd_has_more_trials_than_the_study_for_its_compute():
     cost = fitted + length - (1 - decay) * largest[held_out["model.d_model"]]
     whole = length + sum(map(sum, budgets.values()))
     assert 1 - cost / whole == pytest.approx(0.38, abs=0.005)
+
+
+def test_the_study_of_distillation_has_a_student_of_each_finished_teacher(tmp_path):
+    for name in ("a", "b", "unfinished"):
+        (tmp_path / name).mkdir()
+        if name != "unfinished":
+            (tmp_path / name / "result.json").touch()
+    first = distillation.get_config()
+    assert first.objective.name == "next_token"
+    widths = [width for found in distillation.get_sweep(first) for width in found.values()]
+    assert widths == list(distillation.WIDTHS)
+    students = distillation.get_sweep(distillation.get_config(str(tmp_path)))
+    assert students[:-1] == [{"objective.teacher": str(tmp_path / name)} for name in ("a", "b")]
+    assert students[-1]["objective.name"] == "next_token"

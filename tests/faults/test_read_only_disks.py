@@ -32,6 +32,9 @@ def get_sweep(config):
 """
 PAGE = f"{docs_table.BEGIN}\n{docs_table.END}\n"
 
+DRAWN = {"prompt": "a", "responses": ["b"], "scores": [1.0]}
+ANSWERS = {"run": "run", "tasks": [{"tokens": 9, "temperature": 1.0, "responses": [DRAWN]}]}
+
 # The flag or key that each command cannot write -> the command; DISK is read-only.
 COMMANDS = [
     ("workdir", ["train", *BASE, "--workdir=DISK/x"]),
@@ -64,6 +67,9 @@ COMMANDS = [
             ("out", ["export", "trials", "--to=csv"]),
             ("json", ["evaluate", "--run=RUN", "--data=book.txt", "--max_bytes=2000"]),
             ("json", ["score", "--run=RUN", "--text=ab"]),
+            ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
+            ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
+            ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
@@ -100,6 +106,8 @@ def home(tmp_path_factory) -> Path:
     (folder / "sweep.py").write_text(SWEEP)
     (folder / "points.csv").write_text(to_csv(simulate()))
     write_sweep(folder / "trials")
+    np.savez(folder / "rewards.npz", proxy=np.eye(4, 9), gold=np.eye(4, 9))
+    (folder / "answers.json").write_text(json.dumps(ANSWERS))
     (folder / "law.json").write_text(json.dumps(law_of(EPOCH)))
     assert command.main(["convert", f"--from_hf={HF}", f"--to={folder / 'run'}"]) == 0
     return folder
@@ -158,6 +166,7 @@ def test_every_flag_for_a_file_to_write_is_tried():
     tried = {(argv[0], flag) for flag, argv in COMMANDS} | {("export", "to")}  # names a format
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))
+    tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written
         assert made <= {flag for one, flag in tried if one == verb}, verb

@@ -6,8 +6,10 @@ import pytest
 
 from configs import base
 from launch.__main__ import main
-from launch.files import read_json, read_model
+from launch.files import instead, read_json, read_model
 from launch.pilot.rounds import row_of
+from model import families
+from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 from scaling.csv_file import to_csv
 from scaling.report.page import read_configs
@@ -133,3 +135,21 @@ def test_a_report_leaves_out_the_settings_that_it_cannot_read(tmp_path, capsys):
     points = read_runs(runs)
     assert len(read_configs(points)) == len(damaged) - 1
     assert capsys.readouterr().err.count(f"a run: {damaged[0]} is not valid JSON") == 1
+
+
+@pytest.mark.parametrize(
+    ("objective", "kind", "said"),
+    [
+        ("next_token", "text", ""),
+        ("ppo", "tasks", ""),  # whose policy has a value head, a class
+        ("next_token", "joined_pairs", ". It was trained on pairs: use isoflop translate --run="),
+        ("classify", "labelled", ". It is a classifier: use isoflop classify --run="),
+        ("reward", "preferences", ". It scores texts: isoflop show "),
+    ],
+)
+def test_a_run_that_continues_no_text_says_what_reads_it(tmp_path, objective, kind, said):
+    config = {"objective": {"name": objective}, "data": {"kind": kind}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    cfg = decoder.derive(families.keys(decoder) | {"vocab_size": 9, "n_classes": 1})
+    found = instead(decoder, cfg, tmp_path)
+    assert found.startswith(said) and bool(found) == bool(said)

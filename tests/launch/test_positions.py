@@ -15,6 +15,7 @@ from launch.evaluation.positions import (
 )
 from launch.evaluation.tally import Tally
 from launch.trial import run as trial
+from launch.verbs.results.compare import behind_lines
 from tests.launch import toy
 
 
@@ -80,3 +81,36 @@ def test_a_run_is_scored_on_its_own_validation_windows(text_folder, compiled_onc
     assert apart == pytest.approx([0, 0, 0, 0.5]) and behind["bins"][3]["behind_se"] < 1e-6
     elsewhere = replace(other, about=copy.deepcopy(found), dataset="another text")
     assert "behind" not in compare_with_first([scored, elsewhere])[1]["bins"][0]
+    assert elsewhere.about["paired"] == 0 < other.about["paired"]
+
+
+def test_a_carried_and_a_reset_run_are_paired_on_equal_windows_only(
+    text_folder, compiled_once, tmp_path
+):
+    """One reads on from window to window, the other reads windows spread over the text."""
+    keys = {"objective.name": "next_token", "model.family": "recurrent", "model.n_layers": "1"}
+    found = {}
+    for name, carry in (("reset", "False"), ("carried", "True")):
+        config = toy.config(text_folder, **keys, **{"model.carry_state": carry})
+        assert trial.run(config, tmp_path / name / "one") == 0
+        found[name] = by_position(name, tmp_path / name, lambda share: None)
+    reset, carried = found["reset"], found["carried"]
+    assert np.array_equal(reset.tokens, carried.tokens) and reset.dataset == carried.dataset
+    first = {name: [tuple(row) for row in one.windows] for name, one in found.items()}
+    shared = set(first["reset"]) & set(first["carried"])
+    assert len(shared) < len(first["reset"]) == 16
+    _, about = compare_with_first([reset, carried])
+    assert about["paired"] == len(shared)
+    # On the same windows, in another order, a run is not behind itself.
+    order = np.random.default_rng(0).permutation(16)
+    again = replace(
+        reset, about=copy.deepcopy(reset.about), windows=reset.windows[order],
+        nats=reset.nats[order], tokens=reset.tokens[order],
+    )  # fmt: skip
+    _, about = compare_with_first([reset, again])
+    assert [part["behind"] for part in about["bins"]] == [0] * len(about["bins"])
+    apart = replace(again, about=copy.deepcopy(reset.about), windows=1 + reset.windows)
+    _, about = compare_with_first([reset, apart])
+    assert about["paired"] == 0 and "behind" not in about["bins"][0]
+    lines = behind_lines([reset.about, about | {"ladder": "apart"}], 8)
+    assert lines[-1] == "  apart     none: it was scored on other windows"

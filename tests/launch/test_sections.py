@@ -55,6 +55,10 @@ def test_an_unknown_choice_lists_the_known_ones(key, message):
 def test_a_key_that_the_choice_lacks_is_refused():
     with pytest.raises(ValueError, match=r"unknown key config\.model\.d_model"):
         flags.load_config("configs/base.py", {"model.family": "ngram", "model.d_model": "8"})
+    heads = {"model.family": "recurrent", "model.n_heads": "2"}
+    message = r"=recurrent has none, and these have: decoder, encoder.*; did you mean .*n_layers"
+    with pytest.raises(ValueError, match=message):
+        flags.load_config("configs/base.py", heads)
 
 
 @pytest.mark.parametrize("family", base.MODELS)

@@ -52,9 +52,9 @@ def trained_on(sizes: dict[str, int], **changes) -> tuple[TrainState, TrainState
     cfg = decoder_step(MODEL, adapter=ADAPTER, **changes)
     count = int(np.prod(list(sizes.values())))
     mesh = make_mesh(sizes, jax.devices()[:count])
+    state = begun(cfg, mesh)
+    before = jax.device_get(state)
     with activation_rules(mesh):
-        state = begun(cfg, mesh)
-        before = jax.device_get(state)
         state, metrics = train_chunk(cfg, state, batches(), jnp.int32(STEPS))
         sums = eval_sums(cfg, state.params, state.frozen, batches())
     found = jax.device_get(metrics) | {"eval": np.asarray(sums["nats"])}
@@ -84,6 +84,7 @@ def test_micro_batches_of_unequal_weight_equal_one_batch(alone):
     jax.tree.map(close, parts.params, alone[1].params)
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """FSDP and tensor parallelism of the adapters and of the packed base."""
     command = [sys.executable, "-m", "tests.train.test_adapters"]

@@ -12,7 +12,7 @@ import jax
 from model.families import Family
 from train.objectives import classify, distill, exact_match, masked, next_token, tag
 from train.objectives.metrics import Metric
-from train.objectives.policy import grpo
+from train.objectives.policy import grpo, ppo, raft, reinforce
 from train.objectives.preference import dpo, reward
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
@@ -28,8 +28,10 @@ class Objective(Protocol):
     and never updated. Optional:
 
     `PREDICTS`: what the loss is averaged over, if that is not what the kind of data says.
+    `TASK`: dotted keys that change what is predicted, in addition to those of the kind of data.
     `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
     of data needs them.
+    `N_CLASSES`: what `model.n_classes=0` means, if the data have no labels.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
     `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
     `MAY_LACK`: those of these keys that may be empty: the objective goes without.
@@ -47,8 +49,10 @@ class Objective(Protocol):
     `score(dataset, batch) -> [R]`: the field "reward" of a rollout that lacks it, on the host.
     `advantages(cfg, batch) -> batch`: the fields that `loss` reads from all rows of a rollout and
     their rewards, under jit.
-    `respond(model, params, frozen, cfg, batch, key) -> batch`: the rollout of an evaluation batch,
-    which is scored before `evaluate` reads it."""
+    `respond(model, params, frozen, cfg, batch, keys) -> batch`: the rollout of an evaluation batch,
+    with a key for each row, which is scored before `evaluate` reads it.
+    `for_data(cfg.loss, dataset) -> cfg.loss`: what `configure` returned with what the data decide.
+    """
 
     FIELDS: tuple[str, ...]  # the batch fields that it needs besides the model's inputs
     NEEDS: tuple[str, ...]  # the functions of a model family that it calls
@@ -81,10 +85,13 @@ OBJECTIVES: dict[str, Objective] = {
     "glove": glove,
     "reconstruction": reconstruction,
     "exact_match": exact_match,
+    "ppo": ppo,
     "grpo": grpo,
     "reward": reward,
     "dpo": dpo,
     "distill": distill,
+    "reinforce": reinforce,
+    "raft": raft,
 }
 
 

@@ -22,15 +22,24 @@ ROUNDED_RULES = (
 def cast_for_compute(params: dict, cfg: Any, axes: Rules) -> dict:
     """The parameters with kernels and embeddings in `cfg.dtype`, sharded by the rules `axes`.
     Families whose Config has no dtype compute in float32."""
-    dtype = jnp.dtype(getattr(cfg, "dtype", "float32"))
+    if _dtype(cfg) == jnp.float32:
+        return params
+    return constrain_parameters(rounded(params, cfg), axes)
+
+
+def rounded(params: dict, cfg: Any) -> dict:
+    """The parameters, arrays of the host or of devices, with kernels and embeddings in
+    `cfg.dtype`."""
+    dtype = _dtype(cfg)
     if dtype == jnp.float32:
         return params
-    return constrain_parameters(
-        map_with_rules(
-            lambda name, leaf, yes: leaf.astype(dtype) if yes else leaf,
-            ROUNDED_RULES,
-            params,
-            "ROUNDED_RULES",
-        ),
-        axes,
+    return map_with_rules(
+        lambda name, leaf, yes: leaf.astype(dtype) if yes else leaf,
+        ROUNDED_RULES,
+        params,
+        "ROUNDED_RULES",
     )
+
+
+def _dtype(cfg: Any) -> jnp.dtype:
+    return jnp.dtype(getattr(cfg, "dtype", "float32"))

@@ -18,7 +18,7 @@ from train.parallel import processes, sharding
 from train.parallel.mesh import MeshError
 from train.step import StepConfig, TrainState, passes, respond, roll_out, updates_of
 
-FLAT_STEPS = 20  # steps in a row without any variance in a group, after which a run says so
+FLAT_ROLLOUTS = 20  # in a row without any variance in a group, after which a run says so
 
 
 class BadReward(ValueError):
@@ -39,23 +39,47 @@ def with_prompts(config: Any, cfg: StepConfig) -> Any:
 def score(
     objective: Any, dataset: Dataset, batch: Mapping[str, jax.Array], mesh: Mesh, leading: int = 0
 ) -> dict:
-    """The batch with the field "reward", if the objective scores on the host. Every process scores
-    all rows."""
-    if "reward" in batch or not hasattr(objective, "score"):
+    """The batch, with the field "reward" if the objective scores on the host, where the first
+    process scores all rows. BadReward for a reward that is not finite."""
+    if not hasattr(objective, "score"):
+        return dict(batch)
+    if "reward" in batch:
+        _require_finite(processes.to_host(batch["reward"]))
         return dict(batch)
     host = processes.to_host(dict(batch))
     shape = host["mask"].shape[: leading + 1]
     flat = {name: x.reshape(-1, *x.shape[leading + 1 :]) for name, x in host.items()}
-    reward = objective.score(dataset, flat).reshape(shape)
-    if bad := int((~np.isfinite(reward)).sum()):
-        raise BadReward(
-            f"the rewards of {bad} of {reward.size} responses are not finite numbers; let the "
-            "checker return finite ones"
-        )
+    reward = _require_finite(_scored(objective, dataset, flat)).reshape(shape)
     where = sharding.row_sharding(mesh, leading)
     return dict(batch) | {
         "reward": jax.make_array_from_callback(shape, where, lambda place: reward[place])
     }
+
+
+def _scored(objective: Any, dataset: Dataset, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The rewards [R] that the first process computes, so that all have the same, also of a checker
+    that is not deterministic. BadReward in all of them if the first one fails."""
+    if processes.count() == 1:
+        return objective.score(dataset, rows)
+    reward, failure = [], ""
+    if processes.is_first():
+        try:
+            reward = np.asarray(objective.score(dataset, rows), np.float32).tolist()
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+    reward, failure = processes.exchange("rewards", [reward, failure])[0]
+    if failure:
+        raise BadReward(f"the rewards cannot be computed ({failure})")
+    return np.asarray(reward, np.float32)
+
+
+def _require_finite(reward: np.ndarray) -> np.ndarray:
+    if bad := int((~np.isfinite(reward)).sum()):
+        raise BadReward(
+            f"the rewards of {bad} of {reward.size} responses are not finite numbers; nothing was "
+            "learnt from them. Look at the reward model or the checker, and run this again"
+        )
+    return reward
 
 
 class Rollouts:
@@ -79,8 +103,8 @@ class Rollouts:
         parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
         if self.n_prompts % parts:
             raise MeshError(
-                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, {parts}, "
-                "does not divide; use a larger train.batch_size"
+                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, "
+                f"{parts}, does not divide; use another train.batch_size"
             )
         self._where = sharding.batch_shardings(mesh, self.dataset.spec())
         name, first = next(iter(self.dataset.spec().items()))
@@ -100,15 +124,17 @@ class Rollouts:
         return updates_of(self.cfg, state, batch)
 
     def watch(self, metrics: Mapping[str, Sequence[float]]) -> None:
-        """Says once if no group had any variance for FLAT_STEPS steps in a row."""
-        for share in metrics.get("flat_groups", ()):
-            self.flat = self.flat + 1 if share == 1 else 0
-            if self.flat == FLAT_STEPS:
-                self.say(
-                    f"for {FLAT_STEPS} steps all responses to each prompt had the same reward, so "
-                    "nothing is learnt: begin from a model that is right at times, use easier "
-                    "prompts or more objective.samples, or raise objective.temperature"
-                )
+        """Says once if no group had any variance for FLAT_ROLLOUTS rollouts in a row. `metrics` are
+        those of the updates on one."""
+        if not (shares := metrics.get("flat_groups", ())):
+            return
+        self.flat = self.flat + 1 if min(shares) == 1 else 0
+        if self.flat == FLAT_ROLLOUTS:
+            self.say(
+                f"for {FLAT_ROLLOUTS} rollouts all responses to each prompt had the same reward, "
+                "so nothing is learnt: begin from a model that is right at times, use easier "
+                "prompts or more objective.samples, or raise objective.temperature"
+            )
 
 
 def answered(

@@ -22,6 +22,7 @@ from data.order import permute
 TYPES = {"row": np.int32, "column": np.int32, "count": np.float32}
 FIELDS = tuple(TYPES)
 PREDICTS = "entries of a co-occurrence matrix"
+TASK = ("data.window",)
 CHUNK = 1 << 20  # words that are counted at a time
 
 
@@ -115,13 +116,18 @@ class Dataset:
         """The dataset with the sizes of a run. ValueError, with the numbers, if a split has no
         whole row."""
         dataset = replace(self, config=config)
-        for split, least in (("train", config.data.entries), ("validation", 1)):
-            if (found := len(dataset.entries[split].row)) < least:
-                raise ValueError(
-                    f"the co-occurrence matrix has {found} {split} entries, but it needs {least}, "
-                    f"one row of data.entries={config.data.entries} to train on and one entry to "
-                    f"hold out (data.held_out={config.data.held_out}); use more text"
-                )
+        found, held = (len(dataset.entries[split].row) for split in ("train", "validation"))
+        if found < config.data.entries:
+            raise ValueError(
+                f"the co-occurrence matrix has {found} entries to train on, fewer than a row of "
+                f"data.entries={config.data.entries}; use more text, or data.entries={found or 1}"
+            )
+        if not held:
+            raise ValueError(
+                f"data.held_out={config.data.held_out} holds out none of the {found} entries of "
+                "the co-occurrence matrix, so there is nothing to evaluate on; use a larger share, "
+                "such as 0.05, or more text"
+            )
         return dataset
 
     @property

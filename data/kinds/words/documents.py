@@ -48,6 +48,7 @@ class Dataset:
     token_store: store.TokenStore
     length: int  # words of a document, at most; 0: any number
     eval_documents: int = 0
+    max_tokens: int = 0  # words of the training split in `texts`; 0: all
 
     @property
     def hash(self) -> str:
@@ -63,7 +64,8 @@ class Dataset:
 
     def for_run(self, config: Any) -> "Dataset":
         """The dataset with the sizes of a run. ValueError without a document in each split."""
-        dataset = replace(self, eval_documents=config.eval.sequences)
+        sizes = {"eval_documents": config.eval.sequences, "max_tokens": config.data.max_tokens}
+        dataset = replace(self, **sizes)
         for split in ("train", "validation"):
             if not dataset.texts(split):
                 raise ValueError(
@@ -73,9 +75,10 @@ class Dataset:
         return dataset
 
     def texts(self, split: str) -> list[np.ndarray]:
-        """The words of each document, int64 [N]; of the validation split `eval.sequences` at most,
-        spread evenly over it."""
-        ids, document = words_of(self.token_store, split)
+        """The words of each document, int64 [N]: the first `data.max_tokens` of the training split,
+        and of the validation split `eval.sequences` documents at most, spread evenly over it."""
+        n_words = self.n_tokens(split)
+        ids, document = (array[:n_words] for array in words_of(self.token_store, split))
         borders = document[1:] != document[:-1]
         if self.length:
             place = np.arange(len(ids)) - np.searchsorted(document, document)
@@ -88,8 +91,9 @@ class Dataset:
         return [parts[(2 * i + 1) * len(parts) // (2 * n)] for i in range(n)]
 
     def n_tokens(self, split: str) -> int:
-        """Words of a split."""
-        return len(words_of(self.token_store, split).ids)
+        """Words of `texts`; of the validation split all of them."""
+        n_words = len(words_of(self.token_store, split).ids)
+        return min(n_words, self.max_tokens or n_words) if split == "train" else n_words
 
     def windows(self, split: str) -> list[np.ndarray]:
         """None: documents are scored whole."""

@@ -25,6 +25,7 @@ from data.order import permute
 
 FIELDS = ("tokens", "segments", "reach", "negatives")
 PREDICTS = "pairs of a word and its context"
+TASK = ("model.method", "model.window", "model.dynamic_window", "data.subsample")
 KEEP, DRAW = 1, 2  # streams of random numbers
 SLOTS = 1 << 22  # of the table of noise words: its probabilities are multiples of 1 / SLOTS
 

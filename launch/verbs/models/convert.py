@@ -148,7 +148,7 @@ def from_hf(source: Path, run: Path) -> int:
         if tokenizer:
             tokenizer.save(folder / "tokenizer")
         write_json(folder / "config.json", run_config(source, run, ours, cfg, tokenizer))
-        if (head := head_of(cfg)) != "tokens":
+        if (head := head_of(cfg, source)) != "tokens":
             named = bert.labels(config_json.read_json(source)) or map(str, range(cfg.n_classes))
             saved_classes.Classes(tuple(named), head == "words", "cls").save(folder)
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
@@ -178,7 +178,7 @@ def shardings(family: families.Trained, shapes: dict) -> dict:
 def run_config(source: Path, run: Path, name: str, cfg: Any, tokenizer: Tokenizer | None) -> dict:
     """A run's config.json: the defaults except for the model, of the family `name`, an objective
     and a kind of data that fit it, and its tokenizer."""
-    config = base.get_config(name, *TRAINED_BY[name, head_of(cfg)])
+    config = base.get_config(name, *TRAINED_BY[name, head_of(cfg, source)])
     sections.complete(config)
     config.name = source.resolve().name
     config.model.update(vars(cfg))
@@ -187,11 +187,12 @@ def run_config(source: Path, run: Path, name: str, cfg: Any, tokenizer: Tokenize
     return config.to_dict()
 
 
-def head_of(cfg: Any) -> str:
-    """What the head of a model predicts: a key of TRAINED_BY."""
+def head_of(cfg: Any, source: Path) -> str:
+    """What the head of a model in a Hugging Face folder predicts: a key of TRAINED_BY."""
     if not getattr(cfg, "n_classes", 0):
         return "tokens"
-    return "texts" if cfg.pooler else "words"
+    named = config_json.read_json(source).get("architectures") or ()
+    return "words" if bert.TAGGER in named or not cfg.pooler else "texts"
 
 
 def to_hf(run: Path, target: Path, model_type: str) -> int:
@@ -205,8 +206,9 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
             raise BadInput(f"model_type={model_type} is no encoder; drop it, or use bert")
         if is_bert:
             model_type = bert.MODEL_TYPE
-            named = list(saved_classes.read(run).labels) if cfg.n_classes else None
-            save = functools.partial(bert.save, names=named)
+            classes = saved_classes.read(run)._asdict() if cfg.n_classes else {}
+            about = {"names": classes.get("labels"), "each_word": classes.get("each_word", False)}
+            save = functools.partial(bert.save, **about)
         else:
             model_type = known_type(cfg, original, model_type)
             save = functools.partial(weights.save, model_type=model_type)

@@ -1,8 +1,10 @@
-"""isoflop evaluate: scores the model of a run on any text, beside an n-gram model.
+"""isoflop evaluate: scores the model of a run on any text, or by the answers that it gives.
 
 isoflop evaluate --run=runs/first
 isoflop evaluate --run=runs/first --data=book.txt
 isoflop evaluate --run=runs/llama --data=web.jsonl --max_bytes=1M --stride=512
+isoflop evaluate --run=runs/sft --tasks=addition_reversed,sorting --samples=16 --k=1,8
+isoflop evaluate --run=runs/llama --tasks=core:eval_bundle,lm_eval:mine --lm_eval_path=my_tasks
 
 Prints nats per token and bits per byte with standard errors, the loss by position in the context,
 and the documents that the model predicts worst and best. --data takes what data.corpora takes:
@@ -18,6 +20,13 @@ training, and with a smaller one each token has at least context - stride tokens
 The n-gram model is counted, as `isoflop ngram` does, on the text that the run was trained on, with
 its tokenizer. It sees the whole document before each token. Standard errors and the difference
 between the models take documents as the independent units.
+
+--tasks draws answers instead and checks them. Its names are those of data/tasks (addition_reversed,
+sorting, spelling_backwards, letter_counting, style), a file.jsonl of {"prompt": …, "answer": …},
+core:DIR for a CORE bundle, and lm_eval:NAME for a task file of lm-evaluation-harness in
+--lm_eval_path, which may run code. The prompts of a task are held out of training. pass@k is the
+probability that one of k answers is right, without bias, with an interval over prompts. A run with
+a chat template answers through it; otherwise it continues the prompt to the end of the line.
 """
 
 import time
@@ -33,6 +42,11 @@ from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 
 MOST_CONTEXT = 2048  # tokens of a window by default
+OF_TEXT = ("data", "text_key", "max_bytes", "context", "stride", "ngram")
+OF_TASKS = (
+    *("samples", "k", "prompts", "size", "temperature", "tokens", "seed", "template", "stop"),
+    *("checker", "lm_eval_path", "examples"),
+)
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -53,9 +67,44 @@ def make_flags() -> absl_flags.FlagValues:
         flag_values=values,
     )
     whole("ngram", 5, "tokens of an n-gram; 0: no n-gram model", lower_bound=0, flag_values=values)
+    define_tasks(values)
     flags.define_path("json", None, "write the scores, also of each document, to this file", values)
     flags.define_import(values)
     return values
+
+
+def define_tasks(values: absl_flags.FlagValues) -> None:
+    """The flags of --tasks."""
+    text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    text(
+        "tasks", None, "answer these tasks, with commas between them, and check the answers", values
+    )
+    whole("samples", 16, "tasks: answers to each prompt", lower_bound=1, flag_values=values)
+    text("k", "1,8", "tasks: the k of pass@k, at most --samples", values)
+    usual = "tasks: prompts or rows of each; 0: 100 of a generated task, all of a file or a bundle"
+    whole("prompts", 0, usual, lower_bound=0, flag_values=values)
+    usual = "tasks: digits, numbers or letters of a generated prompt; 0: the task's"
+    whole("size", 0, usual, lower_bound=0, flag_values=values)
+    absl_flags.DEFINE_float(
+        "temperature",
+        1.0,
+        "tasks: divides the logits; 0: the likeliest answer",
+        lower_bound=0,
+        flag_values=values,
+    )
+    usual = (
+        "tasks: tokens of an answer, at most; 0: those of the longest right one and half as many"
+    )
+    whole("tokens", 0, usual, lower_bound=0, flag_values=values)
+    whole("seed", 0, "tasks: seed of the draws", lower_bound=0, flag_values=values)
+    usual = "tasks: chat template to use; none: running text; default: the run's own, if any"
+    text("template", "", usual, values)
+    stops = "tasks: text that ends an answer (default without a template: the end of the line)"
+    absl_flags.DEFINE_multi_string("stop", [], stops, flag_values=values)
+    text("checker", "", "tasks: package.module:function that scores the answers", values)
+    flags.define_path("lm_eval_path", None, "tasks: folder of lm_eval's task files", values)
+    usual = "tasks: right and wrong answers of each to show"
+    whole("examples", 2, usual, lower_bound=0, flag_values=values)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,6 +114,8 @@ def main(argv: Sequence[str]) -> int:
     begun = time.perf_counter()
     with bad_input():
         refuse(values)
+        if values.tasks is not None:
+            return of_tasks(values, begun)
         with alive("loading the model"):
             # Slow imports, which --help does without.
             from launch.evaluation import counted_baseline, findings, scored_model, scoring
@@ -104,8 +155,26 @@ def main(argv: Sequence[str]) -> int:
     return DONE
 
 
+def of_tasks(values: absl_flags.FlagValues, begun: float) -> int:
+    """Prints what --tasks measures. Returns the exit code."""
+    with alive("evaluating") as detail:
+        from launch.benchmarks import chosen, listing  # slow imports, which --help does without
+
+        about = chosen.evaluate(values, lambda name, share: detail(f"{name} {bar(share)}"))
+    about["seconds"] = time.perf_counter() - begun
+    if values.json:
+        with writing("json", values.json):
+            write_json(Path(values.json), about)
+    listing.show(about, values.examples)
+    return DONE
+
+
 def refuse(values: absl_flags.FlagValues) -> None:
-    """ValueError for flags that need --data."""
+    """ValueError for flags that need --data or --tasks, or exclude them."""
+    for flag in OF_TASKS if values.tasks is None else OF_TEXT:
+        if values[flag].present:
+            other = "without" if values.tasks is None else "with"
+            raise ValueError(f"--{flag} means nothing {other} --tasks; drop it")
     for flag in ("text_key", "max_bytes", "context", "stride"):
         if values.data is None and values[flag].value:
             raise ValueError(f"--{flag} means nothing without --data; add --data=TEXT or drop it")

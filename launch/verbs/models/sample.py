@@ -5,10 +5,12 @@ isoflop sample --run=runs/tiny --prompt="import " --tokens=20 --show_probabiliti
 isoflop sample --run=runs/large --draft=runs/tiny --prompt="def " --stop="\\n\\n"
 isoflop sample --run=runs/tiny --prompt="def " --beams=4 --tokens=30
 
-Without --prompt a new document begins. --temperature=0 takes the most likely token every time.
-The repetition penalty, temperature, top-k, top-p, min-p and typical apply to the logits in this
-order; the log-probabilities shown are those of the model before them. On a terminal a single sample
-appears while it is drawn; Ctrl-C ends it and keeps what was drawn (exit code 130).
+Without --prompt a new document begins. Where the run was trained on conversations, the prompt is a
+user's message and the sample is the assistant's turn; --notemplate continues the text itself.
+--temperature=0 takes the most likely token every time. The repetition penalty, temperature, top-k,
+top-p, min-p and typical apply to the logits in this order; the log-probabilities shown are those of
+the model before them. On a terminal a single sample appears while it is drawn; Ctrl-C ends it and
+keeps what was drawn (exit code 130).
 
 --stop may be repeated; \\n in it is a newline. The text ends before the stop string, the list of
 tokens after it.
@@ -27,6 +29,7 @@ from absl import flags as absl_flags
 from data.tokenizer import Tokenizer
 from launch import flags
 from launch.alive import alive
+from launch.chat.template import prompt_of
 from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
@@ -99,6 +102,8 @@ def make_flags() -> absl_flags.FlagValues:
         "draft", None, "folder of the run of a smaller model, for speculative decoding", values
     )
     whole("ahead", 4, "draft: tokens that the draft model guesses at a time", flag_values=values)
+    usual = "default: if the run was trained with one"
+    boolean("template", None, f"--prompt is a message, put in the chat template; {usual}", values)
     boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)
     boolean("show_probabilities", False, f"print the {TOP} likeliest tokens of each step", values)
     flags.define_path(
@@ -120,11 +125,10 @@ def main(argv: Sequence[str]) -> int:
         bounded = is_bounded(family)
         stream = stream_of(family, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
         refuse_searches(values, family)
-        typed = tokenizer.encode_prompt(values.prompt).tolist()
-        prompt = [*tokenizer.prefix, *typed] or [tokenizer.eod]
+        prompt, ends = prompt_of(run, tokenizer, values.prompt, values.template)
         room = max(1, cfg.context_length - len(prompt)) if bounded else MOST_TOKENS
         n_tokens = values.tokens or min(room, MOST_TOKENS)
-        sampler = make_sampler(values, tokenizer, end_tokens(run))
+        sampler = make_sampler(values, tokenizer, end_tokens(run) | ends)
         sample.check(cfg, [prompt], n_tokens, sampler, values.n, bounded=bounded)
         model, step = restored(run, family, cfg)
         draft = None

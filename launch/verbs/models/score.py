@@ -14,7 +14,8 @@ otherwise after the end of a document. It is scored as the beginning of a docume
 likely one, so the totals per token are printed beside the totals.
 
 A text that is longer than the model's context is cut in windows that begin every --stride tokens,
-as `isoflop evaluate` does, and named. An n-gram model sees the whole text before each token.
+as `isoflop evaluate` does, and named. An n-gram model sees the whole text before each token,
+whatever --stride says, and so does a recurrent one with model.carry_state=True, which refuses one.
 """
 
 import sys
@@ -63,7 +64,13 @@ def main(argv: Sequence[str]) -> int:
 
             model = scored_model.open_model(Path(values.run))
         context = model.cfg.context_length
-        stride = values.stride or context
+        reads_all = model.counted or model.initial_carry(1) is not None
+        stride = context if model.counted else values.stride or context
+        if stride < context and reads_all:
+            raise ValueError(
+                f"stride={stride} rereads tokens, but the model carries its state from window to "
+                "window (model.carry_state=True); drop --stride"
+            )
         if stride > context:
             raise ValueError(
                 f"stride={stride} is above the model's context_length={context}, so tokens would "
@@ -79,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     for number, one in enumerate(scored, start=1):
         if number <= len(values.text):
             sentences.show_tokens(number, one)
-        if len(one["tokens"]) > context and not model.counted:
+        if len(one["tokens"]) > context and not reads_all:
             print(
                 f"text {number} has {len(one['tokens']):,} tokens, above the model's context of "
                 f"{context:,}: scored in windows that begin every {stride:,} tokens",

@@ -180,7 +180,9 @@ def behind_lines(positions: Sequence[dict[str, Any]], width: int) -> list[str]:
             for part in one["bins"][3::2]
             if part.get("behind_se") is not None
         ]
-        if parts:
+        if not one["paired"]:
+            lines.append(f"  {one['ladder']:<{width}}  none: it was scored on other windows")
+        elif parts:
             lines.append(f"  {one['ladder']:<{width}}  {', '.join(parts)}")
     first = positions[0]["ladder"]
     return [f"loss minus that of {first} by position, nats/token:", *lines] if lines else []

@@ -19,15 +19,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags as absl_flags
 
 from launch import flags
 from launch.alive import alive
-from launch.chat.console import Console, prompt_limit
+from launch.amounts import byte_size
+from launch.chat.console import Console, is_utf8, prompt_limit
 from launch.chat.conversation import Conversation
-from launch.chat.engine import Engine
+from launch.chat.engine import Engine, cache_bytes
 from launch.chat.opened import Opened, open_run
-from launch.errors import DONE, BadInput, bad_input
+from launch.chat.turns import PLAIN
+from launch.errors import BUG, DONE, BadInput, bad_input
+from model.generation import sample
 from model.generation.samplers import Sampler
 
 MOST_TOKENS = 1024  # of a reply, by default
@@ -49,6 +53,8 @@ def make_flags() -> absl_flags.FlagValues:
     )
     flags.define_path("run", None, "folder of the run to talk with", values)
     whole("length", 0, "tokens of a context; 0: the model's, at most 4096", flag_values=values)
+    other = "chat template in place of the run's: a name of configs/chat.py, or a file"
+    text("template", "", other, values)
     text("system", "", "system prompt: what the model is told before your messages", values)
     usual = f"most tokens of a reply; 0: the rest of the context, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)
@@ -83,13 +89,13 @@ def main(argv: Sequence[str]) -> int:
     if values.serve is not None:
         return serve(values)
     with bad_input(), alive("loading the model"):
-        opened = open_run(Path(values.run), values.length)
+        opened = open_run(Path(values.run), values.length, values.template)
         tokens = values.tokens or MOST_TOKENS
         room = prompt_limit(opened.length, tokens)
         conversation = Conversation(opened.turns, room, values.system)
         sampler = make_sampler(values, opened)
+        sample.check(opened.model.cfg, [[0]], 1, sampler, bounded=False)
         engine = Engine(opened.model, 1, opened.length)
-        engine.check([opened.model.tokenizer.eod], 1, sampler)
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
     console = Console(engine, conversation, sampler, stops, tokens, values.seed)
     console.note(about(opened))
@@ -105,12 +111,18 @@ def refuse(values: absl_flags.FlagValues) -> None:
         if values[name].value != values[name].default:
             remedy = "each request has its own" if serves else "it is for --serve"
             raise ValueError(f"{name}={values[name].value} means nothing here: {remedy}; drop it")
+    for name in ("system", "token", "template", "stop"):
+        for text in [values[name].value] if name != "stop" else values.stop:
+            if not is_utf8(text):
+                raise ValueError(f"{name}={ascii(text)} is not UTF-8; write it in UTF-8")
     if "" in values.stop:
         raise ValueError("stop= is empty, which every text holds; give it some text, or drop it")
     bounds = {"length": 0, "tokens": 0, "slots": 1, "waiting": 0, "max_body": 1000, "seed": 0}
     for name, least in bounds.items():
         if values[name].value < least:
             raise ValueError(f"{name}={values[name].value} is out of range; use at least {least}")
+    if serves and not 0 <= values.serve <= 65535:
+        raise ValueError(f"serve={values.serve} is no port; use 0 to 65535")
 
 
 def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:
@@ -125,9 +137,10 @@ def make_sampler(values: absl_flags.FlagValues, opened: Opened) -> Sampler:
 
 def about(opened: Opened) -> str:
     """The line before the first message."""
-    template = f"template {opened.turns.name}"
-    if not opened.turns.trained:
-        template = "a base model, which was trained on no conversations: the plain template"
+    turns = opened.turns
+    template = f"template {turns.name}"
+    if not turns.trained and turns.name == PLAIN:
+        template = "a base model, which was trained on no conversations: the template plain"
     return f"{opened.name}: {template}, a context of {opened.length} tokens; /help lists commands"
 
 
@@ -143,11 +156,28 @@ def serve(values: absl_flags.FlagValues) -> int:
     token = values.token or os.environ.get(TOKEN, "")
     with bad_input(), alive("loading the model"):
         listening = serving.bound(serving.Place(values.host, values.serve), token)
-        opened = open_run(Path(values.run), values.length)
+        opened = open_run(Path(values.run), values.length, values.template)
     print(about(opened), file=sys.stderr)
+    with bad_input():
+        engine = started(opened, values.slots, values.waiting)
     with alive("compiling"):
-        engine = Engine(opened.model, values.slots, opened.length, values.waiting)
         serving.warm(engine, opened.model.tokenizer.vocab_size)
     limits = serving.Limits(values.max_body, token)
-    serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
-    return DONE
+    well = serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
+    return DONE if well else BUG
+
+
+def started(opened: Opened, slots: int, waiting: int) -> Engine:
+    """The engine of a server. ValueError, in one line, if its cache does not fit the memory."""
+    size = cache_bytes(opened.model, slots, opened.length)
+    contexts = f"{slots} contexts of {opened.length} tokens"
+    print(f"the cache of {contexts} takes {byte_size(size)}", file=sys.stderr)
+    try:
+        return Engine(opened.model, slots, opened.length, waiting)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            raise ValueError(
+                f"slots={slots}: {contexts} do not fit the memory; use fewer, or a smaller "
+                f"--length={opened.length}"
+            ) from None
+        raise

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"run={run} has no classes (model.n_classes=0){done}")
         classes = saved_classes.read(run)
         marks = FRAMES[classes.frame](model.tokenizer)
-        spelled = [spell(model.tokenizer, text, classes.each_word) for _, text in named]
+        spelled = [spell(model.tokenizer, *one, classes.each_word) for one in named]
         framed = [marks.framed(tokens) for tokens, _ in spelled]
         rows.require_room(framed, [name for name, _ in named], model.cfg.context_length)
     with alive("classifying"):
@@ -89,10 +89,16 @@ def texts_of(texts: Sequence[str], file: str | None) -> list[tuple[str, str]]:
     return found
 
 
-def spell(tokenizer: Any, text: str, each_word: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(the tokens of a text, the place of the last token of each of its words)."""
+def spell(tokenizer: Any, name: str, text: str, each_word: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(the tokens of a text, the place of the last token of each of its words). ValueError for a
+    word without a token."""
     words = text.split() if each_word else [text]
     ids = [tokenizer.encode(f" {word}" if n else word) for n, word in enumerate(words)]
+    if lacking := [word for word, found in zip(words, ids, strict=True) if not len(found)]:
+        raise ValueError(
+            f"{name}: {lacking[0][:40]!r} gives no token of the run's tokenizer "
+            f"({tokenizer.name}); leave it out"
+        )
     return np.concatenate(ids), np.cumsum([len(part) for part in ids]) - 1
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from configs import base
 from data.kinds import labelled, tagged
+from data.tokenizer import Tokenizer, from_spec
+from launch.verbs.texts.classify import spell
 from model import families
 from model.families import FAMILIES
 
@@ -101,6 +103,18 @@ def test_each_word_has_a_label_at_its_last_token(tmp_path):
     expected = [-1, -1, -1, 0, -1, -1, -1, 1] + [-1] * 4  # [CLS] t h e _ c a t [SEP] padding
     assert batch["labels"][0].tolist() == expected
     assert (batch["labels"][2:] == -1).all()
+
+
+def test_a_word_without_a_token_is_named(tmp_path, monkeypatch):
+    """A text of such words has no token to label, and such a word would label the one before it."""
+    paths = [write(tmp_path / "a.jsonl", [("a b", "x y"), ("a \u200b b", "x y x")])]
+    encode, silent = Tokenizer.encode, lambda self, text: encode(self, text.replace("\u200b", ""))
+    prepared(tmp_path, paths, paths, kind=tagged)
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: silent(self, text.strip()))
+    with pytest.raises(ValueError, match=r"a.jsonl line 2: .*u200b' gives no token of data.token"):
+        prepared(tmp_path, paths, paths, kind=tagged, cache=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"^text 1: .*u200b' gives no token of the run's"):
+        spell(from_spec("bytes"), "text 1", "a \u200b", True)
 
 
 FAULTS = [

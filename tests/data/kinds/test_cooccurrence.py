@@ -71,3 +71,12 @@ def test_batches_are_pure_and_an_epoch_has_every_entry_once(text):
     assert sum((batch["count"] > 0).sum() for batch in examples) == min(
         4 * 3, len(data.entries["validation"].row)
     )
+
+
+def test_a_matrix_that_is_too_small_says_which_key_would_do(text):
+    data = dict(window=4, entries=3, held_out=0.1)
+    dataset = cooccurrence.Dataset(store(text, V))
+    with pytest.raises(ValueError, match=r"data.held_out=0.0 holds out none .* use a larger share"):
+        dataset.for_run(config({}, data | {"held_out": 0.0}))
+    with pytest.raises(ValueError, match=r"fewer than a row of data.entries=9999; .*entries=\d+$"):
+        dataset.for_run(config({}, data | {"entries": 9999}))

@@ -30,6 +30,7 @@ def config(tmp_path):
         sections.complete(config)
         corpora = (str(corpora),) if isinstance(corpora, str | Path) else tuple(map(str, corpora))
         config.data.update(corpora=corpora, cache=str(tmp_path / "cache"), validation=0.0)
+        config.data.tokenizer = "bytes"
         config.data.update(changes)
         config.train.batch_size = config.eval.batch_size = 3
         with config.unlocked():

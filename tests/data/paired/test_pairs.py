@@ -7,10 +7,13 @@ import struct
 import numpy as np
 import pytest
 
+from configs import base
 from data.kinds import KINDS
 from data.kinds.joined_pairs import FIELDS
 from data.paired.packing import packed
 from data.sources import parallel_text
+from launch.config import sections
+from launch.trial import resolve
 from tests.data.paired.conftest import WRITTEN
 
 END = 255  # of the tokenizer `bytes`
@@ -213,7 +216,10 @@ def test_bad_pairs_are_named(tmp_path, files, message):
 
 
 def test_long_pairs_are_counted_named_and_cut_only_where_asked(opened, pairs_file):
-    with pytest.raises(ValueError, match=r"1 of 6 pairs .*source_length=4 \(they need 5\).*'defg'"):
+    message = (
+        r"1 of 6 pairs .*source_length=4 \(they need 5\).*'defg'.*Use model.source_length=5, or"
+    )
+    with pytest.raises(ValueError, match=message):
         opened(pairs_file, lengths=(4, 5))
     dropped = opened(pairs_file, lengths=(4, 5), too_long="drop").batches("train", 0, 0, 1)
     assert dropped["source"].shape == (1, 3, 4)
@@ -243,3 +249,49 @@ def test_too_few_pairs_are_counted(opened, pairs_file, tmp_path):
         opened(tmp_path / "two.tsv")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         opened(tmp_path / "none.tsv")
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [("pairs", "encoder_decoder"), ("joined_pairs", "decoder")]
+)
+def test_the_defaults_of_a_kind_fit_together(tmp_path, kind, family):
+    """The sentences of the default corpus are as long as those of this smaller one."""
+    cfg = base.get_config(family, kind=kind)
+    sections.complete(cfg)
+    assert cfg.data.corpora == ("synthetic_pairs",)
+    cfg.data.update(corpora=("synthetic_pairs:sentences=2000",), cache=str(tmp_path))
+    dataset = resolve.prepare(cfg, progress=False)
+    assert dataset.for_run(resolve.resolve(cfg, dataset)).epochs(1) > 0
+    cfg.data.tokenizer = "bytes"
+    with pytest.raises(ValueError, match="are longer than model"):
+        resolve.resolve(cfg, resolve.prepare(cfg, progress=False))
+
+
+def test_runs_with_the_same_validation_pairs_have_the_same_hash_of_them(opened, pairs_file):
+    def evaluated(kind, *lengths, **changes):
+        return opened(pairs_file, kind, lengths, **changes).evaluated
+
+    whole = evaluated("pairs", 6, 5)
+    assert whole == evaluated("joined_pairs", 0, 8) == evaluated("pairs", 9, 9, rows="packed")
+    for too_long in ("drop", "truncate"):
+        assert evaluated("pairs", 6, 5, too_long=too_long) == whole  # all fit
+        assert evaluated("pairs", 4, 5, too_long=too_long) != whole
+    dropped = evaluated("pairs", 4, 5, too_long="drop")
+    assert dropped == evaluated("joined_pairs", 0, 6, too_long="drop")  # the same one
+    assert dropped != evaluated("joined_pairs", 0, 5, too_long="drop")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lengths", "key"),
+    [
+        ("pairs", (1, 5), "source"),
+        ("pairs", (6, 1), "context"),
+        ("joined_pairs", (0, 2), "context"),
+    ],
+)
+def test_sides_have_room_for_a_token(opened, pairs_file, kind, lengths, key):
+    with pytest.raises(ValueError, match=f"model.{key}_length=[12] has no room for a .* or more"):
+        opened(pairs_file, kind, lengths, too_long="truncate")
+    least = {"pairs": (2, 2), "joined_pairs": (0, 3)}[kind]
+    batch = opened(pairs_file, kind, least, too_long="truncate").batch("train", 0, 0)
+    assert (batch["weights"].sum(-1) == 2).all()  # a token and the end

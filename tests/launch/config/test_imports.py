@@ -220,7 +220,8 @@ def test_reading_a_run_executes_nothing_and_says_what_to_add(tmp_path, capsys):
 
 
 def test_help_says_that_files_run_as_code(capsys):
-    only_read = {"runs", "show", "rank", "report"}  # JSON of runs, never a config or a model
+    # Rewards, and JSON of runs, never a config or a model.
+    only_read = {"runs", "show", "rank", "report", "overoptimisation"}
     for verb in __main__.VERBS:
         with pytest.raises(SystemExit):
             __main__.main([verb, "--help"])

@@ -4,10 +4,14 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from data.kinds import pairs
 from launch.__main__ import main
 from launch.translation import held_out, scores
+from model import families
 
 SMALL = [
     "--config=configs/base.py",
@@ -101,6 +105,10 @@ def test_beams_draws_and_files(here, capsys, run, request):
         assert len(scores) == 2 and scores == sorted(scores, reverse=True)
     single, _ = written([f"--run={run}", "--text=dda", "--beams=2"], capsys)
     assert single == lines[1:2]  # a sentence's translation does not depend on its neighbours
+    if run == "joined":  # nor does its limit, which is what its own source leaves of the context
+        (here / "lengths").write_text("abcdabcdabcd\n" + "a\n" * 20)
+        drawn, _ = written(["--run=joined", "--file=lengths", "--temperature=100"], capsys)
+        assert len(drawn[0]) <= 3 < max(map(len, drawn))
     first = written([f"--run={run}", "--text=abc", "--temperature=1", "--seed=3"], capsys)
     assert first == written([f"--run={run}", "--text=abc", "--temperature=1", "--seed=3"], capsys)
 
@@ -173,9 +181,9 @@ def test_exact_match_by_length_is_counted_and_drawn(here, capsys, monkeypatch):
     assert [one["text"] for one in about["translations"]] == found
     assert list(about["by_length"]) == ["mt", "other"]
     for bins in about["by_length"].values():
-        counted = [(one["first"], one["sentences"], one["exact"]) for one in bins]
-        assert counted == [(1, 3, 2), (2, 2, 2)]
-    assert lines[0] == "mt: exact match 80.0% of 5 sentences" and len(lines) == 6
+        (counted,) = bins  # too few sentences for two
+        assert (counted["last"], counted["sentences"], counted["exact"]) == (2, 5, 4)
+    assert lines[0] == "mt: exact match 80.0% of 5 sentences" and len(lines) == 4
     specs = re.search(r'id="specs">(.*?)</script>', (here / "lengths.html").read_text(), re.DOTALL)
     assert "Words of the source" in specs[1]
 
@@ -186,3 +194,32 @@ def test_runs_on_other_pairs_are_not_drawn_together(here, capsys, monkeypatch):
     argv = ["--run=mt", "--against=c", "--validation", "--by_length=a.svg"]
     assert main(["translate", *argv]) == 2
     assert "--against=c holds out other pairs than --run=mt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "lowercase_words", "chars"])
+def test_what_the_tokenizer_does_not_know_is_no_match(tmp_path, tokenizer):
+    """Its own spelling of an unknown word would be that of an unknown word of the translation."""
+    rows = [(f"Eins {letter}'s, zwei", f"One {letter}'s, two") for letter in "абвгдежзик"]
+    (tmp_path / "p.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in rows))
+    data = families.keys(pairs) | {
+        "kind": "pairs", "corpora": (f"{tmp_path}/p.tsv",), "cache": f"{tmp_path}/cache",
+        "tokenizer": tokenizer, "validation": 0.3,
+    }  # fmt: skip
+    store = pairs.prepare(ConfigDict(data), progress=False).store
+    data["hash"] = store.hash
+    (tmp_path / "config.json").write_text(json.dumps({"data": data}))
+    sources, targets = held_out.held_out(tmp_path)
+    assert len(targets) == store.splits["validation"].n_documents > 1
+    written = [
+        [text.replace(",", " ,") if "words" in tokenizer else text for text in row] for row in rows
+    ]
+    if tokenizer == "lowercase_words":
+        written = [[text.lower() for text in row] for row in written]
+    assert set(zip(sources, targets, strict=True)) <= set(map(tuple, written))
+    kept = store.pairs["validation"]
+    for number, (begin, length) in enumerate(
+        zip(kept.begins_P2[:, 0], kept.lengths_P2[:, 0], strict=True)
+    ):
+        tokens = kept.take(np.arange(begin, begin + length))
+        assert store.tokenizer.unknown in tokens
+        assert tokens.tolist() == store.tokenizer.encode(sources[number]).tolist()

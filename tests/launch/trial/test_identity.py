@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import base
 from launch.__main__ import main as isoflop
 from launch.sweep import expand
+from launch.trial.identity import trial_id
 from scaling.runs import read_runs
 from train.checkpoint import finished, restore_params
 
@@ -72,3 +74,15 @@ def test_the_checkpoint_of_an_older_version_is_read(folder):
     params, meta = restore_params(folder / STOPPED / "checkpoints")
     assert meta["step"] == 6 and params["embed"]["embedding"].shape == (256, 16)
     assert [path.name for path in finished(folder / DONE / "checkpoints")] == ["12"]
+
+
+def test_the_rows_of_an_evaluation_count_where_they_say_which_windows_are_scored():
+    def ids(carry_state):
+        config = base.get_config(family="recurrent")
+        config.model.carry_state = carry_state
+        found = [trial_id(config)]
+        config.eval.batch_size *= 2
+        return [*found, trial_id(config)]
+
+    carried, reset = ids(True), ids(False)
+    assert carried[0] != carried[1] and reset[0] == reset[1]

@@ -102,9 +102,15 @@ def test_sampling_is_that_of_the_whole_text(home, tmp_path):
     assert np.abs(logprobs - np.array(drawn["logprobs"])).max() < 1e-5
 
 
+def test_the_score_of_a_long_text_names_no_windows(home, capsys):
+    assert main(["score", f"--run={home / 'whole'}", f"--text={'to be ' * CONTEXT}"]) == 0
+    assert "windows" not in capsys.readouterr().err
+
+
 BAD = {
     "beams": (["sample", "--beams=2"], "needs a decoder"),
     "stride": (["evaluate", "--data=stdlib", "--stride=4"], "stride=4 rereads tokens"),
+    "score": (["score", "--text=to be", "--stride=4"], "stride=4 rereads tokens"),
 }
 
 

@@ -16,10 +16,11 @@ import pytest
 
 from launch import flags
 from launch.__main__ import main as isoflop
+from launch.config import combination
 from launch.runners import RUNNERS
 from launch.trial import run as trial
 from launch.trial.identity import trial_id
-from launch.trial.resolve import check_fit, prepare, resolve, resolve_sizes
+from launch.trial.resolve import prepare, resolve, resolve_sizes
 from launch.trial.start import hash_of
 from launch.verbs.models import sweep
 from launch.verbs.results import fit
@@ -304,16 +305,16 @@ def test_what_does_not_fit_together_is_refused_by_fields_with_what_would(home, m
         match=r"needs the batch fields source, tokens, targets, weights; data.kind='text' has no "
         r"source. Kinds that fit: pairs, spans",
     ):
-        check_fit(config)
+        combination.check(config)
     monkeypatch.undo()
     headless = {key: value for key, value in vars(toy.BAG).items() if key != "logits"}
     monkeypatch.setitem(FAMILIES, "bag", type(toy.BAG)(**headless))
     with pytest.raises(
         ValueError, match=r"model.family='bag' has no logits. Families that fit: decoder"
     ):
-        check_fit(config)
+        combination.check(config)
     monkeypatch.undo()
-    check_fit(config)
+    combination.check(config)
     assert np.all([name in OBJECTIVES for name in ("toy_focal", "distil")])
 
 

@@ -102,6 +102,36 @@ def test_draws_have_the_frequencies_of_the_model():
     assert narrow.tokens_PN.max() < 2
 
 
+def test_a_row_counts_from_the_first_of_the_whole_list():
+    """Rows that are drawn in two parts have the draws of one."""
+    sampler = Sampler(stop=(END,))
+    same = {"source": jnp.zeros(40, jnp.int32)}
+    whole = stepwise.draw(Family, CFG, TABLE, same, N, sampler, END, seed=1)
+    half = {"source": same["source"][:20]}
+    later = stepwise.draw(Family, CFG, TABLE, half, N, sampler, END, seed=1, first=20)
+    np.testing.assert_array_equal(later.tokens_PN, whole.tokens_PN[20:])
+    assert (later.tokens_PN != whole.tokens_PN[:20]).any()
+
+
+def test_each_row_has_its_own_limit():
+    limits = [2, 4, 3]
+    greedy = Sampler(temperature=0)  # nothing else ends an output
+    drawn = stepwise.draw(*SEARCH, greedy, END, limits=limits)
+    assert drawn.lengths_P.tolist() == limits
+    found = stepwise.search(*SEARCH, 3, END, stop=[END], limits=limits)
+    for row, limit in enumerate(limits):
+        alone = Family, CFG, TABLE, {"source": BATCH["source"][row : row + 1]}, limit
+        np.testing.assert_array_equal(
+            drawn.tokens_PN[row, :limit], stepwise.draw(*alone, greedy, END).tokens_PN[0]
+        )
+        one = stepwise.search(*alone, 3, END, stop=[END])
+        for place in range(3):
+            assert tokens_of(found, row, place) == tokens_of(one, 0, place)
+        np.testing.assert_allclose(found.scores_PW[row], one.scores_PW[0], rtol=1e-6)
+    unlimited = stepwise.search(*SEARCH, 3, END, stop=[END])
+    assert (unlimited.lengths_PW.max(1) > limits).any()
+
+
 def test_beams_are_at_least_one():
     with pytest.raises(ValueError, match="beams=0 is out of range; use 1 or more"):
         stepwise.search(*SEARCH, 0, END)

@@ -52,7 +52,7 @@ def test_a_flipped_feature_is_seen(flip):
 @pytest.mark.parametrize("case", CASES)
 def test_a_round_trip_changes_no_bit(case, tmp_path):
     cfg, params = loaded(case)
-    bert.save(tmp_path / "saved", cfg, params)
+    bert.save(tmp_path / "saved", cfg, params, each_word=case == "tagger")
     before, after = read_all(FOLDER / case), read_all(tmp_path / "saved")
     if case == "pretraining":  # older names, and a head that is left out
         renamed = {n.replace(".gamma", ".weight").replace(".beta", ".bias"): x for n, x in before.items()}  # fmt: skip  # noqa: E501
@@ -65,6 +65,22 @@ def test_a_round_trip_changes_no_bit(case, tmp_path):
         both = (FOLDER / case, tmp_path / "saved")
         one, other = (json.loads((folder / "config.json").read_text()) for folder in both)
         assert one["architectures"] == other["architectures"]
+
+
+def test_the_class_of_transformers_is_that_of_the_labels_not_of_the_pooler(tmp_path):
+    """BertForTokenClassification reads no pooler, and no class classifies texts without one."""
+    cfg, params = loaded("classifier")
+    bert.save(tmp_path / "tagger", cfg, params, each_word=True)
+    config = json.loads((tmp_path / "tagger" / "config.json").read_text())
+    assert config["architectures"] == ["BertForTokenClassification"]
+    written, before = read_all(tmp_path / "tagger"), read_all(FOLDER / "classifier")
+    assert {name for name in before if name not in written} == {
+        "bert.pooler.dense.weight",
+        "bert.pooler.dense.bias",
+    }
+    bare, params = loaded("tagger")
+    with pytest.raises(ValueError, match="has a pooler, and no class of transformers classifies"):
+        bert.save(tmp_path / "classifier", bare, params, each_word=False)
 
 
 def test_the_parameters_of_bert_base_and_large_are_the_published_ones():

@@ -93,6 +93,9 @@ def copy(tmp_path):
     [
         ({"peft_type": "IA3"}, "peft_type='IA3'"),
         ({"bias": "all"}, "bias='all' is not supported"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' changes the base"),
+        ({"lora_alpha": None}, "lora_alpha=None is no number above 0"),
+        ({"lora_alpha": 0}, "lora_alpha=0 is no number above 0"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=.*lm_head.* is not supported"),
     ],
 )

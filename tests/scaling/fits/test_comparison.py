@@ -290,3 +290,16 @@ def test_losses_of_different_kinds_are_refused():
         compare([text, masked], QUICK)
     compare([text, replace(text, name="again")], QUICK)
     compare([text, ladder(1.0, 4, "unknown")], QUICK)  # a table may not say
+
+
+def test_losses_on_different_examples_of_the_same_data_are_refused():
+    def on(examples, dataset="0123"):
+        one = ladder(1.0, 3, examples)
+        facts = (FACTS | {"evaluated": examples, "dataset": dataset},) * len(one.points)
+        return replace(one, points=replace(one.points, facts=facts))
+
+    with pytest.raises(ValueError, match=r"leave out or cut different .* data.too_long=refuse"):
+        compare([on("all pairs"), on("short pairs")], QUICK)
+    compare([on("all pairs"), replace(on("all pairs"), name="again")], QUICK)
+    compare([on("all pairs"), ladder(1.0, 4, "unknown")], QUICK)
+    compare([on("all pairs"), on("other pairs", dataset="4567")], QUICK)  # is only warned of

@@ -15,10 +15,13 @@ def wilson(exact: int, sentences: int, z: float) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+LENGTHS = np.array([3, 3, 4, 5, 24, 30])  # at most 12 bins: 3 words each
+EXACT = np.array([1, 0, 1, 1, 0, 0], bool)
+
+
 def test_bins_count_every_sentence_and_have_wilson_intervals():
-    lengths = np.array([3, 3, 4, 5, 24, 30])  # at most 12 bins: 3 words each
-    found = length_plot.by_length(lengths, np.array([1, 0, 1, 1, 0, 0], bool))
-    assert [(one["first"], one["last"]) for one in found] == [(1, 3), (4, 6), (22, 24), (28, 30)]
+    found = length_plot.by_length(LENGTHS, EXACT, 1)
+    assert [(one["first"], one["last"]) for one in found] == [(1, 3), (4, 21), (22, 27), (28, 30)]
     assert [(one["exact"], one["sentences"]) for one in found] == [(1, 2), (2, 2), (0, 1), (0, 1)]
     assert [one["words"] for one in found] == [3, 4.5, 24, 30]
     assert LEVEL == 0.9
@@ -26,6 +29,16 @@ def test_bins_count_every_sentence_and_have_wilson_intervals():
         low, high = wilson(one["exact"], one["sentences"], 1.6448536)
         assert (one["lo"], one["hi"]) == (pytest.approx(low, abs=1e-6), pytest.approx(high))
         assert one["lo"] <= one["share"] <= one["hi"] and one["hi"] - one["lo"] > 0.4
+
+
+def test_small_bins_join_the_one_before():
+    found = length_plot.by_length(LENGTHS, EXACT, 2)
+    assert [(one["first"], one["last"], one["sentences"], one["exact"]) for one in found] == [
+        (1, 3, 2, 1),
+        (4, 30, 4, 2),
+    ]
+    (whole,) = length_plot.by_length(LENGTHS, EXACT)
+    assert (whole["first"], whole["last"], whole["share"]) == (1, 30, 0.5)
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".html"])

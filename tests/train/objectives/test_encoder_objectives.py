@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from launch.trial.resolve import check_fit
+from launch.config import combination
 from train.objectives import classify, masked, tag
 
 RNG = np.random.default_rng(0)
@@ -76,5 +76,5 @@ REFUSED = [
 @pytest.mark.parametrize(("choices", "message"), REFUSED)
 def test_what_does_not_fit_is_refused_in_one_line(choices, message):
     with pytest.raises(ValueError) as error:
-        check_fit(base.get_config(*choices))
+        combination.check(base.get_config(*choices))
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -40,12 +40,12 @@ def golden_batch() -> dict:
     return fields | {"margin": GOLDEN["margin"].astype(np.float32)}
 
 
-def mean_and_gradient(objective, loss, params, batch, frozen={}, models=()):
+def mean_and_gradient(objective, loss, params, batch, frozen=None, models=()):
     """What the step descends: the sum over the weight, and its gradient."""
     cfg = SimpleNamespace(model=None, loss=loss, frozen=models)
 
     def mean(params):
-        total, sums = objective.loss(STATED, params, frozen, cfg, batch, None)
+        total, sums = objective.loss(STATED, params, frozen or {}, cfg, batch, None)
         return total / sums["loss"][1]
 
     value, gradient = jax.value_and_grad(mean)(params)

@@ -61,8 +61,8 @@ def token_rewards(
 def gae(
     rewards_RN: jax.Array, values_RN: jax.Array, gamma: float, lam: float
 ) -> tuple[jax.Array, jax.Array]:
-    """(advantages, returns) [R, N] by generalised advantage estimation: A_t = δ_t + γλ A_{t+1}, with
-    δ_t = r_t + γ V_{t+1} − V_t, and returns A + V. Schulman et al. 2016, eq. 16.
+    """(advantages, returns) [R, N] by generalised advantage estimation: A_t = δ_t + γλ A_{t+1} with
+    δ_t = r_t + γ V_{t+1} − V_t; returns are A + V. Schulman et al. 2016, eq. 16.
 
     `values` is of the state before each token. Rewards and values must be 0 after a response."""
     next_RN = jnp.pad(values_RN[:, 1:], ((0, 0), (0, 1)))

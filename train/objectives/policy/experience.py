@@ -57,15 +57,21 @@ def rollout(
 
 
 def respond(
-    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
+    model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, keys_B: jax.Array
 ) -> dict:
     """One response to each prompt of an evaluation batch, at `eval_temperature`."""
-    rows = responses.draw(model, params, cfg, batch, key, 1, cfg.loss.eval_temperature)
-    return rows | judged(frozen, cfg, rows, cfg.loss.temperature)
+    rows = responses.draw(model, params, cfg, batch, keys_B, 1, cfg.loss.eval_temperature)
+    return {"counts": batch["counts"]} | rows | judged(frozen, cfg, rows, _measuring(cfg))
+
+
+def _measuring(cfg: Any) -> float:
+    """The temperature of the probabilities that an evaluation measures: that which draws, because
+    only samples of a distribution estimate its KL. Greedy responses have none."""
+    return cfg.loss.eval_temperature or cfg.loss.temperature
 
 
 def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
-    """The log-probabilities of the reference, and the reward of the reward model if there is one."""
+    """The log-probabilities of the reference, and the rewards of a reward model if there is one."""
     family, model_cfg, params = frozen_model(frozen, cfg, "reference")
     found = {"reference": responses.logprobs(family, params, model_cfg, rows, temperature)[0]}
     if judge := frozen_model(frozen, cfg, "reward"):
@@ -80,24 +86,10 @@ def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
 
 def score(dataset: Any, batch: dict[str, np.ndarray]) -> np.ndarray:
     """The reward [R] of each response by the checker of the data, which reads texts."""
-    tokenizer, S = dataset.tokenizer, batch["prompt"].shape[1]
-    prompts = [
-        tokenizer.decode(row[S - length :])
-        for row, length in zip(batch["prompt"], batch["prompt_length"], strict=True)
-    ]
-    end = responses.end_token(batch)
-    of_rows = ((batch["answer"], batch["answer_length"]), (batch["response"], batch["mask"].sum(1)))
-    answers, given = (
-        [_text(tokenizer, row[: int(n)], end) for row, n in zip(rows, lengths, strict=True)]
-        for rows, lengths in of_rows
-    )
-    return np.asarray(dataset.checker.scores(prompts, answers, given), np.float32)
-
-
-def _text(tokenizer: Any, tokens_N: np.ndarray, end: int) -> str:
-    """The text of a response without its end token; padding of the vocabulary has no text."""
-    kept = [int(token) for token in tokens_N if token != end and token < tokenizer.vocab_size]
-    return tokenizer.decode(kept)
+    tokens_RN = batch["response"]  # padding of the vocabulary has no text
+    tokens_RN = np.where(tokens_RN < dataset.vocab_size, tokens_RN, 0)
+    length_R = batch["mask"].sum(1).astype(np.int32)
+    return dataset.scorer(*(batch[name] for name in PROMPT), tokens_RN, length_R)
 
 
 def shaped(cfg: Any, batch: dict) -> jax.Array:
@@ -136,17 +128,19 @@ def measured(batch: dict, entropy_BN: jax.Array) -> dict:
 
 
 def evaluate(model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict) -> dict:
-    """The sums for each row [B] of a batch that `respond` and `score` made. The share of right
-    responses, whose reward is 1, is known only where a checker scores."""
-    logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, cfg.loss.temperature)
-    counts_B = (batch["answer_length"] > 0).astype(jnp.float32)
+    """The sums for each row [B] of a batch that `respond` and `score` made, in which the rows that
+    `counts` keeps count. The KL is known only where responses are drawn at random, and the share of
+    right ones, whose reward is 1, where a checker scores."""
+    counts_B = batch["counts"]
     sums = {
         "responses": counts_B,
         "lost": -batch["reward"],
         "reward": batch["reward"],
-        "kl": k1(logp_BN, batch["reference"]).sum(1),
         "length": batch["mask"].sum(1),
     }
+    if cfg.loss.eval_temperature:
+        logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, _measuring(cfg))
+        sums["kl"] = k1(logp_BN, batch["reference"]).sum(1)
     if frozen_model(frozen, cfg, "reward") is None:
         sums["right"] = (batch["reward"] >= 1).astype(jnp.float32)
     return {name: x_B * counts_B for name, x_B in sums.items()}

@@ -18,9 +18,10 @@ from train.objectives.policy.surrogate import NORMALISE, clipped_policy
 FIELDS, NEEDS, PREDICTS = experience.FIELDS, experience.NEEDS, experience.PREDICTS
 MAKES, METRICS = responses.MAKES, experience.METRICS
 FROZEN, FROM_START = settings.FROZEN, settings.FROM_START
-MAY_LACK = settings.MAY_LACK
+MAY_LACK, check_frozen = settings.MAY_LACK, settings.check_frozen
 TRAINED = ("loss", *experience.MEASURED, "clip_fraction", "flat_groups")
 prompts, passes = settings.prompts, settings.passes
+for_data = settings.for_data
 rollout, respond, score = experience.rollout, experience.respond, experience.score
 evaluate = experience.evaluate
 

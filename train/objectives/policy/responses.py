@@ -33,15 +33,17 @@ MAKES = ("tokens",)
 def draw(
     model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array, n: int, temperature: Any
 ) -> dict:
-    """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Rows of
-    a prompt are neighbours, and the draws of a row depend on the key and its number alone. A
-    response ends with the last token of an answer, or after `max_tokens`."""
+    """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Those
+    to a prompt are neighbours, and the draws of a row depend on the key and its number alone; `key`
+    may be the keys of the rows instead. A response ends with the last token of an answer, or after
+    `max_tokens`."""
     N, S = cfg.loss.max_tokens, batch["prompt"].shape[1]
     prompts_PS = _from_the_left(batch["prompt"], batch["prompt_length"])
     time_S = jnp.arange(S, dtype=jnp.int32)
     positions_PS = jnp.where(time_S < batch["prompt_length"][:, None], time_S, -1)
     reader = families.reader(model)
-    sampler = samplers.as_arrays(Sampler(temperature=temperature))
+    known = {"vocab_size": cfg.loss.vocab_size} if cfg.loss.vocab_size else {}
+    sampler = samplers.as_arrays(Sampler(temperature=temperature, **known))
     sampler = sampler.replace(stop=jnp.full(samplers.STOPS, end_token(batch)))
     prepared = reader.prepare(params, cfg.model)
     state, first = begin(

@@ -1,8 +1,9 @@
 """The settings that the objectives with rollouts share, and their sizes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from model import families
 from train.objectives.policy.estimators import KL
 from train.objectives.policy.surrogate import NORMALISE
 
@@ -10,8 +11,10 @@ FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"
 # Without a reference of its own, the weights that training starts from; without a reward model,
 # the checker of the data gives the rewards.
 FROM_START = ("objective.reference",)
-MAY_LACK = ("objective.reward",)
+MAY_LACK = ("objective.reward_model",)
 
+REFERENCE = ("hidden", "head", "logits"), "a decoder"
+REWARD = ("pooled",), "a run with objective.name=reward, whose head has one output"
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")
 
@@ -41,7 +44,9 @@ class Config:
     gae_lambda: float = 0.95
     whiten: bool = True
     whiten_rewards: bool = False
+    skip_flat: bool = False
     rows: int = 0  # of a rollout, over all devices
+    vocab_size: int = 0  # higher tokens are padding and never drawn; 0: none is
 
     @property
     def high(self) -> float:
@@ -83,11 +88,23 @@ def configure(config: Any) -> Config:
         raise ValueError(
             f"objective.temperature={cfg.temperature} draws one response only; use more than 0"
         )
-    room = config.model.context_length - cfg.max_tokens
-    if room < 1:
+    longest = config.data.get("prompt_length", 1)
+    if longest + cfg.max_tokens > config.model.context_length:
         raise ValueError(
-            f"objective.max_tokens={cfg.max_tokens} leaves no room for a prompt in "
-            f"model.context_length={config.model.context_length}; use fewer"
+            f"objective.max_tokens={cfg.max_tokens} after prompts of {longest} tokens "
+            f"(data.prompt_length) does not fit model.context_length="
+            f"{config.model.context_length}; use {config.model.context_length - longest} or fewer"
+        )
+    if (wanted := config.data.get("answer_length", 0)) > cfg.max_tokens:
+        raise ValueError(
+            f"objective.max_tokens={cfg.max_tokens} cuts right answers short, which have up to "
+            f"{wanted} tokens (data.answer_length); use {wanted} or more, or a smaller "
+            "data.answer_length"
+        )
+    if rate := (config.get("adapter") or {}).get("dropout", 0):
+        raise ValueError(
+            f"adapter.dropout={rate}, but objective.name={config.objective.name!r} needs the "
+            "policy that drew the responses, without dropout; use 0"
         )
     for key in ("z_loss", "loss_chunk", "label_smoothing"):
         if config.train[key]:
@@ -96,6 +113,30 @@ def configure(config: Any) -> Config:
                 f"{config.objective.name!r}; use 0"
             )
     return cfg
+
+
+def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
+    """ValueError for a reference that gives no distribution of the next token, a reward model
+    without a scalar head, and either of another vocabulary."""
+    for name, family, of in frozen:
+        needs, what = REFERENCE if name == "reference" else REWARD
+        has_needs = all(hasattr(families.FAMILIES[family], need) for need in needs)
+        n_classes = getattr(of, "n_classes", 0)
+        if not has_needs or (name == "reward" and n_classes != 1):
+            raise ValueError(
+                f"{FROZEN[name]} names a model of the family {family!r} with model.n_classes="
+                f"{n_classes}; use {what}"
+            )
+        if of.vocab_size != model.vocab_size:
+            raise ValueError(
+                f"{FROZEN[name]} names a model with model.vocab_size={of.vocab_size}, and the "
+                f"policy has {model.vocab_size}; use one of the same vocabulary"
+            )
+
+
+def for_data(cfg: Config, dataset: Any) -> Config:
+    """The settings with what the data decide: the vocabulary that responses are drawn from."""
+    return replace(cfg, vocab_size=getattr(dataset, "vocab_size", 0))
 
 
 def require_groups(config: Any, cfg: Config) -> None:

@@ -2,12 +2,12 @@
 
 With h = log π(chosen) / π_ref(chosen) - log π(rejected) / π_ref(rejected), the loss of a pair is
 
-    sigmoid   -log σ(β h)                        Rafailov et al. 2023, eq. 7; with label smoothing ε:
-              -(1-ε) log σ(β h) - ε log σ(-β h)  Mitchell 2023 (conservative DPO)
-    robust    [-(1-ε) log σ(β h) + ε log σ(-β h)] / (1 - 2ε)   Chowdhury et al. 2024, eq. 9
-    hinge     max(0, 1 - β h)                    Zhao et al. 2023 (SLiC), as Liu et al. 2024 write it
-    ipo       (h' - 1 / 2β)²                     Azar et al. 2024, eq. 17; h' is h with the mean over
-                                                 the tokens of each answer in place of the sum
+    sigmoid  -log σ(β h)                     Rafailov et al. 2023, eq. 7; with label smoothing ε
+             -(1-ε) log σ(β h) - ε log σ(-β h)   Mitchell 2023 (conservative DPO)
+    robust   [-(1-ε) log σ(β h) + ε log σ(-β h)] / (1 - 2ε)   Chowdhury et al. 2024, eq. 9
+    hinge    max(0, 1 - β h)                 Zhao et al. 2023 (SLiC) in terms of h
+    ipo      (h' - 1 / 2β)²                  Azar et al. 2024, eq. 17; h' is h with the mean over
+                                             the tokens of each answer in place of the sum
 
 The log-probabilities of the reference come with the batch, or are computed from its weights.
 """

@@ -21,6 +21,7 @@ from train.objectives.preference import pairs
 FIELDS = (*pairs.FIELDS, "margin")
 MAKES = ("tokens", "segments")
 NEEDS = ("pooled",)
+N_CLASSES = 1
 TRAINED = ("loss", "accuracy")
 PREDICTS = "the preferred one of two answers, by a reward"
 # `confidence` is the mean of max(p, 1 - p) for p = σ(r_chosen - r_rejected). A calibrated model has
@@ -48,7 +49,7 @@ def configure(config: Any) -> Config:
     if config.model.get("n_classes") != 1:
         raise ValueError(
             f"model.n_classes={config.model.get('n_classes')}, but a reward is the output of one "
-            "class; give --config.model.n_classes=1"
+            "class; use 1, or 0"
         )
     if not config.objective.centring >= 0:
         raise ValueError(f"objective.centring={config.objective.centring} is below 0; use 0.01")

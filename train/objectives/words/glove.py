@@ -20,6 +20,7 @@ from train.objectives.words.per_term import loss_of, rows_of
 FIELDS = ("row", "column", "count")
 NEEDS = ("log_counts",)
 TRAINED = ("loss",)
+TASK = ("objective.x_max", "objective.alpha")
 METRICS = {"loss": Metric("squared error/entry", of="error", per="weights", floor=0.0)}
 
 

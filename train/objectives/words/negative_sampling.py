@@ -22,6 +22,7 @@ FIELDS = ("tokens", "segments", "reach", "negatives")
 NEEDS = ("hidden", "head", "scores", "noise_scores")
 TRAINED = ("loss",)
 PREDICTS = "whether a word is near another or noise"
+TASK = ("model.negatives", "data.noise_power")
 METRICS = {"loss": Metric("nats/pair with its noise", of="nats", per="weights", floor=0.0)}
 
 

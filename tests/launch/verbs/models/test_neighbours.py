@@ -142,7 +142,7 @@ def test_counts_of_what_is_out_of_vocabulary(home, skipgram, tmp_path):
     [
         ([], "nothing is asked; give one of --word, --analogy"),
         (["--word=é"], "'é' is not among the "),
-        (["--analogy=a é c"], "analogy: 'é' is not among the "),
+        (["--analogy=a é c"], " --analogy: 'é' is not among the "),
         (["--analogy=a b"], "'a b' has 2 words; give three"),
         (["--analogies=bad.txt"], "line 2 has 3 words; a question is four words"),
         (["--analogies=none.txt"], "does not exist"),

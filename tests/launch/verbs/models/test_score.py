@@ -92,7 +92,7 @@ def test_a_long_text_is_scored_in_windows_and_named(runs, tmp_path, capsys, stri
 
 
 def test_a_counted_model_sees_the_whole_text_and_its_end(runs, tmp_path, capsys):
-    (found,) = scored(runs / "bytes", tmp_path, f"--text={LONG}", "--end")
+    (found,) = scored(runs / "bytes", tmp_path, f"--text={LONG}", "--end", "--stride=1000")
     model = open_model(runs / "bytes")
     ids = np.array([255, *LONG.encode(), 255])
     assert found["logprobs"] == (-ngram.nats(model.fitted, ids)[1:]).tolist()
@@ -168,3 +168,22 @@ def test_a_model_without_probabilities_says_what_it_measures(runs, capsys, monke
     error = capsys.readouterr().err
     assert "which score no next tokens: it measures loss, bits_per_byte (isoflop show" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["score --text=a", "evaluate", "sample"])
+@pytest.mark.parametrize(
+    ("sections", "remedy"),
+    [
+        ({"data": {"kind": "joined_pairs", "tokenizer": "bytes"}}, "isoflop translate --run="),
+        ({"objective": {"name": "classify"}}, "isoflop classify --run="),
+    ],
+)
+def test_a_decoder_that_was_trained_for_something_else_names_the_verb(
+    runs, tmp_path, capsys, verb, sections, remedy
+):
+    shutil.copytree(runs / "decoder", tmp_path / "other")
+    config = json.loads((tmp_path / "other" / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | sections))
+    assert main([*verb.split(), f"--run={tmp_path / 'other'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"use {remedy}{tmp_path / 'other'}" in error and error.count("\n") == 1

@@ -1,6 +1,7 @@
 """Tests of whole runs that train adapters: files, resuming, other bases, conversion."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,25 @@ def test_adapters_of_other_weights_are_refused(home, capsys):
     with pytest.raises(ValueError, match="holds adapters of weights with the hash"):
         start.of_run(home / "on_moved")
     capsys.readouterr()
+
+
+def test_weights_are_read_again_when_the_base_of_an_adapter_changes(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder, name, content in (
+        (base, "config.json", {"model_type": "llama"}),
+        (base, "model.safetensors", {}),
+        (adapter, "adapter_config.json", {
+            "peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": str(base)}),
+        (adapter, "adapter_model.safetensors", {}),
+    ):  # fmt: skip
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    stamps = [start._stamp(adapter, "train.init_from")]
+    assert start._stamp(adapter, "train.init_from") == stamps[0]
+    for file in (base / "model.safetensors", adapter / "adapter_config.json"):
+        os.utime(file, ns=(0, 10**9 * len(stamps)))
+        stamps.append(start._stamp(adapter, "train.init_from"))
+    assert len(set(stamps)) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""Reward over-optimisation on the task `style`: a rule as gold judge, reward models as proxies.
+
+    isoflop train --config=configs/post/overoptimisation.py:policy --workdir=runs/over/policy
+    isoflop train --config=configs/post/overoptimisation.py:proxy --workdir=runs/over/proxy-16-100
+    isoflop train --config=configs/post/overoptimisation.py:rl --workdir=runs/over/rl-0
+
+Unmeasured.
+
+The argument is the part, and optionally the folder of the runs: `rl,runs/mine`. The policy imitates
+answers of which WRONG break a rule. A proxy sees comparisons, a share NOISE of them in the wrong
+order, and never the rule. PPO then optimises the policy against one of the proxies.
+docs/post-training-laws.md has the commands for other proxies and weights of the KL, and the rest.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+RUNS, TASK = "runs/over", "task:style:size=1"
+WRONG, NOISE = 0.5, 0.2
+
+
+def get_config(arg: str = "policy") -> ConfigDict:
+    """The config of a part; ValueError lists the parts."""
+    part, _, runs = arg.partition(",")
+    if part not in PARTS:
+        raise ValueError(f"{arg!r}: the part is one of {', '.join(PARTS)}")
+    config = PARTS[part](runs or RUNS)
+    config.name = part
+    config.model.update(n_heads=4, context_length=96)
+    config.data.tokenizer = "bytes"
+    config.log.every = "10 steps"
+    config.log.tensorboard = False
+    config.optimizer.weight_decay = 0.0
+    return config
+
+
+def policy(runs: str) -> ConfigDict:
+    config = base.get_config(kind="conversations")
+    config.model.update(n_layers=2, d_model=64)
+    config.train.update(batch_size=32, duration="600 steps")
+    config.data.update(corpora=(f"{TASK}:examples=4000",), wrong_share=WRONG, too_long="drop")
+    config.optimizer.learning_rate = 3e-3
+    return config
+
+
+def proxy(runs: str) -> ConfigDict:
+    config = base.get_config(objective="reward", kind="preferences")
+    config.train.update(batch_size=16, duration="200 steps")
+    config.data.update(corpora=(f"{TASK}:examples=100",), wrong_share=NOISE, too_long="drop")
+    config.optimizer.learning_rate = 3e-3
+    config.model.update(n_layers=1, d_model=16)
+    return config
+
+
+def rl(runs: str) -> ConfigDict:
+    config = base.get_config(objective="ppo", kind="tasks")
+    config.train.update(init_from=f"{runs}/policy", batch_size=32, duration="80 steps")
+    config.data.update(task="style", size=1, prompt_length=46, answer_length=48)
+    config.objective.update(reward_model=f"{runs}/proxy-16-100", max_tokens=50)
+    config.optimizer.learning_rate = 1e-3
+    config.train.max_loss_ratio = 100.0  # a policy's loss passes zero
+    config.eval.every = "50 %"
+    config.eval.sequences = 32
+    return config
+
+
+PARTS = {"policy": policy, "proxy": proxy, "rl": rl}

@@ -1,0 +1,174 @@
+"""Tests of `isoflop rewards`: rewards and log-probabilities equal those of training."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from launch.__main__ import main
+from launch.benchmarks import answered, judged
+from launch.evaluation import scored_model
+from launch.texts import opened
+from launch.verbs.results import overoptimisation
+from train.objectives.policy import responses
+from train.objectives.preference import reward
+from train.step import StepConfig
+
+PAIRS = [("describe sun and sea:", "The sun.", "a sea"), ("describe hill and lamp:", "Hill", "x")]
+# A policy with the template "ASSISTANT: …" draws the space too.
+TINY = (
+    *("--config=configs/base.py", "--config.model.n_layers=1", "--config.model.d_model=16"),
+    *("--config.model.n_heads=2", "--config.model.context_length=80", "--config.data.cache=cache"),
+    *("--config.data.corpora=task:style:size=1:examples=200", "--config.train.duration=2 steps"),
+    *(
+        "--config.data.tokenizer=bytes",
+        "--config.data.too_long=drop",
+        "--config.train.batch_size=8",
+    ),
+    *("--config.eval.sequences=8", "--config.eval.every=100%", "--config.checkpoint.every=100%"),
+    "--config.optimizer.learning_rate=0.03",
+)
+
+
+def answers(run: str, shift: int = 0) -> dict:
+    """What `isoflop evaluate --tasks=style --json` writes, with two answers to each prompt."""
+    listed = [
+        {
+            "prompt": prompt,
+            "responses": [f" {text}" for text in pair][:: 1 - 2 * shift],
+            "scores": [1.0, 0.5 - shift / 4],
+        }
+        for prompt, *pair in PAIRS
+    ]
+    return {"run": run, "tasks": [{"tokens": 20, "temperature": 1.0, "responses": listed}]}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Runs `policy` and `other`, which continue text, and `judge`; answers of both policies."""
+    home = tmp_path_factory.mktemp("rewards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        repository = Path(__file__).parents[3]
+        tiny = [part.replace("configs/", f"{repository}/configs/") for part in TINY]
+        for name, seed in (("policy", 0), ("other", 1)):
+            kind = ("--config.data.kind=conversations", f"--config.seed={seed}")
+            assert main(["train", *tiny, *kind, f"--workdir={name}"]) == 0
+        kind = ("--config.data.kind=preferences", "--config.objective.name=reward")
+        assert main(["train", *tiny, *kind, "--workdir=judge"]) == 0
+    for number, name in enumerate(("policy", "other")):
+        (home / f"{name}.json").write_text(json.dumps(answers(name, number)))
+    return home
+
+
+@pytest.fixture(autouse=True)
+def here(home, monkeypatch):
+    monkeypatch.chdir(home)
+
+
+def test_rewards_equal_those_of_the_objective(home, capsys):
+    assert main(["rewards", "--answers=policy.json", "--reward=small=judge", "--out=out"]) == 0
+    found = np.load(home / "out" / "small.npz")
+    model = opened.open_run(Path("judge"), "pooled", "")
+    encoder = answered.encoder_of(Path("judge"), model.tokenizer)
+    rows = {name: np.zeros((2, 80), np.int32) for name in ("chosen", "rejected")}
+    weights = {f"{name}_weights": np.zeros((2, 80), np.float32) for name in rows}
+    for row, (prompt, *pair) in enumerate(PAIRS):
+        for name, text in zip(rows, pair, strict=True):
+            ids, tail = encoder.encode(prompt, text)
+            end = len(ids) + len(tail)
+            rows[name][row, :end] = [*ids, *tail]
+            weights[f"{name}_weights"][row, len(ids) - 1 : end - 1] = 1
+    cfg = StepConfig(model.cfg, None, "decoder", "reward")
+    batch = {name: jnp.array(x) for name, x in (rows | weights).items()}
+    wanted = np.stack(reward.rewards(model.family, model.params, cfg, batch, None), 1)
+    np.testing.assert_allclose(found["proxy"], wanted, atol=1e-5)
+    assert np.ptp(wanted) > 1e-3  # the tolerance tells answers apart
+    assert found["gold"].tolist() == [[1.0, 0.5]] * 2
+    result = json.loads((home / "judge" / "result.json").read_text())
+    assert int(found["size"]) == sum(result["params"].values())
+    assert int(found["comparisons"]) == 16  # 2 steps of 8 pairs, none twice
+    read = overoptimisation.read("small", home / "out" / "small.npz")
+    assert (read.size, read.comparisons) == (int(found["size"]), 16)
+    assert "correlation" in capsys.readouterr().out
+
+
+def test_policies_have_the_kl_of_the_objectives_and_their_gain(home, capsys):
+    flags = ("--answers=policy.json", "--policy=policy.json", "--policy=late=other.json")
+    assert main(["rewards", *flags, "--out=out"]) == 0
+    with open(home / "out" / "policies.csv", newline="") as file:
+        same, late = csv.DictReader(file)
+    assert (same["run"], late["run"]) == ("policy", "late")
+    assert float(same["kl"]) == float(same["gold_reward"]) == 0
+    assert float(late["gold_reward"]) == pytest.approx((0.25 - 0.5) / 2)
+    encoder = answered.encoder_of(
+        Path("policy"), opened.open_run(Path("policy"), "hidden", "").tokenizer
+    )
+    ratios = {}
+    for name in ("policy", "other"):
+        model = opened.open_run(Path(name), "hidden", "")
+        sums = []
+        for prompt, *pair in PAIRS:
+            for text in pair:
+                ids, tail = encoder.encode(prompt, text)
+                batch = {
+                    "tokens": jnp.array([[*ids, *tail]]),
+                    "prompt_length": jnp.array([len(ids)]),
+                    "response": jnp.array([tail]),
+                    "mask": jnp.ones((1, len(tail))),
+                }
+                logp_RN, _ = responses.logprobs(model.family, model.params, model.cfg, batch, 1.0)
+                sums.append(float(logp_RN.sum()))
+        ratios[name] = np.array(sums)
+    kl = (ratios["other"] - ratios["policy"]).mean()
+    assert abs(kl) > 1e-2
+    assert float(late["kl"]) == pytest.approx(kl, abs=1e-4)
+
+
+def test_an_answer_that_was_cut_has_no_end(home):
+    model = scored_model.open_model(Path("policy"))
+    encoder = answered.encoder_of(Path("policy"), model.tokenizer)
+    whole = answered.read(Path("policy.json"), "answers")
+    lengths = [len(ids) - n for ids, n in answered.encoded(whole, encoder)]
+    about = answers("policy")
+    about["tasks"][0]["tokens"] = lengths[0] - 1  # the longest answer, without its end
+    Path("cut.json").write_text(json.dumps(about))
+    cut = answered.encoded(answered.read(Path("cut.json"), "answers"), encoder)
+    assert [len(ids) - n for ids, n in cut] == [lengths[0] - 1, *lengths[1:]]
+    logp = judged.log_probabilities(model, cut)
+    assert logp.shape == (4,) and (logp < 0).all()
+
+
+JUDGE = ["--answers=policy.json", "--out=o"]
+BAD = [
+    (["--out=o", "--reward=judge"], "--answers is not given"),
+    (JUDGE, "--reward is not given"),
+    (["--answers=none.json", "--out=o", "--reward=judge"], "--answers=none.json does not exist"),
+    (["--answers=two.json", "--out=o", "--reward=judge"], "the answers to 2 tasks, not to one"),
+    (["--answers=odd.json", "--out=o", "--reward=judge"], "different numbers of answers"),
+    ([*JUDGE, "--reward=policy"], "--reward=policy has model.n_classes=0,"),
+    ([*JUDGE, "--reward=nowhere"], "--reward=nowhere holds no config"),
+    (["--answers=long.json", "--out=o", "--reward=judge"], "fewer --tokens"),
+    ([*JUDGE, "--policy=hot.json"], "temperature 2"),
+    ([*JUDGE, "--policy=fewer.json"], "answers to other prompts"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "message"), BAD)
+def test_bad_input_is_one_line(argv, message, capsys):
+    made = {name: answers("policy") for name in ("two", "odd", "long", "hot", "fewer")}
+    made["two"]["tasks"] *= 2
+    made["odd"]["tasks"][0]["responses"][0]["scores"].append(1.0)
+    made["odd"]["tasks"][0]["responses"][0]["responses"].append("x")
+    made["long"]["tasks"][0] |= {"tokens": 99}
+    made["long"]["tasks"][0]["responses"][0]["responses"] = ["x" * 80, "y"]
+    made["hot"]["tasks"][0]["temperature"] = 2.0
+    made["fewer"]["tasks"][0]["responses"].pop()
+    for name, about in made.items():
+        Path(f"{name}.json").write_text(json.dumps(about))
+    assert main(["rewards", *argv]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
