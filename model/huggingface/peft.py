@@ -61,7 +61,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         kind, rank = config.get("peft_type"), config.get("r")
-        float(config["lora_alpha"])
         for key in config.get("alpha_pattern") or {}:
             re.compile(key)
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError, re.error) as error:
