@@ -6,7 +6,8 @@
 
 :small on 1 CPU core, 65 s of CPU for attention (2026-11): 99.7 % of 1,971 held-out
 sentences are exact with attention, 5.1 % with a context vector, 0.7 % with the last state
-alone (by length in docs/translation.md). :medium and :large are unmeasured.
+alone. :medium 98.7 % of 2,053 and :large 99.4 % of 2,000 with attention, 0 % with either vector (by
+length in docs/translation.md).
 
 The same GRU learns to translate sentences of 3 to 48 words of a language with agreement and
 another word order (`data/sources/translation_task.py`), with three ways to read the source: its

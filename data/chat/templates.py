@@ -31,6 +31,7 @@ BOS, EOS = "<s>", "</s>"  # of templates whose tokenizer names no others; see `e
 # characters are reserved for private use, so no text has them.
 OPEN, NUMBERED, CLOSE = "\ue000", "\ue001", "\ue002"
 _MARKED = re.compile(f"{OPEN}(\\d+){NUMBERED}(.*?){CLOSE}", re.DOTALL)
+MOST_TRIES = 32  # renderings of prompts with which a text does not begin
 _SPACES = re.compile(r"\s*")
 
 Message = dict[str, str]
@@ -202,34 +203,37 @@ def _targets(
     """Where the model writes in each answer: from the end of its prompt to the end of the turn.
 
     The prompt is rendered for the first answer with each text before it. Other answers with that
-    text have as much of it as a lead, so that long conversations take few renderings.
+    text have as much of it as a lead, so that long conversations take few renderings: where the
+    text does not begin with a prompt, MOST_TRIES.
     """
-    found, leads, stop = {}, {}, _stop(template)
+    found, leads, tries, stop = {}, {}, 0, _stop(template)
     for number, (begin, end) in spans.items():
         if messages[number]["role"] != "assistant":
             continue
         before = spans[number - 1][1] if number else 0
         key = text[before:begin], messages[number - 1]["role"] if number else ""
-        if key not in leads:
+        if leads.get(key) is None and tries < MOST_TRIES:
             leads[key] = _lead(template, messages[:number], text, begin)
+            tries += leads[key] is None
         after = _SPACES.match(text, end).end()
         if not text.startswith(stop, after):
             raise ValueError(
                 f"the chat template {template.name!r} does not end every answer with {stop!r}; the "
                 "model would never learn to stop. Use another data.template"
             )
-        found[number] = begin - leads[key], after + len(stop)
+        found[number] = begin - (leads.get(key) or 0), after + len(stop)
     return found
 
 
-def _lead(template: Template, messages: Messages, text: str, begin: int) -> int:
-    """Characters between the prompt of an answer to `messages` and its content."""
+def _lead(template: Template, messages: Messages, text: str, begin: int) -> int | None:
+    """Characters between the prompt of an answer to `messages` and its content; None if the text
+    does not begin with that prompt."""
     try:
         prompt = render(template, messages, add_generation_prompt=True)
     except ValueError:  # the conversation begins with the assistant
-        return 0
+        return None
     is_prompt = prompt and text.startswith(prompt) and len(prompt) <= begin
-    return begin - len(prompt) if is_prompt else 0
+    return begin - len(prompt) if is_prompt else None
 
 
 @functools.lru_cache(maxsize=64)

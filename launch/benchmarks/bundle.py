@@ -59,13 +59,16 @@ def read(folder: Path) -> list[Benchmark]:
     try:
         listed = yaml.safe_load(file.read_text("utf-8"))["icl_tasks"]
         baselines = _baselines(folder / "eval_meta_data.csv")
-        return [_benchmark(folder, entry, baselines) for entry in listed]
+        found = [_benchmark(folder, entry, baselines) for entry in listed]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())
         raise ValueError(
             f"{file} does not list icl_tasks with label, dataset_uri, num_fewshot and "
             f"icl_task_type ({type(error).__name__}: {text}); correct it"
         ) from None
+    if not found:
+        raise ValueError(f"{file}: icl_tasks is empty; list at least one task")
+    return found
 
 
 def _benchmark(folder: Path, entry: Row, baselines: dict[str, float]) -> Benchmark:
@@ -96,13 +99,20 @@ def _checked(kind: str, where: str, row: Any) -> Row:
     lacking = [name for name in FIELDS[kind] if name not in row]
     if lacking:
         raise ValueError(f"{where} lacks {', '.join(lacking)}, which {kind} needs")
-    options = row.get("choices", row.get("context_options")) if "gold" in FIELDS[kind] else None
-    if options is not None and not (
-        isinstance(options, list)
-        and isinstance(row["gold"], int)
-        and 0 <= row["gold"] < len(options)
-    ):
-        raise ValueError(f"{where} has gold={row['gold']!r}, which is no place in its options")
+    for name in FIELDS[kind]:
+        value = row[name]
+        if name in ("choices", "context_options"):
+            if not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+                raise ValueError(f"{where} has {name} that are not a list of texts; correct it")
+        elif name == "gold":
+            options = row["choices" if kind == "multiple_choice" else "context_options"]
+            if type(value) is not int or not 0 <= value < len(options):
+                raise ValueError(
+                    f"{where} has gold={value!r}, which is not the number of one of its options; "
+                    f"use 0 to {len(options) - 1}"
+                )
+        elif not isinstance(value, str):
+            raise ValueError(f"{where} has {name}={value!r}, which is not a text; correct it")
     return row
 
 
@@ -117,12 +127,24 @@ def _baselines(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     lines = csv.DictReader(io.StringIO(path.read_text("utf-8-sig")))
+    found = {}
     try:
-        return {row["Eval Task"]: float(row["Random baseline"]) / 100 for row in lines}
-    except (KeyError, TypeError, ValueError):
+        for row in lines:
+            text = row["Random baseline"]
+            try:
+                found[row["Eval Task"]] = value = float(text) / 100
+            except ValueError:
+                value = -1.0
+            if not 0 <= value < 1:
+                raise ValueError(
+                    f"{path} line {lines.line_num} has Random baseline={text}; it must be a "
+                    "number of per cent, at least 0 and below 100"
+                )
+    except (KeyError, TypeError):
         raise ValueError(
             f'{path} needs the columns "Eval Task" and "Random baseline", in per cent'
         ) from None
+    return found
 
 
 def texts(task: Benchmark, row: Row, shots: Sequence[Row]) -> list[tuple[str, str]]:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from data.tokenizer import Tokenizer
-from launch.sampling.continuation import Continuation
+from launch.sampling.continuation import AROUND, Continuation
 from model.generation.samplers import Sampler
 
-CONTEXT = 8  # tokens of the prompt that the text of the first new ones may depend on
 END, LENGTH, CANCELLED, FAILED = "stop", "length", "cancelled", "failed"
 """Why a request ended: it is complete, it has all its tokens, nobody wants it, it cannot go on."""
 
@@ -53,7 +52,7 @@ class Request:
 
     def begin(self, tokenizer: Tokenizer) -> None:
         """Readies the request for its first token."""
-        self.text = Continuation(tokenizer, self.prompt[-CONTEXT:], self.stops)
+        self.text = Continuation(tokenizer, self.prompt[-AROUND:], self.stops)
 
     def add(self, token: Token) -> None:
         """Takes a token, and emits the text that it makes certain."""

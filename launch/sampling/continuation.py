@@ -9,16 +9,22 @@ from data.tokenizer import Tokenizer
 from model.generation.beam import Beams
 from model.generation.sample import Samples
 
+AROUND = 8  # tokens before a token that its text may depend on
+WINDOW = 32  # tokens after which text that is certain is kept
+
 
 class Continuation:
     """The text of one sample while its tokens are drawn. It ends before the first stop string.
 
-    `context` holds the tokens that it continues: the text of a token may depend on those before it.
+    `context` holds the tokens that it continues: the text of a token may depend on the AROUND ones
+    before it. Only the newest tokens are decoded again, so the time is linear in their number.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int], stops: Sequence[str] = ()):
         self.tokenizer, self.context, self.stops = tokenizer, list(context), stops
-        self.start = len(tokenizer.decode(self.context))
+        self.settled, self.count = "", 0  # text of the first `count` tokens, which is certain
+        self.before = self.context  # tokens before the others that decide their text
+        self.start = len(tokenizer.decode(self.before))
         self.tokens, self.text, self.stopped, self.shown = [], "", False, 0
 
     def add(self, tokens: Sequence[int]) -> None:
@@ -33,6 +39,11 @@ class Continuation:
             counts = range(before, len(self.tokens) + 1)
             del self.tokens[counts[bisect.bisect_left(counts, True, key=enough)] :]
             self.text, self.stopped = self.text[: min(ends)], True
+        elif len(self.tokens) - self.count >= WINDOW and not self.text.endswith("\ufffd"):
+            # Tokens without text would not show whether a space is the first character.
+            if start := len(self.tokenizer.decode(self.tokens[-AROUND:])):
+                self.settled, self.count = self.text, len(self.tokens)
+                self.before, self.start = self.tokens[-AROUND:], start
 
     def news(self, last: bool = False) -> str:
         """The text, not returned before, that no later token can change; with `last`, all of it."""
@@ -47,7 +58,8 @@ class Continuation:
         return text
 
     def _spelled(self, count: int) -> str:
-        return self.tokenizer.decode(self.context + self.tokens[:count])[self.start :]
+        newest = self.tokens[self.count : count]
+        return self.settled + self.tokenizer.decode(self.before + newest)[self.start :]
 
 
 def describe(tokenizer: Tokenizer, continuation: Continuation, drawn: Samples, row: int) -> dict:

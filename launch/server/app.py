@@ -184,7 +184,7 @@ def is_loopback(host: str) -> bool:
 
 class Draws:
     """The requests of one query, and their pieces as they come. If the client hangs up, their slots
-    become free. Raises Refused with 429 where the engine has no room."""
+    become free. Raises Refused with 429 where the engine has no room, with 503 after its end."""
 
     def __init__(self, query: Query, engine: Engine, http: Request):
         self.engine, self.pieces = engine, asyncio.Queue()

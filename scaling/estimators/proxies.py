@@ -74,7 +74,7 @@ def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
         "samples": int(count),
         "curve": _rows(columns),
         "laws": laws,
-        "better": _better(errors),
+        "better": _better(errors) if prompts > 1 else None,
         "peak": {"n": int(sizes[peak]), "kl": float(kl[peak]), "gold": float(gold[peak])},
         "falls": {"value": float(falls[0]), "se": finite(falls_se[0])},
     }

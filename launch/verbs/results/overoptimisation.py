@@ -156,7 +156,7 @@ def _lines(path: Path) -> dict[str, np.ndarray]:
 
 def show(study: dict[str, Any]) -> None:
     """Prints a row for each proxy and form of the law, and where each curve turns over."""
-    from scaling.report.proxies.proxy_page import fits, turns_over
+    from scaling.report.proxies.proxy_page import turns_over
 
     console = rich.console.Console(highlight=False, markup=False)
     for key, title in (("samples", "best-of-n"), ("policies", "policies")):
@@ -172,12 +172,16 @@ def show(study: dict[str, Any]) -> None:
             Column("α", [with_interval(law["alpha"]) for _, _, law in rows]),
             Column("β", [with_interval(law["beta"]) for _, _, law in rows]),
             Column("rmse", [three_digits(law["rmse"]) for _, _, law in rows]),
-            Column("", [fits(part, name) for part, name, _ in rows], 1),
+            Column("", ["better" if name == part["better"] else "" for part, name, _ in rows], 1),
         ]
         table, missing = fitted(columns, console.width)
         console.print(table, soft_wrap=True)
         if missing := [name for name in missing if name]:
             console.print(left_out(missing), soft_wrap=True)
+        for part in study[key]:
+            if part["better"] is None:
+                alike = "the fits of the two forms are not distinguishable"
+                console.print(f"{printable(part['name'])}: {alike}", soft_wrap=True)
     for part in study["samples"]:
         peak, falls = part["peak"], part["falls"]
         line = (

@@ -114,7 +114,7 @@ def refuse(values: absl_flags.FlagValues) -> None:
     for name in ("system", "token", "template", "stop"):
         for text in [values[name].value] if name != "stop" else values.stop:
             if not is_utf8(text):
-                raise ValueError(f"{name}={ascii(text)} is not UTF-8; write it in UTF-8")
+                raise ValueError(f"{name}={text!a} is not UTF-8; write it in UTF-8")
     if "" in values.stop:
         raise ValueError("stop= is empty, which every text holds; give it some text, or drop it")
     bounds = {"length": 0, "tokens": 0, "slots": 1, "waiting": 0, "max_body": 1000, "seed": 0}

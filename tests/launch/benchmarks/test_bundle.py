@@ -144,6 +144,16 @@ def test_evaluate_counts_right_rows(folder, monkeypatch):
     assert bundle.evaluate(model, capitals, 1, 0, lambda share: None)["rows"] == 1
 
 
+def odd(folder, **change):
+    """Changes a row of a file."""
+    row = json.dumps(ROWS["who.jsonl"][0] | change)
+    (folder / "eval_data" / "who.jsonl").write_text(row)
+
+
+def baseline(folder, text):
+    (folder / "eval_meta_data.csv").write_text(f"Eval Task,Random baseline\nwho,{text}\n")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -160,8 +170,15 @@ def test_evaluate_counts_right_rows(folder, monkeypatch):
             lambda f: (f / "eval_data" / "who.jsonl").write_text(
                 json.dumps(ROWS["who.jsonl"][0] | {"gold": 2})
             ),
-            "gold=2, which is no place",
+            "gold=2, which is not the number of one of its options; use 0 to 1",
         ),
+        (lambda f: (f / "core.yaml").write_text("icl_tasks: []"), "icl_tasks is empty"),
+        (lambda f: odd(f, context_options=["a", 3]), "line 1 has context_options that are not"),
+        (lambda f: odd(f, continuation=3), "line 1 has continuation=3, which is not a text"),
+        (lambda f: odd(f, gold=True), "line 1 has gold=True, which is not"),
+        (lambda f: baseline(f, "100"), "line 2 has Random baseline=100; it must be"),
+        (lambda f: baseline(f, "-1"), "line 2 has Random baseline=-1; it must be"),
+        (lambda f: baseline(f, "much"), "line 2 has Random baseline=much; it must be"),
         (lambda f: (f / "eval_meta_data.csv").write_text("a,b\n1,2\n"), "needs the columns"),
     ],
 )

@@ -98,7 +98,7 @@ def test_a_bug_is_not_called_bad_input(home, tmp_path, monkeypatch):
 
 
 # The disk is full when the run logs, before its first checkpoint, and before its second one.
-@pytest.mark.parametrize("size", ["12k", "160k", "1400k"])
+@pytest.mark.parametrize("size", ["12k", "160k", "1500k"])
 def test_a_disk_that_is_really_full_is_one_line(home, tmp_path, capfd, caplog, size):
     with disks.small(tmp_path / "small", size) as small:
         code, error = run(home, capfd, small / "run", "--config.checkpoint.every=10 steps")
@@ -106,7 +106,7 @@ def test_a_disk_that_is_really_full_is_one_line(home, tmp_path, capfd, caplog, s
         (line,) = [line for line in error.splitlines() if not line.startswith("trial: step ")]
         assert code == 2 and f"no space left in {small}/run; " in line
         assert ("last good checkpoint is kept" in line) == bool(found)
-        assert bool(found) == (size == "1400k") and "ERROR" not in caplog.text
+        assert bool(found) == (size == "1500k") and "ERROR" not in caplog.text
         assert [checkpoint.damage(path) for path in found] == [None] * len(found)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 
 from data.fields import Field
+from launch import flags
+from model.adapters.adapted import Adapter
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 from train.objectives import distill
-from train.objectives.preference import dpo, reward
+from train.objectives.preference import dpo, reward, stored
 from train.parallel import sharding
 from train.parallel.mesh import make_mesh
 from train.step import StepConfig, TrainState, gradients, init_state, train_chunk
@@ -127,6 +130,19 @@ def test_the_loss_of_a_policy_that_is_its_reference_is_log_two():
     means = gradients_of(params, {"reference": params}, cfg, batch_of(), jax.random.key(0))[1]
     assert float(means["loss"]) == pytest.approx(np.log(2), abs=1e-6)
     assert float(means["margin"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_reference_that_is_quantised_has_stored_values_of_its_own():
+    config = flags.load_config(
+        "configs/base.py", {"objective.name": "dpo", "data.kind": "preferences"}
+    )
+    dataset, paths = SimpleNamespace(hash="of the data"), set()
+    for dtype in ("", "int8", "nf4"):
+        cfg = step_of("dpo", adapter=Adapter("lora", base_dtype=dtype), from_base=("reference",))
+        paths.add(stored._path(config, cfg, dataset))
+        other = replace(cfg, from_base=())  # a reference of its own, which is not quantised
+        assert stored._path(config, other, dataset) == stored._path(config, step_of("dpo"), dataset)
+    assert len(paths) == 3
 
 
 def fields_of() -> dict[str, Field]:

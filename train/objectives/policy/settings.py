@@ -121,11 +121,12 @@ def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
     for name, family, of in frozen:
         needs, what = REFERENCE if name == "reference" else REWARD
         has_needs = all(hasattr(families.FAMILIES[family], need) for need in needs)
-        n_classes = getattr(of, "n_classes", 0)
+        n_classes, having = getattr(of, "n_classes", 0), ""
+        if name == "reward":
+            having = f" with model.n_classes={n_classes}"
         if not has_needs or (name == "reward" and n_classes != 1):
             raise ValueError(
-                f"{FROZEN[name]} names a model of the family {family!r} with model.n_classes="
-                f"{n_classes}; use {what}"
+                f"{FROZEN[name]} names a model of the family {family!r}{having}; use {what}"
             )
         if of.vocab_size != model.vocab_size:
             raise ValueError(

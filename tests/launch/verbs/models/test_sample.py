@@ -102,6 +102,24 @@ def test_streamed_text_has_whole_characters():
     assert "".join(cut) == "naïve 中文 \ufffd"
 
 
+def test_long_text_is_that_of_all_tokens_and_each_is_decoded_few_times(monkeypatch):
+    """Random tokens of whole and broken characters, and text of many scripts."""
+    made, sizes = tokenizer.from_spec("bytes"), []
+    real = made.decode
+    rng = np.random.default_rng(0)
+    for tokens in (
+        rng.integers(0, 256, 400).tolist(),
+        list(("naïve 中文 🙂!\ufffd é " * 30).encode()),
+    ):
+        context = list("é中".encode())[:-1]
+        row = Continuation(made, context)
+        with monkeypatch.context() as patch:
+            patch.setattr(made, "decode", lambda ids: (sizes.append(len(ids)), real(ids))[1])
+            texts = shown(row, [[token] for token in tokens])
+        assert row.text == "".join(texts) == real(context + tokens)[len(real(context)) :]
+    assert max(sizes) < 100
+
+
 def test_text_ends_before_a_stop_string_and_no_part_of_it_is_shown():
     pieces = [list(b"some text\n"), list(b"\nd"), list(b"ef f(x)"), list(b"never")]
     row = Continuation(tokenizer.from_spec("bytes"), [], ["\n\ndef", "zzz"])
