@@ -3,8 +3,8 @@
     isoflop train --config=configs/post/assistant.py:base --workdir=runs/assistant/base
     isoflop train --config=configs/post/assistant.py:sft --workdir=runs/assistant/sft
 
-2 CPU cores shared with other programs: 13 minutes for all phases; pass@1 64 % after SFT, 77 to 84 %
-after DPO, 88 to 89 % after PPO, 94 % after GRPO (2026-11; docs/assistant.md).
+2 CPU cores shared with other programs: 13 to 20 minutes for all phases; pass@1 63 to 64 % after
+SFT, 77 to 85 % after DPO, 69 to 89 % after PPO, 94 to 96 % after GRPO (2026-11; docs/assistant.md).
 
 The argument is the phase, and optionally the folder of the phases: `grpo,runs/mine`. The task is to
 spell a made-up word backwards. WRONG of the demonstrations are wrong, so a model that imitates them

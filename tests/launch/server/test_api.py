@@ -286,7 +286,7 @@ def test_a_client_that_hangs_up_frees_its_slots(server, stream, monkeypatch):
     if stream:
         assert link.getresponse().readline().startswith(b"data: ")
     ends = time.monotonic() + 60
-    while engine.active() != (SLOTS, 1):
+    while not engine.active()[0]:  # one that ends by itself may have given its slot away
         assert time.monotonic() < ends
         time.sleep(0.02)
     link.close()
