@@ -192,14 +192,6 @@ def refuse(values: absl_flags.FlagValues) -> None:
     scored = values.references or values.validation
     if values.by_length and not scored:
         raise ValueError("--by_length needs right translations; give --validation or --references")
-    if values.by_length:
-        from scaling.report.length_plot import require  # slow imports
-
-        require(Path(values.by_length))
-    elif scored:
-        from launch.translation.scores import require
-
-        require()
     if values.against and not values.by_length:
         raise ValueError("--against is for the plot of --by_length=FILE; give it, too")
     for flag in SEARCHING if values.temperature is not None else DRAWING:
@@ -208,6 +200,14 @@ def refuse(values: absl_flags.FlagValues) -> None:
             raise ValueError(f"--{flag} means nothing {other}; drop one of them")
     if not 0 < values.top_p <= 1:
         raise ValueError(f"--top_p={values.top_p} is out of range; use more than 0, at most 1")
+    if values.by_length:
+        from scaling.report.length_plot import require  # slow imports
+
+        require(Path(values.by_length))
+    elif scored:
+        from launch.translation.scores import require
+
+        require()
 
 
 def same_count(
