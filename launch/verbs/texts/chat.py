@@ -3,11 +3,14 @@
 isoflop chat --run=runs/sft --system="Answer in one sentence."
 isoflop chat --run=runs/sft --temperature=0 --tokens=200
 isoflop chat --run=runs/sft --serve=8000
+isoflop chat --run=Qwen2.5-0.5B-Instruct
+
+--run is the folder of a run, or one of Hugging Face weights with its tokenizer's files.
 
 In the terminal, replies appear while they are drawn; Ctrl-C stops one, /help lists the commands.
-Messages go through the chat template that the run was trained with. A base model has none: it gets
-the plain template, USER: … ASSISTANT: …, and its reply ends where it begins the next turn. When a
-conversation outgrows the context, the oldest turns are dropped, and a line says so.
+Messages go through the chat template that the model was trained with. A base model has none: it
+gets the plain template, USER: … ASSISTANT: …, and its reply ends where it begins the next turn.
+When a conversation outgrows the context, the oldest turns are dropped, and a line says so.
 
 --serve starts an HTTP API that clients of OpenAI's understand (/v1/chat/completions,
 /v1/completions, /v1/models) with a web page at /. Only this machine can reach it unless --host says
@@ -51,7 +54,9 @@ def make_flags() -> absl_flags.FlagValues:
         absl_flags.DEFINE_integer,
         absl_flags.DEFINE_float,
     )
-    flags.define_path("run", None, "folder of the run to talk with", values)
+    flags.define_path(
+        "run", None, "folder of the run, or of the Hugging Face weights, to talk with", values
+    )
     whole("length", 0, "tokens of a context; 0: the model's, at most 4096", flag_values=values)
     other = "chat template in place of the run's: a name of configs/chat.py, or a file"
     text("template", "", other, values)
@@ -141,6 +146,8 @@ def about(opened: Opened) -> str:
     template = f"template {turns.name}"
     if not turns.trained and turns.name == PLAIN:
         template = "a base model, which was trained on no conversations: the template plain"
+        if opened.published:
+            template = "no chat_template in its files: the template plain (--template names others)"
     return f"{opened.name}: {template}, a context of {opened.length} tokens; /help lists commands"
 
 
