@@ -54,6 +54,7 @@ class Engine:
         self.owners: list[Request | None] = [None] * n_slots
         self.changed, self.closed = threading.Condition(), False
         self.steps = self.drawn = 0  # what the device has done so far
+        self.failure: Exception | None = None  # what ended the engine, if an error did
         self.slots = self._empty()
         self.thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self.thread.start()
@@ -77,7 +78,8 @@ class Engine:
             taken = sum(owner is not None for owner in self.owners)
             free = self.n_slots - taken
             if self.closed:
-                raise Ended("the engine has ended; start the server again")
+                why = f" ({in_one_line(self.failure)})" if self.failure else ""
+                raise Ended(f"the engine has ended{why}; start it again")
             if len(self.queue) + len(requests) > free + self.waiting:
                 raise Busy(f"{taken} requests are served and {len(self.queue)} wait; try later")
             self.queue += requests
@@ -120,7 +122,8 @@ class Engine:
                 last = drawing
             except Exception as error:
                 last = None
-                self._fail(error)
+                if not self._recovers(error):
+                    return
 
     def _next(self, idle: bool) -> list[tuple[int, Request]] | None:
         """Requests to admit, with their slots; waits for one if nothing is to do. None: closed."""
@@ -188,23 +191,33 @@ class Engine:
             top = zip(top_tokens[: owner.top], top_logprobs[: owner.top], strict=True)
             owner.add(Token(token, logprob, tuple(top)))
 
-    def _fail(self, error: Exception) -> None:
-        """Ends all requests after an error of the device, such as one of memory."""
-        with self.changed:
-            for request in (*self.queue, *filter(None, self.owners)):
-                request.finish(FAILED, f"{type(error).__name__}: {error}")
-            self.queue.clear()
-            self.owners = [None] * self.n_slots
+    def _recovers(self, error: Exception) -> bool:
+        """Ends all requests after an error, such as one of memory; whether the engine goes on, with
+        an empty cache."""
+        self._fail_all(error)
         try:
             self.slots = None  # frees the memory that may have run out
             self.slots = self._empty()
         except Exception as failure:
             with self.changed:
-                self.closed = True
-                for request in self.queue:  # those that came in between
-                    request.finish(FAILED, f"{type(failure).__name__}: {failure}")
-                self.queue.clear()
-            raise
+                self.closed, self.failure = True, failure
+            self._fail_all(failure)  # those that came in between
+            return False
+        return True
+
+    def _fail_all(self, error: Exception) -> None:
+        with self.changed:
+            for request in (*self.queue, *filter(None, self.owners)):
+                request.text = None  # the error may be that of spelling it
+                request.finish(FAILED, in_one_line(error))
+            self.queue.clear()
+            self.owners = [None] * self.n_slots
+
+
+def in_one_line(error: Exception) -> str:
+    """The type and the message of an error, without the lines that XLA adds."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(": ")
 
 
 def cache_bytes(model: Model, n_slots: int, length: int) -> int:

@@ -4,11 +4,12 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from dataclasses import dataclass
 
 import uvicorn
 
-from launch.chat.engine import Engine
+from launch.chat.engine import Engine, in_one_line
 from launch.chat.opened import Opened
 from launch.chat.request import Piece, Request
 from launch.server.app import Limits, Service, is_loopback
@@ -103,5 +104,8 @@ def serve_until_signal(running: Running) -> bool:
             signal.signal(number, handler)
     running.end()
     reason = "" if well else " because of an error"
+    if failure := running.engine.failure:
+        traceback.print_exception(failure)  # for the server's log
+        reason += f" ({in_one_line(failure)})"
     print(f"the server has ended{reason}", file=sys.stderr)
     return well

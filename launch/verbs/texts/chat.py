@@ -17,6 +17,7 @@ When a conversation outgrows the context, the oldest turns are dropped, and a li
 otherwise, which needs a token: in the environment variable ISOFLOP_TOKEN, or as --token.
 """
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -100,13 +101,13 @@ def main(argv: Sequence[str]) -> int:
         conversation = Conversation(opened.turns, room, values.system)
         sampler = make_sampler(values, opened)
         sample.check(opened.model.cfg, [[0]], 1, sampler, bounded=False)
-        engine = Engine(opened.model, 1, opened.length)
+        engine = made(opened, 1)
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
     console = Console(engine, conversation, sampler, stops, tokens, values.seed)
     console.note(about(opened))
     console.talk()
     engine.close()
-    return DONE
+    return BUG if engine.failure else DONE
 
 
 def refuse(values: absl_flags.FlagValues) -> None:
@@ -179,12 +180,19 @@ def started(opened: Opened, slots: int, waiting: int) -> Engine:
     size = cache_bytes(opened.model, slots, opened.length)
     contexts = f"{slots} contexts of {opened.length} tokens"
     print(f"the cache of {contexts} takes {byte_size(size)}", file=sys.stderr)
+    return made(opened, slots, waiting)
+
+
+def made(opened: Opened, slots: int, waiting: float = math.inf) -> Engine:
+    """An engine. ValueError, in one line, if its cache does not fit the memory."""
     try:
         return Engine(opened.model, slots, opened.length, waiting)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            raise ValueError(
-                f"slots={slots}: {contexts} do not fit the memory; use fewer, or a smaller "
-                f"--length={opened.length}"
-            ) from None
+            contexts = f"slots={slots}: {slots} contexts of {opened.length} tokens do not fit"
+            remedy = f"use fewer, or a smaller --length={opened.length}"
+            if slots == 1:
+                contexts = f"length={opened.length}: a context of as many tokens does not fit"
+                remedy = "use a smaller one"
+            raise ValueError(f"{contexts} the memory; {remedy}") from None
         raise

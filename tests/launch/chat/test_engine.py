@@ -9,6 +9,7 @@ import pytest
 
 from data import tokenizer
 from launch.chat import engine as engines
+from launch.chat import request as requests
 from launch.chat.engine import Busy, Ended, Engine, TooLong, cache_bytes
 from launch.chat.opened import open_run
 from launch.chat.request import Request, whole
@@ -180,6 +181,17 @@ def test_an_error_of_the_device_fails_its_requests_only(opened, engine, monkeypa
     monkeypatch.setattr(slots, "advance", out_of_memory)
     failed = answered(engine, asked(opened, "ab"))[0]
     assert (failed.end, failed.error) == ("failed", "MemoryError: no memory")
+    assert answered(engine, asked(opened, "ab"))[0].end in ("length", "stop")
+
+
+def test_a_text_that_cannot_be_spelled_fails_and_the_engine_goes_on(opened, engine, monkeypatch):
+    def damaged(*_):
+        raise ValueError("no such\npiece")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Continuation, "news", damaged)
+        failed = answered(engine, asked(opened, "ab"))[0]
+    assert (failed.end, failed.error) == ("failed", "ValueError: no such")
     assert answered(engine, asked(opened, "ab"))[0].end in ("length", "stop")
 
 
