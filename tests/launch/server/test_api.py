@@ -13,12 +13,11 @@ import pytest
 
 openai = pytest.importorskip("openai")
 
-from launch.chat import engine as engines  # noqa: E402
 from launch.chat.request import CANCELLED  # noqa: E402
 from launch.server import app  # noqa: E402
 from model.generation import sample  # noqa: E402
 from model.generation.samplers import Sampler  # noqa: E402
-from tests.launch.server.conftest import SLOTS, WAITING, running  # noqa: E402
+from tests.launch.server.conftest import SLOTS, WAITING, post, running  # noqa: E402
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "naïve 中"}]
 CALM = dict(model="tiny", temperature=0.0, max_tokens=9)
@@ -31,15 +30,6 @@ def client_of(server, token="none"):
 @pytest.fixture(scope="module")
 def client(server):
     return client_of(server)
-
-
-def post(server, path, body, headers=()):
-    """(status, the parsed answer) of a body of bytes."""
-    place = urllib.parse.urlsplit(server.address)
-    link = http.client.HTTPConnection(place.hostname, place.port, timeout=300)
-    link.request("POST", path, body, {"Content-Type": "application/json", **dict(headers)})
-    answer = link.getresponse()
-    return answer.status, json.loads(answer.read())
 
 
 def test_models_are_listed(client):
@@ -344,50 +334,6 @@ def test_a_reply_that_the_end_cuts_is_not_complete(opened, monkeypatch):
         assert '"error"' in rest and "[DONE]" not in rest and '"stop"' not in rest
         assert links[1].getresponse().status == 503
         assert post(server, "/v1/completions", body)[0] == 503
-
-
-def test_an_error_of_the_device_is_500_and_after_the_engines_end_503(opened, monkeypatch):
-    real, broken = engines.slots.advance, threading.Event()
-
-    def advance(*args):
-        if broken.is_set():
-            raise RuntimeError("device lost\na stack")
-        return real(*args)
-
-    monkeypatch.setattr(engines.slots, "advance", advance)
-    body = {"model": "tiny", "prompt": "ab", "max_tokens": 4}
-    with running(opened) as server:
-
-        def asked(**more):
-            return post(server, "/v1/completions", json.dumps(body | more))
-
-        broken.set()
-        status, answer = asked()
-        assert (status, answer["error"]["message"]) == (500, "RuntimeError: device lost")
-        assert answer["error"]["type"] == "server_error"
-        place = urllib.parse.urlsplit(server.address)
-        link = http.client.HTTPConnection(place.hostname, place.port, timeout=300)
-        link.request("POST", "/v1/completions", json.dumps(body | {"stream": True}))
-        *_, last, _ = link.getresponse().read().decode().split("\n\n")
-        assert json.loads(last.removeprefix("data: "))["error"] == answer["error"]
-        broken.clear()
-        assert asked()[0] == 200  # the engine goes on
-        broken.set()
-        monkeypatch.setattr(engines, "_emptied", None)
-        assert asked()[0] == 500
-        server.engine.thread.join(10)
-        status, answer = asked()
-        assert status == 503 and "the engine has ended (TypeError" in answer["error"]["message"]
-
-
-def test_an_engine_that_ends_ends_the_server(capsys):
-    engine = SimpleNamespace(thread=threading.Thread(target=int), failure=MemoryError("no"))
-    server = SimpleNamespace(
-        thread=threading.current_thread(), address="x", end=lambda: None, engine=engine
-    )
-    serving = pytest.importorskip("launch.server.serving")
-    assert not serving.serve_until_signal(server)
-    assert "because of an error (MemoryError: no)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
