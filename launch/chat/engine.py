@@ -5,6 +5,7 @@ A thread of its own runs the device. Before each step it admits waiting requests
 before the tokens of the last one are read, so that text is made while the device computes.
 """
 
+import functools
 import math
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ from data.tokenizer import Tokenizer
 from launch.chat.request import CANCELLED, FAILED, Request, Token
 from model.generation import sample, slots
 from model.generation.sample import Reader
+from model.generation.samplers import Sampler
 
 TOP = 20  # most likely tokens that a request may ask for
 SHORTEST = 32  # tokens; a prompt is padded to the next power of two, from this on
@@ -55,6 +57,7 @@ class Engine:
         self.changed, self.closed = threading.Condition(), False
         self.steps = self.drawn = 0  # what the device has done so far
         self.failure: Exception | None = None  # what ended the engine, if an error did
+        self.programs: dict[int, Any] = {}  # those that admit prompts, by their padded length
         self.slots = self._empty()
         self.thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self.thread.start()
@@ -91,6 +94,24 @@ class Engine:
             for request in requests:
                 request.cancelled = True
             self.changed.notify()
+
+    def buckets(self) -> list[int]:
+        """The padded lengths of prompts, the shortest first."""
+        found = [SHORTEST]
+        while found[-1] < self.length - 1:
+            found.append(2 * found[-1])
+        return list(dict.fromkeys(min(bucket, self.length) for bucket in found))
+
+    def compile(self, bucket: int) -> None:
+        """Compiles what admits prompts of a padded length, without running it; otherwise the first
+        such prompt waits for that, and so do all requests."""
+        model, as_shapes = self.model, functools.partial(jax.tree.map, jax.typeof)
+        state = jax.eval_shape(self._empty)
+        about = slots.request([0], bucket, Sampler(), 0, 0)
+        self.programs[bucket] = slots.admit.lower(
+            as_shapes(model.params), model.cfg, slots=state, slot=jnp.int32(0), **about,
+            length=self.length, reader=model.reader,
+        ).compile()  # fmt: skip
 
     def close(self) -> None:
         """Ends all requests and the thread."""
@@ -153,6 +174,9 @@ class Engine:
         bucket = min(bucket_of(len(request.prompt) - 1), self.length)
         prompt = list(request.prompt)
         about = slots.request(prompt, bucket, request.sampler, request.seed, request.row)
+        if program := self.programs.get(bucket):
+            self.slots = program(model.params, slots=self.slots, slot=jnp.int32(slot), **about)
+            return
         self.slots = slots.admit(
             model.params, model.cfg, self.slots, jnp.int32(slot), **about,
             length=self.length, reader=model.reader,

@@ -11,9 +11,7 @@ import uvicorn
 
 from launch.chat.engine import Engine, in_one_line
 from launch.chat.opened import Opened
-from launch.chat.request import Piece, Request
 from launch.server.app import Limits, Service, is_loopback
-from model.generation.samplers import Sampler
 
 GRACE = 5  # seconds for open connections at the end
 CONNECTIONS = 1024  # at once
@@ -72,19 +70,6 @@ class Running:
         self.server.should_exit = True
         self.engine.close()
         self.thread.join(GRACE + 5)
-
-
-def warm(engine: Engine, vocab_size: int) -> None:
-    """Compiles the programs of short prompts, with and without log-probabilities."""
-    for top in (0, 1):
-        ended = threading.Event()
-
-        def emit(piece: Piece, ended: threading.Event = ended) -> None:
-            if piece.end:
-                ended.set()
-
-        engine.submit(Request([0], 1, Sampler(vocab_size=vocab_size), emit, top=top))
-        ended.wait()
 
 
 def serve_until_signal(running: Running) -> bool:

@@ -27,8 +27,9 @@ import jax
 from absl import flags as absl_flags
 
 from launch import flags
-from launch.alive import alive
+from launch.alive import alive, bar
 from launch.amounts import byte_size
+from launch.chat import warm
 from launch.chat.console import Console, is_utf8, prompt_limit
 from launch.chat.conversation import Conversation
 from launch.chat.engine import Engine, cache_bytes
@@ -105,6 +106,7 @@ def main(argv: Sequence[str]) -> int:
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
     console = Console(engine, conversation, sampler, stops, tokens, values.seed)
     console.note(about(opened))
+    warm.step(engine)  # compiles while the user types
     console.talk()
     engine.close()
     return BUG if engine.failure else DONE
@@ -168,8 +170,8 @@ def serve(values: absl_flags.FlagValues) -> int:
     print(about(opened), file=sys.stderr)
     with bad_input():
         engine = started(opened, values.slots, values.waiting)
-    with alive("compiling"):
-        serving.warm(engine, opened.model.tokenizer.vocab_size)
+    with alive("compiling") as detail:
+        warm.whole(engine, lambda share: detail(bar(share)))
     limits = serving.Limits(values.max_body, token)
     well = serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
     return DONE if well else BUG

@@ -122,7 +122,7 @@ def test_a_reply_that_fails_is_one_line_and_takes_nothing_away(
     run, tmp_path, monkeypatch, capsys, step
 ):
     file = tmp_path / "c.jsonl"
-    failing(monkeypatch, 6 + step)  # of the second reply, which has 6 tokens
+    failing(monkeypatch, 1 + 6 + step)  # of the second reply: one token was drawn to compile
     shown = talked(run, ["hi", "again", "once more", f"/save {file}"], monkeypatch, capsys)
     (line,) = (line for line in shown.splitlines() if "no reply" in line)
     assert line == (
@@ -136,7 +136,7 @@ def test_a_reply_that_fails_is_one_line_and_takes_nothing_away(
 def test_an_engine_that_is_lost_ends_no_conversation(run, tmp_path, monkeypatch, capsys):
     """Neither the step nor a fresh cache can be had: the exit code says that it was an error."""
     file = tmp_path / "c.jsonl"
-    failing(monkeypatch, 7)
+    failing(monkeypatch, 1 + 6 + 1)
     real, count = engines._emptied, itertools.count(1)
     full = lambda *args: real(*args) if next(count) == 1 else [][0]  # noqa: E731
     monkeypatch.setattr(engines, "_emptied", full)
