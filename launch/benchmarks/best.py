@@ -35,10 +35,12 @@ def open_judge(run: Path, answerer: Answerer) -> RewardModel:
     if judge.encoder.chat:
         names = (name for name in (TEMPLATE, f"huggingface/{TEMPLATE}") if (run / name).is_file())
         remedy = f"--template={run / next(names, 'huggingface/tokenizer_config.json')}"
-    how = {True: "another chat template than", False: "no chat template, unlike"}
+    trained = "another chat template than" if judge.encoder.chat else "no chat template, unlike"
+    if not answerer.encoder.chat:
+        trained = "a chat template, unlike"
     raise ValueError(
-        f"reward={run} was trained on {how[bool(judge.encoder.chat)]} the answers of "
-        f"run={answerer.run}; add {remedy}, or use a reward model that was trained on theirs"
+        f"reward={run} was trained on {trained} the answers of run={answerer.run}; add {remedy}, "
+        "or use a reward model that was trained on theirs"
     )
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 
 from data import tokenizer
 from launch.__main__ import main
-from launch.benchmarks import answered, judged
+from launch.benchmarks import answered, best, judged
+from launch.benchmarks.reward_model import RewardModel
 from launch.evaluation import scored_model
 from launch.texts import opened
 from launch.verbs.results import overoptimisation
@@ -151,6 +153,9 @@ BAD = [
     (["--out=o", "--reward=judge"], "--answers is not given"),
     (JUDGE, "--reward is not given"),
     (["--answers=none.json", "--out=o", "--reward=judge"], "--answers=none.json does not exist"),
+    (["--answers=list.json", "--out=o", "--reward=judge"],
+     "--answers=list.json holds no JSON object; write it by isoflop evaluate"),
+    (["--answers=judge/tokenizer", "--out=o", "--reward=judge"], "Is a directory"),
     (["--answers=two.json", "--out=o", "--reward=judge"], "the answers to 2 tasks, not to one"),
     (["--answers=odd.json", "--out=o", "--reward=judge"], "different numbers of answers"),
     ([*JUDGE, "--reward=policy"], "--reward=policy has model.n_classes=0,"),
@@ -173,6 +178,7 @@ def test_bad_input_is_one_line(argv, message, capsys):
     made["fewer"]["tasks"][0]["responses"].pop()
     for name, about in made.items():
         Path(f"{name}.json").write_text(json.dumps(about))
+    Path("list.json").write_text("[]")
     assert main(["rewards", *argv]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
@@ -207,9 +213,9 @@ def test_the_pick_is_the_best_of_all_subsets(asked, capsys, monkeypatch):
         values = {"accuracy": [], "score": [], "pass_at_n": []}
         for proxy, score in zip(rewards, scores, strict=True):
             subsets = [list(s) for s in itertools.combinations(range(5), row["n"])]
-            best = [[i for i in s if proxy[i] == proxy[s].max()] for s in subsets]
-            values["score"].append(np.mean([score[b].mean() for b in best]))
-            values["accuracy"].append(np.mean([(score[b] == 1).mean() for b in best]))
+            first = [[i for i in s if proxy[i] == proxy[s].max()] for s in subsets]
+            values["score"].append(np.mean([score[b].mean() for b in first]))
+            values["accuracy"].append(np.mean([(score[b] == 1).mean() for b in first]))
             values["pass_at_n"].append(np.mean([(score[s] == 1).any() for s in subsets]))
         for name, of_prompts in values.items():
             assert row[name] == pytest.approx(np.mean(of_prompts), abs=1e-9)
@@ -231,9 +237,8 @@ REFUSED = [
         "was trained on another chat template than the answers of --run=policy; add "
         "--template=judge/chat_template.jinja",
     ),
-    (["--reward=judge", "--template=none"], "another chat template"),
+    (["--reward=judge", "--template=none"], "was trained on a chat template, unlike the answers"),
     (["--reward=bare"], "reward=bare was trained on no chat template, unlike the answers"),
-    (["--reward=judge", "--tokens=60"], "reads 80 tokens (model.context_length)"),
     (["--reward=judge", "--tasks=core:bundle"], "draws none; add a task such as sorting"),
 ]  # fmt: skip
 
@@ -250,3 +255,11 @@ def test_bad_judges_are_refused_before_any_answer(argv, message, asked, capsys, 
     assert main(["evaluate", "--run=policy", *PICKED, *argv]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
+
+
+def test_a_reward_model_of_a_short_context_is_refused():
+    cfg = SimpleNamespace(context_length=30)
+    judge = RewardModel(Path("judge"), SimpleNamespace(cfg=cfg), None)
+    best.require_room(judge, 25, 5, "sorting")
+    with pytest.raises(ValueError, match=r"reward=judge reads 30 tokens.*prompts of 25.*up to 6"):
+        best.require_room(judge, 25, 6, "sorting")

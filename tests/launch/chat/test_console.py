@@ -224,6 +224,7 @@ def test_the_template_is_the_runs(run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
+        (["--run=setup.py"], "--run=setup.py holds no config.json; give it the folder of a run"),
         (["--stop="], "--stop= is empty"),
         (["--system=\udcff"], r"--system='\udcff' is not UTF-8"),
         (["--slots=3"], "--slots=3 means nothing here: it is for --serve"),
