@@ -102,6 +102,7 @@ def test_rewards_equal_those_of_the_objective(home, capsys):
     assert "correlation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_policies_have_the_kl_of_the_objectives_and_their_gain(home, capsys):
     flags = ("--answers=policy.json", "--policy=policy.json", "--policy=late=other.json")
     assert main(["rewards", *flags, "--out=out"]) == 0
