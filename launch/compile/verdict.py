@@ -102,6 +102,8 @@ def table(report: dict[str, Any]) -> rich.table.Table:
         out.add_row(f"memory: {name}", gib(size))
     out.add_row("memory: arguments", gib(memory["argument"]))
     out.add_row("memory: temporary", gib(memory["temporary"]))
+    if memory.get("host"):
+        out.add_row("memory: on the host", gib(memory["host"]))
     out.add_row("memory: peak", f"{gib(memory['peak'])} of {gib(memory['hbm'])}")
     if flops["matmul"] is not None:
         _measured(out, report)

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data.kinds import KINDS
@@ -51,6 +50,7 @@ class Program:
     counted: float = 0.0  # FLOPs by the compiler's count: loop bodies once, no kernels
     state: Mapping[str, int] = field(default_factory=dict)  # bytes of a device, by component
     resident: int = 0  # of the state, which the program does not read and which stays; in `peak`
+    host: int = 0  # in the host's memory, for one device
     cfg: StepConfig | None = None  # of the training chunk
     rollout: "Program | None" = None  # what makes the batches of the chunk from the parameters
 
@@ -93,7 +93,8 @@ def _compiled(function: Any, begun: float, mesh: Mesh, *arguments: Any) -> Progr
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             peak = needed(str(error), given)
-            return Program(None, given, peak - given, peak, time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            return Program(None, given, peak - given, peak, seconds, host=host_bytes(arguments))
     seconds = time.perf_counter() - begun
     used = compiled.memory_analysis()
     resident = max(0, given - used.argument_size_in_bytes) if function is roll_out else 0
@@ -101,18 +102,32 @@ def _compiled(function: Any, begun: float, mesh: Mesh, *arguments: Any) -> Progr
         compiled.as_text(),
         used.argument_size_in_bytes,
         used.temp_size_in_bytes,
-        used.peak_memory_in_bytes + resident,
+        device_peak(used) + resident,
         seconds,
         compiled.cost_analysis()["flops"],
         resident=resident,
+        host=used.host_argument_size_in_bytes + used.host_temp_size_in_bytes,
     )
 
 
+def device_peak(used: Any) -> int:
+    """Bytes alive at one time on a device, from a compiler's memory analysis. Its own peak includes
+    what is in the host's memory; what the device holds in all bounds it."""
+    own = used.argument_size_in_bytes + used.temp_size_in_bytes + used.generated_code_size_in_bytes
+    added = used.output_size_in_bytes - used.alias_size_in_bytes
+    return min(used.peak_memory_in_bytes, own + added)
+
+
 def argument_bytes(arguments: tuple) -> int:
-    """Bytes that the arguments of a program, after its StepConfig, take on one device."""
+    """Bytes that the arguments of a program, after its StepConfig, take in one device's memory."""
     leaves = jax.tree.leaves(arguments[1:])
-    local = (np.prod(x.sharding.shard_shape(x.shape), dtype=int) * x.dtype.itemsize for x in leaves)
-    return int(sum(local))
+    return sum(memory.local_bytes(leaf) for leaf in leaves if not memory.is_on_host(leaf))
+
+
+def host_bytes(arguments: tuple) -> int:
+    """Bytes of these arguments in the host's memory, for one device."""
+    leaves = jax.tree.leaves(arguments[1:])
+    return sum(map(memory.local_bytes, filter(memory.is_on_host, leaves)))
 
 
 def needed(message: str, argument: int) -> int:
@@ -185,6 +200,7 @@ def _measured(program: Program, cost: costs.Costs | None, topology: Slice) -> di
             "argument": program.argument,
             "temporary": program.temporary,
             "peak": program.peak,
+            "host": program.host,
             "hbm": chip.hbm,
         },
         "fits": program.text is not None and program.peak <= chip.hbm,
