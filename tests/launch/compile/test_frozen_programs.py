@@ -46,3 +46,26 @@ def test_a_teacher_adds_its_forward_pass(tmp_path):
     assert isoflop(["compile", "--config=configs/post/distill.py", *arguments]) == DONE
     report = json.loads(file.read_text())
     assert report["detail"]["recompute"] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_offloaded_moments_leave_the_device(tmp_path):
+    """They are on its host except in the update; the products are the same."""
+    wide = {"model.d_model": 512, "model.n_heads": 4, "model.n_layers": 1}
+    reports = {}
+    for offload in (False, True):
+        file = tmp_path / f"{offload}.json"
+        changes = wide | {"train.batch_size": 256, "optimizer.offload": offload}
+        arguments = ["--topology=v5e:2x2", f"--json={file}", *overrides(changes)]
+        assert isoflop(["compile", "--config=configs/pretrain.py:tiny", *arguments]) == DONE
+        reports[offload] = json.loads(file.read_text())
+    plain, offloaded = (reports[offload]["memory"] for offload in (False, True))
+    states = [reports[offload]["detail"]["state"] for offload in (False, True)]
+    moments = states[1]["optimizer on the host"]
+    assert moments + states[1]["optimizer"] == states[0]["optimizer"] and moments > 5e6
+    assert offloaded["host"] == pytest.approx(moments, rel=0.01) and plain["host"] == 0
+    assert plain["argument"] - offloaded["argument"] == pytest.approx(moments, rel=0.01)
+    # Activations make the peak, and then the moments are not there.
+    assert plain["peak"] - offloaded["peak"] > 0.9 * moments
+    assert reports[True]["flops"] == reports[False]["flops"]

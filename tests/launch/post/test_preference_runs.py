@@ -82,7 +82,6 @@ def test_an_encoder_can_be_a_reward_model(home):
     told = run(home, "reward_encoder", "post/reward.py", **keys)
     assert told["family"] == "encoder" and set(told["metrics"]) == set(reward.METRICS)
     found = losses(home, "reward_encoder")
-    print(found)
     assert abs(found[0] - np.log(2)) < 0.05 and min(found) < 0.5  # log 2: it cannot tell
 
 
