@@ -69,6 +69,7 @@ KNOBS = (
     ("model.remat", lambda value, report: value != "full", "model.remat=full"),
     ("train.loss_chunk", lambda value, report: not value, "train.loss_chunk=512"),
     ("optimizer.moments", lambda value, report: value != "bfloat16", "optimizer.moments=bfloat16"),
+    ("optimizer.offload", lambda value, report: not value, "optimizer.offload=True"),
     ("mesh.sequence", lambda value, report: _rows(report) <= 1, "mesh.sequence=2 or more"),
     ("mesh.tensor", lambda value, report: _rows(report) <= 1, "mesh.tensor=2 or more"),
     (
