@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.base import get_config
 from data.kinds import text
 from model.transformer.config import ModelConfig
 from tests.train.steps import decoder_step
@@ -24,6 +25,7 @@ from train.optimizers import offload
 from train.parallel import memory, sharding
 from train.parallel.mesh import MeshError, make_mesh
 from train.record import saved
+from train.stacked import stackable
 from train.step import StepConfig, TrainState, train_chunk
 
 MODEL = ModelConfig(64, 16, 1, 32, 4, 2, 8, 64, positions="rotary", gated=True, norm="rmsnorm")
@@ -113,6 +115,13 @@ def test_a_platform_without_such_memory_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(offload, "HOST", "none such")
     with pytest.raises(MeshError, match=r"use optimizer\.offload=False"):
         initial_state(decoder_step(MODEL, offload=True), HYPER, 0, mesh_of(fsdp=1))
+
+
+def test_such_trials_are_never_stacked():
+    config = get_config()
+    assert not stackable.trains_alone(config)  # control
+    config.optimizer.offload = True
+    assert stackable.trains_alone(config)
 
 
 @pytest.mark.slow
