@@ -54,6 +54,7 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
         schedule=config.schedule.name,
         accumulation=config.train.accumulation,
         moments=config.optimizer.moments,
+        offload=config.optimizer.get("offload", False),
         carried_rows=config.train.batch_size if families.carries(model) else 0,
         frozen=start.frozen_models,
         adapter=adapter_of(config),
@@ -61,9 +62,13 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
     )
 
 
+STATIC = ("name", "moments", "offload")
+"""The keys of the section `optimizer` that are fields of StepConfig."""
+
+
 def hyperparameters(config: Any) -> dict[str, float]:
     """The traced part of a resolved config; TrainState documents it."""
-    optimizer = {k: v for k, v in config.optimizer.items() if k not in ("name", "moments")}
+    optimizer = {k: v for k, v in config.optimizer.items() if k not in STATIC}
     optimizer["clip_norm"] = optimizer["clip_norm"] or math.inf
     return optimizer | dict(
         warmup=duration.steps(config.schedule.warmup),
@@ -83,11 +88,13 @@ def initial_state(
     """(shapes and shardings of the state, a function that creates the sharded state without its
     frozen parameters)."""
     sharding.require(cfg.trained, cfg.model, mesh)
+    if cfg.offload:
+        sharding.require_host_memory(mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     given = start.params, start.frozen
     shapes = jax.jit(init_state, static_argnums=0).eval_shape(cfg, *arguments, *given)
     check_count(cfg.trained, cfg.model, shapes.params)
-    shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh)
+    shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh, cfg.offload)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )

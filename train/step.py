@@ -20,6 +20,7 @@ from train import objectives
 from train.objectives.carrying import Carrying
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
+from train.optimizers.offload import offloaded
 from train.optimizers.schedule import learning_rate
 from train.parallel.precision import cast_for_compute
 from train.parallel.sharding import constrain_parameters, constrain_rows, constrain_state
@@ -41,6 +42,7 @@ class StepConfig:
     schedule: str = "cosine"
     accumulation: int = 1  # micro-batches per step
     moments: str = "float32"
+    offload: bool = False  # moments in the host's memory between updates
     carried_rows: int = 0  # rows of a step whose states go on in the next; 0: none
     # (name, family, Config) of each set of frozen parameters.
     frozen: tuple[tuple[str, str, Any], ...] = ()
@@ -107,7 +109,8 @@ def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTr
     if hasattr(family, "update_scales"):
         scales = family.update_scales(cfg.model, cfg.optimizer)
     matrices = getattr(family, "MATRICES", None)
-    return stored(optimizer.build(cfg.optimizer, hyper, scales, matrices), cfg.moments)
+    built = stored(optimizer.build(cfg.optimizer, hyper, scales, matrices), cfg.moments)
+    return offloaded(built) if cfg.offload else built
 
 
 def whole(
@@ -205,12 +208,12 @@ def train_chunk(
     def body(i, carry):
         state, metrics = carry
         state, row = train_step(cfg, state, jax.tree.map(lambda x: x[i], batches))
-        state = constrain_state(state, cfg.axes, cfg.frozen_axes)
+        state = constrain_state(state, cfg.axes, cfg.frozen_axes, cfg.offload)
         return state, {name: metrics[name].at[i].set(row[name]) for name in metrics}
 
     state, metrics = jax.lax.fori_loop(0, steps, body, (state, metrics))
     # Again, because a constraint inside the loop does not apply to the loop's result.
-    return constrain_state(state, cfg.axes, cfg.frozen_axes), metrics
+    return constrain_state(state, cfg.axes, cfg.frozen_axes, cfg.offload), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0)

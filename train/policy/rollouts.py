@@ -36,6 +36,16 @@ def with_prompts(config: Any, cfg: StepConfig) -> Any:
     return sized
 
 
+def require_divided(n_prompts: int, mesh: Mesh) -> None:
+    """MeshError where the rows of a mesh do not divide the prompts of a rollout."""
+    parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
+    if n_prompts % parts:
+        raise MeshError(
+            f"a rollout has {n_prompts} prompts, which mesh.data times mesh.fsdp, "
+            f"{parts}, does not divide; use another train.batch_size"
+        )
+
+
 def score(
     objective: Any, dataset: Dataset, batch: Mapping[str, jax.Array], mesh: Mesh, leading: int = 0
 ) -> dict:
@@ -100,12 +110,7 @@ class Rollouts:
         epochs, minibatches = passes(cfg)
         self.updates, self.flat = epochs * minibatches, 0
         self.n_prompts = self.config.train.batch_size
-        parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
-        if self.n_prompts % parts:
-            raise MeshError(
-                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, "
-                f"{parts}, does not divide; use another train.batch_size"
-            )
+        require_divided(self.n_prompts, mesh)
         self._where = sharding.batch_shardings(mesh, self.dataset.spec())
         name, first = next(iter(self.dataset.spec().items()))
         shape = (1, self.n_prompts, *first.shape)

@@ -153,6 +153,17 @@ def test_grpo_of_adapters_takes_their_base_as_the_reference(home):
     assert kl[0] == pytest.approx(0, abs=1e-6) and abs(kl[-1]) > 1e-5
 
 
+@pytest.mark.parametrize("adapter", ["", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_reference_in_bfloat16_begins_at_the_policy(home, adapter):
+    """It is rounded as the policy is, though the run of its weights computes in float32."""
+    keys = {"model.dtype": "bfloat16", "optimizer.learning_rate": "0.1", "objective.kl": "0.1"}
+    keys |= {"adapter.name": adapter, "adapter.rank": "2"} if adapter else {}
+    name = f"half{adapter}"
+    assert run(home, name, "grpo", **keys) == 0
+    kl = [row["kl"] for row in rows(home / name) if "kl" in row]
+    assert kl[0] == 0 and abs(kl[-1]) > 1e-4
+
+
 def test_rewards_without_variance_are_said_after_twenty_steps(home, capsys):
     keys = {"data.checker": f"{prompts.HERE}:raises", "train.duration": "21 steps"}
     keys |= {"objective.kl": "0", "log.every": "0 steps"}
