@@ -28,6 +28,7 @@ from scaling.flattened import flatten
 from scaling.printable import printable
 from scaling.report.number_text import nats, setting, three_digits
 from train import metrics
+from train.policy.throughput import PARTS
 
 INDENT = 14  # characters of the titles of the parts
 SHOWN_ELSEWHERE = ("name", "data.hash", "data.corpora", "data.tokenizer", "data.cache")
@@ -245,6 +246,9 @@ def _time(about: Mapping[str, Any]) -> list[str]:
         parts.append(f"{clock(found['compile_seconds'])} compiling")
     if found.get("tokens_per_second"):
         parts.append(f"{found['tokens_per_second']:,.0f} tokens/s")
+    for part in PARTS:
+        if rate := found.get(f"{part}_tokens_per_second"):
+            parts.append(f"{part}s {rate:,.0f} tokens/s")
     if found.get("mfu"):
         parts.append(f"MFU {found['mfu']:.1%}")
     lines = [", ".join(parts), f"{found.get('devices', 1)} × {found.get('device', 'unknown')}"]

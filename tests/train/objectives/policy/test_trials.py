@@ -107,6 +107,21 @@ def test_frozen_parameters_stay_and_events_are_at_rollouts(home, whole):
     assert all(step % 4 == 0 for step in steps)
 
 
+def test_rollouts_and_updates_have_rates_of_their_own(home, whole):
+    told = json.loads((whole / "result.json").read_text())
+    tokens, seconds = {}, {}
+    manifest = json.loads((whole / "checkpoints" / "12" / "manifest.json").read_text())
+    for part, (count, took) in manifest["meta"]["throughput"].items():
+        tokens[part], seconds[part] = count, took
+        assert told[f"{part}_tokens_per_second"] == round(count / took, 1)
+    drawn = [row["response_length"] for row in rows(whole) if "loss" in row]
+    assert tokens["rollout"] == pytest.approx(16 * sum(drawn))  # 16 responses a rollout
+    assert tokens["update"] == told["tokens"] == 12 * 8 * (6 + 4)
+    # Together they are the time of training, of which compilation is no part.
+    assert min(seconds.values()) > 0 and sum(seconds.values()) <= told["seconds"] < told["compile_seconds"]
+    assert all(row["rollout_tokens_per_second"] > 0 for row in rows(whole) if "loss" in row)
+
+
 def divergence(home: Path, name: str) -> float:
     """KL of a run's next tokens from those of the base, exact, a token of random text."""
     config = json.loads((home / name / "config.json").read_text())
