@@ -1,6 +1,6 @@
 """Length buckets: a rollout in groups of prompts of similar length, each as wide as it needs.
 
-P prompts, G groups of Q = P / G prompts, S tokens of the widest prompt, W of a group's
+P prompts, G groups of Q = P / G, S tokens of the widest prompt, W of a group's
 """
 
 import functools
@@ -22,14 +22,15 @@ def widths(longest: int) -> tuple[int, ...]:
 
 
 def groups(lengths_P: np.ndarray, count: int, longest: int) -> list[tuple[np.ndarray, int]]:
-    """(the prompts, the width W) of each of `count` groups, the shortest prompts first. One group
-    keeps the order of the prompts."""
-    order_P = np.argsort(lengths_P, kind="stable") if count > 1 else np.arange(len(lengths_P))
+    """(the prompts, the width W) of each of `count` groups, the shortest prompts first. Groups that
+    would all have one width are one group, which keeps the order of the prompts."""
     known = widths(longest)
-    return [
-        (rows_Q.astype(np.int32), next(w for w in known if w >= lengths_P[rows_Q].max()))
-        for rows_Q in np.split(order_P, count)
-    ]
+    order_P = np.argsort(lengths_P, kind="stable").astype(np.int32)
+    parts = np.split(order_P, count)
+    found = [next(w for w in known if w >= lengths_P[rows_Q].max()) for rows_Q in parts]
+    if len(set(found)) == 1:
+        return [(np.arange(len(lengths_P), dtype=np.int32), found[0])]
+    return list(zip(parts, found, strict=True))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -118,7 +118,10 @@ def test_rollouts_and_updates_have_rates_of_their_own(home, whole):
     assert tokens["rollout"] == pytest.approx(16 * sum(drawn))  # 16 responses a rollout
     assert tokens["update"] == told["tokens"] == 12 * 8 * (6 + 4)
     # Together they are the time of training, of which compilation is no part.
-    assert min(seconds.values()) > 0 and sum(seconds.values()) <= told["seconds"] < told["compile_seconds"]
+    assert (
+        min(seconds.values()) > 0
+        and sum(seconds.values()) <= told["seconds"] < told["compile_seconds"]
+    )
     assert all(row["rollout_tokens_per_second"] > 0 for row in rows(whole) if "loss" in row)
 
 
