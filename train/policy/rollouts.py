@@ -178,7 +178,7 @@ class Rollouts:
         self.updating_from = self._clock()
         if self.prefetch:
             jax.block_until_ready(self._drawn)
-            self.updating_from = self._clock()  # the devices train only now
+            self.updating_from = self._clock()  # an accelerator runs both in turn
             self.ahead = self._finished(state, self._drawn)
             self._taken.seconds += self._clock() - self._begun
 

@@ -235,8 +235,37 @@ def test_weights_that_cannot_judge_or_refer_are_refused(home, capsys):
         assert message in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_the_reward_model_and_the_reference_have_sizes_of_their_own(home, monkeypatch, capsys):
+    small, large = {"model.d_model": "8"}, {"model.d_model": "32", "model.n_layers": "2"}
+    for name, keys in (("refers", small), ("judges", large | {"model.n_classes": "1"})):
+        given = prompts.MODEL | prompts.OFTEN | keys | {
+            "data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache",
+            "train.duration": "1 steps", "train.batch_size": "4",
+        }  # fmt: skip
+        assert trial.run(flags.load_config("configs/base.py", given), home / name) == 0
+    read = {
+        "objective.reference": str(home / "refers"),
+        "objective.reward_model": str(home / "judges"),
+    }
+    hashes = {name: load(home / name).hash for name in ("refers", "judges")}
+    capsys.readouterr()
+    assert run(home, "sizes", "ppo", **PPO | read) == 0
+    said = capsys.readouterr().out
+    assert "frozen reference" in said and "frozen reward" in said
+    sized = [row for row in rows(home / "sizes") if "loss" in row]
+    assert abs(sized[0]["kl"]) > 1e-3  # another model than the policy, which starts from the base
+    assert "eval_pass_at_1" not in rows(home / "sizes")[-1]  # no checker has scored
+    assert {name: load(home / name).hash for name in hashes} == hashes
+    assert params(home / "sizes")["embedding"]["embedding"].shape[1] == 16
+    assert run(home, "own", "ppo", **PPO) == 0  # control: the base itself is the reference
+    kl = next(row["kl"] for row in rows(home / "own") if "loss" in row)
+    assert kl == pytest.approx(0, abs=1e-5)
+
+
 REFUSED = [
     ({"objective.samples": "3"}, "objective.samples=3 does not divide the 16 responses"),
+    ({"objective.buckets": "3"}, "objective.buckets=3 does not divide the 2 prompts of a rollout"),
     ({"objective.samples": "1"}, "compares the responses to a prompt; use 2 or more"),
     ({"objective.kl_estimator": "k1"}, "has a gradient that is 0 in expectation; use k2 or k3"),
     ({"objective.scale": "std"}, "objective.scale='std' is unknown; use one of group, batch, none"),
