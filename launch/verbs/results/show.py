@@ -246,12 +246,12 @@ def _time(about: Mapping[str, Any]) -> list[str]:
         parts.append(f"{clock(found['compile_seconds'])} compiling")
     if found.get("tokens_per_second"):
         parts.append(f"{found['tokens_per_second']:,.0f} tokens/s")
-    for part in PARTS:
-        if rate := found.get(f"{part}_tokens_per_second"):
-            parts.append(f"{part}s {rate:,.0f} tokens/s")
     if found.get("mfu"):
         parts.append(f"MFU {found['mfu']:.1%}")
-    lines = [", ".join(parts), f"{found.get('devices', 1)} × {found.get('device', 'unknown')}"]
+    rates = {part: found.get(f"{part}_tokens_per_second") for part in PARTS}
+    of_parts = [f"{part}s {rate:,.0f} tokens/s" for part, rate in rates.items() if rate]
+    lines = [", ".join(parts), *filter(None, [", ".join(of_parts)])]
+    lines.append(f"{found.get('devices', 1)} × {found.get('device', 'unknown')}")
     goodput = found.get("goodput")
     return lines + ([f"goodput {setting(goodput)}"] if goodput else [])
 
