@@ -314,7 +314,7 @@ def log() -> dict:
         every="2 %",  # duration between training rows of metrics.jsonl
         tensorboard=True,  # also write TensorBoard event files
         samples="",  # duration between samples of text, which go to samples.jsonl; "": none
-        prompts=("",),  # texts that each of them continues; "" begins a new document
+        prompts=("",),  # texts to continue or, by data.template, to answer; "": a new document
         sample_tokens=Key(64, least=1),  # of each sample, at most
         peak_flops=Key(
             0.0, least=0

@@ -171,6 +171,7 @@ def test_stored_and_computed_log_probabilities_train_alike(home, base, stored):
     assert np.ptp(here) > 1e-4  # control: the loss moves
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_on_text_and_on_conversations(home, base):
     on_text = {"data.corpora": f"{home}/text.txt", "objective.teacher": str(base)}
     told = run(home, "student", "post/distill.py", **on_text, **{"model.d_model": "8"})
