@@ -76,7 +76,9 @@ class TrainState:
     """The complete state of training. `hyper` holds float32 scalars: learning_rate, warmup, decay,
     total (steps), final, b1, b2, eps, weight_decay, clip_norm (inf: no clipping). `frozen` holds
     parameters, by name, that the objective reads but training does not update. `carry` is the state
-    of a recurrent model after each row [B, ...] of the step before; {} if it carries none."""
+    of a recurrent model after each row [B, ...] of the step before; {} if it carries none. `ahead`
+    has the batches [K, B, ...] of the next rollout in a checkpoint of a run that draws it ahead; {}
+    otherwise, and while training."""
 
     step: jax.Array  # int32, number of updates done
     params: dict
@@ -85,6 +87,7 @@ class TrainState:
     seed: jax.Array  # uint32, for initialisation and dropout
     frozen: dict = flax.struct.field(default_factory=dict)
     carry: dict = flax.struct.field(default_factory=dict)
+    ahead: dict = flax.struct.field(default_factory=dict)
 
 
 def init_state(
@@ -236,11 +239,12 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def roll_out(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
-    """The rows [R, ...] that the objective makes from data and the parameters."""
+def roll_out(cfg: StepConfig, state: TrainState, batch: Batch, ahead: jax.Array | int = 0) -> Batch:
+    """The rows [R, ...] that the objective makes from data and the parameters, for the updates that
+    begin `ahead` steps later."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
     params, frozen = whole(cfg, state.params, state.frozen)
-    batch = objective.rollout(family, params, frozen, cfg, batch, _rollout_key(state))
+    batch = objective.rollout(family, params, frozen, cfg, batch, _rollout_key(state, ahead))
     return constrain_rows(batch)
 
 
@@ -282,8 +286,9 @@ def passes(cfg: StepConfig) -> tuple[int, int]:
     return objective.passes(cfg.loss) if hasattr(objective, "passes") else (1, 1)
 
 
-def _rollout_key(state: TrainState) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(ROLLOUT)), state.step)
+def _rollout_key(state: TrainState, ahead: jax.Array | int = 0) -> jax.Array:
+    key = jax.random.key(state.seed ^ jnp.uint32(ROLLOUT))
+    return jax.random.fold_in(key, state.step + ahead)
 
 
 ROLLOUT = 0x9E3779B9

@@ -65,6 +65,7 @@ def summarise(
         "seconds": record.seconds,
         "compile_seconds": record.compile_seconds,
         "tokens_per_second": tokens_per_second,
+        **({} if about["counted"] else record.throughput.columns()),
         "mfu": flops / record.peak if record.peak else None,
         "hyperparameters": {} if about["counted"] else hyper,
         "seed": resolved.seed,

@@ -37,7 +37,8 @@ def draw(
 ) -> dict:
     """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Those
     to a prompt are neighbours, and the draws of a row depend on the key and its number alone; `key`
-    may be the keys of the rows instead. A response ends with the last token of an answer, or after
+    may be the keys of the rows instead. The field "number" has the numbers of the prompts where the
+    batch is a part of a rollout. A response ends with the last token of an answer, or after
     `max_tokens`."""
     N, S = cfg.loss.max_tokens, batch["prompt"].shape[1]
     prompts_PS = _from_the_left(batch["prompt"], batch["prompt_length"])
@@ -48,6 +49,9 @@ def draw(
     sampler = samplers.as_arrays(Sampler(temperature=temperature, **known))
     sampler = sampler.replace(stop=jnp.full(samplers.STOPS, end_token(batch)))
     prepared = reader.prepare(params, cfg.model)
+    if "number" in batch:
+        number_R = (batch["number"][:, None] * n + jnp.arange(n)).ravel()
+        key = jax.vmap(jax.random.fold_in, (None, 0))(key, number_R)
     state, first = begin(
         prepared, cfg.model, prompts_PS, positions_PS, key, sampler, n, S + N, 0, reader=reader
     )
