@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 
-from configs import base, history, isoflop, kaplan, quickstart, tiny_families
-from configs.study import distillation, history_rates, ladder, lr_grid, mup, wsd
+from configs import base, history, isoflop, kaplan, overoptimisation, quickstart
+from configs.published import tiny_families
+from configs.study import distillation, history_rates, ladder, lr_grid, mup, sft_data, wsd
 from launch.config import sections
 from model import families
 from model.transformer import count
@@ -153,6 +154,34 @@ def test_wsd_has_more_trials_than_the_study_for_its_compute():
     cost = fitted + length - (1 - decay) * largest[held_out["model.d_model"]]
     whole = length + sum(map(sum, budgets.values()))
     assert 1 - cost / whole == pytest.approx(0.38, abs=0.005)
+
+
+def test_the_study_of_demonstrations_varies_their_number_for_every_way_at_its_best_rate():
+    found = [overrides for overrides, _ in trials(sft_data)]
+    first = [one for one in found if "seed" not in one]
+    sizes = collections.Counter((one["name"], one["data.examples"]) for one in first)
+    assert set(sizes.values()) == {1} and len(first) == 4 * len(sft_data.STEPS)
+    assert max(sft_data.STEPS) == 100 * min(sft_data.STEPS)
+    assert all(
+        one["optimizer.learning_rate"] in sft_data.TRIED
+        and one["optimizer.learning_rate"] == sft_data.RATES[one["name"]]
+        for one in found
+    )
+    rates = [overrides for overrides, _ in trials(sft_data, "rates")]
+    assert {one["data.examples"] for one in rates} == {sft_data.AT} and len(rates) == 12
+
+
+def test_over_optimisation_goes_further_and_further_against_two_proxies():
+    config = overoptimisation.get_config("rl,runs/mine")
+    found = overoptimisation.get_sweep(config)
+    proxies = collections.Counter(one["objective.reward_model"] for one in found)
+    assert set(proxies) == {"runs/mine/proxy-32-100", "runs/mine/proxy-32-1000"}
+    assert len(set(proxies.values())) == 1 and len({one["name"] for one in found}) == len(found)
+    rollout = config.objective.epochs * config.objective.minibatches
+    assert all(steps % rollout == 0 for steps in (*overoptimisation.STEPS, overoptimisation.LONG))
+    assert {one.get("objective.kl", config.objective.kl) for one in found} == {0.0, 0.05, 0.5}
+    with pytest.raises(ValueError, match="the part proxy is one run"):
+        overoptimisation.get_sweep(overoptimisation.get_config("proxy"))
 
 
 def test_the_study_of_distillation_has_a_student_of_each_finished_teacher(tmp_path):

@@ -1,8 +1,8 @@
 """Reward over-optimisation on the task `style`: a rule as gold judge, reward models as proxies.
 
-    isoflop train --config=configs/post/overoptimisation.py:policy --workdir=runs/over/policy
-    isoflop train --config=configs/post/overoptimisation.py:proxy --workdir=runs/over/proxy-8-100
-    isoflop train --config=configs/post/overoptimisation.py:rl --workdir=runs/over/rl-0
+    isoflop train --config=configs/overoptimisation.py:policy --workdir=runs/over/policy
+    isoflop train --config=configs/overoptimisation.py:proxy --workdir=runs/over/proxy-8-100
+    isoflop train --config=configs/overoptimisation.py:rl --workdir=runs/over/rl-0
 
 2 CPU cores, each under a minute alone (2026-11): the policy's gold reward is 0.812. The best of 18
 by a proxy of width 32 and 586 comparisons has 0.110 more, the best of 500 only 0.070 more.
@@ -18,7 +18,10 @@ from ml_collections import ConfigDict
 from configs import base
 
 RUNS, TASK = "runs/over", "task:style:size=1"
-WRONG, NOISE = 0.5, 0.2
+WRONG, NOISE = 0.8, 0.2
+WEAK, STRONG = "proxy-32-100", "proxy-32-1000"  # width and comparisons
+STEPS = (4, 8, 16, 32, 64)  # of runs without a KL: each is the beginning of the next
+KL, LONG = (0.05, 0.5), 64  # weights of the KL, and the steps of the runs with them
 
 
 def get_config(arg: str = "policy") -> ConfigDict:
@@ -48,7 +51,8 @@ def policy(runs: str) -> ConfigDict:
 def proxy(runs: str) -> ConfigDict:
     config = base.get_config(objective="reward", kind="preferences")
     config.train.update(batch_size=16, duration="200 steps")
-    config.data.update(corpora=(f"{TASK}:examples=100",), wrong_share=NOISE, too_long="drop")
+    config.data.update(corpora=(f"{TASK}:examples=3000",), wrong_share=NOISE, too_long="drop")
+    config.data.examples = 100
     config.optimizer.learning_rate = 3e-3
     config.model.update(n_layers=1, d_model=8)
     return config
@@ -56,10 +60,11 @@ def proxy(runs: str) -> ConfigDict:
 
 def rl(runs: str) -> ConfigDict:
     config = base.get_config(objective="ppo", kind="tasks")
-    config.train.update(init_from=f"{runs}/policy", batch_size=32, duration="48 steps")
+    config.train.update(init_from=f"{runs}/policy", batch_size=32, duration=f"{LONG} steps")
     config.data.update(task="style", size=1, prompt_length=46, answer_length=48)
-    config.objective.update(reward_model=f"{runs}/proxy-8-100", max_tokens=50)
-    config.optimizer.learning_rate = 1e-3
+    config.objective.update(reward_model=f"{runs}/{WEAK}", max_tokens=50, kl=0.0)
+    config.optimizer.learning_rate = 3e-4
+    config.schedule.update(name="constant", warmup="0 steps")
     config.train.max_loss_ratio = 100.0  # a policy's loss passes zero
     config.eval.every = "100 %"
     config.eval.sequences = 32
@@ -67,3 +72,20 @@ def rl(runs: str) -> ConfigDict:
 
 
 PARTS = {"policy": policy, "proxy": proxy, "rl": rl}
+
+
+def get_sweep(config: ConfigDict) -> list[dict]:
+    """Of `rl`: PPO against a weak and a strong proxy, further and further without a KL, and with a
+    KL of several weights."""
+    if config.name != "rl":
+        raise ValueError(f"the part {config.name} is one run; use isoflop train, or :rl")
+    folder = config.objective.reward_model.rpartition("/")[0]
+    found = []
+    for name, proxy in (("weak", WEAK), ("strong", STRONG)):
+        against = {"objective.reward_model": f"{folder}/{proxy}"}
+        found += [
+            against | {"name": f"{name}-{steps}", "train.duration": f"{steps} steps"}
+            for steps in STEPS
+        ]
+        found += [against | {"name": f"{name}-kl-{kl:g}", "objective.kl": kl} for kl in KL]
+    return found
