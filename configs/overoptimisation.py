@@ -20,8 +20,8 @@ from configs import base
 RUNS, TASK = "runs/over", "task:style:size=1"
 WRONG, NOISE = 0.8, 0.2
 WEAK, STRONG = "proxy-32-100", "proxy-32-1000"  # width and comparisons
-STEPS = (4, 8, 16, 32, 64)  # of runs without a KL: each is the beginning of the next
-KL, LONG = (0.05, 0.5), 64  # weights of the KL, and the steps of the runs with them
+STEPS = (8, 16, 32, 64, 128)  # of runs without a KL: each is the beginning of the next
+KL, LONG = (0.2,), 128  # weights of the KL, and the steps of the runs with them
 
 
 def get_config(arg: str = "policy") -> ConfigDict:
@@ -63,7 +63,8 @@ def rl(runs: str) -> ConfigDict:
     config.train.update(init_from=f"{runs}/policy", batch_size=32, duration=f"{LONG} steps")
     config.data.update(task="style", size=1, prompt_length=46, answer_length=48)
     config.objective.update(reward_model=f"{runs}/{WEAK}", max_tokens=50, kl=0.0)
-    config.optimizer.learning_rate = 3e-4
+    config.objective.update(epochs=1, minibatches=4)  # 4 updates on 128 answers
+    config.optimizer.learning_rate = 1e-4
     config.schedule.update(name="constant", warmup="0 steps")
     config.train.max_loss_ratio = 100.0  # a policy's loss passes zero
     config.eval.every = "100 %"

@@ -156,19 +156,17 @@ def test_wsd_has_more_trials_than_the_study_for_its_compute():
     assert 1 - cost / whole == pytest.approx(0.38, abs=0.005)
 
 
-def test_the_study_of_demonstrations_varies_their_number_for_every_way_at_its_best_rate():
+def test_the_study_of_demonstrations_varies_their_number_alone_for_each_way():
     found = [overrides for overrides, _ in trials(sft_data)]
-    first = [one for one in found if "seed" not in one]
-    sizes = collections.Counter((one["name"], one["data.examples"]) for one in first)
-    assert set(sizes.values()) == {1} and len(first) == 4 * len(sft_data.STEPS)
-    assert max(sft_data.STEPS) == 100 * min(sft_data.STEPS)
-    assert all(
-        one["optimizer.learning_rate"] in sft_data.TRIED
-        and one["optimizer.learning_rate"] == sft_data.RATES[one["name"]]
-        for one in found
-    )
+    sizes = collections.Counter((one["name"], one["data.examples"]) for one in found)
+    assert len(sizes) == len(found) == 4 * len(sft_data.EXAMPLES)
+    assert max(sft_data.EXAMPLES) == 100 * min(sft_data.EXAMPLES)
+    assert {key for one in found for key in one if not key.startswith("adapter.")} == {
+        *("name", "data.examples")
+    }
     rates = [overrides for overrides, _ in trials(sft_data, "rates")]
     assert {one["data.examples"] for one in rates} == {sft_data.AT} and len(rates) == 12
+    assert sft_data.RATE in {one["optimizer.learning_rate"] for one in rates}
 
 
 def test_over_optimisation_goes_further_and_further_against_two_proxies():
@@ -179,7 +177,7 @@ def test_over_optimisation_goes_further_and_further_against_two_proxies():
     assert len(set(proxies.values())) == 1 and len({one["name"] for one in found}) == len(found)
     rollout = config.objective.epochs * config.objective.minibatches
     assert all(steps % rollout == 0 for steps in (*overoptimisation.STEPS, overoptimisation.LONG))
-    assert {one.get("objective.kl", config.objective.kl) for one in found} == {0.0, 0.05, 0.5}
+    assert {one.get("objective.kl", config.objective.kl) for one in found} == {0.0, 0.2}
     with pytest.raises(ValueError, match="the part proxy is one run"):
         overoptimisation.get_sweep(overoptimisation.get_config("proxy"))
 
