@@ -2,15 +2,16 @@
 
     isoflop train --config=configs/overoptimisation.py:policy --workdir=runs/over/policy
     isoflop train --config=configs/overoptimisation.py:proxy --workdir=runs/over/proxy-8-100
-    isoflop train --config=configs/overoptimisation.py:rl --workdir=runs/over/rl-0
+    isoflop sweep --config=configs/overoptimisation.py:rl --workdir=runs/over/rl --nofit
 
-2 CPU cores, each under a minute alone (2026-11): the policy's gold reward is 0.812. The best of 18
-by a proxy of width 32 and 586 comparisons has 0.110 more, the best of 500 only 0.070 more.
+2 CPU cores, each run under a minute alone (2026-11): the policy's gold reward is 0.716. The best of
+59 by a proxy of width 32 and 1,000 comparisons has 0.144 more, the best of 1,000 only 0.102 more;
+PPO against it peaks at 0.055 more without a KL, and at 0.084 with one.
 
 The argument is the part, and optionally the folder of the runs: `rl,runs/mine`. The policy imitates
 answers of which WRONG break a rule. A proxy sees comparisons, a share NOISE of them in the wrong
-order, and never the rule. PPO then optimises the policy against one of the proxies.
-docs/post-training-laws.md has the commands for other proxies and weights of the KL, and the rest.
+order, and never the rule. PPO then optimises the policy against two of the proxies.
+docs/post-training-laws.md has the commands for the other proxies, and the rest.
 """
 
 from ml_collections import ConfigDict
@@ -20,8 +21,8 @@ from configs import base
 RUNS, TASK = "runs/over", "task:style:size=1"
 WRONG, NOISE = 0.8, 0.2
 WEAK, STRONG = "proxy-32-100", "proxy-32-1000"  # width and comparisons
-STEPS = (8, 16, 32, 64, 128)  # of runs without a KL: each is the beginning of the next
-KL, LONG = (0.2,), 128  # weights of the KL, and the steps of the runs with them
+STEPS = (4, 8, 16, 32, 64, 128)  # of runs without a KL: each is the beginning of the next
+KL, LONG = (0.05, 0.2, 1.0), 128  # weights of the KL, and the steps of the runs with them
 
 
 def get_config(arg: str = "policy") -> ConfigDict:

@@ -177,7 +177,7 @@ def test_over_optimisation_goes_further_and_further_against_two_proxies():
     assert len(set(proxies.values())) == 1 and len({one["name"] for one in found}) == len(found)
     rollout = config.objective.epochs * config.objective.minibatches
     assert all(steps % rollout == 0 for steps in (*overoptimisation.STEPS, overoptimisation.LONG))
-    assert {one.get("objective.kl", config.objective.kl) for one in found} == {0.0, 0.2}
+    assert {one.get("objective.kl", config.objective.kl) for one in found} == {0.0, 0.05, 0.2, 1.0}
     with pytest.raises(ValueError, match="the part proxy is one run"):
         overoptimisation.get_sweep(overoptimisation.get_config("proxy"))
 
