@@ -273,7 +273,8 @@ def optimizer() -> dict:
         weight_decay=Key(0.1, least=0),  # times the learning rate, where DECAY_RULES says
         clip_norm=Key(1.0, least=0),  # global norm of the gradient; 0: no clipping
         moments="float32",  # float32 | bfloat16: how they are stored between steps
-        offload=False,  # True: moments are in the host's memory between updates, where it has some
+        # True: moments are in the host's memory between updates, if the platform has such memory
+        offload=False,
     )
 
 

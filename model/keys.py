@@ -28,7 +28,8 @@ BOUNDS = {
 
 
 class Unfit(ValueError):
-    """A counted family cannot be fitted to a text with these keys, or lacks a package to do so."""
+    """Raised when a counted model cannot be fitted: too little text for its keys, or a missing
+    package."""
 
 
 def key(

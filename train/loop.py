@@ -62,8 +62,8 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
     )
 
 
+# The keys of the section `optimizer` that are fields of StepConfig.
 STATIC = ("name", "moments", "offload")
-"""The keys of the section `optimizer` that are fields of StepConfig."""
 
 
 def hyperparameters(config: Any) -> dict[str, float]:

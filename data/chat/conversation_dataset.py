@@ -58,7 +58,8 @@ class ConversationDataset:
         if there are too few."""
         dataset = replace(self, config=config)
         numbers = {split: numbers for split, (numbers, _) in dataset.kept.items()}
-        require_rows(self.store, numbers, len(dataset.rows), config.train.batch_size)
+        rows, batch = len(dataset.rows), config.train.batch_size
+        require_rows(self.store, numbers, rows, batch, config.data.examples)
         return dataset
 
     @cached_property

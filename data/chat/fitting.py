@@ -12,8 +12,9 @@ def fitting(
 ) -> tuple[np.ndarray, str]:
     """(numbers of the examples of a split that are used, a note about the others or '').
 
-    Of those of the training split that fit, the first data.examples are used; ValueError if there
-    are fewer. What is held out does not depend on it."""
+    Of those of the training split that fit, the first N = data.examples are used, in the order of
+    the files, so a smaller N is part of a larger one; ValueError if there are fewer.
+    What is held out does not depend on it."""
     numbers, note = _fitting(store, split, most, data, context_length, what)
     if split != "train" or not data.examples:
         return numbers, note
@@ -63,8 +64,16 @@ def _fitting(
     return every, f"{about}: truncated"
 
 
-def require_rows(store: ChatStore, numbers: dict[str, np.ndarray], rows: int, batch: int) -> None:
-    """ValueError if the training rows do not fill a batch, or nothing is left for validation."""
+def require_rows(
+    store: ChatStore, numbers: dict[str, np.ndarray], rows: int, batch: int, examples: int
+) -> None:
+    """ValueError if the training rows do not fill a batch, or nothing is left for validation.
+    `examples` is data.examples."""
+    if rows < batch and examples:
+        raise ValueError(
+            f"data.examples={examples} fills {rows} rows for training, but a batch needs "
+            f"train.batch_size={batch}; use more examples, 0 for all, or a smaller batch"
+        )
     if rows < batch:
         raise ValueError(
             f"data.corpora={store.name!r} fills {rows} rows for training, but a batch needs "

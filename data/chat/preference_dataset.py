@@ -62,7 +62,8 @@ class PreferenceDataset:
         there are too few."""
         dataset = replace(self, config=config)
         numbers = {split: numbers for split, (numbers, _) in dataset.kept.items()}
-        require_rows(self.store, numbers, len(numbers["train"]), config.train.batch_size)
+        rows, batch = len(numbers["train"]), config.train.batch_size
+        require_rows(self.store, numbers, rows, batch, config.data.examples)
         return dataset
 
     @cached_property

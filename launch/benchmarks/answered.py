@@ -86,15 +86,18 @@ def encoder_of(run: Path, tokenizer: Tokenizer) -> PromptEncoder:
     return PromptEncoder(tokenizer, chat)
 
 
-def encoded(answers: Answers, encoder: PromptEncoder) -> list[tuple[np.ndarray, int]]:
-    """(the tokens of a prompt with its answer, those of the prompt) [R], as the answer was drawn:
-    from the end of the prompt on. It has the token that ends it, unless it was cut before."""
+def encoded(
+    prompts: Sequence[str], texts: Sequence[Sequence[str]], most: int, encoder: PromptEncoder
+) -> list[tuple[np.ndarray, int]]:
+    """(the tokens of a prompt with its answer, those of the prompt) [R] of answers `texts` [P][S],
+    as they were drawn: from the end of the prompt on. An answer has the token that ends it, unless
+    it was cut at `most` tokens before."""
     rows = []
-    for prompt, texts in zip(answers.prompts, answers.texts, strict=True):
+    for prompt, drawn in zip(prompts, texts, strict=True):
         ids, _ = encoder.encode(prompt, "")
-        for text in texts:
+        for text in drawn:
             answered = np.append(encoder.tokenizer.encode(text), np.int32(encoder.end))
-            rows.append((np.concatenate([ids, answered[: answers.most]]), len(ids)))
+            rows.append((np.concatenate([ids, answered[:most]]), len(ids)))
     return rows
 
 

@@ -3,18 +3,22 @@
 P prompts, S samples of each
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.chat.encoding import FILE as TEMPLATE
+from data.prompted.prompt_encoder import PromptEncoder
 from launch.benchmarks import reward_model
-from launch.benchmarks.answered import Answers
 from launch.benchmarks.answerer import Answerer
 from launch.benchmarks.reward_model import RewardModel
 from scaling.estimators import best_of_n, coverage
+
+# Prompts and answers by which two chat templates are told apart: white space at the ends, several
+# lines, an empty answer.
+SAMPLE = (("What is 2 + 3?", "5"), (" two\nlines ", " a b \n"), ("again", ""))
 
 
 def open_judge(run: Path, answerer: Answerer) -> RewardModel:
@@ -29,24 +33,24 @@ def open_judge(run: Path, answerer: Answerer) -> RewardModel:
             f"run={answerer.run} {other.name!r} of {other.vocab_size}; use a reward model of the "
             "same tokenizer"
         )
-    if source_of(judge.encoder) == source_of(answerer.encoder):
+    if _as_tokens(judge.encoder) == _as_tokens(answerer.encoder):
         return judge
-    remedy = "--template=none"
-    if judge.encoder.chat:
-        names = (name for name in (TEMPLATE, f"huggingface/{TEMPLATE}") if (run / name).is_file())
-        remedy = f"--template={run / next(names, 'huggingface/tokenizer_config.json')}"
-    trained = "another chat template than" if judge.encoder.chat else "no chat template, unlike"
-    if not answerer.encoder.chat:
-        trained = "a chat template, unlike"
+    remedy = f"--template={run / TEMPLATE}" if judge.encoder.chat else "--template=none"
+    trained = "with another chat template than the answers of run={run}"
+    if not judge.encoder.chat:
+        trained = "without a chat template, but the answers of run={run} use one"
+    elif not answerer.encoder.chat:
+        trained = "with a chat template, but the answers of run={run} use none"
     raise ValueError(
-        f"reward={run} was trained on {trained} the answers of run={answerer.run}; add {remedy}, "
-        "or use a reward model that was trained on theirs"
+        f"reward={run} was trained {trained.format(run=answerer.run)}; add {remedy}, or use a "
+        "reward model that was trained on theirs"
     )
 
 
-def source_of(encoder: Any) -> str:
-    """The chat template of an encoder of prompts; "" without one."""
-    return encoder.chat.template.source if encoder.chat else ""
+def _as_tokens(encoder: PromptEncoder) -> list[list[int]]:
+    """What an encoder makes of a sample of prompts with answers. Templates that are written in
+    different ways, such as a run's and that of its export, are equal if their tokens are."""
+    return [part.tolist() for sample in SAMPLE for part in encoder.encode(*sample)]
 
 
 def require_room(judge: RewardModel, longest: int, n_tokens: int, task: str) -> None:
@@ -61,12 +65,19 @@ def require_room(judge: RewardModel, longest: int, n_tokens: int, task: str) -> 
 
 
 def picked(
-    judge: RewardModel, answers: Answers, seed: int, advance: Callable[[float], None]
+    judge: RewardModel,
+    prompts: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    score_PS: np.ndarray,
+    most: int,
+    seed: int,
+    advance: Callable[[float], None],
 ) -> dict[str, Any]:
-    """What `isoflop evaluate --json` writes of best-of-n: for n = 1, 2, 4, … the KL of the choice
-    in nats, the share of right picks, their mean score and pass@n, with standard errors over
-    prompts; and the rewards of all answers."""
-    proxy_PS, score_PS = judge.rewards(answers, advance), answers.gold_PS
+    """What `isoflop evaluate --json` writes of best-of-n: for n = 1, 2, 4, … the most that the KL
+    of the choice can be in nats, the share of right picks, their mean score and pass@n, with
+    standard errors over prompts and the interval of pass@n; and the rewards of all answers [P][S],
+    which have at most `most` tokens. `advance` receives the share judged."""
+    proxy_PS = judge.rewards(prompts, texts, most, advance)
     right_PS, sizes = score_PS == 1, best_of_n.doubled(score_PS.shape[1])
     accuracies = best_of_n.estimate(proxy_PS, right_PS, sizes)
     scores = best_of_n.estimate(proxy_PS, score_PS, sizes)
@@ -75,8 +86,10 @@ def picked(
     for n, right, score in zip(sizes.tolist(), accuracies, scores, strict=True):
         best = coverage.estimate(samples_P, right_PS.sum(1), n, seed)
         rows.append(
-            {"n": n, "kl": float(best_of_n.kl(n)), "accuracy": right[0], "accuracy_se": right[1]}
+            {"n": n, "kl_at_most": float(best_of_n.kl(n))}
+            | {"accuracy": right[0], "accuracy_se": right[1]}
             | {"score": score[0], "score_se": score[1]}
             | {"pass_at_n": best["value"], "pass_at_n_se": best["se"]}
+            | {"pass_at_n_lo": best["lo"], "pass_at_n_hi": best["hi"]}
         )
     return {"reward": str(judge.run), "best_of_n": rows, "rewards": proxy_PS.tolist()}

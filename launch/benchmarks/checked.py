@@ -15,7 +15,6 @@ from data.prompted import prompt_sources
 from data.tasks import exact
 from data.tasks.checkers import Checker, from_spec
 from launch.benchmarks import best
-from launch.benchmarks.answered import Answers
 from launch.benchmarks.answerer import Answerer
 from launch.benchmarks.reward_model import RewardModel
 from scaling.estimators import coverage
@@ -78,7 +77,7 @@ def evaluate(
     judge: RewardModel | None = None,
 ) -> dict[str, Any]:
     """What `isoflop evaluate --json` writes of one task; with `judge` also of best-of-n. `advance`
-    receives the share done."""
+    receives the share done; with `judge` the answers are its first half."""
     encoded = [answerer.encoder.encode(*example) for example in asked.examples]
     n_tokens = tokens_of(answerer, asked.name, encoded, how.tokens)
     if judge:
@@ -88,7 +87,7 @@ def evaluate(
     def count(prompts: int) -> None:
         nonlocal done
         done += prompts
-        advance(done / len(encoded))
+        advance(done / len(encoded) / (2 if judge else 1))
 
     prompts = [ids.tolist() for ids, _ in encoded]
     texts = answerer.answers(prompts, n_tokens, how.samples, how.temperature, how.seed, count)
@@ -122,10 +121,8 @@ def evaluate(
     }
     if judge:
         asked_of = [prompt for prompt, _ in asked.examples]
-        answers = Answers(
-            Path(asked.name), answerer.run, asked_of, texts, scores_PS, n_tokens, how.temperature
-        )
-        chosen = best.picked(judge, answers, how.seed, advance)
+        judged = lambda share: advance((1 + share) / 2)  # noqa: E731
+        chosen = best.picked(judge, asked_of, texts, scores_PS, n_tokens, how.seed, judged)
         rewards = chosen.pop("rewards")
         for one, row in zip(about["responses"], rewards, strict=True):
             one["rewards"] = row

@@ -36,7 +36,8 @@ def by_reward_model(answers: Answers, run: Path, advance: Callable[[float], None
     """The rewards by the model of a run. ValueError or FileNotFoundError, in one line, for a run
     that is no reward model, or whose context is too short."""
     judge = open_reward_model(run)
-    return Proxy(judge.rewards(answers, advance), judge.size, comparisons_of(run))
+    proxy_PS = judge.rewards(answers.prompts, answers.texts, answers.most, advance)
+    return Proxy(proxy_PS, judge.size, comparisons_of(run))
 
 
 def comparisons_of(run: Path) -> int | None:
@@ -77,7 +78,8 @@ def policy_rows(
     base_P, found = initial.gold_PS.mean(1), []
     for name, policy in policies:
         model = scored_model.open_model(policy.run, any_objective=True)
-        texts = answered.encoded(policy, answered.encoder_of(policy.run, model.tokenizer))
+        encoder = answered.encoder_of(policy.run, model.tokenizer)
+        texts = answered.encoded(policy.prompts, policy.texts, policy.most, encoder)
         ratio_R = log_probabilities(model, texts) - log_probabilities(before, texts)
         kl_P = ratio_R.reshape(policy.gold_PS.shape).mean(1)
         gains_P = policy.gold_PS.mean(1) - base_P

@@ -20,9 +20,10 @@ def show(about: dict[str, Any], examples: int) -> None:
     if about["tasks"]:
         _table(console, _checked(about["tasks"]))
         first = about["tasks"][0]
+        samples = f"{first['samples']} sample{'' if first['samples'] == 1 else 's'}"
         how = "its chat template" if first["template"] else "no chat template"
         console.print(
-            f"{first['samples']} samples of each prompt at temperature {first['temperature']:g}, "
+            f"{samples} of each prompt at temperature {first['temperature']:g}, "
             f"with {how}; {LEVEL}",
             soft_wrap=True,
         )
@@ -36,7 +37,8 @@ def show(about: dict[str, Any], examples: int) -> None:
             if "best_of_n" in task:
                 console.print(
                     f"best of n answers to {printable(task['task'])} by the reward of "
-                    f"{printable(task['reward'])}; ± standard errors over prompts",
+                    f"{printable(task['reward'])}; ± standard errors and 90% intervals over "
+                    "prompts",
                     soft_wrap=True,
                 )
                 _table(console, _best(task["best_of_n"]))
@@ -69,7 +71,7 @@ def _checked(tasks: Sequence[dict[str, Any]]) -> list[Column]:
     ]
     for place, one in enumerate(tasks[0]["pass_at_k"]):
         values = (task["pass_at_k"][place] for task in tasks)
-        cells = [f"{v['value']:.1%} [{v['lo']:.1%}, {v['hi']:.1%}]" for v in values]
+        cells = [_interval(v["value"], v["lo"], v["hi"]) for v in values]
         columns.append(Column(f"pass@{one['k']}", cells))
     cells = [_with_error(task["score"], task["score_se"]) for task in tasks]
     return [*columns, Column("mean score", cells, spare=1)]
@@ -77,17 +79,22 @@ def _checked(tasks: Sequence[dict[str, Any]]) -> list[Column]:
 
 def _best(rows: Sequence[dict[str, Any]]) -> list[Column]:
     per_cent = lambda row, name: _share(row[name], row[f"{name}_se"])  # noqa: E731
+    interval = lambda row: _interval(*(row[f"pass_at_n{end}"] for end in ("", "_lo", "_hi")))  # noqa: E731
     return [
         Column("n", [f"{row['n']:,}" for row in rows]),
-        Column("KL, nats", [f"{row['kl']:.2f}" for row in rows], spare=2),
+        Column("KL, at most", [f"{row['kl_at_most']:.2f}" for row in rows], spare=2),
         Column("right pick", [per_cent(row, "accuracy") for row in rows]),
         Column("mean score", [_with_error(row["score"], row["score_se"]) for row in rows], spare=1),
-        Column("pass@n", [per_cent(row, "pass_at_n") for row in rows]),
+        Column("pass@n", [interval(row) for row in rows]),
     ]
 
 
 def _share(value: float, error: float | None) -> str:
     return f"{value:.1%}" + ("" if error is None else f" ± {error:.1%}")
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def _bundle(tasks: Sequence[dict[str, Any]]) -> list[Column]:

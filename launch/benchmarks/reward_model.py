@@ -3,7 +3,7 @@
 P prompts, S samples of each, R = P * S
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from data.prompted.prompt_encoder import PromptEncoder
 from launch.benchmarks import answered
-from launch.benchmarks.answered import Answers
 from launch.texts import opened, rows
 from model import classes
 
@@ -30,12 +29,19 @@ class RewardModel:
         """Parameters."""
         return sum(x.size for x in jax.tree.leaves(self.model.params))
 
-    def rewards(self, answers: Answers, advance: Callable[[float], None]) -> np.ndarray:
-        """The rewards [P, S]; `advance` receives the share done. ValueError for an answer that is
-        longer than the model's context."""
-        model, texts = self.model, answered.encoded(answers, self.encoder)
+    def rewards(
+        self,
+        prompts: Sequence[str],
+        texts: Sequence[Sequence[str]],
+        most: int,
+        advance: Callable[[float], None],
+    ) -> np.ndarray:
+        """The rewards [P, S] of the answers `texts` [P][S], which were cut at `most` tokens;
+        `advance` receives the share done. ValueError for an answer that is longer than the model's
+        context."""
+        model, encoded = self.model, answered.encoded(prompts, texts, most, self.encoder)
         try:
-            answered.require_room(texts, self.run, model.cfg.context_length)
+            answered.require_room(encoded, self.run, model.cfg.context_length)
         except ValueError as error:
             raise ValueError(_as_reward(error)) from error
 
@@ -44,12 +50,12 @@ class RewardModel:
             return classes.logits(params, model.family.pooled(model.cfg, params, batch))[:, 0]
 
         found: list[np.ndarray] = []
-        ids, padding = [ids for ids, _ in texts], model.tokenizer.eod
+        ids, padding = [ids for ids, _ in encoded], model.tokenizer.eod
         for batch in rows.batches(ids, padding, model.cfg.context_length):
             found.append(np.asarray(reward(model.params, batch)))
-            advance(min(1.0, len(found) * rows.AT_ONCE / len(texts)))
-        proxy_R = np.concatenate(found)[: len(texts)].astype(np.float64)
-        return proxy_R.reshape(answers.gold_PS.shape)
+            advance(min(1.0, len(found) * rows.AT_ONCE / len(encoded)))
+        proxy_R = np.concatenate(found)[: len(encoded)].astype(np.float64)
+        return proxy_R.reshape(len(texts), -1)
 
 
 def open_reward_model(run: Path) -> RewardModel:

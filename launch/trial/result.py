@@ -13,8 +13,6 @@ from model.adapters.adapted import family_of
 from train import duration, objectives
 from train.policy.sizes import read_share
 
-NOT_NUMBERS = ("name", "moments", "offload")  # keys of the section optimizer
-
 
 def summarise(
     about: Mapping[str, Any], resolved: ConfigDict, dataset: Dataset, record: Any
@@ -23,6 +21,7 @@ def summarise(
     import jax
 
     from train import metrics
+    from train.loop import STATIC
     from train.record import EXTRA
 
     family, cfg = family_of(resolved)
@@ -31,7 +30,7 @@ def summarise(
     last = {key: value for row in rows for key, value in row.items()}
     tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
     flops = tokens_per_second * family.flops(cfg)["palm"]
-    hyper = {k: v for k, v in resolved.optimizer.items() if k not in NOT_NUMBERS} | {
+    hyper = {k: v for k, v in resolved.optimizer.items() if k not in STATIC} | {
         "optimizer": resolved.optimizer.name,
         "schedule": resolved.schedule.name,
         "warmup_steps": duration.steps(resolved.schedule.warmup),

@@ -9,7 +9,8 @@ from scipy.special import gammaln
 
 def kl(n: np.ndarray) -> np.ndarray:
     """log n - (n - 1) / n: the KL divergence, in nats, of best-of-n from the policy that draws the
-    samples, if no two of them have the same reward. Stiennon et al. 2020, appendix G.3."""
+    samples, if no two of them have the same reward (Stiennon et al. 2020, appendix G.3). Where
+    rewards are equal, as those of equal answers are, it is an upper bound (Beirami et al. 2024)."""
     n = np.asarray(n, float)
     return np.log(n) - (n - 1) / n
 

@@ -37,8 +37,8 @@ class Judged:
 
 def describe_samples(judged: Judged, draws: int, seed: int) -> dict[str, Any]:
     """The best-of-n curve of a proxy, both laws fitted to it, and how far it falls after its peak.
-    Prompts are the independent units of every interval. Raises ValueError for rewards that support
-    no curve."""
+    Prompts are the independent units of every interval. `kl` is an upper bound where rewards are
+    equal (`best_of_n.kl`). Raises ValueError for rewards that support no curve."""
     prompts, count = np.shape(judged.proxy_PN)[:2] if np.ndim(judged.proxy_PN) == 2 else (0, 0)
     sizes = best_of_n.spaced(max(count, 1))
     gold_PK = best_of_n.expected(judged.proxy_PN, judged.gold_PN, sizes)

@@ -16,6 +16,8 @@ from scaling.report.number_text import amount, label
 
 FINENESS = 80
 D = "√KL from the initial policy (√nats)"
+# log n - (n - 1)/n is the KL of best-of-n if no two samples have the same reward.
+D_BEST = "√KL of best-of-n (√nats; at most, where answers repeat)"
 GOLD, PROXY = "Gold reward gained", "Proxy reward gained (standard deviations)"
 IN_WORDS = {"size": "Parameters of the proxy", "comparisons": "Comparisons that the proxy learned"}
 LAWS = {law.name: law for law in (BEST_OF_N, RL)}
@@ -26,12 +28,12 @@ def figures(study: dict[str, Any]) -> list[Figure]:
     names = [part["name"] for part in (*study["samples"], *study["policies"])]
     shown = dict.fromkeys(map(label, names))
     found = []
-    for key, law, title in (
-        ("samples", BEST_OF_N, "Best-of-n"),
-        ("policies", RL, "Reinforcement learning"),
+    for key, law, title, axis in (
+        ("samples", BEST_OF_N, "Best-of-n", D_BEST),
+        ("policies", RL, "Reinforcement learning", D),
     ):
         if study[key]:
-            found.append(gold(study[key], law, title, list(shown)))
+            found.append(gold(study[key], law, title, axis, list(shown)))
     if study["samples"]:
         found.append(proxy(study["samples"], list(shown)))
     return found + [
@@ -41,8 +43,11 @@ def figures(study: dict[str, Any]) -> list[Figure]:
     ]
 
 
-def gold(parts: Sequence[dict[str, Any]], law: Any, title: str, names: Sequence[str]) -> Figure:
-    """Gold reward against √KL: what was measured, and the law of this way to optimise."""
+def gold(
+    parts: Sequence[dict[str, Any]], law: Any, title: str, axis: str, names: Sequence[str]
+) -> Figure:
+    """Gold reward against √KL, which `axis` names: what was measured, and the law of this way to
+    optimise."""
     dots: Rows = [point(part, row) for part in parts for row in part["curve"]]
     lines: Rows = []
     for part in parts:
@@ -54,7 +59,7 @@ def gold(parts: Sequence[dict[str, Any]], law: Any, title: str, names: Sequence[
             {"Proxy": name, "d": float(d), "Gold": float(v)}
             for d, v in zip(span, values, strict=True)
         ]
-    x = alt.X("d:Q", title=D, scale=alt.Scale(zero=True))
+    x = alt.X("d:Q", title=axis, scale=alt.Scale(zero=True))
     y = alt.Y("Gold:Q", **loss_axis(np.array([row["Gold"] for row in (*dots, *lines)]), GOLD))
     color = colour(names)
     drawn = alt.Chart(data(lines)).mark_line(strokeWidth=2).encode(x=x, y=y, color=color)
@@ -73,7 +78,7 @@ def proxy(parts: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
     chart = alt.Chart(data(rows)).mark_line(strokeWidth=2, point=True)
     values = np.array([row["Own"] for row in rows])
     chart = chart.encode(
-        x=alt.X("d:Q", title=D, scale=alt.Scale(zero=True)),
+        x=alt.X("d:Q", title=D_BEST, scale=alt.Scale(zero=True)),
         y=alt.Y("Own:Q", **loss_axis(values, PROXY)),
         color=colour(names),
         tooltip=[alt.Tooltip("Proxy:N"), alt.Tooltip("n:Q"), alt.Tooltip("Own:Q", format=".3f")],

@@ -14,8 +14,8 @@ from scaling.report.page import draw, figure_block, remove_page
 TITLE = "Reward over-optimisation"
 METHOD = (
     "Best-of-n is estimated from all samples of a prompt, without bias (Nakano et al. 2021, "
-    "appendix I); its KL is log n - (n - 1)/n. Rewards are measured from their mean under the "
-    "policy that drew the samples. The laws are those of Gao et al. 2022, fitted by least squares "
+    "appendix I); its KL is log n - (n - 1)/n, or less where answers repeat. Rewards are measured "
+    "from their mean under the policy that drew the samples. The laws are those of Gao et al. 2022, fitted by least squares "
     "to the curve without n = 1. Intervals hold 90 % of bootstrap draws: of prompts for best-of-n, "
     "of residuals for policies. "
     "A law fits better if the interval of the difference of the two root mean squares lies on one "

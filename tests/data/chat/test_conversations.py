@@ -200,6 +200,14 @@ def test_fewer_examples_are_the_first_of_those_for_training(kind, opened):
     assert len(rows) == 6 and rows < others
     with pytest.raises(ValueError, match=r"data\.examples=61 is more than"):
         opened(kind, corpus, examples=61)
+    with pytest.raises(ValueError, match=r"data\.examples=1 fills 1 rows .*batch_size=2"):
+        opened(kind, corpus, examples=1)
+
+
+@pytest.mark.parametrize("kind", ["conversations", "preferences"])
+def test_too_little_data_names_the_corpora(kind, opened):
+    with pytest.raises(ValueError, match=r"data\.corpora='task:sorting:examples=2' fills \d rows"):
+        opened(kind, "task:sorting:examples=2", validation=0.5)
 
 
 def test_a_damaged_cache_is_named(written, opened, tmp_path):

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 from data import tokenizer
+from data.tasks import exact
+from data.tasks.checkers import Checker
 from launch.__main__ import main
-from launch.benchmarks import answered, best, judged
+from launch.benchmarks import answered, answerer, best, checked, judged, listing
 from launch.benchmarks.reward_model import RewardModel
 from launch.evaluation import scored_model
 from launch.texts import opened
 from launch.verbs.results import overoptimisation
+from scaling.estimators import best_of_n
 from train.objectives.policy import responses
 from train.objectives.preference import reward
 from train.step import StepConfig
@@ -135,15 +138,19 @@ def test_policies_have_the_kl_of_the_objectives_and_their_gain(home, capsys):
     assert float(late["kl"]) == pytest.approx(kl, abs=1e-4)
 
 
+def encoded(answers, encoder):
+    return answered.encoded(answers.prompts, answers.texts, answers.most, encoder)
+
+
 def test_an_answer_that_was_cut_has_no_end(home):
     model = scored_model.open_model(Path("policy"))
     encoder = answered.encoder_of(Path("policy"), model.tokenizer)
     whole = answered.read(Path("policy.json"), "answers")
-    lengths = [len(ids) - n for ids, n in answered.encoded(whole, encoder)]
+    lengths = [len(ids) - n for ids, n in encoded(whole, encoder)]
     about = answers("policy")
     about["tasks"][0]["tokens"] = lengths[0] - 1  # the longest answer, without its end
     Path("cut.json").write_text(json.dumps(about))
-    cut = answered.encoded(answered.read(Path("cut.json"), "answers"), encoder)
+    cut = encoded(answered.read(Path("cut.json"), "answers"), encoder)
     assert [len(ids) - n for ids, n in cut] == [lengths[0] - 1, *lengths[1:]]
     logp = judged.log_probabilities(model, cut)
     assert logp.shape == (4,) and (logp < 0).all()
@@ -222,6 +229,10 @@ def test_the_pick_is_the_best_of_all_subsets(asked, capsys, monkeypatch):
             assert row[name] == pytest.approx(np.mean(of_prompts), abs=1e-9)
             assert row[f"{name}_se"] == pytest.approx(np.std(of_prompts, ddof=1) / 2, abs=1e-9)
         assert f"{row['accuracy']:.1%} ± {row['accuracy_se']:.1%}" in printed
+        interval = [f"{row[f'pass_at_n{end}']:.1%}" for end in ("", "_lo", "_hi")]
+        assert "{} [{}, {}]".format(*interval) in printed
+        assert row["kl_at_most"] == pytest.approx(best_of_n.kl(row["n"]))
+    assert "KL, at most" in printed and "5 samples of each prompt" in printed
     one, *_, whole = task["best_of_n"]
     assert one["score"] == pytest.approx(task["score"]) != pytest.approx(whole["score"])
     # The rewards are those of `isoflop rewards` for the same answers.
@@ -235,11 +246,17 @@ REFUSED = [
     (["--reward=letters"], "reward=letters has the tokenizer 'chars' of 5 tokens"),
     (
         ["--reward=judge", "--template=chatml"],
-        "was trained on another chat template than the answers of --run=policy; add "
+        "was trained with another chat template than the answers of --run=policy; add "
         "--template=judge/chat_template.jinja",
     ),
-    (["--reward=judge", "--template=none"], "was trained on a chat template, unlike the answers"),
-    (["--reward=bare"], "reward=bare was trained on no chat template, unlike the answers"),
+    (
+        ["--reward=judge", "--template=none"],
+        "was trained with a chat template, but the answers of --run=policy use none",
+    ),
+    (
+        ["--reward=bare"],
+        "reward=bare was trained without a chat template, but the answers of --run=policy use one",
+    ),
     (["--reward=judge", "--tasks=core:bundle"], "draws none; add a task such as sorting"),
 ]  # fmt: skip
 
@@ -256,6 +273,54 @@ def test_bad_judges_are_refused_before_any_answer(argv, message, asked, capsys, 
     assert main(["evaluate", "--run=policy", *PICKED, *argv]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
+
+
+def test_the_export_of_a_run_answers_as_the_run_does(home, tmp_path):
+    """Its template names the end token of its tokenizer, so its source differs and its tokens do
+    not."""
+    assert main(["convert", "--from=policy", f"--to_hf={tmp_path / 'exported'}"]) == 0
+    drawn = answerer.open_answerer(tmp_path / "exported")
+    judge = best.open_judge(Path("judge"), drawn)
+    assert judge.encoder.chat.template.source != drawn.encoder.chat.template.source
+    file = tmp_path / "exported" / "chat_template.jinja"
+    file.write_text(file.read_text().replace("USER: ", "USER:"))  # control
+    with pytest.raises(ValueError, match="with another chat template"):
+        best.open_judge(Path("judge"), answerer.open_answerer(tmp_path / "exported"))
+
+
+def test_the_bar_runs_once_and_certain_shares_have_an_interval(capsys):
+    """2 prompts whose answers are all right, drawn and judged by stand-ins."""
+    tokens = np.zeros(3, np.int32)
+
+    def drawn(prompts, n_tokens, samples, temperature, seed, count):
+        for _ in prompts:
+            count(1)
+        return [["x"] * samples for _ in prompts]
+
+    def rewards(prompts, texts, most, advance):
+        assert (prompts, most) == (["a", "b"], 4)
+        advance(0.5)
+        advance(1.0)
+        return np.array([[float(n) for n, _ in enumerate(row)] for row in texts])
+
+    encoder = SimpleNamespace(encode=lambda *_: (tokens, tokens[:1]), chat=None)
+    policy = SimpleNamespace(encoder=encoder, most=9, answers=drawn, run="policy")
+    judge = SimpleNamespace(
+        run="judge", rewards=rewards, model=SimpleNamespace(cfg=SimpleNamespace(context_length=9))
+    )
+    asked = checked.Questions("t", [("a", "x"), ("b", "x")], Checker("exact", exact.score))
+    for samples in (1, 4):
+        shares, how = [], checked.How(samples=samples, ks=(1,), tokens=4)
+        task = checked.evaluate(policy, asked, how, shares.append, judge)
+        assert shares == [0.25, 0.5, 0.75, 1.0]
+        listing.show({"run": "policy", "step": 1, "tasks": [task], "core": [], "lm_eval": []}, 0)
+        printed = capsys.readouterr().out
+        # 1 - 0.1^(1/2) of the prompts may have no right answer.
+        assert printed.count("100.0% [31.6%, 100.0%]") == 1 + len(task["best_of_n"])
+        assert ("1 sample of each prompt" in printed) == (samples == 1)
+    plain = []
+    checked.evaluate(policy, asked, how, plain.append)
+    assert plain == [0.5, 1.0]
 
 
 def test_a_reward_model_of_a_short_context_is_refused():

@@ -151,6 +151,11 @@ def test_the_figures_have_the_curves_and_the_constants_against_size(files, tmp_p
     ]  # fmt: skip
     for figure in figures.values():
         assert figure.chart.to_dict()["$schema"]
+    at_most = "√KL of best-of-n (√nats; at most, where answers repeat)"
+    drawn = {n: json.dumps(f.chart.to_dict(), ensure_ascii=False) for n, f in figures.items()}
+    assert [name for name, chart in drawn.items() if at_most in chart] == [
+        "gold_over_optimisation_best_of_n", "proxy_best_of_n",
+    ]  # fmt: skip
     page = table(found["samples"], "samples")
     assert "&lt;b&gt;" in page and "<b>" not in page and "turns over" in page
 
