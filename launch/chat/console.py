@@ -130,7 +130,8 @@ class Console:
             self.conversation.answer(self._shown(request, pieces).strip())
         except (Ended, Failed) as error:
             self.conversation.take_back()
-            goes_on = "send the message again" if self.engine.thread.is_alive() else "/save, /quit"
+            lost = self.engine.closed or not self.engine.thread.is_alive()
+            goes_on = "/save, /quit" if lost else "send the message again"
             self.note(f"no reply: {error}; the conversation before it is kept: {goes_on}")
 
     @contextlib.contextmanager

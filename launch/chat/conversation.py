@@ -18,7 +18,7 @@ class Conversation:
         self.turns, self.longest = turns, longest
         self.system: list[Message] = []
         self.messages: list[Message] = []
-        self.dropped = 0
+        self.dropped = self.before = 0  # `before`: what it was before the last message
         if system:
             self.system = [message("system", system)]
             self._fitting([message("user", "a")], 0)
@@ -27,6 +27,7 @@ class Conversation:
         """The prompt [n] for an answer to `text`, which becomes the last message. ValueError, and
         nothing has changed, if it does not fit alone."""
         messages = [*self.messages, message("user", text)]
+        self.before = self.dropped
         prompt, self.dropped = self._fitting(messages, self.dropped)
         self.messages = messages
         return prompt
@@ -36,8 +37,8 @@ class Conversation:
         self.messages.append(message("assistant", text))
 
     def take_back(self) -> None:
-        """Forgets the last message, which got no answer."""
-        self.messages = self.messages[:-1]
+        """Forgets the last message, which got no answer, and what was dropped for it."""
+        self.messages, self.dropped = self.messages[:-1], self.before
 
     def reset(self) -> None:
         """Forgets all but the system prompt."""

@@ -217,17 +217,15 @@ class Engine:
 
     def _recovers(self, error: Exception) -> bool:
         """Ends all requests after an error, such as one of memory; whether the engine goes on, with
-        an empty cache."""
-        self._fail_all(error)
+        an empty cache. Who gets the last piece of a request can see in `closed` if it does not."""
         try:
             self.slots = None  # frees the memory that may have run out
             self.slots = self._empty()
         except Exception as failure:
             with self.changed:
                 self.closed, self.failure = True, failure
-            self._fail_all(failure)  # those that came in between
-            return False
-        return True
+        self._fail_all(error)
+        return self.failure is None
 
     def _fail_all(self, error: Exception) -> None:
         with self.changed:

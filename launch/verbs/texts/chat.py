@@ -32,7 +32,7 @@ from launch.amounts import byte_size
 from launch.chat import warm
 from launch.chat.console import Console, is_utf8, prompt_limit
 from launch.chat.conversation import Conversation
-from launch.chat.engine import Engine, cache_bytes
+from launch.chat.engine import Ended, Engine, cache_bytes
 from launch.chat.opened import Opened, open_run
 from launch.chat.turns import PLAIN
 from launch.errors import BUG, DONE, BadInput, bad_input
@@ -170,8 +170,7 @@ def serve(values: absl_flags.FlagValues) -> int:
     print(about(opened), file=sys.stderr)
     with bad_input():
         engine = started(opened, values.slots, values.waiting)
-    with alive("compiling") as detail:
-        warm.whole(engine, lambda share: detail(bar(share)))
+        warmed(engine, opened, values.slots)
     limits = serving.Limits(values.max_body, token)
     well = serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
     return DONE if well else BUG
@@ -190,11 +189,40 @@ def made(opened: Opened, slots: int, waiting: float = math.inf) -> Engine:
     try:
         return Engine(opened.model, slots, opened.length, waiting)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            contexts = f"slots={slots}: {slots} contexts of {opened.length} tokens do not fit"
-            remedy = f"use fewer, or a smaller --length={opened.length}"
-            if slots == 1:
-                contexts = f"length={opened.length}: a context of as many tokens does not fit"
-                remedy = "use a smaller one"
-            raise ValueError(f"{contexts} the memory; {remedy}") from None
+        if is_of_memory(error):
+            raise does_not_fit(opened, slots) from None
         raise
+
+
+def warmed(engine: Engine, opened: Opened, slots: int) -> None:
+    """Compiles what an engine runs. ValueError, in one line, if that takes more memory than there
+    is, or if the model draws no token."""
+    try:
+        with alive("compiling") as detail:
+            warm.whole(engine, lambda share: detail(bar(share)))
+    except (jax.errors.JaxRuntimeError, MemoryError, Ended, warm.Unready) as error:
+        engine.close()
+        if is_of_memory(error):
+            raise does_not_fit(opened, slots) from None
+        if isinstance(error, (Ended, warm.Unready)):
+            raise ValueError(
+                f"run={opened.name} draws no token ({error}); try it by isoflop sample, or use "
+                "another run"
+            ) from None
+        raise
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out: one of JAX, or of an engine that tells of it."""
+    text = f"{type(error).__name__}: {error}"
+    return "MemoryError" in text or "RESOURCE_EXHAUSTED" in text
+
+
+def does_not_fit(opened: Opened, slots: int) -> ValueError:
+    """The line about contexts that do not fit in memory."""
+    contexts = f"slots={slots}: {slots} contexts of {opened.length} tokens do not fit"
+    remedy = f"use fewer, or a smaller --length={opened.length}"
+    if slots == 1:
+        contexts = f"length={opened.length}: a context of that many tokens does not fit"
+        remedy = "use a smaller one"
+    return ValueError(f"{contexts} in memory; {remedy}")

@@ -3,8 +3,10 @@
 import io
 import itertools
 import json
+import re
 import signal
 import sys
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -145,7 +147,9 @@ def test_an_engine_that_is_lost_ends_no_conversation(run, tmp_path, monkeypatch,
     assert main(["chat", f"--run={run}", "--temperature=0", "--tokens=6"]) == 1
     out, err = capsys.readouterr()
     first, second = (line for line in out.splitlines() if "no reply" in line)
-    assert first.startswith("no reply: RuntimeError: device lost; the conversation before it")
+    assert first == (
+        "no reply: RuntimeError: device lost; the conversation before it is kept: /save, /quit"
+    )
     assert "the engine has ended (IndexError: list index out of range); start it again" in second
     assert second.endswith("is kept: /save, /quit") and "Traceback" not in out + err
     said = json.loads(file.read_text())["messages"]
@@ -169,10 +173,68 @@ def test_a_cache_that_does_not_fit_is_one_line(run, monkeypatch, capsys):
     assert main(["chat", f"--run={run}", "--serve=0", "--slots=9"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("the cache of 9 contexts of 96 tokens takes") for line in lines)
-    assert "--slots=9: 9 contexts of 96 tokens do not fit the memory" in lines[-1]
+    assert "--slots=9: 9 contexts of 96 tokens do not fit in memory" in lines[-1]
     assert main(["chat", f"--run={run}"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert "--length=96: a context of as many tokens does not fit the memory" in lines[-1]
+    assert "--length=96: a context of that many tokens does not fit in memory" in lines[-1]
+
+
+class Full:
+    """An engine that cannot be warmed: its programs do not compile, its steps fail, or it ends."""
+
+    closed, model, length = False, None, 96
+
+    def __init__(self, compiles=None, says="", ended=""):
+        self.compiles, self.says, self.ended = compiles, says, ended
+
+    def buckets(self):
+        return [32]
+
+    def compile(self, _):
+        if self.compiles:
+            raise self.compiles
+
+    def submit(self, request):
+        if self.ended:
+            raise engines.Ended(self.ended)
+        request.finish("failed", self.says)
+
+    def close(self):
+        self.closed = True
+
+
+NO_MEMORY = "RESOURCE_EXHAUSTED: Out of memory allocating"
+FULL = [
+    (Full(compiles=jax.errors.JaxRuntimeError(NO_MEMORY)), "slots=9: 9 contexts of 96 tokens do"),
+    (Full(compiles=MemoryError()), "9 contexts of 96 tokens do not fit in memory; use fewer, or a"),
+    (Full(says=f"JaxRuntimeError: {NO_MEMORY}"), "do not fit in memory; use fewer, or a smaller"),
+    (Full(ended=f"the engine has ended (JaxRuntimeError: {NO_MEMORY})"), "9 contexts of 96 tokens"),
+    (Full(says="the model's logits are not finite"),
+     "run=a draws no token (the model's logits are not finite)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "message"), FULL)
+def test_an_engine_that_cannot_be_warmed_is_one_line(engine, message, monkeypatch):
+    engine.model = SimpleNamespace(tokenizer=tokenizer.from_spec("bytes"))
+    opened = SimpleNamespace(name="a", length=96, model=engine.model)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        chat.warmed(engine, opened, 9)
+    assert engine.closed
+    with pytest.raises(jax.errors.JaxRuntimeError):  # control: a bug keeps its traceback
+        chat.warmed(Full(compiles=jax.errors.JaxRuntimeError("INTERNAL: bug")), opened, 9)
+
+
+def test_a_message_that_is_taken_back_drops_nothing(run):
+    talk = Conversation(Turns(run, tokenizer.from_spec("bytes")), 70)
+    for number in range(3):
+        talk.ask(f"number {number}")
+        talk.answer("yes")
+    messages, dropped = list(talk.messages), talk.dropped
+    talk.ask("x" * 30)
+    assert talk.dropped > dropped
+    talk.take_back()
+    assert (talk.messages, talk.dropped) == (messages, dropped)
 
 
 def test_the_oldest_turns_are_dropped_and_it_says_so(run, monkeypatch, capsys):
