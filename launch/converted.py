@@ -7,7 +7,7 @@ from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import published
 from data.tokenizer_files.added_tokens import end_ids
-from launch.files import read_json
+from launch.files import read_config
 
 KEPT = "huggingface"  # folder of the run that holds these files
 
@@ -15,7 +15,7 @@ KEPT = "huggingface"  # folder of the run that holds these files
 def is_published(run: Path) -> bool:
     """Whether a folder holds Hugging Face weights and no run. ValueError for a damaged
     config.json."""
-    return "model_type" in (read_json(run / "config.json") or {})
+    return "model_type" in (read_config(run) or {})
 
 
 def published_files(run: Path) -> Path:

@@ -11,6 +11,10 @@ from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 
+# What mends a damaged file that a run wrote; one of a published model; one that a conversion kept.
+AGAIN, DOWNLOAD = "delete it and run again", "download it again"
+CONVERT = "convert the model again"
+
 
 def write_json(file: Path, content: Any) -> None:
     """Replaces `file` by `content`; creates its folder if needed."""
@@ -18,31 +22,43 @@ def write_json(file: Path, content: Any) -> None:
     write_atomic(file, (json.dumps(content, indent=1, default=str) + "\n").encode())
 
 
-def read_json(file: Path) -> dict | None:
-    """The object in a JSON file; None if there is no file, ValueError if it is damaged."""
+def read_json(file: Path, remedy: str = "") -> dict | None:
+    """The object in a JSON file; None if there is no file. ValueError if it is damaged: what is
+    wrong, and the `remedy`, which depends on who wrote the file."""
     try:
         content = parse_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}); delete it and run again") from None
+        raise ValueError(_with(remedy, f"{file} is not valid JSON ({error})")) from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no JSON object; delete it and run again")
+        raise ValueError(_with(remedy, f"{file} holds no JSON object"))
     return content
+
+
+def read_config(folder: Path) -> dict | None:
+    """The config.json of a run, or of a folder of Hugging Face weights, as `read_json` reads it."""
+    try:
+        return read_json(folder / "config.json")
+    except ValueError as error:
+        published = any(folder.glob("*.safetensors")) and not (folder / "checkpoints").exists()
+        raise ValueError(_with(DOWNLOAD if published else AGAIN, str(error))) from None
+
+
+def _with(remedy: str, fault: str) -> str:
+    return f"{fault}; {remedy}" if remedy else fault
 
 
 def ended(run: Path) -> str:
     """How the trial in a folder ended: "done" or "diverged"; "" if it has not, if it failed and
     will be tried again, or if it was stopped and can go on. ValueError if its result.json says none
     of these."""
-    result = read_json(run / "result.json")
+    result = read_json(run / "result.json", AGAIN)
     if result is None:
         return ""
     status = result.get("status")
     if status not in ("done", "diverged", "failed", "stopped"):
-        raise ValueError(
-            f"{run / 'result.json'} has no known status ({status!r}); delete it and run again"
-        )
+        raise ValueError(f"{run / 'result.json'} has no known status ({status!r}); {AGAIN}")
     return "" if status in ("failed", "stopped") else status
 
 
@@ -51,7 +67,7 @@ def read_model(run: Path, flag: str) -> ModelConfig:
     that is no decoder too."""
     family, cfg = read_family(run, flag)
     if family is not decoder:
-        name = read_json(run / "config.json")["model"]["family"]
+        name = read_config(run)["model"]["family"]
         raise ValueError(
             f"{flag}={run} holds a model of the family {name!r}; this verb reads decoders"
             f"{instead(family, cfg, run)}"
@@ -62,7 +78,7 @@ def read_model(run: Path, flag: str) -> ModelConfig:
 def instead(family: families.Family, cfg: Any, run: Path) -> str:
     """What reads the model of a run that was not trained to continue text: a sentence after the end
     of the one before; "" for a model that was."""
-    config = read_json(run / "config.json") or {}
+    config = read_config(run) or {}
     objective = config.get("objective", {}).get("name", "next_token")
     if objective in ("classify", "tag"):
         return f". It is a classifier: use isoflop classify --run={run} --text=…"
@@ -98,7 +114,7 @@ def read_family(run: Path, flag: str) -> tuple[families.Family, Any]:
     """The family of the run that `flag` names, and its Config. Keys that are younger than the run
     have their defaults. FileNotFoundError or ValueError, in one line, without a config.json, and
     for keys that this version does not know."""
-    config = read_json(run / "config.json")
+    config = read_config(run)
     if config is None:
         raise FileNotFoundError(f"{flag}={run} holds no config.json; give it the folder of a run")
     if "model_type" in config:

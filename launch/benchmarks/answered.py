@@ -36,8 +36,7 @@ def read(path: Path, flag: str) -> Answers:
     try:
         about = read_json(path)
     except ValueError as error:
-        why = str(error).removeprefix(f"{path} ").partition(";")[0]
-        raise ValueError(f"{flag}={path} {why}; {remedy}") from None
+        raise ValueError(f"{flag}={error}; {remedy}") from None
     if about is None:
         raise FileNotFoundError(f"{flag}={path} does not exist; {remedy}")
     tasks = about.get("tasks") if isinstance(about, dict) else None

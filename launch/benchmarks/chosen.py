@@ -13,7 +13,7 @@ from typing import Any
 
 from launch.benchmarks import answerer, best, bundle, checked, harness
 from launch.evaluation import scored_model
-from launch.files import read_json
+from launch.files import read_config
 
 CORE, HARNESS = "core:", "lm_eval:"
 Detail = Callable[[str, float], None]
@@ -104,7 +104,7 @@ def _of(detail: Detail, name: str) -> Callable[[float], None]:
 
 def how_of(values: Any, run: Path) -> checked.How:
     """How answers are drawn, by the flags and the run: prompts that it did not train on."""
-    data = (read_json(run / "config.json") or {}).get("data", {})
+    data = (read_config(run) or {}).get("data", {})
     share = data.get("validation", 0.1)
     return checked.How(
         samples=values.samples,

@@ -18,7 +18,7 @@ from launch.benchmarks.answered import Answers
 from launch.benchmarks.reward_model import open_reward_model
 from launch.evaluation import scored_model
 from launch.evaluation.scored_model import ScoredModel
-from launch.files import read_json
+from launch.files import AGAIN, read_config, read_json
 
 AT_ONCE = 64  # rows of a forward pass for log-probabilities
 
@@ -42,7 +42,7 @@ def by_reward_model(answers: Answers, run: Path, advance: Callable[[float], None
 
 def comparisons_of(run: Path) -> int | None:
     """The different pairs that a run was trained on; None without a result that says so."""
-    result, config = read_json(run / "result.json"), read_json(run / "config.json") or {}
+    result, config = read_json(run / "result.json", AGAIN), read_config(run) or {}
     epochs = (result or {}).get("epochs_of_data")
     batch_size = config.get("train", {}).get("batch_size")
     if not epochs or not batch_size:

@@ -6,7 +6,7 @@ from typing import Any
 
 from launch.converted import KEPT
 from launch.errors import BadInput
-from launch.files import read_json, write_json
+from launch.files import read_config, write_json
 from launch.trial import start
 from model import families
 from model.adapters.adapted import Adapted, adapter_of, family_of
@@ -23,7 +23,7 @@ def read(source: Path, run: Path, base: str, fresh_config: Any) -> tuple[familie
     held = start.load(folder)
     family, cfg = families.read(held.section)
     adapter, trained = peft.load(source, cfg, start.model_type(folder, cfg), held.hash)
-    own = read_json(folder / "config.json")
+    own = read_config(folder)
     is_run = "model_type" not in own
     config = own if is_run else fresh_config(folder, run)
     config = config | {"name": source.resolve().name, "adapter": dict(vars(adapter))}
@@ -41,13 +41,13 @@ def read(source: Path, run: Path, base: str, fresh_config: Any) -> tuple[familie
 
 def has_adapters(run: Path) -> bool:
     """Whether a run trained adapters."""
-    return adapter_of(read_json(run / "config.json") or {}) is not None
+    return adapter_of(read_config(run) or {}) is not None
 
 
 def write(run: Path, target: Path, base: str, model_type: str, say: Any) -> None:
     """Writes the adapters of a run for PEFT, on top of `base` or, if that is "", of the weights
     that they were trained on."""
-    config = read_json(run / "config.json")
+    config = read_config(run)
     family, cfg = family_of(config)
     if family.family not in {config_json.FAMILIES[n].model for n in config_json.FAMILIES}:
         raise BadInput(

@@ -11,7 +11,7 @@ from launch.evaluation import tally
 from launch.evaluation.counted_baseline import Baseline
 from launch.evaluation.scored_model import ScoredModel
 from launch.evaluation.tally import Tally
-from launch.files import read_json
+from launch.files import AGAIN, read_json
 from launch.screen.fitted_table import Column, fitted
 from launch.screen.sparkline import sparkline
 from scaling.printable import printable
@@ -33,7 +33,7 @@ def findings(
     there is no `baseline`, under ngram.reason."""
     own, beside = scored
     rows = own.rows()
-    result = read_json(model.run / "result.json") or {}
+    result = read_json(model.run / "result.json", AGAIN) or {}
     ngram: dict[str, Any] = {"reason": missing}
     if baseline:
         apart, error = tally.difference(own, beside)

@@ -12,7 +12,7 @@ from launch.evaluation import tally
 from launch.evaluation.counted_baseline import Unavailable, training_data
 from launch.evaluation.scored_model import open_model
 from launch.evaluation.scoring import of_validation
-from launch.files import read_json
+from launch.files import AGAIN, read_json
 from train.objectives.metrics import Metric
 
 PER_ROW = Metric("nats/token", of="gain", per="rows")
@@ -48,7 +48,7 @@ def by_position(name: str, folder: Path, advance: Callable[[float], None]) -> Sc
     about = {
         "ladder": name,
         "run": run.name,
-        "params": sum((read_json(run / "result.json")["params"] or {}).values()),
+        "params": sum((read_json(run / "result.json", AGAIN)["params"] or {}).values()),
         "context": model.cfg.context_length,
         "counted": model.counted,
         "bins": [one for one in tally.by_position(scored) if one["last"] == 2 * one["first"] - 1],
@@ -102,7 +102,7 @@ def representative(folder: Path) -> Path:
     held-out runs count. FileNotFoundError if the folder has no finished run."""
     done = []
     for path in sorted(folder.glob("*/result.json")):
-        result = read_json(path)
+        result = read_json(path, AGAIN)
         if result.get("status") == "done":
             flops = 0.0 if result.get("counted") else (result.get("flops") or {}).get("6nd", 0.0)
             done.append((flops, result["eval_loss"], path.parent))

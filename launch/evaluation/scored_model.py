@@ -13,7 +13,7 @@ from configs import base
 from data.tokenizer import Tokenizer
 from launch.converted import read_tokenizer
 from launch.evaluation.windows import BATCH, IN_ORDER, batches, in_order
-from launch.files import instead, read_json
+from launch.files import instead, read_config
 from launch.restored import family_of, restored
 from model import families
 from train import objectives
@@ -140,7 +140,7 @@ def open_model(run: Path, any_objective: bool = False) -> ScoredModel:
     FileNotFoundError, in one line, for a run that cannot score text. With `any_objective` a
     language model counts that was trained on in another way, as by reinforcement."""
     family, cfg = family_of(run)
-    config = with_defaults(read_json(run / "config.json") or {})
+    config = with_defaults(read_config(run) or {})
     objective = objectives.find(config.objective.name)
     scores = not families.is_counted(family) or hasattr(family, "nats")
     other = not any_objective and not set(next_token.NEEDS) <= set(objective.NEEDS)

@@ -7,7 +7,7 @@ from typing import Any
 from data import tasks
 from data.chat import demonstrations
 from launch.benchmarks import answerer, checked
-from launch.files import read_json
+from launch.files import AGAIN, read_config, read_json
 from train import metrics
 
 CURVES = ("reward", "kl", "eval_reward", "eval_kl", "eval_accuracy", "loss")
@@ -48,7 +48,7 @@ def held_out(runs: Sequence[Path], task: str) -> float | None:
 
 def config_of(run: Path) -> dict[str, Any]:
     """The config of a run; FileNotFoundError without one."""
-    config = read_json(run / "config.json")
+    config = read_config(run)
     if not isinstance(config, dict):
         raise FileNotFoundError(f"{run} holds no config.json; name folders of runs")
     return config
@@ -80,7 +80,7 @@ def gathered(
 
 def entry(run: Path, name: str, scored: dict[str, Any]) -> dict[str, Any]:
     """What the page needs of one run and its answers."""
-    config, result = config_of(run), read_json(run / "result.json") or {}
+    config, result = config_of(run), read_json(run / "result.json", AGAIN) or {}
     objective = config.get("objective", {}).get("name", "next_token")
     return {
         "name": name,

@@ -12,7 +12,7 @@ from configs.space import Overrides, Search
 from data.atomic import lock
 from launch import flags
 from launch.errors import writing
-from launch.files import read_json, write_json
+from launch.files import AGAIN, read_json, write_json
 from launch.search import budget
 from launch.search.asked import Asked
 from launch.sweep import expand
@@ -244,7 +244,7 @@ class Asker:
     def _result(self, planned: Planned) -> dict | None:
         """The result of a trial that has ended; None of another."""
         if planned.id not in self._results:
-            found = read_json(self.workdir / planned.id / "result.json")
+            found = read_json(self.workdir / planned.id / "result.json", AGAIN)
             if found is None or found.get("status") == "failed":  # a failed one may be tried again
                 return found
             if found["status"] not in ENDED:  # a stopped one may go on

@@ -11,7 +11,7 @@ import rich.text
 
 from launch.amounts import amount, clock, flops
 from launch.errors import bad_input
-from launch.files import read_json
+from launch.files import AGAIN, read_json
 from launch.search.asker import Asker
 from launch.sweep import expand, groups
 from launch.sweep.execution import ended_states, first_steps
@@ -35,7 +35,9 @@ def dry_run(sweep: Plan, workdir: Path, machine: Machine, asker: Asker | None = 
             )
         states = ended_states(sweep.trials, workdir)
     platform = machine.resources.platform
-    measured = expand.measured_flops([read_json(workdir / key / "result.json") for key in states])
+    measured = expand.measured_flops(
+        [read_json(workdir / key / "result.json", AGAIN) for key in states]
+    )
     rate = measured or expand.ASSUMED_FLOPS[platform]
     total, times, stacked = 0.0, {}, []
     for stage in sweep.stages:

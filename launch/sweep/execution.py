@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from data.local import local_path
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
-from launch.files import ended, read_json, write_json
+from launch.files import AGAIN, ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.search.asker import Asker
 from launch.sweep import expand, groups
@@ -212,7 +212,7 @@ def summary(sweep: Plan, workdir: Path, code: int, asker: Asker | None = None) -
         sweep = dataclasses.replace(sweep, trials=(*sweep.trials, *asker.pending))
     trials, started_at = [], first_steps(sweep, workdir)
     for planned in sweep.trials:
-        result = read_json(workdir / planned.id / "result.json") or {}
+        result = read_json(workdir / planned.id / "result.json", AGAIN) or {}
         about = dict(planned.about) | {"holdout": planned.holdout, "overrides": planned.overrides}
         about |= {"branched_at": started_at[planned.id]}
         about |= {"status": result.get("status"), "eval_loss": result.get("eval_loss")}
@@ -229,7 +229,7 @@ def ended_states(trials: Sequence[Planned], workdir: Path) -> dict[str, str]:
 
 def first_steps(sweep: Plan, workdir: Path) -> dict[str, int]:
     """The step that each trial started from, or will start from as planned."""
-    results = {p.id: read_json(workdir / p.id / "result.json") or {} for p in sweep.trials}
+    results = {p.id: read_json(workdir / p.id / "result.json", AGAIN) or {} for p in sweep.trials}
     return {p.id: results[p.id].get("branched_at", p.branched_at) for p in sweep.trials}
 
 

@@ -16,7 +16,7 @@ from data.kinds import Dataset
 from launch import amounts, flags
 from launch.config import imports
 from launch.errors import writing
-from launch.files import read_json, write_json
+from launch.files import AGAIN, read_json, write_json
 from launch.runners.tasks import Slot
 from launch.trial import trunk
 from launch.trial.identity import defaults, former_ids, identity, trial_id
@@ -265,7 +265,7 @@ def recorded(workdir: Path) -> dict[str, Any]:
     """The base config and the trials in sweep.json; {"base": None, "trials": {}} without one.
     ValueError if it is damaged."""
     file = workdir / "sweep.json"
-    found = read_json(file)
+    found = read_json(file, AGAIN)
     if found is None:
         return {"base": None, "trials": {}}
     if not all(isinstance(found.get(key), dict) for key in ("base", "trials")):

@@ -12,7 +12,7 @@ import rich.table
 import rich.text
 
 from launch.amounts import amount, clock
-from launch.files import read_json
+from launch.files import AGAIN, read_json
 from launch.runners.tasks import Event
 from launch.screen.fitted_table import Column, cell, fitted, left_out
 from launch.screen.sparkline import sparkline
@@ -227,7 +227,7 @@ class Live:
             row = self._follow(key).row
             return row.get("loss", row.get("eval_loss"))
         if key not in self.results:
-            self.results[key] = read_json(self.workdir / key / "result.json") or {}
+            self.results[key] = read_json(self.workdir / key / "result.json", AGAIN) or {}
         ended_well = self.states[key] in ("done", "stopped")
         return self.results[key].get("eval_loss") if ended_well else None
 

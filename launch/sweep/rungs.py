@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from launch import amounts
-from launch.files import read_json, write_json
+from launch.files import AGAIN, read_json, write_json
 from launch.sweep.expand import Planned
 from launch.sweep.stopping import Position, Stopping, next_trials, position
 from launch.trial.trunk import stable_steps
@@ -40,7 +40,7 @@ class Rungs:
         self.failed: set[str] = set()
         self.more = False  # whether a search may add trials
         self.positions: dict[str, Position] = {}
-        before = read_json(workdir / "stopping.json") or {}
+        before = read_json(workdir / "stopping.json", AGAIN) or {}
         if before.get("rungs", list(rule.rungs)) != list(rule.rungs):
             raise ValueError(
                 f"rungs={','.join(rule.rungs)}, but --workdir={workdir} has trials that were "
@@ -123,7 +123,7 @@ class Rungs:
                 by = {"method": self.rule.method, "rung": text, "loss": loss}
                 by |= {"place": place, "of": len(ranked)}
                 file = self.workdir / key / "result.json"
-                result = read_json(file)
+                result = read_json(file, AGAIN)
                 if result.get("stopped_by") != by:
                     write_json(file, result | {"stopped_by": by})
 

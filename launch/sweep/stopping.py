@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from launch.files import ended, read_json
+from launch.files import AGAIN, ended, read_config, read_json
 from train import duration, metrics
 
 UNITS = ("tokens", "%", "steps")  # of rungs
@@ -128,7 +128,7 @@ def position(home: Path, steps: Sequence[int], best_so_far: bool = False) -> Pos
     result.json says where it waits, config.json how far it was let go, and metrics.jsonl what it
     measured. ValueError if they are damaged.
     """
-    config, result = read_json(home / "config.json"), read_json(home / "result.json") or {}
+    config, result = read_config(home), read_json(home / "result.json", AGAIN) or {}
     rows = metrics.read(home / "metrics.jsonl")
     evaluated = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
     newest = max((row["step"] for row in rows), default=0)

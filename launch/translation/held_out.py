@@ -8,14 +8,14 @@ from data.kinds import KINDS
 from data.paired import pair_store
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import words
-from launch.files import read_json
+from launch.files import read_config
 
 
 def held_out(run: Path) -> tuple[list[str], list[str]]:
     """(sources, targets) of the validation pairs of a run's data, in order, as its tokenizer spells
     them; what it does not know is spelled as in the data, so that an unknown word of a translation
     is no match. ValueError, in one line, if the data cannot be read or have changed."""
-    section = (read_json(run / "config.json") or {}).get("data", {})
+    section = (read_config(run) or {}).get("data", {})
     kind, data = section.get("kind", "text"), ConfigDict(section)
     if kind not in ("pairs", "joined_pairs"):
         raise ValueError(f"run={run} has data.kind={kind!r}, which has no validation pairs")

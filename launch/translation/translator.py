@@ -10,7 +10,7 @@ import numpy as np
 from data.kinds import KINDS
 from data.tokenizer import Tokenizer
 from launch.converted import read_tokenizer
-from launch.files import read_json
+from launch.files import read_config
 from launch.restored import family_of, restored
 from model import families
 from model.generation import beam, joined, sample, stepwise
@@ -147,7 +147,7 @@ def open_run(run: Path) -> Translator:
     """The translator in a run's folder, from its newest good checkpoint. ValueError or
     FileNotFoundError, in one line, for a run that translates nothing, with what it can do."""
     family, cfg = family_of(run)
-    config = read_json(run / "config.json") or {}
+    config = read_config(run) or {}
     kind = config.get("data", {}).get("kind", "text")
     separate = kind == "pairs" and hasattr(family, "start")
     if not separate and not (kind == "joined_pairs" and family is decoder):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.checkout import ROOT
-from launch.files import read_json
+from launch.files import read_config
 
 # Files and folders whose code can change the numbers of a trial.
 TRAINING = (
@@ -85,5 +85,5 @@ def warning(workdir: Path, ended: bool) -> str:
 
 
 def _kept(workdir: Path) -> dict[str, Any]:
-    code = (read_json(workdir / "config.json") or {}).get("code")
+    code = (read_config(workdir) or {}).get("code")
     return code if isinstance(code, dict) else {}

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from data.atomic import lock
 from launch.config import imports
 from launch.errors import InUse, writing
-from launch.files import read_json
+from launch.files import AGAIN, read_json
 from launch.trial import trunk
 from launch.trial.identity import trial_difference
 from launch.trial.owner import LOCK, named
@@ -33,7 +33,7 @@ def require_same(
     )  # slow to import; a sweep's parent does without
 
     file = workdir / "config.json"
-    known = {str(file): read_json(file)}
+    known = {str(file): read_json(file, AGAIN)}
     for path in finished(workdir / "checkpoints"):
         known[str(path)] = saved_config(path)
     for place, there in known.items():

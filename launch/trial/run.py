@@ -27,7 +27,7 @@ from launch.errors import (
     bad_input,
     disk_full,
 )
-from launch.files import ended, read_json, write_json
+from launch.files import AGAIN, ended, read_json, write_json
 from launch.trial import distributed, fingerprint, folder, messages, trunk
 from launch.trial.chunk import chunk_steps
 from launch.trial.identity import own_id
@@ -102,7 +102,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
         equal |= distributed.shared_keys(json.loads(resolved.to_json()))
         equal |= {"--workdir": str(workdir), "its checkpoints": kept, "its status": status}
     if status:
-        result = read_json(workdir / "result.json")
+        result = read_json(workdir / "result.json", AGAIN)
         _say([fingerprint.warning(workdir, True), *messages.again(resolved, workdir, result)])
         return EXIT_CODES[status]
     with contextlib.ExitStack() as held:
@@ -126,7 +126,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
         if status == "preempted":
             _say(messages.stopped(resolved, workdir))
         elif processes.is_first():
-            _say(messages.summary(resolved, workdir, read_json(workdir / "result.json")))
+            _say(messages.summary(resolved, workdir, read_json(workdir / "result.json", AGAIN)))
     return EXIT_CODES[status]
 
 
@@ -147,7 +147,7 @@ def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any
         resolved, status, _ = opened(config, workdir, dataset, jax.device_count(), overrides)
         dataset = dataset.for_run(resolved)
     if status:
-        _say(messages.again(resolved, workdir, read_json(workdir / "result.json")))
+        _say(messages.again(resolved, workdir, read_json(workdir / "result.json", AGAIN)))
     else:
         _say(messages.header(resolved, dataset, workdir))
     return DONE

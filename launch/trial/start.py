@@ -17,7 +17,7 @@ from data.chat.encoding import FILE as TEMPLATE
 from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import KEPT
-from launch.files import read_json
+from launch.files import CONVERT, read_config, read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
 from model.adapters.adapted import Adapted, family_of
@@ -106,7 +106,7 @@ def model_type(source: Path, cfg: Any) -> str:
     """The Hugging Face family whose names the modules of the weights in `source` have: their own
     or, for a run that was trained here, one that fits."""
     config = _config(source)
-    kept = read_json(source / KEPT / "config.json") or {}
+    kept = read_json(source / KEPT / "config.json", CONVERT) or {}
     named = config.get("model_type") or kept.get("model_type", "")
     if named and not config_json.misfit(cfg, named):
         return named
@@ -287,7 +287,7 @@ def with_own_heads(
 
 
 def _config(source: Path, key: str = "train.init_from") -> dict[str, Any]:
-    config = read_json(source / "config.json")
+    config = read_config(source)
     if config is None:
         raise FileNotFoundError(
             f"{key}={source} holds no config.json; name the folder of a run or of "

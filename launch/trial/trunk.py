@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from launch.files import read_json
+from launch.files import read_config
 from launch.trial.identity import trial_difference
 from train import duration
 
@@ -68,7 +68,7 @@ def branch_until(resolved: ConfigDict) -> int:
     from train.checkpoint import finished  # slow to import, and a sweep's parent does without
 
     folder = Path(resolved.checkpoint.trunk)
-    about, there = f"checkpoint.trunk={str(folder)!r}", read_json(folder / "config.json")
+    about, there = f"checkpoint.trunk={str(folder)!r}", read_config(folder)
     if there is None:
         raise ValueError(f"{about} holds no run (config.json); name the folder of one")
     try:

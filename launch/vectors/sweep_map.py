@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from launch.files import read_family, read_json, write_json
+from launch.files import AGAIN, read_family, read_json, write_json
 
 WORDS = 100  # on the map
 
@@ -27,7 +27,7 @@ def write_words(folder: Path, ranking: Mapping[str, Any], out: Path) -> None:
 
 def _map_of(run: Path) -> dict[str, Any] | None:
     """The map of a run; None if its tokens are no words, or it has no vectors."""
-    if (read_json(run / "tokenizer" / "tokenizer.json") or {}).get("kind") != "words":
+    if (read_json(run / "tokenizer" / "tokenizer.json", AGAIN) or {}).get("kind") != "words":
         return None
     if not hasattr(read_family(run, "runs")[0], "vectors"):
         return None

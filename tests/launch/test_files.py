@@ -6,7 +6,7 @@ import pytest
 
 from configs import base
 from launch.__main__ import main
-from launch.files import instead, read_json, read_model
+from launch.files import instead, read_config, read_json, read_model
 from launch.pilot.rounds import row_of
 from model import families
 from model.transformer import family as decoder
@@ -34,7 +34,22 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, content, message):
         read_json(tmp_path / "result.json")
     shown = str(error.value)
     assert shown.startswith(str(tmp_path / "result.json")) and "\n" not in shown
-    assert shown.endswith("; delete it and run again")
+    assert "delete" not in shown  # that is for the caller to say
+    with pytest.raises(ValueError, match=message) as error:
+        read_json(tmp_path / "result.json", "ask for it")
+    assert str(error.value) == f"{shown}; ask for it"
+
+
+def test_only_a_run_s_own_config_is_to_be_deleted(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"; delete it and run again$"):
+        read_config(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match=r"; download it again$"):
+        read_config(tmp_path)
+    (tmp_path / "checkpoints").mkdir()  # control: a run, whatever else lies in its folder
+    with pytest.raises(ValueError, match=r"; delete it and run again$"):
+        read_config(tmp_path)
 
 
 def run_of(folder, **changes):

@@ -37,7 +37,7 @@ from launch.config import sections
 from launch.conversion import adapters
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
-from launch.files import read_family, read_json, write_json
+from launch.files import CONVERT, read_family, read_json, write_json
 from launch.trial import start
 from launch.trial.start import of_run
 from model import families
@@ -201,7 +201,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
     with bad_input(), alive("reading the weights"):
         family, cfg = read_family(run, "from")
         weights.refuse_full(target)
-        original = read_json(run / KEPT / "config.json") or {}
+        original = read_json(run / KEPT / "config.json", CONVERT) or {}
         is_bert = family is families.find(bert.FAMILY)
         if is_bert and model_type not in ("", bert.MODEL_TYPE):
             raise BadInput(f"model_type={model_type} is no encoder; drop it, or use bert")

@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, BadInput, bad_input, writing
-from launch.files import read_json, write_json
+from launch.files import AGAIN, read_json, write_json
 
 WRITTEN = "exported.json"  # in the folder of an export: key → fingerprint of each run
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         root = Path(values.runs)
         found, waiting = runs.read(root)
         out = Path(values.out) if values.out else root / values.to
-        before = read_json(out / WRITTEN) or {}
+        before = read_json(out / WRITTEN, AGAIN) or {}
     project = values.project or root.resolve().name
     now = {run.key: f"{run.fingerprint} {project}" for run in found}
     new = [run for run in found if before.get(run.key) != now[run.key]]

@@ -107,6 +107,7 @@ def broken(name, text):
         (broken("tokenizer.json", "{"), "tokenizer.json is damaged"),
         (lambda w: next(w.glob("*.safetensors")).unlink(), "safetensors"),
         (broken("config.json", '{"model_type": "mamba"}'), "mamba"),
+        (broken("config.json", "{"), "; download it again"),
         (broken(FILE, "{% for"), "refuses a conversation"),
         (broken(FILE, "{{ messages }}"), "template"),
     ],
