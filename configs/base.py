@@ -273,6 +273,7 @@ def optimizer() -> dict:
         weight_decay=Key(0.1, least=0),  # times the learning rate, where DECAY_RULES says
         clip_norm=Key(1.0, least=0),  # global norm of the gradient; 0: no clipping
         moments="float32",  # float32 | bfloat16: how they are stored between steps
+        offload=False,  # True: moments are in the host's memory between updates, where it has some
     )
 
 
@@ -314,7 +315,7 @@ def log() -> dict:
         every="2 %",  # duration between training rows of metrics.jsonl
         tensorboard=True,  # also write TensorBoard event files
         samples="",  # duration between samples of text, which go to samples.jsonl; "": none
-        prompts=("",),  # texts that each of them continues; "" begins a new document
+        prompts=("",),  # texts to continue or, by data.template, to answer; "": a new document
         sample_tokens=Key(64, least=1),  # of each sample, at most
         peak_flops=Key(
             0.0, least=0

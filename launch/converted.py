@@ -1,30 +1,58 @@
-"""What a converted run keeps of its Hugging Face checkpoint: configs and tokenizer files."""
+"""Hugging Face folders, and what a converted run keeps of one: configs and tokenizer files."""
 
+import sys
 from pathlib import Path
 
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import published
 from data.tokenizer_files.added_tokens import end_ids
+from launch.files import read_json
 
 KEPT = "huggingface"  # folder of the run that holds these files
 
 
+def is_published(run: Path) -> bool:
+    """Whether a folder holds Hugging Face weights and no run. ValueError for a damaged
+    config.json."""
+    return "model_type" in (read_json(run / "config.json") or {})
+
+
+def published_files(run: Path) -> Path:
+    """The folder with a published model's own files: the run's, if it was converted."""
+    return run if is_published(run) else run / KEPT
+
+
 def end_tokens(run: Path) -> set[int]:
-    """The tokens that end a text according to the kept files, such as the end of a turn; empty if
-    the run was not converted. ValueError if a kept file is damaged."""
-    return set(end_ids(run / KEPT))
+    """The tokens that end a text according to the published files, such as the end of a turn; empty
+    if the run was not converted. ValueError if a file is damaged."""
+    return set(end_ids(published_files(run)))
 
 
 def read_tokenizer(run: Path, vocab_size: int, flag: str) -> Tokenizer:
-    """The tokenizer of a run's folder, which `flag` names in errors. ValueError says why a
-    converted run has none."""
+    """The tokenizer of a run's folder or of Hugging Face weights, which `flag` names in errors.
+    ValueError says why a converted run or such a folder has none."""
     try:
         return tokenizers.load(run / "tokenizer")
     except FileNotFoundError:
-        _, faults = published.read(run / KEPT, vocab_size)
+        tokenizer, faults = published.read(published_files(run), vocab_size)
+        if is_published(run):
+            return _of_published(run, tokenizer, faults, flag)
         if not faults:
             raise
         raise ValueError(
             f"{flag}={run} has no tokenizer: {'; '.join(faults)}; mend it and convert again"
         ) from None
+
+
+def _of_published(
+    folder: Path, tokenizer: Tokenizer | None, faults: list[str], flag: str
+) -> Tokenizer:
+    """The tokenizer; says what its files lack. ValueError without one."""
+    why = "; ".join(faults)
+    if tokenizer is None:
+        why = why or "it has no tokenizer.model and no tokenizer.json"
+        raise ValueError(f"{flag}={folder} has no tokenizer: {why}; add the model's own files")
+    if why:
+        print(f"{folder}: {why}", file=sys.stderr)
+    return tokenizer

@@ -22,7 +22,7 @@ def read_json(file: Path) -> dict | None:
     """The object in a JSON file; None if there is no file, ValueError if it is damaged."""
     try:
         content = parse_json(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise ValueError(f"{file} is not valid JSON ({error}); delete it and run again") from None

@@ -1,4 +1,5 @@
-"""The model in a run's folder: its family, and what its newest good checkpoint holds."""
+"""The model in a run's folder: its family, and what its newest good checkpoint holds. Verbs that
+draw from language models also open a folder of Hugging Face weights."""
 
 import sys
 from pathlib import Path
@@ -7,16 +8,21 @@ from typing import Any
 import jax
 
 from launch.config import imports
+from launch.converted import is_published
 from launch.files import read_family
-from launch.trial.start import of_run
+from launch.trial.start import model_section, of_run
 from model import families, parameters
+from model.huggingface import weights
 from train.checkpoint import Damaged, finished, newest_good
 from train.counting import MODEL
 
 
-def family_of(run: Path) -> tuple[families.Family, Any]:
-    """The family of a run, and its Config. ValueError or FileNotFoundError, in one line; it says so
-    if a file that the run imported would help."""
+def family_of(run: Path, published: bool = False) -> tuple[families.Family, Any]:
+    """The family of a run, and its Config; with `published` also those of Hugging Face weights.
+    ValueError or FileNotFoundError, in one line; it says so if a file that the run imported would
+    help."""
+    if published and is_published(run):
+        return families.read(model_section(run, "run"))
     try:
         return read_family(run, "run")
     except ValueError as error:
@@ -25,7 +31,9 @@ def family_of(run: Path) -> tuple[families.Family, Any]:
 
 def restored(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
     """(the parameters, on the device, or the counts of a run's newest good checkpoint, its step).
-    ValueError where the parameters are not those of `cfg`."""
+    Hugging Face weights are at step 0. ValueError where the parameters are not those of `cfg`."""
+    if is_published(run):
+        return jax.device_put(weights.load(run)[1]), 0
     if families.is_counted(family):
         return restored_counts(run, family)
     params, meta = of_run(run, _say)

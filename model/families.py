@@ -101,7 +101,7 @@ class Counted(Family, Protocol):
     """
 
     def fit(self, cfg: Any, texts: list[np.ndarray]) -> Any:
-        """Fits a model to token sequences."""
+        """Fits a model to token sequences; raises model.keys.Unfit if they do not allow it."""
 
     def count(self, model: Any) -> dict[str, int]:
         """Parameters of a fitted model by component."""

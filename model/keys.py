@@ -27,6 +27,10 @@ BOUNDS = {
 }
 
 
+class Unfit(ValueError):
+    """A counted family cannot be fitted to a text with these keys, or lacks a package to do so."""
+
+
 def key(
     default: Any,
     *,

@@ -12,8 +12,10 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def arguments(home: Path, name: str, keys: Mapping[str, Any]) -> list[str]:
-    """The verb and flags of a run in `home`/`name` on the text of `text_folder`."""
-    keys = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"} | dict(keys)
+    """The verb and flags of a run in `home`/`name` on the text of `text_folder`, unless the keys
+    have another kind of data."""
+    text = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"}
+    keys = ({} if "data.kind" in keys else text) | dict(keys)
     given = [f"--config.{key}={value}" for key, value in keys.items()]
     return ["train", "--config=configs/base.py", f"--workdir={home}/{name}", *given]
 
@@ -21,7 +23,7 @@ def arguments(home: Path, name: str, keys: Mapping[str, Any]) -> list[str]:
 def train(
     home: Path, name: str, keys: Mapping[str, Any], *flags: str, xla_flags: str = ""
 ) -> subprocess.Popen:
-    """A run in `home`/`name` on the text of `text_folder`. stdout and stderr share one pipe."""
+    """A run with these `arguments`. stdout and stderr share one pipe."""
     environment = {
         # Stripped because XLA reads flags that begin with a space as a file name.
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip(),

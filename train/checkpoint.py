@@ -39,10 +39,13 @@ _BYTES_PER_ARRAY, _BYTES_IN_ALL = 4 << 10, 1 << 20
 
 def _shown(record: logging.LogRecord) -> bool:
     """Whether to log a record. Orbax and its event loop log a full disk with long tracebacks, but
-    Orbax raises that error too, and `Checkpoints` reports it."""
+    Orbax raises that error too, and `Checkpoints` reports it. Its threads may then go on writing to
+    the folder that `Checkpoints` has removed."""
     error = record.exc_info[1] if record.exc_info else None
     text = f"{record.getMessage()} {error}"
-    return record.levelno < logging.ERROR or not any(sign in text for sign in _DISK_FULL)
+    removed = isinstance(error, FileNotFoundError) and _TEMPORARY in text
+    known = removed or any(sign in text for sign in _DISK_FULL)
+    return record.levelno < logging.ERROR or not known
 
 
 for _name in ("absl", "asyncio"):

@@ -54,6 +54,7 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
         schedule=config.schedule.name,
         accumulation=config.train.accumulation,
         moments=config.optimizer.moments,
+        offload=config.optimizer.get("offload", False),
         carried_rows=config.train.batch_size if families.carries(model) else 0,
         frozen=start.frozen_models,
         adapter=adapter_of(config),
@@ -61,9 +62,13 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
     )
 
 
+STATIC = ("name", "moments", "offload")
+"""The keys of the section `optimizer` that are fields of StepConfig."""
+
+
 def hyperparameters(config: Any) -> dict[str, float]:
     """The traced part of a resolved config; TrainState documents it."""
-    optimizer = {k: v for k, v in config.optimizer.items() if k not in ("name", "moments")}
+    optimizer = {k: v for k, v in config.optimizer.items() if k not in STATIC}
     optimizer["clip_norm"] = optimizer["clip_norm"] or math.inf
     return optimizer | dict(
         warmup=duration.steps(config.schedule.warmup),
@@ -83,11 +88,13 @@ def initial_state(
     """(shapes and shardings of the state, a function that creates the sharded state without its
     frozen parameters)."""
     sharding.require(cfg.trained, cfg.model, mesh)
+    if cfg.offload:
+        sharding.require_host_memory(mesh)
     arguments = {k: jnp.float32(v) for k, v in hyper.items()}, jnp.uint32(seed)
     given = start.params, start.frozen
     shapes = jax.jit(init_state, static_argnums=0).eval_shape(cfg, *arguments, *given)
     check_count(cfg.trained, cfg.model, shapes.params)
-    shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh)
+    shardings = sharding.state_shardings(shapes, cfg.axes, cfg.frozen_axes, mesh, cfg.offload)
     like = jax.tree.map(
         lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), shapes, shardings
     )
@@ -160,11 +167,14 @@ class Run:
         self.memory = memory.by_component(like)
         self.evaluate = Evaluator(self.cfg, dataset, self.mesh)
         frozen = frozen_state(like, start)
-        restored = self.record.restore(like, hyper, frozen, branch_until)
-        self.state = restored or make().replace(frozen=frozen)
         self.rollouts = None
         if hasattr(objectives.OBJECTIVES[self.cfg.objective], "rollout"):
             self.rollouts = Rollouts(config, self.cfg, dataset, self.mesh, self.record.say)
+            like = like.replace(ahead=self.rollouts.like(like))
+        restored = self.record.restore(like, hyper, frozen, branch_until)
+        self.state = restored or make().replace(frozen=frozen)
+        if self.rollouts:
+            self.rollouts.ahead, self.state = self.state.ahead, self.state.replace(ahead={})
 
     def train(self, stop: Stop) -> str:
         """Trains to the end: 'done', 'diverged', 'preempted' (saved after a stop request), or
@@ -178,7 +188,7 @@ class Run:
             if processes.is_first():
                 bar = Progress(self.config.name, record.events.total)
             with prefetch(self._chunks()) as ready, bar as progress:
-                compiled = None
+                compiled, self.clock = None, time.perf_counter()
                 for chunk, (count, batches) in enumerate(ready, start=1):
                     if self.rollouts:
                         batches = self.rollouts(self.state, batches)
@@ -190,7 +200,7 @@ class Run:
                         progress.update(record.step, record.row)
                     stopping = stop.after(chunk)  # call it in all processes, whatever their status
                     if record.status is None and stopping and record.step < record.events.last:
-                        record.save(self.state)
+                        record.save(self._current())
                         record.status = "preempted"
                     if record.status:
                         break
@@ -201,7 +211,8 @@ class Run:
         return record.status or "done"
 
     def _current(self) -> TrainState:
-        return self.state
+        """The state with what a checkpoint holds besides."""
+        return self.state.replace(ahead=self.rollouts.ahead) if self.rollouts else self.state
 
     def _evaluation(self) -> Evaluation:
         return self.evaluate(self.state)
@@ -210,7 +221,7 @@ class Run:
         """(number of steps, batches [K, B, ...] on the devices) up to the last step.
 
         K is always `chunk`, so that one program serves all chunks. A chunk ends early at an event.
-        With rollouts, K is the number of updates on one, and the batches are its prompts.
+        With rollouts, K is the number of updates on one, and the batches are prompts.
         """
         fields, events, step = self.dataset.spec(), self.record.events, self.record.step
         where = sharding.batch_shardings(self.mesh, fields)
@@ -218,7 +229,7 @@ class Run:
         n_rows = self.config.train.batch_size
         rows = processes.local_rows(where[name], (events.chunk, n_rows, *first.shape))
         while self.rollouts and step < events.last:
-            yield self.rollouts.updates, self.rollouts.prompts(step)
+            yield self.rollouts.updates, self.rollouts.prompts(self.rollouts.read_at(step))
             step += self.rollouts.updates
         while step < events.last:
             count = min(events.chunk, events.after(step) - step)
@@ -230,13 +241,29 @@ class Run:
         begun = time.perf_counter()
         lowered = train_chunk.lower(self.cfg, self.state, batches, jnp.int32(0))
         compiled = lowered.compile()
-        self.record.compile_seconds = time.perf_counter() - begun
-        self.clock = time.perf_counter()
+        took = time.perf_counter() - begun
+        self.record.compile_seconds += took
+        # The first rollout counts as training; without rollouts nothing precedes the first step.
+        self.clock = self.clock + took if self.rollouts else time.perf_counter()
         return compiled
 
     def _advance(self, compiled: Callable, batches: dict, count: int) -> None:
+        if self.rollouts:
+            self.rollouts.draw_ahead(self.state)
         self.state, metrics = compiled(self.state, batches, jnp.int32(count))
+        if self.rollouts:
+            self.rollouts.finish_ahead(self.state)
         metrics = {k: v[:count].tolist() for k, v in jax.device_get(metrics).items()}
+        if self.rollouts:
+            self._measure(self.rollouts, count)
         self.record.add_chunk(metrics, time.perf_counter() - self.clock)
         if self.rollouts:
             self.rollouts.watch(metrics)
+
+    def _measure(self, rollouts: Rollouts, count: int) -> None:
+        """Records what a rollout and `count` updates have taken. Compilation is not training."""
+        record, updating, taken = self.record, rollouts.update_seconds(), rollouts.take()
+        record.throughput.add("rollout", taken.tokens, taken.seconds)
+        record.throughput.add("update", count * record.tokens_per_step, updating)
+        record.compile_seconds += taken.compiling
+        self.clock += taken.compiling

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from train.policy.throughput import PARTS
+
 
 class Progress:
     """A context manager that shows the step, the time left and the newest row of metrics."""
@@ -69,6 +71,9 @@ def describe(row: Mapping[str, Any]) -> str:
         parts.append(f"eval {row['eval_loss']:.4f}{bits}")
     if "tokens_per_second" in row:
         parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    for name in (f"{part}_tokens_per_second" for part in PARTS):
+        if name in row:
+            parts.append(f"{name.partition('_')[0]}s {row[name]:,.0f} tokens/s")
     if "model_flops_per_second" in row:
         parts.append(f"{row['model_flops_per_second'] / 1e9:,.1f} GFLOP/s")
     if row.get("mfu"):

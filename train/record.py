@@ -22,6 +22,7 @@ from train.evaluate import Evaluation
 from train.metrics import MetricsLog, column, copy
 from train.parallel import processes
 from train.parallel.chips import peak_flops
+from train.policy.throughput import Throughput
 from train.step import BASE, StepConfig, TrainState
 from train.viewers import samples
 from train.viewers.tensorboard import hyperparameters
@@ -148,6 +149,7 @@ class Record:
         self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})
         self.step, self.seconds = meta.get("step", 0), meta.get("seconds", 0.0)
         self.unlogged = meta.get("unlogged", 0)  # steps since the last row
+        self.throughput = Throughput(meta.get("throughput"))  # empty without rollouts
         known = meta.get("eval_loss")
         # step → evaluation loss, only the newest
         self.evaluated: dict[int, float] = {} if known is None else {self.step: known}
@@ -232,6 +234,7 @@ class Record:
         meta = {"seconds": self.seconds, "recent": recent.pop("loss"), "unlogged": self.unlogged}
         meta |= {"recent_metrics": recent} if recent else {}
         meta |= {"eval_loss": self.evaluated.get(self.step), "origin": self.origin}
+        meta |= {"throughput": self.throughput.whole} if self.throughput.columns() else {}
         meta |= {
             "config": json.loads(self.config.to_json())
         }  # the trial that these parameters belong to
@@ -264,6 +267,7 @@ class Record:
             "tokens_per_second": round(rate, 1),
             "model_flops_per_second": flops,
             "mfu": flops / self.peak if self.peak else None,
+            **self.throughput.new_columns(),
         }
         self.row |= row
         return row
@@ -301,8 +305,8 @@ def _of_this_process(devices: Sequence[jax.Device]) -> jax.Device:
 
 def saved(state: TrainState) -> dict[str, Any]:
     """The part of a state that a checkpoint holds."""
-    carry = {"carry": state.carry} if state.carry else {}
-    return {name: getattr(state, name) for name in SAVED} | carry
+    names = (*SAVED, *(name for name in ("carry", "ahead") if getattr(state, name)))
+    return {name: getattr(state, name) for name in names}
 
 
 def evaluation_columns(evaluation: Evaluation) -> dict[str, float | None]:

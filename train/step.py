@@ -20,6 +20,7 @@ from train import objectives
 from train.objectives.carrying import Carrying
 from train.optimizers import optimizer
 from train.optimizers.moments import stored
+from train.optimizers.offload import offloaded
 from train.optimizers.schedule import learning_rate
 from train.parallel.precision import cast_for_compute
 from train.parallel.sharding import constrain_parameters, constrain_rows, constrain_state
@@ -41,6 +42,7 @@ class StepConfig:
     schedule: str = "cosine"
     accumulation: int = 1  # micro-batches per step
     moments: str = "float32"
+    offload: bool = False  # moments in the host's memory between updates
     carried_rows: int = 0  # rows of a step whose states go on in the next; 0: none
     # (name, family, Config) of each set of frozen parameters.
     frozen: tuple[tuple[str, str, Any], ...] = ()
@@ -74,7 +76,9 @@ class TrainState:
     """The complete state of training. `hyper` holds float32 scalars: learning_rate, warmup, decay,
     total (steps), final, b1, b2, eps, weight_decay, clip_norm (inf: no clipping). `frozen` holds
     parameters, by name, that the objective reads but training does not update. `carry` is the state
-    of a recurrent model after each row [B, ...] of the step before; {} if it carries none."""
+    of a recurrent model after each row [B, ...] of the step before; {} if it carries none. `ahead`
+    has the batches [K, B, ...] of the next rollout in a checkpoint of a run that draws it ahead; {}
+    otherwise, and while training."""
 
     step: jax.Array  # int32, number of updates done
     params: dict
@@ -83,6 +87,7 @@ class TrainState:
     seed: jax.Array  # uint32, for initialisation and dropout
     frozen: dict = flax.struct.field(default_factory=dict)
     carry: dict = flax.struct.field(default_factory=dict)
+    ahead: dict = flax.struct.field(default_factory=dict)
 
 
 def init_state(
@@ -107,7 +112,8 @@ def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTr
     if hasattr(family, "update_scales"):
         scales = family.update_scales(cfg.model, cfg.optimizer)
     matrices = getattr(family, "MATRICES", None)
-    return stored(optimizer.build(cfg.optimizer, hyper, scales, matrices), cfg.moments)
+    built = stored(optimizer.build(cfg.optimizer, hyper, scales, matrices), cfg.moments)
+    return offloaded(built) if cfg.offload else built
 
 
 def whole(
@@ -205,12 +211,12 @@ def train_chunk(
     def body(i, carry):
         state, metrics = carry
         state, row = train_step(cfg, state, jax.tree.map(lambda x: x[i], batches))
-        state = constrain_state(state, cfg.axes, cfg.frozen_axes)
+        state = constrain_state(state, cfg.axes, cfg.frozen_axes, cfg.offload)
         return state, {name: metrics[name].at[i].set(row[name]) for name in metrics}
 
     state, metrics = jax.lax.fori_loop(0, steps, body, (state, metrics))
     # Again, because a constraint inside the loop does not apply to the loop's result.
-    return constrain_state(state, cfg.axes, cfg.frozen_axes), metrics
+    return constrain_state(state, cfg.axes, cfg.frozen_axes, cfg.offload), metrics
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -233,11 +239,12 @@ def eval_sums(cfg: StepConfig, params: dict, frozen: dict, batches: Batch) -> di
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def roll_out(cfg: StepConfig, state: TrainState, batch: Batch) -> Batch:
-    """The rows [R, ...] that the objective makes from data and the parameters."""
+def roll_out(cfg: StepConfig, state: TrainState, batch: Batch, ahead: jax.Array | int = 0) -> Batch:
+    """The rows [R, ...] that the objective makes from data and the parameters, for the updates that
+    begin `ahead` steps later."""
     objective, family = objectives.OBJECTIVES[cfg.objective], families.FAMILIES[cfg.family]
     params, frozen = whole(cfg, state.params, state.frozen)
-    batch = objective.rollout(family, params, frozen, cfg, batch, _rollout_key(state))
+    batch = objective.rollout(family, params, frozen, cfg, batch, _rollout_key(state, ahead))
     return constrain_rows(batch)
 
 
@@ -279,8 +286,9 @@ def passes(cfg: StepConfig) -> tuple[int, int]:
     return objective.passes(cfg.loss) if hasattr(objective, "passes") else (1, 1)
 
 
-def _rollout_key(state: TrainState) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(state.seed ^ jnp.uint32(ROLLOUT)), state.step)
+def _rollout_key(state: TrainState, ahead: jax.Array | int = 0) -> jax.Array:
+    key = jax.random.key(state.seed ^ jnp.uint32(ROLLOUT))
+    return jax.random.fold_in(key, state.step + ahead)
 
 
 ROLLOUT = 0x9E3779B9

@@ -33,7 +33,11 @@ def read(path: Path, flag: str) -> Answers:
     """The answers in the file that `flag` names. FileNotFoundError or ValueError, in one line, for
     a file that does not hold the answers to one task."""
     remedy = "write it by isoflop evaluate --run=RUN --tasks=TASK --json=FILE"
-    about = read_json(path)
+    try:
+        about = read_json(path)
+    except ValueError as error:
+        why = str(error).removeprefix(f"{path} ").partition(";")[0]
+        raise ValueError(f"{flag}={path} {why}; {remedy}") from None
     if about is None:
         raise FileNotFoundError(f"{flag}={path} does not exist; {remedy}")
     tasks = about.get("tasks") if isinstance(about, dict) else None

@@ -14,7 +14,10 @@ from data import tasks
 from data.prompted import prompt_sources
 from data.tasks import exact
 from data.tasks.checkers import Checker, from_spec
+from launch.benchmarks import best
+from launch.benchmarks.answered import Answers
 from launch.benchmarks.answerer import Answerer
+from launch.benchmarks.reward_model import RewardModel
 from scaling.estimators import coverage
 
 PROMPTS = 100  # of a generated task, by default
@@ -68,11 +71,18 @@ def _questions(name: str, checker: str, how: How) -> Questions:
 
 
 def evaluate(
-    answerer: Answerer, asked: Questions, how: How, advance: Callable[[float], None]
+    answerer: Answerer,
+    asked: Questions,
+    how: How,
+    advance: Callable[[float], None],
+    judge: RewardModel | None = None,
 ) -> dict[str, Any]:
-    """What `isoflop evaluate --json` writes of one task. `advance` receives the share done."""
+    """What `isoflop evaluate --json` writes of one task; with `judge` also of best-of-n. `advance`
+    receives the share done."""
     encoded = [answerer.encoder.encode(*example) for example in asked.examples]
     n_tokens = tokens_of(answerer, asked.name, encoded, how.tokens)
+    if judge:
+        best.require_room(judge, max(len(ids) for ids, _ in encoded), n_tokens, asked.name)
     done = 0
 
     def count(prompts: int) -> None:
@@ -92,7 +102,7 @@ def evaluate(
     samples_P = np.full(len(right_P), how.samples)
     means_P = scores_PS.mean(1)
     error = means_P.std(ddof=1) / np.sqrt(len(means_P)) if len(means_P) > 1 else None
-    return {
+    about = {
         "task": asked.name,
         "prompts": len(prompts),
         "samples": how.samples,
@@ -110,6 +120,17 @@ def evaluate(
             for (p, a), drawn, row in zip(asked.examples, texts, scores_PS, strict=True)
         ],
     }
+    if judge:
+        asked_of = [prompt for prompt, _ in asked.examples]
+        answers = Answers(
+            Path(asked.name), answerer.run, asked_of, texts, scores_PS, n_tokens, how.temperature
+        )
+        chosen = best.picked(judge, answers, how.seed, advance)
+        rewards = chosen.pop("rewards")
+        for one, row in zip(about["responses"], rewards, strict=True):
+            one["rewards"] = row
+        about |= chosen
+    return about
 
 
 def tokens_of(answerer: Answerer, name: str, encoded: Sequence[Any], tokens: int) -> int:

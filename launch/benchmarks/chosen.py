@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.benchmarks import answerer, bundle, checked, harness
+from launch.benchmarks import answerer, best, bundle, checked, harness
 from launch.evaluation import scored_model
 from launch.files import read_json
 
@@ -64,6 +64,11 @@ def evaluate(values: Any, detail: Detail) -> dict[str, Any]:
             if names.harness
             else f"--lm_eval_path means nothing without --tasks={HARNESS}NAME; drop it"
         )
+    if values.reward and not names.checked:
+        raise ValueError(
+            f"reward={values.reward} ranks answers that are drawn, and tasks={values.tasks} draws "
+            "none; add a task such as sorting, or drop --reward"
+        )
     if names.harness:
         harness.require()
     how = how_of(values, run)
@@ -73,8 +78,9 @@ def evaluate(values: Any, detail: Detail) -> dict[str, Any]:
     if asked:
         drawn = answerer.open_answerer(run, values.template, values.stop)
         about["step"] = drawn.step
+        judge = best.open_judge(Path(values.reward), drawn) if values.reward else None
         for one in asked:
-            about["tasks"].append(checked.evaluate(drawn, one, how, _of(detail, one.name)))
+            about["tasks"].append(checked.evaluate(drawn, one, how, _of(detail, one.name), judge))
     if bundles or names.harness:
         model = scored_model.open_model(run, any_objective=True)
         about["step"] = model.step

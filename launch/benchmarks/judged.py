@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from data.atomic import write_atomic
 from launch.benchmarks import answered
 from launch.benchmarks.answered import Answers
+from launch.benchmarks.reward_model import open_reward_model
 from launch.evaluation import scored_model
 from launch.evaluation.scored_model import ScoredModel
 from launch.files import read_json
-from launch.texts import opened, rows
-from model import classes
 
 AT_ONCE = 64  # rows of a forward pass for log-probabilities
 
@@ -37,30 +35,8 @@ class Proxy:
 def by_reward_model(answers: Answers, run: Path, advance: Callable[[float], None]) -> Proxy:
     """The rewards by the model of a run. ValueError or FileNotFoundError, in one line, for a run
     that is no reward model, or whose context is too short."""
-    try:
-        model = opened.open_run(run, "pooled", "gives no rewards")
-        if model.cfg.n_classes != 1:
-            raise ValueError(
-                f"run={run} has model.n_classes={model.cfg.n_classes}, but a reward is the output "
-                "of one class; name a run of objective.name=reward"
-            )
-        texts = answered.encoded(answers, answered.encoder_of(run, model.tokenizer))
-        answered.require_room(texts, run, model.cfg.context_length)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(str(error).replace("run=", "reward=", 1)) from error
-
-    @jax.jit
-    def reward(params: dict, batch: dict) -> jax.Array:
-        return classes.logits(params, model.family.pooled(model.cfg, params, batch))[:, 0]
-
-    found: list[np.ndarray] = []
-    batches = rows.batches([ids for ids, _ in texts], model.tokenizer.eod, model.cfg.context_length)
-    for batch in batches:
-        found.append(np.asarray(reward(model.params, batch)))
-        advance(min(1.0, len(found) * rows.AT_ONCE / len(texts)))
-    proxy_R = np.concatenate(found)[: len(texts)].astype(np.float64)
-    size = sum(x.size for x in jax.tree.leaves(model.params))
-    return Proxy(proxy_R.reshape(answers.gold_PS.shape), size, comparisons_of(run))
+    judge = open_reward_model(run)
+    return Proxy(judge.rewards(answers, advance), judge.size, comparisons_of(run))
 
 
 def comparisons_of(run: Path) -> int | None:

@@ -33,6 +33,13 @@ def show(about: dict[str, Any], examples: int) -> None:
                     f"{task['checker_failures']:,} responses, which count as 0",
                     soft_wrap=True,
                 )
+            if "best_of_n" in task:
+                console.print(
+                    f"best of n answers to {printable(task['task'])} by the reward of "
+                    f"{printable(task['reward'])}; ± standard errors over prompts",
+                    soft_wrap=True,
+                )
+                _table(console, _best(task["best_of_n"]))
             _examples(console, task, examples)
     for core in about["core"]:
         console.print(f"\nCORE of {printable(core['bundle'])}", style="bold", soft_wrap=True)
@@ -66,6 +73,21 @@ def _checked(tasks: Sequence[dict[str, Any]]) -> list[Column]:
         columns.append(Column(f"pass@{one['k']}", cells))
     cells = [_with_error(task["score"], task["score_se"]) for task in tasks]
     return [*columns, Column("mean score", cells, spare=1)]
+
+
+def _best(rows: Sequence[dict[str, Any]]) -> list[Column]:
+    per_cent = lambda row, name: _share(row[name], row[f"{name}_se"])  # noqa: E731
+    return [
+        Column("n", [f"{row['n']:,}" for row in rows]),
+        Column("KL, nats", [f"{row['kl']:.2f}" for row in rows], spare=2),
+        Column("right pick", [per_cent(row, "accuracy") for row in rows]),
+        Column("mean score", [_with_error(row["score"], row["score_se"]) for row in rows], spare=1),
+        Column("pass@n", [per_cent(row, "pass_at_n") for row in rows]),
+    ]
+
+
+def _share(value: float, error: float | None) -> str:
+    return f"{value:.1%}" + ("" if error is None else f" ± {error:.1%}")
 
 
 def _bundle(tasks: Sequence[dict[str, Any]]) -> list[Column]:

@@ -15,7 +15,7 @@ import rich.text
 
 from data.local import local_path
 from launch.chat.conversation import Conversation
-from launch.chat.engine import Engine
+from launch.chat.engine import Ended, Engine
 from launch.chat.request import CANCELLED, FAILED, LENGTH, Piece, Request
 from launch.sampling.terminal import visible
 from model.generation.samplers import Sampler
@@ -26,7 +26,11 @@ HELP = """\
 /save FILE     write the conversation to FILE, one line of JSON
 /quit          end; so does Ctrl-D
 Ctrl-C stops a reply. Other lines are messages to the model."""
-LONGEST_WAIT = 3600.0  # seconds for the next piece of a reply
+PATIENCE = 1.0  # seconds for a piece of a reply, between two looks whether the engine lives
+
+
+class Failed(Exception):
+    """A reply that cannot be completed, and why."""
 
 
 class Console:
@@ -121,8 +125,13 @@ class Console:
         self.request = request
         if self.stopped:  # before there was a request
             request.cancelled = True
-        self.engine.submit(request)
-        self.conversation.answer(self._shown(request, pieces).strip())
+        try:
+            self.engine.submit(request)
+            self.conversation.answer(self._shown(request, pieces).strip())
+        except (Ended, Failed) as error:
+            self.conversation.take_back()
+            goes_on = "send the message again" if self.engine.thread.is_alive() else "/save, /quit"
+            self.note(f"no reply: {error}; the conversation before it is kept: {goes_on}")
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -144,17 +153,31 @@ class Console:
             signal.signal(signal.SIGINT, before)
 
     def _shown(self, request: Request, pieces: "queue.Queue[Piece]") -> str:
-        """The reply, printed piece by piece; Ctrl-C ends it."""
+        """The reply, printed piece by piece; Ctrl-C ends it. Raises Failed if it breaks off."""
         text, piece = "", None
         while piece is None or piece.end is None:
-            piece = pieces.get(timeout=LONGEST_WAIT)
+            piece = self._next(pieces)
             text += piece.text
             self.console.print(rich.text.Text(visible(piece.text)), end="", soft_wrap=True)
-        ends = {CANCELLED: "[stopped]", LENGTH: "[cut at the limit]", FAILED: piece.error}
+        if piece.end == FAILED:
+            if text:
+                self.console.print()
+            raise Failed(piece.error)
+        ends = {CANCELLED: "[stopped]", LENGTH: "[cut at the limit]"}
         if piece.end in ends:
             self.console.print(rich.text.Text(f" {visible(ends[piece.end])}", style="dim"), end="")
         self.console.print()
         return text
+
+    def _next(self, pieces: "queue.Queue[Piece]") -> Piece:
+        """The next piece of a reply. Raises Failed where none can come."""
+        while True:
+            alive = self.engine.thread.is_alive()  # before the look: its last words count
+            try:
+                return pieces.get(timeout=PATIENCE)
+            except queue.Empty:
+                if not alive:
+                    raise Failed("the engine has ended") from None
 
     def _help(self, _: str) -> bool:
         self.note(HELP)

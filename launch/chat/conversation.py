@@ -35,6 +35,10 @@ class Conversation:
         """Adds the assistant's answer."""
         self.messages.append(message("assistant", text))
 
+    def take_back(self) -> None:
+        """Forgets the last message, which got no answer."""
+        self.messages = self.messages[:-1]
+
     def reset(self) -> None:
         """Forgets all but the system prompt."""
         self.messages, self.dropped = [], 0

@@ -5,6 +5,7 @@ A thread of its own runs the device. Before each step it admits waiting requests
 before the tokens of the last one are read, so that text is made while the device computes.
 """
 
+import functools
 import math
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ from data.tokenizer import Tokenizer
 from launch.chat.request import CANCELLED, FAILED, Request, Token
 from model.generation import sample, slots
 from model.generation.sample import Reader
+from model.generation.samplers import Sampler
 
 TOP = 20  # most likely tokens that a request may ask for
 SHORTEST = 32  # tokens; a prompt is padded to the next power of two, from this on
@@ -54,6 +56,8 @@ class Engine:
         self.owners: list[Request | None] = [None] * n_slots
         self.changed, self.closed = threading.Condition(), False
         self.steps = self.drawn = 0  # what the device has done so far
+        self.failure: Exception | None = None  # what ended the engine, if an error did
+        self.programs: dict[int, Any] = {}  # those that admit prompts, by their padded length
         self.slots = self._empty()
         self.thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self.thread.start()
@@ -77,7 +81,8 @@ class Engine:
             taken = sum(owner is not None for owner in self.owners)
             free = self.n_slots - taken
             if self.closed:
-                raise Ended("the engine has ended; start the server again")
+                why = f" ({in_one_line(self.failure)})" if self.failure else ""
+                raise Ended(f"the engine has ended{why}; start it again")
             if len(self.queue) + len(requests) > free + self.waiting:
                 raise Busy(f"{taken} requests are served and {len(self.queue)} wait; try later")
             self.queue += requests
@@ -89,6 +94,24 @@ class Engine:
             for request in requests:
                 request.cancelled = True
             self.changed.notify()
+
+    def buckets(self) -> list[int]:
+        """The padded lengths of prompts, the shortest first."""
+        found = [SHORTEST]
+        while found[-1] < self.length - 1:
+            found.append(2 * found[-1])
+        return list(dict.fromkeys(min(bucket, self.length) for bucket in found))
+
+    def compile(self, bucket: int) -> None:
+        """Compiles what admits prompts of a padded length, without running it; otherwise the first
+        such prompt waits for that, and so do all requests."""
+        model, as_shapes = self.model, functools.partial(jax.tree.map, jax.typeof)
+        state = jax.eval_shape(self._empty)
+        about = slots.request([0], bucket, Sampler(), 0, 0)
+        self.programs[bucket] = slots.admit.lower(
+            as_shapes(model.params), model.cfg, slots=state, slot=jnp.int32(0), **about,
+            length=self.length, reader=model.reader,
+        ).compile()  # fmt: skip
 
     def close(self) -> None:
         """Ends all requests and the thread."""
@@ -120,7 +143,8 @@ class Engine:
                 last = drawing
             except Exception as error:
                 last = None
-                self._fail(error)
+                if not self._recovers(error):
+                    return
 
     def _next(self, idle: bool) -> list[tuple[int, Request]] | None:
         """Requests to admit, with their slots; waits for one if nothing is to do. None: closed."""
@@ -150,6 +174,9 @@ class Engine:
         bucket = min(bucket_of(len(request.prompt) - 1), self.length)
         prompt = list(request.prompt)
         about = slots.request(prompt, bucket, request.sampler, request.seed, request.row)
+        if program := self.programs.get(bucket):
+            self.slots = program(model.params, slots=self.slots, slot=jnp.int32(slot), **about)
+            return
         self.slots = slots.admit(
             model.params, model.cfg, self.slots, jnp.int32(slot), **about,
             length=self.length, reader=model.reader,
@@ -188,23 +215,33 @@ class Engine:
             top = zip(top_tokens[: owner.top], top_logprobs[: owner.top], strict=True)
             owner.add(Token(token, logprob, tuple(top)))
 
-    def _fail(self, error: Exception) -> None:
-        """Ends all requests after an error of the device, such as one of memory."""
-        with self.changed:
-            for request in (*self.queue, *filter(None, self.owners)):
-                request.finish(FAILED, f"{type(error).__name__}: {error}")
-            self.queue.clear()
-            self.owners = [None] * self.n_slots
+    def _recovers(self, error: Exception) -> bool:
+        """Ends all requests after an error, such as one of memory; whether the engine goes on, with
+        an empty cache."""
+        self._fail_all(error)
         try:
             self.slots = None  # frees the memory that may have run out
             self.slots = self._empty()
         except Exception as failure:
             with self.changed:
-                self.closed = True
-                for request in self.queue:  # those that came in between
-                    request.finish(FAILED, f"{type(failure).__name__}: {failure}")
-                self.queue.clear()
-            raise
+                self.closed, self.failure = True, failure
+            self._fail_all(failure)  # those that came in between
+            return False
+        return True
+
+    def _fail_all(self, error: Exception) -> None:
+        with self.changed:
+            for request in (*self.queue, *filter(None, self.owners)):
+                request.text = None  # the error may be that of spelling it
+                request.finish(FAILED, in_one_line(error))
+            self.queue.clear()
+            self.owners = [None] * self.n_slots
+
+
+def in_one_line(error: Exception) -> str:
+    """The type and the message of an error, without the lines that XLA adds."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".rstrip(": ")
 
 
 def cache_bytes(model: Model, n_slots: int, length: int) -> int:

@@ -9,7 +9,7 @@ from data.chat.encoding import FILE, ChatEncoder, template_of
 from data.chat.templates import Template
 from data.local import local_path, parse_object
 from data.tokenizer import Tokenizer
-from launch.converted import KEPT
+from launch.converted import is_published, published_files
 
 KEY = "template"  # of a section `data`
 
@@ -50,9 +50,9 @@ def read(path: Path) -> str:
     try:
         if path.suffix == ".jinja":
             return path.read_text(encoding="utf-8")
-        about = parse_object(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+    about = _object(path)
     source = about.get("chat_template") or ""
     if isinstance(source, list):  # several, with names
         named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
@@ -60,6 +60,13 @@ def read(path: Path) -> str:
     if not isinstance(source, str):
         raise ValueError(f"{path} has a chat_template that is no text")
     return f"{_tokens(about)}{source}" if source else ""
+
+
+def _object(path: Path) -> dict:
+    try:
+        return parse_object(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def _tokens(about: dict) -> str:
@@ -75,14 +82,28 @@ def _tokens(about: dict) -> str:
 
 def of_run(run: Path) -> Template:
     """The template of a run's folder: that of its data, or that of the checkpoint it was converted
-    from. ValueError if it has none."""
-    for path in (run / FILE, run / KEPT / FILE, run / KEPT / "tokenizer_config.json"):
+    from; or of a folder of Hugging Face weights. ValueError if it has none."""
+    if (found := _found(run)) is None:
+        why = (
+            "its tokenizer_config.json has no chat_template, and there is no chat_template.jinja"
+            if is_published(run)
+            else "it was trained neither on conversations nor on another kind of data with "
+            "data.template"
+        )
+        raise ValueError(f"run={run} has no chat template: {why}")
+    return template_of(*found)
+
+
+def _found(run: Path) -> tuple[str, str] | None:
+    """(the source of a folder's template, the name of its file). ValueError for a damaged file."""
+    published = published_files(run)
+    about = published / "tokenizer_config.json"
+    for path in (run / FILE, published / FILE, about):
         if path.is_file() and (source := read(path)):
-            return template_of(source, path.name)
-    raise ValueError(
-        f"run={run} has no chat template: it was trained neither on conversations nor on another "
-        "kind of data with data.template"
-    )
+            if path == published / FILE and about.is_file():  # names the tokens of both files
+                source = f"{_tokens(_object(about))}{source}"
+            return source, path.name
+    return None
 
 
 def prompt_of(
@@ -92,7 +113,8 @@ def prompt_of(
 
     With `chat` the text is a user's message; None: if the run was trained with a template. An empty
     text begins a new document."""
-    if text and ((run / FILE).is_file() if chat is None else chat):
+    trained = (run / FILE).is_file() and not is_published(run)
+    if text and (trained if chat is None else chat):
         encoder = encoder_of(run, tokenizer)
         return encoder.prompt([{"role": "user", "content": text}]).tolist(), {encoder.end}
     typed = tokenizer.encode_prompt(text).tolist()
@@ -100,12 +122,8 @@ def prompt_of(
 
 
 def has_template(run: Path) -> bool:
-    """Whether `of_run` finds a template."""
-    try:
-        of_run(run)
-    except ValueError:
-        return False
-    return True
+    """Whether a folder has a template. ValueError for a damaged one."""
+    return _found(run) is not None
 
 
 def encoder_of(run: Path, tokenizer: Tokenizer) -> ChatEncoder:

@@ -25,12 +25,17 @@ class Turns:
         """`name`: a template in place of the run's, as `data.template` names it. ValueError or
         FileNotFoundError, in one line, for an unknown one."""
         self.trained = not name and template.has_template(run)
-        if self.trained:
-            encoder = template.encoder_of(run, tokenizer)
-        else:
-            name = name or PLAIN
-            source = template.source_of(name, "template")
-            encoder = ChatEncoder(tokenizer, template_of(source, name))
+        name = name or PLAIN
+        try:
+            if self.trained:
+                encoder = template.encoder_of(run, tokenizer)
+            else:
+                source = template.source_of(name, "template")
+                encoder = ChatEncoder(tokenizer, template_of(source, name))
+        except ValueError as error:  # a template that ends no turns
+            raise ValueError(
+                str(error).replace("another data.template", "another template")
+            ) from None
         self.encoder, self.end = encoder, encoder.end
         self.name, self.roles = encoder.template.name, encoder.template.roles
         self.stops = () if self.trained else (NEXT,) if name == PLAIN else encoder.template.stops

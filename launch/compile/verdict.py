@@ -11,17 +11,24 @@ from train.parallel.chips import CHIPS, GIB
 
 def shortage(report: dict[str, Any]) -> str:
     """How much memory a program that does not fit lacks."""
-    memory = report["memory"]
+    memory = largest(report)
     over = memory["peak"] - memory["hbm"]
+    what = "the rollout of " if memory is not report["memory"] else ""
     return (
-        f"{report['detail']['name']} does not fit {report['topology']}: it needs "
+        f"{what}{report['detail']['name']} does not fit {report['topology']}: it needs "
         f"{gib(memory['peak'])} of the {gib(memory['hbm'])} that a device has, {gib(over)} too much"
     )
 
 
+def largest(report: dict[str, Any]) -> dict[str, Any]:
+    """The memory of the program that needs most: the step's, or that of a rollout."""
+    parts = [report["memory"], *(report[name]["memory"] for name in ("rollout",) if name in report)]
+    return max(parts, key=lambda memory: memory["peak"])
+
+
 def verdict(report: dict[str, Any], config: Any) -> str:
     """Whether the program fits, by how much, and which config keys would help if not."""
-    memory = report["memory"]
+    memory = largest(report)
     if report["fits"]:
         free = memory["hbm"] - memory["peak"]
         return (
@@ -62,6 +69,7 @@ KNOBS = (
     ("model.remat", lambda value, report: value != "full", "model.remat=full"),
     ("train.loss_chunk", lambda value, report: not value, "train.loss_chunk=512"),
     ("optimizer.moments", lambda value, report: value != "bfloat16", "optimizer.moments=bfloat16"),
+    ("optimizer.offload", lambda value, report: not value, "optimizer.offload=True"),
     ("mesh.sequence", lambda value, report: _rows(report) <= 1, "mesh.sequence=2 or more"),
     ("mesh.tensor", lambda value, report: _rows(report) <= 1, "mesh.tensor=2 or more"),
     (
@@ -95,9 +103,13 @@ def table(report: dict[str, Any]) -> rich.table.Table:
         out.add_row(f"memory: {name}", gib(size))
     out.add_row("memory: arguments", gib(memory["argument"]))
     out.add_row("memory: temporary", gib(memory["temporary"]))
+    if memory.get("host"):
+        out.add_row("memory: on the host", gib(memory["host"]))
     out.add_row("memory: peak", f"{gib(memory['peak'])} of {gib(memory['hbm'])}")
     if flops["matmul"] is not None:
         _measured(out, report)
+    if "rollout" in report:
+        _rollout(out, report["rollout"], report["detail"])
     for loop in detail["loops_counted_once"][1:]:  # the first is the loop over steps
         out.add_row("WARNING", f"loop {loop} counted once: its trip count is unknown")
     out.add_row("compiled in", f"{detail['compile_seconds']:.1f} s")
@@ -133,6 +145,25 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     out.add_row("step, with kernels", f"{report['estimated_step_seconds']:.4g} s ({band})")
     out.add_row("MFU", f"{report['estimated_mfu']:.1%} ({band})")
     out.add_row("tokens/s", f"{detail['tokens_per_second']:,.0f} of all devices ({band})")
+
+
+def _rollout(out: rich.table.Table, rollout: dict[str, Any], detail: dict[str, Any]) -> None:
+    """Adds the rows of the program that makes the batches of `updates` steps."""
+    memory, flops = rollout["memory"], rollout["flops"]
+    out.add_row(
+        "of one rollout",
+        f"{rollout['responses']:,} responses of {rollout['response_tokens']:,} tokens, for "
+        f"{rollout['updates']:,} steps",
+    )
+    for name in ("argument", "temporary", "resident"):
+        out.add_row(f"rollout: memory: {name}", gib(memory[name]))
+    out.add_row("rollout: memory: peak", f"{gib(memory['peak'])} of {gib(memory['hbm'])}")
+    if flops["matmul"] is not None:
+        seconds = rollout["estimated_seconds"]
+        out.add_row("rollout: FLOPs of the models", f"{flops['model'] / 1e12:.4g} T (PaLM's count)")
+        out.add_row("rollout: FLOPs of products", f"{flops['matmul'] / 1e12:.4g} T")
+        out.add_row("rollout: time", f"{seconds:.4g} s (ESTIMATE, {error_band(detail)})")
+    out.add_row("rollout: compiled in", f"{rollout['compile_seconds']:.1f} s")
 
 
 def error_band(detail: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ Scalar = bool | int | float | str
 SUMMARY = (
     *("status", "eval_loss", "eval_loss_se", "bits_per_byte", "train_loss", "tokens", "steps"),
     *("seconds", "tokens_per_second", "mfu", "epochs_of_data", "device", "devices", "dataset"),
+    *("rollout_tokens_per_second", "update_tokens_per_second"),
 )
 
 

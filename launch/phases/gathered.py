@@ -90,6 +90,8 @@ def entry(run: Path, name: str, scored: dict[str, Any]) -> dict[str, Any]:
         "steps": result.get("steps"),
         "seconds": result.get("seconds"),
         "tokens_per_second": result.get("tokens_per_second"),
+        "rollout_tokens_per_second": result.get("rollout_tokens_per_second"),
+        "update_tokens_per_second": result.get("update_tokens_per_second"),
         "status": result.get("status", "unfinished"),
         "prompts": scored["prompts"],
         "pass_at_k": scored["pass_at_k"],

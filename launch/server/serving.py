@@ -4,15 +4,14 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from dataclasses import dataclass
 
 import uvicorn
 
-from launch.chat.engine import Engine
+from launch.chat.engine import Engine, in_one_line
 from launch.chat.opened import Opened
-from launch.chat.request import Piece, Request
 from launch.server.app import Limits, Service, is_loopback
-from model.generation.samplers import Sampler
 
 GRACE = 5  # seconds for open connections at the end
 CONNECTIONS = 1024  # at once
@@ -73,19 +72,6 @@ class Running:
         self.thread.join(GRACE + 5)
 
 
-def warm(engine: Engine, vocab_size: int) -> None:
-    """Compiles the programs of short prompts, with and without log-probabilities."""
-    for top in (0, 1):
-        ended = threading.Event()
-
-        def emit(piece: Piece, ended: threading.Event = ended) -> None:
-            if piece.end:
-                ended.set()
-
-        engine.submit(Request([0], 1, Sampler(vocab_size=vocab_size), emit, top=top))
-        ended.wait()
-
-
 def serve_until_signal(running: Running) -> bool:
     """Waits for SIGINT or SIGTERM, then ends the server; a second one does not wait. Returns
     whether the server and the engine ran until then."""
@@ -103,5 +89,8 @@ def serve_until_signal(running: Running) -> bool:
             signal.signal(number, handler)
     running.end()
     reason = "" if well else " because of an error"
+    if failure := running.engine.failure:
+        traceback.print_exception(failure)  # for the server's log
+        reason += f" ({in_one_line(failure)})"
     print(f"the server has ended{reason}", file=sys.stderr)
     return well

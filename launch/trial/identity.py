@@ -29,7 +29,7 @@ NOT_IN_ID = (
     *("model.attention", "model.scan_layers", "model.remat"),
     "model.masked",  # of data.masked
     *("train.chunk", "train.flops_convention", "train.batch_per_device", "train.loss_chunk"),
-    *("train.init_from", "objective.stored"),
+    *("train.init_from", "objective.stored", "objective.buckets", "optimizer.offload"),
 )
 # Sections that a counted model does not read.
 NOT_COUNTED = ("seed", "train", "optimizer", "schedule", "eval.every")

@@ -119,11 +119,14 @@ def measured(result: Mapping[str, Any]) -> str:
 
 
 def _to_sample(resolved: ConfigDict, workdir: Path) -> list[str]:
-    """The command that draws text from the model, if it can."""
+    """The command that draws text from the model, or talks with it, if it can."""
     writes = "logits" in objectives.find(resolved.objective.name).NEEDS
     if not writes or not hasattr(families.find(resolved.model.family), "generate"):
         return []
-    return [f"  sample from it: isoflop sample --run={shlex.quote(str(workdir))} --prompt='The '"]
+    run = shlex.quote(str(workdir))
+    if resolved.data.get("template", ""):
+        return [f"  talk with it: isoflop chat --run={run}"]
+    return [f"  sample from it: isoflop sample --run={run} --prompt='The '"]
 
 
 def _reached(workdir: Path) -> int:

@@ -112,11 +112,6 @@ def resolve_sizes(config: ConfigDict, devices: int) -> ConfigDict:
             "to compile"
         )
     _check_settings(config, family, cfg)
-    if frozen := getattr(objectives.find(config.objective.name), "FROZEN", {}):
-        raise ValueError(
-            f"objective.name={config.objective.name!r} reads other weights "
-            f"({', '.join(frozen)}); compiling with them is not supported yet"
-        )
     config.eval.batch_size = devices  # evaluations are another program
     _resolve_batch(config, devices)
     config.train.duration = f"{LARGEST_CHUNK} steps"

@@ -13,6 +13,8 @@ from model.adapters.adapted import family_of
 from train import duration, objectives
 from train.policy.sizes import read_share
 
+NOT_NUMBERS = ("name", "moments", "offload")  # keys of the section optimizer
+
 
 def summarise(
     about: Mapping[str, Any], resolved: ConfigDict, dataset: Dataset, record: Any
@@ -29,7 +31,7 @@ def summarise(
     last = {key: value for row in rows for key, value in row.items()}
     tokens_per_second = record.step * about["batch"] / max(record.seconds, 1e-9)
     flops = tokens_per_second * family.flops(cfg)["palm"]
-    hyper = {k: v for k, v in resolved.optimizer.items() if k not in ("name", "moments")} | {
+    hyper = {k: v for k, v in resolved.optimizer.items() if k not in NOT_NUMBERS} | {
         "optimizer": resolved.optimizer.name,
         "schedule": resolved.schedule.name,
         "warmup_steps": duration.steps(resolved.schedule.warmup),
@@ -63,6 +65,7 @@ def summarise(
         "seconds": record.seconds,
         "compile_seconds": record.compile_seconds,
         "tokens_per_second": tokens_per_second,
+        **({} if about["counted"] else record.throughput.columns()),
         "mfu": flops / record.peak if record.peak else None,
         "hyperparameters": {} if about["counted"] else hyper,
         "seed": resolved.seed,

@@ -34,6 +34,7 @@ from launch.trial.identity import own_id
 from launch.trial.resolve import describe, prepare, resolve
 from launch.trial.result import so_far, summarise
 from model import families
+from model.keys import Unfit
 from train.parallel import processes
 from train.watch import Stop, stop_signals
 
@@ -119,7 +120,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
             distributed.require_shared(workdir / "config.json")
         try:
             status = training.train(stop)
-        except BadReward as error:
+        except (BadReward, Unfit) as error:
             raise BadInput(error) from error
         end(resolved, dataset, getattr(training, "record", training), overrides, status)
         if status == "preempted":

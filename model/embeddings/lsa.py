@@ -20,7 +20,7 @@ import numpy as np
 from scipy import sparse
 
 from model.conventions import CONVENTIONS
-from model.keys import check, key
+from model.keys import Unfit, check, key
 
 INPUTS = ("documents",)
 OBJECTIVE = "reconstruction"
@@ -82,7 +82,7 @@ def counts(texts: Sequence[np.ndarray], vocab_size: int) -> sparse.csr_matrix:
 
 
 def fit(cfg: Config, texts: Sequence[np.ndarray]) -> DocumentVectors:
-    """Fits the representation to documents. ValueError if there are too few for the rank."""
+    """Fits the representation to documents. Unfit if there are too few for the rank."""
     x = counts(texts, cfg.vocab_size)
     if cfg.representation == "bag_of_words":
         return DocumentVectors(False, np.ones(cfg.vocab_size), None, x.T.tocsr())
@@ -91,7 +91,7 @@ def fit(cfg: Config, texts: Sequence[np.ndarray]) -> DocumentVectors:
     if cfg.representation == "tfidf":
         return DocumentVectors(True, weigh.idf_, None, x.T.tocsr())
     if cfg.d_model >= (most := min(x.shape)):
-        raise ValueError(
+        raise Unfit(
             f"model.d_model={cfg.d_model} is not below the {len(texts)} documents and "
             f"{cfg.vocab_size} words; use at most {most - 1}, or cut documents by "
             "data.document_words"
@@ -104,13 +104,13 @@ def fit(cfg: Config, texts: Sequence[np.ndarray]) -> DocumentVectors:
 
 
 def _sklearn(name: str) -> ModuleType:
-    """A module of scikit-learn; ValueError names the extra if it is not installed."""
+    """A module of scikit-learn; Unfit names the extra if it is not installed."""
     import importlib
 
     try:
         return importlib.import_module(f"sklearn.{name}")
     except ImportError:
-        raise ValueError(
+        raise Unfit(
             "model.family='lsa' needs scikit-learn: pip install 'isoflop[vectors]'"
         ) from None
 

@@ -61,3 +61,22 @@ def expected(proxy_PN: np.ndarray, reward_PN: np.ndarray, sizes: np.ndarray) -> 
 def spaced(count: int, most: int = 40) -> np.ndarray:
     """At most `most` sizes from 1 to `count`, evenly spaced in log n, both ends included."""
     return np.unique(np.round(np.geomspace(1, count, most)).astype(int))
+
+
+def doubled(count: int) -> np.ndarray:
+    """The sizes 1, 2, 4, … up to `count`, and `count` itself."""
+    powers = 2 ** np.arange(int(count).bit_length())
+    return np.unique(np.append(powers, count))
+
+
+def estimate(
+    proxy_PN: np.ndarray, reward_PN: np.ndarray, sizes: np.ndarray
+) -> list[tuple[float, float | None]]:
+    """(the mean over prompts of `expected`, its standard error) of each size. Prompts are the
+    independent units; one prompt has no error. Raises what `expected` raises."""
+    values_PK = expected(proxy_PN, reward_PN, sizes)
+    count, means = len(values_PK), values_PK.mean(0).tolist()
+    if count == 1:
+        return [(mean, None) for mean in means]
+    errors = values_PK.std(0, ddof=1) / np.sqrt(count)
+    return list(zip(means, errors.tolist(), strict=True))

@@ -105,3 +105,10 @@ def test_a_decoder_is_ranked_beside_an_encoder_decoder_on_the_same_pairs_only(
     assert found["apart"]["evaluated"] != found["short"]["evaluated"]
     with pytest.raises(ValueError, match="leave out or cut different validation examples"):
         rank(*read_sweeps(tmp_path / "runs"))
+
+
+def test_too_few_documents_end_with_one_line(text_folder, capsys):
+    many = toy.config(text_folder, **LSA | {"model.d_model": "400"}, **{"data.max_tokens": "9000"})
+    assert trial.run(many, text_folder / "many") == 2
+    error = capsys.readouterr().err
+    assert "model.d_model=400 is not below the 5 documents" in error and error.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from model.transformer.config import ModelConfig
 from tests.train.steps import decoder_step
 from train.loop import Start, initial_state
 from train.objectives.preference import dpo
+from train.parallel import memory
 from train.parallel.sharding import activation_rules, make_mesh, parameter_specs
 from train.step import BASE, StepConfig, TrainState, eval_sums, loss_sums, train_chunk
 
@@ -121,6 +123,25 @@ def test_the_reference_of_dpo_is_the_base_without_its_adapters(base_dtype):
     assert float(loss(trained)) == pytest.approx(np.log(2), abs=1e-6)
     moved = jax.tree.map(lambda x: x + 0.1, trained)
     assert abs(float(loss(moved)) - np.log(2)) > 1e-4
+
+
+def test_the_memory_of_a_packed_base_is_its_codes_and_scales():
+    """By hand: half a byte for each weight of a block, a byte for 64 of them, four bytes for 256 of
+    those and four for a matrix; the rest in four bytes a number."""
+    cfg = decoder_step(MODEL, adapter=dataclasses.replace(ADAPTER, dora=False))
+    state = begun(cfg, make_mesh({"fsdp": 1}, jax.devices()[:1]))
+    found, d = memory.by_component(state), 256
+    packed = lambda i, o: i * o // 2 + i * o // 64 + 4 * math.ceil(i * o / 64 / 256) + 4  # noqa: E731
+    others = 4 * (MODEL.vocab_size * d + 3 * d + 7 * d)  # the tied embedding, norms and biases
+    assert MODEL.d_ff == MODEL.n_heads * MODEL.head_dim == d
+    assert found["frozen base"] == 7 * packed(d, d) + others
+    assert found["parameters"] == found["gradients"] == 7 * 2 * 2 * d * 4
+    assert found["optimizer"] == pytest.approx(2 * found["parameters"], abs=16)
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(state.frozen))  # what is there
+    assert found["frozen base"] == held
+    plain = decoder_step(MODEL, adapter=Adapter("lora", rank=2))  # control
+    whole = begun(plain, make_mesh({"fsdp": 1}, jax.devices()[:1]))
+    assert memory.by_component(whole)["frozen base"] == 4 * 7 * d * d + others
 
 
 def test_moments_of_adapters_follow_their_sharding_rules():

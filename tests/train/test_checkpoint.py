@@ -3,6 +3,7 @@
 import errno
 import functools
 import gc
+import logging
 import random
 import shutil
 
@@ -207,6 +208,15 @@ def test_a_disk_that_fills_up_during_a_save_logs_nothing(tmp_path, said, monkeyp
         assert "ERROR" not in caplog.text and said == []
         assert [damage(path) for path in finished(small)] == [None] * len(finished(small))
         assert {path.name for path in small.iterdir()} == {p.name for p in finished(small)}
+
+
+@pytest.mark.parametrize(("place", "shown"), [("1.orbax-checkpoint-tmp/a", False), ("1/a", True)])
+def test_a_late_write_to_a_failed_save_logs_nothing(caplog, tmp_path, place, shown):
+    try:
+        (tmp_path / place).write_text("")
+    except FileNotFoundError as error:
+        logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=error)
+    assert bool(caplog.records) == shown
 
 
 def test_a_save_is_not_disturbed_by_donation(tmp_path, said):

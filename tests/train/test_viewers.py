@@ -5,14 +5,20 @@ import shutil
 import struct
 from pathlib import Path
 
+import jax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
+from configs import base
+from configs.chat import TEMPLATES
+from data import tokenizer as tokenizers
+from data.chat.encoding import ChatEncoder, template_of
 from launch import flags
 from launch.trial import run as trial
 from launch.trial.identity import trial_id
 from launch.trial.resolve import prepare, resolve
+from model.transformer import family as decoder
 from train.metrics import MetricsLog
 from train.viewers import samples
 from train.viewers.tensorboard import hyperparameters
@@ -170,6 +176,47 @@ def test_samples_that_cannot_be_drawn_are_refused(changes, message, text_folder)
     with pytest.raises(ValueError, match=r"log\.") as refused:
         resolve(given, prepare(given))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["conversations", "tasks"])
+def test_prompts_of_a_run_with_a_template_are_messages(kind, tmp_path, monkeypatch):
+    """What is drawn from is what the model is trained on: the encoder's own prompt, up to its end
+    token, which is not the end of a document here."""
+    chatml = TEMPLATES["chatml"]
+    golden = Path(__file__).parents[1] / "golden" / "chat_templates.json"
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps(json.loads(golden.read_text())["tokenizer"])
+    )
+    tokenizer = tokenizers.from_spec(str(tmp_path / "tokenizer.json"))
+    given = base.get_config(objective="grpo" if kind == "tasks" else "next_token", kind=kind)
+    given.data.template, given.log.prompts = chatml, ("hi", "", "ho")
+    encoder = ChatEncoder(tokenizer, template_of(chatml))
+    assert encoder.end != tokenizer.eod
+    asked = {}
+
+    def generate(cfg, params, prompts, n_tokens, seed, vocab_size, stop):
+        asked[stop] = prompts
+        return [[*tokenizer.encode(f" {len(prompt)}")] for prompt in prompts]
+
+    monkeypatch.setattr(decoder, "generate", generate)
+    drawn = samples.draw(given, None, {}, tokenizer, jax.devices()[0])
+    messages = [[{"role": "user", "content": text}] for text in ("hi", "ho")]
+    assert asked == {
+        encoder.end: [encoder.prompt(one).tolist() for one in messages],
+        tokenizer.eod: [[tokenizer.eod]],
+    }
+    said = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert asked[encoder.end][0] == tokenizer.encode_prompt(said).tolist()
+    length = len(asked[encoder.end][0])
+    assert drawn == [
+        {"prompt": "hi", "text": f" {length}"},
+        {"prompt": "", "text": " 1"},
+        {"prompt": "ho", "text": f" {length}"},
+    ]
+    # Without a template a prompt is running text, as in a run of text.
+    given.data.template = ""
+    plain = tokenizer.encode_prompt("hi").tolist()
+    assert samples.start(given, tokenizer, "hi") == (plain, tokenizer.eod)
 
 
 def test_samples_of_a_family_or_data_without_text_are_refused(text_folder, monkeypatch):

@@ -76,7 +76,7 @@ class Costs:
     wire: Counter = field(default_factory=Counter)
     calls: Counter = field(default_factory=Counter)
     cycles: float = 0.0  # the compiler's estimates, which exist only for fusions
-    loops: list = field(default_factory=list)  # names of loops counted once: trip count unknown
+    loops: list = field(default_factory=list)  # names of loops whose trip count is unknown
 
     @property
     def matmul(self) -> float:
@@ -84,10 +84,11 @@ class Costs:
         return self.products + sum(self.kernels.values())
 
 
-def measure(text: str) -> Costs:
-    """The costs of an optimised HLO module, given as text. Loop bodies count once per iteration."""
+def measure(text: str, longest: int = 1) -> Costs:
+    """The costs of an optimised HLO module, given as text. Loop bodies count once per iteration; an
+    outer loop with an unknown trip count runs `longest` times."""
     module, costs = hlo.parse(text), Costs()
-    for visit in walk(module, lambda loop: costs.loops.append(loop.name)):
+    for visit in walk(module, lambda loop: costs.loops.append(loop.name), longest):
         one, here = visit.instruction, visit.computation
         kind = one.opcode.removesuffix("-start")
         if one.opcode in ("dot", "convolution"):

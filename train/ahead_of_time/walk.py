@@ -32,13 +32,16 @@ _INSIDE = {"fusion": "calls", "call": "to_apply", "async-start": "calls", "call-
 
 
 def walk(
-    module: Module, unknown: Callable[[Instruction], None] = lambda loop: None
+    module: Module,
+    unknown: Callable[[Instruction], None] = lambda loop: None,
+    longest: int = 1,
 ) -> Iterator[Visit]:
     """Visits every instruction that runs, and counts how often. Trip counts of nested loops
     multiply.
 
-    A loop with an unknown trip count is visited once and passed to `unknown`. The loop over the
-    steps of a training chunk is such a loop, so all counts are per step. Of the branches of a
+    A loop with an unknown trip count is passed to `unknown`. It counts as `longest` iterations, or
+    as one inside another loop. The loop over the steps of a training chunk is such a loop, so all
+    counts are per step; the loop over the tokens of responses is another. Of the branches of a
     conditional, only the one with the most instructions is visited.
     """
 
@@ -53,8 +56,9 @@ def walk(
                 if count is None:
                     unknown(one)
                 carried = trips.invariants(one, here, module, arguments)
-                runs = times * (1 if count is None else count)
-                yield from visit(one.called("body"), runs, path, [carried])
+                if count is None:
+                    count = longest if times == 1 else 1
+                yield from visit(one.called("body"), times * count, path, [carried])
             elif one.opcode == "conditional":
                 size = lambda branch: len(module.computations[branch].instructions)  # noqa: E731
                 yield from visit(max(_branches(one), key=size), times, path, [])

@@ -17,6 +17,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from data.fields import Field
 from model.families import Family
+from train.optimizers import offload
 from train.parallel.mesh import MESH_AXES, MeshError
 from train.parallel.mesh import make_mesh as make_mesh
 from train.rules import Rules, lookup, path_name
@@ -33,6 +34,14 @@ def require(family: Family, cfg: Any, mesh: AnyMesh) -> None:
             family.check_mesh(cfg, dict(mesh.shape))
         except ValueError as error:
             raise MeshError(error) from error
+
+
+def require_host_memory(mesh: Mesh) -> None:
+    """Raises MeshError if the devices cannot keep moments in the host's memory."""
+    try:
+        offload.require(mesh.devices.ravel())
+    except ValueError as error:
+        raise MeshError(error) from error
 
 
 def _nearest(size: int, parts: int) -> str:
@@ -89,12 +98,17 @@ def parameter_specs(params: Any, axes: Rules, mesh: AnyMesh | None = None) -> An
 
 
 def state_shardings(
-    state: Any, axes: Rules, frozen_axes: Mapping[str, Rules], mesh: AnyMesh
+    state: Any,
+    axes: Rules,
+    frozen_axes: Mapping[str, Rules],
+    mesh: AnyMesh,
+    offloaded: bool = False,
 ) -> Any:
     """Shardings of a TrainState (arrays or shapes). An optimiser leaf is sharded like a parameter
     if its path ends in the parameter's path and their shapes are equal. Counters and factored
-    moments are small and are replicated. `frozen_axes` has the rules of each set of frozen
-    parameters. A carry is sharded by rows, like a batch."""
+    moments are small and are replicated. `offloaded`: whether moments are in the host's memory.
+    `frozen_axes` has the rules of each set of frozen parameters. A carry is sharded by rows, like a
+    batch."""
     replicated = NamedSharding(mesh, PartitionSpec())
     params = parameter_shardings(state.params, axes, mesh)
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
@@ -107,7 +121,9 @@ def state_shardings(
         owner = max(
             owners, key=len, default=None
         )  # the longest, because a path can end in another parameter's path
-        return by_name[owner] if owner and shapes[owner] == leaf.shape else replicated
+        where = by_name[owner] if owner and shapes[owner] == leaf.shape else replicated
+        on_host = offloaded and offload.is_moved(leaf)
+        return where.with_memory_kind(offload.HOST) if on_host else where
 
     frozen = {
         name: parameter_shardings(tree, frozen_axes[name], mesh)
@@ -141,13 +157,15 @@ def constrain_parameters(tree: Any, axes: Rules) -> Any:
     return jax.lax.with_sharding_constraint(tree, parameter_shardings(tree, axes, mesh))
 
 
-def constrain_state(state: Any, axes: Rules, frozen_axes: Mapping[str, Rules]) -> Any:
+def constrain_state(
+    state: Any, axes: Rules, frozen_axes: Mapping[str, Rules], offloaded: bool = False
+) -> Any:
     """Constrains a TrainState to its `state_shardings`, so that the output of a program can be its
     next input."""
     mesh = jax.sharding.get_abstract_mesh()
     if not _rules_apply(mesh):
         return state
-    shardings = state_shardings(state, axes, frozen_axes, mesh)
+    shardings = state_shardings(state, axes, frozen_axes, mesh, offloaded)
     return jax.lax.with_sharding_constraint(state, shardings)
 
 

@@ -3,12 +3,19 @@
 A rollout has three parts: the objective's `rollout` under jit, its `score` on the host, for rewards
 that Python computes, and its `advantages` under jit. It gives the batches of K updates, which are K
 steps; so rollouts happen at multiples of K, and all events of such a run do.
+
+With `objective.prefetch` the rollout of the next updates is drawn before those on the current one,
+so the host scores it while the devices train. It is off-policy by one rollout.
 """
 
+import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,6 +23,8 @@ from data.kinds import Batch, Dataset
 from train import objectives
 from train.parallel import processes, sharding
 from train.parallel.mesh import MeshError
+from train.policy import buckets
+from train.policy.programs import Programs
 from train.step import StepConfig, TrainState, passes, respond, roll_out, updates_of
 
 FLAT_ROLLOUTS = 20  # in a row without any variance in a group, after which a run says so
@@ -34,6 +43,21 @@ def with_prompts(config: Any, cfg: StepConfig) -> Any:
     sized = config.copy_and_resolve_references()
     sized.train.batch_size = objective.prompts(cfg.loss)
     return sized
+
+
+def require_divided(n_prompts: int, mesh: Mesh, buckets: int = 0) -> None:
+    """MeshError where the rows of a mesh do not divide the prompts of a rollout or of a bucket."""
+    parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
+    if n_prompts % parts:
+        raise MeshError(
+            f"a rollout has {n_prompts} prompts, which mesh.data times mesh.fsdp, {parts}, does "
+            "not divide; use another train.batch_size"
+        )
+    if buckets and n_prompts // buckets % parts:
+        raise MeshError(
+            f"objective.buckets={buckets} has {n_prompts // buckets} prompts in each bucket, which "
+            f"mesh.data times mesh.fsdp, {parts}, does not divide; use 1"
+        )
 
 
 def score(
@@ -82,9 +106,22 @@ def _require_finite(reward: np.ndarray) -> np.ndarray:
     return reward
 
 
+@dataclass
+class Taken:
+    """What rollouts have taken: tokens of the responses drawn, seconds without compilation, seconds
+    of compilation."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+    compiling: float = 0.0
+
+
 class Rollouts:
     """Makes the batches of a run. The constructor raises MeshError if the rows of a mesh do not
-    divide the prompts, and what the sizing of the data raises."""
+    divide the prompts of a rollout or of a bucket, and what the sizing of the data raises.
+
+    With `prefetch`, `ahead` has the batches of the next updates between two chunks.
+    """
 
     def __init__(
         self,
@@ -100,16 +137,19 @@ class Rollouts:
         epochs, minibatches = passes(cfg)
         self.updates, self.flat = epochs * minibatches, 0
         self.n_prompts = self.config.train.batch_size
-        parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
-        if self.n_prompts % parts:
-            raise MeshError(
-                f"a rollout has {self.n_prompts} prompts, which mesh.data times mesh.fsdp, "
-                f"{parts}, does not divide; use another train.batch_size"
-            )
+        self.buckets = getattr(cfg.loss, "buckets", 0)
+        require_divided(self.n_prompts, mesh, self.buckets)
         self._where = sharding.batch_shardings(mesh, self.dataset.spec())
         name, first = next(iter(self.dataset.spec().items()))
         shape = (1, self.n_prompts, *first.shape)
         self._rows = processes.local_rows(self._where[name], shape)
+        self._call, self._taken, self._told = Programs(), Taken(), 0.0
+        self.prefetch, self.ahead = getattr(cfg.loss, "prefetch", False), {}
+        if self.prefetch:
+            say(
+                "objective.prefetch: each rollout is drawn before the updates on the rollout "
+                "before it, so training is off-policy by one rollout"
+            )
 
     def prompts(self, step: int) -> dict[str, jax.Array]:
         """The data [1, P, ...] of the rollout that begins at this step."""
@@ -117,11 +157,93 @@ class Rollouts:
         local: Batch = self.dataset.batches("train", self.config.seed, number, 1, self._rows)
         return processes.place(local, self._rows, self.n_prompts, self._where)
 
+    def read_at(self, step: int) -> int:
+        """The step whose prompts a call at this step takes."""
+        return step + self.updates if self.prefetch else step
+
     def __call__(self, state: TrainState, prompts: Mapping[str, jax.Array]) -> dict:
-        """The batches [K, B, ...] of the next K updates."""
-        batch = roll_out(self.cfg, state, {name: x[0] for name, x in prompts.items()})
-        batch = score(self.objective, self.dataset, batch, self.mesh)
-        return updates_of(self.cfg, state, batch)
+        """The batches [K, B, ...] of the next K updates. With `prefetch`, `prompts` are those of
+        the K updates after them."""
+        if not self.prefetch:
+            return self._made(state, prompts)
+        self._next = prompts
+        self.ahead = self.ahead or self._made(state, self.prompts(int(state.step)))
+        return self.ahead
+
+    def draw_ahead(self, state: TrainState) -> None:
+        """With `prefetch`, starts the next rollout; called before the updates."""
+        if self.prefetch:
+            self._begun, self._drawn = self._clock(), self._draw(state, self._next, self.updates)
+
+    def finish_ahead(self, state: TrainState) -> None:
+        """With `prefetch`, makes the batches of the rollout that `draw_ahead` started; called when
+        the updates have been started. `state` is that after them."""
+        self.updating_from = self._clock()
+        if self.prefetch:
+            jax.block_until_ready(self._drawn)
+            self.updating_from = self._clock()  # an accelerator runs both in turn
+            self.ahead = self._finished(state, self._drawn)
+            self._taken.seconds += self._clock() - self._begun
+
+    def update_seconds(self) -> float:
+        """Seconds of the updates up to now, without compilation."""
+        return self._clock() - self.updating_from
+
+    def take(self) -> Taken:
+        """What rollouts have taken since the last call."""
+        taken, self._taken = self._taken, Taken()
+        taken.compiling, self._told = self._call.seconds - self._told, self._call.seconds
+        return taken
+
+    def like(self, state: TrainState) -> dict:
+        """The shapes and shardings of `ahead`, given those of the state; {} without `prefetch`."""
+        if not self.prefetch:
+            return {}
+        prompts = {
+            name: jax.ShapeDtypeStruct((self.n_prompts, *field.shape), field.dtype)
+            for name, field in self.dataset.spec().items()
+        }
+        batch = dict(jax.eval_shape(functools.partial(roll_out, self.cfg), state, prompts))
+        rows = len(jax.tree.leaves(batch)[0])
+        batch = {"reward": jax.ShapeDtypeStruct((rows,), jnp.float32)} | batch
+        batches = jax.eval_shape(functools.partial(updates_of, self.cfg), state, batch)
+        where = sharding.row_sharding(self.mesh, leading=1)
+        return {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+            for name, x in batches.items()
+        }
+
+    def _clock(self) -> float:
+        """Seconds, in which compilation takes none."""
+        return time.perf_counter() - self._call.seconds
+
+    def _made(self, state: TrainState, prompts: Mapping[str, jax.Array]) -> dict:
+        begun = self._clock()
+        batches = self._finished(state, self._draw(state, prompts, 0))
+        jax.block_until_ready(batches)
+        self._taken.seconds += self._clock() - begun
+        return batches
+
+    def _draw(self, state: TrainState, prompts: Mapping[str, jax.Array], ahead: int) -> dict:
+        """The rows [R, ...] of a rollout for the updates that begin `ahead` steps later."""
+        ahead, batch = np.int32(ahead), self._call(_first, (), dict(prompts))
+        if not self.buckets:
+            return self._call(roll_out, (self.cfg,), state, batch, ahead)
+        lengths_P = processes.to_host(batch[buckets.LENGTH])
+        longest = batch[buckets.PROMPT].shape[1]
+        parts, order = [], []
+        for rows_Q, width in buckets.groups(lengths_P, self.buckets, longest):
+            part = self._call(buckets.cut, (width,), batch, rows_Q)
+            rows = self._call(roll_out, (self.cfg,), state, part, ahead)
+            parts, order = [*parts, rows], [*order, rows_Q]
+        return self._call(buckets.joined, (), parts, batch, np.concatenate(order))
+
+    def _finished(self, state: TrainState, drawn: Mapping[str, jax.Array]) -> dict:
+        """The batches of the updates on a rollout, which begin at the state's step."""
+        if "mask" in drawn:
+            self._taken.tokens += float(self._call(_sum, (), drawn["mask"]))
+        batch = score(self.objective, self.dataset, drawn, self.mesh)
+        return self._call(updates_of, (self.cfg,), state, batch)
 
     def watch(self, metrics: Mapping[str, Sequence[float]]) -> None:
         """Says once if no group had any variance for FLAT_ROLLOUTS rollouts in a row. `metrics` are
@@ -135,6 +257,16 @@ class Rollouts:
                 "so nothing is learnt: begin from a model that is right at times, use easier "
                 "prompts or more objective.samples, or raise objective.temperature"
             )
+
+
+@jax.jit
+def _first(prompts: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: x[0] for name, x in prompts.items()}
+
+
+@jax.jit
+def _sum(x: jax.Array) -> jax.Array:
+    return x.sum()
 
 
 def answered(

@@ -29,12 +29,14 @@ def common(resolved: Any) -> dict[str, Any]:
 
 def trains_alone(resolved: Mapping[str, Any]) -> bool:
     """Whether a trial cannot be stacked: it uses several devices, is counted, starts from given
-    weights, stops early, reads frozen parameters, or makes its batches from its parameters."""
+    weights, keeps its moments on the host, stops early, reads frozen parameters, or makes its
+    batches from its parameters."""
     objective = objectives.OBJECTIVES[resolved["objective"]["name"]]
     return (
         any(size > 1 for size in resolved["mesh"].values())
         or families.is_counted(families.FAMILIES[resolved["model"]["family"]])
         or bool(resolved["train"]["init_from"] or resolved["checkpoint"]["stop_at"])
+        or resolved["optimizer"].get("offload", False)
         or hasattr(objective, "FROZEN")
         or hasattr(objective, "rollout")
     )

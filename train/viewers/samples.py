@@ -1,7 +1,8 @@
 """Text that a model writes while it trains: continuations of fixed prompts, with fixed seeds.
 
-The draws only read the parameters, so they change no number of the run. Each is a row of
-samples.jsonl and a text in TensorBoard.
+Where the data have a chat template, a prompt is a user's message and the text the answer, as
+`isoflop sample` has them. The draws only read the parameters, so they change no number of the run.
+Each is a row of samples.jsonl and a text in TensorBoard.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
+from data.chat.encoding import ChatEncoder, template_of
 from model import families
 from train import duration
 from train.parallel import sharding
@@ -46,7 +48,7 @@ def check(config: Any, tokenizer: Spelling | None) -> None:
         )
     room = config.model.context_length - log.sample_tokens
     for prompt in log.prompts:
-        if len(tokens := start(tokenizer, prompt)) > room:
+        if len(tokens := start(config, tokenizer, prompt)[0]) > room:
             raise ValueError(
                 f"log.sample_tokens={log.sample_tokens} after {prompt!r} of log.prompts (tokens: "
                 f"{len(tokens)}) do not fit model.context_length="
@@ -54,10 +56,14 @@ def check(config: Any, tokenizer: Spelling | None) -> None:
             )
 
 
-def start(tokenizer: Spelling, prompt: str) -> list[int]:
-    """The tokens that a sample continues; an empty prompt begins a new document."""
+def start(config: Any, tokenizer: Spelling, prompt: str) -> tuple[list[int], int]:
+    """(the tokens that a sample continues, the token that ends it). An empty prompt begins a new
+    document."""
+    if prompt and (template := config.data.get("template", "")):
+        encoder = ChatEncoder(tokenizer, template_of(template))
+        return encoder.prompt([{"role": "user", "content": prompt}]).tolist(), encoder.end
     typed = tokenizer.encode_prompt(prompt).tolist()
-    return [*tokenizer.prefix, *typed] or [tokenizer.eod]
+    return [*tokenizer.prefix, *typed] or [tokenizer.eod], tokenizer.eod
 
 
 def draw(
@@ -66,17 +72,23 @@ def draw(
     """The prompts of the section `log` with the text that follows each; `params` are arrays of the
     host, and `model` is the Config of the family."""
     log, family = config.log, families.FAMILIES[config.model.family]
-    prompts = [start(tokenizer, prompt) for prompt in log.prompts]
-    with sharding.activation_rules(sharding.make_mesh({"data": 1}, [device])):
-        drawn = family.generate(
-            *(model, jax.device_put(params, device), prompts, log.sample_tokens, SEED),
-            vocab_size=tokenizer.vocab_size,
-            stop=tokenizer.eod,
-        )
-    found = []
-    for prompt, tokens in zip(log.prompts, drawn, strict=True):
+    started = [start(config, tokenizer, prompt) for prompt in log.prompts]
+    mesh, drawn = sharding.make_mesh({"data": 1}, [device]), {}
+    for end in dict.fromkeys(end for _, end in started):
+        alike = [place for place, (_, other) in enumerate(started) if other == end]
+        with sharding.activation_rules(mesh):
+            found = family.generate(
+                *(model, jax.device_put(params, device), [started[place][0] for place in alike]),
+                *(log.sample_tokens, SEED),
+                vocab_size=tokenizer.vocab_size,
+                stop=end,
+            )
+        drawn |= dict(zip(alike, found, strict=True))
+    rows = []
+    for place, (prompt, (context, _)) in enumerate(zip(log.prompts, started, strict=True)):
         # The text of a token may depend on those before it.
-        context = start(tokenizer, prompt) if prompt else []
+        context = context if prompt else []
         before = len(tokenizer.decode(context))
-        found.append({"prompt": prompt, "text": tokenizer.decode(context + tokens)[before:]})
-    return found
+        text = tokenizer.decode([*context, *drawn[place]])[before:]
+        rows.append({"prompt": prompt, "text": text})
+    return rows

@@ -100,18 +100,21 @@ def main(argv: Sequence[str]) -> int:
 def compiled_report(config: Any, target: Slice, hlo: str | None = None) -> dict[str, Any]:
     """The report of one config; writes the text of its optimised program to `hlo`, if given.
 
-    Raises BadInput for sizes that do not fit the slice, and without the TPU compiler.
+    Raises BadInput for sizes that do not fit the slice, for frozen models of unknown size, and
+    without the TPU compiler.
     """
+    from launch.compile import frozen_models
     from launch.trial.resolve import resolve_sizes
     from train.ahead_of_time import compiled
     from train.parallel import sharding
 
     with bad_input():
         resolved = resolve_sizes(config, target.devices)
+        start = frozen_models.start(resolved)
         mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(target))
     try:
         with alive("compiling"):
-            program = compiled.compile_chunk(resolved, mesh)
+            program = compiled.compile_chunk(resolved, mesh, start)
     except sharding.MeshError as error:
         raise BadInput(error) from error
     if hlo and program.text:

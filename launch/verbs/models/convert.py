@@ -26,6 +26,7 @@ from absl import flags as absl_flags
 
 from configs import base
 from data import tokenizer as tokenizers
+from data.chat.encoding import FILE as TEMPLATE
 from data.framed import saved_classes
 from data.framed.marks import marks_of
 from data.tokenizer import Tokenizer
@@ -218,6 +219,8 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
         if not original:
             extra, files = tokenizer_of(run, cfg)
             extra |= mark_ids(run) if is_bert else {}
+        if (run / TEMPLATE).is_file():
+            files[TEMPLATE] = (run / TEMPLATE).read_bytes()
         params, _ = of_run(run, lambda line: print(line, file=sys.stderr))
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
         save(target, cfg, params, extra=extra, files=files)

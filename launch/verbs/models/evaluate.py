@@ -4,6 +4,7 @@ isoflop evaluate --run=runs/first
 isoflop evaluate --run=runs/first --data=book.txt
 isoflop evaluate --run=runs/llama --data=web.jsonl --max_bytes=1M --stride=512
 isoflop evaluate --run=runs/sft --tasks=addition_reversed,sorting --samples=16 --k=1,8
+isoflop evaluate --run=runs/sft --tasks=sorting --samples=64 --reward=runs/reward
 isoflop evaluate --run=runs/llama --tasks=core:eval_bundle,lm_eval:mine --lm_eval_path=my_tasks
 
 Prints nats per token and bits per byte with standard errors, the loss by position in the context,
@@ -27,6 +28,8 @@ core:DIR for a CORE bundle, and lm_eval:NAME for a task file of lm-evaluation-ha
 --lm_eval_path, which may run code. The prompts of a task are held out of training. pass@k is the
 probability that one of k answers is right, without bias, with an interval over prompts. A run with
 a chat template answers through it; otherwise it continues the prompt to the end of the line.
+--reward is best-of-n, a baseline of reinforcement learning: how often the answer that the reward
+model prefers among n = 1, 2, 4, … is right, without bias, over all subsets of the samples.
 """
 
 import time
@@ -45,7 +48,7 @@ MOST_CONTEXT = 2048  # tokens of a window by default
 OF_TEXT = ("data", "text_key", "max_bytes", "context", "stride", "ngram")
 OF_TASKS = (
     *("samples", "k", "prompts", "size", "temperature", "tokens", "seed", "template", "stop"),
-    *("checker", "lm_eval_path", "examples"),
+    *("checker", "reward", "lm_eval_path", "examples"),
 )
 
 
@@ -53,7 +56,9 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
-    flags.define_path("run", None, "folder of the run: finished, stopped or converted", values)
+    flags.define_path(
+        "run", None, "folder of the run; tasks: also one of Hugging Face weights", values
+    )
     text("data", None, "text to score; default: the validation set of the run", values)
     text("text_key", None, "data: key of a row's text; default: the run's data.text_key", values)
     flags.define_amount("max_bytes", 0, "data: bytes of text to score; 0: all", values)
@@ -102,6 +107,8 @@ def define_tasks(values: absl_flags.FlagValues) -> None:
     stops = "tasks: text that ends an answer (default without a template: the end of the line)"
     absl_flags.DEFINE_multi_string("stop", [], stops, flag_values=values)
     text("checker", "", "tasks: package.module:function that scores the answers", values)
+    usual = "tasks: run of a reward model that picks the best of n answers"
+    flags.define_path("reward", None, usual, values)
     flags.define_path("lm_eval_path", None, "tasks: folder of lm_eval's task files", values)
     usual = "tasks: right and wrong answers of each to show"
     whole("examples", 2, usual, lower_bound=0, flag_values=values)

@@ -60,7 +60,9 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     real, boolean = absl_flags.DEFINE_float, absl_flags.DEFINE_boolean
-    flags.define_path("run", None, "folder of the run to sample from", values)
+    flags.define_path(
+        "run", None, "folder of the run, or of Hugging Face weights, to sample from", values
+    )
     text("prompt", "", "text to continue; default: a new document", values)
     usual = f"tokens to add; 0: until the model's context is full, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)

@@ -28,6 +28,7 @@ from scaling.flattened import flatten
 from scaling.printable import printable
 from scaling.report.number_text import nats, setting, three_digits
 from train import metrics
+from train.policy.throughput import PARTS
 
 INDENT = 14  # characters of the titles of the parts
 SHOWN_ELSEWHERE = ("name", "data.hash", "data.corpora", "data.tokenizer", "data.cache")
@@ -247,7 +248,10 @@ def _time(about: Mapping[str, Any]) -> list[str]:
         parts.append(f"{found['tokens_per_second']:,.0f} tokens/s")
     if found.get("mfu"):
         parts.append(f"MFU {found['mfu']:.1%}")
-    lines = [", ".join(parts), f"{found.get('devices', 1)} × {found.get('device', 'unknown')}"]
+    rates = {part: found.get(f"{part}_tokens_per_second") for part in PARTS}
+    of_parts = [f"{part}s {rate:,.0f} tokens/s" for part, rate in rates.items() if rate]
+    lines = [", ".join(parts), *filter(None, [", ".join(of_parts)])]
+    lines.append(f"{found.get('devices', 1)} × {found.get('device', 'unknown')}")
     goodput = found.get("goodput")
     return lines + ([f"goodput {setting(goodput)}"] if goodput else [])
 

@@ -3,17 +3,21 @@
 isoflop chat --run=runs/sft --system="Answer in one sentence."
 isoflop chat --run=runs/sft --temperature=0 --tokens=200
 isoflop chat --run=runs/sft --serve=8000
+isoflop chat --run=Qwen2.5-0.5B-Instruct
+
+--run is the folder of a run, or one of Hugging Face weights with its tokenizer's files.
 
 In the terminal, replies appear while they are drawn; Ctrl-C stops one, /help lists the commands.
-Messages go through the chat template that the run was trained with. A base model has none: it gets
-the plain template, USER: … ASSISTANT: …, and its reply ends where it begins the next turn. When a
-conversation outgrows the context, the oldest turns are dropped, and a line says so.
+Messages go through the chat template that the model was trained with. A base model has none: it
+gets the plain template, USER: … ASSISTANT: …, and its reply ends where it begins the next turn.
+When a conversation outgrows the context, the oldest turns are dropped, and a line says so.
 
 --serve starts an HTTP API that clients of OpenAI's understand (/v1/chat/completions,
 /v1/completions, /v1/models) with a web page at /. Only this machine can reach it unless --host says
 otherwise, which needs a token: in the environment variable ISOFLOP_TOKEN, or as --token.
 """
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -23,8 +27,9 @@ import jax
 from absl import flags as absl_flags
 
 from launch import flags
-from launch.alive import alive
+from launch.alive import alive, bar
 from launch.amounts import byte_size
+from launch.chat import warm
 from launch.chat.console import Console, is_utf8, prompt_limit
 from launch.chat.conversation import Conversation
 from launch.chat.engine import Engine, cache_bytes
@@ -51,7 +56,9 @@ def make_flags() -> absl_flags.FlagValues:
         absl_flags.DEFINE_integer,
         absl_flags.DEFINE_float,
     )
-    flags.define_path("run", None, "folder of the run to talk with", values)
+    flags.define_path(
+        "run", None, "folder of the run, or of the Hugging Face weights, to talk with", values
+    )
     whole("length", 0, "tokens of a context; 0: the model's, at most 4096", flag_values=values)
     other = "chat template in place of the run's: a name of configs/chat.py, or a file"
     text("template", "", other, values)
@@ -95,13 +102,14 @@ def main(argv: Sequence[str]) -> int:
         conversation = Conversation(opened.turns, room, values.system)
         sampler = make_sampler(values, opened)
         sample.check(opened.model.cfg, [[0]], 1, sampler, bounded=False)
-        engine = Engine(opened.model, 1, opened.length)
+        engine = made(opened, 1)
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
     console = Console(engine, conversation, sampler, stops, tokens, values.seed)
     console.note(about(opened))
+    warm.step(engine)  # compiles while the user types
     console.talk()
     engine.close()
-    return DONE
+    return BUG if engine.failure else DONE
 
 
 def refuse(values: absl_flags.FlagValues) -> None:
@@ -141,6 +149,8 @@ def about(opened: Opened) -> str:
     template = f"template {turns.name}"
     if not turns.trained and turns.name == PLAIN:
         template = "a base model, which was trained on no conversations: the template plain"
+        if opened.published:
+            template = "no chat_template in its files: the template plain (--template names others)"
     return f"{opened.name}: {template}, a context of {opened.length} tokens; /help lists commands"
 
 
@@ -160,8 +170,8 @@ def serve(values: absl_flags.FlagValues) -> int:
     print(about(opened), file=sys.stderr)
     with bad_input():
         engine = started(opened, values.slots, values.waiting)
-    with alive("compiling"):
-        serving.warm(engine, opened.model.tokenizer.vocab_size)
+    with alive("compiling") as detail:
+        warm.whole(engine, lambda share: detail(bar(share)))
     limits = serving.Limits(values.max_body, token)
     well = serving.serve_until_signal(serving.Running(opened, engine, limits, listening))
     return DONE if well else BUG
@@ -172,12 +182,19 @@ def started(opened: Opened, slots: int, waiting: int) -> Engine:
     size = cache_bytes(opened.model, slots, opened.length)
     contexts = f"{slots} contexts of {opened.length} tokens"
     print(f"the cache of {contexts} takes {byte_size(size)}", file=sys.stderr)
+    return made(opened, slots, waiting)
+
+
+def made(opened: Opened, slots: int, waiting: float = math.inf) -> Engine:
+    """An engine. ValueError, in one line, if its cache does not fit the memory."""
     try:
         return Engine(opened.model, slots, opened.length, waiting)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            raise ValueError(
-                f"slots={slots}: {contexts} do not fit the memory; use fewer, or a smaller "
-                f"--length={opened.length}"
-            ) from None
+            contexts = f"slots={slots}: {slots} contexts of {opened.length} tokens do not fit"
+            remedy = f"use fewer, or a smaller --length={opened.length}"
+            if slots == 1:
+                contexts = f"length={opened.length}: a context of as many tokens does not fit"
+                remedy = "use a smaller one"
+            raise ValueError(f"{contexts} the memory; {remedy}") from None
         raise

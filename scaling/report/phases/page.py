@@ -14,6 +14,12 @@ from scaling.report.page import card, draw, figure_block, remove_page
 FILE = "phases.json"
 SHOWN = 12  # prompts whose answers the page shows
 LONGEST = 80  # characters of an answer
+# Keys of a phase, with the heads of their columns.
+RATES = {
+    "tokens_per_second": "tokens/s",
+    "rollout_tokens_per_second": "drawn/s",
+    "update_tokens_per_second": "trained/s",
+}
 
 
 def write_page(folder: str | Path, about: dict[str, Any]) -> Path:
@@ -81,13 +87,13 @@ def table(about: dict[str, Any]) -> str:
         cells = [
             escape(label(phase["name"])), escape(label(phase["objective"])),
             escape(label(phase["data"])), whole(phase["steps"]), whole(phase["seconds"]),
-            whole(phase["tokens_per_second"]), escape(label(phase["status"])),
+            *(whole(phase.get(key)) for key in RATES), escape(label(phase["status"])),
         ]  # fmt: skip
         for one in phase["pass_at_k"]:
             cells.append(f"{one['value']:.1%} <small>[{one['lo']:.1%}, {one['hi']:.1%}]</small>")
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     ks = (f"pass@{one['k']}" for one in about["phases"][0]["pass_at_k"])
-    names = ("phase", "objective", "data", "steps", "seconds", "tokens/s", "status", *ks)
+    names = ("phase", "objective", "data", "steps", "seconds", *RATES.values(), "status", *ks)
     return section("Runs", names, rows)
 
 

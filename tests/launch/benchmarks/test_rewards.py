@@ -1,15 +1,21 @@
-"""Tests of `isoflop rewards`: rewards and log-probabilities equal those of training."""
+"""Tests of `isoflop rewards`, whose rewards and log-probabilities equal those of training, and of
+`isoflop evaluate --reward`, which picks the best of n answers by them."""
 
 import csv
+import itertools
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data import tokenizer
 from launch.__main__ import main
-from launch.benchmarks import answered, judged
+from launch.benchmarks import answered, best, judged
+from launch.benchmarks.reward_model import RewardModel
 from launch.evaluation import scored_model
 from launch.texts import opened
 from launch.verbs.results import overoptimisation
@@ -96,6 +102,7 @@ def test_rewards_equal_those_of_the_objective(home, capsys):
     assert "correlation" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_policies_have_the_kl_of_the_objectives_and_their_gain(home, capsys):
     flags = ("--answers=policy.json", "--policy=policy.json", "--policy=late=other.json")
     assert main(["rewards", *flags, "--out=out"]) == 0
@@ -147,6 +154,9 @@ BAD = [
     (["--out=o", "--reward=judge"], "--answers is not given"),
     (JUDGE, "--reward is not given"),
     (["--answers=none.json", "--out=o", "--reward=judge"], "--answers=none.json does not exist"),
+    (["--answers=list.json", "--out=o", "--reward=judge"],
+     "--answers=list.json holds no JSON object; write it by isoflop evaluate"),
+    (["--answers=judge/tokenizer", "--out=o", "--reward=judge"], "Is a directory"),
     (["--answers=two.json", "--out=o", "--reward=judge"], "the answers to 2 tasks, not to one"),
     (["--answers=odd.json", "--out=o", "--reward=judge"], "different numbers of answers"),
     ([*JUDGE, "--reward=policy"], "--reward=policy has model.n_classes=0,"),
@@ -169,6 +179,88 @@ def test_bad_input_is_one_line(argv, message, capsys):
     made["fewer"]["tasks"][0]["responses"].pop()
     for name, about in made.items():
         Path(f"{name}.json").write_text(json.dumps(about))
+    Path("list.json").write_text("[]")
     assert main(["rewards", *argv]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
+
+
+PICKED = ("--tasks=odd.jsonl", "--samples=5", "--tokens=4", "--k=1,2", "--json=best.json")
+
+
+@pytest.fixture
+def asked(here):
+    """Prompts whose answers are judged by the first letter, which an untrained model may hit."""
+    rows = [{"prompt": f"say {word}", "answer": "a"} for word in ("sun", "sea", "hill", "lamp")]
+    Path("odd.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("odd_rule.py").write_text(
+        "def score(prompt, answer, response):\n    return len(response) % 3 / 2\n"
+    )
+
+
+def test_the_pick_is_the_best_of_all_subsets(asked, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    flags = (*PICKED, "--checker=odd_rule:score", "--reward=judge")
+    flags += ("--template=judge/chat_template.jinja",)  # both have it
+    assert main(["evaluate", "--run=policy", *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "best of n answers to odd.jsonl by the reward of judge" in printed
+    (task,) = json.loads(Path("best.json").read_text())["tasks"]
+    rewards = np.array([one["rewards"] for one in task["responses"]])
+    scores = np.array([one["scores"] for one in task["responses"]])
+    assert rewards.shape == scores.shape == (4, 5) and np.ptp(scores) and np.ptp(rewards)
+    assert [row["n"] for row in task["best_of_n"]] == [1, 2, 4, 5]
+    for row in task["best_of_n"]:
+        values = {"accuracy": [], "score": [], "pass_at_n": []}
+        for proxy, score in zip(rewards, scores, strict=True):
+            subsets = [list(s) for s in itertools.combinations(range(5), row["n"])]
+            first = [[i for i in s if proxy[i] == proxy[s].max()] for s in subsets]
+            values["score"].append(np.mean([score[b].mean() for b in first]))
+            values["accuracy"].append(np.mean([(score[b] == 1).mean() for b in first]))
+            values["pass_at_n"].append(np.mean([(score[s] == 1).any() for s in subsets]))
+        for name, of_prompts in values.items():
+            assert row[name] == pytest.approx(np.mean(of_prompts), abs=1e-9)
+            assert row[f"{name}_se"] == pytest.approx(np.std(of_prompts, ddof=1) / 2, abs=1e-9)
+        assert f"{row['accuracy']:.1%} ± {row['accuracy_se']:.1%}" in printed
+    one, *_, whole = task["best_of_n"]
+    assert one["score"] == pytest.approx(task["score"]) != pytest.approx(whole["score"])
+    # The rewards are those of `isoflop rewards` for the same answers.
+    assert main(["rewards", "--answers=best.json", "--reward=judge", "--out=same"]) == 0
+    np.testing.assert_allclose(np.load("same/judge.npz")["proxy"], rewards, atol=1e-6)
+
+
+REFUSED = [
+    (["--reward=policy"], "reward=policy has model.n_classes=0,"),
+    (["--reward=nowhere"], "reward=nowhere holds no config.json"),
+    (["--reward=letters"], "reward=letters has the tokenizer 'chars' of 5 tokens"),
+    (
+        ["--reward=judge", "--template=chatml"],
+        "was trained on another chat template than the answers of --run=policy; add "
+        "--template=judge/chat_template.jinja",
+    ),
+    (["--reward=judge", "--template=none"], "was trained on a chat template, unlike the answers"),
+    (["--reward=bare"], "reward=bare was trained on no chat template, unlike the answers"),
+    (["--reward=judge", "--tasks=core:bundle"], "draws none; add a task such as sorting"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("argv", "message"), REFUSED)
+def test_bad_judges_are_refused_before_any_answer(argv, message, asked, capsys, monkeypatch):
+    for name in ("letters", "bare"):
+        if not Path(name).exists():
+            shutil.copytree("judge", name)
+    shutil.rmtree("letters/tokenizer")
+    tokenizer.train("chars", ["abc"]).save("letters/tokenizer")
+    Path("bare/chat_template.jinja").unlink(missing_ok=True)
+    monkeypatch.setattr("launch.benchmarks.answerer.Answerer.answers", None)
+    assert main(["evaluate", "--run=policy", *PICKED, *argv]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
+
+
+def test_a_reward_model_of_a_short_context_is_refused():
+    cfg = SimpleNamespace(context_length=30)
+    judge = RewardModel(Path("judge"), SimpleNamespace(cfg=cfg), None)
+    best.require_room(judge, 25, 5, "sorting")
+    with pytest.raises(ValueError, match=r"reward=judge reads 30 tokens.*prompts of 25.*up to 6"):
+        best.require_room(judge, 25, 6, "sorting")

@@ -13,6 +13,7 @@ from data import tokenizer
 from data.chat.encoding import FILE
 from launch.__main__ import main
 from launch.chat import console as consoles
+from launch.chat import engine as engines
 from launch.chat.conversation import Conversation
 from launch.chat.turns import Turns
 from launch.verbs.texts import chat
@@ -104,6 +105,60 @@ def test_bytes_that_are_not_utf_8_end_no_conversation(run, tmp_path, monkeypatch
     assert json.loads(file.read_text())["messages"][0]["content"] == "ok"
 
 
+def failing(monkeypatch, *calls):
+    """Steps of the device that raise, by their number from 1 on; 0: all of them."""
+    real, count = engines.slots.advance, itertools.count(1)
+
+    def advance(*args):
+        if next(count) in calls or 0 in calls:
+            raise RuntimeError("device lost\nfirst line of a stack")
+        return real(*args)
+
+    monkeypatch.setattr(engines.slots, "advance", advance)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_reply_that_fails_is_one_line_and_takes_nothing_away(
+    run, tmp_path, monkeypatch, capsys, step
+):
+    file = tmp_path / "c.jsonl"
+    failing(monkeypatch, 1 + 6 + step)  # of the second reply: one token was drawn to compile
+    shown = talked(run, ["hi", "again", "once more", f"/save {file}"], monkeypatch, capsys)
+    (line,) = (line for line in shown.splitlines() if "no reply" in line)
+    assert line == (
+        "no reply: RuntimeError: device lost; the conversation before it is kept: send the message "
+        "again"
+    )
+    said = [m["content"] for m in json.loads(file.read_text())["messages"]]
+    assert (said[0], said[2], len(said)) == ("hi", "once more", 4) and said[1] and said[3]
+
+
+def test_an_engine_that_is_lost_ends_no_conversation(run, tmp_path, monkeypatch, capsys):
+    """Neither the step nor a fresh cache can be had: the exit code says that it was an error."""
+    file = tmp_path / "c.jsonl"
+    failing(monkeypatch, 1 + 6 + 1)
+    real, count = engines._emptied, itertools.count(1)
+    full = lambda *args: real(*args) if next(count) == 1 else [][0]  # noqa: E731
+    monkeypatch.setattr(engines, "_emptied", full)
+    lines = ["hi", "again", "and again", f"/save {file}"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    assert main(["chat", f"--run={run}", "--temperature=0", "--tokens=6"]) == 1
+    out, err = capsys.readouterr()
+    first, second = (line for line in out.splitlines() if "no reply" in line)
+    assert first.startswith("no reply: RuntimeError: device lost; the conversation before it")
+    assert "the engine has ended (IndexError: list index out of range); start it again" in second
+    assert second.endswith("is kept: /save, /quit") and "Traceback" not in out + err
+    said = json.loads(file.read_text())["messages"]
+    assert (said[0]["content"], len(said)) == ("hi", 2)
+
+
+def test_a_thread_that_dies_without_a_word_is_noticed(run, monkeypatch, capsys):
+    monkeypatch.setattr(consoles, "PATIENCE", 0.05)
+    monkeypatch.setattr(engines.Engine, "_next", lambda *_, **__: None)
+    shown = talked(run, ["hi"], monkeypatch, capsys)
+    assert "no reply: the engine has ended; the conversation before it is kept: /save" in shown
+
+
 def test_a_cache_that_does_not_fit_is_one_line(run, monkeypatch, capsys):
     pytest.importorskip("launch.server.serving", reason="starlette is not installed")
 
@@ -115,6 +170,9 @@ def test_a_cache_that_does_not_fit_is_one_line(run, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("the cache of 9 contexts of 96 tokens takes") for line in lines)
     assert "--slots=9: 9 contexts of 96 tokens do not fit the memory" in lines[-1]
+    assert main(["chat", f"--run={run}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "--length=96: a context of as many tokens does not fit the memory" in lines[-1]
 
 
 def test_the_oldest_turns_are_dropped_and_it_says_so(run, monkeypatch, capsys):
@@ -166,6 +224,7 @@ def test_the_template_is_the_runs(run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
+        (["--run=setup.py"], "--run=setup.py holds no config.json; give it the folder of a run"),
         (["--stop="], "--stop= is empty"),
         (["--system=\udcff"], r"--system='\udcff' is not UTF-8"),
         (["--slots=3"], "--slots=3 means nothing here: it is for --serve"),

@@ -9,6 +9,8 @@ import pytest
 
 from data import tokenizer
 from launch.chat import engine as engines
+from launch.chat import request as requests
+from launch.chat import warm
 from launch.chat.engine import Busy, Ended, Engine, TooLong, cache_bytes
 from launch.chat.opened import open_run
 from launch.chat.request import Request, whole
@@ -183,6 +185,17 @@ def test_an_error_of_the_device_fails_its_requests_only(opened, engine, monkeypa
     assert answered(engine, asked(opened, "ab"))[0].end in ("length", "stop")
 
 
+def test_a_text_that_cannot_be_spelled_fails_and_the_engine_goes_on(opened, engine, monkeypatch):
+    def damaged(*_):
+        raise ValueError("no such\npiece")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(requests.Continuation, "news", damaged)
+        failed = answered(engine, asked(opened, "ab"))[0]
+    assert (failed.end, failed.error) == ("failed", "ValueError: no such")
+    assert answered(engine, asked(opened, "ab"))[0].end in ("length", "stop")
+
+
 def test_logits_that_are_not_finite_end_a_request(opened, engine, monkeypatch):
     real = slots.advance
 
@@ -220,6 +233,32 @@ def test_prompts_are_padded_to_few_lengths():
     assert [engines.bucket_of(n) for n in (0, 1, 32, 33, 64, 65, 1000)] == [
         32, 32, 32, 64, 64, 128, 1024,
     ]  # fmt: skip
+
+
+def test_a_warm_engine_compiles_nothing_for_its_first_requests(opened, engine, monkeypatch):
+    fresh = Engine(opened.model, 2, opened.length)
+    assert fresh.buckets() == [32, 64, 96]  # of 96 tokens
+    shares = []
+    warm.whole(fresh, shares.append)
+    assert shares == [1 / 5, 2 / 5, 3 / 5]
+    texts = ["ab", "a" * 40, "a" * 80]
+    asked_of = [asked(opened, text, 4) for text in texts]
+    wanted = [answered(engine, asked(opened, text, 4)) for text in texts]
+    missing = lambda *_, **__: 1 / 0  # noqa: E731
+    monkeypatch.setattr(slots, "admit", missing)
+    assert [answered(fresh, one) for one in asked_of] == wanted
+    fresh.programs.clear()  # control: without them a request needs what is missing
+    assert answered(fresh, asked(opened, "ab"))[0].end == "failed"
+    fresh.close()
+
+
+def test_log_probabilities_are_over_the_tokens_of_the_tokenizer(opened):
+    """Of 300 rows of the head 44 pad the vocabulary."""
+    model = opened.model
+    how = sampler(opened, temperature=1.0)
+    drawn = sample.sample(model.params, model.cfg, [[1, 2]], 3, how, top=256, reader=model.reader)
+    assert np.exp(drawn.top_logprobs_BNM).sum(-1) == pytest.approx(np.ones((1, 3)), abs=1e-5)
+    assert model.cfg.vocab_size == 300 and drawn.top_tokens_BNM.max() == 255
 
 
 def test_a_family_without_steps_is_refused_by_name(tmp_path):

@@ -45,7 +45,7 @@ def test_the_report_keeps_the_contract(report):
         *("topology", "devices", "memory", "flops", "collectives", "estimated_cycles"),
         *("estimated_step_seconds", "estimated_mfu", "fits", "detail"),
     }
-    assert set(report["memory"]) == {"argument", "temporary", "peak", "hbm"}
+    assert set(report["memory"]) == {"argument", "temporary", "peak", "host", "hbm"}
     assert set(report["flops"]) == {"model", "matmul"}
     assert all(set(moved) == {"payload", "wire"} for moved in report["collectives"].values())
     assert (report["topology"], report["devices"], report["fits"]) == ("v5e:2x2", 4, True)

@@ -23,7 +23,8 @@ def runs(tmp_path, compiled_once):
     config["data"] = {"kind": "tasks", "task": "spelling_backwards", "size": 4, "corpora": []}
     (second / "config.json").write_text(json.dumps(config))
     (second / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (second / "result.json").write_text(json.dumps({"status": "done", "steps": 2, "seconds": 1.5}))
+    result = {"status": "done", "steps": 2, "seconds": 1.5, "rollout_tokens_per_second": 1234.5}
+    (second / "result.json").write_text(json.dumps(result))
     return [str(first), str(second)]
 
 
@@ -43,6 +44,8 @@ def test_every_run_answers_the_same_prompts_and_the_page_has_them(runs, tmp_path
         assert phase["name"] in shown
     page = (out / "index.html").read_text()
     assert f"--run={html.escape(shlex.quote(runs[1]))} --serve" in page
+    assert second["rollout_tokens_per_second"] == 1234.5 and "<td>1,234</td>" in page
+    assert first["rollout_tokens_per_second"] is None
     assert "&lt;b&gt;grpo" in page and "<b>grpo" not in page.split("<script")[0]
     assert {path.name for path in (out / "figures").iterdir()} >= {"passes.png", "reward.svg"}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from launch import flags
+from launch.__main__ import main as isoflop
 from launch.trial import run as trial
 from launch.trial.resolve import prepare, resolve
 from launch.trial.start import hash_of, require_template, start
@@ -72,6 +73,26 @@ def test_a_reward_model_has_a_fresh_head_and_its_metrics(home, base):
     assert set(told["metrics"]) == set(reward.METRICS)
     assert abs(rows(home, "reward")[0]["loss"] - np.log(2)) < 0.05  # the head is small
     assert 0 <= told["metrics"]["accuracy"]["value"] <= 1
+
+
+def test_an_encoder_can_be_a_reward_model(home):
+    """It reads the reward at the first token, which sees the whole text."""
+    keys = PAIRS | {"model.family": "encoder", "train.duration": "120 steps", "train.chunk": "0"}
+    keys |= {"optimizer.learning_rate": "0.02", "log.every": "10 steps"}
+    told = run(home, "reward_encoder", "post/reward.py", **keys)
+    assert told["family"] == "encoder" and set(told["metrics"]) == set(reward.METRICS)
+    found = losses(home, "reward_encoder")
+    assert abs(found[0] - np.log(2)) < 0.05 and min(found) < 0.5  # log 2: it cannot tell
+
+
+@pytest.mark.parametrize("family", ["recurrent", "encoder_decoder", "word2vec", "ngram"])
+def test_a_family_without_a_state_of_its_rows_is_no_reward_model(family, capsys):
+    arguments = ["train", "--config=configs/post/reward.py", "--workdir=runs/none"]
+    assert isoflop([*arguments, f"--config.model.family={family}"]) == 2
+    err = capsys.readouterr().err
+    assert f"model.family='{family}'" in err and len(err.splitlines()) == 1
+    if family != "ngram":
+        assert "Families that fit: decoder, encoder" in err
 
 
 def test_dpo_begins_at_log_two_and_needs_its_reference_once(home, stored, capfd):
@@ -171,6 +192,7 @@ def test_stored_and_computed_log_probabilities_train_alike(home, base, stored):
     assert np.ptp(here) > 1e-4  # control: the loss moves
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_on_text_and_on_conversations(home, base):
     on_text = {"data.corpora": f"{home}/text.txt", "objective.teacher": str(base)}
     told = run(home, "student", "post/distill.py", **on_text, **{"model.d_model": "8"})

@@ -1,6 +1,9 @@
 """A server on the loopback address, with an untrained model."""
 
 import contextlib
+import http.client
+import json
+import urllib.parse
 from collections.abc import Iterator
 
 import pytest
@@ -34,3 +37,12 @@ def running(opened, slots=SLOTS, waiting=WAITING, **limits) -> Iterator:
 def server(opened):
     with running(opened) as server:
         yield server
+
+
+def post(server, path, body, headers=()):
+    """(status, the parsed answer) of a body of bytes."""
+    place = urllib.parse.urlsplit(server.address)
+    link = http.client.HTTPConnection(place.hostname, place.port, timeout=300)
+    link.request("POST", path, body, {"Content-Type": "application/json", **dict(headers)})
+    answer = link.getresponse()
+    return answer.status, json.loads(answer.read())

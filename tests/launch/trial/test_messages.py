@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import base
 from launch import __main__ as command_line
 from launch.files import read_json
-from launch.trial import fingerprint
+from launch.trial import fingerprint, messages
 from tests import spawn
 from tests.launch.trial.test_folder import TINY, flags
 from train import progress
@@ -53,6 +54,14 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(home, whole, tm
     code, output = train(capsys, home, whole, "--dry_run")
     assert code == 0 and "holds the result already: done" in output
     assert command_line.main([*flags(home, whole, seed=9), "--dry_run"]) == 2
+
+
+def test_the_next_command_of_a_run_of_conversations_is_to_talk(tmp_path):
+    config = base.get_config(kind="conversations")
+    (line,) = messages._to_sample(config, tmp_path)
+    assert line == f"  talk with it: isoflop chat --run={tmp_path}"
+    config = base.get_config(objective="reward", kind="preferences")
+    assert messages._to_sample(config, tmp_path) == []  # it writes nothing
 
 
 def test_the_summary_has_the_losses_and_the_next_command(home, run, capsys):

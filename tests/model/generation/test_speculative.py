@@ -118,6 +118,7 @@ def test_samples_have_the_large_models_distribution(models):
     assert 0.1 < share < 0.95
 
 
+@pytest.mark.slow
 def test_greedy_is_that_of_full_forwards_past_the_window(models):
     """Some drafts are rejected, prompts have unequal lengths, and rows advance unevenly."""
     drawn, share = drafted(models, N, GREEDY)

@@ -75,6 +75,27 @@ def test_best_of_n_is_the_mean_over_all_subsets(ties):
     assert again == pytest.approx(found, abs=1e-12)
 
 
+def test_the_error_of_best_of_n_is_that_of_means_over_prompts():
+    """Against the spread of the mean when prompts are drawn anew; samples of one prompt alone would
+    give another error, since prompts differ in difficulty."""
+    rng = np.random.default_rng(3)
+
+    def drawn(prompts: int) -> tuple[np.ndarray, np.ndarray]:
+        right = rng.random((prompts, 16)) < rng.beta(0.5, 0.5, (prompts, 1))
+        return right + rng.normal(size=right.shape), right
+
+    sizes = np.array([1, 4])
+    spread = np.std([best_of_n.expected(*drawn(50), sizes).mean(0) for _ in range(400)], axis=0)
+    found = best_of_n.estimate(*drawn(2000), sizes)
+    errors = np.array([error for _, error in found]) * np.sqrt(2000 / 50)
+    assert errors == pytest.approx(spread, rel=0.15)
+    assert spread[0] > 1.3 * np.sqrt(0.25 / (50 * 16))  # that of independent samples
+    assert found[1][0] > found[0][0] + 0.05
+    assert best_of_n.estimate([[1.0, 2.0]], [[0.0, 1.0]], [2]) == [(1.0, None)]
+    assert best_of_n.doubled(12).tolist() == [1, 2, 4, 8, 12]
+    assert best_of_n.doubled(1).tolist() == [1] and best_of_n.doubled(8).tolist() == [1, 2, 4, 8]
+
+
 def test_best_of_1000_of_standard_normal_rewards():
     """The expected maximum of n standard normals; the proxy is the gold reward itself."""
     x = np.random.default_rng(2).normal(size=(400, 1000))

@@ -1,4 +1,14 @@
-"""Tests supervised fine-tuning: next-token prediction on the targets of conversations."""
+"""Tests supervised fine-tuning: next-token prediction on the targets of conversations.
+
+`python -m tests.train.objectives.test_sft CACHE` prints what the test of eight devices reads.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +22,9 @@ from model.transformer.config import ModelConfig
 from model.transformer.decoder import init
 from tests.train.steps import decoder_step
 from train import step as step_module
+from train.loop import initial_state
+from train.parallel import sharding
+from train.parallel.mesh import make_mesh
 
 T = 128
 MODEL = ModelConfig(
@@ -19,6 +32,10 @@ MODEL = ModelConfig(
     d_ff=32, init_std=0.2, positions="rotary",
 )  # fmt: skip
 KEY = jax.random.key(0)
+HYPER = dict(
+    learning_rate=1e-2, warmup=1, decay=1, total=20, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
+    weight_decay=0.1, clip_norm=1.0,
+)  # fmt: skip
 gradients = jax.jit(step_module.gradients, static_argnums=2)
 
 
@@ -27,20 +44,19 @@ def params():
     return jax.jit(lambda key: init(MODEL, key))(KEY)
 
 
+def conversations(cache: str, **changes):
+    config = base.get_config(kind="conversations")
+    config.data.cache, config.model.context_length = cache, T
+    config.data.corpora = ("task:style:examples=60", "task:letter_counting:examples=60")
+    config.train.batch_size = 8
+    config.data.update(changes)
+    kind = KINDS["conversations"]
+    return kind.prepare(filled(config.data), progress=False).for_run(config)
+
+
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
-    cache = tmp_path_factory.mktemp("cache")
-
-    def make(**changes):
-        config = base.get_config(kind="conversations")
-        config.data.cache, config.model.context_length = str(cache), T
-        config.data.corpora = ("task:style:examples=60", "task:letter_counting:examples=60")
-        config.train.batch_size = 8
-        config.data.update(changes)
-        kind = KINDS["conversations"]
-        return kind.prepare(filled(config.data), progress=False).for_run(config)
-
-    return make
+    return functools.partial(conversations, str(tmp_path_factory.mktemp("cache")))
 
 
 def difference(one, other) -> float:
@@ -113,3 +129,52 @@ def test_logits_of_masked_positions_have_zero_gradient(opened):
     largest_BT = np.abs(gradient_BTV).max(-1)
     assert (largest_BT[batch["weights"] == 0] == 0).all()
     assert (largest_BT[batch["weights"] > 0] > 0).all()
+
+
+def losses(dataset, sizes: dict[str, int], seed: int = 0) -> list[float]:
+    """The losses of six steps on a mesh."""
+    devices = int(np.prod(list(sizes.values())))
+    mesh = make_mesh(sizes, jax.devices()[:devices])
+    cfg = decoder_step(MODEL)
+    batches = dataset.batches("train", seed, 0, 6)
+    with sharding.activation_rules(mesh):
+        state = initial_state(cfg, HYPER, 0, mesh)[1]()
+        placed = jax.device_put(batches, sharding.batch_shardings(mesh, dataset.spec()))
+        _, metrics = step_module.train_chunk(cfg, state, placed, jnp.int32(6))
+    return np.asarray(metrics["loss"]).tolist()
+
+
+@pytest.mark.slow
+def test_eight_devices_train_as_one(tmp_path):
+    """Rows have unequal numbers of targets, so a mean of the devices' own means would differ."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.objectives.test_sft", str(tmp_path)],
+        env=os.environ | {"XLA_FLAGS": flags}, cwd=Path(__file__).parents[3],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name in ("padded", "packed"):
+        one, *others = found[name]
+        for other in others:
+            np.testing.assert_allclose(other, one, rtol=0, atol=1e-5)
+        assert abs(one[-1] - one[0]) > 1e-2
+        control = np.abs(np.subtract(found[f"{name} of another seed"][0], one)).max()
+        assert control > 1e-3
+    assert np.ptp(found["targets of a device"]) > 10
+
+
+def main(cache: str) -> None:
+    found, meshes = {}, ({"data": 1}, {"data": 2, "fsdp": 4}, {"data": 4, "tensor": 2})
+    for rows in ("padded", "packed"):
+        dataset = conversations(cache, rows=rows)
+        found[rows] = [losses(dataset, sizes) for sizes in meshes]
+        found[f"{rows} of another seed"] = [losses(dataset, meshes[1], seed=1)]
+    weights = conversations(cache).batch("train", 0, 0)["weights"]
+    found["targets of a device"] = weights.sum(-1).tolist()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -52,7 +52,8 @@ def rollout(
     """`samples` responses to each prompt, with their log-probabilities."""
     settings = cfg.loss
     rows = responses.draw(model, params, cfg, batch, key, settings.samples, settings.temperature)
-    logp_RN, _ = responses.logprobs(model, params, cfg.model, rows, settings.temperature)
+    how = settings.temperature, settings.vocab_size
+    logp_RN, _ = responses.logprobs(model, params, cfg.model, rows, *how)
     return rows | {"logprobs": logp_RN} | judged(frozen, cfg, rows, settings.temperature)
 
 
@@ -73,7 +74,8 @@ def _measuring(cfg: Any) -> float:
 def judged(frozen: dict, cfg: Any, rows: dict, temperature: float) -> dict:
     """The log-probabilities of the reference, and the rewards of a reward model if there is one."""
     family, model_cfg, params = frozen_model(frozen, cfg, "reference")
-    found = {"reference": responses.logprobs(family, params, model_cfg, rows, temperature)[0]}
+    how = temperature, cfg.loss.vocab_size
+    found = {"reference": responses.logprobs(family, params, model_cfg, rows, *how)[0]}
     if judge := frozen_model(frozen, cfg, "reward"):
         family, model_cfg, params = judge
         length_R1 = rows["prompt_length"][:, None] + rows["mask"].sum(1, keepdims=True)
@@ -139,7 +141,8 @@ def evaluate(model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict) 
         "length": batch["mask"].sum(1),
     }
     if cfg.loss.eval_temperature:
-        logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, _measuring(cfg))
+        how = _measuring(cfg), cfg.loss.vocab_size
+        logp_BN, _ = responses.logprobs(model, params, cfg.model, batch, *how)
         sums["kl"] = k1(logp_BN, batch["reference"]).sum(1)
     if frozen_model(frozen, cfg, "reward") is None:
         sums["right"] = (batch["reward"] >= 1).astype(jnp.float32)

@@ -48,7 +48,8 @@ def loss(
 ) -> tuple[jax.Array, dict]:
     """The clipped loss, with the KL if it is in the loss, summed as `normalise` says. Without
     dropout, because the ratio to the policy that drew the responses must begin at 1."""
-    logp_BN, entropy_BN = responses.logprobs(model, params, cfg.model, batch, cfg.loss.temperature)
+    how = cfg.loss.temperature, cfg.loss.vocab_size
+    logp_BN, entropy_BN = responses.logprobs(model, params, cfg.model, batch, *how)
     of_policy = cfg.loss.clip, cfg.loss.high
     loss_BN, clipped_BN = clipped_policy(
         logp_BN, batch["logprobs"], batch["advantages"], *of_policy

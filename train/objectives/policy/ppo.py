@@ -59,7 +59,8 @@ def scored(
     """(log-probabilities, entropies, values) [R, N] of the tokens of responses, by one pass."""
     x_RND = responses.states(model, params, cfg.model, batch)
     tokens_RN, mask_RN = batch["response"], batch["mask"]
-    found = responses.scored(model, params, cfg.model, x_RND, tokens_RN, cfg.loss.temperature)
+    how = cfg.loss.temperature, cfg.loss.vocab_size
+    found = responses.scored(model, params, cfg.model, x_RND, tokens_RN, *how)
     return *(x_RN * mask_RN for x_RN in found), values(params, x_RND, mask_RN)
 
 

@@ -52,7 +52,8 @@ def loss(
     model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
 ) -> tuple[jax.Array, dict]:
     """The cross-entropy of the tokens of the best responses, summed, without dropout."""
-    logp_BN, entropy_BN = responses.logprobs(model, params, cfg.model, batch, cfg.loss.temperature)
+    how = cfg.loss.temperature, cfg.loss.vocab_size
+    logp_BN, entropy_BN = responses.logprobs(model, params, cfg.model, batch, *how)
     loss_BN = -logp_BN + experience.penalty(cfg, logp_BN, batch, entropy_BN)
     weights_BN, rows = batch["mask"] * batch["keep"][:, None], jnp.float32(len(batch["flat"]))
     total = (loss_BN * weights_BN).sum()

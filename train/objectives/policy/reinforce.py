@@ -46,7 +46,8 @@ def loss(
     model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
 ) -> tuple[jax.Array, dict]:
     """−A log p of each token, summed as `normalise` says, without dropout."""
-    logp_BN, entropy_BN = responses.logprobs(model, params, cfg.model, batch, cfg.loss.temperature)
+    how = cfg.loss.temperature, cfg.loss.vocab_size
+    logp_BN, entropy_BN = responses.logprobs(model, params, cfg.model, batch, *how)
     loss_BN = -batch["advantages"] * logp_BN + experience.penalty(cfg, logp_BN, batch, entropy_BN)
     weights_BN, divisor = NORMALISE[cfg.loss.normalise](batch["mask"])
     total = (loss_BN * weights_BN).sum()

@@ -29,13 +29,16 @@ PROMPT = ("prompt", "prompt_length", "answer", "answer_length")
 MAKES = ("tokens",)
 """The fields that a family needs and responses bring."""
 
+NEVER = -1e30  # the logit of a token that is never drawn; finite, so that its entropy is 0
+
 
 def draw(
     model: Trained, params: dict, cfg: Any, batch: dict, key: jax.Array, n: int, temperature: Any
 ) -> dict:
     """`n` responses to each prompt, drawn with the key/value cache; temperature 0 is greedy. Those
     to a prompt are neighbours, and the draws of a row depend on the key and its number alone; `key`
-    may be the keys of the rows instead. A response ends with the last token of an answer, or after
+    may be the keys of the rows instead. The field "number" has the numbers of the prompts where the
+    batch is a part of a rollout. A response ends with the last token of an answer, or after
     `max_tokens`."""
     N, S = cfg.loss.max_tokens, batch["prompt"].shape[1]
     prompts_PS = _from_the_left(batch["prompt"], batch["prompt_length"])
@@ -46,6 +49,9 @@ def draw(
     sampler = samplers.as_arrays(Sampler(temperature=temperature, **known))
     sampler = sampler.replace(stop=jnp.full(samplers.STOPS, end_token(batch)))
     prepared = reader.prepare(params, cfg.model)
+    if "number" in batch:
+        number_R = (batch["number"][:, None] * n + jnp.arange(n)).ravel()
+        key = jax.vmap(jax.random.fold_in, (None, 0))(key, number_R)
     state, first = begin(
         prepared, cfg.model, prompts_PS, positions_PS, key, sampler, n, S + N, 0, reader=reader
     )
@@ -94,19 +100,29 @@ def scored(
     x_RND: jax.Array,
     response_RN: jax.Array,
     temperature: float,
+    vocab_size: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """(log-probability, entropy of the distribution) [R, N] of each token, nats, given the states
-    before them, at the temperature that draws."""
+    before them, of the distribution that draws: at its temperature, over the tokens below
+    `vocab_size` (0: all), since higher ones are padding."""
     logits_RNV = model.logits(cfg, model.head(cfg, params), x_RND) / temperature
+    if 0 < vocab_size < logits_RNV.shape[-1]:
+        known_V = jnp.arange(logits_RNV.shape[-1]) < vocab_size
+        logits_RNV = jnp.where(known_V, logits_RNV, NEVER)
     logp_RNV = jax.nn.log_softmax(logits_RNV)
     logp_RN = jnp.take_along_axis(logp_RNV, response_RN[..., None], axis=-1)[..., 0]
     return logp_RN, -(jnp.exp(logp_RNV) * logp_RNV).sum(-1)
 
 
 def logprobs(
-    model: Trained, params: dict, cfg: Any, batch: dict, temperature: float
+    model: Trained,
+    params: dict,
+    cfg: Any,
+    batch: dict,
+    temperature: float,
+    vocab_size: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """`scored` of a batch of responses; both are 0 where the mask is."""
     x_RND = states(model, params, cfg, batch)
-    found = scored(model, params, cfg, x_RND, batch["response"], temperature)
+    found = scored(model, params, cfg, x_RND, batch["response"], temperature, vocab_size)
     return tuple(x_RN * batch["mask"] for x_RN in found)

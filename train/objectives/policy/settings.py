@@ -45,6 +45,8 @@ class Config:
     whiten: bool = True
     whiten_rewards: bool = False
     skip_flat: bool = False
+    buckets: int = 0
+    prefetch: bool = False
     rows: int = 0  # of a rollout, over all devices
     vocab_size: int = 0  # higher tokens are padding and never drawn; 0: none is
 
@@ -78,6 +80,12 @@ def configure(config: Any) -> Config:
             f"objective.samples={cfg.samples} does not divide the {cfg.rows} responses of a "
             f"rollout (train.batch_size times objective.minibatches); use one of "
             f"{', '.join(map(str, valid))}"
+        )
+    if cfg.buckets and prompts(cfg) % cfg.buckets:
+        valid = [n for n in range(1, prompts(cfg) + 1) if prompts(cfg) % n == 0]
+        raise ValueError(
+            f"objective.buckets={cfg.buckets} does not divide the {prompts(cfg)} prompts of a "
+            f"rollout; use one of 0, {', '.join(map(str, valid))}"
         )
     if cfg.kl and cfg.kl_in == "loss" and cfg.kl_estimator == "k1":
         raise ValueError(

@@ -44,7 +44,7 @@ def with_stored(config: Any, dataset: Dataset, start: Start) -> tuple[Dataset, S
 
     ValueError for values that are not finite and for a cache that cannot be written."""
     objective = objectives.find(config.objective.name)
-    if not (hasattr(objective, "STORED") and config.objective.stored):
+    if not stored_fields(config):
         return dataset, start
     cfg = step_config(config, start)
     path = _path(config, cfg, dataset)
@@ -64,6 +64,14 @@ def with_stored(config: Any, dataset: Dataset, start: Start) -> tuple[Dataset, S
     stored = Stored(dataset, objective.FIELDS, objective.STORED, table)
     kept = {name: params for name, params in start.frozen.items() if name == BASE}
     return stored, replace(start, frozen=kept, frozen_models=())
+
+
+def stored_fields(config: Any) -> dict[str, Field]:
+    """The fields that `with_stored` adds to the batches of a config; {} if nothing is stored."""
+    objective = objectives.find(config.objective.name)
+    if not (hasattr(objective, "STORED") and config.objective.stored):
+        return {}
+    return {name: Field((), np.float32, ()) for name in objective.STORED}
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,11 @@ def test_a_config_that_is_not_that_of_the_weights(run, tmp_path, capsys):
     config.write_text(json.dumps({"name": "a"}))
     assert "describes no model ('model')" in refused(tmp_path / "b", capsys)
     config.write_text(json.dumps({"model_type": "llama"}))
-    assert f"isoflop convert --from_hf={tmp_path / 'b'} --to=RUN" in refused(tmp_path / "b", capsys)
+    assert "config.json lacks vocab_size; add it" in refused(tmp_path / "b", capsys)
+    # A verb that needs a run says how to make one of the weights.
+    assert main(["score", f"--run={tmp_path / 'b'}", "--text=ab"]) == 2
+    wanted = f"isoflop convert --from_hf={tmp_path / 'b'} --to=RUN"
+    assert wanted in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run(tmp_path, run, capsys):

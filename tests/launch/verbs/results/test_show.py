@@ -33,6 +33,7 @@ def run(tmp_path, monkeypatch):
         "metrics": {"loss": {"value": 2.0, "se": 0.125, "unit": "nats/token"},
                     "bits_per_byte": {"value": float("nan"), "se": None, "unit": "bits/byte"}},
         "parent": {"init_from": "runs/old", "init_hash": "0a"}, "versions": {"jax": "9.9"},
+        "rollout_tokens_per_second": 1500.4, "update_tokens_per_second": 90000.0,
     }  # fmt: skip
     rows = [
         {"step": n, "tokens": 100 * n, "loss": 4 / n, "seconds": 2.0 * n, "tokens_per_second": 50.0,
@@ -60,6 +61,7 @@ def test_everything_about_a_finished_run(run, capsys):
         "2M in 20 steps of 100,000, 0.5 epochs of the data",
         "1e12 6nd, 1.5e12 palm",
         "1:15 training, 0:02 compiling, 26,667 tokens/s, MFU 40.0%",
+        "rollouts 1,500 tokens/s, updates 90,000 tokens/s",
         "1 × cpu",
         "stdlib, tokenizer bytes, c0ffee",
         "weights of runs/old (0a)",

@@ -47,17 +47,21 @@ def base(home: Path) -> Path:
     return home / "base"
 
 
-def config(home: Path, objective: str = "grpo", **keys: str):
-    """The config of a trial that starts from `base(home)`."""
-    given = OFTEN | {
+def keys_of(home: Path, objective: str = "grpo", **keys: str) -> dict[str, str]:
+    """The keys of a trial that starts from `base(home)`."""
+    return OFTEN | {
         "train.init_from": str(base(home)), "objective.name": objective,
         "data.kind": "tasks", "data.template": "", "data.size": "1", "data.prompt_length": "6",
         "data.answer_length": "4", "data.checker": f"{HERE}:many_as",
         "objective.max_tokens": "4",
         "train.batch_size": "16", "train.duration": "4 steps", "optimizer.learning_rate": "0.02",
         "schedule.warmup": "0 steps", "optimizer.weight_decay": "0",
-    }  # fmt: skip
-    return flags.load_config("configs/base.py", given | keys)
+    } | keys  # fmt: skip
+
+
+def config(home: Path, objective: str = "grpo", **keys: str):
+    """The config of such a trial."""
+    return flags.load_config("configs/base.py", keys_of(home, objective, **keys))
 
 
 if __name__ == "__main__":

@@ -134,9 +134,7 @@ LOSSES = {  # as in tests/golden/policy/make.py
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_grpo_losses_and_gradients(name, monkeypatch):
-    monkeypatch.setattr(
-        responses, "logprobs", lambda model, params, cfg, of, t: (params * MASK, 0 * MASK)
-    )
+    monkeypatch.setattr(responses, "logprobs", lambda model, params, *_: (params * MASK, 0 * MASK))
     settings = Config(**vars(LOSSES[name]) | dict(kl_in="loss", kl_estimator="k3"))
     advantages = GOLD["grpo_advantages_group"][:, None] * MASK
     of = batch(advantages=advantages, flat=jnp.zeros(len(MASK)))

@@ -107,6 +107,24 @@ def test_frozen_parameters_stay_and_events_are_at_rollouts(home, whole):
     assert all(step % 4 == 0 for step in steps)
 
 
+def test_rollouts_and_updates_have_rates_of_their_own(home, whole):
+    told = json.loads((whole / "result.json").read_text())
+    tokens, seconds = {}, {}
+    manifest = json.loads((whole / "checkpoints" / "12" / "manifest.json").read_text())
+    for part, (count, took) in manifest["meta"]["throughput"].items():
+        tokens[part], seconds[part] = count, took
+        assert told[f"{part}_tokens_per_second"] == round(count / took, 1)
+    drawn = [row["response_length"] for row in rows(whole) if "loss" in row]
+    assert tokens["rollout"] == pytest.approx(16 * sum(drawn))  # 16 responses a rollout
+    assert tokens["update"] == told["tokens"] == 12 * 8 * (6 + 4)
+    # Together they are the time of training, of which compilation is no part.
+    assert (
+        min(seconds.values()) > 0
+        and sum(seconds.values()) <= told["seconds"] < told["compile_seconds"]
+    )
+    assert all(row["rollout_tokens_per_second"] > 0 for row in rows(whole) if "loss" in row)
+
+
 def divergence(home: Path, name: str) -> float:
     """KL of a run's next tokens from those of the base, exact, a token of random text."""
     config = json.loads((home / name / "config.json").read_text())
@@ -151,6 +169,17 @@ def test_grpo_of_adapters_takes_their_base_as_the_reference(home):
     assert run(home, "lora", "grpo", **lora) == 0
     kl = [row["kl"] for row in rows(home / "lora") if "kl" in row]
     assert kl[0] == pytest.approx(0, abs=1e-6) and abs(kl[-1]) > 1e-5
+
+
+@pytest.mark.parametrize("adapter", ["", pytest.param("lora", marks=pytest.mark.slow)])
+def test_a_reference_in_bfloat16_begins_at_the_policy(home, adapter):
+    """It is rounded as the policy is, though the run of its weights computes in float32."""
+    keys = {"model.dtype": "bfloat16", "optimizer.learning_rate": "0.1", "objective.kl": "0.1"}
+    keys |= {"adapter.name": adapter, "adapter.rank": "2"} if adapter else {}
+    name = f"half{adapter}"
+    assert run(home, name, "grpo", **keys) == 0
+    kl = [row["kl"] for row in rows(home / name) if "kl" in row]
+    assert kl[0] == 0 and abs(kl[-1]) > 1e-4
 
 
 def test_rewards_without_variance_are_said_after_twenty_steps(home, capsys):
@@ -217,8 +246,38 @@ def test_weights_that_cannot_judge_or_refer_are_refused(home, capsys):
         assert message in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_the_reward_model_and_the_reference_have_sizes_of_their_own(home, capsys):
+    small, large = {"model.d_model": "8"}, {"model.d_model": "32", "model.n_layers": "2"}
+    for name, keys in (("refers", small), ("judges", large | {"model.n_classes": "1"})):
+        given = prompts.MODEL | prompts.OFTEN | keys | {
+            "data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache",
+            "train.duration": "1 steps", "train.batch_size": "4",
+        }  # fmt: skip
+        assert trial.run(flags.load_config("configs/base.py", given), home / name) == 0
+    read = {
+        "objective.reference": str(home / "refers"),
+        "objective.reward_model": str(home / "judges"),
+    }
+    hashes = {name: load(home / name).hash for name in ("refers", "judges")}
+    capsys.readouterr()
+    assert run(home, "sizes", "ppo", **PPO | read) == 0
+    said = capsys.readouterr().out
+    assert "frozen reference" in said and "frozen reward" in said
+    sized = [row for row in rows(home / "sizes") if "loss" in row]
+    assert abs(sized[0]["kl"]) > 1e-3  # another model than the policy, which starts from the base
+    assert "eval_pass_at_1" not in rows(home / "sizes")[-1]  # no checker has scored
+    assert {name: load(home / name).hash for name in hashes} == hashes
+    assert run(home, "own", "ppo", **PPO) == 0  # control: the base itself is the reference
+    kl = next(row["kl"] for row in rows(home / "own") if "loss" in row)
+    assert kl == pytest.approx(0, abs=1e-5)
+    shapes = [jax.tree.map(np.shape, params(home / name)) for name in ("sizes", "own", "refers")]
+    assert shapes[0] == shapes[1] != shapes[2]
+
+
 REFUSED = [
     ({"objective.samples": "3"}, "objective.samples=3 does not divide the 16 responses"),
+    ({"objective.buckets": "3"}, "objective.buckets=3 does not divide the 2 prompts of a rollout"),
     ({"objective.samples": "1"}, "compares the responses to a prompt; use 2 or more"),
     ({"objective.kl_estimator": "k1"}, "has a gradient that is 0 in expectation; use k2 or k3"),
     ({"objective.scale": "std"}, "objective.scale='std' is unknown; use one of group, batch, none"),

@@ -152,9 +152,64 @@ def test_an_evaluation_measures_the_kl_at_the_temperature_that_draws():
     assert "kl" not in sums and "reward" in sums
 
 
+@functools.cache
+def padded() -> dict:
+    """Responses in a vocabulary whose tokens from 9 on are padding."""
+    return roll_out(step("grpo", vocab_size=9), state(), data())
+
+
 def test_padding_of_the_vocabulary_is_never_drawn():
-    rows = roll_out(step("grpo", vocab_size=9), state(), data())
+    rows = padded()
     assert rows["response"].max() < 9 <= rolled("grpo")[1]["response"].max()
+
+
+def test_log_probabilities_are_those_of_the_tokens_that_can_be_drawn():
+    """With a padded vocabulary the training pass has the distribution that draws, so the ratio is 1
+    and the probabilities of the tokens sum to 1; without the mask they do not."""
+    rows, given = padded(), data()
+    prompts = [
+        row[S - p :].tolist()
+        for row, p in zip(given["prompt"], given["prompt_length"], strict=True)
+    ]
+    key = step_module._rollout_key(state())
+    drawn = sampled(prompts, Sampler(stop=(END,), vocab_size=9), key)
+    assert np.array_equal(drawn[0] * rows["mask"], rows["response"] * rows["mask"])
+    np.testing.assert_allclose(drawn[1] * rows["mask"], rows["logprobs"], atol=1e-5)
+    every = responses.logprobs(decoder, state().params, MODEL, rows, 1.0)[0]
+    assert np.abs(every - rows["logprobs"]).max() > 0.1  # control
+    again = responses.logprobs(decoder, state().params, MODEL, rows, 1.0, 9)[0]
+    assert np.abs(np.exp(again - rows["logprobs"]) - 1).max() < 1e-6
+    x_RND = responses.states(decoder, state().params, MODEL, rows)
+    for size, whole in ((9, 1.0), (0, None)):
+        scored = [
+            responses.scored(
+                decoder, state().params, MODEL, x_RND, jnp.full_like(rows["response"], v), 1.0, size
+            )
+            for v in range(9)
+        ]
+        p_VRN = np.exp([logp for logp, _ in scored])
+        entropy_RN = scored[0][1]
+        assert np.isfinite(entropy_RN).all()
+        if whole:
+            assert np.abs(p_VRN.sum(0) - whole).max() < 1e-6
+            np.testing.assert_allclose(-(p_VRN * np.log(p_VRN)).sum(0), entropy_RN, atol=1e-5)
+        else:
+            assert p_VRN.sum(0).max() < 0.99
+
+
+def test_the_gradient_of_a_padded_vocabulary_is_finite_and_0_at_the_padding():
+    rows = padded()
+    x_RND = responses.states(decoder, state().params, MODEL, rows)
+
+    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.grad)
+    def slopes(params, size):
+        found = responses.scored(decoder, params, MODEL, x_RND, rows["response"], 1.0, size)
+        return sum(x.sum() for x in found)
+
+    masked, every = (slopes(state().params, size)["embed"]["embedding"] for size in (9, 0))
+    assert np.isfinite(masked).all() and np.abs(masked[9:]).max() == 0
+    assert np.abs(every[9:]).max() > 1e-3 and np.abs(masked[:9]).max() > 1e-3
 
 
 def updates(cfg: StepConfig, rows: dict) -> dict:
