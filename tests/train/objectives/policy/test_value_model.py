@@ -24,7 +24,7 @@ from tests.train.objectives.policy.test_updates import MODEL, SETTINGS
 from train.ahead_of_time import rollout_shapes
 from train.checkpoint import Checkpoints, restore_params
 from train.loop import hyperparameters, initial_state, step_config
-from train.objectives.policy import ppo
+from train.objectives.policy import experience, ppo
 from train.parallel.sharding import make_mesh
 from train.rules import lookup
 from train.step import StepConfig, whole
@@ -124,6 +124,20 @@ def test_values_are_what_the_reward_model_gives_the_tokens_so_far():
     expected = classes.logits(own, x_ED)[:, 0].reshape(R, N) * given["mask"]
     np.testing.assert_allclose(values_RN, expected, rtol=0, atol=1e-6)
     assert np.abs(expected).max() > 0.1 and np.abs(values_RN[:, 1:] - expected[:, :-1]).max() > 0.1
+
+
+def test_each_model_computes_in_its_own_type():
+    """The dtypes of the kernels in the forward pass, of the policy and of its value model."""
+    for policy, value in (("float32", "bfloat16"), ("bfloat16", "float32")):
+        models = (("value", "decoder", replace(VALUE, dtype=value)),)
+        cfg = replace(OWN, model=replace(POLICY, dtype=policy), beside=models)
+
+        def cast(params, cfg=cfg):
+            own, others = whole(cfg, params, {})
+            return own, experience.frozen_model(others, cfg, "value")[2]
+
+        for tree, dtype in zip(jax.eval_shape(cast, params()), (policy, value), strict=True):
+            assert tree["blocks"]["mlp"]["up"]["kernel"].dtype == dtype
 
 
 def paths(cfg) -> dict:
