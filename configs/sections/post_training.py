@@ -14,6 +14,7 @@ def preferences() -> dict:
         validation=0.1,  # share of the preferences, chosen by a hash of the prompt
         too_long="refuse",  # preferences longer than the context: refuse | drop
         wrong_share=0.0,  # of the preferences of a task: these have the wrong answer chosen
+        examples=Key(0, least=0),  # the first so many of the training split are used; 0: all
         cache="cache",  # folder of the tokens
         hash="",  # of the dataset, filled in by `resolve`; give it to insist on one
     )

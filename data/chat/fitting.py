@@ -12,6 +12,24 @@ def fitting(
 ) -> tuple[np.ndarray, str]:
     """(numbers of the examples of a split that are used, a note about the others or '').
 
+    Of those of the training split that fit, the first data.examples are used; ValueError if there
+    are fewer. What is held out does not depend on it."""
+    numbers, note = _fitting(store, split, most, data, context_length, what)
+    if split != "train" or not data.examples:
+        return numbers, note
+    if data.examples > len(numbers):
+        raise ValueError(
+            f"data.examples={data.examples} is more than the {len(numbers):,} {what} for training; "
+            "use 0 for all, or more data"
+        )
+    return numbers[: data.examples], note
+
+
+def _fitting(
+    store: ChatStore, split: str, most: int, data: Any, context_length: int, what: str
+) -> tuple[np.ndarray, str]:
+    """The same without data.examples.
+
     An example fits if all its sequences have at most `most` tokens. The rest is refused, dropped or
     kept to be truncated, as data.too_long says. ValueError for those that are refused, and for
     truncated ones that have no target left."""

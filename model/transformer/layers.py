@@ -175,7 +175,7 @@ def adapted(
         lora.A: constrain(change[lora.A], sides[0], None),
         lora.B: constrain(change[lora.B], None, sides[1]),
     }
-    y += lora.added(x, change | whole_on_fsdp, dtype)
+    y += lora.added(merged(x), change | whole_on_fsdp, dtype).reshape(y.shape)
     return y * lora.rescaling(change, norm_O).astype(dtype) if norm_O is not None else y
 
 

@@ -78,4 +78,5 @@ LAWS = (
     power_law(
         "tokens_only_without_floor", "tokens", False, "L(D) = K D^-gamma", KAPLAN + ", eq. 1.2"
     ),
+    power_law("examples_only", "examples", True, "L(M) = E + K M^-gamma", HENIGHAN),
 )

@@ -39,6 +39,7 @@ from scaling.report.axes import (
 from scaling.laws.optimal_split import optimal_params
 from scaling.report.number_text import amount, label, nats, power_of_ten, three_digits
 from scaling.report.law_figures import (
+    by_input,
     clouds,
     exponents,
     plane,
@@ -349,6 +350,7 @@ def figures(points: Points, law: Law) -> list[Figure]:
         optimum(points, law, "b"),
         plane(points, law),
         curves(points, law),
+        by_input([(law["points"]["source"], points, law)]),
         residuals(points, law),
         *clouds(law),
         exponents(law),

@@ -2,6 +2,7 @@
 constants, and their sensitivity to the analysis.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -9,11 +10,13 @@ import numpy as np
 
 from scaling.report.axes import (
     BLUE,
+    FLOPS,
     GREEN,
     GREY,
     INK,
     ORANGE,
     PARAMS,
+    PALETTE,
     TOKENS,
     TOOLTIP,
     VERMILION,
@@ -26,17 +29,20 @@ from scaling.report.axes import (
     log_axis,
     log_color,
     loss_axis,
+    response_title,
     shown,
     run_row,
 )
 from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
-from scaling.report.number_text import amount, deviation, power_of_ten
+from scaling.laws.law import symbols
+from scaling.report.number_text import amount, deviation, label, power_of_ten
 from scaling.table import Points
 
 Law = dict[str, Any]
 CONTOURS = 9
 FINENESS = 160
+AXES = {"tokens": TOKENS, "params": PARAMS, "flops": FLOPS}
 LABEL_AT = 0.85  # position of a contour's label, as a fraction of its length
 GROUPS = {
     "approach": ("method", BLUE),
@@ -184,7 +190,7 @@ def residuals(points: Points, law: Law) -> Figure | None:
         run_row(points, row) | {"X": float(columns[name][row]), "Residual": float(off[row])}
         for row in shown(points)
     ]
-    x = log_axis(columns[name], {"tokens": TOKENS, "params": PARAMS}.get(name, name), amount)
+    x = log_axis(columns[name], AXES.get(name, name.capitalize()), amount)
     sized = np.isfinite(points.params).all()
     color = log_color("N", points.params, PARAMS, amount) if sized else alt.value(BLUE)
     y = loss_axis(np.append(off, 0.0), title)
@@ -200,6 +206,42 @@ def residuals(points: Points, law: Law) -> Figure | None:
     )
     caption = f"Root mean square {deviation(part)}; a pattern here means that the law does not hold."
     return Figure("residuals", "Residuals of the law", caption, finish(chart, height=300))
+
+
+def by_input(parts: Sequence[tuple[str, Points, Law]]) -> Figure | None:
+    """The response against the input, with the fitted law, of laws of one and the same input; each
+    part has a name."""
+    first = parts[0][2]["parametric"]
+    if first.get("objective") is None or len(LAWS[first["name"]].inputs) > 1:
+        return None
+    fitted = LAWS[first["name"]]
+    (column,) = fitted.inputs
+    dots: Rows = []
+    lines: Rows = []
+    for name, points, law in parts:
+        x, y = points.columns()[column], points.response(fitted)
+        span = np.geomspace(x.min(), x.max(), FINENESS)
+        curve = fitted.loss(np.array(law["parametric"]["coordinates"]), {column: span})
+        about = {"Name": label(name)}
+        dots += [run_row(points, row) | about | {"X": float(x[row]), "Y": float(y[row])}
+                 for row in shown(points)]  # fmt: skip
+        lines += [about | {"X": float(a), "Y": float(b)} for a, b in zip(span, curve, strict=True)]
+    every = np.array([row["X"] for row in dots])
+    x_axis = log_axis(every, AXES.get(column, column.capitalize()), amount)
+    y_axis = loss_axis(np.array([row["Y"] for row in (*dots, *lines)]), response_title(parts[0][2]))
+    names = list(dict.fromkeys(row["Name"] for row in dots))
+    color = alt.Color(
+        "Name:N",
+        sort=names,
+        scale=alt.Scale(domain=names, range=list(PALETTE[: len(names)])),
+        legend=alt.Legend(title=None, labelLimit=320) if len(names) > 1 else None,
+    )
+    at = {"x": alt.X("X:Q", **x_axis), "y": alt.Y("Y:Q", **y_axis), "color": color}
+    chart = alt.Chart(data(lines)).mark_line(strokeWidth=2).encode(**at) + alt.Chart(
+        data(dots)
+    ).mark_point(size=65, filled=True, opacity=0.9).encode(**at, tooltip=TOOLTIP)
+    caption = f"Points: measured. Lines: {symbols(fitted.formula)}."
+    return Figure("by_input", "The law", caption, finish(chart))
 
 
 def clouds(law: Law) -> list[Figure]:

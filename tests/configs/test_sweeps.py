@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 
-from configs import base, history, isoflop, kaplan, quickstart, tiny_families
-from configs.study import distillation, history_rates, ladder, lr_grid, mup, wsd
+from configs import base, history, isoflop, kaplan, overoptimisation, quickstart
+from configs.published import tiny_families
+from configs.study import distillation, history_rates, ladder, lr_grid, mup, sft_data, wsd
 from launch.config import sections
 from model import families
 from model.transformer import count
@@ -153,6 +154,32 @@ def test_wsd_has_more_trials_than_the_study_for_its_compute():
     cost = fitted + length - (1 - decay) * largest[held_out["model.d_model"]]
     whole = length + sum(map(sum, budgets.values()))
     assert 1 - cost / whole == pytest.approx(0.38, abs=0.005)
+
+
+def test_the_study_of_demonstrations_varies_their_number_alone_for_each_way():
+    found = [overrides for overrides, _ in trials(sft_data)]
+    sizes = collections.Counter((one["name"], one["data.examples"]) for one in found)
+    assert len(sizes) == len(found) == 4 * len(sft_data.EXAMPLES)
+    assert max(sft_data.EXAMPLES) == 100 * min(sft_data.EXAMPLES)
+    assert {key for one in found for key in one if not key.startswith("adapter.")} == {
+        *("name", "data.examples")
+    }
+    rates = [overrides for overrides, _ in trials(sft_data, "rates")]
+    assert {one["data.examples"] for one in rates} == {sft_data.AT} and len(rates) == 12
+    assert sft_data.RATE in {one["optimizer.learning_rate"] for one in rates}
+
+
+def test_over_optimisation_goes_further_and_further_against_two_proxies():
+    config = overoptimisation.get_config("rl,runs/mine")
+    found = overoptimisation.get_sweep(config)
+    proxies = collections.Counter(one["objective.reward_model"] for one in found)
+    assert set(proxies) == {"runs/mine/proxy-32-100", "runs/mine/proxy-32-1000"}
+    assert len(set(proxies.values())) == 1 and len({one["name"] for one in found}) == len(found)
+    rollout = config.objective.epochs * config.objective.minibatches
+    assert all(steps % rollout == 0 for steps in (*overoptimisation.STEPS, overoptimisation.LONG))
+    assert {one.get("objective.kl", config.objective.kl) for one in found} == {0.0, 0.05, 0.2, 1.0}
+    with pytest.raises(ValueError, match="the part proxy is one run"):
+        overoptimisation.get_sweep(overoptimisation.get_config("proxy"))
 
 
 def test_the_study_of_distillation_has_a_student_of_each_finished_teacher(tmp_path):

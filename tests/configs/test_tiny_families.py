@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import base, tiny_families
+from configs import base
 from configs.families import FAMILIES
+from configs.published import tiny_families
 from model import families
 from model.transformer.config import ModelConfig, derive
 
@@ -18,7 +19,7 @@ MEASURED = {
     *("n_kv_heads", "window", "window_pattern", "rope_original_context", "rope_factor"),
     *("rope_short_factors", "rope_long_factors", "logit_scale"),
 }
-# Families that compute the same function: see the docstring of configs/tiny_families.py.
+# Families that compute the same function: see the docstring of configs/published/tiny_families.py.
 SAME = {"gpt3": "gpt2", "llama2": "llama", "llama3.2": "llama3"}
 
 

@@ -1,6 +1,6 @@
 """`isoflop ngram`: what an n-gram model scores where the models of a config are scored.
 
-isoflop ngram --config=configs/tiny_families.py --order=5
+isoflop ngram --config=configs/published/tiny_families.py --order=5
 isoflop ngram --config=configs/base.py --order=3 --smoothing=witten_bell
 isoflop ngram --config=configs/base.py --order=3 --smoothing=add_k --k=0.01
 

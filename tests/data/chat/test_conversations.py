@@ -184,6 +184,24 @@ def test_a_prompt_is_in_the_split_that_the_kind_tasks_gives_it(opened):
             assert in_validation(prompt, 0.3) == (split == "validation")
 
 
+@pytest.mark.parametrize("kind", ["conversations", "preferences"])
+def test_fewer_examples_are_the_first_of_those_for_training(kind, opened):
+    """What is held out stays; every row of an epoch is one of the first."""
+    corpus = "task:sorting:examples=60"
+    every, few = opened(kind, corpus), opened(kind, corpus, examples=6)
+    whole, first = every.kept["train"][0], few.kept["train"][0]
+    assert len(whole) > 6 and np.array_equal(first, whole[:6])
+    assert np.array_equal(few.kept["validation"][0], every.kept["validation"][0])
+    assert every.evaluated == few.evaluated and every.hash == few.hash
+    assert few.epochs(3) == 1 and every.epochs(3) < 1
+    name = next(iter(few.spec()))
+    rows = {row.tobytes() for step in range(12) for row in few.batch("train", 0, step)[name]}
+    others = {row.tobytes() for step in range(27) for row in every.batch("train", 0, step)[name]}
+    assert len(rows) == 6 and rows < others
+    with pytest.raises(ValueError, match=r"data\.examples=61 is more than"):
+        opened(kind, corpus, examples=61)
+
+
 def test_a_damaged_cache_is_named(written, opened, tmp_path):
     path = written(MANY)
     opened("conversations", path)

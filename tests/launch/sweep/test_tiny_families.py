@@ -1,10 +1,10 @@
-"""Trains every family of configs/tiny_families.py at a smaller width, from the command line."""
+"""Trains every family of configs/published/tiny_families.py at a smaller width."""
 
 import json
 
 import pytest
 
-from configs.tiny_families import TINY
+from configs.published.tiny_families import TINY
 from launch.__main__ import main
 
 pytestmark = pytest.mark.slow
@@ -16,7 +16,10 @@ SMALLER = (
 
 
 def test_every_family_learns_more_than_bigrams(tmp_path):
-    common = ["--config=configs/tiny_families.py", f"--config.data.cache={tmp_path / 'cache'}"]
+    common = [
+        "--config=configs/published/tiny_families.py",
+        f"--config.data.cache={tmp_path / 'cache'}",
+    ]
     out = tmp_path / "ngram.json"
     assert main(["ngram", "--order=2", f"--json={out}", *common]) == 0
     bigrams = json.loads(out.read_text())["eval_loss"]

@@ -43,6 +43,16 @@ def test_pass_at_k_is_recovered_from_a_table(tmp_path, capsys):
     assert "pass@k = exp(a k^b)" in capsys.readouterr().out and part["linear"] is False
 
 
+def test_a_loss_against_examples_is_recovered_from_a_table(tmp_path, capsys):
+    loss = 0.2 + 6.0 * K[3:] ** -0.6
+    part = fitted(tmp_path, "examples_only", {"examples": K[3:], "loss": loss}, "--draws=20")
+    found = {name: part[name]["value"] for name in "KE"} | {"gamma": part["gamma"]["value"]}
+    assert found == pytest.approx({"K": 6.0, "E": 0.2, "gamma": 0.6}, rel=1e-5)
+    source = table(tmp_path / "t.csv", {"tokens": K, "loss": K})
+    assert main(["fit", f"--table={source}", "--law=examples_only"]) == 2
+    assert "lacks the columns examples" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("law", [BEST_OF_N, RL], ids=lambda law: law.name)
 def test_a_reward_that_falls_below_zero_is_fitted(tmp_path, law, capsys):
     reward = TRUE[law.name](np.sqrt(KL))

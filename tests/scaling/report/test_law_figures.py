@@ -6,8 +6,16 @@ import pytest
 pytest.importorskip("altair")
 
 from scaling.fits.analysis import analyse
+from scaling.csv_file import read_csv
 from scaling.settings import Settings
-from scaling.report.law_figures import contours, efficient, exponents, iso_compute, plane
+from scaling.report.law_figures import (
+    by_input,
+    contours,
+    efficient,
+    exponents,
+    iso_compute,
+    plane,
+)
 from scaling.laws import LAWS
 from tests.scaling.ladder import TRUTH, best_params, simulate
 
@@ -48,3 +56,24 @@ def test_figures_of_the_law_need_one():
     assert len(shown) == len(known) + len(full["conventions"])
     bare = analyse(points, Settings(draws=0, law="frontier"))
     assert plane(points, bare) is None
+
+
+def test_laws_of_one_input_are_drawn_over_their_points(tmp_path):
+    """Lines run through exact points, each with the name of its part; a wrong exponent does not."""
+    law, parts = LAWS["examples_only"], []
+    m = np.geomspace(30, 3000, 7)
+    for name, gamma in (("full", 0.6), ("lora", 0.4)):
+        rows = "".join(f"{x},{0.3 + 5 * x**-gamma}\n" for x in m)
+        (tmp_path / f"{name}.csv").write_text(f"examples,loss\n{rows}")
+        points = read_csv(tmp_path / f"{name}.csv", law=law)
+        parts.append((name, points, analyse(points, Settings(draws=0, law=law.name))))
+    lines, dots = (
+        layer["data"]["values"] for layer in by_input(parts).chart.to_dict()["layer"]
+    )
+    for name, gamma, other in (("full", 0.6, 0.4), ("lora", 0.4, 0.6)):
+        x, y = np.array([(row["X"], row["Y"]) for row in lines if row["Name"] == name]).T
+        assert y == pytest.approx(0.3 + 5 * x**-gamma, rel=1e-4)
+        assert np.abs(y / (0.3 + 5 * x**-other) - 1).max() > 0.1
+        assert [row["X"] for row in dots if row["Name"] == name] == pytest.approx(m)
+    two_inputs = simulate()
+    assert by_input([("a", two_inputs, analyse(two_inputs, Settings(draws=0)))]) is None

@@ -1,4 +1,7 @@
-"""Every family in miniature.  isoflop sweep --config=configs/tiny_families.py --workdir=runs/tiny
+"""Every family in miniature.
+
+    isoflop sweep --config=configs/published/tiny_families.py --workdir=runs/tiny
+
 Unmeasured on the standard library. On three files of English text (docs/families.md; 2 busy CPU
 cores, 75 min, 2026-11) all beat the 5-gram's 1.382 nats/token, from GPT-2's 1.362 to Gemma 3's
 1.319.
@@ -7,8 +10,8 @@ One trial per family, on the same text, at the same depth, width, number of step
 Only the block differs, and two families take twice the sequences per step. Each trial keeps the
 switches of its published model. Sizes are smaller, and so are windows and original contexts.
 GPT-3 has GPT-2's block, and LLaMA 2 has LLaMA's except for its epsilon, so one trial stands for
-both. `isoflop ngram --config=configs/tiny_families.py` scores a 5-gram to compare them with, and
-`isoflop train --config=configs/tiny_families.py:gemma2` trains one of them.
+both. `isoflop ngram --config=configs/published/tiny_families.py` scores a 5-gram to compare them
+with, and `isoflop train --config=configs/published/tiny_families.py:gemma2` trains one of them.
 """
 
 import difflib
@@ -47,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
         near = difflib.get_close_matches(arg, TINY, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"configs/tiny_families.py:{arg} is unknown; {hint}known: {', '.join(TINY)}"
+            f"configs/published/tiny_families.py:{arg} is unknown; {hint}known: {', '.join(TINY)}"
         )
     # Micro-batches of 8 sequences, whose activations stay in a core's cache: 1.5 times as fast.
     config.train.update(batch_size=128, accumulation=16, duration="300 steps")
