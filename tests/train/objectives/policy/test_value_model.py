@@ -172,7 +172,8 @@ def saved(folder: Path, seed: int, name: str = "decoder", **keys) -> Path:
     """A run of fresh weights, with as little of its config as other runs read."""
     common = {"vocab_size": 256, "context_length": 12, "n_layers": 1, "d_model": 16, "n_heads": 2}
     known = families.keys(families.find(name))
-    family, cfg = families.derive({"family": name} | known | common | keys)
+    given = known | {key: value for key, value in common.items() if key in known} | keys
+    family, cfg = families.derive({"family": name} | given)
     (folder / "config.json").parent.mkdir(parents=True)
     section = {"family": name} | vars(cfg)
     (folder / "config.json").write_text(json.dumps({"model": section}))
@@ -334,3 +335,17 @@ def test_eight_devices_are_the_same_trial(home, uninterrupted):
     np.testing.assert_allclose(trained(home / "eight"), trained(uninterrupted), rtol=0, atol=1e-5)
     assert process(home, "eight-seed", "objective=ppo", *keys, "seed=1", xla_flags=EIGHT) == 0
     assert np.abs(trained(home / "eight-seed") - trained(uninterrupted)).max() > 1e-3  # control
+
+
+@pytest.mark.slow
+def test_a_policy_without_a_head_of_its_family_has_the_values_of_a_decoder(fresh):
+    """A recurrent policy, with the matrices of both families given to Muon."""
+    saved(fresh / "recurrent", 0, "recurrent")
+    asked = {"train.init_from": f"{fresh}/recurrent", "optimizer.name": "muon"}
+    assert trial.run(config(fresh, **asked), fresh / "muon") == 0
+    told = json.loads((fresh / "muon" / "result.json").read_text())
+    assert told["family"] == "recurrent" and told["params"]["value"] > 0
+    ends, judge = restore_params(fresh / "muon" / "checkpoints")[0], weights.load(fresh / "judge")
+    assert weights.hash_of(ends["value"]) != judge.hash  # it is trained
+    alone = asked | {"objective.value_model": ""}  # control: the family has no head of its own
+    assert trial.run(config(fresh, **alone), fresh / "alone") == 2
