@@ -18,9 +18,9 @@ from train import objectives
 from train.flatten import flatten
 
 RULE = 2
-# Keys that cannot change a trial's numbers: whole sections or single keys. The text counts through
-# data.hash, and weights to start from through their hashes. `code` is the fingerprint that
-# config.json carries.
+# Keys that change a trial's numbers by rounding at most: whole sections or single keys. The text
+# counts through data.hash, and weights to start from through their hashes. `code` is the
+# fingerprint that config.json carries.
 NOT_IN_ID = (
     *("name", "holdout", "imports", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
