@@ -36,6 +36,10 @@ def ppo() -> dict:
         clip=Key(0.2, least=0, below=1),  # a ratio counts from 1 − clip to 1 + clip
         clip_high=Key(0.0, least=0),  # a ratio counts up to 1 + clip_high; 0: clip
         entropy=Key(0.0, least=0),  # weight of the entropy bonus
+        # a run with a scalar head, from which a value model of its own starts; "": the values are
+        # of a head on the policy's trunk
+        value_model="",
+        value_model_hash="",  # of those weights, filled in by `resolve`
         value_weight=Key(0.1, least=0),  # of the value loss
         value_clip=Key(0.2, least=0),  # how far a value moves in the loss of a rollout; 0: freely
         gamma=Key(1.0, least=0),  # discount of the next token's reward

@@ -135,10 +135,12 @@ def own_id(resolved: Any, folder: Path) -> str:
 
 def weights_named(objective: str) -> dict[str, str]:
     """The dotted keys that may name weights to start from or, under an objective, to read; each
-    with the key that holds their hash: for a key X of FROZEN that is X_hash, default ""."""
-    frozen = getattr(objectives.OBJECTIVES.get(objective), "FROZEN", {})
+    with the key that holds their hash: for a key X of FROZEN or BESIDE that is X_hash,
+    default ""."""
+    known = objectives.OBJECTIVES.get(objective)
+    read = getattr(known, "FROZEN", {}) | getattr(known, "BESIDE", {})
     named = {"train.init_from": "train.init_hash"}
-    return named | {key: f"{key}_hash" for key in frozen.values()}
+    return named | {key: f"{key}_hash" for key in read.values()}
 
 
 def relevant(resolved: Any) -> dict[str, Any]:

@@ -56,12 +56,13 @@ def updates(cfg: StepConfig) -> int:
 
 def forward_flops(config: Any, cfg: StepConfig, convention: str = "palm") -> float:
     """FLOPs of the forward passes of a rollout over all devices: the policy reads the prompts and
-    writes responses of full length, and then it and each frozen model read both."""
+    writes responses of full length, and then it and each other model read both."""
     P, R = with_prompts(config, cfg).train.batch_size, cfg.loss.rows
     S, N = config.data.prompt_length, cfg.loss.max_tokens
     of_policy = _forward(cfg.family, cfg.model, convention)
+    others = (*cfg.frozen, *cfg.beside)
     drawn = (P * S + R * (N - 1)) * of_policy
-    readers = [of_policy, *(_forward(family, of, convention) for _, family, of in cfg.frozen)]
+    readers = [of_policy, *(_forward(family, of, convention) for _, family, of in others)]
     return drawn + R * (S + N) * float(np.sum(readers))
 
 
