@@ -36,6 +36,7 @@ class Start:
     frozen: dict[str, dict] = field(default_factory=dict)
     frozen_models: tuple[tuple[str, str, Any], ...] = ()  # as in StepConfig.frozen
     from_base: tuple[str, ...] = ()  # as in StepConfig.from_base
+    beside: tuple[tuple[str, str, Any], ...] = ()  # as in StepConfig.beside
 
 
 def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = None) -> StepConfig:
@@ -59,6 +60,7 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
         frozen=start.frozen_models,
         adapter=adapter_of(config),
         from_base=start.from_base,
+        beside=start.beside,
     )
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from data.kinds import KINDS
+from model.beside import apart
 from train import duration, objectives
 from train.checkpoint import Checkpoints, restore_until
 from train.evaluate import Evaluation
@@ -243,6 +244,7 @@ class Record:
     def _sample(self, state: TrainState) -> None:
         """Draws samples of text in process 0, on one device."""
         params, base = processes.to_host((state.params, state.frozen.get(BASE, {})))
+        params, _ = apart(self.cfg.beside, params)
         if not processes.is_first():
             return
         if self.cfg.adapter:

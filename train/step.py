@@ -16,6 +16,7 @@ import optax
 
 from model import families
 from model.adapters.adapted import Adapted, Adapter
+from model.beside import Beside, apart
 from train import objectives
 from train.objectives.carrying import Carrying
 from train.optimizers import optimizer
@@ -48,11 +49,16 @@ class StepConfig:
     frozen: tuple[tuple[str, str, Any], ...] = ()
     adapter: Adapter | None = None  # what is trained instead of the parameters
     from_base: tuple[str, ...] = ()  # frozen parameters that are the base, without its adapters
+    # (name, family, Config) of each model that is trained beside, as a subtree of the parameters.
+    beside: tuple[tuple[str, str, Any], ...] = ()
 
     @property
     def trained(self) -> Any:
-        """The family of the trained parameters; an Adapted one if there is an adapter."""
+        """The family of the trained parameters: an Adapted one if there is an adapter, a Beside one
+        if other models are trained too."""
         family = families.FAMILIES[self.family]
+        if self.beside:
+            return Beside(family, self.beside)
         return Adapted(family, self.adapter) if self.adapter else family
 
     @property
@@ -119,10 +125,11 @@ def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTr
 def whole(
     cfg: StepConfig, params: dict, frozen: dict, key: jax.Array | None = None
 ) -> tuple[dict, dict]:
-    """(all parameters of the model, rounded for the computation; the frozen parameters that the
-    objective reads). With a `key`, adapters have dropout."""
+    """(all parameters of the model, rounded for the computation; the others that the objective
+    reads: frozen ones, and those trained beside the model). With a `key`, adapters have dropout."""
     if not cfg.adapter:
-        return cast_for_compute(params, cfg.model, cfg.axes), frozen
+        params, others = apart(cfg.beside, params)
+        return cast_for_compute(params, cfg.model, cfg.axes), frozen | others
     params = cast_for_compute(cfg.trained.scaled(params), cfg.model, cfg.axes)
     base = frozen[BASE]
     return cfg.trained.whole(base, params, key), frozen | dict.fromkeys(cfg.from_base, base)

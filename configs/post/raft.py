@@ -2,7 +2,8 @@
 
     isoflop train --config=configs/post/raft.py:runs/sft --workdir=runs/raft
 
-Unmeasured. The argument is the run to start from, and the reference of the KL.
+2 CPU cores, 34 s of their time: 98 % of held-out words spelt backwards, from 71 % (2026-11;
+docs/reinforcement.md). The argument is the run to start from, and the reference of the KL.
 """
 
 from ml_collections import ConfigDict

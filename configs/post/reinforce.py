@@ -2,7 +2,8 @@
 
     isoflop train --config=configs/post/reinforce.py:runs/sft --workdir=runs/reinforce
 
-Unmeasured. The argument is the run to start from, and the reference of the KL.
+2 CPU cores, 41 s of their time: 97 % of held-out words spelt backwards, from 71 % (2026-11;
+docs/reinforcement.md). The argument is the run to start from, and the reference of the KL.
 """
 
 from ml_collections import ConfigDict

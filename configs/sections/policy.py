@@ -13,8 +13,10 @@ def _policy() -> dict:
         eval_temperature=Key(1.0, least=0),  # of the responses of an evaluation; 0: greedy
         epochs=Key(1, least=1),  # passes over the responses of a rollout
         minibatches=Key(1, least=1),  # updates of each pass
-        buckets=Key(1, least=0),  # groups of prompts by length, each as wide as it needs; 0: full
-        prefetch=False,  # True: drawn before the last updates, so off-policy by one rollout
+        buckets=Key(
+            0, least=0
+        ),  # groups of prompts by length, each padded to its own width; 0: none
+        prefetch=False,  # True: a rollout is drawn before the updates on the one before it
         kl=Key(0.0, least=0),  # weight of the KL from the reference
         kl_estimator="k1",  # k1: log p/q | k2: (log p/q)² / 2 | k3: q/p − 1 − log q/p
         reference="",  # a run or a Hugging Face folder; "": the weights of train.init_from
@@ -34,6 +36,10 @@ def ppo() -> dict:
         clip=Key(0.2, least=0, below=1),  # a ratio counts from 1 − clip to 1 + clip
         clip_high=Key(0.0, least=0),  # a ratio counts up to 1 + clip_high; 0: clip
         entropy=Key(0.0, least=0),  # weight of the entropy bonus
+        # a run with a scalar head, from which a value model of its own starts; "": the values are
+        # of a head on the policy's trunk
+        value_model="",
+        value_model_hash="",  # of those weights, filled in by `resolve`
         value_weight=Key(0.1, least=0),  # of the value loss
         value_clip=Key(0.2, least=0),  # how far a value moves in the loss of a rollout; 0: freely
         gamma=Key(1.0, least=0),  # discount of the next token's reward

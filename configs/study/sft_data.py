@@ -2,10 +2,10 @@
 
     isoflop train --config=configs/study/sft_data.py:base --workdir=runs/sft_data_base
     isoflop sweep --config=configs/study/sft_data.py:rates --workdir=runs/sft_rates --nofit
-    isoflop sweep --config=configs/study/sft_data.py --workdir=runs/sft_data --nofit
+    isoflop sweep --config=configs/study/sft_data.py --workdir=runs/sft_data --seeds=2 --nofit
 
-2 CPU cores, 5 min of CPU for the last (docs/post-training-laws.md, 2026-11): with 30 demonstrations
-LoRA r = 16 ends at 1.15 nats/token and full fine-tuning at 1.38, with 3,000 at 0.42 and 0.22.
+2 CPU cores, 10 min of CPU for the last (docs/post-training-laws.md, 2026-11): LoRA r = 16 comes to
+1.15 nats/token with 30 demonstrations and full fine-tuning to 1.42, with 3,000 to 0.42 and 0.22.
 
 The base reads the standard library; each trial goes on with the first EXAMPLES demonstrations of
 one task, for as many steps whatever their number, and is evaluated often on the same held-out ones.

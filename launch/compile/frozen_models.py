@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from launch.trial.start import model_section
+from launch.trial.start import beside_models, model_section
 from model import families
 from model.adapters.adapted import family_of
 from train import objectives
@@ -40,9 +40,10 @@ def start(config: Any) -> Start:
             from_base.append(name)  # the base without its adapters, which is there already
         else:
             frozen[name] = _shapes(family, cfg)
+    beside = beside_models(config)
     if hasattr(objective, "check_frozen"):
-        objective.check_frozen(families.read(config.model)[1], tuple(models))
-    return Start(params, frozen, tuple(models), tuple(from_base))
+        objective.check_frozen(families.read(config.model)[1], (*models, *beside))
+    return Start(params, frozen, tuple(models), tuple(from_base), beside)
 
 
 def _section(config: Any, name: str, key: str) -> Mapping[str, Any] | None:

@@ -54,6 +54,7 @@ def _mostly_state(report: dict[str, Any]) -> bool:
     return report["memory"]["argument"] > report["memory"]["hbm"] / 2
 
 
+UNMEASURED = "never compared with a run"  # the estimated time of a rollout
 # (config key, whether changing it could help, what to try), cheapest first.
 KNOBS = (
     (
@@ -109,7 +110,7 @@ def table(report: dict[str, Any]) -> rich.table.Table:
     if flops["matmul"] is not None:
         _measured(out, report)
     if "rollout" in report:
-        _rollout(out, report["rollout"], report["detail"])
+        _rollout(out, report["rollout"])
     for loop in detail["loops_counted_once"][1:]:  # the first is the loop over steps
         out.add_row("WARNING", f"loop {loop} counted once: its trip count is unknown")
     out.add_row("compiled in", f"{detail['compile_seconds']:.1f} s")
@@ -144,10 +145,11 @@ def _measured(out: rich.table.Table, report: dict[str, Any]) -> None:
     out.add_row("cycles, without kernels", f"{report['estimated_cycles']:.4g} (the compiler's own)")
     out.add_row("step, with kernels", f"{report['estimated_step_seconds']:.4g} s ({band})")
     out.add_row("MFU", f"{report['estimated_mfu']:.1%} ({band})")
+    band = f"ESTIMATE, {UNMEASURED}" if "rollout" in report else band
     out.add_row("tokens/s", f"{detail['tokens_per_second']:,.0f} of all devices ({band})")
 
 
-def _rollout(out: rich.table.Table, rollout: dict[str, Any], detail: dict[str, Any]) -> None:
+def _rollout(out: rich.table.Table, rollout: dict[str, Any]) -> None:
     """Adds the rows of the program that makes the batches of `updates` steps."""
     memory, flops = rollout["memory"], rollout["flops"]
     out.add_row(
@@ -162,7 +164,7 @@ def _rollout(out: rich.table.Table, rollout: dict[str, Any], detail: dict[str, A
         seconds = rollout["estimated_seconds"]
         out.add_row("rollout: FLOPs of the models", f"{flops['model'] / 1e12:.4g} T (PaLM's count)")
         out.add_row("rollout: FLOPs of products", f"{flops['matmul'] / 1e12:.4g} T")
-        out.add_row("rollout: time", f"{seconds:.4g} s (ESTIMATE, {error_band(detail)})")
+        out.add_row("rollout: time", f"{seconds:.4g} s (ESTIMATE, {UNMEASURED})")
     out.add_row("rollout: compiled in", f"{rollout['compile_seconds']:.1f} s")
 
 

@@ -18,9 +18,9 @@ from train import objectives
 from train.flatten import flatten
 
 RULE = 2
-# Keys that cannot change a trial's numbers: whole sections or single keys. The text counts through
-# data.hash, and weights to start from through their hashes. `code` is the fingerprint that
-# config.json carries.
+# Keys that change a trial's numbers by rounding at most: whole sections or single keys. The text
+# counts through data.hash, and weights to start from through their hashes. `code` is the
+# fingerprint that config.json carries.
 NOT_IN_ID = (
     *("name", "holdout", "imports", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
@@ -135,10 +135,12 @@ def own_id(resolved: Any, folder: Path) -> str:
 
 def weights_named(objective: str) -> dict[str, str]:
     """The dotted keys that may name weights to start from or, under an objective, to read; each
-    with the key that holds their hash: for a key X of FROZEN that is X_hash, default ""."""
-    frozen = getattr(objectives.OBJECTIVES.get(objective), "FROZEN", {})
+    with the key that holds their hash: for a key X of FROZEN or BESIDE that is X_hash,
+    default ""."""
+    known = objectives.OBJECTIVES.get(objective)
+    read = getattr(known, "FROZEN", {}) | getattr(known, "BESIDE", {})
     named = {"train.init_from": "train.init_hash"}
-    return named | {key: f"{key}_hash" for key in frozen.values()}
+    return named | {key: f"{key}_hash" for key in read.values()}
 
 
 def relevant(resolved: Any) -> dict[str, Any]:

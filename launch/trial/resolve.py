@@ -188,12 +188,21 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
             )
     if "masked" in keys:
         keys["masked"] = config.data.get("masked", keys["masked"])
-    if keys.get("n_classes") == 0:
+    if keys.get("n_classes") == 0 and not objectives.beside(config):
         keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
     config.model.update(vars(family.derive(keys)))
-    family, cfg = adapted.family_of(config)
+    family, cfg = trained(config)
     adapted.check(family, cfg)
     return family, cfg
+
+
+def trained(config: ConfigDict) -> tuple[families.Family, Any]:
+    """(family, its Config) of all that a config trains, for its counts."""
+    if not objectives.beside(config):
+        return adapted.family_of(config)
+    from launch.trial import start  # slow imports
+
+    return start.trained(config)
 
 
 def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> None:
@@ -311,7 +320,7 @@ def _resolve_stop(config: ConfigDict, units: duration.Units) -> None:
 def describe(resolved: ConfigDict, dataset: kinds.Dataset) -> dict[str, Any]:
     """What is known of a trial before it runs: id, sizes, tokens, steps, FLOPs of the whole run.
     The parameters of a counted family are known only once it is counted: {} until then."""
-    family, cfg = adapted.family_of(resolved)
+    family, cfg = trained(resolved)
     steps = duration.steps(resolved.train.duration)
     counted = families.is_counted(family)
     length = kinds.KINDS[resolved.data.kind].tokens(resolved)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from data.kinds import Dataset
 from launch.checkout import commit
-from model.adapters.adapted import family_of
+from launch.trial.resolve import trained
 from train import duration, objectives
 from train.policy.sizes import read_share
 
@@ -24,7 +24,7 @@ def summarise(
     from train.loop import STATIC
     from train.record import EXTRA
 
-    family, cfg = family_of(resolved)
+    family, cfg = trained(resolved)
     rows = metrics.read(record.workdir / "metrics.jsonl")
     evaluations = [r for r in rows if "eval_loss" in r and (EXTRA not in r or r is rows[-1])]
     last = {key: value for row in rows for key, value in row.items()}

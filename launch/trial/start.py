@@ -21,6 +21,7 @@ from launch.files import CONVERT, read_config, read_json
 from launch.trial.identity import weights_named
 from model import families, parameters
 from model.adapters.adapted import Adapted, family_of
+from model.beside import Beside, Models
 from model.huggingface import bert, config_json, peft, weights
 from train import objectives
 from train.checkpoint import finished, restore_params
@@ -114,10 +115,12 @@ def model_type(source: Path, cfg: Any) -> str:
 
 
 def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
-    """(all parameters, on the host, meta) of a run's newest good checkpoint. Adapters are merged
-    into the weights that they were trained on; ValueError if those are others now."""
+    """(all parameters of the model, on the host, meta) of a run's newest good checkpoint, without
+    those of models that were trained beside it. Adapters are merged into the weights that they were
+    trained on; ValueError if those are others now."""
     params, meta = restore_params(run / "checkpoints", say)
     config = _config(run)
+    params = {name: x for name, x in params.items() if name not in objectives.beside(config)}
     family, _ = family_of(config)
     if not isinstance(family, Adapted):
         return params, meta
@@ -156,7 +159,14 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
                 f"{found.hash!r}; restore those weights, or use another --workdir"
             )
         config[section][hash_key.split(".")[1]] = found.hash
-    read = list(frozen_sources(config).values())
+    beside = beside_sources(config).values()
+    for key, source in beside:
+        if not config.train.init_from:
+            raise ValueError(
+                f"{key}={source} is trained beside a model that starts from weights, and "
+                "train.init_from is empty; name a run or a folder of Hugging Face weights"
+            )
+    read = [*frozen_sources(config).values(), *beside]
     for key, source in read:
         require_template(key, source, config)
     if config.train.init_from and "template" in config.data:  # a phase of post-training
@@ -183,6 +193,32 @@ def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
             raise ValueError(f"{empty}; objective.name={config.objective.name} reads it")
         found[name] = key, Path(value)
     return found
+
+
+def beside_sources(config: Mapping[str, Any]) -> dict[str, tuple[str, Path]]:
+    """(the dotted key that names it, where it is) for each model that is trained beside, by
+    name."""
+    found = {}
+    for name, key in objectives.beside(config).items():
+        section, leaf = key.split(".")
+        found[name] = key, Path(config[section][leaf])
+    return found
+
+
+def beside_models(config: Mapping[str, Any]) -> Models:
+    """The models that are trained beside, from the config.json of their folders."""
+    found = []
+    for name, (key, source) in beside_sources(config).items():
+        section = model_section(source, key)
+        found.append((name, section["family"], families.read(section)[1]))
+    return tuple(found)
+
+
+def trained(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(family, its Config) of a resolved config, with the models that are trained beside."""
+    family, cfg = family_of(config)
+    models = beside_models(config)
+    return (Beside(family, models), cfg) if models else (family, cfg)
 
 
 def require_tokenizer(key: str, source: Path, tokenizer: Tokenizer) -> None:
@@ -235,7 +271,7 @@ def start(resolved: ConfigDict) -> Start:
         adapted, cfg = family_of(resolved)
         params, frozen[BASE] = adapted.split(cfg, params, resolved.seed)
     for name, (key, source) in frozen_sources(resolved).items():
-        found = _load_frozen(key, source, resolved)
+        found = _load_other(key, source, resolved)
         section = dict(found.section)
         if key == "train.init_from" and "dtype" in section:  # it computes as the policy does
             section["dtype"] = resolved.model.get("dtype", section["dtype"])
@@ -244,14 +280,19 @@ def start(resolved: ConfigDict) -> Start:
             from_base.append(name)  # the base without its adapters, which is there already
         else:
             frozen[name] = rounded(found.params, models[-1][2])
+    beside = beside_models(resolved)
+    for name, (key, source) in beside_sources(resolved).items():
+        found = _load_other(key, source, resolved).params
+        own = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), found)
+        params = params | {name: own}  # a copy: those of `load` are kept
     objective = objectives.find(resolved.objective.name)
     if hasattr(objective, "check_frozen"):
-        objective.check_frozen(families.read(resolved.model)[1], tuple(models))
-    return Start(params, frozen, tuple(models), tuple(from_base))
+        objective.check_frozen(families.read(resolved.model)[1], (*models, *beside))
+    return Start(params, frozen, tuple(models), tuple(from_base), beside)
 
 
-def _load_frozen(key: str, source: Path, resolved: ConfigDict) -> Weights:
-    """Weights that are read and not trained. ValueError for a model of shorter sequences."""
+def _load_other(key: str, source: Path, resolved: ConfigDict) -> Weights:
+    """Weights of another model than the trained one. ValueError for shorter sequences."""
     found = load(source, key)
     longest, length = (of.get("context_length", 0) for of in (found.section, resolved.model))
     if longest and longest < length:

@@ -146,7 +146,8 @@ def describe(config: Any, topology: Slice, mesh: Mesh, program: Program) -> dict
 
     Measurements of the compiled program are None if it does not fit.
     """
-    family, cfg = family_of(config)
+    step = program.cfg
+    family, cfg = (step.trained, step.model) if step else family_of(config)
     length = KINDS[config.data.kind].tokens(config)
     tokens = config.train.batch_size * length / topology.devices
     chip = topology.chip

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,8 +13,8 @@ from data.kinds import KINDS
 from model import families
 from train import objectives
 from train.parallel import sharding
-from train.policy.rollouts import require_divided, with_prompts
-from train.step import StepConfig, TrainState, passes, roll_out, updates_of
+from train.policy.rollouts import batch_shapes, require_divided, with_prompts
+from train.step import StepConfig, TrainState, passes
 
 
 def makes_rollouts(cfg: StepConfig) -> bool:
@@ -35,10 +34,10 @@ def abstract(
 
 
 def prompts(config: Any, cfg: StepConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """The data [P, ...] of a rollout of a resolved config. Raises MeshError if the rows of the mesh
-    do not divide them."""
+    """The data [P, ...] of a rollout of a resolved config, in one bucket. Raises MeshError if the
+    rows of the mesh do not divide the prompts of a bucket."""
     sized = with_prompts(config, cfg)
-    require_divided(sized.train.batch_size, mesh)
+    require_divided(sized.train.batch_size, mesh, getattr(cfg.loss, "buckets", 0))
     fields = KINDS[config.data.kind].spec(sized)
     return abstract(fields, (sized.train.batch_size,), mesh)
 
@@ -47,13 +46,7 @@ def batches(
     config: Any, cfg: StepConfig, state: TrainState, mesh: Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """The batches [K, B, ...] of the updates on a rollout."""
-    with sharding.activation_rules(mesh):
-        rows = dict(roll_out.eval_shape(cfg, state, prompts(config, cfg, mesh)))
-        if "reward" not in rows:  # the host scores
-            rows["reward"] = jax.ShapeDtypeStruct(rows["mask"].shape[:1], jnp.float32)
-        made = updates_of.eval_shape(cfg, state, rows)
-    by_rows = sharding.row_sharding(mesh, leading=1)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_rows), made)
+    return batch_shapes(cfg, state, prompts(config, cfg, mesh), mesh)
 
 
 def updates(cfg: StepConfig) -> int:
@@ -63,12 +56,13 @@ def updates(cfg: StepConfig) -> int:
 
 def forward_flops(config: Any, cfg: StepConfig, convention: str = "palm") -> float:
     """FLOPs of the forward passes of a rollout over all devices: the policy reads the prompts and
-    writes responses of full length, and then it and each frozen model read both."""
+    writes responses of full length, and then it and each other model read both."""
     P, R = with_prompts(config, cfg).train.batch_size, cfg.loss.rows
     S, N = config.data.prompt_length, cfg.loss.max_tokens
     of_policy = _forward(cfg.family, cfg.model, convention)
+    others = (*cfg.frozen, *cfg.beside)
     drawn = (P * S + R * (N - 1)) * of_policy
-    readers = [of_policy, *(_forward(family, of, convention) for _, family, of in cfg.frozen)]
+    readers = [of_policy, *(_forward(family, of, convention) for _, family, of in others)]
     return drawn + R * (S + N) * float(np.sum(readers))
 
 

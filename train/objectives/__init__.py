@@ -31,12 +31,16 @@ class Objective(Protocol):
     `TASK`: dotted keys that change what is predicted, in addition to those of the kind of data.
     `MAKES`: inputs of the model that it makes from its FIELDS, or by its rollouts, so that no batch
     of data needs them.
-    `N_CLASSES`: what `model.n_classes=0` means, if the data have no labels.
+    `N_CLASSES`: what `model.n_classes=0` means, if the data have no labels and no model is trained
+    beside, which then has the head.
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
     `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
     `MAY_LACK`: those of these keys that may be empty: the objective goes without.
-    `check_frozen(model, frozen)`: ValueError where the frozen models do not go with the trained
-    one; `model` is its Config and `frozen` as in StepConfig.
+    `BESIDE`: name → dotted config key that may hold a run. From its weights starts a model that is
+    trained beside the family's, as the subtree of the parameters of that name. `loss`, `rollout`
+    and the others find it in `frozen`, and its gradients reach its parameters.
+    `check_frozen(model, frozen)`: ValueError where the frozen models and those trained beside do
+    not go with the trained one; `model` is its Config and `frozen` as in StepConfig.
     `STORED`, `reference(frozen, cfg, batch)`: fields [B] of a batch that depend on its other fields
     and the frozen parameters alone, and the function that computes them. With `objective.stored`
     they are computed once, before training, and no frozen parameters are kept.
@@ -100,3 +104,10 @@ def find(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise ValueError(f"objective.name={name!r} is unknown; use one of {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]
+
+
+def beside(config: Mapping[str, Any]) -> dict[str, str]:
+    """name → dotted key of the models that a config trains beside its family's; {} for most."""
+    section = config.get("objective") or {}
+    named = getattr(OBJECTIVES.get(section.get("name")), "BESIDE", {})
+    return {name: key for name, key in named.items() if section.get(key.partition(".")[2])}

@@ -22,14 +22,12 @@ def widths(longest: int) -> tuple[int, ...]:
 
 
 def groups(lengths_P: np.ndarray, count: int, longest: int) -> list[tuple[np.ndarray, int]]:
-    """(the prompts, the width W) of each of `count` groups, the shortest prompts first. Groups that
-    would all have one width are one group, which keeps the order of the prompts."""
+    """(the prompts, the width W) of each of `count` groups of equal size, the shortest prompts
+    first."""
     known = widths(longest)
     order_P = np.argsort(lengths_P, kind="stable").astype(np.int32)
     parts = np.split(order_P, count)
     found = [next(w for w in known if w >= lengths_P[rows_Q].max()) for rows_Q in parts]
-    if len(set(found)) == 1:
-        return [(np.arange(len(lengths_P), dtype=np.int32), found[0])]
     return list(zip(parts, found, strict=True))
 
 
@@ -42,14 +40,21 @@ def cut(width: int, prompts: Mapping[str, jax.Array], rows_Q: jax.Array) -> dict
     return constrain_rows(part)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def widened(more: int, part: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The rows of a group without their prompts, with `more` columns of padding after the tokens,
+    which makes all groups of one shape."""
+    tokens = jnp.pad(part[TOKENS], ((0, 0), (0, more)))
+    return {name: x for name, x in part.items() if name != PROMPT} | {TOKENS: tokens}
+
+
 @jax.jit
 def joined(
     parts: Sequence[Mapping[str, jax.Array]], prompts: Mapping[str, jax.Array], order_P: jax.Array
 ) -> dict[str, jax.Array]:
-    """The rows [P * n, ...] of the whole rollout, in the order of the prompts, with tokens
-    [P * n, S + N] whatever the widths. `order` is that of the groups."""
+    """The rows [P * n, ...] of the whole rollout, in the order of the prompts, of groups that
+    `widened` has made as wide as the longest. `order` is that of the groups."""
     P, back_P = len(order_P), jnp.argsort(order_P)
-    parts = [_widened(part, prompts[PROMPT].shape[1]) for part in parts]
 
     def one(*arrays: jax.Array) -> jax.Array:
         x_Pn = jnp.concatenate(arrays).reshape(P, -1, *arrays[0].shape[1:])
@@ -58,10 +63,3 @@ def joined(
     rows = jax.tree.map(one, *parts)
     n = len(rows[TOKENS]) // P
     return constrain_rows(rows | {PROMPT: jnp.repeat(prompts[PROMPT], n, axis=0)})
-
-
-def _widened(part: Mapping[str, jax.Array], longest: int) -> dict[str, jax.Array]:
-    """The fields of a group that are not its prompts, with tokens [Q * n, S + N]."""
-    more = longest - part[PROMPT].shape[1]
-    tokens = jnp.pad(part[TOKENS], ((0, 0), (0, more)))
-    return {name: x for name, x in part.items() if name != PROMPT} | {TOKENS: tokens}

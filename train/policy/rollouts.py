@@ -8,7 +8,6 @@ With `objective.prefetch` the rollout of the next updates is drawn before those 
 so the host scores it while the devices train. It is off-policy by one rollout.
 """
 
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,13 +49,13 @@ def require_divided(n_prompts: int, mesh: Mesh, buckets: int = 0) -> None:
     parts = mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
     if n_prompts % parts:
         raise MeshError(
-            f"a rollout has {n_prompts} prompts, which mesh.data times mesh.fsdp, {parts}, does "
-            "not divide; use another train.batch_size"
+            f"mesh.data × mesh.fsdp = {parts} does not divide the {n_prompts} prompts of a "
+            "rollout; use another train.batch_size"
         )
     if buckets and n_prompts // buckets % parts:
         raise MeshError(
-            f"objective.buckets={buckets} has {n_prompts // buckets} prompts in each bucket, which "
-            f"mesh.data times mesh.fsdp, {parts}, does not divide; use 1"
+            f"mesh.data × mesh.fsdp = {parts} does not divide the {n_prompts // buckets} prompts "
+            f"of a bucket; use fewer than objective.buckets={buckets}, or 0"
         )
 
 
@@ -104,6 +103,20 @@ def _require_finite(reward: np.ndarray) -> np.ndarray:
             "learnt from them. Look at the reward model or the checker, and run this again"
         )
     return reward
+
+
+def batch_shapes(
+    cfg: StepConfig, state: TrainState, prompts: Mapping[str, Any], mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes and shardings of the batches [K, B, ...] of the updates on a rollout, given the
+    shapes of its prompts [P, ...]."""
+    with sharding.activation_rules(mesh):
+        rows = dict(roll_out.eval_shape(cfg, state, prompts))
+        if "reward" not in rows:  # the host scores
+            rows["reward"] = jax.ShapeDtypeStruct(rows["mask"].shape[:1], jnp.float32)
+        made = updates_of.eval_shape(cfg, state, rows)
+    by_rows = sharding.row_sharding(mesh, leading=1)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_rows), made)
 
 
 @dataclass
@@ -203,15 +216,7 @@ class Rollouts:
             name: jax.ShapeDtypeStruct((self.n_prompts, *field.shape), field.dtype)
             for name, field in self.dataset.spec().items()
         }
-        batch = dict(jax.eval_shape(functools.partial(roll_out, self.cfg), state, prompts))
-        rows = len(jax.tree.leaves(batch)[0])
-        batch = {"reward": jax.ShapeDtypeStruct((rows,), jnp.float32)} | batch
-        batches = jax.eval_shape(functools.partial(updates_of, self.cfg), state, batch)
-        where = sharding.row_sharding(self.mesh, leading=1)
-        return {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-            for name, x in batches.items()
-        }
+        return batch_shapes(self.cfg, state, prompts, self.mesh)
 
     def _clock(self) -> float:
         """Seconds, in which compilation takes none."""
@@ -235,6 +240,7 @@ class Rollouts:
         for rows_Q, width in buckets.groups(lengths_P, self.buckets, longest):
             part = self._call(buckets.cut, (width,), batch, rows_Q)
             rows = self._call(roll_out, (self.cfg,), state, part, ahead)
+            rows = self._call(buckets.widened, (longest - width,), rows)
             parts, order = [*parts, rows], [*order, rows_Q]
         return self._call(buckets.joined, (), parts, batch, np.concatenate(order))
 

@@ -101,7 +101,7 @@ def test_the_batches_of_a_rollout_have_the_shapes_of_the_updates(objective):
         ),
         pytest.param(
             ("configs/post/grpo.py", "--config.train.batch_size=8", "--config.model.n_layers=1"),
-            "a rollout has 1 prompts",
+            "does not divide the 1 prompts of a rollout",
             marks=needs_libtpu,
         ),
     ],

@@ -12,9 +12,18 @@ FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"
 # the checker of the data gives the rewards.
 FROM_START = ("objective.reference",)
 MAY_LACK = ("objective.reward_model",)
+# Without a value model, the values are of a head on the policy's trunk.
+BESIDE = {"value": "objective.value_model"}
+KEYS = FROZEN | BESIDE
 
-REFERENCE = ("hidden", "head", "logits"), "a decoder"
-REWARD = ("pooled",), "a run with objective.name=reward, whose head has one output"
+SCALAR = "a run with objective.name=reward, whose head has one output"
+# The functions of a family that each needs, and what has them. The value before a token must not
+# depend on it, so only a family that predicts the next token can give it.
+NEEDED = {
+    "reference": (("hidden", "head", "logits"), "a decoder"),
+    "reward": (("pooled",), SCALAR),
+    "value": (("hidden", "logits", "pooled"), f"{SCALAR}, of a decoder"),
+}
 SCALES = ("group", "batch", "none")
 KL_IN = ("reward", "loss")
 
@@ -124,21 +133,21 @@ def configure(config: Any) -> Config:
 
 
 def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
-    """ValueError for a reference that gives no distribution of the next token, a reward model
-    without a scalar head, and either of another vocabulary."""
+    """ValueError for a reference that gives no distribution of the next token, a reward or value
+    model without a scalar head, and any of another vocabulary."""
     for name, family, of in frozen:
-        needs, what = REFERENCE if name == "reference" else REWARD
+        (needs, what), scalar = NEEDED[name], name != "reference"
         has_needs = all(hasattr(families.FAMILIES[family], need) for need in needs)
         n_classes, having = getattr(of, "n_classes", 0), ""
-        if name == "reward":
+        if scalar:
             having = f" with model.n_classes={n_classes}"
-        if not has_needs or (name == "reward" and n_classes != 1):
+        if not has_needs or (scalar and n_classes != 1):
             raise ValueError(
-                f"{FROZEN[name]} names a model of the family {family!r}{having}; use {what}"
+                f"{KEYS[name]} names a model of the family {family!r}{having}; use {what}"
             )
         if of.vocab_size != model.vocab_size:
             raise ValueError(
-                f"{FROZEN[name]} names a model with model.vocab_size={of.vocab_size}, and the "
+                f"{KEYS[name]} names a model with model.vocab_size={of.vocab_size}, and the "
                 f"policy has {model.vocab_size}; use one of the same vocabulary"
             )
 

@@ -83,7 +83,7 @@ def test_ppo_losses_and_gradients(monkeypatch):
     """trl averages the value loss over one token more of a response that ends early, so its part is
     compared with that mask."""
     monkeypatch.setattr(
-        ppo, "scored", lambda model, params, cfg, of: (params * MASK, 0 * MASK, 0 * MASK)
+        ppo, "scored", lambda model, params, frozen, cfg, of: (params * MASK, 0 * MASK, 0 * MASK)
     )
     of = batch(advantages=GOLD["advantages_0"], returns=0 * MASK, values=0 * MASK)
     of["explained"] = jnp.zeros(len(MASK))

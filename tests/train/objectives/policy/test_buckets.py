@@ -19,9 +19,7 @@ def test_groups_are_as_wide_as_a_quarter_holds():
         ([2, 0], 9), ([5, 3], 25), ([4, 1], 33),
     ]  # fmt: skip
     ((rows, width),) = buckets.groups(lengths, 1, 33)
-    assert rows.tolist() == list(range(6)) and width == 33
-    ((rows, width),) = buckets.groups(np.array([9, 3, 8, 4]), 2, 33)  # of one width
-    assert rows.tolist() == list(range(4)) and width == 9
+    assert rows.tolist() == lengths.argsort().tolist() and width == 33
 
 
 def test_cut_and_joined_rows_are_those_of_the_prompts():
@@ -35,7 +33,7 @@ def test_cut_and_joined_rows_are_those_of_the_prompts():
         response = two(part["number"])[:, None] * 2 + jnp.tile(jnp.arange(2), P // 2)[:, None]
         tokens = jnp.concatenate([two(part["prompt"]), response], axis=1)
         made = {"prompt": two(part["prompt"]), "tokens": tokens, "response": response}
-        parts, order = [*parts, made], [*order, rows]
+        parts, order = [*parts, buckets.widened(S - width, made)], [*order, rows]
     assert np.concatenate(order).tolist() != list(range(P))  # they are out of order
     found = buckets.joined(parts, prompts, np.concatenate(order))
     assert found["response"].ravel().tolist() == list(range(2 * P))
@@ -49,7 +47,8 @@ def in_groups(cfg, count: int, forget: bool = False) -> dict:
     for rows, width in buckets.groups(data()["prompt_length"], count, S):
         part = buckets.cut(width, prompts, rows)
         part |= {"number": jnp.arange(len(rows))} if forget else {}
-        parts, order = [*parts, test_updates.roll_out(cfg, state(), part)], [*order, rows]
+        made = buckets.widened(S - width, test_updates.roll_out(cfg, state(), part))
+        parts, order = [*parts, made], [*order, rows]
     return jax.device_get(buckets.joined(parts, prompts, np.concatenate(order)))
 
 

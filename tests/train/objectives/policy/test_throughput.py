@@ -58,6 +58,15 @@ def test_programs_are_compiled_once_a_shape_and_the_time_is_known():
     assert traced == [(2,), (4,), (4,)] and call.seconds > once + 0.2
 
 
+def test_what_runs_while_a_program_is_compiled_is_no_compilation():
+    work = jax.jit(lambda x: jax.lax.fori_loop(0, 100, lambda _, y: jnp.tanh(y @ y), x))
+    call, x = Programs(), jnp.ones((500, 500))
+    work(x).block_until_ready()
+    begun = time.perf_counter()
+    call(jax.jit(lambda x: x.sum()), (), work(x))  # not awaited
+    assert call.seconds < 0.5 * (time.perf_counter() - begun)
+
+
 @pytest.mark.parametrize("known", [None, {}])
 def test_a_run_without_rollouts_has_no_rates(known):
     assert Throughput(known).columns() == {}
