@@ -46,7 +46,7 @@ class Trained(Family, Protocol):
     matmul_flops(cfg)              FLOPs of the matrix products per trained token
     generate(cfg, params, prompts, n_tokens, seed, vocab_size, stop)
                                    up to `n_tokens` tokens drawn after each list of tokens; each
-                                   list ends after the token `stop`
+                                   list ends after one of the tokens `stop`
     READER                         how the family reads prompts and draws tokens, a `Reader` of
                                    model/generation/sample.py, if not by `start` and `step`
     start(cfg, params, batch, length)

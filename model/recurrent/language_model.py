@@ -192,10 +192,11 @@ def generate(
     n_tokens: int,
     seed: int,
     vocab_size: int,
-    stop: int,
+    stop: tuple[int, ...],
 ) -> list[list[int]]:
-    """Up to `n_tokens` tokens after each prompt, drawn from the model's own distribution."""
-    sampler, family = Sampler(vocab_size=vocab_size, stop=(stop,)), sys.modules[__name__]
+    """Up to `n_tokens` tokens after each prompt, drawn from the model's own distribution, up to one
+    of `stop`."""
+    sampler, family = Sampler(vocab_size=vocab_size, stop=stop), sys.modules[__name__]
     drawn = sample(
         params, cfg, prompts, n_tokens, sampler, seed=seed, reader=by_steps.reader(family)
     )

@@ -85,10 +85,11 @@ def generate(
     n_tokens: int,
     seed: int,
     vocab_size: int,
-    stop: int,
+    stop: tuple[int, ...],
 ) -> list[list[int]]:
-    """Up to `n_tokens` tokens after each prompt, drawn from the model's own distribution."""
-    sampler = Sampler(vocab_size=vocab_size, stop=(stop,))
+    """Up to `n_tokens` tokens after each prompt, drawn from the model's own distribution, up to one
+    of `stop`."""
+    sampler = Sampler(vocab_size=vocab_size, stop=stop)
     drawn = sample(params, cfg, prompts, n_tokens, sampler, seed=seed)
     rows = zip(drawn.tokens_BN, drawn.lengths_B, strict=True)
     return [tokens[:count].tolist() for tokens, count in rows]

@@ -97,6 +97,11 @@ def test_the_last_samples_are_those_that_the_verb_draws_with_seed_0(pair):
     command = [f"--run={pair[1]}", "--prompt=to ", "--tokens=6", "--seed=0", f"--json={out}"]
     assert sample.main(command) == 0
     assert json.loads(out.read_text())["samples"][0]["text"] == found[-2]["text"]
+    # The second prompt draws as the second sample does, not as the first.
+    command = [f"--run={pair[1]}", "--n=2", "--tokens=6", "--seed=0", f"--json={out}"]
+    assert sample.main(command) == 0
+    first, second = json.loads(out.read_text())["samples"]
+    assert second["text"] == found[-1]["text"] != first["text"]
 
 
 def test_a_resumed_run_has_every_sample_once(pair, tmp_path):
@@ -192,6 +197,7 @@ def test_prompts_of_a_run_with_a_template_are_messages(kind, tmp_path, monkeypat
     given.data.template, given.log.prompts = chatml, ("hi", "", "ho")
     encoder = ChatEncoder(tokenizer, template_of(chatml))
     assert encoder.end != tokenizer.eod
+    ends = tuple(sorted({tokenizer.eod, encoder.end}))  # those of `isoflop sample`
     asked = {}
 
     def generate(cfg, params, prompts, n_tokens, seed, vocab_size, stop):
@@ -202,12 +208,12 @@ def test_prompts_of_a_run_with_a_template_are_messages(kind, tmp_path, monkeypat
     drawn = samples.draw(given, None, {}, tokenizer, jax.devices()[0])
     messages = [[{"role": "user", "content": text}] for text in ("hi", "ho")]
     assert asked == {
-        encoder.end: [encoder.prompt(one).tolist() for one in messages],
-        tokenizer.eod: [[tokenizer.eod]],
+        ends: [encoder.prompt(one).tolist() for one in messages],
+        (tokenizer.eod,): [[tokenizer.eod]],
     }
     said = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert asked[encoder.end][0] == tokenizer.encode_prompt(said).tolist()
-    length = len(asked[encoder.end][0])
+    assert asked[ends][0] == tokenizer.encode_prompt(said).tolist()
+    length = len(asked[ends][0])
     assert drawn == [
         {"prompt": "hi", "text": f" {length}"},
         {"prompt": "", "text": " 1"},
@@ -216,7 +222,7 @@ def test_prompts_of_a_run_with_a_template_are_messages(kind, tmp_path, monkeypat
     # Without a template a prompt is running text, as in a run of text.
     given.data.template = ""
     plain = tokenizer.encode_prompt("hi").tolist()
-    assert samples.start(given, tokenizer, "hi") == (plain, tokenizer.eod)
+    assert samples.start(given, tokenizer, "hi") == (plain, (tokenizer.eod,))
 
 
 def test_samples_of_a_family_or_data_without_text_are_refused(text_folder, monkeypatch):

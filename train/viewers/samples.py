@@ -56,14 +56,15 @@ def check(config: Any, tokenizer: Spelling | None) -> None:
             )
 
 
-def start(config: Any, tokenizer: Spelling, prompt: str) -> tuple[list[int], int]:
-    """(the tokens that a sample continues, the token that ends it). An empty prompt begins a new
-    document."""
+def start(config: Any, tokenizer: Spelling, prompt: str) -> tuple[list[int], tuple[int, ...]]:
+    """(the tokens that a sample continues, those that end it, as `isoflop sample` has them). An
+    empty prompt begins a new document."""
     if prompt and (template := config.data.get("template", "")):
         encoder = ChatEncoder(tokenizer, template_of(template))
-        return encoder.prompt([{"role": "user", "content": prompt}]).tolist(), encoder.end
+        ids = encoder.prompt([{"role": "user", "content": prompt}]).tolist()
+        return ids, tuple(sorted({tokenizer.eod, encoder.end}))
     typed = tokenizer.encode_prompt(prompt).tolist()
-    return [*tokenizer.prefix, *typed] or [tokenizer.eod], tokenizer.eod
+    return [*tokenizer.prefix, *typed] or [tokenizer.eod], (tokenizer.eod,)
 
 
 def draw(
@@ -74,14 +75,14 @@ def draw(
     log, family = config.log, families.FAMILIES[config.model.family]
     started = [start(config, tokenizer, prompt) for prompt in log.prompts]
     mesh, drawn = sharding.make_mesh({"data": 1}, [device]), {}
-    for end in dict.fromkeys(end for _, end in started):
-        alike = [place for place, (_, other) in enumerate(started) if other == end]
+    for stop in dict.fromkeys(stop for _, stop in started):
+        alike = [place for place, (_, other) in enumerate(started) if other == stop]
         with sharding.activation_rules(mesh):
             found = family.generate(
                 *(model, jax.device_put(params, device), [started[place][0] for place in alike]),
                 *(log.sample_tokens, SEED),
                 vocab_size=tokenizer.vocab_size,
-                stop=end,
+                stop=stop,
             )
         drawn |= dict(zip(alike, found, strict=True))
     rows = []
