@@ -14,7 +14,7 @@ from launch.amounts import amount
 from launch.compile import variants
 from launch.compile.verdict import gib
 from launch.errors import BUG, DONE, BadInput, bad_input, writing
-from launch.files import read_json, write_json
+from launch.files import AGAIN, read_json, write_json
 
 BEGIN, END = "<!-- compiled: begin -->", "<!-- compiled: end -->"
 HEADER = (
@@ -78,7 +78,7 @@ def _row_spec(name: str) -> list:
 
 def _report(name: str, folder: Path) -> dict[str, Any] | None:
     """The stored report of a row; None if it is missing or the row has changed since."""
-    report = read_json(folder / f"{name}.json")
+    report = read_json(folder / f"{name}.json", AGAIN)
     return report if report and report.get("row") == _row_spec(name) else None
 
 

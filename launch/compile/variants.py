@@ -24,7 +24,7 @@ from launch.amounts import clock
 from launch.checkout import ROOT
 from launch.compile import verdict
 from launch.errors import BAD_INPUT, DONE, writing
-from launch.files import read_json, write_json
+from launch.files import AGAIN, read_json, write_json
 from model.transformer.config import CHOICES
 from train.parallel.chips import Slice
 
@@ -178,7 +178,7 @@ def compile_apart(variant: Variant, command: list[str]) -> None:
             text=True,
             errors="replace",
         )
-        variant.report = read_json(file)
+        variant.report = read_json(file, AGAIN)
     if variant.report is None:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         variant.error = lines[-1].removeprefix("isoflop compile: ")
