@@ -41,6 +41,7 @@ def test_gradients(name):
         "unique_tokens": random.uniform(5e7, 1e10, 9),
         "k": random.uniform(1, 100, 9),
         "kl": random.uniform(0.1, 30, 9),
+        "examples": random.uniform(10, 1e5, 9),
     }
     x = law.log_inputs(columns)
     theta = law.starts(x, np.log(random.uniform(2, 4, 9)))
@@ -66,6 +67,7 @@ def test_every_law_recovers_itself(name):
         "unique_tokens": d / random.uniform(1, 9, 40),
         "k": random.uniform(1, 100, 40),
         "kl": random.uniform(0.1, 30, 40),
+        "examples": np.exp(random.uniform(2, 12, 40)),
     }
     starts = law.starts(law.log_inputs(columns), np.full(40, np.log(3.0)))
     theta = starts[len(starts) // 2] * 1.03

@@ -135,6 +135,7 @@ def test_any_constant_of_any_law_can_be_fixed(name):
         "unique_tokens": random.uniform(5e7, 1e10, 9),
         "k": random.uniform(1, 100, 9),
         "kl": random.uniform(0.1, 30, 9),
+        "examples": random.uniform(10, 1e5, 9),
     }
     x = law.log_inputs(columns)
     theta = law.starts(x, np.log(random.uniform(2, 4, 9)))[:1]
