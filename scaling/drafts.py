@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def create(path: Path, content: str | bytes) -> bool:
 def draft_of(path: Path, content: str | bytes) -> Path:
     """Writes the content to a temporary file in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes of several hosts, or threads of one, can have the same number.
+    draft = path.with_name(f".{path.name}.{os.getpid()}{secrets.randbelow(10**9):09}")
     draft.write_bytes(
         content.encode(errors="backslashreplace") if isinstance(content, str) else content
     )

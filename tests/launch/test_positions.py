@@ -84,6 +84,7 @@ def test_a_run_is_scored_on_its_own_validation_windows(text_folder, compiled_onc
     assert elsewhere.about["paired"] == 0 < other.about["paired"]
 
 
+@pytest.mark.slow
 def test_a_carried_and_a_reset_run_are_paired_on_equal_windows_only(
     text_folder, compiled_once, tmp_path
 ):

@@ -77,6 +77,7 @@ def test_a_folder_without_a_template_says_which_it_gets(weights, capsys, monkeyp
     assert "template chatml" in shown and chatml != plain
 
 
+@pytest.mark.slow
 def test_tasks_and_samples_are_drawn_from_the_folder_too(home, capsys):
     found = []
     for folder in (home / "run", home / "weights"):

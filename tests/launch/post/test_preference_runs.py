@@ -75,6 +75,7 @@ def test_a_reward_model_has_a_fresh_head_and_its_metrics(home, base):
     assert 0 <= told["metrics"]["accuracy"]["value"] <= 1
 
 
+@pytest.mark.slow
 def test_an_encoder_can_be_a_reward_model(home):
     """It reads the reward at the first token, which sees the whole text."""
     keys = PAIRS | {"model.family": "encoder", "train.duration": "120 steps", "train.chunk": "0"}

@@ -89,7 +89,9 @@ def test_it_trains_and_its_result_has_its_own_counts_and_metrics(whole):
     assert [row["step"] for row in rows(whole) if "eval_accuracy" in row] == [6, 12, 18, 24]
 
 
-@pytest.mark.parametrize("objective", ["toy_focal", "own_samples"])
+@pytest.mark.parametrize(
+    "objective", ["toy_focal", pytest.param("own_samples", marks=pytest.mark.slow)]
+)
 def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, objective):
     """Batches that the objective makes from the parameters resume like any others."""
     straight, keys = whole, {"objective.name": objective}
@@ -115,6 +117,7 @@ def test_batches_made_from_parameters_are_made_for_one_step_at_a_time(home, caps
     assert "train.chunk=2, but objective.name='own_samples' makes" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_on_eight_devices_it_is_the_same_trial(home, whole):
     assert process(home, "eight", xla_flags=EIGHT) == 0
     assert result(home / "eight")["devices"] == 8
@@ -237,6 +240,7 @@ def test_weights_that_do_not_fit_are_refused(home, whole, capsys):
         toy.config(home, **{"train.init_from": str(home / "nowhere")})
 
 
+@pytest.mark.slow
 def test_frozen_parameters_are_read_and_never_updated(home, whole):
     keys = {"objective.name": "distil", "objective.teacher": str(whole), "seed": "3"}
     told = run(home, "student", **keys)

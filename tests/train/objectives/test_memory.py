@@ -190,6 +190,7 @@ def trained(cfg):
     return losses, compiled.memory_analysis().alias_size_in_bytes, size
 
 
+@pytest.mark.slow
 def test_training_with_short_moments_and_a_donated_state():
     few = dataclasses.replace(  # few parameter arrays: each compiles separate rounding code
         MODEL, norm="rmsnorm", positions="rotary", attention_bias=False, mlp_bias=False

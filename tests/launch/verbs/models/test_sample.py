@@ -276,6 +276,7 @@ def test_a_long_context_makes_no_large_cache(tmp_path, monkeypatch):
     assert 1026 * per_token <= size <= 1200 * (per_token + 2)
 
 
+@pytest.mark.slow
 def test_a_vocabulary_with_gaps_is_trained_and_drawn_from(tmp_path, capsys):
     """The tokens are 0, 1 and 400, which is the likeliest one of the text, and the end is 410."""
     pytest.importorskip("tokenizers")

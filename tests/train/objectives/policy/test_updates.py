@@ -129,6 +129,7 @@ def evaluated(cfg: StepConfig, size: int = P) -> dict:
     return {name: np.asarray(x).reshape(P, *x.shape[2:]) for name, x in made.items()}
 
 
+@pytest.mark.slow
 def test_the_size_of_evaluation_batches_changes_no_response():
     whole, halves = (evaluated(step("grpo"), size) for size in (P, P // 2))
     np.testing.assert_array_equal(halves["response"], whole["response"])
