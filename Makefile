@@ -31,7 +31,7 @@ history: $(VENV)/installed-report  ## ladders of n-grams, recurrent networks and
 
 PHASES := base sft reward dpo ppo grpo
 assistant: $(VENV)/installed-report  ## SFT, a reward model, DPO, PPO and GRPO of a small model, on a page
-	@echo "==> Training the phases of configs/post/assistant.py into runs/assistant (about 10 minutes on 2 cores)"
+	@echo "==> Training the phases of configs/post/assistant.py into runs/assistant (5 to 15 minutes on 2 cores)"
 	@for phase in $(PHASES); do \
 	  $(BIN)/isoflop train --config=configs/post/assistant.py:$$phase --workdir=runs/assistant/$$phase || exit; \
 	done
