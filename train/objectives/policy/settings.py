@@ -106,11 +106,12 @@ def configure(config: Any) -> Config:
             f"objective.temperature={cfg.temperature} draws one response only; use more than 0"
         )
     longest = config.data.get("prompt_length", 1)
-    if longest + cfg.max_tokens > config.model.context_length:
+    if (room := config.model.context_length - longest) < cfg.max_tokens:
+        fits = f"use {room} or fewer" if room > 0 else "use a smaller data.prompt_length"
         raise ValueError(
             f"objective.max_tokens={cfg.max_tokens} after prompts of {longest} tokens "
             f"(data.prompt_length) does not fit model.context_length="
-            f"{config.model.context_length}; use {config.model.context_length - longest} or fewer"
+            f"{config.model.context_length}; {fits}"
         )
     if (wanted := config.data.get("answer_length", 0)) > cfg.max_tokens:
         raise ValueError(

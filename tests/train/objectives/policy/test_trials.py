@@ -282,7 +282,8 @@ REFUSED = [
     ({"objective.kl_estimator": "k1"}, "has a gradient that is 0 in expectation; use k2 or k3"),
     ({"objective.scale": "std"}, "objective.scale='std' is unknown; use one of group, batch, none"),
     ({"objective.temperature": "0"}, "draws one response only; use more than 0"),
-    ({"objective.max_tokens": "12"}, "objective.max_tokens=12 after prompts of 6 tokens"),
+    ({"objective.max_tokens": "12"}, "does not fit model.context_length=12; use 6 or fewer"),
+    ({"data.prompt_length": "12"}, "use a smaller data.prompt_length"),
     ({"objective.max_tokens": "3"}, "objective.max_tokens=3 cuts right answers short, which have"),
     (
         {"adapter.name": "lora", "adapter.dropout": "0.1"},
