@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,9 +82,17 @@ def test_the_base_keeps_its_bits_and_every_adapter_moves(alone):
 
 
 def test_micro_batches_of_unequal_weight_equal_one_batch(alone):
+    """By Adam's moments, which are sums of gradients and their squares. The parameters would do
+    for most of them, but the first update of a gradient near 0 magnifies its rounding."""
     _, parts, _ = trained_on({"data": 1, "fsdp": 1}, accumulation=4)
-    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)  # noqa: E731
-    jax.tree.map(close, parts.params, alone[1].params)
+    assert apart(parts.opt_state, alone[1].opt_state) < 1e-6
+    assert apart(alone[0].opt_state, alone[1].opt_state) > 0.1  # control
+
+
+def apart(tree: Any, other: Any) -> float:
+    """The largest distance of two trees, as a share of the largest value of the second."""
+    largest = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree) if np.ndim(x))  # noqa: E731
+    return largest(jax.tree.map(np.subtract, tree, other)) / largest(other)
 
 
 @pytest.mark.slow
