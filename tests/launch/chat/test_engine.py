@@ -243,10 +243,10 @@ def test_a_warm_engine_compiles_nothing_for_its_first_requests(opened, engine, m
     assert shares == [1 / 5, 2 / 5, 3 / 5]
     texts = ["ab", "a" * 40, "a" * 80]
     asked_of = [asked(opened, text, 4) for text in texts]
-    wanted = [answered(engine, asked(opened, text, 4)) for text in texts]
+    wanted = [ids(*answered(engine, asked(opened, text, 4))) for text in texts]
     missing = lambda *_, **__: 1 / 0  # noqa: E731
     monkeypatch.setattr(slots, "admit", missing)
-    assert [answered(fresh, one) for one in asked_of] == wanted
+    assert [ids(*answered(fresh, one)) for one in asked_of] == wanted
     fresh.programs.clear()  # control: without them a request needs what is missing
     assert answered(fresh, asked(opened, "ab"))[0].end == "failed"
     fresh.close()
