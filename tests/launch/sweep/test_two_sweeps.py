@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +69,7 @@ def test_a_trial_that_another_process_trains_is_waited_for(home, capfd, finishes
     held.enter_context(folder.locked(home / first))
 
     def let_go():
+        time.sleep(0.5)  # for the sweep to say that it waits
         kept = {path.name for path in (home / first).iterdir()}
         if finishes:
             (home / first / "result.json").write_text('{"status": "done", "eval_loss": 1.5}')
