@@ -258,9 +258,8 @@ class Run:
         metrics = {k: v[:count].tolist() for k, v in jax.device_get(metrics).items()}
         if self.rollouts:
             self._measure(self.rollouts, count)
-        self.record.add_chunk(metrics, time.perf_counter() - self.clock)
-        if self.rollouts:
             self.rollouts.watch(metrics)
+        self.record.add_chunk(metrics, time.perf_counter() - self.clock)
 
     def _measure(self, rollouts: Rollouts, count: int) -> None:
         """Records what a rollout and `count` updates have taken. Compilation is not training."""

@@ -3,7 +3,7 @@
     isoflop train --config=configs/post/assistant.py:base --workdir=runs/assistant/base
     isoflop train --config=configs/post/assistant.py:sft --workdir=runs/assistant/sft
 
-2 CPU cores shared with other programs: 13 to 20 minutes for all phases; pass@1 63 to 64 % after
+2 CPU cores, 5 minutes alone for all phases and the page; of three seeds pass@1 is 63 to 64 % after
 SFT, 77 to 85 % after DPO, 69 to 89 % after PPO, 94 to 96 % after GRPO (2026-11; docs/assistant.md).
 
 The argument is the phase, and optionally the folder of the phases: `grpo,runs/mine`. The task is to

@@ -13,9 +13,8 @@ def _policy() -> dict:
         eval_temperature=Key(1.0, least=0),  # of the responses of an evaluation; 0: greedy
         epochs=Key(1, least=1),  # passes over the responses of a rollout
         minibatches=Key(1, least=1),  # updates of each pass
-        buckets=Key(
-            0, least=0
-        ),  # groups of prompts by length, each padded to its own width; 0: none
+        # groups of prompts of similar length, each padded to its own width; 0: none
+        buckets=Key(0, least=0),
         prefetch=False,  # True: a rollout is drawn before the updates on the one before it
         kl=Key(0.0, least=0),  # weight of the KL from the reference
         kl_estimator="k1",  # k1: log p/q | k2: (log p/q)² / 2 | k3: q/p − 1 − log q/p

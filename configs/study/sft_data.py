@@ -17,9 +17,14 @@ from ml_collections import ConfigDict
 
 from configs import base
 from configs.space import grid, product
-from configs.study.adapters import WAYS
 
 BASE = "runs/sft_data_base"
+WAYS = {
+    "full": {},
+    "lora4": {"adapter.name": "lora", "adapter.rank": 4},
+    "lora16": {"adapter.name": "lora", "adapter.rank": 16},
+    "qlora16": {"adapter.name": "lora", "adapter.rank": 16, "adapter.base_dtype": "nf4"},
+}
 TASK = "task:style:size=1:examples=5000"
 EXAMPLES = (30, 75, 190, 480, 1200, 3000)
 RATE = 1e-2  # of TRIED, the best of adapters; of full fine-tuning not distinguishable from the best

@@ -60,7 +60,7 @@ class RewardModel:
 
 def open_reward_model(run: Path) -> RewardModel:
     """The reward model of a run. ValueError or FileNotFoundError, in one line that names --reward,
-    for a run that is none."""
+    for any other run."""
     try:
         model = opened.open_run(run, "pooled", "gives no rewards")
         if model.cfg.n_classes != 1:

@@ -166,7 +166,7 @@ class Service:
 
 
 def _place(address: str) -> tuple[str, str]:
-    """(host with port, host alone) of an address; both are empty if it is none."""
+    """(host with port, host alone) of an address; both are empty if it cannot be read."""
     try:
         parts = urllib.parse.urlsplit(address)
         return parts.netloc, parts.hostname or ""

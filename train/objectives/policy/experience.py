@@ -37,7 +37,7 @@ MEASURED = ("reward", "kl", "entropy", "response_length")
 
 def frozen_model(frozen: dict, cfg: Any, name: str) -> tuple[Trained, Any, dict] | None:
     """(family, Config, parameters) of a frozen model, or of one that is trained beside the policy;
-    None if there is none of this name."""
+    None if no model has this name."""
     for known, family, model_cfg in (*cfg.frozen, *cfg.beside):
         if known == name:
             found = families.FAMILIES[family]
