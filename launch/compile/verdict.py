@@ -22,8 +22,8 @@ def shortage(report: dict[str, Any]) -> str:
 
 def largest(report: dict[str, Any]) -> dict[str, Any]:
     """The memory of the program that needs most: the step's, or that of a rollout."""
-    parts = [report["memory"], *(report[name]["memory"] for name in ("rollout",) if name in report)]
-    return max(parts, key=lambda memory: memory["peak"])
+    programs = [report, report["rollout"]] if "rollout" in report else [report]
+    return max((of["memory"] for of in programs), key=lambda memory: memory["peak"])
 
 
 def verdict(report: dict[str, Any], config: Any) -> str:
