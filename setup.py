@@ -10,6 +10,10 @@ TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
 SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
+GCS = ["gcsfs>=2025.5", "google-cloud-storage>=2.16"]  # gs:// folders
+S3 = ["s3fs>=2025.5"]  # s3:// folders
+RAY = ["ray>=2.50"]  # isoflop sweep --on=ray
+QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
 
 setup(
@@ -24,7 +28,9 @@ setup(
     packages=find_namespace_packages(include=[p for room in ROOMS for p in (room, f"{room}.*")]),
     install_requires=[
         "absl-py>=2",
+        "etils[epath]>=1.9",
         "flax>=0.12",
+        "fsspec>=2025.5",
         "jax>=0.10",
         "jinja2>=3.1.6",
         "ml_collections>=1",
@@ -57,8 +63,16 @@ setup(
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
         "serve": SERVE,
+        "gcs": GCS,
+        "s3": S3,
+        "ray": RAY,
+        "queued": QUEUED,
+        "sky": ["skypilot>=0.10"],  # isoflop cluster --on=sky
         "test": TEST,
-        "dev": [*TEST, *REPORT, *SEARCH, *SERVE, "openai>=1.60", "ruff>=0.12"],
+        "dev": [
+            *(*TEST, *REPORT, *SEARCH, *SERVE, *GCS, *S3, *RAY, *QUEUED),
+            *("gcp-storage-emulator>=2024.8", "moto[server]>=5.1", "openai>=1.60", "ruff>=0.12"),
+        ],
     },
     entry_points={"console_scripts": ["isoflop = launch.__main__:entry"]},
 )
