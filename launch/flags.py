@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from data.local import local_path
+from data.files import local_path, path_of, to_path
 from launch.checkout import ROOT
 from launch.config import casts, imports, sweep_file
 from launch.errors import BadInput, bad_input
@@ -27,8 +27,8 @@ EXECUTED = (
 
 
 def define_path(name: str, default: str | None, help: str, flag_values: flags.FlagValues) -> None:
-    """Defines a flag that takes a path on this machine. `~` is expanded, a remote address is bad
-    input, and an empty value counts as not given."""
+    """Defines a flag that takes a path on this machine, or in a bucket (gs://…, s3://…). `~` is
+    expanded, another scheme is bad input, and an empty value counts as not given."""
     flags.DEFINE(_Reader(name, _path), name, default, help, flag_values)
 
 
@@ -70,7 +70,7 @@ class _Reader(flags.ArgumentParser):
 
 
 def _path(text: str, name: str) -> str | None:
-    return str(local_path(text, name)) if text else None
+    return str(path_of(text, name)) if text else None
 
 
 def _amount(text: str, name: str) -> float:
@@ -279,7 +279,7 @@ def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any
 def _located(spec: str) -> tuple[Path, Path, str | None]:
     """The path in a config's name, the file that it refers to, and the argument."""
     name, separator, arg = spec.partition(".py:")
-    path = Path(_path(name + ".py" if separator else name, "config") or "")
+    path = local_path(name + ".py" if separator else name, "config")
     return path, path if path.is_file() else ROOT / path, arg or None
 
 
@@ -313,7 +313,7 @@ def load_config(
     if "imports" in config:
         given = casts.cast("imports", overrides.pop("imports", ()), ())
         config.imports = imports.joined(config.imports, given)
-        imports.execute(config, [Path(workdir)] if workdir else [])
+        imports.execute(config, [to_path(workdir)] if workdir else [])
         from launch.config import sections  # imports jax
 
         sections.complete(config)
@@ -329,7 +329,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
 
     Choices that change a section's keys come first; the list has a line for each that drops keys.
     `~` in the paths of runs is expanded. Raises ValueError, naming the nearest key or the type, for
-    an unknown key or a wrong type, and for a remote path.
+    an unknown key or a wrong type, and for a path with an unknown scheme.
     """
     # These import jax, which parsing the flags does not need.
     from launch.config import sections
@@ -355,7 +355,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
     for key in (*weights_named(objective), "checkpoint.trunk"):
         section, leaf = key.split(".")
         if value := config.get(section, {}).get(leaf):
-            config[section][leaf] = str(local_path(value, key))
+            config[section][leaf] = str(path_of(value, key))
     return notes
 
 

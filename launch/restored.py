@@ -54,7 +54,7 @@ def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:
     path = newest_good(paths, _say)
     if path is None:
         raise Damaged(f"every checkpoint in {run / 'checkpoints'} is damaged; train the run again")
-    with open(path / MODEL, "rb") as file:
+    with (path / MODEL).open("rb") as file:
         return family.load(file), int(path.name)
 
 

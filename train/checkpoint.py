@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from data.atomic import write_atomic
+from data.files import to_path
 from train.parallel import processes
 
 MANIFEST = "manifest.json"
@@ -79,7 +80,7 @@ class Checkpoints:
         say: Callable[[str], None] = print,
         keep_at: Collection[int] = (),
     ):
-        self.folder = Path(folder).absolute()
+        self.folder = to_path(folder).absolute()
         self.keep_last, self.keep_best, self.say = keep_last, keep_best, say
         self.keep_at = keep_at
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
@@ -207,7 +208,7 @@ def _is_step(name: str) -> bool:
 
 def finished(folder: Path) -> list[Path]:
     """Folders of the finished checkpoints of a run, newest first."""
-    paths = [p for p in Path(folder).glob("*") if _is_step(p.name) and (p / MANIFEST).exists()]
+    paths = [p for p in to_path(folder).glob("*") if _is_step(p.name) and (p / MANIFEST).exists()]
     return sorted(paths, key=lambda p: -int(p.name))
 
 

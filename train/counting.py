@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.files import to_path
 from data.kinds import Dataset
 from model import families
 from train import objectives
@@ -35,7 +36,7 @@ class Count:
     ):
         """`config` is resolved, and `dataset` sized for it."""
         self.family, self.cfg = families.read(config.model)
-        self.config, self.dataset, self.workdir, self.say = config, dataset, Path(workdir), say
+        self.config, self.dataset, self.workdir, self.say = config, dataset, to_path(workdir), say
         self.metrics = objectives.find(config.objective.name).METRICS
         self.step, self.seconds, self.compile_seconds, self.peak = 1, 0.0, 0.0, None
         self.origin = {"branched_from": None, "branched_at": 0}
@@ -68,7 +69,7 @@ class Count:
         if path is None:
             return None
         self.seconds = read_meta(path).get("seconds", 0.0)
-        with open(path / MODEL, "rb") as file:
+        with (path / MODEL).open("rb") as file:
             return self.family.load(file)
 
     def _save(self, model: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
+from data.files import to_path
 from train.viewers.tensorboard import Board
 
 
@@ -16,7 +17,7 @@ class MetricsLog:
     `silent` log, used in processes other than 0, writes nothing."""
 
     def __init__(self, workdir: Path, tensorboard: bool = False, silent: bool = False):
-        self.path = Path(workdir) / "metrics.jsonl"
+        self.path = to_path(workdir) / "metrics.jsonl"
         self.samples = self.path.with_name("samples.jsonl")
         self._board = None
         self._tensorboard, self._silent = tensorboard, silent
@@ -64,10 +65,10 @@ def column(metric: str) -> str:
 
 def read(path: Path) -> list[dict]:
     """The complete rows of a metrics file, each with a "step"; [] if there is no file."""
-    if not Path(path).exists():
+    if not to_path(path).exists():
         return []
     rows = []
-    for line in Path(path).read_bytes().splitlines():
+    for line in to_path(path).read_bytes().splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -80,4 +81,4 @@ def read(path: Path) -> list[dict]:
 def copy(source: Path, target: Path, until: int) -> None:
     """Replaces `target` with the complete rows of `source` up to step `until`."""
     rows = [json.dumps(row) + "\n" for row in read(source) if row["step"] <= until]
-    write_atomic(Path(target), "".join(rows).encode())
+    write_atomic(to_path(target), "".join(rows).encode())

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data.files import to_path
 from data.kinds import KINDS
 from model.beside import apart
 from train import duration, objectives
@@ -95,7 +96,7 @@ class Record:
     ):
         """`config` is resolved and `cfg` is its static part; `devices` train the trial. The
         `tokenizer` spells samples of text."""
-        self.config, self.cfg, self.workdir = config, cfg, Path(workdir)
+        self.config, self.cfg, self.workdir = config, cfg, to_path(workdir)
         self.say = say = say if processes.is_first() else lambda line: None
         self.events, keep = events(config), config.checkpoint
         self.checkpoints = Checkpoints(
@@ -160,7 +161,7 @@ class Record:
 
     def _branch(self, like: TrainState, until: int) -> tuple[dict, dict]:
         """Loads the trunk's saved fields and copies its rows to this run's metrics."""
-        trunk = Path(self.config.checkpoint.trunk)
+        trunk = to_path(self.config.checkpoint.trunk)
         tree, meta = restore_until(trunk / "checkpoints", saved(like), until, self.say)
         step, recent = meta["step"], meta["recent"]
         if processes.is_first():

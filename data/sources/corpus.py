@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.local import REMOTE, local_path
+from data.files import REMOTE, path_of
 from data.sources import sentiment, synthetic
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
@@ -94,7 +94,7 @@ def files(spec: str) -> list[tuple[str, Path]]:
     """The files of a local corpus as (name within the corpus, path), sorted by name."""
     if spec == "stdlib":
         return _stdlib_files(Path(sysconfig.get_paths()["stdlib"]))
-    path = local_path(spec, "data.corpora")
+    path = path_of(spec, "data.corpora")
     if path.is_file():
         return [(path.name, path)]
     if not path.is_dir():
@@ -144,7 +144,7 @@ def _read(spec: str, text_key: str) -> Iterator[str]:
 
 def _is_file(spec: str) -> bool:
     """Whether `spec` names a single file."""
-    return spec != "stdlib" and local_path(spec, "data.corpora").is_file()
+    return spec != "stdlib" and path_of(spec, "data.corpora").is_file()
 
 
 def _hugging_face(spec: str, text_key: str) -> Iterator[str]:

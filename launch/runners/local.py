@@ -17,11 +17,11 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pebble
 
 from data.atomic import lock
+from data.files import to_path
 from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE
 from launch.runners.tasks import Event, Interrupt, Resources, Slot, Task
@@ -234,7 +234,7 @@ def _call(function: str, args: tuple, log: str) -> int:
     that outlived an earlier one, never run the same trial at the same time: the second call returns
     IN_USE.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    to_path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as file, output_to(file.fileno()):
         if lock(file) is False:
             return IN_USE
@@ -278,7 +278,7 @@ def _threads(count: int) -> dict[str, str]:
 def _compilation_cache(folder: str) -> dict[str, str]:
     """One cache for all workers and sweeps that share the folder: each shape compiles once."""
     defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(Path(folder).resolve()),
+        "JAX_COMPILATION_CACHE_DIR": str(to_path(folder).resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.local import local_path
+from data.files import path_of
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import AGAIN, ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
@@ -45,7 +45,7 @@ def run_sweep(
     """
     with bad_input():
         cache = sweep.base.get("data", {}).get("cache", "cache")
-        machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
+        machine = machine.compiling_into(path_of(cache, "data.cache") / "compiled")
         if asker:
             asker.record(sweep)
         else:

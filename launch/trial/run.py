@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data.files import to_path
 from data.kinds import Dataset
 from launch.config import imports
 from launch.errors import (
@@ -47,8 +48,8 @@ def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | 
     `overrides` is what a sweep changed; it is copied into result.json. Bad input is one line on
     stderr.
     """
-    act = functools.partial(_run, config, Path(workdir), dict(overrides or {}))
-    return guarded(act, Path(workdir))
+    act = functools.partial(_run, config, to_path(workdir), dict(overrides or {}))
+    return guarded(act, to_path(workdir))
 
 
 def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
@@ -141,7 +142,7 @@ def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any
     the exit code. Refuses what `run` refuses."""
     import jax
 
-    workdir = Path(workdir)
+    workdir = to_path(workdir)
     with bad_input():
         dataset = prepare(config)
         resolved, status, _ = opened(config, workdir, dataset, jax.device_count(), overrides)

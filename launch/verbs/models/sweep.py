@@ -13,6 +13,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
@@ -94,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     """Exit code 0: every trial ended; 1: some failed; 42: interrupted, run it again."""
     values = make_flags()
     overrides = flags.parse(values, argv, __doc__)
-    workdir = Path(values.workdir)
+    workdir = to_path(values.workdir)
     with bad_input():
         where = machine(values.on, values.workers, values.population)
         rule = stopping(values.stop, values.rungs, values.keep)
@@ -131,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
             code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), summary(sweep, workdir, code, asker))
+            write_json(to_path(values.json), summary(sweep, workdir, code, asker))
     if code != PREEMPTED and not values.dry_run:
         _conclude(workdir, values.fit)
     return code

@@ -25,8 +25,8 @@ import numpy as np
 
 from data.atomic import lock, write_atomic
 from data.fields import Field
+from data.files import path_of
 from data.kinds import Batch, Dataset
-from data.local import local_path
 from train import duration, objectives
 from train.loop import Start, step_config
 from train.parallel import processes, sharding
@@ -194,7 +194,7 @@ def _path(config: Any, cfg: StepConfig, dataset: Dataset) -> Path:
     if cfg.from_base and cfg.adapter.base_dtype:  # the reference is quantised too
         key.append(cfg.adapter.base_dtype)
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    cache = local_path(config.data.get("cache", "cache"), "data.cache")
+    cache = path_of(config.data.get("cache", "cache"), "data.cache")
     return cache / "reference" / f"{name}.npz"
 
 
