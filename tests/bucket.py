@@ -235,6 +235,8 @@ class _Handler(RequestHandler):
     def end_headers(self) -> None:
         if generation := getattr(self, "_generation", 0):
             self.send_header("x-goog-generation", str(generation))
+            written = generation / 1e9 + self.bucket.faults.skew  # the emulator takes nanoseconds
+            self.send_header("Last-Modified", formatdate(written, usegmt=True))
         self._generation = 0
         super().end_headers()
 
