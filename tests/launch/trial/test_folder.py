@@ -16,13 +16,14 @@ import pytest
 
 from configs import base
 from launch import __main__ as command_line
-from launch.errors import BadInput, IN_USE, InUse
+from launch.errors import IN_USE, BadInput, InUse
 from launch.files import read_json
 from launch.sweep import groups
 from launch.trial import folder
 from launch.trial import run as trial
 from tests import disks, spawn
 from train import checkpoint, metrics
+from train.checkpoints.manifest import sha256
 
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
@@ -111,7 +112,7 @@ def test_checkpoints_that_name_no_trial_still_resume(home, run, whole):
     for path in checkpoint.finished(run / "checkpoints"):
         body = json.loads((path / checkpoint.MANIFEST).read_text())
         del body["meta"]["config"], body["sha256"]
-        body["sha256"] = checkpoint._sha256(json.dumps(body, sort_keys=True).encode())
+        body["sha256"] = sha256(json.dumps(body, sort_keys=True).encode())
         (path / checkpoint.MANIFEST).write_text(json.dumps(body))
     (run / "config.json").unlink()
     (run / "result.json").unlink()
