@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data.buckets.lease import Lease
 from data.kinds import Batch, Dataset
 from data.prefetch import prefetch
 from model import families
@@ -155,15 +156,17 @@ class Run:
         say: Callable[[str], None] = print,
         branch_until: int = 0,
         start: Start = Start(),
+        lease: Lease | None = None,
     ):
         """`config` is resolved, and `dataset` sized for it. A new run begins from `start` or, if
         `branch_until` is above 0, from the newest checkpoint of at most `branch_until` steps in the
-        folder `checkpoint.trunk`."""
+        folder `checkpoint.trunk`. `lease` is the lock of the folder."""
         self.config, self.dataset = config, dataset
         self.cfg = step_config(config, start, dataset)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         tokenizer = getattr(dataset, "tokenizer", None)
-        self.record = Record(config, self.cfg, workdir, self.mesh.devices.ravel(), say, tokenizer)
+        devices = self.mesh.devices.ravel()
+        self.record = Record(config, self.cfg, workdir, devices, say, tokenizer, lease)
         hyper = hyperparameters(config)
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
         self.memory = memory.by_component(like)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data.buckets.lease import Lease, Unlocked
 from data.files import to_path
 from data.kinds import KINDS
 from model.beside import apart
@@ -93,14 +94,19 @@ class Record:
         devices: Sequence[jax.Device],
         say: Callable[[str], None] = print,
         tokenizer: samples.Spelling | None = None,
+        lease: Lease | None = None,
     ):
         """`config` is resolved and `cfg` is its static part; `devices` train the trial. The
-        `tokenizer` spells samples of text."""
-        self.config, self.cfg, self.workdir = config, cfg, to_path(workdir)
+        `tokenizer` spells samples of text. `lease` is the lock of the folder."""
+        self.config, self.cfg, self.workdir = config, cfg, workdir
+        self.lease = lease or Unlocked()
         self.say = say = say if processes.is_first() else lambda line: None
         self.events, keep = events(config), config.checkpoint
+        self.log = MetricsLog(workdir, config.log.tensorboard, not processes.is_first(), self.lease)
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints", keep.keep_last, keep.keep_best, say, self.events.keep_at
+            *(workdir / "checkpoints", keep.keep_last, keep.keep_best, say, self.events.keep_at),
+            lease=self.lease,
+            before=self.log.copy,
         )
         self.tokenizer, self.local = tokenizer, _of_this_process(devices)
         self.tokens_per_step = config.train.batch_size * KINDS[config.data.kind].tokens(config)
@@ -108,7 +114,6 @@ class Record:
         self.objective = objectives.OBJECTIVES[cfg.objective]
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
-        self.log = MetricsLog(self.workdir, config.log.tensorboard, not processes.is_first())
         self.status: str | None = None  # None: training or done; "diverged", "preempted", …
         self.row: dict[str, Any] = {}  # the newest values of every column
         self.chunk: dict[str, list[float]] = {"loss": []}  # metrics of the newest steps
@@ -192,6 +197,7 @@ class Record:
         "diverged" and saves the evidence."""
         floor = self.objective.METRICS["loss"].floor
         ratio = self.config.train.max_loss_ratio if floor == 0 else None
+        self.lease.check()
         fault = divergence(self.chunk, self.recent["loss"], ratio)
         for name, values in self.recent.items():
             values.extend(self.chunk[name])
@@ -290,7 +296,7 @@ class Record:
         """Saves the state after the diverged chunk and the chunk's metrics. The seed and the step
         identify the chunk's data."""
         folder = self.workdir / "diverged"
-        checkpoints = Checkpoints(folder, 1, 0, self.say)
+        checkpoints = Checkpoints(folder, 1, 0, self.say, lease=self.lease)
         checkpoints.save(self.step, saved(state), {"fault": fault})
         checkpoints.close()
         if not processes.is_first():

@@ -50,7 +50,7 @@ def run_sweep(
             asker.record(sweep)
         else:
             expand.record(sweep, workdir)
-        folder.warn_without_locks(workdir / "sweep.json")
+        folder.require_locks(workdir / "sweep.json")
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)
         view = Live(workdir, known, states, sort, tuple(asker.search.axes) if asker else ())
