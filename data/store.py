@@ -31,6 +31,7 @@ import numpy as np
 from data import build
 from data import tokenizer as tokenizers
 from data.atomic import lock
+from data.buckets import copies
 from data.files import path_of, to_path
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
@@ -274,33 +275,39 @@ def _origin(data_cfg: Any, spec: str) -> list:
 
 
 def named_folder(cache: Path, words: list[str], key: list) -> Path:
-    """A readable folder name that ends with a hash of `key`."""
+    """A readable folder name that ends with a hash of `key`. Of a cache in a bucket, the folder
+    that mirrors it here."""
     stems = [re.sub(r"[^A-Za-z0-9]+", "-", to_path(word).name).strip("-")[:40] for word in words]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-    return cache / "-".join([*stems, digest])
+    return copies.folder_of(cache) / "-".join([*stems, digest])
 
 
 @contextlib.contextmanager
 def locked_if_missing(path: Path) -> Iterator[bool]:
     """Yields whether `path` must be built. If so, a lock keeps other processes from building it.
 
-    The operating system releases the lock when the process ends, even if it is killed.
+    The operating system releases the lock when the process ends, even if it is killed. Of a cache
+    in a bucket, the folder is fetched if it is complete there, and otherwise built and uploaded.
     """
-    if path.exists():
+    if path.exists() and copies.is_shared(path.parent):
         yield False
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path.parent / ".lock", "w")
     except OSError as error:
+        place = f"data.cache={path.parents[1]}"
+        if copies.origin_of(path.parent):
+            place = f"{copies.PLACE}={copies.mirror()}"
         raise ValueError(
-            f"data.cache={path.parents[1]} cannot be written ({error.strerror or error}); name "
-            "another place"
+            f"{place} cannot be written ({error.strerror or error}); name another place"
         ) from error
     with file:
         # On a file system without locks, processes may repeat work, but writes are atomic.
         lock(file, fcntl.LOCK_EX)
-        yield not path.exists()
+        missing = not path.exists() and not copies.pull(path.parent, path.name)
+        yield missing
+        copies.push(path.parent, path.name)
 
 
 @contextlib.contextmanager

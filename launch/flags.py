@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from data.files import local_path, path_of, to_path
+from data.files import BUCKETS, is_remote, local_path, path_of, to_path
 from launch.checkout import ROOT
 from launch.config import casts, imports, sweep_file
 from launch.errors import BadInput, bad_input
@@ -70,7 +70,25 @@ class _Reader(flags.ArgumentParser):
 
 
 def _path(text: str, name: str) -> str | None:
-    return str(path_of(text, name)) if text else None
+    """The path of a flag as text. A bucket is asked first whether it can be read."""
+    if not text:
+        return None
+    path = path_of(text, name)
+    if is_remote(path):
+        from data.buckets import reach  # slow to import
+
+        reach.require_readable(path, f"--{name}")
+    return str(path)
+
+
+def require_writable(path: Path, name: str) -> None:
+    """BadInput if this process may not write into a folder in a bucket. A folder on this machine is
+    checked where it is written."""
+    if is_remote(path):
+        from data.buckets import reach  # slow to import
+
+        with bad_input():
+            reach.require_writable(path, f"--{name}")
 
 
 def _amount(text: str, name: str) -> float:
@@ -319,9 +337,21 @@ def load_config(
         sections.complete(config)
     source = config.get("train", {}).get("init_from", "")  # set in the file, it counts the same
     given = {"train.init_from": source} if source else {}
+    _require_buckets({k: v for k, v in (given | overrides).items() if "," not in str(v)})
     for note in apply_overrides(config, given | overrides):
         print(note, file=sys.stderr)
+    from train.flatten import flatten
+
+    _require_buckets(flatten(config))
     return config
+
+
+def _require_buckets(values: Mapping[str, Any]) -> None:
+    """ValueError, in one line, for a bucket in a config that cannot be read."""
+    if any(address in repr(value) for value in values.values() for address in BUCKETS):
+        from data.buckets import reach  # slow to import
+
+        reach.require_named(values.items())
 
 
 def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:

@@ -115,7 +115,8 @@ class Checkpoints:
             return
         data = path
         if self._place is bucket:
-            data = bucket.folder_for(path, size, self.lease)
+            token = processes.from_first("token", lambda: self.lease.token)
+            data = bucket.folder_for(path, size, token)
         try:
             self._writer.save(data, args=ocp.args.StandardSave(state))
         except Exception as error:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any, Self, TypeVar
 
+import fsspec
 from etils.epath import gpath
+from fsspec.asyn import sync
 
 # gcsfs otherwise asks a second service for the kind of each bucket.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -89,12 +91,26 @@ class BucketPath(gpath.PosixGPath):
 
     def iterdir(self) -> Iterator[Self]:
         """What is in a folder; nothing for one that does not exist."""
+        yield from (path for path, _ in self.entries())
+
+    def entries(self) -> list[tuple[Self, Stat]]:
+        """What is in a folder, with what one listing says of it; [] for one that does not exist."""
+        return self._listed("ls", {})
+
+    def files_below(self) -> list[tuple[Self, Stat]]:
+        """The files of a folder and of all in it, with what one listing says of them."""
+        return self._listed("find", {"withdirs": False})
+
+    def _listed(self, how: str, options: dict[str, Any]) -> list[tuple[Self, Stat]]:
         try:
-            names = self._call("ls", detail=False)
+            found = self._call(how, detail=True, **options)
         except FileNotFoundError:
-            return
-        own = self._path_str.partition("://")[2]
-        yield from (self / name.rpartition("/")[2] for name in names if name.rstrip("/") != own)
+            return []
+        infos = found.values() if isinstance(found, dict) else found
+        own = self._path_str.partition("://")[2].rstrip("/")
+        named = [(info["name"].rstrip("/"), info) for info in infos]
+        root = f"{self._uri_scheme}://"
+        return [(type(self)(root + name), stat_of(info)) for name, info in named if name != own]
 
     def glob(self, pattern: str) -> Iterator[Self]:
         found = [self]
@@ -115,13 +131,7 @@ class BucketPath(gpath.PosixGPath):
 
     def rglob(self, pattern: str) -> Iterator[Self]:
         """Files, not folders, whose name matches; one listing of everything below."""
-        try:
-            names = self._call("find")
-        except FileNotFoundError:
-            return
-        for name in names:
-            if fnmatch.fnmatchcase(name.rpartition("/")[2], pattern):
-                yield type(self)(f"{self._uri_scheme}://{name}")
+        yield from (p for p, _ in self.files_below() if fnmatch.fnmatchcase(p.name, pattern))
 
     def open(self, mode: str = "r", *, encoding: str = "utf-8", **kwargs: Any) -> IO:
         """Opens an object. What is written is uploaded in one request when the file is closed,
@@ -196,8 +206,6 @@ class BucketPath(gpath.PosixGPath):
 
 def filesystem(scheme: str) -> Any:
     """The file system of "gs" or "s3". fsspec keeps one a process, also after a fork."""
-    import fsspec
-
     for name in ("gs", "gcs", "s3"):  # for epath too, which Orbax uses
         options = OPTIONS["s3" if name == "s3" else "gs"]
         fsspec.config.conf[name] = options | fsspec.config.conf.get(name, {})
@@ -262,28 +270,30 @@ def _is_wild(part: str) -> bool:
 
 
 def _object(fs: Any, path: str) -> dict[str, Any] | None:
-    """What the bucket says of an object; None for a folder, and where nothing is."""
-    from fsspec.asyn import sync
-
+    """What the bucket says of an object, in one request; None for a folder, and where nothing is.
+    The file systems' own `info` also looks for a folder of that name."""
+    bucket, _, key = fs._strip_protocol(path).rstrip("/").partition("/")
     try:
-        if "gs" not in fs.protocol:
-            info = fs.info(path)
-        else:  # one request; `info` makes a second one, for a folder of that name
-            info = sync(fs.loop, fs._get_object, path)
+        if not key:
+            return None
+        if "gs" in fs.protocol:
+            info = sync(fs.loop, fs._get_object, f"{bucket}/{key}")
+            return None if info["type"] == "directory" else info
+        answer = fs.call_s3("head_object", Bucket=bucket, Key=key)
+        return answer | {"size": answer["ContentLength"], "type": "file"}
     except FileNotFoundError:
         return None
-    return None if info["type"] == "directory" else info
 
 
 def _holds_objects(fs: Any, path: str) -> bool:
-    """Whether a folder, or a bucket, has something in it."""
-    from fsspec.asyn import sync
-
-    own = fs._strip_protocol(path)
+    """Whether a folder, or a bucket, has something in it. One request."""
+    own = fs._strip_protocol(path).rstrip("/")
+    bucket, _, key = own.partition("/")
     try:
-        if "gs" not in fs.protocol:
-            return any(info["name"] != own for info in fs.ls(path))
-        return any(sync(fs.loop, fs._do_list_objects, own, max_results=1))
+        if "gs" in fs.protocol:
+            return any(sync(fs.loop, fs._do_list_objects, own, max_results=1))
+        below = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", "MaxKeys": 1}
+        return bool(fs.call_s3("list_objects_v2", **below).get("Contents"))
     except FileNotFoundError:
         return False
 

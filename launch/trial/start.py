@@ -82,8 +82,9 @@ def _stamp(source: Path, key: str) -> tuple:
     if not peft.is_adapter(source) and "model_type" not in _config(source, key):
         return tuple(path.name for path in finished(source / "checkpoints"))
     files = (*source.glob("*.safetensors"), *source.glob("*.json"))
+    stats = [(path, path.stat()) for path in files]
     of_base = _stamp(peft.base_of(source), key) if peft.is_adapter(source) else ()
-    return *sorted((p.name, p.stat().st_mtime_ns) for p in files), *of_base
+    return *sorted((p.name, about.st_mtime_ns, about.st_ino) for p, about in stats), *of_base
 
 
 @functools.lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ from tests import house
 LOCAL = {
     "data/files.py": "makes the paths",
     "data/atomic.py": "the branch for this machine",
-    "data/buckets/mirror.py": "the mirror is on this machine",
+    "data/buckets/copies.py": "the mirror is on this machine",
     "data/chat/chat_store.py": "reads the mirror of the cache",
     "data/shards.py": "memory-maps the mirror of the cache",
     "data/store.py": "locks the mirror of the cache",

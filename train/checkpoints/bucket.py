@@ -25,7 +25,7 @@ from pathlib import Path
 from data.buckets.attempts import Changed, Listed
 from data.buckets.lease import Lease, LostLock
 from data.buckets.versioned import client
-from data.files import to_path
+from data.files import is_remote, to_path
 from train.checkpoints import disk
 from train.checkpoints.manifest import MANIFEST, fault, is_step, sealed
 from train.parallel import processes
@@ -80,8 +80,7 @@ def commit(
     `before` is called when all but the manifest is there. LostLock if another process has the
     folder."""
     store, token, hashes = client(path), lease.token or "0", {}
-    where = path / token
-    staged = data != where
+    where, staged = path / token, not is_remote(data)
     if staged:
         names = disk.names(data)
         hashes = disk.hashes(data, names)
@@ -234,9 +233,9 @@ def opened(path: Path) -> Iterator[Path]:
         yield data
 
 
-def folder_for(path: Path, size: int, lease: Lease) -> Path:
+def folder_for(path: Path, size: int, token: str) -> Path:
     """Where Orbax writes the state of the checkpoint `path`: a new folder of this machine, or one
     in the bucket."""
     if stages(path, size):
         return Path(tempfile.mkdtemp(prefix="isoflop-")).resolve() / path.name
-    return to_path(os.fspath(path / (lease.token or "0")))
+    return to_path(os.fspath(path / (token or "0")))

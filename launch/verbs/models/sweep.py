@@ -128,6 +128,7 @@ def main(argv: Sequence[str]) -> int:
             print(rungs.outlook())
         code = DONE
     else:
+        flags.require_writable(workdir, "workdir")
         with _live_page(workdir) if values.open else contextlib.nullcontext():
             code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
     if values.json:
