@@ -136,6 +136,18 @@ class Checkpoints:
         processes.from_first("aside", lambda: _set_aside(paths[: paths.index(good)]))
         return _read(good, like), read_meta(good)
 
+    def restore_before(self, like: Any, step: int) -> tuple[Any, dict] | None:
+        """(state, meta) of the newest good checkpoint of fewer than `step` steps, or else of `step`
+        steps; None if there is none. Removes those that are newer."""
+        self.wait()
+        paths = processes.from_first("before", lambda: [p.name for p in self.finished()])
+        until = [self.folder / name for name in paths if int(name) <= step]
+        good = newest_good([p for p in until if int(p.name) < step], self.say)
+        good = good or newest_good([p for p in until if int(p.name) == step], self.say)
+        newer = [name for name in paths if good is None or int(name) > int(good.name)]
+        processes.from_first("newer", lambda: [_remove(self.folder / name) for name in newer])
+        return (_read(good, like), read_meta(good)) if good else None
+
     def finished(self) -> list[Path]:
         """Folders of the finished checkpoints, newest first."""
         return finished(self.folder)
@@ -176,8 +188,7 @@ class Checkpoints:
         kept += [p for p in paths if int(p.name) in self.keep_at]
         for path in paths:
             if path not in kept:
-                os.remove(path / MANIFEST)  # now it counts as unfinished
-                shutil.rmtree(path)
+                _remove(path)
 
     def _remove_failed(self) -> None:
         """Removes what a failed save left. Other threads of the writer may add files to it for a
@@ -186,6 +197,11 @@ class Checkpoints:
             if not _remove_unfinished(self.folder):
                 break
             time.sleep(0.05)
+
+
+def _remove(path: Path) -> None:
+    os.remove(path / MANIFEST)  # now it counts as unfinished
+    shutil.rmtree(path)
 
 
 def _remove_unfinished(folder: Path) -> list[str]:

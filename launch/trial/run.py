@@ -9,6 +9,7 @@ import errno
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,20 @@ from train.watch import Stop, stop_signals
 EXIT_CODES = {"done": DONE, "stopped": DONE, "preempted": PREEMPTED, "diverged": DIVERGED}
 
 
-def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
+def run(
+    config: ConfigDict,
+    workdir: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    begun: float | None = None,
+) -> int:
     """Trains the trial in `workdir` unless it is done there; returns the exit code.
 
-    `overrides` is what a sweep changed; it is copied into result.json. Bad input is one line on
-    stderr.
+    `overrides` is what a sweep changed; it is copied into result.json. `begun` is the Unix time
+    from which the goodput ledger counts this process; None: now. Bad input is one line on stderr.
     """
-    act = functools.partial(_run, config, Path(workdir), dict(overrides or {}))
+    act = functools.partial(
+        _run, config, Path(workdir), dict(overrides or {}), begun or time.time()
+    )
     return guarded(act, Path(workdir))
 
 
@@ -84,7 +92,7 @@ def _has_checkpoint(workdir: Path) -> bool:
     return any(map(finished, (*workdir.glob("checkpoints"), *workdir.glob("*/checkpoints"))))
 
 
-def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
+def _run(config: ConfigDict, workdir: Path, overrides: dict, begun: float, stop: Stop) -> int:
     import jax
 
     # Slow imports, which planning a sweep does without.
@@ -111,7 +119,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
                 held.enter_context(claimed(config, resolved, workdir, overrides))
         _say([fingerprint.warning(workdir, False), *messages.header(resolved, dataset, workdir)])
         try:
-            training = _trainer(resolved, dataset, workdir, branch)
+            training = _trainer(resolved, dataset, workdir, branch, begun)
         except (MeshError, Damaged) as error:
             raise BadInput(error) from error
         _say(messages.memory(getattr(training, "memory", {})))
@@ -153,7 +161,9 @@ def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any
     return DONE
 
 
-def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int) -> Any:
+def _trainer(
+    resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int, begun: float
+) -> Any:
     """What trains or counts the model; `train(stop)` gives the status."""
     if families.is_counted(families.find(resolved.model.family)):
         from train.counting import Count
@@ -172,7 +182,7 @@ def _trainer(resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int)
     with bad_input():
         beginning = start.start(resolved)
         dataset, beginning = stored.with_stored(resolved, dataset, beginning)
-    return Run(resolved, dataset, workdir, branch_until=branch, start=beginning)
+    return Run(resolved, dataset, workdir, branch_until=branch, start=beginning, begun=begun)
 
 
 def opened(
