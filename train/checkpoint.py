@@ -9,6 +9,7 @@ folder and hashes a share of the files. Only process 0 creates and removes folde
 manifest. A checkpoint can be restored on any mesh and with any number of processes.
 """
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -117,7 +118,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and frees the writer's threads. Nothing can be saved afterwards."""
         self.wait()
-        self._writer.close()
+        with contextlib.suppress(OSError):  # that of a failed save again
+            self._writer.close()
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes are
