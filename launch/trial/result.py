@@ -64,7 +64,6 @@ def summarise(
         "seconds": record.seconds,
         "compile_seconds": record.compile_seconds,
         **({} if about["counted"] else record.spikes.result()),
-        **({} if about["counted"] else {"goodput": record.ledger.result()}),
         "tokens_per_second": tokens_per_second,
         **({} if about["counted"] else record.throughput.columns()),
         "mfu": flops / record.peak if record.peak else None,

@@ -239,4 +239,6 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
     result = summarise(about, resolved, dataset, record)
     if status == "stopped":
         result |= so_far(result, resolved, dataset, record.step)
+    if not about["counted"]:
+        of_sweep["goodput"] = record.ledger.result()  # last, to count all of the time
     write_json(record.workdir / "result.json", result | of_sweep)

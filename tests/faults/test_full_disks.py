@@ -54,7 +54,7 @@ def test_a_disk_that_fills_in_mid_save_leaves_no_stale_step(tmp_path, crowded, f
         (small / "others").write_bytes(b"x" * (filled << 10))
         folder = small / "checkpoints"
         last = saved(folder, [10, 20, 30, 40])
-        assert last < 40  # the disk was full
+        assert last < 40 and (last or filled > 12)  # the disk was full, in the first save or later
         names = [path.name for path in finished(folder)]
         assert names[:1] == ([str(last)] if last else [])
         assert {p.name for p in folder.glob("*")} == set(names)  # nothing is left of the failed one
@@ -62,14 +62,13 @@ def test_a_disk_that_fills_in_mid_save_leaves_no_stale_step(tmp_path, crowded, f
         reader = Checkpoints(folder, 2, 0, lambda line: None)
         restored = reader.restore(like)
         reader.close()
-        if last:
+        if last:  # as it is with little on the disk
             assert bits(restored[0]) == bits(state(last)) and restored[1]["step"] == last
         else:
             assert restored is None
         (small / "others").unlink()  # there is room again
-        for path in finished(folder)[1:]:
-            shutil.rmtree(path)
-        assert saved(folder, [50]) in (0, 50)
+        shutil.rmtree(folder)
+        assert saved(folder, [50]) == 50
 
 
 def test_control_a_step_without_its_last_file_would_be_stale(tmp_path, monkeypatch):
