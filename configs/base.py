@@ -242,7 +242,9 @@ def train() -> dict:
         z_loss=Key(0.0, least=0),  # weight of log(Z)^2, PaLM section 5
         label_smoothing=Key(0.0, least=0, below=1),  # probability mass spread over the vocabulary
         loss_chunk=Key(0, least=0),  # tokens of a sequence whose logits exist at once; 0: all
-        max_loss_ratio=Key(3.0, least=1),  # diverged: a loss above this times its running median
+        max_loss_ratio=Key(3.0, least=1),  # a spike: a loss above this times its running median
+        on_spike="stop",  # stop | skip | rewind: what follows a spike, docs/clusters.md
+        max_spikes=Key(5, least=1),  # that are skipped or rewound; after one more the run diverged
     )
 
 

@@ -138,7 +138,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits and frees the writer's threads. Nothing can be saved afterwards."""
         self.wait()
-        self._writer.close()
+        with contextlib.suppress(OSError):  # that of a failed save again
+            self._writer.close()
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes are
@@ -157,6 +158,18 @@ class Checkpoints:
         newer = paths[: paths.index(good)]
         processes.from_first("aside", lambda: self._place.set_aside(newer))
         return _read(good, like), read_meta(good)
+
+    def restore_before(self, like: Any, step: int) -> tuple[Any, dict] | None:
+        """(state, meta) of the newest good checkpoint of fewer than `step` steps, or else of `step`
+        steps; None if there is none. Removes those that are newer."""
+        self.wait()
+        paths = processes.from_first("before", lambda: [p.name for p in self.finished()])
+        until = [self.folder / name for name in paths if int(name) <= step]
+        good = newest_good([p for p in until if int(p.name) < step], self.say)
+        good = good or newest_good([p for p in until if int(p.name) == step], self.say)
+        newer = [name for name in paths if good is None or int(name) > int(good.name)]
+        processes.from_first("newer", lambda: [_remove(self.folder / name) for name in newer])
+        return (_read(good, like), read_meta(good)) if good else None
 
     def finished(self) -> list[Path]:
         """Folders of the finished checkpoints, newest first."""

@@ -23,6 +23,7 @@ from train.parallel import memory, processes, sharding
 from train.policy.rollouts import Rollouts
 from train.progress import Progress
 from train.record import Record
+from train.recovery import spikes
 from train.rules import path_name
 from train.step import StepConfig, TrainState, init_state, train_chunk
 from train.watch import Stop, Watchdog
@@ -58,6 +59,7 @@ def step_config(config: Any, start: Start = Start(), dataset: Dataset | None = N
         moments=config.optimizer.moments,
         offload=config.optimizer.get("offload", False),
         carried_rows=config.train.batch_size if families.carries(model) else 0,
+        skips=config.train.get("on_spike", "stop") == "skip",
         frozen=start.frozen_models,
         adapter=adapter_of(config),
         from_base=start.from_base,
@@ -73,6 +75,8 @@ def hyperparameters(config: Any) -> dict[str, float]:
     """The traced part of a resolved config; TrainState documents it."""
     optimizer = {k: v for k, v in config.optimizer.items() if k not in STATIC}
     optimizer["clip_norm"] = optimizer["clip_norm"] or math.inf
+    if config.train.get("on_spike", "stop") == "skip":
+        optimizer[spikes.RATIO] = spikes.max_loss_ratio(config) or math.inf
     return optimizer | dict(
         warmup=duration.steps(config.schedule.warmup),
         decay=duration.steps(config.schedule.decay),
@@ -157,16 +161,18 @@ class Run:
         branch_until: int = 0,
         start: Start = Start(),
         lease: Lease | None = None,
+        begun: float | None = None,
     ):
         """`config` is resolved, and `dataset` sized for it. A new run begins from `start` or, if
         `branch_until` is above 0, from the newest checkpoint of at most `branch_until` steps in the
-        folder `checkpoint.trunk`. `lease` is the lock of the folder."""
+        folder `checkpoint.trunk`. `lease` is the lock of the folder, and `begun` the Unix time at
+        which this process began with it."""
         self.config, self.dataset = config, dataset
         self.cfg = step_config(config, start, dataset)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         tokenizer = getattr(dataset, "tokenizer", None)
         devices = self.mesh.devices.ravel()
-        self.record = Record(config, self.cfg, workdir, devices, say, tokenizer, lease)
+        self.record = Record(config, self.cfg, workdir, devices, say, tokenizer, lease, begun)
         hyper = hyperparameters(config)
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
         self.memory = memory.by_component(like)
@@ -178,6 +184,9 @@ class Run:
             like = like.replace(ahead=self.rollouts.like(like))
         restored = self.record.restore(like, hyper, frozen, branch_until)
         self.state = restored or make().replace(frozen=frozen)
+        self._beginning = None
+        if config.train.get("on_spike", "stop") == "rewind":
+            self._beginning = make, (like, hyper, frozen, branch_until)
         if self.rollouts:
             self.rollouts.ahead, self.state = self.state.ahead, self.state.replace(ahead={})
 
@@ -187,33 +196,65 @@ class Run:
         record = self.record
         if stop.requested:
             return "preempted"  # before the first step, so there is nothing to save
-        watchdog = Watchdog(self.config.log.stall_timeout, self.config.name, record.step)
+        name, self._trained = self.config.name, 0  # chunks
+        if processes.count() > 1:
+            name += f" (process {processes.index()} of {processes.count()})"
+        watchdog = Watchdog(self.config.log.stall_timeout, name, record.step)
         with record, sharding.activation_rules(self.mesh), watchdog:
-            bar = contextlib.nullcontext()
+            bar, self._compiled = contextlib.nullcontext(), None
             if processes.is_first():
                 bar = Progress(self.config.name, record.events.total)
-            with prefetch(self._chunks()) as ready, bar as progress:
-                compiled, self.clock = None, time.perf_counter()
-                for chunk, (count, batches) in enumerate(ready, start=1):
-                    if self.rollouts:
-                        batches = self.rollouts(self.state, batches)
-                    compiled = compiled or self._compile(batches)
-                    self._advance(compiled, batches, count)
-                    record.after_chunk(self._current, self._evaluation)
-                    watchdog.progress(record.step)
-                    if progress:
-                        progress.update(record.step, record.row)
-                    stopping = stop.after(chunk)  # call it in all processes, whatever their status
-                    if record.status is None and stopping and record.step < record.events.last:
-                        record.save(self._current())
-                        record.status = "preempted"
-                    if record.status:
-                        break
-                    self.clock = time.perf_counter()  # events are not training time
+            with bar as progress:
+                record.ledger.spent("start_up")
+                self._train_chunks(stop, watchdog, progress)
+                while record.status == "rewind":
+                    self._rewind()
+                    self._train_chunks(stop, watchdog, progress)
             if record.status is None and record.step < record.events.total:
                 record.stop_early(self._current, self._evaluation)
             record.checkpoints.close()
+            record.ledger.spent("save")
         return record.status or "done"
+
+    def _train_chunks(self, stop: Stop, watchdog: Watchdog, progress: Progress | None) -> None:
+        """Trains until the record has a status or the last step is done."""
+        record, spent = self.record, self.record.ledger.spent
+        with prefetch(self._chunks()) as ready:
+            self.clock = time.perf_counter()
+            watchdog.waits(for_data=True)
+            for count, batches in ready:
+                watchdog.waits(for_data=False)
+                spent("data")
+                self._trained += 1
+                if self.rollouts:
+                    batches = self.rollouts(self.state, batches)
+                    spent("train")
+                if not self._compiled:
+                    self._compiled = self._compile(batches)
+                    spent("compile")
+                self._advance(self._compiled, batches, count)
+                spent("train")
+                record.after_chunk(self._current, self._evaluation)
+                watchdog.progress(record.step)
+                if progress:
+                    progress.update(record.step, record.row)
+                # Call it in all processes, whatever their status.
+                stopping = stop.after(self._trained)
+                if record.status is None and stopping and record.step < record.events.last:
+                    record.save(self._current())
+                    record.status = "preempted"
+                if record.status:
+                    break
+                spent("other")
+                watchdog.waits(for_data=True)
+                self.clock = time.perf_counter()  # events are not training time
+
+    def _rewind(self) -> None:
+        """Goes back to before a spike."""
+        make, (like, hyper, frozen, branch_until) = self._beginning
+        self.state = None  # frees its memory
+        restored = self.record.rewind(like, hyper, frozen, branch_until)
+        self.state = restored or make().replace(frozen=frozen)
 
     def _current(self) -> TrainState:
         """The state with what a checkpoint holds besides."""
@@ -236,9 +277,11 @@ class Run:
         while self.rollouts and step < events.last:
             yield self.rollouts.updates, self.rollouts.prompts(self.rollouts.read_at(step))
             step += self.rollouts.updates
+        left_out = self.record.spikes.left_out
         while step < events.last:
-            count = min(events.chunk, events.after(step) - step)
-            batches = read_steps(self.config, self.dataset, step, count, rows)
+            of_data, without_gap = spikes.data_step(step, left_out)
+            count = min(events.chunk, events.after(step) - step, without_gap)
+            batches = read_steps(self.config, self.dataset, of_data, count, rows)
             yield count, processes.place(batches, rows, n_rows, where)
             step += count
 
@@ -270,4 +313,5 @@ class Run:
         record.throughput.add("rollout", taken.tokens, taken.seconds)
         record.throughput.add("update", count * record.tokens_per_step, updating)
         record.compile_seconds += taken.compiling
+        record.ledger.move("train", "compile", taken.compiling)
         self.clock += taken.compiling

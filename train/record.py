@@ -26,10 +26,12 @@ from train.metrics import MetricsLog, column, copy
 from train.parallel import processes
 from train.parallel.chips import peak_flops
 from train.policy.throughput import Throughput
+from train.recovery.ledger import Ledger
+from train.recovery.spikes import Spikes, max_loss_ratio
 from train.step import BASE, StepConfig, TrainState
 from train.viewers import samples
 from train.viewers.tensorboard import hyperparameters
-from train.watch import MEDIAN_OF, divergence
+from train.watch import MEDIAN_OF, divergence, first_fault
 
 EXTRA = "extra"
 """The key of a row of metrics.jsonl whose evaluation `eval.every` does not ask for."""
@@ -95,9 +97,11 @@ class Record:
         say: Callable[[str], None] = print,
         tokenizer: samples.Spelling | None = None,
         lease: Lease | None = None,
+        begun: float | None = None,
     ):
         """`config` is resolved and `cfg` is its static part; `devices` train the trial. The
-        `tokenizer` spells samples of text. `lease` is the lock of the folder."""
+        `tokenizer` spells samples of text. `lease` is the lock of the folder, and `begun` the Unix
+        time of the process's start."""
         self.config, self.cfg, self.workdir = config, cfg, workdir
         self.lease = lease or Unlocked()
         self.say = say = say if processes.is_first() else lambda line: None
@@ -118,17 +122,24 @@ class Record:
         self.row: dict[str, Any] = {}  # the newest values of every column
         self.chunk: dict[str, list[float]] = {"loss": []}  # metrics of the newest steps
         self.compile_seconds = 0.0
+        self.ledger = Ledger(begun)
         self.timed, self.timed_from = 0, 0.0
+        self.chunk_steps = 0  # of the newest chunk
         self._begin({})
 
     def __enter__(self) -> "Record":
         if self.step:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.events.total}")
+        if processes.is_first():
+            self.ledger.resume(self.workdir, self.step, self.saved_ledger)
+            self.ledger.write(self.workdir, self.step, "start_up")
         self.log.rewind(self.step, hyperparameters(self.config))
         self.timed, self.timed_from = 0, self.seconds
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if processes.is_first() and exception[0] is None:
+            self.ledger.write(self.workdir, self.step)
         self.log.close(done=self.status is None and self.step == self.events.total)
 
     def restore(
@@ -147,16 +158,34 @@ class Record:
             return None
         tree, meta = restored
         self._begin(meta)
-        arrays = {
-            k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()
-        }
-        return TrainState(**tree, hyper=arrays, frozen=frozen)
+        return _whole(tree, like, hyper, frozen)
+
+    def rewind(
+        self, like: TrainState, hyper: dict[str, float], frozen: dict, branch_until: int = 0
+    ) -> TrainState | None:
+        """Like `restore`, but goes back to before the spike that set `status` to "rewind", whose
+        data are left out from now on."""
+        found = self.checkpoints.restore_before(saved(like), self.spikes.pending["step"])
+        if not found and branch_until:
+            found = self._branch(like, branch_until)
+        tree, meta = found or (None, {})
+        kept = self.spikes
+        self._begin(meta)
+        self.ledger.rewind(self.saved_ledger)
+        self.say(f"{self.config.name}: {kept.rewound(self.step)} (train.on_spike)")
+        self.spikes, self.status = kept, None
+        self.log.close()
+        self.log.rewind(self.step, hyperparameters(self.config))
+        self.timed, self.timed_from = 0, self.seconds
+        return _whole(tree, like, hyper, frozen) if tree else None
 
     def _begin(self, meta: dict) -> None:
         self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})
         self.step, self.seconds = meta.get("step", 0), meta.get("seconds", 0.0)
         self.unlogged = meta.get("unlogged", 0)  # steps since the last row
         self.throughput = Throughput(meta.get("throughput"))  # empty without rollouts
+        self.saved_ledger = meta.get("ledger", {})
+        self.spikes = Spikes(self.config, meta.get("spikes", {}))
         known = meta.get("eval_loss")
         # step → evaluation loss, only the newest
         self.evaluated: dict[int, float] = {} if known is None else {self.step: known}
@@ -184,10 +213,15 @@ class Record:
     def add_chunk(self, metrics: dict[str, list[float]], seconds: float) -> None:
         """Adds the metrics of the steps of a chunk, which took `seconds`."""
         count = len(metrics["loss"])
+        skipped = metrics.pop("skipped", ())
+        if any(skipped):
+            metrics, lines = self.spikes.skipped(metrics, skipped, self.step)
+            self.say("\n".join(f"{self.config.name}: {line}" for line in lines))
         self.chunk = metrics
         self.seconds += seconds
         self.step += count
-        self.unlogged += count
+        self.chunk_steps = count
+        self.unlogged += len(metrics["loss"])
         self.timed += count
 
     def after_chunk(
@@ -195,23 +229,28 @@ class Record:
     ) -> None:
         """Writes what is due at this step. If the metrics show divergence, sets `status` to
         "diverged" and saves the evidence."""
-        floor = self.objective.METRICS["loss"].floor
-        ratio = self.config.train.max_loss_ratio if floor == 0 else None
         self.lease.check()
-        fault = divergence(self.chunk, self.recent["loss"], ratio)
+        ratio = None if self.cfg.skips else max_loss_ratio(self.config)  # skipped by the step
+        earlier = list(self.recent["loss"])
+        fault = divergence(self.chunk, earlier, ratio) or self.spikes.too_many_skipped()
+        where = first_fault(self.chunk, earlier, ratio) if fault else 0
         for name, values in self.recent.items():
             values.extend(self.chunk[name])
         if not fault and self.events.due(self.step, self.events.log_every):
             self.log.write(self._training_row())
         if not fault and self.events.due(self.step, self.events.eval_every):
-            row = self._evaluation_row(evaluate())
+            row = self._evaluation_row(self._evaluate(evaluate))
             fault = None if math.isfinite(row["eval_loss"]) else "eval_loss is not finite"
+            where = self.chunk_steps
             if not fault:
                 self.log.write(row)
         every = self.events.samples_every
         if not fault and every and self.events.due(self.step, every):
             self._sample(state())
-        if fault:
+        if fault and self.spikes.goes_back:
+            self.spikes.found(fault, self.step - self.chunk_steps + where, self.step)
+            self.status = "rewind"
+        elif fault:
             self._diverge(fault, state())
         elif (
             self.events.due(self.step, self.events.checkpoint_every)
@@ -229,13 +268,19 @@ class Record:
         curve in its result.json as one that never stopped.
         """
         if self.step not in self.evaluated:
-            row = self._evaluation_row(evaluate())
+            row = self._evaluation_row(self._evaluate(evaluate))
             if not math.isfinite(row["eval_loss"]):
                 self._diverge("eval_loss is not finite", state())
                 return
             self.log.write(row | {EXTRA: True})
         self.status = "stopped"
         self.save(state())
+
+    def _evaluate(self, evaluate: Callable[[], Evaluation]) -> Evaluation:
+        self.ledger.spent("other")
+        found = evaluate()
+        self.ledger.spent("evaluate")
+        return found
 
     def save(self, state: TrainState) -> None:
         recent = {name: list(values) for name, values in self.recent.items()}
@@ -246,7 +291,10 @@ class Record:
         meta |= {
             "config": json.loads(self.config.to_json())
         }  # the trial that these parameters belong to
+        meta |= {"spikes": self.spikes.meta()} if self.spikes.noted else {}
+        meta |= {"ledger": self.ledger.meta()}
         self.checkpoints.save(self.step, saved(state), meta)
+        self.ledger.spent("save")
 
     def _sample(self, state: TrainState) -> None:
         """Draws samples of text in process 0, on one device."""
@@ -263,7 +311,8 @@ class Record:
 
     def _training_row(self) -> dict:
         """Means since the last row for the objective's metrics, one step's values for others."""
-        since = {name: list(values)[-self.unlogged :] for name, values in self.recent.items()}
+        newest = {name: list(values)[-self.unlogged :] for name, values in self.recent.items()}
+        since = newest if self.unlogged else {}  # all of them can be skipped
         means = {name: sum(values) / len(values) for name, values in since.items()}
         rate = self.timed * self.tokens_per_step / max(self.seconds - self.timed_from, 1e-9)
         flops = rate * self.flops_per_token
@@ -271,7 +320,7 @@ class Record:
         row = {
             "step": self.step,
             "tokens": self.step * self.tokens_per_step,
-            **({name: values[-1] for name, values in self.chunk.items()} | means),
+            **({name: values[-1] for name, values in self.chunk.items() if values} | means),
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(rate, 1),
             "model_flops_per_second": flops,
@@ -301,7 +350,7 @@ class Record:
         checkpoints.close()
         if not processes.is_first():
             return
-        first = self.step - len(self.chunk["loss"])
+        first = self.step - self.chunk_steps
         about = {"fault": fault, "first_step": first, "seed": self.config.seed, **self.chunk}
         (folder / "diverged.json").write_text(json.dumps(about, indent=1) + "\n")
         self.say(f"diverged by step {self.step}: {fault}; state and metrics are in {folder}")
@@ -314,8 +363,14 @@ def _of_this_process(devices: Sequence[jax.Device]) -> jax.Device:
 
 def saved(state: TrainState) -> dict[str, Any]:
     """The part of a state that a checkpoint holds."""
-    names = (*SAVED, *(name for name in ("carry", "ahead") if getattr(state, name)))
+    names = (*SAVED, *(name for name in ("carry", "ahead", "spikes") if getattr(state, name)))
     return {name: getattr(state, name) for name in names}
+
+
+def _whole(tree: dict, like: TrainState, hyper: dict[str, float], frozen: dict) -> TrainState:
+    """The state of a checkpoint's `tree`, with `hyper` on the shardings of `like`."""
+    arrays = {k: jax.device_put(jnp.float32(v), like.hyper[k].sharding) for k, v in hyper.items()}
+    return TrainState(**tree, hyper=arrays, frozen=frozen)
 
 
 def evaluation_columns(evaluation: Evaluation) -> dict[str, float | None]:

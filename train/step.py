@@ -25,6 +25,7 @@ from train.optimizers.offload import offloaded
 from train.optimizers.schedule import learning_rate
 from train.parallel.precision import cast_for_compute
 from train.parallel.sharding import constrain_parameters, constrain_rows, constrain_state
+from train.recovery import spikes
 from train.rules import Rules
 
 Batch = Mapping[str, jax.Array]
@@ -45,6 +46,7 @@ class StepConfig:
     moments: str = "float32"
     offload: bool = False  # moments in the host's memory between updates
     carried_rows: int = 0  # rows of a step whose states go on in the next; 0: none
+    skips: bool = False  # whether the update of a step with a spike is left out
     # (name, family, Config) of each set of frozen parameters.
     frozen: tuple[tuple[str, str, Any], ...] = ()
     adapter: Adapter | None = None  # what is trained instead of the parameters
@@ -84,7 +86,8 @@ class TrainState:
     parameters, by name, that the objective reads but training does not update. `carry` is the state
     of a recurrent model after each row [B, ...] of the step before; {} if it carries none. `ahead`
     has the batches [K, B, ...] of the next rollout in a checkpoint of a run that draws it ahead; {}
-    otherwise, and while training."""
+    otherwise, and while training. `spikes` holds the losses that a step is compared with where
+    updates are skipped; {} elsewhere."""
 
     step: jax.Array  # int32, number of updates done
     params: dict
@@ -94,6 +97,7 @@ class TrainState:
     frozen: dict = flax.struct.field(default_factory=dict)
     carry: dict = flax.struct.field(default_factory=dict)
     ahead: dict = flax.struct.field(default_factory=dict)
+    spikes: dict = flax.struct.field(default_factory=dict)
 
 
 def init_state(
@@ -110,7 +114,10 @@ def init_state(
         params = family.init(cfg.model, jax.random.key(seed))
     opt_state = _optimizer(cfg, hyper).init(params)
     carry = family.initial_carry(cfg.model, cfg.carried_rows) if cfg.carried_rows else {}
-    return TrainState(jnp.int32(0), params, opt_state, hyper, seed, frozen or {}, carry)
+    losses = spikes.no_losses() if cfg.skips else {}
+    return TrainState(
+        jnp.int32(0), params, opt_state, hyper, seed, frozen or {}, carry, spikes=losses
+    )
 
 
 def _optimizer(cfg: StepConfig, hyper: dict[str, jax.Array]) -> optax.GradientTransformation:
@@ -188,7 +195,7 @@ def train_step(
     cfg: StepConfig, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update. Metrics: the objective's means, including "loss"; grad_norm before clipping;
-    learning_rate."""
+    learning_rate; "skipped", where updates are skipped at spikes."""
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     batch = batch | {"carry": state.carry} if state.carry else batch
     grads, means = gradients(state.params, state.frozen, cfg, batch, key)
@@ -200,7 +207,11 @@ def train_step(
     params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
     metrics = means | {"grad_norm": grad_norm, "learning_rate": rate}
     new = dict(step=state.step + 1, params=params, opt_state=opt_state, carry=carry)
-    return state.replace(**new), metrics
+    new = state.replace(**new)
+    if cfg.skips:
+        new, skipped = spikes.guarded(state, new, metrics)
+        metrics |= {"skipped": skipped.astype(jnp.float32)}
+    return new, metrics
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -213,6 +224,7 @@ def train_chunk(
     """
     length = len(jax.tree.leaves(batches)[0])
     names = (*objectives.OBJECTIVES[cfg.objective].TRAINED, "grad_norm", "learning_rate")
+    names += ("skipped",) if cfg.skips else ()
     metrics = {name: jnp.zeros(length, jnp.float32) for name in names}
 
     def body(i, carry):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 MEDIAN_OF = 100  # steps whose median loss is the reference
 FEWEST = 20  # losses that a median needs
+NOTICED = 10.0  # seconds of waiting for data after which a line says so
 STALLED = 42  # exit code of a stalled or preempted run, which can be run again
 
 
@@ -24,11 +25,23 @@ def divergence(
         if not all(math.isfinite(value) for value in values):
             return f"{name} is not finite"
     losses = metrics["loss"]
-    if max_ratio is not None and len(recent) >= FEWEST:
+    if losses and max_ratio is not None and len(recent) >= FEWEST:
         median = statistics.median(list(recent)[-MEDIAN_OF:])
         if max(losses) > max_ratio * median:
             return f"loss {max(losses):.4g} is above {max_ratio:g} times its median {median:.4g}"
     return None
+
+
+def first_fault(
+    metrics: Mapping[str, Sequence[float]], recent: Sequence[float], max_ratio: float | None
+) -> int:
+    """The number of the first of the newest steps that has a fault by itself; that of the last step
+    if none has."""
+    rows = [dict(zip(metrics, row, strict=True)) for row in zip(*metrics.values(), strict=True)]
+    for number, row in enumerate(rows):
+        if divergence({name: [value] for name, value in row.items()}, recent, max_ratio):
+            return number
+    return max(0, len(rows) - 1)
 
 
 @dataclass
@@ -87,17 +100,18 @@ class Watchdog:
     `seconds`. It prints the last step and the stack of every thread first. 0 disables it.
 
     If one of several processes hangs, for instance while it reads data, the others wait for it in a
-    collective operation. Each has its own watchdog, so all of them end.
+    collective operation. Each has its own watchdog, so all of them end. One that waits for data
+    says so after NOTICED seconds.
     """
 
     def __init__(self, seconds: float, name: str, step: int):
         self._seconds, self._name, self._step = seconds, name, step
         self._idle = 0.0  # seconds since the last progress
+        self._waits, self._told = False, False  # for data
         self._ended = threading.Event()
 
     def __enter__(self) -> "Watchdog":
-        if self._seconds:
-            threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -107,12 +121,24 @@ class Watchdog:
         """Reports that training has reached `step`."""
         self._step, self._idle = step, 0.0
 
+    def waits(self, for_data: bool) -> None:
+        """Reports whether training waits for data from now on."""
+        self._waits, self._told = for_data, False
+
     def _watch(self) -> None:
         # Counting short waits excludes the time during which the process was suspended.
-        tick = min(1.0, self._seconds / 4)
+        tick = min(1.0, self._seconds / 4 or 1.0)
         while not self._ended.wait(tick):
             self._idle += tick
-            if self._idle > self._seconds:
+            if self._waits and not self._told and self._idle >= NOTICED:
+                self._told = True
+                end = f"; it ends after {self._seconds:g} s (log.stall_timeout)"
+                line = (
+                    f"isoflop: {self._name} has waited for data for {self._idle:.0f} s after step "
+                    f"{self._step}{end if self._seconds else ''}\n"
+                )
+                os.write(2, line.encode())
+            if 0 < self._seconds < self._idle:
                 line = (
                     f"isoflop: {self._name} made no progress for {self._seconds:g} s after step "
                     f"{self._step} (log.stall_timeout); its threads were:\n"

@@ -21,6 +21,7 @@ from train.optimizers.optimizer import OPTIMIZERS
 from train.optimizers.schedule import SCHEDULES
 from train.parallel.mesh import row_parts
 from train.policy.sizes import read_share, updates
+from train.recovery.spikes import POLICIES
 from train.viewers import samples
 
 NAME = re.compile(r"[A-Za-z0-9_=+,-][A-Za-z0-9._=+,-]{0,199}")  # begins the trial's folder name
@@ -30,6 +31,7 @@ NAMES = {
     "optimizer.moments": MOMENTS,
     "schedule.name": SCHEDULES,
     "train.flops_convention": families.CONVENTIONS,
+    "train.on_spike": POLICIES,
 }
 
 
@@ -219,6 +221,17 @@ def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> No
         raise ValueError(
             f"train.chunk={config.train.chunk}, but objective.name={config.objective.name!r} makes "
             f"the batches of {updates(config)} steps from the parameters before them; use 0"
+        )
+    policy = config.train.on_spike
+    if policy != "stop" and hasattr(objective, "rollout"):
+        raise ValueError(
+            f"train.on_spike={policy!r} is not for objective.name={config.objective.name!r}, whose "
+            "batches depend on the parameters; use stop"
+        )
+    if policy == "skip" and config.optimizer.get("offload", False):
+        raise ValueError(
+            "train.on_spike='skip' keeps the moments of the step before, which "
+            "optimizer.offload=True moves to the host; use stop or rewind, or offload=False"
         )
     if hasattr(family, "update_scales"):
         family.update_scales(cfg, config.optimizer.name)

@@ -63,6 +63,7 @@ def summarise(
         "metrics": measured,
         "seconds": record.seconds,
         "compile_seconds": record.compile_seconds,
+        **({} if about["counted"] else record.spikes.result()),
         "tokens_per_second": tokens_per_second,
         **({} if about["counted"] else record.throughput.columns()),
         "mfu": flops / record.peak if record.peak else None,

@@ -9,6 +9,7 @@ import errno
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,20 @@ from train.watch import Stop, stop_signals
 EXIT_CODES = {"done": DONE, "stopped": DONE, "preempted": PREEMPTED, "diverged": DIVERGED}
 
 
-def run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> int:
+def run(
+    config: ConfigDict,
+    workdir: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    begun: float | None = None,
+) -> int:
     """Trains the trial in `workdir` unless it is done there; returns the exit code.
 
-    `overrides` is what a sweep changed; it is copied into result.json. Bad input is one line on
-    stderr.
+    `overrides` is what a sweep changed; it is copied into result.json. `begun` is the Unix time
+    from which the goodput ledger counts this process; None: now. Bad input is one line on stderr.
     """
-    act = functools.partial(_run, config, to_path(workdir), dict(overrides or {}))
+    act = functools.partial(
+        _run, config, to_path(workdir), dict(overrides or {}), begun or time.time()
+    )
     return guarded(act, to_path(workdir))
 
 
@@ -92,7 +100,7 @@ def _has_checkpoint(workdir: Path) -> bool:
     return any(map(finished, (*workdir.glob("checkpoints"), *workdir.glob("*/checkpoints"))))
 
 
-def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
+def _run(config: ConfigDict, workdir: Path, overrides: dict, begun: float, stop: Stop) -> int:
     import jax
 
     # Slow imports, which planning a sweep does without.
@@ -120,7 +128,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, stop: Stop) -> int:
                 lease = held.enter_context(claimed(config, resolved, workdir, overrides))
         _say([fingerprint.warning(workdir, False), *messages.header(resolved, dataset, workdir)])
         try:
-            training = _trainer(resolved, dataset, workdir, branch, lease)
+            training = _trainer(resolved, dataset, workdir, branch, lease, begun)
         except (MeshError, Damaged) as error:
             raise BadInput(error) from error
         _say(messages.memory(getattr(training, "memory", {})))
@@ -164,7 +172,12 @@ def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any
 
 
 def _trainer(
-    resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int, lease: Lease
+    resolved: ConfigDict,
+    dataset: Dataset,
+    workdir: Path,
+    branch: int,
+    lease: Lease,
+    begun: float,
 ) -> Any:
     """What trains or counts the model; `train(stop)` gives the status."""
     if families.is_counted(families.find(resolved.model.family)):
@@ -184,7 +197,9 @@ def _trainer(
     with bad_input():
         beginning = start.start(resolved)
         dataset, beginning = stored.with_stored(resolved, dataset, beginning)
-    return Run(resolved, dataset, workdir, branch_until=branch, start=beginning, lease=lease)
+    return Run(
+        resolved, dataset, workdir, branch_until=branch, start=beginning, lease=lease, begun=begun
+    )
 
 
 def opened(
@@ -249,6 +264,8 @@ def end(
     result = summarise(about, resolved, dataset, record)
     if status == "stopped":
         result |= so_far(result, resolved, dataset, record.step)
+    if not about["counted"]:
+        of_sweep["goodput"] = record.ledger.result()  # last, to count all of the time
     lease.confirm()
     write_once(record.workdir / "result.json", result | of_sweep)
 

@@ -124,6 +124,7 @@ class Population:
                 for record in self.records:
                     files.enter_context(record)
             stopped = stop.requested
+            self._spent("start_up", range(len(self.records)))
             while not stopped and (left := self._unfinished(range(len(self.records)))):
                 lanes, *programs = self._compile(len(left))
                 stopped = self._train_lanes(left[:lanes], lanes, programs, stop)
@@ -152,6 +153,7 @@ class Population:
             lanes = max(ways, int(lanes * self.memory / needed) // ways * ways)
         for record in self.records:
             record.compile_seconds += (time.perf_counter() - begun) / len(self.records)
+        self._spent("compile", self._unfinished(range(len(self.records))))
         return lanes, train, score
 
     def _shapes(self, lanes: int) -> tuple[TrainState, Batch]:
@@ -178,8 +180,10 @@ class Population:
         bar, clock = Progress(f"{len(trials)} trials", self.total), time.perf_counter()
         with prefetch(self._chunks(filled)) as ready, bar as progress:
             for count, batches in ready:
+                self._spent("data", self._unfinished(trials))
                 states, metrics = train(states, batches, jnp.int32(count))
                 metrics = {k: v[:, :count].tolist() for k, v in jax.device_get(metrics).items()}
+                self._spent("train", self._unfinished(trials))
                 left, current = self._unfinished(trials), LaneState(states, score, self.evaluator)
                 stopping = stop.requested  # read once, so that all trials agree
                 # Each trial's share of the device time; the shares add up to the total.
@@ -199,6 +203,11 @@ class Population:
                     break
                 clock = time.perf_counter()  # events are not training time
         return stopping
+
+    def _spent(self, part: str, trials: Iterable[int]) -> None:
+        """Counts the time in the ledgers of these trials, each of which has all of it."""
+        for i in trials:
+            self.records[i].ledger.spent(part)
 
     def _lanes_for(self, trials: int) -> int:
         """The fewest lanes for this many trials, with the same number on each device."""

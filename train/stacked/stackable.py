@@ -18,7 +18,7 @@ TRACED = (
     *("optimizer.clip_norm", "schedule.warmup", "schedule.decay", "schedule.final"),
 )
 # Other keys that may differ, because the compiled program does not read them.
-UNREAD = ("name", "holdout", "checkpoint.trunk", "train.max_loss_ratio")
+UNREAD = ("name", "holdout", "checkpoint.trunk", "train.max_loss_ratio", "train.max_spikes")
 
 
 def common(resolved: Any) -> dict[str, Any]:
@@ -29,14 +29,15 @@ def common(resolved: Any) -> dict[str, Any]:
 
 def trains_alone(resolved: Mapping[str, Any]) -> bool:
     """Whether a trial cannot be stacked: it uses several devices, is counted, starts from given
-    weights, keeps its moments on the host, stops early, reads frozen parameters, or makes its
-    batches from its parameters."""
+    weights, keeps its moments on the host, stops early, goes back at a spike, reads frozen
+    parameters, or makes its batches from its parameters."""
     objective = objectives.OBJECTIVES[resolved["objective"]["name"]]
     return (
         any(size > 1 for size in resolved["mesh"].values())
         or families.is_counted(families.FAMILIES[resolved["model"]["family"]])
         or bool(resolved["train"]["init_from"] or resolved["checkpoint"]["stop_at"])
         or resolved["optimizer"].get("offload", False)
+        or resolved["train"].get("on_spike") == "rewind"
         or hasattr(objective, "FROZEN")
         or hasattr(objective, "rollout")
     )

@@ -11,6 +11,7 @@ On several hosts, run the same command on each: TPU pods and SLURM are detected;
 --coordinator=HOST:PORT --processes=N --process=I (docs/scaling-up.md).
 """
 
+import time
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -41,7 +42,7 @@ def make_flags() -> absl_flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Exit code 0: done; 2: bad input; 42: stopped by a signal or stalled, run it again; 43:
     diverged."""
-    values = make_flags()
+    begun, values = time.time(), make_flags()
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
         config = flags.load_config(values.config, overrides, values.workdir)
@@ -59,6 +60,6 @@ def main(argv: Sequence[str]) -> int:
             run as trial,  # imports jax, which a process must not before it forks
         )
 
-        return trial.run(config, values.workdir, overrides)
+        return trial.run(config, values.workdir, overrides, begun)
 
     return distributed.run(cluster, train, values.wait) if cluster else train()

@@ -253,8 +253,25 @@ def _time(about: Mapping[str, Any]) -> list[str]:
     of_parts = [f"{part}s {rate:,.0f} tokens/s" for part, rate in rates.items() if rate]
     lines = [", ".join(parts), *filter(None, [", ".join(of_parts)])]
     lines.append(f"{found.get('devices', 1)} × {found.get('device', 'unknown')}")
-    goodput = found.get("goodput")
-    return lines + ([f"goodput {setting(goodput)}"] if goodput else [])
+    return lines + _goodput(found.get("goodput")) + _spikes(found.get("spikes"))
+
+
+def _goodput(ledger: Mapping[str, Any] | None) -> list[str]:
+    """What the wall time went to, without parts below 0.1 %."""
+    if not ledger:
+        return []
+    wall, parts = ledger["wall_seconds"], ledger["seconds"]
+    shown = [f"{name} {part / wall:.1%}" for name, part in parts.items() if part > 1e-3 * wall]
+    return [f"goodput {ledger['train_share']:.1%} of {clock(wall)}: {', '.join(shown)}"]
+
+
+def _spikes(spikes: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """What a run did at each spike of its loss."""
+    return [
+        f"spike at step {spike['step']:,} ({spike['fault']}): "
+        + ("skipped" if spike.get("skipped") else f"back to step {spike['back_to']:,}")
+        for spike in spikes or ()
+    ]
 
 
 def _origin(about: Mapping[str, Any]) -> list[str]:

@@ -143,7 +143,7 @@ def results(folder: Path) -> dict[str, dict]:
 
 
 def without_clock(row: dict) -> dict:
-    clock = {"seconds", "tokens_per_second", "model_flops_per_second", "compile_seconds"}
+    clock = {"seconds", "goodput", "tokens_per_second", "model_flops_per_second", "compile_seconds"}
     clock |= {"sweep", "versions"}  # the folder, and the commit, which may change meanwhile
     return {k: v for k, v in row.items() if k not in clock}
 

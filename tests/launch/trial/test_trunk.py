@@ -33,7 +33,14 @@ TINY = {
     "checkpoint.keep_best": 0, "seed": 3,
 }  # fmt: skip
 CLOCK = {
-    *("seconds", "compile_seconds", "tokens_per_second", "model_flops_per_second", "mfu"),
+    *(
+        "seconds",
+        "goodput",
+        "compile_seconds",
+        "tokens_per_second",
+        "model_flops_per_second",
+        "mfu",
+    ),
     *("branched_at", "branched_from", "sweep"),
 }
 SHORT = {"train.duration": "100 steps"}  # decays from step 80 on

@@ -43,6 +43,14 @@ def delete(path: Path, rng: random.Random) -> None:
     shutil.rmtree(step) if rng.random() < 0.1 else path.unlink()
 
 
+def empty(path: Path, rng: random.Random) -> None:
+    """Leaves nothing in the folder of a step, or in one of its folders."""
+    step = _folder(path) / path.relative_to(_folder(path)).parts[0]
+    folder = step if rng.random() < 0.5 else path.parent
+    for inside in folder.iterdir():
+        shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+
+
 def add(path: Path, rng: random.Random) -> None:
     target = path.parent / rng.choice(NAMES)
     target.parent.mkdir(exist_ok=True)
@@ -64,7 +72,14 @@ def _folder(path: Path) -> Path:
     return next(parent for parent in path.parents if parent.name == "checkpoints")
 
 
-KINDS: tuple[Callable[[Path, random.Random], None], ...] = (flip, truncate, delete, add, rename)
+KINDS: tuple[Callable[[Path, random.Random], None], ...] = (
+    flip,
+    truncate,
+    delete,
+    empty,
+    add,
+    rename,
+)
 
 
 @pytest.fixture(scope="module")
