@@ -9,6 +9,7 @@ from typing import Any
 from launch.cluster.request import Request
 
 INSTALL = "on=tpu needs google-cloud-tpu; pip install 'isoflop[queued]'"
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 LOGIN = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS"
 ACCEPTED = 30.0  # seconds to wait for the answer to a request; slices take longer, and are watched
 TIMEOUT = 120.0  # seconds for a call with its retries, where the service is unavailable
@@ -140,9 +141,7 @@ def connection(project: str) -> dict[str, Any]:
     from google.auth.exceptions import DefaultCredentialsError
 
     try:
-        credentials, _ = google.auth.default(
-            scopes=["https://www.googleapis.com/auth/cloud-platform"], quota_project_id=project
-        )
+        credentials, _ = google.auth.default(scopes=[SCOPE], quota_project_id=project)
     except DefaultCredentialsError:
         raise ValueError(f"on=tpu finds no Google credentials; {LOGIN}") from None
     return {"credentials": credentials}
@@ -208,6 +207,7 @@ def body(request: Request, parent: str, resource: str, script: str) -> dict[str,
     node: dict[str, Any] = {
         "runtime_version": request.image or found.tpu.runtime,
         "network_config": {"enable_external_ips": True},
+        "service_account": {"scope": [SCOPE]},
         "labels": request.labels,
         "metadata": {"startup-script": script},
         "description": f"isoflop cluster {request.name}",
