@@ -34,11 +34,13 @@ def run_sweep(
     asker: Asker | None = None,
     rungs: Rungs | None = None,
     sort: str = "",
+    whole: Plan | None = None,
 ) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
     those that branch from trunks, those that a search asks for meanwhile, then the held-out ones,
     which are predicted first. The trials of `rungs` come before all and may be stopped early.
-    `sort` orders the live table.
+    `sort` orders the live table. Where `sweep` is a part of a sweep, `whole` is all of it, which is
+    recorded in the folder.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
@@ -49,7 +51,7 @@ def run_sweep(
         if asker:
             asker.record(sweep)
         else:
-            expand.record(sweep, workdir)
+            expand.record(whole or sweep, workdir)
         folder.require_locks(workdir / "sweep.json")
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)

@@ -20,14 +20,15 @@ from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
-from launch.search.asker import plan
+from launch.search.asker import Asker, plan
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
-from launch.sweep.expand import ASSUMED_FLOPS
+from launch.sweep.expand import ASSUMED_FLOPS, Plan
 from launch.sweep.machine import machine
 from launch.sweep.rungs import Rungs, require_comparable_axes
 from launch.sweep.search import FLAGS, SEARCHES
-from launch.sweep.stopping import METHODS, stopping
+from launch.sweep.static.parts import parse_part, part_of
+from launch.sweep.stopping import METHODS, Stopping, stopping
 
 MOST_BESIDE_A_LAW = 5  # configurations shown of a ladder, which is trained for its law
 
@@ -78,6 +79,14 @@ def make_flags() -> absl_flags.FlagValues:
         "trials", None, "configurations that the search asks for", lower_bound=1, flag_values=values
     )
     text("budget", None, 'of the whole search: "1e15 flops", "2e8 tokens" or "3 hours"', values)
+    text(
+        "part",
+        "",
+        "train only this share of the fitted trials, such as 3/16, for machines that share "
+        "--workdir and no Ray; the same command without --part then predicts and trains the "
+        "held-out trials and fits",
+        values,
+    )
     boolean(
         "dry_run",
         False,
@@ -120,6 +129,7 @@ def main(argv: Sequence[str]) -> int:
             )
         if rule and asker and asker.lazy:
             require_comparable_axes(asker.search.axes, rule)
+        whole, sweep = sweep, _shared(sweep, values.part, rule, asker)
         known = [*sweep.trials, *(asker.pending if asker else ())]
         rungs = Rungs(known, rule, workdir) if rule else None
     if values.dry_run:
@@ -130,13 +140,31 @@ def main(argv: Sequence[str]) -> int:
     else:
         flags.require_writable(workdir, "workdir")
         with _live_page(workdir) if values.open else contextlib.nullcontext():
-            code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
+            code = run_sweep(sweep, workdir, where, asker, rungs, values.sort, whole)
     if values.json:
         with writing("json", values.json):
             write_json(to_path(values.json), summary(sweep, workdir, code, asker))
-    if code != PREEMPTED and not values.dry_run:
+    if code != PREEMPTED and not values.dry_run and not values.part:
         _conclude(workdir, values.fit)
     return code
+
+
+def _shared(sweep: Plan, text: str, rule: Stopping | None, asker: Asker | None) -> Plan:
+    """The part of the sweep that --part=`text` names; all of it if `text` is ''. ValueError where
+    trials depend on the results of others."""
+    if not text:
+        return sweep
+    part = parse_part(text)
+    if rule or asker:
+        flag = f"stop={rule.method}" if rule else f"search={asker.search.method}"
+        raise ValueError(
+            f"part={part} trains its trials without the results of the others, which --{flag} "
+            "compares; drop one of the two"
+        )
+    kept = part_of(sweep, part)
+    fitted = sum(not planned.holdout for planned in sweep.trials)
+    print(f"part {part}: {len(kept.trials)} of {fitted} fitted trials")
+    return kept
 
 
 def _live_page(workdir: Path) -> contextlib.AbstractContextManager:
