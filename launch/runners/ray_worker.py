@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +92,7 @@ class RemoteWorker:
         threads = local.threads(len(cores)) if cores else {}
         self.worker = local.Worker(Slot(cores, environment | threads))
         self.running: Begin | None = None
+        self.begun = False  # whether its process has been given it
         self.ended: tuple[str, int, str] | None = None
         self.stopped_for = 0.0
         self.patience = LEAVE_BUSY, LEAVE_IDLE
@@ -119,8 +121,8 @@ class RemoteWorker:
                 return self.status()
             self.seen_at, self.patience = time.monotonic(), patience
             if begin and not self.running and not self.blind:
-                self.running, self.stopped_for = begin, 0.0
-                self.worker.start(begin.function, begin.task, begin.attempt)
+                self.running, self.begun, self.stopped_for = begin, False, 0.0
+                self.changed.notify_all()
             before = self.ended
             self.changed.wait_for(lambda: self.ended is not before, seconds)
             self.seen_at = time.monotonic()
@@ -137,18 +139,27 @@ class RemoteWorker:
         os._exit(0)
 
     def _supervise(self) -> None:
-        while True:
-            self._look()
-            busy, idle = self.patience
-            if time.monotonic() - self.seen_at > (busy if self.running else idle):
-                self._leave_alone()
+        """Starts and follows the tasks. No other thread touches `worker`, except for signals."""
+        try:
+            while True:
+                self._look()
+                busy, idle = self.patience
+                if time.monotonic() - self.seen_at > (busy if self.running else idle):
+                    self._leave_alone()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)  # the driver learns of it
 
     def _look(self) -> None:
         """Waits for a moment, and notes how the task has ended, if it has."""
-        begin = self.running
+        with self.changed:
+            self.changed.wait_for(lambda: self.running, _TICK)
+            begin = self.running
         if begin is None:
-            time.sleep(_TICK)
             return
+        if not self.begun:
+            self.worker.start(begin.function, begin.task, begin.attempt)
+            self.begun = True
         local.wait_for([self.worker], _TICK)
         event = self.worker.poll(attempts=1, stopping=False)
         if event is None:
