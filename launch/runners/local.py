@@ -86,12 +86,12 @@ def slots(tasks: int, resources: Resources) -> list[Slot]:
     owned = list(resources.devices) or available_cores()
     owned = [owned[i % len(owned)] for i in range(resources.workers or len(owned))]
     count = min(tasks, len(owned))
-    shared = _compilation_cache(resources.compiled)
+    shared = compilation_cache(resources.compiled)
     if resources.devices:
         one_device = _ONE_DEVICE[resources.platform]
         return [Slot((), shared | one_device(owned[i])) for i in range(count)]
     shares = [tuple(dict.fromkeys(owned[i::count])) for i in range(count)]
-    return [Slot(cores, shared | _threads(len(cores))) for cores in shares]
+    return [Slot(cores, shared | threads(len(cores))) for cores in shares]
 
 
 def run(
@@ -110,7 +110,7 @@ def run(
     again: collections.deque[tuple[Task, int]] = collections.deque()
     new = iter(tasks)
     most = operator.length_hint(tasks, sys.maxsize)  # a generator has no length
-    workers = [_Worker(slot) for slot in slots(most, resources)]
+    workers = [Worker(slot) for slot in slots(most, resources)]
     seen = 0  # requests to stop that the workers have been sent
     ended = not workers  # whether `tasks` has no more
     try:
@@ -129,8 +129,7 @@ def run(
                 seen = interrupt.count
                 for worker in workers:
                     worker.signal(signal.SIGTERM if seen == 1 else signal.SIGKILL)
-            running = [worker.future for worker in workers if worker.task]
-            futures.wait(running, timeout=_TICK, return_when=futures.FIRST_COMPLETED)
+            wait_for(workers, _TICK)
             for worker in workers:
                 event = worker.poll(attempts, stopping=bool(interrupt.count))
                 if event and event.kind == "retried":
@@ -143,7 +142,13 @@ def run(
             worker.close()
 
 
-class _Worker:
+def wait_for(workers: Iterable["Worker"], seconds: float) -> None:
+    """Waits until a task of one of the workers has ended, and for at most `seconds`."""
+    running = [worker.future for worker in workers if worker.task]
+    futures.wait(running, timeout=seconds, return_when=futures.FIRST_COMPLETED)
+
+
+class Worker:
     """The process of one slot: a pebble pool of size one, replaced when its process dies.
 
     A process that is killed while it holds a lock of its pool would block its successor there; a
@@ -267,7 +272,7 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _threads(count: int) -> dict[str, str]:
+def threads(count: int) -> dict[str, str]:
     """The environment of a CPU process that owns `count` cores."""
     environment = {name: str(count) for name in _THREAD_COUNTS}
     if count == 1:
@@ -275,7 +280,7 @@ def _threads(count: int) -> dict[str, str]:
     return environment
 
 
-def _compilation_cache(folder: str) -> dict[str, str]:
+def compilation_cache(folder: str) -> dict[str, str]:
     """One cache for all workers and sweeps that share the folder: each shape compiles once."""
     defaults = {
         "JAX_COMPILATION_CACHE_DIR": str(to_path(folder).resolve()),

@@ -47,7 +47,7 @@ def run_sweep(
     """
     with bad_input():
         cache = sweep.base.get("data", {}).get("cache", "cache")
-        machine = machine.compiling_into(path_of(cache, "data.cache") / "compiled")
+        machine = machine.compiling_into(path_of(cache, "data.cache") / "compiled", workdir)
         if asker:
             asker.record(sweep)
         else:
@@ -89,7 +89,8 @@ def _run_stage(
     sweep waits until they have ended, or goes on with them where that process has stopped."""
     waits = False
     while todo and not interrupt.count:
-        held = {planned.id: folder.owner(workdir / planned.id) for planned in todo}
+        mine = machine.adopted()
+        held = {p.id: p.id not in mine and folder.owner(workdir / p.id) for p in todo}
         live.states |= {key: "in use" for key, owner in held.items() if owner}
         free = [planned for planned in todo if not held[planned.id]]
         if free and free[0].holdout:
@@ -146,7 +147,8 @@ def _climb(
                 return
 
     while not interrupt.count:
-        held = {key for key in rungs.trials if folder.owner(workdir / key)}
+        mine = machine.adopted()
+        held = {k for k in rungs.trials if k not in mine and folder.owner(workdir / k)}
         with bad_input():
             rungs.add(asker.pending if asker else ())
             rungs.more = bool(asker and asker.lazy)
@@ -171,12 +173,14 @@ def _run_search(
     trial as soon as a worker is free."""
     members: dict[str, list[Planned]] = {}
 
+    mine = machine.adopted()
+
     def tasks() -> Iterator[Task]:
         todo = [planned for planned in asker.pending if live.states[planned.id] == "waiting"]
         while not interrupt.count and (todo or (todo := ask())):
             planned = todo.pop(0)
             live.add(planned)
-            if folder.owner(workdir / planned.id):
+            if planned.id not in mine and folder.owner(workdir / planned.id):
                 live.states[planned.id] = "in use"
             else:
                 members[planned.id] = [planned]
@@ -274,6 +278,9 @@ def _follow(
         if interrupt.count and not announced:
             announced = True
             live.say("Stopping: trials save a checkpoint. Ctrl-C again stops them at once.")
+        if event is not None and event.kind == "said":
+            live.say(event.reason)
+            continue
         for planned in members[event.key] if event is not None else ():
             _note(planned, event, len(members[event.key]) > 1, workdir, live)
         if rungs and event is not None and event.kind == "finished":

@@ -72,7 +72,7 @@ def test_one_request_for_each_preemption_whatever_kills_the_watch(
     cluster,
     tpu,
     monkeypatch,
-    seed,  # noqa: F811
+    seed,
 ):
     lost = play(cluster, tpu, monkeypatch, seed, deaths=12)
     asked = [name.partition("-r")[0] for name in tpu.created]
@@ -93,7 +93,7 @@ def test_without_its_record_a_killed_watch_loses_count(cluster, tpu, monkeypatch
 def test_a_slice_that_is_lost_after_success_is_not_asked_for_again(
     cluster,
     tpu,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     tpu.states = lambda name: ["ACTIVE", "ACTIVE", "SUSPENDED"]
     looks = []

@@ -9,6 +9,7 @@ After an interrupt, run the same command again: finished trials are kept, the ot
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -20,6 +21,7 @@ from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
+from launch.runners.tasks import Cluster
 from launch.search.asker import Asker, plan
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
@@ -43,6 +45,7 @@ def make_flags() -> absl_flags.FlagValues:
     )
     flags.define_path("json", None, "write the plan and the results to this file", values)
     text("on", "local", f"what runs the trials: {', '.join(RUNNERS)}", values)
+    _define_cluster(values)
     absl_flags.DEFINE_integer(
         "workers",
         0,
@@ -100,13 +103,26 @@ def make_flags() -> absl_flags.FlagValues:
     return values
 
 
+def _define_cluster(values: absl_flags.FlagValues) -> None:
+    """The flags of --on=ray."""
+    text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    text("address", "", "cluster of --on=ray: auto, HOST:6379, ray://HOST:10001; '': here", values)
+    whole("cores", 0, "CPU cores of a trial; 0: a machine's, divided", 0, flag_values=values)
+    whole("gpus", 0, "GPUs of a trial on a cluster", 0, flag_values=values)
+    text("slice", "", "TPU slice of a trial on a cluster, such as v5litepod-16", values)
+    whole("slices", 1, "slices of a trial", 1, flag_values=values)
+    wait = "wait for machines that are to come, where none could run a trial"
+    absl_flags.DEFINE_boolean("wait_for_nodes", False, wait, values)
+
+
 def main(argv: Sequence[str]) -> int:
     """Exit code 0: every trial ended; 1: some failed; 42: interrupted, run it again."""
     values = make_flags()
     overrides = flags.parse(values, argv, __doc__)
     workdir = to_path(values.workdir)
     with bad_input():
-        where = machine(values.on, values.workers, values.population)
+        cluster = Cluster(**{one.name: values[one.name].value for one in fields(Cluster)})
+        where = machine(values.on, values.workers, values.population, cluster)
         rule = stopping(values.stop, values.rungs, values.keep)
         if rule and values.population not in ("auto", "off"):
             raise ValueError(
