@@ -55,6 +55,6 @@ PROVIDERS: dict[str, Provider] = {"sky": skypilot, "gke": gke, "slurm": slurm, "
 def provider_named(name: str | None) -> Provider:
     """The provider of --on=NAME; ValueError lists the known ones."""
     if name not in PROVIDERS:
-        given = f"on={name} is unknown" if name else "on is not given"
+        given = f"on={name} is unknown" if name else "--on is not given"
         raise ValueError(f"{given}; use one of {', '.join(PROVIDERS)}")
     return PROVIDERS[name]

@@ -1,7 +1,7 @@
 """What the providers call an accelerator, and how many hosts a slice of it has.
 
 Sources: for TPUs on GKE, https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (node
-selectors, machine types, chips of a host); for Cloud TPU, the pages of each version under
+selectors, chips of a host); for Cloud TPU, the pages of each version under
 https://cloud.google.com/tpu/docs (types, runtimes); for GPUs on GKE,
 https://cloud.google.com/compute/docs/gpus; the names of SkyPilot are those of its catalogue.
 Written down in 2025; a provider's own answer counts where they differ.
@@ -21,18 +21,15 @@ class Tpu:
     unit: int  # 1: that number counts chips; 2: it counts cores, two a chip
     runtime: str  # software of a Cloud TPU VM, `runtime_version`
     gke: str  # node label cloud.google.com/gke-tpu-accelerator
-    machine: str  # prefix of the machine type, followed by the chips of a host and "t"
     one_host: tuple[int, ...]  # numbers of chips that are one host; more chips: hosts of 4
 
 
 TPUS = {
-    "v4": Tpu("v4", 2, "tpu-ubuntu2204-base", "tpu-v4-podslice", "ct4p-hightpu-", (4,)),
-    "v5e": Tpu(
-        "v5litepod", 1, "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice", "ct5lp-hightpu-", (1, 4, 8)
-    ),
-    "v5p": Tpu("v5p", 2, "v2-alpha-tpuv5", "tpu-v5p-slice", "ct5p-hightpu-", (4,)),
-    "v6e": Tpu("v6e", 1, "v2-alpha-tpuv6e", "tpu-v6e-slice", "ct6e-standard-", (1, 4, 8)),
-    "tpu7x": Tpu("", 2, "", "tpu7x", "tpu7x-standard-", (4,)),
+    "v4": Tpu("v4", 2, "tpu-ubuntu2204-base", "tpu-v4-podslice", (4,)),
+    "v5e": Tpu("v5litepod", 1, "v2-alpha-tpuv5-lite", "tpu-v5-lite-podslice", (1, 4, 8)),
+    "v5p": Tpu("v5p", 2, "v2-alpha-tpuv5", "tpu-v5p-slice", (4,)),
+    "v6e": Tpu("v6e", 1, "v2-alpha-tpuv6e", "tpu-v6e-slice", (1, 4, 8)),
+    "tpu7x": Tpu("", 2, "", "tpu7x", (4,)),
 }
 CHIPS_OF_A_HOST = 4  # of every slice of several hosts
 
@@ -86,11 +83,6 @@ class Accelerator:
     @property
     def chips_of_a_host(self) -> int:
         return self.chips // self.hosts
-
-    @property
-    def machine(self) -> str:
-        """The machine type of a host of a TPU slice, 'ct5lp-hightpu-4t'."""
-        return f"{self.tpu.machine}{self.chips_of_a_host}t"
 
     @property
     def api(self) -> str:

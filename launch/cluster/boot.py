@@ -2,7 +2,7 @@
 
 import shlex
 
-from launch.cluster.request import Request
+from launch.cluster.request import WAIT, Request
 
 UV = "https://astral.sh/uv/install.sh"  # installs Python 3.12 too; TPU VMs have 3.10
 FOLDER = "/opt/isoflop"
@@ -69,7 +69,7 @@ def tpu_vm(request: Request, index: int) -> str:
     ]
     worker = node(request, "worker", [])
     if request.run == "train":
-        lines.append("exec " + node(request, "train", request.command("train")))
+        lines.append("exec " + node(request, "train", request.command("train", WAIT)))
     elif index == 0:
         main = node(request, "head", driver(request))
         lines.append(f'if [ "$host" = 0 ]; then exec {main}; else exec {worker}; fi')

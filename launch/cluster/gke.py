@@ -4,12 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import yaml
-
 from launch.cluster import manifests, tools
 from launch.cluster.accelerators import hourly
 from launch.cluster.record import Record
-from launch.cluster.request import Plan, Request
+from launch.cluster.request import Plan, Request, to_yaml
 
 USES = {
     *("accelerator", "slices", "context", "spot", "image", "workdir", "run", "config"),
@@ -46,15 +44,17 @@ def check(request: Request) -> None:
 def preflight(request: Request) -> None:
     """Lets the cluster judge the manifests, without creating anything."""
     tools.require("kubectl", "gke", INSTALL)
-    for objects in _documents(request).values():
-        _kubectl(request, ["create", "--dry-run=server", "-f", "-"], _yaml(objects))
+    objects = [made for objects in _documents(request).values() for made in objects]
+    missing = [made for made in objects if _owner(request, _resource(made)) != request.id]
+    if missing:
+        _kubectl(request, ["create", "--dry-run=server", "-f", "-"], _as_list(missing))
 
 
 def plan(request: Request) -> Plan:
     """The manifests as files; with --queue also those of a queue, if there is none of that name."""
-    files = {name: _yaml(objects) for name, objects in manifests.documents(request).items()}
+    files = {name: to_yaml(objects) for name, objects in manifests.documents(request).items()}
     if request.queue:
-        files = {"kueue.yaml": _yaml(manifests.queue(request, "NAMESPACE")), **files}
+        files = {"kueue.yaml": to_yaml(manifests.queue(request, "NAMESPACE")), **files}
     kinds = [
         f"{made['kind']} {made['metadata']['name']}"
         for objects in manifests.documents(request).values()
@@ -77,13 +77,13 @@ def create(request: Request, record: Record, say: Callable[[str], None]) -> None
     """Creates what does not exist yet. Each object is recorded before."""
     for objects in _documents(request).values():
         for made in objects:
-            resource = {"kind": made["kind"], "name": made["metadata"]["name"]}
+            resource = _resource(made)
             if resource not in record.resources:
                 record.resources.append(resource)
                 record.save()
             if _owner(request, resource) == record.id:
                 continue
-            _kubectl(request, ["create", "-f", "-"], _yaml([made]))
+            _kubectl(request, ["create", "-f", "-"], _as_list([made]))
             say(f"created {made['kind']} {made['metadata']['name']}")
 
 
@@ -137,6 +137,15 @@ def _owner(request: Request, resource: dict[str, str]) -> str | None:
     return labels.get("isoflop-cluster-id", "")
 
 
+def _resource(made: dict[str, Any]) -> dict[str, str]:
+    """How a record names an object."""
+    return {"kind": made["kind"], "name": made["metadata"]["name"]}
+
+
+def _as_list(objects: list[dict[str, Any]]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
 def _kubectl(request: Request, argv: list[str], stdin: str = "") -> str:
     context = [f"--context={request.context}"] if request.context else []
     try:
@@ -147,22 +156,3 @@ def _kubectl(request: Request, argv: list[str], stdin: str = "") -> str:
             if any(text in str(error) for text in unknown):
                 raise ValueError(f"on=gke: the cluster knows no {kind}; install {remedy}") from None
         raise ValueError(f"on=gke: {error}") from None
-
-
-def _yaml(objects: list[dict[str, Any]]) -> str:
-    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, width=1000)
-
-
-class _Plain(yaml.SafeDumper):
-    """Writes lists and objects that occur twice in full, and texts of several lines as blocks."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Plain.add_representer(str, _text)

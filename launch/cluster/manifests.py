@@ -5,14 +5,11 @@ from typing import Any
 
 from launch.cluster import boot
 from launch.cluster.accelerators import GPUS
-from launch.cluster.request import Request
-from launch.errors import PREEMPTED
+from launch.cluster.request import AGAIN, WAIT, Request
 
-AGAIN = [PREEMPTED, *range(127, 256)]
-"""Exit codes after which a run is started again: preempted, killed by a signal, gone."""
 GRACE = 60  # seconds between SIGTERM and SIGKILL; a spot node has about 25 of them
 FOLDER = "/tmp/isoflop"
-RAY_PORT = 6379
+RAY_PORT, TRAIN_PORT = 6379, 8476
 
 
 def documents(request: Request) -> dict[str, list[dict[str, Any]]]:
@@ -70,19 +67,17 @@ def driver(request: Request) -> dict[str, Any]:
 def jobset(request: Request) -> dict[str, Any]:
     """A JobSet for one run over all slices: a Job a slice, a pod a host. All of it is created again
     if a pod ends with 42 or by a signal, or loses its node; any other failure ends it."""
-    template = _on_accelerator(request, "run", _shell(request, request.command("train")))
-    hosts = request.accelerator.hosts
-    rules = [
-        {"action": "FailJob", "onPodConditions": [], "onExitCodes": _codes("NotIn")},
-    ]
-    del rules[0]["onPodConditions"]
+    found, command = request.accelerator, request.command("train", WAIT)
+    # A TPU's hosts find each other by what GKE tells them; hosts with GPUs are told here.
+    jobs, hosts = (request.slices, found.hosts) if found.tpu else (1, request.slices)
+    shell = _shell(request, command, after="" if found.tpu else _processes(request))
     job = {
         "parallelism": hosts,
         "completions": hosts,
         "completionMode": "Indexed",
         "backoffLimit": 0,
-        "podFailurePolicy": {"rules": rules},
-        "template": template,
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": _codes("NotIn")}]},
+        "template": _on_accelerator(request, "run", shell),
     }
     policy = {
         "maxRestarts": 0,
@@ -99,13 +94,23 @@ def jobset(request: Request) -> dict[str, Any]:
             },
         ],
     }
-    replicated = {"name": "slice", "replicas": request.slices, "template": {"spec": job}}
+    replicated = {"name": "slice", "replicas": jobs, "template": {"spec": job}}
     spec = {"failurePolicy": policy, "replicatedJobs": [replicated]}
     made = _object("jobset.x-k8s.io/v1alpha2", "JobSet", request, spec, queued=True)
-    made["metadata"]["annotations"] = {
-        "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
-    }
+    if found.tpu:  # each Job on a slice of its own
+        made["metadata"]["annotations"] = {
+            "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+        }
     return made
+
+
+def _processes(request: Request) -> str:
+    """How hosts with GPUs find each other: process 0 is the first pod, by its name in DNS."""
+    name = full_name(request)
+    return (
+        f"--coordinator={name}-slice-0-0.{name}:{TRAIN_PORT} --processes={request.slices} "
+        '--process="$JOB_COMPLETION_INDEX"'
+    )
 
 
 def queue(request: Request, namespace: str) -> list[dict[str, Any]]:
@@ -152,8 +157,9 @@ def _codes(operator: str) -> dict[str, Any]:
     return {"operator": operator, "values": AGAIN}
 
 
-def _shell(request: Request, command: list[str], before: str = "") -> list[str]:
-    """Unpacks the checkout and becomes the command, which so receives SIGTERM."""
+def _shell(request: Request, command: list[str], before: str = "", after: str = "") -> list[str]:
+    """Unpacks the checkout and becomes the command, which so receives SIGTERM. `before` is a shell
+    command, `after` the text of more arguments."""
     unpack = (
         "import fsspec, tarfile; "
         f"tarfile.open(fileobj=fsspec.open({request.code!r}).open()).extractall({FOLDER!r})"
@@ -163,7 +169,7 @@ def _shell(request: Request, command: list[str], before: str = "") -> list[str]:
         f"cd {FOLDER}",
         f"export PYTHONPATH={FOLDER}",
         *([before] if before else []),
-        "exec python -m launch." + shlex.join(["__main__", *command[1:]]),
+        f"exec python -m launch.{shlex.join(['__main__', *command[1:]])} {after}".rstrip(),
     ]
     return ["/bin/bash", "-c", " &&\n".join(steps)]
 

@@ -1,4 +1,4 @@
-"""What a machine of a cluster does once isoflop is installed on it: `python -m launch.cluster.node`.
+"""What a machine of a cluster does once isoflop is installed: `python -m launch.cluster.node`.
 
 The machines of a cluster meet in a folder of the shared --workdir. The head writes its address
 there, and at the end the exit code of the command; the workers read both. A head that is lost comes
@@ -17,7 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.files import to_path
+from data.atomic import write_atomic
+from data.files import is_remote, to_path
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, PREEMPTED
 
 FINAL = {DONE, BUG, BAD_INPUT, DIVERGED}
@@ -49,12 +50,11 @@ def read(home: Path, name: str) -> dict | None:
 
 def write(home: Path, name: str, content: dict) -> None:
     """Replaces a file of the folder: a bucket by one PUT, a local folder by a rename."""
-    from launch.files import write_json
-
-    if isinstance(home, Path):
-        write_json(home / name, content)
-    else:
+    home.mkdir(parents=True, exist_ok=True)
+    if is_remote(home):
         (home / name).write_text(json.dumps(content))
+    else:
+        write_atomic(home / name, json.dumps(content).encode())
 
 
 class Children:
@@ -99,7 +99,7 @@ class Children:
 def head(home: Path, command: Sequence[str], children: Children, port: int = PORT) -> int:
     """Starts Ray's head, says where it is, and runs the command until it has ended for good.
     Without a command the head stays. Returns the exit code."""
-    while not children.stopped and (ended := read(home, EXIT)) is None:
+    while not children.stopped and read(home, EXIT) is None:
         ray = children.start(["ray", "start", "--head", f"--port={port}", "--block"])
         try:
             if not _opened(port, ray, children):
@@ -141,7 +141,7 @@ def run(
 ) -> int:
     """Runs the command again while it ends with 42 or is killed, and while `beside` lives. The last
     exit code goes into the folder, `settle` seconds later, which lets other hosts end as well."""
-    while not children.stopped and (ended := read(home, EXIT)) is None:
+    while not children.stopped and read(home, EXIT) is None:
         child = children.start(command)
         while child.poll() is None and (beside is None or beside.poll() is None):
             time.sleep(0.1)
@@ -172,18 +172,20 @@ def _opened(port: int, ray: subprocess.Popen, children: Children) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="After --: the command that the head, or each host, runs."
+    )
     parser.add_argument("role", choices=("head", "worker", "train"))
     parser.add_argument("--home", required=True, help="the folder in which the machines meet")
     parser.add_argument("--port", type=int, default=PORT)
-    parser.add_argument("command", nargs="*", help="after --: what the head or each host runs")
-    given = parser.parse_args(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    given, command = parser.parse_args(argv[:end]), argv[end + 1 :]
     home, children = to_path(given.home), Children()
     if given.role == "head":
-        return head(home, given.command, children, given.port)
+        return head(home, command, children, given.port)
     if given.role == "worker":
         return worker(home, children)
-    return run(home, given.command, children, settle=SETTLE)
+    return run(home, command, children, settle=SETTLE)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ One JSON file a cluster, NAME.json, in the folder of --records. It is written be
 created and after each change, so an `up` that is killed leaves nothing unrecorded.
 """
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.atomic import write_atomic
+from data.local import parse_object
 from launch.errors import writing
-from launch.files import read_json, write_json
 
 REMEDY = "it lists what a cluster created: delete that by hand, then the file"
 
@@ -37,7 +39,8 @@ class Record:
         self.created = self.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         about = {key: value for key, value in vars(self).items() if key != "folder"}
         with writing("records", self.folder):
-            write_json(self.file, about)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.file, (json.dumps(about, indent=1) + "\n").encode())
 
     def remove(self) -> None:
         with writing("records", self.folder):
@@ -47,9 +50,12 @@ class Record:
 def read(folder: Path, name: str) -> Record | None:
     """The record of a cluster; None without one, ValueError if it is damaged."""
     file = folder / f"{name}.json"
-    found = read_json(file, REMEDY)
-    if found is None:
+    try:
+        found = parse_object(file.read_bytes())
+    except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise ValueError(f"{file} is no record of a cluster ({error}); {REMEDY}") from None
     keys = {"name": str, "id": str, "on": str, "given": dict, "resources": list, "created": str}
     wrong = [key for key, kind in keys.items() if not isinstance(found.get(key), kind)]
     if wrong or set(found) - set(keys):

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
+
 from launch.cluster.accelerators import Accelerator, accelerator
+from launch.errors import PREEMPTED
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # valid for every provider
 
@@ -15,6 +18,13 @@ RUNS = {
     "train": "one large run on all hosts",
     "parts": "a sweep in static shares, without Ray",
 }
+
+
+AGAIN = [PREEMPTED, *range(127, 256)]
+"""Exit codes after which a command is started again: preempted, killed by a signal, gone."""
+
+WAIT = "--wait=1800"
+"""Seconds that the hosts of a run wait for each other: they are installed one after another."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +104,29 @@ def check_name(name: str) -> str:
             "begin with a letter and end with a letter or a digit"
         )
     return name
+
+
+def to_yaml(objects: list[dict[str, Any]]) -> str:
+    """The objects as the documents of one YAML file."""
+    return yaml.dump_all(objects, Dumper=_Plain, sort_keys=False, width=1000)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what occurs twice in full, texts of several lines as blocks, numbers in one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _list(dumper: yaml.SafeDumper, items: list) -> yaml.Node:
+    numbers = all(isinstance(item, int) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=numbers)
+
+
+_Plain.add_representer(str, _text)
+_Plain.add_representer(list, _list)

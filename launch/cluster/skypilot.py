@@ -13,8 +13,7 @@ from launch.checkout import ROOT
 from launch.cluster import boot
 from launch.cluster.accelerators import hourly
 from launch.cluster.record import Record
-from launch.cluster.request import Plan, Request
-from launch.errors import PREEMPTED
+from launch.cluster.request import AGAIN, WAIT, Plan, Request, to_yaml
 
 USES = {"accelerator", "slices", "zone", "spot", "image", "workdir", "run", "config"}
 NEEDS = ("accelerator", "workdir")
@@ -23,8 +22,6 @@ CARRIES_CODE = False  # SkyPilot copies the checkout itself
 ENDS = False
 INSTALL = "on=sky needs SkyPilot; pip install 'isoflop[sky]' and 'skypilot[gcp]', then `sky check`"
 HEAD_CPUS = "4+"
-AGAIN = (PREEMPTED, *range(127, 256))
-"""Exit codes after which SkyPilot starts a job again: preempted, killed, gone."""
 
 
 def check(request: Request) -> None:
@@ -73,7 +70,7 @@ def plan(request: Request) -> Plan:
         "not run yet; it belongs to all your jobs, and `isoflop cluster down` leaves it",
     )
     resources = tuple({"job": task["name"]} for task in tasks)
-    return Plan(lines, {f"{task['name']}.yaml": _yaml(task) for task in shown}, resources)
+    return Plan(lines, {f"{task['name']}.yaml": to_yaml([task]) for task in shown}, resources)
 
 
 def create(request: Request, record: Record, say: Callable[[str], None]) -> None:
@@ -132,7 +129,7 @@ def library() -> Any:
 def _head(request: Request) -> dict[str, Any]:
     place = _infra(request.zones[0]).rpartition("/")[0] if request.zones else "gcp"
     task = _task(request, f"{request.name}-{request.id}-head", boot.driver(request), "head")
-    recovery = {"max_restarts_on_errors": 0, "recover_on_exit_codes": list(AGAIN)}
+    recovery = {"max_restarts_on_errors": 0, "recover_on_exit_codes": AGAIN}
     task["resources"] = {"infra": place, "cpus": HEAD_CPUS, "use_spot": False}
     task["resources"]["job_recovery"] = recovery
     return task
@@ -141,7 +138,7 @@ def _head(request: Request) -> dict[str, Any]:
 def _slice(request: Request, index: int) -> dict[str, Any]:
     role, command = "worker", []
     if request.run == "train":
-        role, command = "train", request.command("train")
+        role, command = "train", request.command("train", WAIT)
     task = _task(request, f"{request.name}-{request.id}-{index}", command, role)
     found = request.accelerator
     resources: dict[str, Any] = {"accelerators": found.sky, "use_spot": request.spot}
@@ -157,7 +154,7 @@ def _slice(request: Request, index: int) -> dict[str, Any]:
     resources["job_recovery"] = {
         "strategy": "EAGER_NEXT_REGION",
         "max_restarts_on_errors": 0,
-        "recover_on_exit_codes": list(AGAIN),
+        "recover_on_exit_codes": AGAIN,
     }
     task["resources"] = resources
     return task
@@ -178,10 +175,6 @@ def _task(request: Request, name: str, command: list[str], role: str) -> dict[st
 def _infra(zone: str) -> str:
     """SkyPilot's name of a place: 'us-central1-a' of Google; 'aws/us-east-1' as it is."""
     return zone if "/" in zone else f"gcp/{zone.rpartition('-')[0]}/{zone}"
-
-
-def _yaml(task: dict[str, Any]) -> str:
-    return yaml.dump(task, sort_keys=False, width=1000)
 
 
 def _jobs(sky: Any, record: Record) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from data.files import to_path
 from launch.checkout import ROOT
 from launch.cluster import boot, tools
 from launch.cluster.record import Record
-from launch.cluster.request import Plan, Request
+from launch.cluster.request import WAIT, Plan, Request
 from launch.errors import writing
 
 USES = {"nodes", "accelerator", "workdir", "run", "config", "queue", "priority", "time"}
@@ -21,9 +21,9 @@ INSTALL = "run this on a login node of the cluster"
 WARNING = 120  # seconds between SIGTERM and the end of the allocation
 
 CAVEAT = (
-    "a job that SLURM preempts comes back only where the partition has PreemptMode=REQUEUE, and has "
-    f"time to save only where GraceTime is at least {WARNING} s: see `scontrol show partition`; "
-    "with PreemptMode=CANCEL submit it again by hand; trials go on from their checkpoints"
+    "a job that SLURM preempts comes back only if the partition has PreemptMode=REQUEUE, and has\n"
+    f"time to save only if its GraceTime is {WARNING} s or more: see `scontrol show partition`.\n"
+    "With PreemptMode=CANCEL, submit it again by hand; trials go on from their checkpoints"
 )
 
 
@@ -58,7 +58,7 @@ def plan(request: Request) -> Plan:
     lines = (
         f"{jobs[request.run]} on {request.nodes} nodes, submitted by sbatch; scripts and logs lie "
         f"in {request.home}",
-        CAVEAT,
+        CAVEAT.replace("\n", " "),
     )
     return Plan(lines, SCRIPTS[request.run](request))
 
@@ -155,15 +155,21 @@ def _header(request: Request, nodes: int, what: str, **more: str) -> str:
 {_options(request, nodes, **more)}
 #
 # {what}
-# Written by isoflop cluster up. {CAVEAT[0].upper() + CAVEAT[1:]}.
+# Written by isoflop cluster up.
+{_comment(CAVEAT[0].upper() + CAVEAT[1:] + ".")}
 set -u
 cd {shlex.quote(str(ROOT))} || exit 2
 export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH
 """
 
 
+def _comment(text: str) -> str:
+    return "\n".join(f"# {line}" for line in text.splitlines())
+
+
 # The batch shell, not the steps, gets SIGTERM (`B:`). It passes it on, waits until trials are
-# saved, and asks for the job to be queued again: requeueing at the time limit is not automatic.
+# saved, and asks for the job to be queued again: SLURM does not do that at the time limit. 127 is
+# not a signal but a command that does not exist, which another attempt would not mend.
 _TRAP = """\
 child=
 trap '[ -n "$child" ] && kill -TERM "$child"' TERM
@@ -177,8 +183,8 @@ supervise() {
 }
 finish() {
   echo "ended with $code"
-  if [ "$code" = 42 ] || [ "$code" -ge 127 ]; then
-    scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+  if [ "$code" = 42 ] || [ "$code" -gt 128 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
   fi
   exit "$code"
 }
@@ -189,10 +195,10 @@ def _sweep(request: Request) -> dict[str, str]:
     """Ray on every node of the allocation, the driver on the first."""
     driver = shlex.join(boot.driver(request)[:-1]) + ' --address="$address:$port"'
     script = f"""\
-{_header(request, request.nodes, "Starts Ray on all nodes, and the driver of the sweep on the first.")}
+{_header(request, request.nodes, "Starts Ray on all nodes, the driver of the sweep on the first.")}
 {_TRAP}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{{print $1}}')
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{{print $1}}')
 port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS="$address:$port"
 
@@ -219,7 +225,7 @@ def _train(request: Request) -> dict[str, str]:
     script = f"""\
 {_header(request, request.nodes, "One run on all nodes.")}
 {_TRAP}
-supervise srun --kill-on-bad-exit=0 {shlex.join(request.command("train"))}
+supervise srun --kill-on-bad-exit=0 {shlex.join(request.command("train", WAIT))}
 finish
 """
     return {"train.sh": script}
@@ -227,9 +233,9 @@ finish
 
 def _parts(request: Request) -> dict[str, str]:
     """An array with a share of the trials each, and the job that ends the sweep after it."""
-    share = shlex.join(request.command("sweep"))
+    share, tasks = shlex.join(request.command("sweep")), f"1-{request.nodes}"
     array = f"""\
-{_header(request, 1, "One share of the sweep for each task of the array.", array=f"1-{request.nodes}")}
+{_header(request, 1, "One share of the sweep for each task of the array.", array=tasks)}
 {_TRAP}
 supervise {share} --part="$SLURM_ARRAY_TASK_ID/{request.nodes}"
 finish

@@ -22,6 +22,7 @@ from launch.runners.ray_worker import Begin, Spot, Status
 from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Task
 
 RETRIES = 3  # of a task that fails; preemptions do not count
+ELSEWHERE = 60.0  # seconds that a task waits for a machine where it has not failed
 SOON = 60.0  # seconds after its start in which a failure may be the fault of the machine
 SUSPECT = 3  # different tasks that fail so on one machine, which is avoided then
 LONGEST_PAUSE = 60.0  # seconds between two attempts of a task that is preempted again and again
@@ -115,6 +116,7 @@ class _Run:
         self.planned: dict[str, list[Spot]] = {}  # by machine, as of its first look
         self.suspects: dict[str, set[str]] = collections.defaultdict(set)
         self.avoided: set[str] = set()
+        self.wanted: set[str] = set()  # machines that have slots
         self.looked, self.signalled = 0.0, 0
 
     def events(self) -> Iterator[Event | None]:
@@ -155,12 +157,20 @@ class _Run:
             misfit = free[worker.key] < 0
             if idle is not False and (misfit or (idle > UNUSED and self._left() == 0)):
                 self.session.dismiss(worker)
-        room = self._left() - sum(worker.begin is None for worker in self.session.workers)
+        self.wanted = {spot.node for spot in wanted}
+        room = self._left() - sum(self._is_of_use(worker) for worker in self.session.workers)
         for spot in wanted:
             if free[spot.key] > 0 and room > 0:
                 free[spot.key] -= 1
                 room -= 1
                 self.session.create(spot)
+
+    def _is_of_use(self, worker: Held) -> bool:
+        """Whether a worker without a task may take one that is left."""
+        more = not self.ended and self._left() > len(self.again)
+        return worker.begin is None and (
+            more or any(worker.node not in one.failed_on for one in self.again)
+        )
 
     def _left(self) -> int:
         """Tasks that no worker has, as far as is known."""
@@ -186,10 +196,10 @@ class _Run:
     def _may(self, one: _Try, worker: Held) -> bool:
         """Whether a task that is tried again may run there: where it failed only if there is no
         other machine."""
-        if time.monotonic() < one.not_before:
-            return False
-        others = {other.node for other in self.session.workers} - one.failed_on
-        return worker.node not in one.failed_on or not others
+        waited = time.monotonic() - one.not_before
+        others = self.wanted - one.failed_on
+        elsewhere = worker.node not in one.failed_on or not others
+        return waited >= 0 and (elsewhere or waited > ELSEWHERE)
 
     def _begin(self, one: _Try, worker: Held) -> Event | None:
         """Starts the task, or goes on with an adopted worker that runs it already."""
@@ -272,7 +282,7 @@ class _Run:
         final = one.failures == RETRIES
         yield Event("finished" if final else "retried", one.task.key, one.attempt, code, where)
         if not final:
-            one.failures += 1
+            one.failures, one.not_before = one.failures + 1, time.monotonic()
             one.failed_on.add(worker.node)
             self.again.append(one)
         if seconds < SOON:

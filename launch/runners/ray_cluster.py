@@ -172,20 +172,18 @@ def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]
         found = list(_with_accelerators(there, resources))
         return found[: resources.workers or len(found)]
     total = sum(node.cores for node in there)
-    asked = min(tasks, resources.workers or tasks)
     for node in there:
         if not node.cores:
             continue
+        owned = -(-resources.workers * node.cores // total) or node.cores
+        count = min(-(-tasks * node.cores // total), owned)
         if cluster.cores:
-            count, most = node.cores // cluster.cores, cluster.cores
-        else:
-            here = min(-(-asked * node.cores // total), max(asked, 1))
-            count, most = here if resources.workers else min(here, node.cores), 0
+            owned, count = node.cores, node.cores // cluster.cores
         for index in range(count):
-            taken = len(range(max(node.cores, count))[index::count]) if not most else most
+            taken = cluster.cores or len(range(owned)[index::count])
             cores = min(taken, node.cores / count)
-            cores = int(cores) if cores >= 1 else round(cores - 5e-5, 4)
-            place = Place(node.cores, index, count, most)
+            cores = int(cores) if cores >= 1 else round(cores - 5e-5, 4)  # as Ray counts
+            place = Place(owned, index, count, cluster.cores)
             found.append(Spot(node.id, place, {"num_cpus": cores}))
     return found[: resources.workers or len(found)]
 

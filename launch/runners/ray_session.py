@@ -140,10 +140,7 @@ class Session:
                 continue
             worker.answered, worker.host = True, status.host
             if status.blind:
-                raise BadInput(
-                    f"--workdir={self.resources.sweep} is not there on {status.host}; give a "
-                    "folder that all machines share, such as gs://BUCKET/SWEEP"
-                )
+                raise blind(self.resources.sweep, status.host)
             yield worker, status
         now = time.monotonic()
         for worker in set(self.workers) - {questions[question] for question in done}:
@@ -178,6 +175,14 @@ class Session:
         """Ends all workers."""
         for worker in list(self.workers):
             self.dismiss(worker)
+
+
+def blind(sweep: str, host: str) -> BadInput:
+    """What to say where a machine does not see the folder of the sweep."""
+    return BadInput(
+        f"--workdir={sweep} is not there on {host}; give a folder that all machines share, such as "
+        "gs://BUCKET/SWEEP"
+    )
 
 
 def _driver() -> str:

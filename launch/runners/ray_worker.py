@@ -53,8 +53,8 @@ class Status:
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker needs to know of its slot: the number of CPU cores of its machine as Ray counts
-    them, and its own share, `index` of `count`; (0, 0): accelerators, which Ray chooses."""
+    """What a worker needs to know of its slot: the number of CPU cores that its machine's slots
+    divide, and its own share, `index` of `count`; count 0: accelerators, which Ray chooses."""
 
     cores: int = 0
     index: int = 0
@@ -196,7 +196,7 @@ def _share(place: Place) -> tuple[int, ...]:
     if not place.count:
         return ()
     owned = local.available_cores()
-    owned = [owned[i % len(owned)] for i in range(max(place.cores, place.count))]
+    owned = [owned[i % len(owned)] for i in range(place.cores)]
     share = owned[place.index :: place.count]
     return tuple(dict.fromkeys(share[: place.most or len(share)]))
 

@@ -18,7 +18,7 @@ from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
 from launch.sweep.rungs import Rungs
-from launch.trial import folder
+from launch.trial import fingerprint, folder
 
 TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
 STATES = {DONE: "done", DIVERGED: "diverged"}
@@ -53,6 +53,8 @@ def run_sweep(
         else:
             expand.record(whole or sweep, workdir)
         folder.require_locks(workdir / "sweep.json")
+        if machine.several:
+            fingerprint.require_same(workdir)
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)
         view = Live(workdir, known, states, sort, tuple(asker.search.axes) if asker else ())

@@ -22,6 +22,11 @@ class Machine:
         resources = replace(self.resources, compiled=str(folder), sweep=str(sweep))
         return replace(self, resources=resources)
 
+    @property
+    def several(self) -> bool:
+        """Whether the trials run on several machines, which must all have the same code."""
+        return hasattr(self.runner, "adopted")
+
     def adopted(self) -> set[str]:
         """The trials that an earlier driver of the sweep has left running, on a cluster."""
         return getattr(self.runner, "adopted", lambda _: set())(self.resources)

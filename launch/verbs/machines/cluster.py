@@ -162,7 +162,7 @@ def _given(values: Any, provider: Provider, overrides: Mapping[str, str]) -> dic
             raise ValueError(f"{flag}={values[flag].value} means nothing with on={on}; drop it")
     missing = [flag for flag in ("name", *provider.NEEDS) if not values[flag].value]
     if missing:
-        raise ValueError(f"{missing[0]} is not given; on={on} needs --{' and --'.join(missing)}")
+        raise ValueError(f"--{missing[0]} is not given; on={on} needs --{' and --'.join(missing)}")
     if values.run not in provider.RUNS:
         known = ", ".join(provider.RUNS)
         raise ValueError(f"run={values.run} is not offered with on={on}; use one of {known}")
@@ -202,7 +202,7 @@ def _record(folder: Path, values: Any) -> Record:
     """The record that status and down need; ValueError without one."""
     name = check_name(values.name or "") if values.name else None
     if name is None:
-        raise ValueError(f"name is not given; {_names(folder)}")
+        raise ValueError(f"--name is not given; {_names(folder)}")
     found = record.read(folder, name)
     if found is None:
         raise ValueError(f"name={name} has no record in records={folder}; {_names(folder)}")

@@ -1,4 +1,4 @@
-"""A Ray cluster of several raylets on this machine, and the processes of a sweep that runs there."""
+"""A Ray cluster of several raylets on this machine, and processes of a sweep that runs there."""
 
 import contextlib
 import json

@@ -1,3 +1,4 @@
+# ruff: noqa: F401, F811  (fixtures of another folder)
 """Preempted slices of Cloud TPU: each is asked for again once, and none after success.
 
 The API is the fake of tests/launch/cluster/fake_tpu.py: the real protocol on loopback.
@@ -11,13 +12,13 @@ import pytest
 from launch.cluster import node
 from launch.cluster.queued import api
 from launch.cluster.record import Record
-from tests.launch.cluster.conftest import cluster, tpu  # noqa: F401
+from tests.launch.cluster.conftest import cluster, tpu
 from tests.launch.cluster.test_queued import UP
 
 SLICES = 16
 
 
-def play(cluster, tpu, monkeypatch, seed, deaths):  # noqa: F811
+def play(cluster, tpu, monkeypatch, seed, deaths):
     """A sweep on 16 spot slices, each preempted up to three times, whose watch is killed `deaths`
     times at random calls and started again. Returns how often each slice was preempted."""
     draw = random.Random(seed)
@@ -81,7 +82,7 @@ def test_one_request_for_each_preemption_whatever_kills_the_watch(
     assert not tpu.there  # the end deleted all, the replaced ones too
 
 
-def test_without_its_record_a_killed_watch_loses_count(cluster, tpu, monkeypatch):  # noqa: F811
+def test_without_its_record_a_killed_watch_loses_count(cluster, tpu, monkeypatch):
     """The control: what makes the count exact is the record that is written before each request."""
     save, saved = Record.save, []
     monkeypatch.setattr(Record, "save", lambda self: saved or (saved.append(1), save(self)))
@@ -109,7 +110,7 @@ def test_a_slice_that_is_lost_after_success_is_not_asked_for_again(
     assert cluster(*UP).code == 0 and tpu.created[1:] == ["l-aaaaab-0", "l-aaaaab-0-r1"]
 
 
-def test_a_quota_is_said_with_its_metric_and_nothing_is_left(cluster, tpu, monkeypatch):  # noqa: F811
+def test_a_quota_is_said_with_its_metric_and_nothing_is_left(cluster, tpu, monkeypatch):
     from tests.launch.cluster.fake_tpu import quota_detail
 
     metric = "tpu.googleapis.com/tpu-v5s-litepod-preemptible"
