@@ -3,7 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from launch.cluster import gke, skypilot, slurm
+from launch.cluster import skypilot, slurm
+from launch.cluster.kubernetes import provider as gke
 from launch.cluster.queued import provider as queued
 from launch.cluster.record import Record
 from launch.cluster.request import Plan, Request

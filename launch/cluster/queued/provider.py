@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from data.files import to_path
-from launch.cluster import boot, node
+from launch.cluster import boot, meeting
 from launch.cluster.accelerators import hourly
 from launch.cluster.queued.api import Api, body, default_project, library, seconds
 from launch.cluster.queued.watch import Watch, next_name, slice_resource, summary
@@ -105,7 +105,7 @@ def state(request: Request, record: Record) -> list[str]:
         lines.append(
             f"{name}: {shown.lower()}{again}" + (f": {seen.reason}" if seen.reason else "")
         )
-    ended = node.read(to_path(request.home), node.EXIT)
+    ended = meeting.read(to_path(request.home), meeting.EXIT)
     return [*lines, f"the command ended with {ended['code']}"] if ended else lines
 
 
@@ -147,7 +147,7 @@ def _watch(request: Request, record: Record, say: Callable[[str], None]) -> Watc
 
 def _ended(request: Request) -> int | None:
     """The exit code of the cluster's command; None while there is none."""
-    found = node.read(to_path(request.home), node.EXIT) if request.config else None
+    found = meeting.read(to_path(request.home), meeting.EXIT) if request.config else None
     return None if found is None else int(found["code"])
 
 

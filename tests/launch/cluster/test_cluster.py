@@ -72,7 +72,7 @@ def test_a_queue_that_exists_is_used_and_not_deleted(cluster, kubectl):
 
 
 def test_an_up_that_is_killed_leaves_nothing_unrecorded(cluster, kubectl, monkeypatch):
-    from launch.cluster import gke
+    from launch.cluster.kubernetes import provider as gke
 
     create = gke._kubectl
 

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from launch.cluster import node
+from launch.cluster import meeting
 from launch.cluster.queued import api, provider
 from tests.launch.cluster import fake_tpu
 
@@ -20,7 +20,7 @@ def ended(monkeypatch):
     read = lambda home, name: (  # noqa: E731
         None if (code := codes.pop(0) if len(codes) > 1 else codes[0]) is None else {"code": code}
     )
-    monkeypatch.setattr(node, "read", read)
+    monkeypatch.setattr(meeting, "read", read)
     return codes
 
 
@@ -65,7 +65,7 @@ def test_a_slice_that_its_user_suspended_is_left_so(cluster, tpu, ended):
 
 def test_slices_that_somebody_deleted_are_not_asked_for_again(cluster, tpu, monkeypatch):
     looks = iter(range(9))
-    monkeypatch.setattr(node, "read", lambda *_: tpu.there.clear() if next(looks) > 2 else None)
+    monkeypatch.setattr(meeting, "read", lambda *_: tpu.there.clear() if next(looks) > 2 else None)
     done = cluster(*UP)
     assert done.code == 2 and tpu.created == ["l-aaaaaa-0"]
     assert "all slices of l were deleted by somebody" in done.err

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from launch.cluster import manifests, tools
+from launch.cluster import tools
 from launch.cluster.accelerators import hourly
+from launch.cluster.kubernetes import manifests
 from launch.cluster.record import Record
 from launch.cluster.request import Plan, Request, to_yaml
 
