@@ -17,8 +17,8 @@ class Provider(Protocol):
     """The options that it reads; any other is refused."""
     NEEDS: Sequence[str]
     """The options that must be given."""
-    RUNS: Sequence[str]
-    """The kinds of --run that it can do."""
+    JOBS: Sequence[str]
+    """The values of --job that it can do."""
     CARRIES_CODE: bool
     """Whether its machines install the checkout from an archive in --workdir."""
 

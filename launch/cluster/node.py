@@ -96,6 +96,7 @@ def head(home: Path, command: Sequence[str], children: Children, port: int = POR
                 continue
             address = f"{address_of_this_host()}:{port}"
             write(home, HEAD, {"address": address, "token": token})
+            children.environment["RAY_ADDRESS"] = address  # where the command finds Ray
             if not command:
                 while ray.poll() is None and not children.stopped:
                     children.pause(1.0)

@@ -12,9 +12,9 @@ from launch.cluster.record import Record
 from launch.cluster.request import WAIT, Plan, Request
 from launch.errors import writing
 
-USES = {"nodes", "accelerator", "workdir", "run", "config", "queue", "priority", "time"}
+USES = {"nodes", "accelerator", "workdir", "job", "config", "queue", "priority", "time"}
 NEEDS = ("nodes", "workdir", "config")
-RUNS = ("sweep", "train", "parts")
+JOBS = ("sweep", "train", "parts")
 CARRIES_CODE = False  # the nodes share this file system
 ENDS = False
 INSTALL = "run this on a login node of the cluster"
@@ -56,11 +56,11 @@ def plan(request: Request) -> Plan:
     """The scripts by file name, in the order in which they are submitted."""
     jobs = {"sweep": "one job with Ray", "train": "one job", "parts": "an array and a last job"}
     lines = (
-        f"{jobs[request.run]} on {request.nodes} nodes, submitted by sbatch; scripts and logs lie "
+        f"{jobs[request.job]} on {request.nodes} nodes, submitted by sbatch; scripts and logs lie "
         f"in {request.home}",
         CAVEAT.replace("\n", " "),
     )
-    return Plan(lines, SCRIPTS[request.run](request))
+    return Plan(lines, SCRIPTS[request.job](request))
 
 
 def create(request: Request, record: Record, say: Callable[[str], None]) -> None:

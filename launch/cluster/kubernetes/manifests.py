@@ -7,7 +7,7 @@ from launch.cluster import boot
 from launch.cluster.accelerators import GPUS
 from launch.cluster.request import AGAIN, WAIT, Request
 
-GRACE = 60  # seconds between SIGTERM and SIGKILL; a spot node has about 25 of them
+GRACE = 60  # seconds between SIGTERM and SIGKILL; a preempted spot node gives 15 by default
 FOLDER = "/tmp/isoflop"
 RAY_VERSION = "2.52.0"  # KubeRay asks only whether it is this or later, for tokens
 RAY_PORT, TRAIN_PORT = 6379, 8476
@@ -15,7 +15,7 @@ RAY_PORT, TRAIN_PORT = 6379, 8476
 
 def documents(request: Request) -> dict[str, list[dict[str, Any]]]:
     """The manifests by file name, in the order of their creation."""
-    if request.run == "train":
+    if request.job == "train":
         return {"jobset.yaml": [jobset(request)]}
     files = {"raycluster.yaml": [ray_cluster(request)]}
     return files | ({"driver.yaml": [driver(request)]} if request.config else {})

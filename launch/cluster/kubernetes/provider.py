@@ -11,11 +11,11 @@ from launch.cluster.record import Record
 from launch.cluster.request import Plan, Request, to_yaml
 
 USES = {
-    *("accelerator", "slices", "context", "spot", "image", "workdir", "run", "config"),
+    *("accelerator", "slices", "context", "spot", "image", "workdir", "job", "config"),
     *("queue", "priority"),
 }
 NEEDS = ("accelerator", "image", "workdir")
-RUNS = ("sweep", "train")
+JOBS = ("sweep", "train")
 CARRIES_CODE = True
 ENDS = False
 INSTALL = (
@@ -32,8 +32,6 @@ OPERATORS = {
 
 def check(request: Request) -> None:
     """ValueError for what the manifests cannot say; asks nobody."""
-    if request.run == "train" and not request.config:
-        raise ValueError("run=train needs a run; add --config=…")
     if request.priority and not request.queue:
         raise ValueError(
             f"priority={request.priority} is a priority of Kueue's, which needs --queue=…"

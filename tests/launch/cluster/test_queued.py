@@ -90,6 +90,17 @@ def test_failures_before_it_was_ever_active_end_after_three(cluster, tpu, ended)
     assert cluster("down", "--name=l").code == 0 and not tpu.there
 
 
+def test_a_request_that_waited_too_long_is_not_repeated(cluster, tpu, ended):
+    ended[:] = [None]
+    tpu.states = lambda name: ["WAITING_FOR_RESOURCES", ("FAILED", 4, "valid until has passed")]
+    done = cluster(*UP, "--valid_until=30m")
+    assert done.code == 2 and tpu.created == ["l-aaaaaa-0"]
+    assert "l-aaaaaa-0 failed before it was active: valid until has passed" in done.err
+    assert cluster("down", "--name=l").code == 0
+    done = cluster(*UP, "--valid_until=soon")
+    assert done.code == 2 and "--valid_until=soon is no duration; write 30m" in done.err
+
+
 @pytest.mark.parametrize("code", [3, 7, 9])
 def test_a_failure_that_would_repeat_is_said_at_once(code, cluster, tpu, ended):
     ended[:] = [None]
@@ -187,7 +198,7 @@ def test_ctrl_c_leaves_the_slices_and_down_deletes_only_those(cluster, tpu, ende
 
 
 def test_one_request_for_a_multislice_run(cluster, tpu, ended):
-    assert cluster(*UP, "--run=train", "--slices=4").code == 0
+    assert cluster(*UP, "--job=train", "--slices=4").code == 0
     (name,) = tpu.created
     spec = tpu.bodies[name].tpu.node_spec[0]
     assert spec.multislice_params.node_count == 4 and not spec.node_id
