@@ -34,9 +34,9 @@ def download(request: Request) -> str:
     """Fetches the archive of the checkout into the folder `code`."""
     copy = "gcloud storage cp" if request.code.startswith("gs://") else "aws s3 cp"
     return f"""\
-until [ -f code/setup.py ]; do
-  mkdir -p code && {copy} {shlex.quote(request.code)} code.tar.gz &&
-    tar -xzf code.tar.gz -C code || sleep 10
+until [ -d code ]; do
+  rm -rf part && mkdir part && {copy} {shlex.quote(request.code)} code.tar.gz &&
+    tar -xzf code.tar.gz -C part && mv part code || sleep 10
 done
 """
 
@@ -64,7 +64,7 @@ def tpu_vm(request: Request, index: int) -> str:
         "set -u",
         "export HOME=/root",
         f"mkdir -p {FOLDER} && cd {FOLDER} && exec >>log.txt 2>&1",
-        download(request) + install(request, "code") + "cd code",
+        download(request) + install(request, "code") + "cd code || exit",
         f"host=$(curl -sf -H Metadata-Flavor:Google {metadata}/agent-worker-number || echo 0)",
     ]
     worker = node(request, "worker", [])
