@@ -11,6 +11,7 @@ On this machine, and on shared file systems, flock decides. The file is touched 
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -321,6 +322,7 @@ def take(
                 version = store.put(url, me.content(), held[1] if held else "")
             except Changed:
                 continue
+            _require_preconditions(url, me.content())
             _warn_of_skew(store.skew, say)
             return BucketLease(folder, me, version, at, times)
         if not wait or (first and held[1] != first):
@@ -332,6 +334,27 @@ def take(
                 "alive"
             )
         times.sleep(times.beat / 5)
+
+
+_keep_out: set[str] = set()  # buckets whose preconditions are known to work
+
+
+def _require_preconditions(url: str, content: bytes) -> None:
+    """OSError for a store that creates an object which is there: none of its writes would be
+    refused. Asked once for each bucket, of the lock that this process has just created."""
+    bucket = url[: url.index("/", len("gs://")) + 1]
+    if bucket in _keep_out:
+        return
+    try:
+        client(url).put(url, content + b" ", "")
+    except Changed:
+        _keep_out.add(bucket)
+        return
+    raise OSError(
+        errno.ENOLCK,
+        f"{bucket} ignores preconditions, so it cannot keep two processes apart: use a store that "
+        "has them (ifGenerationMatch, If-None-Match)",
+    )
 
 
 def break_stale(folder: Path, times: Times) -> str:

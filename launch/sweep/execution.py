@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.files import path_of
+from data.buckets import lease
+from data.files import is_remote, path_of
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import AGAIN, ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
@@ -204,14 +205,19 @@ def _run_search(
 
 
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
-    """Waits for a while, and notes which trials have ended meanwhile."""
-    until = time.monotonic() + (POLL if todo else 0)
+    """Waits for a while, and notes which trials have ended meanwhile. Those of a bucket whose owner
+    has fallen silent are let go."""
+    pause = max(POLL, lease.times().beat) if is_remote(workdir) else POLL
+    until = time.monotonic() + (pause if todo else 0)
     while time.monotonic() < until and not interrupt.count:
         time.sleep(min(POLL, 0.1))
         live.tick()
     with bad_input():
         for key, state in ended_states(todo, workdir).items():
             live.event(Event("finished", key, 1), state)
+        for planned in todo if not interrupt.count else ():
+            if who := folder.let_go(workdir / planned.id):
+                live.say(f"{planned.id} goes on here: {who} is gone or silent")
 
 
 def summary(sweep: Plan, workdir: Path, code: int, asker: Asker | None = None) -> dict:
