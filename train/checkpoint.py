@@ -113,17 +113,17 @@ class Checkpoints:
         size += _BYTES_IN_ALL
         if processes.from_first("there", lambda: self._place.make_room(path, size)):
             return
-        data = path
+        data, name = path, ""
         if self._place is bucket:
-            token = processes.from_first("token", lambda: self.lease.token)
-            data = bucket.folder_for(path, size, token)
+            name = processes.from_first("name", lambda: bucket.new_name(self.lease))
+            data = bucket.folder_for(path, size, name)
         try:
             self._writer.save(data, args=ocp.args.StandardSave(state))
         except Exception as error:
             self._remove_failed(data)
             raise as_os_error(error, path) from error
         meta = {**meta, "step": step}
-        self._finisher = threading.Thread(target=self._finish, args=(path, data, meta))
+        self._finisher = threading.Thread(target=self._finish, args=(path, data, name, meta))
         self._finisher.start()
 
     def wait(self) -> None:
@@ -175,11 +175,11 @@ class Checkpoints:
         """Folders of the finished checkpoints, newest first."""
         return finished(self.folder)
 
-    def _finish(self, path: Path, data: Path, meta: dict) -> None:
+    def _finish(self, path: Path, data: Path, name: str, meta: dict) -> None:
         try:
             self._writer.wait_until_finished()
             if self._place is bucket:
-                bucket.commit(path, data, meta, self.lease, self._before)
+                bucket.commit(path, data, name, meta, self.lease, self._before)
             else:
                 self.lease.confirm()
                 write_manifest(path, meta)
@@ -291,7 +291,7 @@ def writing_files(path: Path, meta: dict, lease: Lease) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
         yield Path(home)
-        bucket.commit(path, Path(home), meta, lease)
+        bucket.commit(path, Path(home), bucket.new_name(lease), meta, lease)
 
 
 def damage(path: Path) -> str | None:

@@ -37,18 +37,24 @@ class Mirrored:
         threading.Thread(target=self._follow, name="mirror", daemon=True).start()
 
     def copy(self) -> None:
-        """Copies the file to the bucket, if it has changed. LostLock if another process has
-        written the object."""
+        """Copies the file to the bucket, if it has changed. LostLock if another process has the
+        folder or, without a lock, has written the object."""
         with self._turn:
             content = self.local.read_bytes() if self.local.exists() else self._copied
             if content == self._copied:
                 return
             self._lease.confirm()
-            try:
-                self._version = client(self.path).put(self._url, content, self._version)
-            except Changed:
-                self._lease.confirm()
-                raise LostLock(f"{self._url} was written by another process") from None
+            store = client(self.path)
+            while True:
+                try:
+                    self._version = store.put(self._url, content, self._version)
+                    break
+                except Changed:
+                    # A late write of an owner before this one, or another owner.
+                    self._lease.confirm()
+                    if not self._lease.token:
+                        raise LostLock(f"{self._url} was written by another process") from None
+                    self._version = store.get(self._url)[1]
             self._copied = content
 
     def close(self) -> None:

@@ -266,24 +266,27 @@ def end(
         result |= so_far(result, resolved, dataset, record.step)
     if not about["counted"]:
         of_sweep["goodput"] = record.ledger.result()  # last, to count all of the time
+    write_once(record.workdir / "result.json", result | of_sweep, lease)
+
+
+def write_once(file: Path, result: Mapping[str, Any], lease: Lease) -> None:
+    """Writes the result of a trial whose lock this process holds. In a bucket, LostLock if a result
+    is there that ends the trial: an owner that was frozen cannot replace that of the next one."""
     lease.confirm()
-    write_once(record.workdir / "result.json", result | of_sweep)
-
-
-def write_once(file: Path, result: Mapping[str, Any]) -> None:
-    """Writes a result. In a bucket, LostLock if a result is there that ends the trial, or comes
-    meanwhile: an owner that was frozen cannot replace the result of the next one."""
     if not is_remote(file):
         write_json(file, result)
         return
     content = (json.dumps(result, indent=1, default=str) + "\n").encode()
-    try:
-        _, version = read_version(file)
-    except FileNotFoundError:
-        version = ""
-    try:
+    while True:
+        try:
+            _, version = read_version(file)
+        except FileNotFoundError:
+            version = ""
         if ended(file.parent):
-            raise Changed
-        replace_version(file, content, version) if version else write_new(file, content)
-    except Changed:
-        raise LostLock(f"{file} was written by another process") from None
+            raise LostLock(f"{file} was written by another process")
+        lease.confirm()
+        try:
+            replace_version(file, content, version) if version else write_new(file, content)
+            return
+        except Changed:
+            continue  # by a late write of an owner before this one, or by another owner
