@@ -148,7 +148,11 @@ class _Beating:
     def check(self) -> None:
         """LostLock if a heartbeat has found that another holds the lock. Asks nobody."""
         if self.lost:
-            raise LostLock(f"{self.folder} was taken over by {self.lost}")
+            raise self._gone(self.lost)
+
+    def _gone(self, taker: str) -> LostLock:
+        self.lost = taker
+        return LostLock(f"{self.folder} was taken over by {taker}")
 
     def confirm(self) -> None:
         """Returns if this process holds the lock, for long enough to begin a write; LostLock
@@ -210,11 +214,9 @@ class BucketLease(_Beating):
             found = parsed(content)
         except FileNotFoundError:
             found, version = "another process, which has left it since", ""
-        if version and found.token == self.token:
-            self._version = version
-        else:
-            self.lost = str(found)
-            self.check()
+        if not version or found.token != self.token:
+            raise self._gone(str(found))
+        self._version = version
 
     def release(self) -> None:
         """Removes the lock, if it is still this process's."""
@@ -243,8 +245,7 @@ class FileLease(_Beating):
         except FileNotFoundError:
             raise LostLock(f"{self.folder / LOCK} was removed") from None
         if found.token != self.token:
-            self.lost = str(found)
-            self.check()
+            raise self._gone(str(found))
 
     def _beat(self) -> None:
         self.confirm()
