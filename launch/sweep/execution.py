@@ -1,5 +1,6 @@
 """Runs the trials of a sweep on a machine, stage by stage, and keeps their states and results."""
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -11,7 +12,7 @@ from ml_collections import ConfigDict
 from data.buckets import lease
 from data.files import is_remote, path_of
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
-from launch.files import AGAIN, ended, read_json, write_json
+from launch.files import AGAIN, ended, read_json, write_once
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.search.asker import Asker
 from launch.sweep import expand, groups
@@ -326,23 +327,23 @@ def _config(planned: Planned, workdir: Path, live: Live) -> ConfigDict:
 
 
 def _record_failure(planned: Planned, event: Event, workdir: Path) -> None:
-    """Writes the result.json of a trial that no attempt could finish."""
+    """Writes the result.json of a trial that no attempt could finish, unless another process has
+    finished it."""
     home = workdir / planned.id
     log = home / "log.txt"
     lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
-    write_json(
-        home / "result.json",
-        {
-            "id": planned.id,
-            "status": "failed",
-            "sweep": workdir.name,
-            "overrides": planned.overrides,
-            "holdout": planned.holdout,
-            "attempts": event.attempt,
-            "reason": event.reason,
-            "log": lines[-LOG_TAIL:],
-        },
-    )
+    result = {
+        "id": planned.id,
+        "status": "failed",
+        "sweep": workdir.name,
+        "overrides": planned.overrides,
+        "holdout": planned.holdout,
+        "attempts": event.attempt,
+        "reason": event.reason,
+        "log": lines[-LOG_TAIL:],
+    }
+    with contextlib.suppress(lease.LostLock):
+        write_once(home / "result.json", result, lease.Unlocked())
 
 
 def _predict(todo: Sequence[Planned], workdir: Path, live: Live) -> None:

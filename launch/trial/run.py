@@ -16,10 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data.buckets.attempts import Changed
 from data.buckets.lease import Lease, LostLock, Unlocked
-from data.buckets.versioned import read_version, replace_version, write_new
-from data.files import is_remote, to_path
+from data.files import to_path
 from data.kinds import Dataset
 from launch.config import imports
 from launch.errors import (
@@ -33,7 +31,7 @@ from launch.errors import (
     bad_input,
     disk_full,
 )
-from launch.files import AGAIN, ended, read_json, write_json
+from launch.files import AGAIN, ended, read_json, write_json, write_once
 from launch.trial import distributed, fingerprint, folder, messages, trunk
 from launch.trial.chunk import chunk_steps
 from launch.trial.identity import own_id
@@ -267,26 +265,3 @@ def end(
     if not about["counted"]:
         of_sweep["goodput"] = record.ledger.result()  # last, to count all of the time
     write_once(record.workdir / "result.json", result | of_sweep, lease)
-
-
-def write_once(file: Path, result: Mapping[str, Any], lease: Lease) -> None:
-    """Writes the result of a trial whose lock this process holds. In a bucket, LostLock if a result
-    is there that ends the trial: an owner that was frozen cannot replace that of the next one."""
-    lease.confirm()
-    if not is_remote(file):
-        write_json(file, result)
-        return
-    content = (json.dumps(result, indent=1, default=str) + "\n").encode()
-    while True:
-        try:
-            _, version = read_version(file)
-        except FileNotFoundError:
-            version = ""
-        if ended(file.parent):
-            raise LostLock(f"{file} was written by another process")
-        lease.confirm()
-        try:
-            replace_version(file, content, version) if version else write_new(file, content)
-            return
-        except Changed:
-            continue  # by a late write of an owner before this one, or by another owner

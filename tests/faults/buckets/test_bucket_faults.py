@@ -20,7 +20,7 @@ import pytest
 from configs import base
 from data.files import to_path
 from launch.trial import run as trial
-from tests.bucket import Bucket, Request, bucket
+from tests.bucket import Request, bucket
 from tests.spawn import ROOT
 from train import metrics
 from train.checkpoint import restore_params
@@ -35,7 +35,7 @@ BEAT, TTL = 0.4, 2.0  # seconds, of the locks here
 # A child that trains; with `careless` as a process that asks nobody before it writes.
 CHILD = """
 import json, sys
-from tests.faults import test_bucket_faults as here
+from tests.faults.buckets import test_bucket_faults as here
 if sys.argv[3]:
     from data.buckets import lease
     lease.BucketLease.confirm = lease.BucketLease.check = lambda self: None
