@@ -2,6 +2,7 @@
 both."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,20 @@ class MetricsLog:
         if samples.exists():
             copy(samples, samples, step)
         if self._tensorboard:
-            self._board = Board(self.path.parent / "tensorboard", step + 1)
+            self._board = self._open_board(self.path.parent / "tensorboard", step + 1)
             self._board.describe(hyperparameters)
+
+    def _open_board(self, folder: Path, first: int) -> Board:
+        if not is_remote(folder):
+            return Board(folder, first)
+        self._home = tempfile.TemporaryDirectory(prefix="isoflop-", ignore_cleanup_errors=True)
+        local = Path(self._home.name)
+        board = Board(local, first, new=not list(folder.glob("events*")))
+        for file in local.glob("events*"):
+            self._mirrors[folder / file.name] = Mirrored(
+                folder / file.name, self._lease, local=file
+            )
+        return board
 
     def write(self, row: dict) -> None:
         self._append(self.path, row)
@@ -75,12 +88,12 @@ class MetricsLog:
 
     def close(self, done: bool = False) -> None:
         """Writes everything. What a run without the lock of its folder has not written is lost."""
-        for mirror in self._mirrors.values():
-            mirror.close()
         if self._board is not None:
             if done:
                 self._board.end()
             self._board.close()
+        for mirror in self._mirrors.values():
+            mirror.close()
 
 
 def column(metric: str) -> str:

@@ -21,19 +21,25 @@ class Mirrored:
     version that the copy before it made: a process that has lost the folder cannot undo the rows of
     the one that has it."""
 
-    def __init__(self, path: Path, lease: Lease | None = None, every: float = EVERY):
+    def __init__(
+        self,
+        path: Path,
+        lease: Lease | None = None,
+        every: float = EVERY,
+        local: Path | None = None,
+    ):
+        """`path` is in the bucket; `local` is a new file that is copied there (None: one with what
+        the object holds)."""
         self.path, self._url = path, os.fspath(path)
         self._lease, self._every = lease or Unlocked(), every
         self._home = tempfile.TemporaryDirectory(prefix="isoflop-", ignore_cleanup_errors=True)
-        self.local = Path(self._home.name) / path.name
-        try:
-            content, self._version = client(path).get(self._url)
-        except FileNotFoundError:
-            content, self._version = b"", ""
-        self.local.write_bytes(content)
-        self._copied = content  # what the bucket has
+        self.local, self._version = local or Path(self._home.name) / path.name, ""
+        self._copied = b""  # what the bucket has
+        if local is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._copied, self._version = client(path).get(self._url)
+            self.local.write_bytes(self._copied)
         self._turn, self._end = threading.Lock(), threading.Event()
-        self._error: Exception | None = None
         threading.Thread(target=self._follow, name="mirror", daemon=True).start()
 
     def copy(self) -> None:
