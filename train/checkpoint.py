@@ -16,7 +16,6 @@ import json
 import logging
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +29,7 @@ import orbax.checkpoint as ocp
 
 from data.atomic import write_atomic
 from data.buckets.lease import Lease, Unlocked
+from data.buckets.scratch import scratch
 from data.files import is_remote
 from train.checkpoints import bucket, disk
 from train.checkpoints.manifest import MANIFEST as MANIFEST
@@ -289,9 +289,12 @@ def writing_files(path: Path, meta: dict, lease: Lease) -> Iterator[Path]:
         lease.confirm()
         write_manifest(path, meta)
         return
-    with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
-        yield Path(home)
-        bucket.commit(path, Path(home), bucket.new_name(lease), meta, lease)
+    home = scratch()
+    try:
+        yield home
+        bucket.commit(path, home, bucket.new_name(lease), meta, lease)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def damage(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 both."""
 
 import json
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from data.atomic import write_atomic
 from data.buckets.lease import Lease
 from data.buckets.mirrored import Mirrored
+from data.buckets.scratch import scratch
 from data.files import is_remote
 from train.viewers.tensorboard import Board
 
@@ -31,6 +32,7 @@ class MetricsLog:
         self.samples = self.path.with_name("samples.jsonl")
         self._board = None
         self._tensorboard, self._silent, self._lease = tensorboard, silent, lease
+        self._home: Path | None = None
         self._mirrors: dict[Path, Mirrored] = {}  # of the files in a bucket
 
     def rewind(self, step: int, hyperparameters: Mapping[str, Any] = {}) -> None:
@@ -50,8 +52,7 @@ class MetricsLog:
     def _open_board(self, folder: Path, first: int) -> Board:
         if not is_remote(folder):
             return Board(folder, first)
-        self._home = tempfile.TemporaryDirectory(prefix="isoflop-", ignore_cleanup_errors=True)
-        local = Path(self._home.name)
+        local = self._home = scratch()
         board = Board(local, first, new=not list(folder.glob("events*")))
         for file in local.glob("events*"):
             self._mirrors[folder / file.name] = Mirrored(
@@ -92,8 +93,12 @@ class MetricsLog:
             if done:
                 self._board.end()
             self._board.close()
-        for mirror in self._mirrors.values():
-            mirror.close()
+        try:
+            for mirror in self._mirrors.values():
+                mirror.close()
+        finally:
+            if self._home:
+                shutil.rmtree(self._home, ignore_errors=True)
 
 
 def column(metric: str) -> str:

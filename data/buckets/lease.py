@@ -84,15 +84,15 @@ class Owner:
         """Whether it was a process of this machine, which has ended."""
         return (
             bool(self.machine)
-            and self.machine == _machine() != ""
-            and (self.started != _started(self.process))
+            and self.machine == machine() != ""
+            and (self.started != started(self.process))
         )
 
 
 def this_process() -> Owner:
     """This process as the owner of one more lock, with a token of its own."""
     pid, host = os.getpid(), socket.gethostname()
-    return Owner(pid, host, secrets.token_hex(4), time.time(), _machine(), _started(pid))
+    return Owner(pid, host, secrets.token_hex(4), time.time(), machine(), started(pid))
 
 
 def parsed(content: bytes) -> Owner:
@@ -106,14 +106,15 @@ def parsed(content: bytes) -> Owner:
         return Owner(number, words[3] if number else "", "")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The boot of this machine and the process namespace; "" where they are not known."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
-def _started(process: int) -> str:
+def started(process: int) -> str:
     """When a process of this machine started; "" if there is none, or it has ended as a zombie."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -265,7 +266,7 @@ def require_silence(folder: Path, times: Times, say: Callable[[str], None] = pri
     file = folder / LOCK
     content = file.read_bytes()
     found = parsed(content)
-    if not found.token or found.machine.partition("/")[0] == _machine().partition("/")[0]:
+    if not found.token or found.machine.partition("/")[0] == machine().partition("/")[0]:
         return
     at = file.stat().st_mtime_ns
     now = folder / f"{LOCK}.{os.getpid()}{secrets.randbelow(10**9):09}.tmp"

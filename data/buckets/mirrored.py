@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import tempfile
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import IO
 
 from data.buckets.attempts import Changed
 from data.buckets.lease import Lease, LostLock, Unlocked
+from data.buckets.scratch import scratch
 from data.buckets.versioned import client
 from data.files import is_remote
 
@@ -32,8 +33,8 @@ class Mirrored:
         the object holds)."""
         self.path, self._url = path, os.fspath(path)
         self._lease, self._every = lease or Unlocked(), every
-        self._home = tempfile.TemporaryDirectory(prefix="isoflop-", ignore_cleanup_errors=True)
-        self.local, self._version = local or Path(self._home.name) / path.name, ""
+        self._home = None if local else scratch()
+        self.local, self._version = local or self._home / path.name, ""
         self._copied = b""  # what the bucket has
         if local is None:
             with contextlib.suppress(FileNotFoundError):
@@ -69,7 +70,8 @@ class Mirrored:
         try:
             self.copy()
         finally:
-            self._home.cleanup()
+            if self._home:
+                shutil.rmtree(self._home, ignore_errors=True)
 
     def _follow(self) -> None:
         while not self._end.wait(self._every):

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from data.buckets.attempts import Changed, Listed
 from data.buckets.lease import Lease
+from data.buckets.scratch import scratch
 from data.buckets.versioned import client
 from data.files import is_remote, to_path
 from train.checkpoints import disk
@@ -240,8 +241,9 @@ def opened(path: Path) -> Iterator[Path]:
         yield where
         return
     store = client(path)
-    with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
-        data = Path(home).resolve() / path.name
+    home = scratch()
+    try:
+        data = home / path.name
 
         def one(name: str) -> None:
             (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +256,8 @@ def opened(path: Path) -> Iterator[Path]:
             if actual[name] != stated:
                 raise OSError(errno.EIO, "the object does not match its hash", str(where / name))
         yield data
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def new_name(lease: Lease) -> str:
@@ -265,5 +269,5 @@ def folder_for(path: Path, size: int, name: str) -> Path:
     """Where Orbax writes the state of the checkpoint `path`: a new folder of this machine, or one
     in the bucket."""
     if stages(path, size):
-        return Path(tempfile.mkdtemp(prefix="isoflop-")).resolve() / path.name
+        return scratch() / path.name
     return to_path(os.fspath(path / name))

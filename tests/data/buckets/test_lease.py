@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -14,6 +15,7 @@ import pytest
 from data.buckets import attempts, lease
 from data.buckets.lease import Held, LostLock, Owner, Times, break_stale, take, watched
 from data.buckets.mirrored import Mirrored, appending
+from data.buckets.scratch import _tidied, scratch
 from data.buckets.versioned import client
 from data.files import to_path
 from tests.bucket import Faults, bucket
@@ -293,3 +295,14 @@ def test_locks_that_do_not_reach_another_host_are_found(tmp_path, clock, times):
         lease.require_silence(tmp_path, dataclasses.replace(times, sleep=renewed), quiet)
     lease.require_silence(tmp_path, times, quiet)
     assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_temporary_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = scratch()
+    stem = own.name.rsplit("-", 3)[0]
+    for left in (f"{stem}-{os.getpid()}-1-x", f"{stem}-999999999-5-x", "isoflop-other-5-5-x"):
+        (tmp_path / left).mkdir()
+    _tidied.clear()
+    again = scratch()
+    assert sorted(os.listdir(tmp_path)) == sorted([own.name, again.name, "isoflop-other-5-5-x"])
