@@ -39,8 +39,6 @@ LOCAL = {
     "train/objectives/preference/stored.py": "locks the mirror of the cache",
     "launch/export": "stores of other programs, on this machine",
     "launch/conversion/adapters.py": "writes the mirror of a folder",
-    "scaling/ranking/trials.py": "the branch for this machine",
-    "launch/sweep/serving.py": "the branch for this machine",
     "configs/study/distillation.py": "teachers on this machine",
 }
 SHUTIL = {"shutil.rmtree", "shutil.move", "shutil.copy", "shutil.copyfile", "shutil.copytree"}
