@@ -21,6 +21,7 @@ from launch.sweep.live import Live
 from launch.sweep.machine import Machine
 from launch.sweep.rungs import Rungs
 from launch.trial import fingerprint, folder
+from launch.watching.runs_folder import runs_in
 
 TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
 STATES = {DONE: "done", DIVERGED: "diverged"}
@@ -359,7 +360,9 @@ def _predict(todo: Sequence[Planned], workdir: Path, live: Live) -> None:
         target = {"run": planned.id, "params": planned.params, "tokens": planned.about["tokens"]}
         target["flops"] = planned.about["flops"]["6nd"]
         try:
-            record = write_prediction(workdir / "prediction.json", read_runs(workdir), target)
+            record = write_prediction(
+                workdir / "prediction.json", read_runs(runs_in(workdir)), target
+            )
         except (ValueError, FileNotFoundError) as error:
             live.say(f"No prediction of {planned.id}: {error}")
             continue
