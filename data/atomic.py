@@ -7,6 +7,8 @@ import secrets
 from pathlib import Path
 from typing import IO
 
+from data.files import is_remote
+
 AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
 # What the file system answers where it has no locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -29,8 +31,12 @@ def lock(file: IO, how: int = AT_ONCE) -> bool | None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Replaces `path` in one step: a reader sees the old or the new content, never a part of it.
 
-    The folder must exist. On failure, such as an OSError, the old content stays.
+    The folder must exist. On failure, such as an OSError, the old content stays. An object in a
+    bucket is replaced by one request, which is atomic.
     """
+    if is_remote(path):
+        path.write_bytes(content)
+        return
     # Processes of several hosts, which may share a folder, can have the same number.
     mine = f"{os.getpid()}{secrets.randbelow(10**9):09}"
     temporary = path.with_name(f"{path.name}.{mine}.tmp")

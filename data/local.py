@@ -1,21 +1,7 @@
-"""Checks local paths and reads JSON, with one-line errors."""
+"""Reads JSON, with one-line errors, and seals it with a checksum."""
 
 import hashlib
 import json
-import re
-from pathlib import Path
-
-REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def local_path(spec: str, key: str) -> Path:
-    """The path of `spec`, with `~` expanded. ValueError, naming `key`, for a remote address."""
-    if REMOTE.match(spec):
-        raise ValueError(f"{key}={spec!r} is a remote address; give a path on this machine")
-    try:
-        return Path(spec).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{key}={spec!r} has no home folder: {error}; give a full path") from None
 
 
 def parse_json(raw: bytes | str) -> object:

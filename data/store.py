@@ -31,7 +31,8 @@ import numpy as np
 from data import build
 from data import tokenizer as tokenizers
 from data.atomic import lock
-from data.local import local_path
+from data.buckets import copies
+from data.files import path_of, to_path
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
 from data.tokenizer import Tokenizer
@@ -119,7 +120,7 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
         raise ValueError(
             f"data.validation={data_cfg.validation} must be at least 0 and below 1; try 0.02"
         )
-    cache = local_path(data_cfg.cache, "data.cache")
+    cache = path_of(data_cfg.cache, "data.cache")
     for spec in corpora:
         corpus.identity(spec)  # raises for missing text before a folder is created
     tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
@@ -269,38 +270,44 @@ def sampled(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]
 def _origin(data_cfg: Any, spec: str) -> list:
     """What determines the documents of `spec`: equal origins give equal documents."""
     named = spec == "stdlib" or corpus.scheme(spec)
-    where = spec if named else str(local_path(spec, "data.corpora").resolve())
+    where = spec if named else str(path_of(spec, "data.corpora").resolve())
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
 
 
 def named_folder(cache: Path, words: list[str], key: list) -> Path:
-    """A readable folder name that ends with a hash of `key`."""
-    stems = [re.sub(r"[^A-Za-z0-9]+", "-", Path(word).name).strip("-")[:40] for word in words]
+    """A readable folder name that ends with a hash of `key`. Of a cache in a bucket, the folder
+    that mirrors it here."""
+    stems = [re.sub(r"[^A-Za-z0-9]+", "-", to_path(word).name).strip("-")[:40] for word in words]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-    return cache / "-".join([*stems, digest])
+    return copies.folder_of(cache) / "-".join([*stems, digest])
 
 
 @contextlib.contextmanager
 def locked_if_missing(path: Path) -> Iterator[bool]:
     """Yields whether `path` must be built. If so, a lock keeps other processes from building it.
 
-    The operating system releases the lock when the process ends, even if it is killed.
+    The operating system releases the lock when the process ends, even if it is killed. Of a cache
+    in a bucket, the folder is fetched if it is complete there, and otherwise built and uploaded.
     """
-    if path.exists():
+    if path.exists() and copies.is_shared(path.parent):
         yield False
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path.parent / ".lock", "w")
     except OSError as error:
+        place = f"data.cache={path.parents[1]}"
+        if copies.origin_of(path.parent):
+            place = f"{copies.PLACE}={copies.mirror()}"
         raise ValueError(
-            f"data.cache={path.parents[1]} cannot be written ({error.strerror or error}); name "
-            "another place"
+            f"{place} cannot be written ({error.strerror or error}); name another place"
         ) from error
     with file:
         # On a file system without locks, processes may repeat work, but writes are atomic.
         lock(file, fcntl.LOCK_EX)
-        yield not path.exists()
+        missing = not path.exists() and not copies.pull(path.parent, path.name)
+        yield missing
+        copies.push(path.parent, path.name)
 
 
 @contextlib.contextmanager

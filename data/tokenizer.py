@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import tokenizer_json
 from data.atomic import write_atomic
-from data.local import local_path, parse_object, sealed, unsealed
-from data.tokenizer_files import special_strings, words
+from data.files import path_of, to_path
+from data.local import parse_object, sealed, unsealed
+from data.tokenizer_files import special_strings, tokenizer_json, words
 from data.tokenizer_files.added_tokens import end_ids
 from data.tokenizer_files.sentencepiece_model import without_dummy_prefix
 from data.tokenizer_files.special_strings import SpecialString
@@ -99,7 +99,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and, if `model` is not empty, tokenizer.model into `folder`."""
-        folder = Path(folder)
+        folder = to_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {
             "kind": self.kind,
@@ -183,7 +183,7 @@ def read_saved(folder: Path) -> Saved:
 
 def load(folder: str | Path) -> Tokenizer:
     """The tokenizer that `save` wrote into `folder`; raises what `read_saved` raises."""
-    return read_saved(Path(folder)).tokenizer()
+    return read_saved(to_path(folder)).tokenizer()
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int = 0) -> Tokenizer:
@@ -200,13 +200,13 @@ def from_spec(spec: str) -> Tokenizer:
     """
     if spec == "bytes":
         return Tokenizer("bytes", "bytes")
-    kind = {".model": "sentencepiece", ".json": "huggingface"}.get(Path(spec).suffix)
+    kind = {".model": "sentencepiece", ".json": "huggingface"}.get(to_path(spec).suffix)
     if kind is None:
         known = ", ".join(("bytes", *TRAINED))
         raise ValueError(
             f"data.tokenizer={spec!r} is unknown; use {known} or the path of a .model or .json"
         )
-    path = local_path(spec, "data.tokenizer")
+    path = path_of(spec, "data.tokenizer")
     if not path.is_file():
         raise FileNotFoundError(f"data.tokenizer={spec!r} does not exist")
     if _is_saved(path.parent) and path.name in ("tokenizer.model", "tokenizer.json"):

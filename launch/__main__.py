@@ -17,6 +17,7 @@ from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full, no_spa
 VERBS = {
     "train": ("models", "train one model"),
     "sweep": ("models", "train many models, predict the held-out one, fit the law"),
+    "cluster": ("machines", "machines for sweeps: SkyPilot, GKE, SLURM, Cloud TPU"),
     "runs": ("results", "list the trials of a folder: status, settings, losses"),
     "show": ("results", "show everything about one run, with its curves"),
     "rank": ("results", "which configuration of a sweep is best, and what each key does"),

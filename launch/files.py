@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
-from data.local import local_path, parse_json
+from data.files import path_of, to_path
+from data.local import parse_json
 from model import families
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -99,10 +100,10 @@ def instead(family: families.Family, cfg: Any, run: Path) -> str:
 def text_lines(path: str | Path, flag: str) -> list[str]:
     """The lines of the text file that `flag` names. FileNotFoundError or ValueError, in one line,
     if it does not exist, is not UTF-8 or holds no text."""
-    if not Path(path).is_file():
+    if not to_path(path).is_file():
         raise FileNotFoundError(f"{flag}={path} does not exist; name a file of texts, one a line")
     try:
-        text = Path(path).read_text("utf-8")
+        text = to_path(path).read_text("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{flag}={path} is not UTF-8 ({error.reason}); convert it") from None
     if not text.strip():
@@ -148,7 +149,7 @@ def named(entries: Sequence[str], flag: str) -> list[tuple[str, Path]]:
     found = []
     for entry in entries:
         name, equals, text = entry.partition("=")
-        path = local_path(text if equals else entry, flag)
+        path = path_of(text if equals else entry, flag)
         found.append((name if equals else path.stem, path))
     names = [name for name, _ in found]
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -15,7 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from data.local import local_path
+from data.files import BUCKETS, is_remote, local_path, path_of, to_path
 from launch.checkout import ROOT
 from launch.config import casts, imports, sweep_file
 from launch.errors import BadInput, bad_input
@@ -27,8 +27,8 @@ EXECUTED = (
 
 
 def define_path(name: str, default: str | None, help: str, flag_values: flags.FlagValues) -> None:
-    """Defines a flag that takes a path on this machine. `~` is expanded, a remote address is bad
-    input, and an empty value counts as not given."""
+    """Defines a flag that takes a path on this machine, or in a bucket (gs://…, s3://…). `~` is
+    expanded, another scheme is bad input, and an empty value counts as not given."""
     flags.DEFINE(_Reader(name, _path), name, default, help, flag_values)
 
 
@@ -70,7 +70,25 @@ class _Reader(flags.ArgumentParser):
 
 
 def _path(text: str, name: str) -> str | None:
-    return str(local_path(text, name)) if text else None
+    """The path of a flag as text. A bucket is asked first whether it can be read."""
+    if not text:
+        return None
+    path = path_of(text, name)
+    if is_remote(path):
+        from data.buckets import reach  # slow to import
+
+        reach.require_readable(path, f"--{name}")
+    return str(path)
+
+
+def require_writable(path: Path, name: str) -> None:
+    """BadInput if this process may not write into a folder in a bucket. A folder on this machine is
+    checked where it is written."""
+    if is_remote(path):
+        from data.buckets import reach  # slow to import
+
+        with bad_input():
+            reach.require_writable(path, f"--{name}")
 
 
 def _amount(text: str, name: str) -> float:
@@ -279,7 +297,7 @@ def base_of(spec: str, overrides: Mapping[str, Any]) -> tuple[str, dict[str, Any
 def _located(spec: str) -> tuple[Path, Path, str | None]:
     """The path in a config's name, the file that it refers to, and the argument."""
     name, separator, arg = spec.partition(".py:")
-    path = Path(_path(name + ".py" if separator else name, "config") or "")
+    path = local_path(name + ".py" if separator else name, "config")
     return path, path if path.is_file() else ROOT / path, arg or None
 
 
@@ -313,15 +331,27 @@ def load_config(
     if "imports" in config:
         given = casts.cast("imports", overrides.pop("imports", ()), ())
         config.imports = imports.joined(config.imports, given)
-        imports.execute(config, [Path(workdir)] if workdir else [])
+        imports.execute(config, [to_path(workdir)] if workdir else [])
         from launch.config import sections  # imports jax
 
         sections.complete(config)
     source = config.get("train", {}).get("init_from", "")  # set in the file, it counts the same
     given = {"train.init_from": source} if source else {}
+    _require_buckets({k: v for k, v in (given | overrides).items() if "," not in str(v)})
     for note in apply_overrides(config, given | overrides):
         print(note, file=sys.stderr)
+    from train.flatten import flatten
+
+    _require_buckets(flatten(config))
     return config
+
+
+def _require_buckets(values: Mapping[str, Any]) -> None:
+    """ValueError, in one line, for a bucket in a config that cannot be read."""
+    if any(address in repr(value) for value in values.values() for address in BUCKETS):
+        from data.buckets import reach  # slow to import
+
+        reach.require_named(values.items())
 
 
 def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
@@ -329,7 +359,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
 
     Choices that change a section's keys come first; the list has a line for each that drops keys.
     `~` in the paths of runs is expanded. Raises ValueError, naming the nearest key or the type, for
-    an unknown key or a wrong type, and for a remote path.
+    an unknown key or a wrong type, and for a path with an unknown scheme.
     """
     # These import jax, which parsing the flags does not need.
     from launch.config import sections
@@ -355,7 +385,7 @@ def apply_overrides(config: ConfigDict, overrides: Mapping[str, Any]) -> list[st
     for key in (*weights_named(objective), "checkpoint.trunk"):
         section, leaf = key.split(".")
         if value := config.get(section, {}).get(leaf):
-            config[section][leaf] = str(local_path(value, key))
+            config[section][leaf] = str(path_of(value, key))
     return notes
 
 

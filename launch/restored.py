@@ -13,7 +13,7 @@ from launch.files import read_family
 from launch.trial.start import model_section, of_run
 from model import families, parameters
 from model.huggingface import weights
-from train.checkpoint import Damaged, finished, newest_good
+from train.checkpoint import Damaged, finished, newest_good, opened
 from train.counting import MODEL
 
 
@@ -54,7 +54,7 @@ def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:
     path = newest_good(paths, _say)
     if path is None:
         raise Damaged(f"every checkpoint in {run / 'checkpoints'} is damaged; train the run again")
-    with open(path / MODEL, "rb") as file:
+    with opened(path) as folder, open(folder / MODEL, "rb") as file:
         return family.load(file), int(path.name)
 
 

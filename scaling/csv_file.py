@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scaling.drafts import as_path
 from scaling.laws import LAWS
 from scaling.laws.law import Law
 from scaling.printable import printable
@@ -32,7 +33,7 @@ def read_csv(path: str | Path, loss_unit: str = "auto", law: Law = LAWS["paramet
     `loss_unit` is a key of LOSS_UNITS. Raises ValueError or FileNotFoundError, with the row where
     there is one.
     """
-    path, needed = Path(path), ", ".join(law.columns)
+    path, needed = as_path(path), ", ".join(law.columns)
     if not path.is_file():
         wrong = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"table={path} {wrong}; give a CSV file with columns {needed}")

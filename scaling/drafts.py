@@ -2,9 +2,15 @@
 
 import json
 import os
+import pathlib
 import secrets
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+
+
+def as_path(place: str | PurePath) -> Path:
+    """The path of a name on this machine; a path, which may be in a bucket, as it is."""
+    return Path(place) if isinstance(place, str) else place
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -24,6 +30,9 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def write(path: Path, content: str | bytes) -> Path:
     """Replaces a file atomically: a reader sees the old or the new content, never a part of it."""
+    if _is_remote(path):  # one request, which replaces the whole object
+        path.write_bytes(_encoded(content))
+        return path
     draft = draft_of(path, content)
     os.replace(draft, path)
     return path
@@ -31,6 +40,8 @@ def write(path: Path, content: str | bytes) -> Path:
 
 def create(path: Path, content: str | bytes) -> bool:
     """Writes a new file. Returns False if the file exists already."""
+    if _is_remote(path):
+        return path.create_bytes(_encoded(content))
     draft = draft_of(path, content)
     try:
         os.link(draft, path)  # fails if the name exists; a rename would replace the file
@@ -46,7 +57,14 @@ def draft_of(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of several hosts, or threads of one, can have the same number.
     draft = path.with_name(f".{path.name}.{os.getpid()}{secrets.randbelow(10**9):09}")
-    draft.write_bytes(
-        content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    )
+    draft.write_bytes(_encoded(content))
     return draft
+
+
+def _encoded(content: str | bytes) -> bytes:
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
+
+
+def _is_remote(path: Path) -> bool:
+    """Whether a path is in a bucket, where nothing is renamed or linked."""
+    return not isinstance(path, pathlib.Path)

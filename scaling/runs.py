@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.drafts import read_object
+from scaling.drafts import as_path, read_object
 from scaling.laws import LAWS
 from scaling.laws.law import Law
 from scaling.rows import COMPONENT, FACTS, STANDARD, baseline, from_rows
@@ -25,7 +25,7 @@ def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
     Raises FileNotFoundError if there is no result.json, and ValueError if no run has finished or a
     result.json is damaged.
     """
-    root = Path(folder)
+    root = as_path(folder)
     trials = [p for p in (root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))) if p.is_dir()]
     paths = [p / "result.json" for p in trials if (p / "result.json").is_file()]
     if not paths:
@@ -55,12 +55,12 @@ def read_runs(folder: str | Path, law: Law = LAWS["parametric"]) -> Points:
         for _, result in results
         if not result.get("counted")
     )
-    return replace(points, curves=curves, left_out=dict(status))
+    return replace(points, curves=curves, left_out=dict(status), folder=root)
 
 
 def read_baselines(folder: str | Path) -> tuple[Baseline, ...]:
     """The counted models of a folder that holds nothing else; () if it holds a trained run."""
-    root = Path(folder)
+    root = as_path(folder)
     paths = [*root.glob("result.json"), *root.glob("*/result.json"), *root.glob("*/*/result.json")]
     results = [(path, read_result(path)) for path in sorted(paths)]
     if not results or not all(result.get("counted") for _, result in results):

@@ -6,6 +6,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,6 +58,7 @@ class Points:
     left_out: dict[str, int] = field(default_factory=dict)  # status -> number of runs left out
     baselines: tuple[Baseline, ...] = ()
     source: str = ""
+    folder: Path | None = None  # of the runs; None for a table
 
     def __len__(self) -> int:
         return len(self.run)

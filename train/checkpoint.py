@@ -3,6 +3,7 @@
 Layout: FOLDER/STEP/ contains Orbax's files and `manifest.json`, which is written last and lists the
 SHA-256 of every other file. A checkpoint without a manifest is unfinished and is removed. One whose
 files do not match its manifest is damaged: it is renamed, and the previous good one is used.
+`train/checkpoints/bucket.py` says how that is in a bucket, where nothing can be renamed.
 
 The processes of a run write a checkpoint together. Each writes the parts on its devices to a shared
 folder and hashes a share of the files. Only process 0 creates and removes folders and writes the
@@ -11,17 +12,16 @@ manifest. A checkpoint can be restored on any mesh and with any number of proces
 
 import contextlib
 import errno
-import hashlib
-import itertools
 import json
 import logging
-import os
 import shutil
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -29,10 +29,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from data.atomic import write_atomic
+from data.buckets.lease import Lease, Unlocked
+from data.files import is_remote
+from train.checkpoints import bucket, disk
+from train.checkpoints.manifest import MANIFEST as MANIFEST
+from train.checkpoints.manifest import sealed
 from train.parallel import processes
 
-MANIFEST = "manifest.json"
-_TEMPORARY = ".orbax-checkpoint-tmp"
 _DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
 # What Orbax writes besides the arrays, at most: for each array, and in all.
 _BYTES_PER_ARRAY, _BYTES_IN_ALL = 4 << 10, 1 << 20
@@ -44,7 +47,7 @@ def _shown(record: logging.LogRecord) -> bool:
     the folder that `Checkpoints` has removed."""
     error = record.exc_info[1] if record.exc_info else None
     text = f"{record.getMessage()} {error}"
-    removed = isinstance(error, FileNotFoundError) and _TEMPORARY in text
+    removed = isinstance(error, FileNotFoundError) and disk.TEMPORARY in text
     known = removed or any(sign in text for sign in _DISK_FULL)
     return record.levelno < logging.ERROR or not known
 
@@ -67,9 +70,16 @@ class Damaged(ValueError):
     """No checkpoint of a run can be restored."""
 
 
+def _place(path: Path) -> ModuleType:
+    """How checkpoints are kept where `path` is."""
+    return bucket if is_remote(path) else disk
+
+
 class Checkpoints:
     """The checkpoints of one run. Keeps the last `keep_last`, the `keep_best` by eval loss, and
-    those at the steps `keep_at`. `say` receives one-line messages for the user.
+    those at the steps `keep_at`. `say` receives one-line messages for the user. `lease` is the lock
+    of the run's folder: LostLock is raised where another process has it. `before` is called before
+    each manifest is written.
     """
 
     def __init__(
@@ -79,8 +89,12 @@ class Checkpoints:
         keep_best: int,
         say: Callable[[str], None] = print,
         keep_at: Collection[int] = (),
+        lease: Lease | None = None,
+        before: Callable[[], None] = lambda: None,
     ):
-        self.folder = Path(folder).absolute()
+        self._place = _place(folder)
+        self.folder = folder if self._place is bucket else Path(folder).absolute()
+        self.lease, self._before = lease or Unlocked(), before
         self.keep_last, self.keep_best, self.say = keep_last, keep_best, say
         self.keep_at = keep_at
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
@@ -96,14 +110,20 @@ class Checkpoints:
         path = self.folder / str(step)
         leaves = jax.tree.leaves(state)
         size = sum(getattr(leaf, "nbytes", 0) + _BYTES_PER_ARRAY for leaf in leaves)
-        if processes.from_first("there", lambda: self._make_room(path, size + _BYTES_IN_ALL)):
+        size += _BYTES_IN_ALL
+        if processes.from_first("there", lambda: self._place.make_room(path, size)):
             return
+        data = path
+        if self._place is bucket:
+            token = processes.from_first("token", lambda: self.lease.token)
+            data = bucket.folder_for(path, size, token)
         try:
-            self._writer.save(path, args=ocp.args.StandardSave(state))
+            self._writer.save(data, args=ocp.args.StandardSave(state))
         except Exception as error:
-            self._remove_failed()
+            self._remove_failed(data)
             raise as_os_error(error, path) from error
-        self._finisher = threading.Thread(target=self._finish, args=(path, {**meta, "step": step}))
+        meta = {**meta, "step": step}
+        self._finisher = threading.Thread(target=self._finish, args=(path, data, meta))
         self._finisher.start()
 
     def wait(self) -> None:
@@ -135,7 +155,8 @@ class Checkpoints:
             )
         if good is None:
             return None
-        processes.from_first("aside", lambda: _set_aside(paths[: paths.index(good)]))
+        newer = paths[: paths.index(good)]
+        processes.from_first("aside", lambda: self._place.set_aside(newer))
         return _read(good, like), read_meta(good)
 
     def restore_before(self, like: Any, step: int) -> tuple[Any, dict] | None:
@@ -154,31 +175,27 @@ class Checkpoints:
         """Folders of the finished checkpoints, newest first."""
         return finished(self.folder)
 
-    def _make_room(self, path: Path, size: int) -> bool:
-        """Whether this step is already saved. If not, removes its folder and checks that the disk
-        has room for `size` bytes; otherwise OSError. Orbax would only fail during the write."""
-        if (path / MANIFEST).exists():
-            return True
-        shutil.rmtree(path, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if shutil.disk_usage(self.folder).free < size:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return False
-
-    def _finish(self, path: Path, meta: dict) -> None:
+    def _finish(self, path: Path, data: Path, meta: dict) -> None:
         try:
             self._writer.wait_until_finished()
-            write_manifest(path, meta)
+            if self._place is bucket:
+                bucket.commit(path, data, meta, self.lease, self._before)
+            else:
+                self.lease.confirm()
+                write_manifest(path, meta)
             if processes.is_first():
                 self._prune()
-                _remove_unfinished(self.folder)
+                self._place.remove_unfinished(self.folder)
         except Exception as error:  # the training thread raises it
             self._error = as_os_error(error, path)
-            self._remove_failed()
+            self._remove_failed(data)
+        finally:
+            if self._place is bucket and not is_remote(data):
+                shutil.rmtree(data.parent, ignore_errors=True)
 
     def _tidy(self) -> list[str]:
         """Removes unfinished checkpoints. Returns the names of the finished ones."""
-        if removed := _remove_unfinished(self.folder):
+        if removed := self._place.remove_unfinished(self.folder):
             self.say(f"removed unfinished checkpoints in {self.folder}: {', '.join(removed)}")
         return [path.name for path in self.finished()]
 
@@ -192,41 +209,26 @@ class Checkpoints:
             if path not in kept:
                 _remove(path)
 
-    def _remove_failed(self) -> None:
+    def _remove_failed(self, data: Path) -> None:
         """Removes what a failed save left. Other threads of the writer may add files to it for a
-        moment, so it looks again until nothing is there."""
+        moment, so it looks again until nothing is there. In a bucket, the next owner removes it."""
+        if self._place is bucket:
+            if not is_remote(data):
+                shutil.rmtree(data.parent, ignore_errors=True)
+            return
         for _ in range(10 if processes.is_first() else 0):
-            if not _remove_unfinished(self.folder):
+            if not disk.remove_unfinished(self.folder):
                 break
             time.sleep(0.05)
 
 
 def _remove(path: Path) -> None:
-    os.remove(path / MANIFEST)  # now it counts as unfinished
-    shutil.rmtree(path)
-
-
-def _remove_unfinished(folder: Path) -> list[str]:
-    """Removes what killed or failed saves left in a folder, and returns the removed names. No
-    process may be writing to the folder."""
-    left = [p for p in folder.glob("*") if _TEMPORARY in p.name or _is_step(p.name)]
-    left = [p for p in left if not (p / MANIFEST).exists()]
-    for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
-    return [path.name for path in left]
-
-
-def _is_step(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
+    _place(path).remove(path)
 
 
 def finished(folder: Path) -> list[Path]:
     """Folders of the finished checkpoints of a run, newest first."""
-    paths = [p for p in Path(folder).glob("*") if _is_step(p.name) and (p / MANIFEST).exists()]
-    return sorted(paths, key=lambda p: -int(p.name))
+    return _place(folder).finished(folder)
 
 
 def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Path | None:
@@ -239,15 +241,10 @@ def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Pa
     return None
 
 
-def _set_aside(paths: Sequence[Path]) -> None:
-    for path in paths:
-        names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
-        os.rename(path, next(p for name in names if not (p := path.with_name(name)).exists()))
-
-
 def read_meta(path: Path) -> dict:
     """The `meta` that was saved with the state of a good checkpoint."""
-    return json.loads((path / MANIFEST).read_bytes())["meta"]
+    raw = bucket.read_manifest(path) if is_remote(path) else (path / MANIFEST).read_bytes()
+    return json.loads(raw)["meta"]
 
 
 def _meta(path: Path) -> dict | None:
@@ -273,47 +270,34 @@ def as_os_error(error: Exception, path: Path) -> Exception:
 
 
 def write_manifest(path: Path, meta: dict) -> None:
-    """Hashes every file of a checkpoint into its manifest, written atomically."""
-    names = processes.from_first("files", lambda: _names(path))
-    hashes = processes.exchange("hashes", _hashes(path, processes.share(names)))
-    if not processes.is_first():
+    """Hashes every file of a checkpoint on a file system into its manifest, written atomically."""
+    names = processes.from_first("files", lambda: disk.names(path))
+    hashes = processes.exchange("hashes", disk.hashes(path, processes.share(names)))
+    if processes.is_first():
+        files = {name: found for part in hashes for name, found in sorted(part.items())}
+        write_atomic(path / MANIFEST, sealed(files, meta))
+
+
+@contextlib.contextmanager
+def writing_files(path: Path, meta: dict, lease: Lease) -> Iterator[Path]:
+    """A new folder for the files of a checkpoint that one process writes without Orbax. At the end
+    they become the checkpoint `path`."""
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        yield path
+        lease.confirm()
+        write_manifest(path, meta)
         return
-    body = {"files": {n: h for part in hashes for n, h in sorted(part.items())}, "meta": meta}
-    body["sha256"] = _sha256(json.dumps(body, sort_keys=True).encode())
-    write_atomic(path / MANIFEST, json.dumps(body).encode())
+    with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
+        yield Path(home)
+        bucket.commit(path, Path(home), meta, lease)
 
 
 def damage(path: Path) -> str | None:
     """Describes what is wrong with a finished checkpoint; None if nothing is."""
-    faults = processes.exchange("damage", _damage_of_share(path))
+    faults = processes.exchange("damage", _place(path).damage_of_share(path))
     return next((fault for fault in faults if fault), None)
-
-
-def _damage_of_share(path: Path) -> str | None:
-    try:
-        body = json.loads((path / MANIFEST).read_bytes())
-        stated = body.pop("sha256")
-        if stated != _sha256(json.dumps(body, sort_keys=True).encode()):
-            return f"{MANIFEST} does not match its hash"
-        step, listed = body["meta"]["step"], sorted(body["files"])
-        expected = {name: body["files"][name] for name in processes.share(listed)}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        return f"{MANIFEST} cannot be read"
-    if path.name != str(step):
-        return f"it is the checkpoint of step {step}"
-    # Files with certain names change how Orbax reads a checkpoint. Hidden files are harmless.
-    if extra := [name for name in _names(path) if name not in listed and "/." not in f"/{name}"]:
-        return f"{extra[0]} does not belong to it"
-    try:
-        actual = _hashes(path, [name for name in expected if (path / name).is_file()])
-    except OSError as error:
-        return f"{error.filename} cannot be read"
-    for name, sha256 in expected.items():
-        if name not in actual:
-            return f"{name} is missing"
-        if actual[name] != sha256:
-            return f"{name} does not match its hash"
-    return None
 
 
 def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
@@ -327,9 +311,10 @@ def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[di
     if path is None:
         raise Damaged(f"every checkpoint in {folder} is damaged; train the run again")
     reader = ocp.StandardCheckpointer()
-    shapes = reader.metadata(path.absolute()).item_metadata
-    like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-    return reader.restore(path.absolute(), like)["params"], read_meta(path)
+    with opened(path) as data:
+        shapes = reader.metadata(data).item_metadata
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+        return reader.restore(data, like)["params"], read_meta(path)
 
 
 def restore_until(
@@ -341,32 +326,19 @@ def restore_until(
     path = newest_good(paths, say)
     if path is None:
         raise Damaged(f"{folder} has no good checkpoint up to step {until}; train that run again")
-    return _read(path.absolute(), like), read_meta(path)
+    return _read(path, like), read_meta(path)
+
+
+def opened(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """A folder with the files of a good checkpoint, for as long as they are read."""
+    return _place(path).opened(path)
 
 
 def _read(path: Path, like: dict[str, Any]) -> dict[str, Any]:
     """The entries of a good checkpoint that `like` has. Older versions saved more entries."""
-    with ocp.StandardCheckpointer() as reader:
-        held = reader.metadata(path).item_metadata
+    with opened(path) as data, ocp.StandardCheckpointer() as reader:
+        held = reader.metadata(data).item_metadata
         more = {name: entry for name, entry in dict(held).items() if name not in like}
         more = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), more)
-        tree = reader.restore(path, like | more)
+        tree = reader.restore(data, like | more)
     return {name: tree[name] for name in like}
-
-
-def _names(path: Path) -> list[str]:
-    files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(MANIFEST)]
-    return [p.relative_to(path).as_posix() for p in files]
-
-
-def _hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
-    return {name: _file_sha256(path / name) for name in names}
-
-
-def _file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from data.buckets.lease import Lease, Unlocked
 from data.kinds import Dataset
 from model import families
 from train import objectives
-from train.checkpoint import finished, newest_good, read_meta, write_manifest
+from train.checkpoint import finished, newest_good, opened, read_meta, writing_files
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog
 from train.objectives.metrics import measure
@@ -31,11 +31,17 @@ class Count:
     """
 
     def __init__(
-        self, config: Any, dataset: Dataset, workdir: Path, say: Callable[[str], None] = print
+        self,
+        config: Any,
+        dataset: Dataset,
+        workdir: Path,
+        say: Callable[[str], None] = print,
+        lease: Lease | None = None,
     ):
-        """`config` is resolved, and `dataset` sized for it."""
+        """`config` is resolved, and `dataset` sized for it. `lease` is the lock of the folder."""
         self.family, self.cfg = families.read(config.model)
-        self.config, self.dataset, self.workdir, self.say = config, dataset, Path(workdir), say
+        self.config, self.dataset, self.workdir, self.say = config, dataset, workdir, say
+        self.lease = lease or Unlocked()
         self.metrics = objectives.find(config.objective.name).METRICS
         self.step, self.seconds, self.compile_seconds, self.peak = 1, 0.0, 0.0, None
         self.origin = {"branched_from": None, "branched_at": 0}
@@ -54,7 +60,7 @@ class Count:
             self._save(model)
         self.params = self.family.count(model)
         evaluation = evaluate(self.family, model, self.dataset, self.metrics)
-        log = MetricsLog(self.workdir, self.config.log.tensorboard)
+        log = MetricsLog(self.workdir, self.config.log.tensorboard, lease=self.lease)
         log.rewind(0)
         tokens = self.dataset.n_tokens("train")
         log.write({"step": 1, "tokens": tokens} | evaluation_columns(evaluation))
@@ -68,19 +74,16 @@ class Count:
         if path is None:
             return None
         self.seconds = read_meta(path).get("seconds", 0.0)
-        with open(path / MODEL, "rb") as file:
+        with opened(path) as folder, open(folder / MODEL, "rb") as file:
             return self.family.load(file)
 
     def _save(self, model: Any) -> None:
-        folder = self.workdir / "checkpoints" / "1"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        with open(folder / MODEL, "wb") as file:
-            self.family.save(model, file)
-            file.flush()
-            os.fsync(file.fileno())
         meta = {"step": 1, "seconds": self.seconds, "config": json.loads(self.config.to_json())}
-        write_manifest(folder, meta)
+        with writing_files(self.workdir / "checkpoints" / "1", meta, self.lease) as folder:
+            with open(folder / MODEL, "wb") as file:
+                self.family.save(model, file)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def evaluate(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data.buckets.lease import Lease
 from data.kinds import Batch, Dataset
 from data.prefetch import prefetch
 from model import families
@@ -159,17 +160,19 @@ class Run:
         say: Callable[[str], None] = print,
         branch_until: int = 0,
         start: Start = Start(),
+        lease: Lease | None = None,
         begun: float | None = None,
     ):
         """`config` is resolved, and `dataset` sized for it. A new run begins from `start` or, if
         `branch_until` is above 0, from the newest checkpoint of at most `branch_until` steps in the
-        folder `checkpoint.trunk`. `begun` is the Unix time at which this process began with it."""
+        folder `checkpoint.trunk`. `lease` is the lock of the folder, and `begun` the Unix time at
+        which this process began with it."""
         self.config, self.dataset = config, dataset
         self.cfg = step_config(config, start, dataset)
         self.mesh = sharding.make_mesh(dict(config.mesh), jax.devices())
         tokenizer = getattr(dataset, "tokenizer", None)
         devices = self.mesh.devices.ravel()
-        self.record = Record(config, self.cfg, workdir, devices, say, tokenizer, begun)
+        self.record = Record(config, self.cfg, workdir, devices, say, tokenizer, lease, begun)
         hyper = hyperparameters(config)
         like, make = initial_state(self.cfg, hyper, config.seed, self.mesh, start)
         self.memory = memory.by_component(like)

@@ -7,27 +7,41 @@ from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
+from data.buckets.lease import Lease
+from data.buckets.mirrored import Mirrored
+from data.files import is_remote
 from train.viewers.tensorboard import Board
 
 
 class MetricsLog:
     """Appends rows to metrics.jsonl, one JSON object per line. Every row has a "step". A resumed
     run first drops the rows after the step that it resumes from, so that no step appears twice. A
-    `silent` log, used in processes other than 0, writes nothing."""
+    `silent` log, used in processes other than 0, writes nothing. In a bucket, rows are kept on this
+    machine and copied at most every 30 s, by `copy` and at the end."""
 
-    def __init__(self, workdir: Path, tensorboard: bool = False, silent: bool = False):
-        self.path = Path(workdir) / "metrics.jsonl"
+    def __init__(
+        self,
+        workdir: Path,
+        tensorboard: bool = False,
+        silent: bool = False,
+        lease: Lease | None = None,
+    ):
+        self.path = workdir / "metrics.jsonl"
         self.samples = self.path.with_name("samples.jsonl")
         self._board = None
-        self._tensorboard, self._silent = tensorboard, silent
+        self._tensorboard, self._silent, self._lease = tensorboard, silent, lease
+        self._mirrors: dict[Path, Mirrored] = {}  # of the files in a bucket
 
     def rewind(self, step: int, hyperparameters: Mapping[str, Any] = {}) -> None:
         """Drops damaged rows and those after `step`. TensorBoard shows the `hyperparameters`."""
         if self._silent:
             return
-        copy(self.path, self.path, step)
-        if self.samples.exists():
-            copy(self.samples, self.samples, step)
+        if is_remote(self.path):
+            self._mirrors = {p: Mirrored(p, self._lease) for p in (self.path, self.samples)}
+        path, samples = map(self._local, (self.path, self.samples))
+        copy(path, path, step)
+        if samples.exists():
+            copy(samples, samples, step)
         if self._tensorboard:
             self._board = Board(self.path.parent / "tensorboard", step + 1)
             self._board.describe(hyperparameters)
@@ -47,10 +61,22 @@ class MetricsLog:
     def _append(self, path: Path, row: dict) -> None:
         if self._silent:
             return
-        with open(path, "a") as file:
+        with open(self._local(path), "a") as file:
             file.write(json.dumps(row) + "\n")
 
+    def _local(self, path: Path) -> Path:
+        return self._mirrors[path].local if path in self._mirrors else path
+
+    def copy(self) -> None:
+        """Brings all rows to the bucket, if the run's folder is in one. LostLock if another process
+        has the folder."""
+        for mirror in self._mirrors.values():
+            mirror.copy()
+
     def close(self, done: bool = False) -> None:
+        """Writes everything. What a run without the lock of its folder has not written is lost."""
+        for mirror in self._mirrors.values():
+            mirror.close()
         if self._board is not None:
             if done:
                 self._board.end()
@@ -64,10 +90,12 @@ def column(metric: str) -> str:
 
 def read(path: Path) -> list[dict]:
     """The complete rows of a metrics file, each with a "step"; [] if there is no file."""
-    if not Path(path).exists():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return []
     rows = []
-    for line in Path(path).read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -80,4 +108,4 @@ def read(path: Path) -> list[dict]:
 def copy(source: Path, target: Path, until: int) -> None:
     """Replaces `target` with the complete rows of `source` up to step `until`."""
     rows = [json.dumps(row) + "\n" for row in read(source) if row["step"] <= until]
-    write_atomic(Path(target), "".join(rows).encode())
+    write_atomic(target, "".join(rows).encode())

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from data.buckets.lease import Lease, Unlocked
+from data.files import to_path
 from data.kinds import KINDS
 from model.beside import apart
 from train import duration, objectives
@@ -94,15 +96,21 @@ class Record:
         devices: Sequence[jax.Device],
         say: Callable[[str], None] = print,
         tokenizer: samples.Spelling | None = None,
+        lease: Lease | None = None,
         begun: float | None = None,
     ):
         """`config` is resolved and `cfg` is its static part; `devices` train the trial. The
-        `tokenizer` spells samples of text. `begun` is the Unix time of the process's start."""
-        self.config, self.cfg, self.workdir = config, cfg, Path(workdir)
+        `tokenizer` spells samples of text. `lease` is the lock of the folder, and `begun` the Unix
+        time of the process's start."""
+        self.config, self.cfg, self.workdir = config, cfg, workdir
+        self.lease = lease or Unlocked()
         self.say = say = say if processes.is_first() else lambda line: None
         self.events, keep = events(config), config.checkpoint
+        self.log = MetricsLog(workdir, config.log.tensorboard, not processes.is_first(), self.lease)
         self.checkpoints = Checkpoints(
-            self.workdir / "checkpoints", keep.keep_last, keep.keep_best, say, self.events.keep_at
+            *(workdir / "checkpoints", keep.keep_last, keep.keep_best, say, self.events.keep_at),
+            lease=self.lease,
+            before=self.log.copy,
         )
         self.tokenizer, self.local = tokenizer, _of_this_process(devices)
         self.tokens_per_step = config.train.batch_size * KINDS[config.data.kind].tokens(config)
@@ -110,7 +118,6 @@ class Record:
         self.objective = objectives.OBJECTIVES[cfg.objective]
         peak = config.log.peak_flops or peak_flops(devices[0].device_kind)
         self.peak = peak * len(devices) if peak else None  # FLOP/s of all devices
-        self.log = MetricsLog(self.workdir, config.log.tensorboard, not processes.is_first())
         self.status: str | None = None  # None: training or done; "diverged", "preempted", …
         self.row: dict[str, Any] = {}  # the newest values of every column
         self.chunk: dict[str, list[float]] = {"loss": []}  # metrics of the newest steps
@@ -188,7 +195,7 @@ class Record:
 
     def _branch(self, like: TrainState, until: int) -> tuple[dict, dict]:
         """Loads the trunk's saved fields and copies its rows to this run's metrics."""
-        trunk = Path(self.config.checkpoint.trunk)
+        trunk = to_path(self.config.checkpoint.trunk)
         tree, meta = restore_until(trunk / "checkpoints", saved(like), until, self.say)
         step, recent = meta["step"], meta["recent"]
         if processes.is_first():
@@ -222,6 +229,7 @@ class Record:
     ) -> None:
         """Writes what is due at this step. If the metrics show divergence, sets `status` to
         "diverged" and saves the evidence."""
+        self.lease.check()
         ratio = None if self.cfg.skips else max_loss_ratio(self.config)  # skipped by the step
         earlier = list(self.recent["loss"])
         fault = divergence(self.chunk, earlier, ratio) or self.spikes.too_many_skipped()
@@ -337,7 +345,7 @@ class Record:
         """Saves the state after the diverged chunk and the chunk's metrics. The seed and the step
         identify the chunk's data."""
         folder = self.workdir / "diverged"
-        checkpoints = Checkpoints(folder, 1, 0, self.say)
+        checkpoints = Checkpoints(folder, 1, 0, self.say, lease=self.lease)
         checkpoints.save(self.step, saved(state), {"fault": fault})
         checkpoints.close()
         if not processes.is_first():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.chat.templates import ROLES, Message
-from data.local import local_path
+from data.files import path_of
 from data.sources import corpus
 from data.sources.compression import ending, naming_damage, open_file
 from data.sources.formats import json_lines
@@ -88,7 +88,7 @@ def identity(spec: str) -> list:
 
 
 def _file(spec: str) -> Path:
-    path = local_path(spec, "data.corpora")
+    path = path_of(spec, "data.corpora")
     if not path.is_file():
         raise FileNotFoundError(
             f"data.corpora: the file {str(path)!r} does not exist; give a .jsonl, or task:NAME"

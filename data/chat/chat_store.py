@@ -21,7 +21,8 @@ import numpy as np
 
 from data import build, store
 from data.atomic import write_atomic
-from data.local import local_path, sealed, unsealed
+from data.files import path_of
+from data.local import sealed, unsealed
 from data.shards import SPLITS
 from data.tokenizer import Tokenizer
 
@@ -88,7 +89,7 @@ def prepare(
     names = corpora_of(data)
     key = [FORMAT, data.kind, identity, data.validation, tokenizer.fingerprint]
     words = [*names, tokenizer.name]
-    folder = store.named_folder(local_path(data.cache, "data.cache"), words, key)
+    folder = store.named_folder(path_of(data.cache, "data.cache"), words, key)
     with store.locked_if_missing(folder / "chat.json") as missing:
         if missing:
             name = ",".join(names)

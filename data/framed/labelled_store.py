@@ -22,7 +22,8 @@ import numpy as np
 from data import build, store
 from data import tokenizer as tokenizers
 from data.atomic import write_atomic
-from data.local import local_path, sealed, unsealed
+from data.files import path_of, to_path
+from data.local import sealed, unsealed
 from data.shards import SPLITS
 from data.sources import labelled_text
 from data.sources.labelled_text import Example
@@ -73,8 +74,8 @@ def prepare(data: Any, each_word: bool, progress: bool = True) -> LabelledStore:
     about = given.fingerprint if given else [data.tokenizer, data.vocab_size]
     origin = [*map(labelled_text.identity, (corpora, held_out)), data.text_key, data.label_key]
     key = [FORMAT, origin, each_word, data.validation, about]
-    cache = local_path(data.cache, "data.cache")
-    words = [*(Path(spec).name for spec in corpora), data.tokenizer]
+    cache = path_of(data.cache, "data.cache")
+    words = [*(to_path(spec).name for spec in corpora), data.tokenizer]
     folder = store.named_folder(cache, words, key)
     with store.locked_if_missing(folder / "labels.json") as missing:
         if missing:

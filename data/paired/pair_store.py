@@ -17,7 +17,7 @@ import numpy as np
 
 from data import build, store
 from data import tokenizer as tokenizers
-from data.local import local_path
+from data.files import path_of
 from data.shards import Split, open_splits, read_manifest
 from data.sources import parallel_text
 from data.sources.parallel_text import BETWEEN
@@ -96,7 +96,7 @@ def prepare(data: Any, progress: bool = True) -> PairStore:
         raise ValueError(f"data.validation={data.validation} must be at least 0 and below 1")
     origin = [FORMAT, parallel_text.identity(corpora), data.source_key, data.target_key]
     tokenizer = _tokenizer(data, corpora, origin, progress)
-    cache, name = local_path(data.cache, "data.cache"), ",".join(corpora)
+    cache, name = path_of(data.cache, "data.cache"), ",".join(corpora)
     key = [origin, tokenizer.fingerprint, data.validation]
     folder = store.named_folder(cache, [*corpora, tokenizer.name], key)
     with store.locked_if_missing(folder / "manifest.json") as missing:
@@ -140,7 +140,7 @@ def _tokenizer(data: Any, corpora: tuple[str, ...], origin: list, progress: bool
     if data.tokenizer not in tokenizers.TRAINED:
         return tokenizers.from_spec(data.tokenizer)
     folder = store.named_folder(
-        local_path(data.cache, "data.cache"),
+        path_of(data.cache, "data.cache"),
         ["tokenizer", data.tokenizer],
         [origin, data.vocab_size, data.validation],
     )

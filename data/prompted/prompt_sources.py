@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data import loader
-from data.local import local_path
+from data.files import path_of
 from data.shards import SPLITS
 from data.sources.compression import naming_damage, open_file
 from data.sources.formats import json_lines
@@ -113,7 +113,7 @@ def examples(corpora: Sequence[str], key: str = "data.corpora") -> Iterator[Exam
     """The examples of .jsonl files: {"prompt": "…", "answer": "…"} in each line. ValueError or
     FileNotFoundError, naming `key`, file and line, for one that cannot be read."""
     for spec in corpora:
-        path = local_path(spec, key)
+        path = path_of(spec, key)
         if not path.is_file():
             raise FileNotFoundError(f"{key}: the file {spec!r} does not exist")
         with naming_damage(path), open_file(path) as stream:

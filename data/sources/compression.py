@@ -16,12 +16,16 @@ from typing import BinaryIO
 
 import zstandard
 
+from data.buckets import copies
+
 ZSTD_READ_BYTES = 1 << 9  # read from a zstandard file at a time; 4 bytes can expand to 128 KiB
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Opens `path` for reading; its content is decompressed while it is read."""
-    return COMPRESSIONS[path.suffix.lower()][1](path) if compressed(path) else open(path, "rb")
+    """Opens `path` for reading; its content is decompressed while it is read. A file in a bucket is
+    copied to this machine first."""
+    here = copies.fetched(path)
+    return COMPRESSIONS[path.suffix.lower()][1](here) if compressed(path) else open(here, "rb")
 
 
 def compressed(path: Path) -> bool:

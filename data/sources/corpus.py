@@ -22,8 +22,9 @@ import sysconfig
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from data.local import REMOTE, local_path
+from data.files import REMOTE, is_remote, path_of, to_path
 from data.sources import sentiment, synthetic
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
@@ -61,13 +62,14 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
 
 
 def identity(spec: str) -> list:
-    """Name, size and time of each file, which change when the text does. Reads no text."""
+    """Name, size and time of each file, which change when the text does; in a bucket, the version
+    in place of the time. Reads no text."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].identity(spec)
     single, about = _is_file(spec), []
-    for name, path in files(spec):
-        stat = path.stat()
-        about.append([name, stat.st_size, stat.st_mtime_ns])
+    for name, path, stat in _with_stats(spec):
+        changed = stat.st_ino if is_remote(path) else stat.st_mtime_ns
+        about.append([name, stat.st_size, changed])
         if not read_unchanged(path, stat.st_size, single):
             about[-1].append(READ_REVISION)  # so that tokens of older versions are not used
     return about
@@ -77,10 +79,10 @@ def size(spec: str) -> int | None:
     """Approximate bytes of text in `spec`; None if it is unknown until the text is read."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].size(spec)
-    listed = [path for _, path in files(spec)]
-    if any(compressed(path) or ending(path) in {".parquet", ".pq"} for path in listed):
+    listed = _with_stats(spec)
+    if any(compressed(path) or ending(path) in {".parquet", ".pq"} for _, path, _ in listed):
         return None
-    return sum(path.stat().st_size for path in listed)
+    return sum(stat.st_size for _, _, stat in listed)
 
 
 def scheme(spec: str) -> str:
@@ -91,10 +93,10 @@ def scheme(spec: str) -> str:
 
 
 def files(spec: str) -> list[tuple[str, Path]]:
-    """The files of a local corpus as (name within the corpus, path), sorted by name."""
+    """The files of a corpus as (name within the corpus, path), sorted by name."""
     if spec == "stdlib":
         return _stdlib_files(Path(sysconfig.get_paths()["stdlib"]))
-    path = local_path(spec, "data.corpora")
+    path = path_of(spec, "data.corpora")
     if path.is_file():
         return [(path.name, path)]
     if not path.is_dir():
@@ -102,10 +104,23 @@ def files(spec: str) -> list[tuple[str, Path]]:
             f"data.corpora={spec!r} does not exist; give a file, a folder, 'stdlib', 'synthetic' "
             "or 'hf:NAME'"
         )
-    listed = sorted((file.relative_to(path).as_posix(), file) for file in _walk(path))
+    inside = (p for p, _ in path.files_below()) if is_remote(path) else _walk(path)
+    named = ((file.relative_to(path).as_posix(), file) for file in inside)
+    listed = sorted((name, file) for name, file in named if not _is_hidden(name))
     if not listed:
         raise ValueError(f"data.corpora={spec!r} is an empty folder; put text files into it")
     return listed
+
+
+def _with_stats(spec: str) -> list[tuple[str, Path, Any]]:
+    """`files` with the stat of each; one listing for a folder in a bucket."""
+    path = to_path(spec)
+    stats = dict(path.files_below()) if is_remote(path) else {}
+    return [(name, file, stats.get(file) or file.stat()) for name, file in files(spec)]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part[0] == "." for part in name.split("/"))
 
 
 def _walk(root: Path, skipped: Set[str] = frozenset()) -> Iterator[Path]:
@@ -144,7 +159,7 @@ def _read(spec: str, text_key: str) -> Iterator[str]:
 
 def _is_file(spec: str) -> bool:
     """Whether `spec` names a single file."""
-    return spec != "stdlib" and local_path(spec, "data.corpora").is_file()
+    return spec != "stdlib" and path_of(spec, "data.corpora").is_file()
 
 
 def _hugging_face(spec: str, text_key: str) -> Iterator[str]:

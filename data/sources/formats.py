@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from data.buckets import copies
 from data.local import parse_json
 from data.sources.compression import compressed, ending, naming_damage, open_file
 
@@ -283,8 +284,9 @@ def _parquet(stream: BinaryIO, path: Path, text_key: str) -> Iterator[str]:
         if compressed(path):  # Parquet readers start at the end of the file
             shutil.copyfileobj(stream, unpacked)
             unpacked.seek(0)
+        source = unpacked if compressed(path) else copies.fetched(path)
         try:
-            with pyarrow.parquet.ParquetFile(unpacked if compressed(path) else path) as file:
+            with pyarrow.parquet.ParquetFile(source) as file:
                 if text_key not in file.schema_arrow.names:
                     _missing_key(str(path), text_key, file.schema_arrow.names)
                 row = 0

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.local import local_path
+from data.files import path_of
 from data.sources import corpus, sentiment
 from data.sources.compression import ending, naming_damage, open_file
 from data.sources.formats import LARGEST_DOCUMENT, json_lines, lines
@@ -61,7 +61,7 @@ def _made_up(spec: str) -> bool:
 
 
 def _file(spec: str) -> Path:
-    path = local_path(spec, "data.corpora")
+    path = path_of(spec, "data.corpora")
     if not path.is_file():
         raise FileNotFoundError(
             f"data.corpora: the file {str(path)!r} does not exist; give a .jsonl, .tsv or .csv "

@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data.local import local_path
+from data.files import path_of
 from data.sources import corpus, messages, translation_task
 from data.sources.compression import ending, naming_damage, open_file
 from data.sources.formats import json_lines, lines
@@ -92,7 +92,7 @@ def _files(corpora: Sequence[str]) -> list[Path]:
             f"data.corpora={_shown(corpora)} names {len(corpora)} files; give one .tsv or .jsonl, "
             "or the sources' file and the targets' file"
         )
-    paths = [local_path(spec, "data.corpora") for spec in corpora]
+    paths = [path_of(spec, "data.corpora") for spec in corpora]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.tokenizer import Saved
 from data.tokenizer_files import sentencepiece_model
-from data.tokenizer_json import BYTE_LEVEL, SPACE, token_ids
+from data.tokenizer_files.tokenizer_json import BYTE_LEVEL, SPACE, token_ids
 
 if TYPE_CHECKING:
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from data import tokenizer_json
 from data.local import parse_object
 from data.tokenizer import Tokenizer
-from data.tokenizer_files import exported, sentencepiece_model
+from data.tokenizer_files import exported, sentencepiece_model, tokenizer_json
 from data.tokenizer_files.added_tokens import Added, added_tokens, end_ids, read_object
 from data.tokenizer_files.special_strings import SpecialString
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data.files import to_path
 from data.prompted.prompt_encoder import PromptEncoder
 from data.tokenizer import Tokenizer
 from launch.chat import template
@@ -60,7 +61,7 @@ def _of_task(path: Path, run: str, task: dict[str, Any]) -> Answers:
     gold_PS = np.array(scores, np.float64)
     prompts = [one["prompt"] for one in responses]
     return Answers(
-        path, Path(run), prompts, texts, gold_PS, int(task["tokens"]), float(task["temperature"])
+        path, to_path(run), prompts, texts, gold_PS, int(task["tokens"]), float(task["temperature"])
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from data.files import to_path
 from data.sources.compression import naming_damage, open_file
 from data.sources.formats import json_lines
 from data.tokenizer import Tokenizer
@@ -78,7 +79,7 @@ def _benchmark(folder: Path, entry: Row, baselines: dict[str, float]) -> Benchma
             f"{folder / 'core.yaml'}: {label} has icl_task_type={kind!r}; use one of "
             f"{', '.join(FIELDS)}"
         )
-    uri, shots = Path(str(entry["dataset_uri"])), entry["num_fewshot"]
+    uri, shots = to_path(str(entry["dataset_uri"])), entry["num_fewshot"]
     places = [folder / "eval_data" / uri, folder / uri]
     path = next((place for place in places if place.is_file()), None)
     if path is None or uri.is_absolute() or ".." in uri.parts:

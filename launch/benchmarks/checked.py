@@ -5,12 +5,12 @@ P prompts, S samples of each
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data import tasks
+from data.files import to_path
 from data.prompted import prompt_sources
 from data.tasks import exact
 from data.tasks.checkers import Checker, from_spec
@@ -57,7 +57,7 @@ def questions(name: str, checker: str, how: How) -> Questions:
 
 
 def _questions(name: str, checker: str, how: How) -> Questions:
-    if Path(name).suffix == ".jsonl":
+    if to_path(name).suffix == ".jsonl":
         examples = list(dict(prompt_sources.examples((name,), "tasks")).items())
         if not examples:
             raise ValueError(f"tasks={name} has no prompts; give it a line for each")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.files import to_path
 from launch.benchmarks import answerer, best, bundle, checked, harness
 from launch.evaluation import scored_model
 from launch.files import read_config
@@ -57,7 +58,7 @@ def ks_of(text: str, samples: int, given: bool) -> tuple[int, ...]:
 def evaluate(values: Any, detail: Detail) -> dict[str, Any]:
     """What `isoflop evaluate --tasks=… --json=…` writes; `values` are the verb's flags. ValueError
     or FileNotFoundError, in one line, before the first answer is drawn where that is possible."""
-    run, names = Path(values.run), names_of(values.tasks)
+    run, names = to_path(values.run), names_of(values.tasks)
     if bool(names.harness) != bool(values.lm_eval_path):
         raise ValueError(
             "lm_eval_path is not given; name the folder of the task files"
@@ -73,12 +74,12 @@ def evaluate(values: Any, detail: Detail) -> dict[str, Any]:
         harness.require()
     how = how_of(values, run)
     asked = [checked.questions(name, values.checker, how) for name in names.checked]
-    bundles = [(name, bundle.read(Path(name))) for name in names.bundles]
+    bundles = [(name, bundle.read(to_path(name))) for name in names.bundles]
     about: dict[str, Any] = {"run": str(run), "tasks": [], "core": [], "lm_eval": []}
     if asked:
         drawn = answerer.open_answerer(run, values.template, values.stop)
         about["step"] = drawn.step
-        judge = best.open_judge(Path(values.reward), drawn) if values.reward else None
+        judge = best.open_judge(to_path(values.reward), drawn) if values.reward else None
         for one in asked:
             about["tasks"].append(checked.evaluate(drawn, one, how, _of(detail, one.name), judge))
     if bundles or names.harness:
@@ -91,7 +92,7 @@ def evaluate(values: Any, detail: Detail) -> dict[str, Any]:
             ]
             about["core"].append({"bundle": name, "tasks": parts} | bundle.overall(parts))
         if names.harness:
-            folder, show = Path(values.lm_eval_path), _of(detail, "lm_eval")
+            folder, show = to_path(values.lm_eval_path), _of(detail, "lm_eval")
             about["lm_eval"] = harness.evaluate(
                 model, names.harness, folder, how.prompts, how.seed, show
             )

@@ -7,13 +7,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import rich.console
 import rich.text
 
-from data.local import local_path
+from data.files import path_of
 from launch.chat.conversation import Conversation
 from launch.chat.engine import Ended, Engine
 from launch.chat.request import CANCELLED, FAILED, LENGTH, Piece, Request
@@ -193,8 +192,8 @@ class Console:
         try:
             if not name:
                 raise ValueError("/save needs the name of a file")
-            file = local_path(name, "/save")
-            count = self.conversation.save(Path(file))
+            file = path_of(name, "/save")
+            count = self.conversation.save(file)
             self.note(f"{count} messages are in {file}")
         except (ValueError, OSError) as error:
             self.note(f"not saved: {error}")

@@ -7,7 +7,8 @@ from typing import Any
 from configs.chat import TEMPLATES
 from data.chat.encoding import FILE, ChatEncoder, template_of
 from data.chat.templates import Template
-from data.local import local_path, parse_object
+from data.files import path_of, to_path
+from data.local import parse_object
 from data.tokenizer import Tokenizer
 from launch.converted import is_published, published_files
 
@@ -33,9 +34,9 @@ def source_of(value: str, key: str = "data.template") -> str:
     if value in TEMPLATES:
         return TEMPLATES[value]
     known = f"use {', '.join(TEMPLATES)}, or the path of a .jinja file or a tokenizer_config.json"
-    if Path(value).suffix not in (".jinja", ".json"):
+    if to_path(value).suffix not in (".jinja", ".json"):
         raise ValueError(f"{key}={value!r} is unknown; {known}")
-    path = local_path(value, key)
+    path = path_of(value, key)
     if not path.is_file():
         raise FileNotFoundError(f"{key}={value!r} does not exist; {known}")
     source = read(path)

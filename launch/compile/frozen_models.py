@@ -1,11 +1,11 @@
 """The frozen models of a program that is compiled and never run: their shapes, without weights."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from data.files import to_path
 from launch.trial.start import beside_models, model_section
 from model import families
 from model.adapters.adapted import family_of
@@ -51,7 +51,7 @@ def _section(config: Any, name: str, key: str) -> Mapping[str, Any] | None:
     objective = objectives.find(config.objective.name)
     section, leaf = key.split(".")
     if value := config[section][leaf]:
-        return model_section(Path(value), key)
+        return model_section(to_path(value), key)
     if key in getattr(objective, "MAY_LACK", ()):
         return None
     if key not in getattr(objective, "FROM_START", ()):
@@ -60,7 +60,7 @@ def _section(config: Any, name: str, key: str) -> Mapping[str, Any] | None:
             "Hugging Face weights, of which only config.json is read"
         )
     if config.train.init_from:
-        found = model_section(Path(config.train.init_from))
+        found = model_section(to_path(config.train.init_from))
         return found | ({"dtype": config.model.dtype} if "dtype" in found else {})
     # The policy itself, without a head that is its own, such as that of the values.
     own = dict(config.model)

@@ -20,6 +20,7 @@ from typing import Any
 import rich.console
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch.amounts import clock
 from launch.checkout import ROOT
 from launch.compile import verdict
@@ -137,7 +138,7 @@ def _show(
     if values.json:
         rows = [{"overrides": v.overrides, "error": v.error, "report": v.report} for v in ranking]
         with writing("json", values.json):
-            write_json(Path(values.json), {"topology": topology.name, "ranking": rows})
+            write_json(to_path(values.json), {"topology": topology.name, "ranking": rows})
     console.print(verdict.ranking(ranking))
     if not any(variant.fits for variant in ranking):
         none = f"{values.config} fits {topology.name} in none of {len(ranking)} variants"

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data.local import local_path
+from data.files import local_path, to_path
 from launch.errors import BadInput
 
 FOLDER = "imports"  # of a run and of a sweep: the copies
@@ -68,8 +68,8 @@ def load(files: Iterable[str]) -> None:
 def joined(named: Iterable[str], given: Iterable[str]) -> tuple[str, ...]:
     """The imports of a config with those of the command line, which replace files of equal name.
     ValueError if two of the command line have one name."""
-    files = {Path(path).name: path for path in named}
-    names = [Path(path).name for path in given]
+    files = {to_path(path).name: path for path in named}
+    names = [to_path(path).name for path in given]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two imports are called {twice[0]}; rename one, or give it once")
     return tuple((files | dict(zip(names, given, strict=True))).values())
@@ -81,7 +81,7 @@ def keep(config: ConfigDict, folder: Path) -> None:
 
     for path, hash in zip(config.get("imports", ()), config.get("imports_hash", ()), strict=True):
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / FOLDER / Path(path).name, _executed[hash][1])
+        write_atomic(folder / FOLDER / to_path(path).name, _executed[hash][1])
 
 
 def executed() -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import base
+from data.files import path_of
 from data.kinds import KINDS
-from data.local import local_path
 from model import families
 from model.families import FAMILIES
 from train.objectives import OBJECTIVES
@@ -105,7 +105,7 @@ def apply(config: ConfigDict, overrides: Mapping[str, Any]) -> list[str]:
     if source := overrides.get("train.init_from"):
         from launch.trial.start import model_section  # slow imports
 
-        section = model_section(local_path(source, "train.init_from"))
+        section = model_section(path_of(source, "train.init_from"))
         before = config.model.to_dict()
         usual = keys_of("model", before["family"])
         replace(config, "model", keys_of("model", section["family"]) | section)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from data.files import to_path
 from launch.converted import KEPT
 from launch.errors import BadInput
 from launch.files import read_config, write_json
@@ -19,7 +20,7 @@ def read(source: Path, run: Path, base: str, fresh_config: Any) -> tuple[familie
     the folder `base` or, if that is "", the one that the adapter names. `fresh_config(folder, run)`
     gives the config.json of a converted Hugging Face folder."""
     weights.refuse_full(run)
-    folder = Path(base) if base else peft.base_of(source)
+    folder = to_path(base) if base else peft.base_of(source)
     held = start.load(folder)
     family, cfg = families.read(held.section)
     adapter, trained = peft.load(source, cfg, start.model_type(folder, cfg), held.hash)
@@ -55,7 +56,7 @@ def write(run: Path, target: Path, base: str, model_type: str, say: Any) -> None
             "names do not cover; use --merged"
         )
     source = config["train"]["init_from"]
-    model_type = model_type or start.model_type(Path(source), cfg)
+    model_type = model_type or start.model_type(to_path(source), cfg)
     trained, _ = restore_params(run / "checkpoints", say)
     stated = config["train"]["init_hash"]
     peft.save(target, family.adapter, cfg, trained, base or source, stated, model_type)

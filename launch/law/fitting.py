@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data.files import to_path
 from launch.alive import alive
 from launch.checkout import commit
 from launch.config import imports
@@ -32,7 +33,7 @@ def require_law(name: str, runs: str | None) -> None:
     it says how to execute them."""
     from scaling.laws import LAWS
 
-    if name not in LAWS and runs and (remedy := imports.remedy(Path(runs))):
+    if name not in LAWS and runs and (remedy := imports.remedy(to_path(runs))):
         raise ValueError(f"law={name!r} is unknown; use one of {', '.join(LAWS)}{remedy}")
 
 
@@ -82,11 +83,11 @@ def fit_points(
     law["made"] = provenance("fit", argv)
     if json_file:
         with writing("json", json_file):
-            write(Path(json_file), json.dumps(law, indent=1) + "\n")
+            write(to_path(json_file), json.dumps(law, indent=1) + "\n")
     last_line = ""
     if out:
         with writing("out", out), alive("drawing the report"):
-            last_line = report_line(write_report(Path(out), points, law))
+            last_line = report_line(write_report(to_path(out), points, law))
     with bad_input():
         if in_sweep:
             refuse_no_law(law, asked)

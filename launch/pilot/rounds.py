@@ -11,6 +11,7 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict
 
 from data import store
+from data.files import to_path
 from launch.alive import alive
 from launch.config import sweep_file
 from launch.errors import DONE, bad_input, writing
@@ -54,7 +55,7 @@ class PilotPlan:
         """The sweep of the pilot's trials; writes its file to `folder`."""
         doc = f"Pilot of {self.values.config}, written by isoflop pilot.  Unmeasured."
         spec = str(self.write(folder / "pilot_trials.json", doc, self.trials))
-        return expand.plan(spec, {}, Path(self.values.workdir) / "trials")
+        return expand.plan(spec, {}, to_path(self.values.workdir) / "trials")
 
     def rates(self) -> list[float]:
         """The learning rates of the first round, the same at every size."""
@@ -130,13 +131,13 @@ def print_first_round(plan: PilotPlan) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with bad_input():
             sweep = plan.sweep(Path(folder))
-        dry_run(sweep, Path(plan.values.workdir) / "trials", plan.where)
+        dry_run(sweep, to_path(plan.values.workdir) / "trials", plan.where)
     return DONE
 
 
 def run(plan: PilotPlan) -> int:
     """Runs rounds of trials until no best is at an edge, then proposes; returns the exit code."""
-    workdir = Path(plan.values.workdir)
+    workdir = to_path(plan.values.workdir)
     for number in range(1, ROUNDS + 1):
         code, trials = train(plan, workdir)
         if code != DONE:
@@ -157,7 +158,7 @@ def run(plan: PilotPlan) -> int:
         write_json(workdir / "pilot.json", about)
     if plan.values.json:
         with writing("json", plan.values.json):
-            write_json(Path(plan.values.json), about)
+            write_json(to_path(plan.values.json), about)
     print(summary(about))
     return DONE
 

@@ -3,12 +3,17 @@
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from launch.runners import local
+from launch.runners import local, ray
 from launch.runners.tasks import Event, Interrupt, Resources, Slot, Task
 
 
 class Runner(Protocol):
-    """What a runner provides; a module with these three functions is one."""
+    """What a runner provides; a module with these three functions is one.
+
+    A runner of a cluster also takes `resources(workers, cluster)`, and may have two more:
+    `adopted(resources)`, the keys of tasks that an earlier driver of the folder has left running
+    and that `run` goes on with, and `close()`, called when the sweep ends.
+    """
 
     def resources(self, workers: int) -> Resources:
         """What there is to run on, asked once per sweep. `workers` tasks at a time; 0: as many as
@@ -34,7 +39,7 @@ class Runner(Protocol):
         """
 
 
-RUNNERS: dict[str, Runner] = {"local": local}
+RUNNERS: dict[str, Runner] = {"local": local, "ray": ray}
 
 
 def runner_named(name: str) -> Runner:

@@ -17,11 +17,11 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pebble
 
 from data.atomic import lock
+from data.files import to_path
 from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE
 from launch.runners.tasks import Event, Interrupt, Resources, Slot, Task
@@ -86,12 +86,12 @@ def slots(tasks: int, resources: Resources) -> list[Slot]:
     owned = list(resources.devices) or available_cores()
     owned = [owned[i % len(owned)] for i in range(resources.workers or len(owned))]
     count = min(tasks, len(owned))
-    shared = _compilation_cache(resources.compiled)
+    shared = compilation_cache(resources.compiled)
     if resources.devices:
         one_device = _ONE_DEVICE[resources.platform]
         return [Slot((), shared | one_device(owned[i])) for i in range(count)]
     shares = [tuple(dict.fromkeys(owned[i::count])) for i in range(count)]
-    return [Slot(cores, shared | _threads(len(cores))) for cores in shares]
+    return [Slot(cores, shared | threads(len(cores))) for cores in shares]
 
 
 def run(
@@ -110,7 +110,7 @@ def run(
     again: collections.deque[tuple[Task, int]] = collections.deque()
     new = iter(tasks)
     most = operator.length_hint(tasks, sys.maxsize)  # a generator has no length
-    workers = [_Worker(slot) for slot in slots(most, resources)]
+    workers = [Worker(slot) for slot in slots(most, resources)]
     seen = 0  # requests to stop that the workers have been sent
     ended = not workers  # whether `tasks` has no more
     try:
@@ -129,8 +129,7 @@ def run(
                 seen = interrupt.count
                 for worker in workers:
                     worker.signal(signal.SIGTERM if seen == 1 else signal.SIGKILL)
-            running = [worker.future for worker in workers if worker.task]
-            futures.wait(running, timeout=_TICK, return_when=futures.FIRST_COMPLETED)
+            wait_for(workers, _TICK)
             for worker in workers:
                 event = worker.poll(attempts, stopping=bool(interrupt.count))
                 if event and event.kind == "retried":
@@ -143,7 +142,13 @@ def run(
             worker.close()
 
 
-class _Worker:
+def wait_for(workers: Iterable["Worker"], seconds: float) -> None:
+    """Waits until a task of one of the workers has ended, and for at most `seconds`."""
+    running = [worker.future for worker in workers if worker.task]
+    futures.wait(running, timeout=seconds, return_when=futures.FIRST_COMPLETED)
+
+
+class Worker:
     """The process of one slot: a pebble pool of size one, replaced when its process dies.
 
     A process that is killed while it holds a lock of its pool would block its successor there; a
@@ -234,7 +239,7 @@ def _call(function: str, args: tuple, log: str) -> int:
     that outlived an earlier one, never run the same trial at the same time: the second call returns
     IN_USE.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    to_path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab", buffering=0) as file, output_to(file.fileno()):
         if lock(file) is False:
             return IN_USE
@@ -267,7 +272,7 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def _threads(count: int) -> dict[str, str]:
+def threads(count: int) -> dict[str, str]:
     """The environment of a CPU process that owns `count` cores."""
     environment = {name: str(count) for name in _THREAD_COUNTS}
     if count == 1:
@@ -275,10 +280,10 @@ def _threads(count: int) -> dict[str, str]:
     return environment
 
 
-def _compilation_cache(folder: str) -> dict[str, str]:
+def compilation_cache(folder: str) -> dict[str, str]:
     """One cache for all workers and sweeps that share the folder: each shape compiles once."""
     defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(Path(folder).resolve()),
+        "JAX_COMPILATION_CACHE_DIR": str(to_path(folder).resolve()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

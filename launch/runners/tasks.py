@@ -10,16 +10,31 @@ from launch.errors import DONE
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Where a cluster is, and what one trial takes of it. `cores` and `gpus` are of one machine;
+    `slice` is the type of a TPU slice, such as v5litepod-16, of which a trial takes `slices`."""
+
+    address: str = ""  # HOST:PORT, ray://HOST:PORT, auto; "": $RAY_ADDRESS, or one of its own
+    cores: int = 0  # 0: the cores of a machine divided over the trials
+    gpus: int = 0
+    slice: str = ""
+    slices: int = 1
+    wait_for_nodes: bool = False  # for machines that are to come
+
+
+@dataclass(frozen=True)
 class Resources:
     """What a runner has: the platform ('cpu', 'gpu' or 'tpu'), the numbers of its accelerator
-    devices (none on CPUs), how many tasks may run at a time (0: as many as there is room for), and
-    the folder in which they share compiled code.
+    devices (none on CPUs), how many tasks may run at a time (0: as many as there is room for),
+    the folder in which they share compiled code, that of the sweep, and the cluster, if any.
     """
 
     platform: str = "cpu"
     devices: tuple[str, ...] = ()
     workers: int = 0
     compiled: str = "cache/compiled"
+    sweep: str = ""
+    cluster: Cluster = Cluster()
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a task: 'started', 'retried' or 'finished', in which attempt, and why."""
+    """What happened to a task: 'started', 'retried' or 'finished', in which attempt, and why. A
+    'said' event is of no task: its reason is a line for the user."""
 
     kind: str
     key: str

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data.files import to_path
 from data.tokenizer import Tokenizer
 from launch.converted import read_tokenizer
 from launch.files import instead, read_model
@@ -139,7 +140,7 @@ def open_draft(
     ahead: int,
 ) -> Model:
     """The model that drafts for `run`, from the folder `name`; ValueError where it cannot."""
-    folder = Path(name)
+    folder = to_path(name)
     draft_cfg = read_model(folder, "draft")
     draft_tokenizer = read_tokenizer(folder, draft_cfg.vocab_size, "draft")
     if draft_tokenizer.fingerprint != tokenizer.fingerprint:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.local import local_path
+from data.files import path_of
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import AGAIN, ended, read_json, write_json
 from launch.runners.tasks import Event, Interrupt, Task
@@ -18,7 +18,7 @@ from launch.sweep.expand import Plan, Planned
 from launch.sweep.live import Live
 from launch.sweep.machine import Machine
 from launch.sweep.rungs import Rungs
-from launch.trial import folder
+from launch.trial import fingerprint, folder
 
 TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
 STATES = {DONE: "done", DIVERGED: "diverged"}
@@ -34,23 +34,27 @@ def run_sweep(
     asker: Asker | None = None,
     rungs: Rungs | None = None,
     sort: str = "",
+    whole: Plan | None = None,
 ) -> int:
     """Trains what is not finished in `workdir`, stage by stage: trunks and trials on their own,
     those that branch from trunks, those that a search asks for meanwhile, then the held-out ones,
     which are predicted first. The trials of `rungs` come before all and may be stopped early.
-    `sort` orders the live table.
+    `sort` orders the live table. Where `sweep` is a part of a sweep, `whole` is all of it, which is
+    recorded in the folder.
 
     Returns the exit code: 0 every trial ended; 1 some failed; 42 interrupted, run it again. Raises
     BadInput where the folder holds another sweep or damaged results.
     """
     with bad_input():
         cache = sweep.base.get("data", {}).get("cache", "cache")
-        machine = machine.compiling_into(local_path(cache, "data.cache") / "compiled")
+        machine = machine.compiling_into(path_of(cache, "data.cache") / "compiled", workdir)
         if asker:
             asker.record(sweep)
         else:
-            expand.record(sweep, workdir)
-        folder.warn_without_locks(workdir / "sweep.json")
+            expand.record(whole or sweep, workdir)
+        folder.require_locks(workdir / "sweep.json")
+        if machine.several:
+            fingerprint.require_same(workdir)
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)
         view = Live(workdir, known, states, sort, tuple(asker.search.axes) if asker else ())
@@ -87,7 +91,8 @@ def _run_stage(
     sweep waits until they have ended, or goes on with them where that process has stopped."""
     waits = False
     while todo and not interrupt.count:
-        held = {planned.id: folder.owner(workdir / planned.id) for planned in todo}
+        mine = machine.adopted()
+        held = {p.id: p.id not in mine and folder.owner(workdir / p.id) for p in todo}
         live.states |= {key: "in use" for key, owner in held.items() if owner}
         free = [planned for planned in todo if not held[planned.id]]
         if free and free[0].holdout:
@@ -144,7 +149,8 @@ def _climb(
                 return
 
     while not interrupt.count:
-        held = {key for key in rungs.trials if folder.owner(workdir / key)}
+        mine = machine.adopted()
+        held = {k for k in rungs.trials if k not in mine and folder.owner(workdir / k)}
         with bad_input():
             rungs.add(asker.pending if asker else ())
             rungs.more = bool(asker and asker.lazy)
@@ -169,12 +175,14 @@ def _run_search(
     trial as soon as a worker is free."""
     members: dict[str, list[Planned]] = {}
 
+    mine = machine.adopted()
+
     def tasks() -> Iterator[Task]:
         todo = [planned for planned in asker.pending if live.states[planned.id] == "waiting"]
         while not interrupt.count and (todo or (todo := ask())):
             planned = todo.pop(0)
             live.add(planned)
-            if folder.owner(workdir / planned.id):
+            if planned.id not in mine and folder.owner(workdir / planned.id):
                 live.states[planned.id] = "in use"
             else:
                 members[planned.id] = [planned]
@@ -272,6 +280,9 @@ def _follow(
         if interrupt.count and not announced:
             announced = True
             live.say("Stopping: trials save a checkpoint. Ctrl-C again stops them at once.")
+        if event is not None and event.kind == "said":
+            live.say(event.reason)
+            continue
         for planned in members[event.key] if event is not None else ():
             _note(planned, event, len(members[event.key]) > 1, workdir, live)
         if rungs and event is not None and event.kind == "finished":

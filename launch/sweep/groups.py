@@ -93,15 +93,15 @@ def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int
         for config, workdir, overrides in trials:
             resolved, status, branch = trial.opened(config, workdir, dataset, devices=1)
             if not status:
-                held.enter_context(trial.claimed(config, resolved, workdir))
-                going.append((resolved, overrides))
+                lease = held.enter_context(trial.claimed(config, resolved, workdir))
+                going.append((resolved, overrides, lease))
                 say = functools.partial(_say, workdir / "log.txt")
-                members.append(Member(resolved, workdir, say, branch))
+                members.append(Member(resolved, workdir, say, branch, lease))
     if not members:
         return DONE
     dataset = dataset.for_run(members[0].config)
     lanes = -(-len(going) // jax.local_device_count())
-    for resolved, _ in going:
+    for resolved, *_ in going:
         resolved.train.chunk = resolved.train.chunk or chunk_steps(resolved, lanes=lanes)
     try:
         population = Population(members, dataset)
@@ -112,8 +112,8 @@ def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int
         member.say(f"trained with {len(members) - 1} others; {trials[0][1] / 'log.txt'} has more")
     statuses = population.train(stop)
     ended = zip(going, population.records, statuses, strict=True)
-    for (resolved, overrides), record, status in ended:
-        trial.end(resolved, dataset, record, dict(overrides), status)
+    for (resolved, overrides, lease), record, status in ended:
+        trial.end(resolved, dataset, record, dict(overrides), status, lease)
     return PREEMPTED if "preempted" in statuses else DONE
 
 

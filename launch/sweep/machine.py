@@ -5,7 +5,7 @@ from pathlib import Path
 
 from launch import runners
 from launch.runners import Runner
-from launch.runners.tasks import Resources, Slot
+from launch.runners.tasks import Cluster, Resources, Slot
 from launch.sweep import groups
 
 
@@ -17,17 +17,34 @@ class Machine:
     resources: Resources
     most: int
 
-    def compiling_into(self, folder: Path) -> "Machine":
-        """This machine with another folder for compiled code."""
-        return replace(self, resources=replace(self.resources, compiled=str(folder)))
+    def compiling_into(self, folder: Path, sweep: Path) -> "Machine":
+        """This machine with another folder for compiled code, for the sweep in a folder."""
+        resources = replace(self.resources, compiled=str(folder), sweep=str(sweep))
+        return replace(self, resources=resources)
+
+    @property
+    def several(self) -> bool:
+        """Whether the trials run on several machines, which must all have the same code."""
+        return hasattr(self.runner, "adopted")
+
+    def adopted(self) -> set[str]:
+        """The trials that an earlier driver of the sweep has left running, on a cluster."""
+        return getattr(self.runner, "adopted", lambda _: set())(self.resources)
 
     def slots(self, tasks: int) -> list[Slot]:
         """Where that many tasks would run."""
         return self.runner.slots(tasks, self.resources)
 
 
-def machine(on: str, workers: int, population: str = "auto") -> Machine:
-    """The machine of the flags --on, --workers and --population; ValueError names a wrong one."""
+def machine(
+    on: str, workers: int, population: str = "auto", cluster: Cluster | None = None
+) -> Machine:
+    """The machine of the flags --on, --workers and --population, and of those of a cluster;
+    ValueError names a wrong one."""
     runner = runners.runner_named(on)
-    resources = runner.resources(workers)
+    given = cluster not in (None, Cluster())
+    if given and not hasattr(runner, "adopted"):
+        first = next(k for k, v in vars(cluster).items() if v != getattr(Cluster(), k))
+        raise ValueError(f"{first} is for a cluster, and on={on} is none; drop it, or add --on=ray")
+    resources = runner.resources(workers, cluster) if given else runner.resources(workers)
     return Machine(runner, resources, groups.most(population, resources.platform))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.files import to_path
 from launch.trial.owner import with_running
 from scaling.ranking.trials import Sweep, read_sweeps
 
@@ -93,7 +94,7 @@ def stamps(folder: Path) -> tuple[Any, ...]:
         trials = sorted(entry.path for entry in entries if entry.is_dir())
     names = ("config.json", "metrics.jsonl", "result.json")
     found = []
-    for path in (*files, *(Path(trial, name) for trial in trials for name in names)):
+    for path in (*files, *(to_path(trial) / name for trial in trials for name in names)):
         with contextlib.suppress(OSError):
             about = path.stat()
             found.append((str(path), about.st_size, about.st_mtime_ns))

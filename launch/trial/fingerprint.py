@@ -10,14 +10,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from launch.checkout import ROOT
-from launch.files import read_config
+from launch.checkout import ROOT, commit
+from launch.files import AGAIN, read_config, read_json, write_json
 
 # Files and folders whose code can change the numbers of a trial.
 TRAINING = (
     *("configs/base.py", "data", "model", "train"),
     *(f"launch/trial/{name}.py" for name in ("resolve", "start", "trunk")),
 )
+SWEEPS_CODE = "code.json"  # of a sweep whose trials several machines train
 # What lies in them and changes none.
 OTHER = ("model/generation/", "train/ahead_of_time/", "train/progress.py")
 
@@ -82,6 +83,27 @@ def warning(workdir: Path, ended: bool) -> str:
         f"warning: {workdir} {what}; changed since: {', '.join(names[:5])}{more}. To train all of "
         "it with this code, choose another --workdir"
     )
+
+
+def require_same(sweep: Path) -> None:
+    """ValueError, with the first file that differs, unless this is the code of the drivers that
+    trained in the folder of a sweep before. Writes code.json for those that come."""
+    kept = read_json(sweep / SWEEPS_CODE, AGAIN)
+    if kept is None:
+        known = (_kept(file.parent) for file in sorted(sweep.glob("*/config.json")))
+        kept = next((one for one in known if "files" in one), {})
+    there, here = kept.get("files"), files()
+    if isinstance(there, dict) and there != here:
+        names = sorted(n for n in there.keys() | here.keys() if there.get(n) != here.get(n))
+        more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
+        at = f" at commit {kept['commit'][:12]}" if kept.get("commit") else ""
+        raise ValueError(
+            f"--workdir={sweep} was trained by other code than this: {names[0]}{more} differ; "
+            f"check out that code{at}, or choose another --workdir"
+        )
+    if kept.get("fingerprint") != of_files(here) or not (sweep / SWEEPS_CODE).exists():
+        new = {"fingerprint": of_files(here), "commit": commit(), "files": here}
+        write_json(sweep / SWEEPS_CODE, new)
 
 
 def _kept(workdir: Path) -> dict[str, Any]:

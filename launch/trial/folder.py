@@ -2,22 +2,22 @@
 
 import contextlib
 import fcntl
-import os
+import functools
 import re
-import socket
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from data.atomic import lock
+from data.buckets import lease
+from data.buckets.lease import LOCK, Lease
+from data.files import is_remote
 from launch.config import imports
-from launch.errors import InUse, writing
+from launch.errors import BadInput, InUse, writing
 from launch.files import AGAIN, read_json
 from launch.trial import trunk
 from launch.trial.identity import trial_difference
-from launch.trial.owner import LOCK, named
 from launch.trial.owner import owner as owner
 
 
@@ -81,46 +81,80 @@ def _to_extend(resolved: ConfigDict, workdir: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a trial's folder, which is created if needed. Files that a killed run left
-    half-written are removed.
+def locked(workdir: Path) -> Iterator[Lease]:
+    """Holds the lock of a trial's folder, which is created if needed, and yields it. Files that a
+    killed run left half-written are removed.
 
-    InUse if another process holds it; BadInput if the folder cannot be written. Where the file
-    system has no locks, a line on stderr says so.
+    InUse if another process holds it; BadInput if the folder cannot be written, and where the file
+    system has no locks that work. A lock in a bucket whose owner is silent is watched first, and
+    taken once it is stale.
     """
+    times, say = lease.times(), functools.partial(print, flush=True)
+    if is_remote(workdir):
+        with _refusing(workdir), writing("workdir", workdir):
+            held = lease.take(workdir, times, say)
+        try:
+            yield held
+        finally:
+            held.release()
+        return
     with writing("workdir", workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / LOCK, "a+")
     with file:
         held = lock(file)
         if held is False:
-            file.seek(0)
-            raise InUse(
-                f"--workdir={workdir} is in use by {named(file)}; wait until that run ends, or "
-                "choose another --workdir"
-            )
-        if held is None:
-            _warn(workdir)
+            raise _in_use(workdir, owner(workdir) or "another process")
+        _require(held is True and lock_keeps_out(workdir / LOCK), workdir)
+        with _refusing(workdir):
+            lease.require_silence(workdir, times, say)
         with writing("workdir", workdir):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+            held = lease.FileLease(workdir, lease.this_process(), file, times)
         for left in workdir.glob("*.tmp"):
             if re.search(r"\.\d+\.tmp$", left.name):  # of data.atomic
                 left.unlink(missing_ok=True)
+        try:
+            yield held
+        finally:
+            held.release()
+
+
+@contextlib.contextmanager
+def _refusing(workdir: Path) -> Iterator[None]:
+    """Turns Held into InUse, which names the process."""
+    try:
         yield
+    except lease.Held as error:
+        raise _in_use(workdir, str(error)) from None
 
 
-def warn_without_locks(file: Path) -> None:
-    """Prints a line if the file system of a sweep's file has no locks."""
-    with open(file) as opened:
-        if lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB) is None:
-            _warn(file.parent)
-
-
-def _warn(workdir: Path) -> None:
-    print(
-        f"warning: --workdir={workdir} is on a file system without locks; make sure that no other "
-        "process trains in it",
-        file=sys.stderr,
+def _in_use(workdir: Path, who: str) -> InUse:
+    return InUse(
+        f"--workdir={workdir} is in use by {who}; wait until that run ends, or choose another "
+        "--workdir"
     )
+
+
+def lock_keeps_out(file: Path) -> bool:
+    """Whether a file that this process has locked cannot be locked through another opening."""
+    with open(file) as other:
+        return lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
+
+
+def require_locks(file: Path) -> None:
+    """BadInput if the file system of a sweep's file has no locks that work."""
+    if is_remote(file):
+        return
+    with open(file) as opened:
+        held = lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # Another sweep of the folder may be looking too, which is no fault.
+        _require(held is not None and (held is False or lock_keeps_out(file)), file.parent)
+
+
+def _require(works: bool, workdir: Path) -> None:
+    if not works:
+        raise BadInput(
+            f"--workdir={workdir} is on a file system without working locks (flock), so two "
+            "processes could train one trial; use a local disk, NFS 4, or a bucket (gs://…), or "
+            "mount it with locks (Lustre: -o flock)"
+        )

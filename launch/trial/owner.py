@@ -1,24 +1,42 @@
 """Which process trains in a trial's folder: the one that holds its lock."""
 
 import fcntl
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from data.atomic import lock
+from data.buckets import lease
+from data.buckets.lease import LOCK, Times
+from data.files import is_remote
 from scaling.ranking.trials import Sweep
 
-LOCK = "lock"
 
+def owner(workdir: Path, times: Times | None = None) -> str:
+    """The process that holds a trial's folder, as "process 12 on HOST", with how long it has been
+    silent where it has missed a heartbeat; "" if none does. Writes nothing.
 
-def owner(workdir: Path) -> str:
-    """The process that holds a trial's folder, as "process 12 on HOST"; "" if none does. Writes
-    nothing."""
+    In a bucket, a lock counts as nobody's once its process is dead or has been silent for
+    `times.ttl` seconds, as this process has seen by asking repeatedly.
+    """
+    times = times or lease.times()
+    if is_remote(workdir):
+        held = lease.watched(workdir, times)
+        if held is None or lease.stale(held[0], held[2], times):
+            return ""
+        return _named(held[0], held[2], times)
     try:
-        with open(workdir / LOCK) as file:
-            return named(file) if lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB) is False else ""
+        with open(workdir / LOCK, "rb") as file:
+            if lock(file, fcntl.LOCK_SH | fcntl.LOCK_NB) is not False:
+                return ""
+            silent = time.time() - (workdir / LOCK).stat().st_mtime
+            return _named(lease.parsed(file.read()), silent, times)
     except FileNotFoundError:
         return ""
+
+
+def _named(owner: lease.Owner, silent: float, times: Times) -> str:
+    return str(owner) + (f", silent for {silent:.0f} s" if silent > 2 * times.beat else "")
 
 
 def with_running(sweep: Sweep) -> Sweep:
@@ -28,8 +46,3 @@ def with_running(sweep: Sweep) -> Sweep:
         for t in sweep.trials
     )
     return replace(sweep, trials=tuple(trials))
-
-
-def named(file: IO) -> str:
-    """The owner as its lock file has it."""
-    return file.read(200).strip() or "another process"

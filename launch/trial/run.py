@@ -16,12 +16,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from data.buckets.attempts import Changed
+from data.buckets.lease import Lease, LostLock, Unlocked
+from data.buckets.versioned import read_version, replace_version, write_new
+from data.files import is_remote, to_path
 from data.kinds import Dataset
 from launch.config import imports
 from launch.errors import (
     BAD_INPUT,
     DIVERGED,
     DONE,
+    IN_USE,
     PREEMPTED,
     BadInput,
     InUse,
@@ -54,19 +59,22 @@ def run(
     from which the goodput ledger counts this process; None: now. Bad input is one line on stderr.
     """
     act = functools.partial(
-        _run, config, Path(workdir), dict(overrides or {}), begun or time.time()
+        _run, config, to_path(workdir), dict(overrides or {}), begun or time.time()
     )
-    return guarded(act, Path(workdir))
+    return guarded(act, to_path(workdir))
 
 
 def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
-    """The exit code of `act`, which learns when to stop; what a user can mend is one line. Raises
-    InUse if another process holds the folder."""
+    """The exit code of `act`, which learns when to stop; what a user can mend is one line. IN_USE
+    if another process takes the folder meanwhile; raises InUse if one holds it before."""
     try:
         with stop_signals(joint=processes.count() > 1) as stop:
             return act(stop)
     except InUse:  # the caller says so, and a sweep returns to it
         raise
+    except LostLock as error:
+        print(f"isoflop: {error}; this process stops and writes nothing more", file=sys.stderr)
+        return IN_USE
     except BadInput as error:
         print(*filter(None, (f"isoflop: {error}", error.details)), sep="\n", file=sys.stderr)
     except OSError as error:
@@ -114,12 +122,13 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, begun: float, stop:
         _say([fingerprint.warning(workdir, True), *messages.again(resolved, workdir, result)])
         return EXIT_CODES[status]
     with contextlib.ExitStack() as held:
+        lease = Unlocked()
         with distributed.together(), bad_input():
             if processes.is_first():
-                held.enter_context(claimed(config, resolved, workdir, overrides))
+                lease = held.enter_context(claimed(config, resolved, workdir, overrides))
         _say([fingerprint.warning(workdir, False), *messages.header(resolved, dataset, workdir)])
         try:
-            training = _trainer(resolved, dataset, workdir, branch, begun)
+            training = _trainer(resolved, dataset, workdir, branch, lease, begun)
         except (MeshError, Damaged) as error:
             raise BadInput(error) from error
         _say(messages.memory(getattr(training, "memory", {})))
@@ -130,7 +139,8 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, begun: float, stop:
             status = training.train(stop)
         except (BadReward, Unfit) as error:
             raise BadInput(error) from error
-        end(resolved, dataset, getattr(training, "record", training), overrides, status)
+        record = getattr(training, "record", training)
+        end(resolved, dataset, record, overrides, status, lease)
         if status == "preempted":
             _say(messages.stopped(resolved, workdir))
         elif processes.is_first():
@@ -149,7 +159,7 @@ def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any
     the exit code. Refuses what `run` refuses."""
     import jax
 
-    workdir = Path(workdir)
+    workdir = to_path(workdir)
     with bad_input():
         dataset = prepare(config)
         resolved, status, _ = opened(config, workdir, dataset, jax.device_count(), overrides)
@@ -162,7 +172,12 @@ def dry_run(config: ConfigDict, workdir: str | Path, overrides: Mapping[str, Any
 
 
 def _trainer(
-    resolved: ConfigDict, dataset: Dataset, workdir: Path, branch: int, begun: float
+    resolved: ConfigDict,
+    dataset: Dataset,
+    workdir: Path,
+    branch: int,
+    lease: Lease,
+    begun: float,
 ) -> Any:
     """What trains or counts the model; `train(stop)` gives the status."""
     if families.is_counted(families.find(resolved.model.family)):
@@ -174,7 +189,7 @@ def _trainer(
                 "--processes=1"
             )
 
-        return Count(resolved, dataset, workdir)
+        return Count(resolved, dataset, workdir, lease=lease)
     from launch.trial import start
     from train.loop import Run
     from train.objectives.preference import stored
@@ -182,7 +197,9 @@ def _trainer(
     with bad_input():
         beginning = start.start(resolved)
         dataset, beginning = stored.with_stored(resolved, dataset, beginning)
-    return Run(resolved, dataset, workdir, branch_until=branch, start=beginning, begun=begun)
+    return Run(
+        resolved, dataset, workdir, branch_until=branch, start=beginning, lease=lease, begun=begun
+    )
 
 
 def opened(
@@ -208,14 +225,14 @@ def opened(
 @contextlib.contextmanager
 def claimed(
     config: ConfigDict, resolved: ConfigDict, workdir: Path, given: Collection[str] = ()
-) -> Iterator[None]:
-    """Holds the folder of a trial that was `opened`. InUse where another run holds it, or has
-    finished it since."""
-    with folder.locked(workdir):
+) -> Iterator[Lease]:
+    """Holds the folder of a trial that was `opened`; yields its lock. InUse where another run holds
+    it, or has finished it since."""
+    with folder.locked(workdir) as lease:
         folder.require_same(config, resolved, workdir, given)
         if ended(workdir):
             raise InUse(f"another run has just finished in --workdir={workdir}; run this again")
-        yield
+        yield lease
 
 
 def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
@@ -228,8 +245,16 @@ def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
     dataset.save(workdir)
 
 
-def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, status: str) -> None:
-    """Writes result.json, unless the run was preempted and goes on later."""
+def end(
+    resolved: ConfigDict,
+    dataset: Dataset,
+    record: Any,
+    overrides: dict,
+    status: str,
+    lease: Lease,
+) -> None:
+    """Writes result.json, unless the run was preempted and goes on later. LostLock if another
+    process holds the folder, or has written a result since."""
     if status == "preempted" or not processes.is_first():
         return
     about = describe(resolved, dataset) | {"id": own_id(resolved, record.workdir)}
@@ -241,4 +266,24 @@ def end(resolved: ConfigDict, dataset: Dataset, record: Any, overrides: dict, st
         result |= so_far(result, resolved, dataset, record.step)
     if not about["counted"]:
         of_sweep["goodput"] = record.ledger.result()  # last, to count all of the time
-    write_json(record.workdir / "result.json", result | of_sweep)
+    lease.confirm()
+    write_once(record.workdir / "result.json", result | of_sweep)
+
+
+def write_once(file: Path, result: Mapping[str, Any]) -> None:
+    """Writes a result. In a bucket, LostLock if a result is there that ends the trial, or comes
+    meanwhile: an owner that was frozen cannot replace the result of the next one."""
+    if not is_remote(file):
+        write_json(file, result)
+        return
+    content = (json.dumps(result, indent=1, default=str) + "\n").encode()
+    try:
+        _, version = read_version(file)
+    except FileNotFoundError:
+        version = ""
+    try:
+        if ended(file.parent):
+            raise Changed
+        replace_version(file, content, version) if version else write_new(file, content)
+    except Changed:
+        raise LostLock(f"{file} was written by another process") from None

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from data import tokenizer as tokenizers
 from data.chat.encoding import FILE as TEMPLATE
+from data.files import to_path
 from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import KEPT
@@ -81,8 +82,9 @@ def _stamp(source: Path, key: str) -> tuple:
     if not peft.is_adapter(source) and "model_type" not in _config(source, key):
         return tuple(path.name for path in finished(source / "checkpoints"))
     files = (*source.glob("*.safetensors"), *source.glob("*.json"))
+    stats = [(path, path.stat()) for path in files]
     of_base = _stamp(peft.base_of(source), key) if peft.is_adapter(source) else ()
-    return *sorted((p.name, p.stat().st_mtime_ns) for p in files), *of_base
+    return *sorted((p.name, about.st_mtime_ns, about.st_ino) for p, about in stats), *of_base
 
 
 @functools.lru_cache(maxsize=4)
@@ -125,7 +127,7 @@ def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
     if not isinstance(family, Adapted):
         return params, meta
     source, stated = config["train"]["init_from"], config["train"]["init_hash"]
-    base = load(Path(source))
+    base = load(to_path(source))
     if base.hash != stated:
         raise ValueError(
             f"{run} holds adapters of weights with the hash {stated!r}, but those in "
@@ -152,7 +154,7 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
         source, stated = config[section][leaf], config[section][hash_key.split(".")[1]]
         if not source:
             continue
-        found = load(Path(source), key)
+        found = load(to_path(source), key)
         if stated not in ("", found.hash):
             raise ValueError(
                 f"{hash_key}={stated!r}, but the weights in {key}={source} have the hash "
@@ -170,7 +172,7 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
     for key, source in read:
         require_template(key, source, config)
     if config.train.init_from and "template" in config.data:  # a phase of post-training
-        read.append(("train.init_from", Path(config.train.init_from)))
+        read.append(("train.init_from", to_path(config.train.init_from)))
     for key, source in read:
         if tokenizer is not None:
             require_tokenizer(key, source, tokenizer)
@@ -191,7 +193,7 @@ def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
             empty += ", and so is train.init_from"
         if not value:
             raise ValueError(f"{empty}; objective.name={config.objective.name} reads it")
-        found[name] = key, Path(value)
+        found[name] = key, to_path(value)
     return found
 
 
@@ -201,7 +203,7 @@ def beside_sources(config: Mapping[str, Any]) -> dict[str, tuple[str, Path]]:
     found = {}
     for name, key in objectives.beside(config).items():
         section, leaf = key.split(".")
-        found[name] = key, Path(config[section][leaf])
+        found[name] = key, to_path(config[section][leaf])
     return found
 
 
@@ -255,7 +257,7 @@ def start(resolved: ConfigDict) -> Start:
     model has otherwise than the weights do, and frozen models that do not go with it."""
     params = None
     if resolved.train.init_from:
-        params = load(Path(resolved.train.init_from)).params
+        params = load(to_path(resolved.train.init_from)).params
         family, cfg = families.read(resolved.model)
         shapes = jax.eval_shape(lambda: family.init(cfg, jax.random.key(0)))
         params = with_own_heads(family, cfg, shapes, params, resolved.seed)

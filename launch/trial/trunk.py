@@ -8,11 +8,11 @@ Hägele et al. 2024.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from data.files import to_path
 from launch.files import read_config
 from launch.trial.identity import trial_difference
 from train import duration
@@ -67,7 +67,7 @@ def branch_until(resolved: ConfigDict) -> int:
     """
     from train.checkpoint import finished  # slow to import, and a sweep's parent does without
 
-    folder = Path(resolved.checkpoint.trunk)
+    folder = to_path(resolved.checkpoint.trunk)
     about, there = f"checkpoint.trunk={str(folder)!r}", read_config(folder)
     if there is None:
         raise ValueError(f"{about} holds no run (config.json); name the folder of one")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from data.local import local_path
+from data.files import path_of
 from launch.files import text_lines
 from launch.vectors.word_vectors import BLOCK, WordVectors
 
@@ -18,7 +18,7 @@ GENSIM = "gensim"
 def lines_of(spec: str, flag: str, shipped: str) -> list[tuple[int, str]]:
     """The numbered lines of a file that are not empty; `shipped` is its name in gensim. ValueError
     or FileNotFoundError, naming the flag, for a file that cannot be read."""
-    path: Any = local_path(spec, flag)
+    path: Any = path_of(spec, flag)
     if spec == GENSIM:
         try:
             path = resources.files("gensim.test") / "test_data" / shipped

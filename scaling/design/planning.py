@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.drafts import read_object
+from scaling.drafts import as_path, read_object
 from scaling.intervals import FAR, finite, number
 from scaling.laws import LAWS
 from scaling.laws.optimal_split import optimal_params
@@ -44,7 +44,7 @@ def read_law(path: str | Path) -> PlanningLaw:
     """Reads the law from a file that `isoflop fit --json` wrote, or from the folder of a report or
     a sweep. Raises ValueError if the file has no law.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         files = [path / name for name in IN_FOLDER if (path / name).is_file()]
         if not files:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.drafts import create, read_object
+from scaling.drafts import as_path, create, read_object
 from scaling.fits.holdout import frontier_value
 from scaling.fits.isoflop import isoflop
 from scaling.fits.parametric import describe_parametric, fit_parametric
@@ -49,8 +49,8 @@ def prediction_paths(runs: str | None, table: str | None) -> list[Path]:
     writes to the first path, beside its input. A sweep writes to the second, inside its folder.
     """
     if table:
-        return [Path(table).with_suffix(".prediction.json")]
-    folder = Path(runs) if Path(runs).name not in ("", "..") else Path(runs).resolve()
+        return [as_path(table).with_suffix(".prediction.json")]
+    folder = as_path(runs) if as_path(runs).name not in ("", "..") else as_path(runs).resolve()
     return [folder.with_name(f"{folder.name}.prediction.json"), folder / "prediction.json"]
 
 
@@ -103,7 +103,7 @@ def write_prediction(
     target, the new record goes to prediction-2.json beside it, and so on. Raises ValueError if the
     points do not support a prediction.
     """
-    path, kept = Path(path), points.select(~points.holdout)
+    path, kept = as_path(path), points.select(~points.holdout)
     flops = float(target.get("flops") or 6 * target["params"] * target["tokens"])
     wanted = {
         "run": target.get("run"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scaling.drafts import read_object
+from scaling.drafts import as_path, read_object
 from scaling.flattened import flatten
 from scaling.report.number_text import power_of_ten
 
@@ -74,7 +74,7 @@ class Sweep:
 def read_sweeps(folder: str | Path) -> list[Sweep]:
     """Every sweep in a folder: the folder itself, those in it, and the runs in it that belong to
     none. FileNotFoundError if it holds no run at all."""
-    root = Path(folder)
+    root = as_path(folder)
     entries = os.scandir(root) if root.is_dir() else ()
     inside = [root / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
     planned = [p for p in (root, *inside) if (p / "sweep.json").is_file()]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scaling.drafts import write
+from scaling.drafts import as_path, write
 from scaling.fits.comparison import Ladder
 from scaling.report.number_text import amount, escape, interval_html, label, needed, prose, three_digits
 from scaling.report.frame import frame, missing_package
@@ -21,7 +21,7 @@ def write_page(folder: str | Path, ladders: Sequence[Ladder], compared: Comparis
 
     If the plotting packages are not installed, writes only comparison.json and returns its path.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     numbers = write(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
     if missing_package():
         remove_page(folder)

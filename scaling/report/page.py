@@ -3,14 +3,14 @@
 import json
 import sys
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from string import Template
 from typing import Any
 
 import numpy as np
 
 from scaling.csv_file import to_csv
-from scaling.drafts import read_object, write
+from scaling.drafts import as_path, read_object, write
 from scaling.flattened import flatten
 from scaling.intervals import FAR
 from scaling.report.frame import frame, missing_package
@@ -51,7 +51,7 @@ def write_report(folder: str | Path, points: Points, law: dict[str, Any]) -> Pat
     If the plotting packages are not installed, writes only law.json and points.csv, removes the
     page and figures of an earlier report, and returns the path of law.json.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     numbers = write(folder / "law.json", json.dumps(law, indent=1) + "\n")
     write(folder / "points.csv", to_csv(points))
     if missing_package():
@@ -101,7 +101,7 @@ def draw(folder: Path, drawn: Sequence[Any]) -> dict[str, dict]:
 
 def page(points: Points, law: dict, drawn: list, specs: dict[str, dict]) -> str:
     """The whole page as text."""
-    title = f"Scaling law of {Path(law['points']['source']).name}"
+    title = f"Scaling law of {PurePath(law['points']['source']).name}"
     head = f'<h1>{escape(title)}</h1>\n<p class="quiet">{subtitle(law)}</p>\n'
     return frame(title, head + law_part(points, law, drawn), specs)
 
@@ -269,7 +269,8 @@ def read_configs(points: Points) -> list[dict[str, Any]]:
     """The config.json of every run, with dotted keys ({'model.d_model': 64}); empty for points from
     a CSV file. Prints a line to stderr for each file that cannot be read.
     """
-    root = Path(points.source)
+    if (root := points.folder) is None:
+        return []
     folders = {
         path.parent.name: path
         for path in (*root.glob("*/config.json"), *root.glob("*/*/config.json"))

@@ -8,11 +8,13 @@ import pytest
 
 from data import local
 from data import tokenizer as tokenizers
+from data.files import path_of
 from data.sources import corpus
 from data.store import prepare
 from tests.data.conftest import sentence
 
-REMOTE = ["gs://bucket/x", "s3://bucket/x", "gs:/bucket/x", "https://host/x.txt", "hf://datasets/x"]
+# Other schemes than those of buckets, a slash too few, and names that no bucket has.
+REMOTE = ["gs:/bucket/x", "https://host/x.txt", "hf://datasets/x", "gs://ab/x", "s3:///x"]
 
 
 @pytest.mark.parametrize("address", REMOTE)
@@ -26,7 +28,9 @@ def test_remote_addresses_are_refused_before_anything_is_made(
     bad = {"corpora": (str(folder_of_text), address), "weights": (1, 1)}
     bad |= {"tokenizer": f"{address}.model", "cache": address}
     changes = {key: bad[key]} | ({"weights": (1, 1)} if key == "corpora" else {})
-    with pytest.raises(ValueError, match=f"data.{key}=.*is a remote address") as raised:
+    with pytest.raises(
+        ValueError, match=f"data.{key}=.*(is a remote address|names no bucket)"
+    ) as raised:
         prepare(config(**good | changes), progress=False)
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
@@ -63,12 +67,12 @@ def test_home_is_expanded_in_every_path(config, folder_of_text, tmp_path, monkey
 
 def test_an_unknown_home_is_one_line():
     with pytest.raises(ValueError, match=r"data\.cache='~nobody-there/x' has no home folder"):
-        local.local_path("~nobody-there/x", "data.cache")
+        path_of("~nobody-there/x", "data.cache")
 
 
 @pytest.mark.parametrize("name", ["a", "/a/b.txt", "./a:b", "C:/a", "hf:name", "~"])
 def test_local_names_are_not_remote(name):
-    local.local_path(name, "data.cache")
+    path_of(name, "data.cache")
 
 
 def test_sealed_is_unsealed_and_every_change_is_found():

@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_a_row_and_settings_are_left_out(tmp_path, capsys):
         file = written(tmp_path / "metrics.jsonl", b'{"step": 1}\n' + raw + b"\n")
         assert set(Followed(file).look().row) <= {"step", "a", "model"}
         written(tmp_path / "runs/x/config.json", raw)
-        points = SimpleNamespace(source=str(tmp_path / "runs"), run=["x"])
+        points = SimpleNamespace(folder=tmp_path / "runs", run=["x"])
         assert len(read_configs(points)) == (b'{"a": ' in raw or b"{}" == raw or b'"model"' in raw)
         assert capsys.readouterr().err.count("\n") <= 1
 

@@ -72,23 +72,21 @@ def test_a_remote_path_is_refused_before_anything_is_made(
     verb, flag, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert command.main([verb, f"--{flag}=gs://bucket/x"]) == 2
+    assert command.main([verb, f"--{flag}=https://host/x"]) == 2
     wanted = (
-        f"isoflop {verb}: --{flag}='gs://bucket/x' is a remote address; give a path on this "
-        "machine\n"
+        f"isoflop {verb}: --{flag}='https://host/x' is a remote address that isoflop does not "
+        "read; give gs://BUCKET/…, s3://BUCKET/… or a path on this machine\n"
     )
     assert capsys.readouterr().err == wanted and not list(tmp_path.iterdir())
 
 
-def test_the_paths_of_a_config_and_of_ladders_are_of_this_machine_too(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_paths_of_a_config_and_of_ladders_are_checked_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert command.main(["compare", "gs://b/x", "y"]) == 2
-    assert "ladder='gs://b/x' is a remote address" in capsys.readouterr().err
+    assert "ladder='gs://b/x' names no bucket" in capsys.readouterr().err
     for key in ("checkpoint.trunk", "train.init_from"):
-        with pytest.raises(ValueError, match=f"^{key}='s3://b/x' is a remote address"):
+        with pytest.raises(ValueError, match=f"^{key}='s3://b/x' names no bucket"):
             flags.load_config("configs/base.py", {key: "s3://b/x"})
     home = flags.load_config("configs/base.py", {"checkpoint.trunk": "~/x"})
     assert home.checkpoint.trunk == str(tmp_path / "x")

@@ -183,7 +183,7 @@ def test_too_little_space_is_noticed_before_anything_is_written(tmp_path, said, 
     size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state(20)))
     for free, fits in ((size, False), (size + (2 << 20), True)):
         usage = shutil._ntuple_diskusage(10**9, 10**9 - free, free)
-        monkeypatch.setattr("train.checkpoint.shutil.disk_usage", lambda folder, u=usage: u)
+        monkeypatch.setattr("train.checkpoints.disk.shutil.disk_usage", lambda folder, u=usage: u)
         if fits:
             checkpoints.save(20, jax.tree.map(jax.numpy.asarray, state(20)), {})
             checkpoints.wait()
@@ -196,7 +196,7 @@ def test_too_little_space_is_noticed_before_anything_is_written(tmp_path, said, 
 @pytest.mark.parametrize("size", ["16k", "36k", "60k"])
 def test_a_disk_that_fills_up_during_a_save_logs_nothing(tmp_path, said, monkeypatch, caplog, size):
     usage = shutil._ntuple_diskusage(10**9, 0, 10**9)
-    monkeypatch.setattr("train.checkpoint.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("train.checkpoints.disk.shutil.disk_usage", lambda folder: usage)
     hook = functools.partial(_unraisable, show=said.append)
     monkeypatch.setattr("sys.unraisablehook", hook)
     with disks.small(tmp_path / "small", size) as small:

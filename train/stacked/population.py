@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data.buckets.lease import Lease
 from data.kinds import Batch, Dataset
 from data.prefetch import prefetch
 from train.evaluate import Evaluation, Evaluator
@@ -72,6 +73,7 @@ class Member:
     workdir: Path
     say: Callable[[str], None] = print
     branch_until: int = 0
+    lease: Lease | None = None
 
 
 class Population:
@@ -103,6 +105,7 @@ class Population:
             record = Record(
                 *(member.config, self.cfg, member.workdir, devices[:1], member.say),
                 tokenizer=getattr(dataset, "tokenizer", None),
+                lease=member.lease,
             )
             hyper = hyperparameters(member.config)
             like, make = initial_state(self.cfg, hyper, member.config.seed, single)

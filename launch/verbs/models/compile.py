@@ -15,13 +15,13 @@ writes a table of it into a page.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import rich.console
 from absl import flags as absl_flags
 
 from data.atomic import write_atomic
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import BAD_INPUT, DONE, BadInput, bad_input, writing
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         console.print(verdict.listing())
         return DONE
     if values.table:
-        return docs_table.run(Path(values.table))
+        return docs_table.run(to_path(values.table))
     for name in ("config", "topology"):
         if not values[name].value:
             raise BadInput(f"--{name} is missing; isoflop compile --help shows an example")
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     report = compiled_report(config, target, values.hlo)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), report)
+            write_json(to_path(values.json), report)
     console.print(verdict.heading(report), soft_wrap=True)
     console.print(verdict.table(report))
     console.print(verdict.verdict(report, config), soft_wrap=True)
@@ -119,5 +119,5 @@ def compiled_report(config: Any, target: Slice, hlo: str | None = None) -> dict[
         raise BadInput(error) from error
     if hlo and program.text:
         with writing("hlo", hlo):
-            write_atomic(Path(hlo), program.text.encode())
+            write_atomic(to_path(hlo), program.text.encode())
     return compiled.describe(resolved, target, mesh, program)

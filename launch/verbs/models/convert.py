@@ -27,6 +27,7 @@ from absl import flags as absl_flags
 from configs import base
 from data import tokenizer as tokenizers
 from data.chat.encoding import FILE as TEMPLATE
+from data.files import to_path
 from data.framed import saved_classes
 from data.framed.marks import marks_of
 from data.tokenizer import Tokenizer
@@ -98,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     if given not in map(set, pairs):
         raise BadInput("give --from_hf=FOLDER --to=RUN, or --from=RUN --to_hf=FOLDER")
     if values.to_hf:
-        run, target = Path(values["from"].value), Path(values.to_hf)
+        run, target = to_path(values["from"].value), to_path(values.to_hf)
         with bad_input():
             adapted = adapters.has_adapters(run) and not values.merged
         if adapted:
@@ -106,9 +107,9 @@ def main(argv: Sequence[str]) -> int:
         return to_hf(run, target, values.model_type)
     if values.model_type:
         raise BadInput(f"--model_type={values.model_type} goes with --to_hf; drop it")
-    if peft.is_adapter(Path(values.from_hf)):
-        return adapters_from_hf(Path(values.from_hf), Path(values.to), values.base or "")
-    return from_hf(Path(values.from_hf), Path(values.to))
+    if peft.is_adapter(to_path(values.from_hf)):
+        return adapters_from_hf(to_path(values.from_hf), to_path(values.to), values.base or "")
+    return from_hf(to_path(values.from_hf), to_path(values.to))
 
 
 def adapters_to_hf(run: Path, target: Path, base: str, model_type: str) -> int:

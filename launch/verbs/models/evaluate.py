@@ -34,11 +34,11 @@ model prefers among n = 1, 2, 4, … is right, without bias, over all subsets of
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.errors import DONE, bad_input, writing
@@ -127,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
             # Slow imports, which --help does without.
             from launch.evaluation import counted_baseline, findings, scored_model, scoring
 
-            model = scored_model.open_model(Path(values.run))
+            model = scored_model.open_model(to_path(values.run))
             context, stride = sizes(values, model.cfg.context_length)
             if stride < context and model.initial_carry(1) is not None:
                 raise ValueError(
@@ -157,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
     about |= {"context": context, "stride": stride, "seconds": time.perf_counter() - begun}
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), about)
+            write_json(to_path(values.json), about)
     findings.show(about)
     return DONE
 
@@ -171,7 +171,7 @@ def of_tasks(values: absl_flags.FlagValues, begun: float) -> int:
     about["seconds"] = time.perf_counter() - begun
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), about)
+            write_json(to_path(values.json), about)
     listing.show(about, values.examples)
     return DONE
 

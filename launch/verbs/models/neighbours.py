@@ -16,11 +16,11 @@ Any family with a vector for each token has these: word2vec, glove, lsa, decoder
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
             about = answers(values)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), about)
+            write_json(to_path(values.json), about)
     show(about)
     return DONE
 
@@ -73,7 +73,7 @@ def answers(values: absl_flags.FlagValues) -> dict[str, Any]:
     from launch.vectors import projection, word_lists, word_vectors
     from scaling.report import word_map
 
-    run = Path(values.run)
+    run = to_path(values.run)
     vectors = word_vectors.open_vectors(run)
     listed = lambda found: [{"word": word, "cosine": cosine} for word, cosine in found]  # noqa: E731
     about: dict[str, Any] = {"run": str(run), "words": len(vectors.words)}
@@ -90,7 +90,7 @@ def answers(values: absl_flags.FlagValues) -> dict[str, Any]:
     if values.map:
         drawn = projection.word_map(vectors, run.resolve(), values.projection, values.map_words)
         with writing("map", values.map):
-            about["map"] = str(word_map.write_map(Path(values.map), drawn))
+            about["map"] = str(word_map.write_map(to_path(values.map), drawn))
     return about
 
 

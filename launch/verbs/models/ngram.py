@@ -12,10 +12,10 @@ which a Transformer does not see.
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     }
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), about)
+            write_json(to_path(values.json), about)
     spread = "" if error is None else f" ± {error:.4f}"
     per_byte = "" if bits is None else f", {bits:.4f} bits/byte"
     print(

@@ -11,10 +11,10 @@ it trains nothing and prints the precision of a ladder around the optima of that
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -105,6 +105,6 @@ def precision_of_law(values: absl_flags.FlagValues) -> int:
     about |= {"sizes": values.sizes, "seeds": values.seeds, "precision": rows}
     if values.json:
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(about, indent=1) + "\n")
+            write(to_path(values.json), json.dumps(about, indent=1) + "\n")
     print(law_summary(about))
     return DONE

@@ -22,10 +22,10 @@ the large model checks at once; samples keep exactly the large model's distribut
 import contextlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from data.tokenizer import Tokenizer
 from launch import flags
 from launch.alive import alive
@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the samples. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
-    run = Path(values.run)
+    run = to_path(values.run)
     with bad_input(), alive("loading the model"):
         refuse(values)
         family, cfg, tokenizer = open_run(run)
@@ -175,7 +175,7 @@ def main(argv: Sequence[str]) -> int:
     if values.json:
         about = {name: values[name].value for name in values if name not in ("json", "help")}
         with writing("json", values.json):
-            write_json(Path(values.json), about | {"step": step, "samples": samples})
+            write_json(to_path(values.json), about | {"step": step, "samples": samples})
     return code
 
 

@@ -20,10 +20,10 @@ whatever --stride says, and so does a recurrent one with model.carry_state=True,
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
             # Slow imports, which --help does without.
             from launch.evaluation import scored_model, sentences
 
-            model = scored_model.open_model(Path(values.run))
+            model = scored_model.open_model(to_path(values.run))
         context = model.cfg.context_length
         reads_all = model.counted or model.initial_carry(1) is not None
         stride = context if model.counted else values.stride or context
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     found |= {"context": context, "stride": stride, "texts": scored}
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), found)
+            write_json(to_path(values.json), found)
     for number, one in enumerate(scored, start=1):
         if number <= len(values.text):
             sentences.show_tokens(number, one)

@@ -9,24 +9,28 @@ After an interrupt, run the same command again: finished trials are kept, the ot
 import contextlib
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law import fitting
 from launch.runners import RUNNERS
-from launch.search.asker import plan
+from launch.runners.tasks import Cluster
+from launch.search.asker import Asker, plan
 from launch.sweep.dry_run import dry_run
 from launch.sweep.execution import run_sweep, summary
-from launch.sweep.expand import ASSUMED_FLOPS
+from launch.sweep.expand import ASSUMED_FLOPS, Plan
 from launch.sweep.machine import machine
 from launch.sweep.rungs import Rungs, require_comparable_axes
 from launch.sweep.search import FLAGS, SEARCHES
-from launch.sweep.stopping import METHODS, stopping
+from launch.sweep.static.parts import parse_part, part_of
+from launch.sweep.stopping import METHODS, Stopping, stopping
 
 MOST_BESIDE_A_LAW = 5  # configurations shown of a ladder, which is trained for its law
 
@@ -41,6 +45,7 @@ def make_flags() -> absl_flags.FlagValues:
     )
     flags.define_path("json", None, "write the plan and the results to this file", values)
     text("on", "local", f"what runs the trials: {', '.join(RUNNERS)}", values)
+    _define_cluster(values)
     absl_flags.DEFINE_integer(
         "workers",
         0,
@@ -77,6 +82,14 @@ def make_flags() -> absl_flags.FlagValues:
         "trials", None, "configurations that the search asks for", lower_bound=1, flag_values=values
     )
     text("budget", None, 'of the whole search: "1e15 flops", "2e8 tokens" or "3 hours"', values)
+    text(
+        "part",
+        "",
+        "train only this share of the fitted trials, such as 3/16, for machines that share "
+        "--workdir and no Ray; the same command without --part then predicts and trains the "
+        "held-out trials and fits",
+        values,
+    )
     boolean(
         "dry_run",
         False,
@@ -90,13 +103,26 @@ def make_flags() -> absl_flags.FlagValues:
     return values
 
 
+def _define_cluster(values: absl_flags.FlagValues) -> None:
+    """The flags of --on=ray."""
+    text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
+    text("address", "", "cluster of --on=ray: auto, HOST:6379, ray://HOST:10001; '': here", values)
+    whole("cores", 0, "CPU cores of a trial; 0: a machine's, divided", 0, flag_values=values)
+    whole("gpus", 0, "GPUs of a trial on a cluster", 0, flag_values=values)
+    text("slice", "", "TPU slice of a trial on a cluster, such as v5litepod-16", values)
+    whole("slices", 1, "slices of a trial", 1, flag_values=values)
+    wait = "wait for machines that are to come, where none could run a trial"
+    absl_flags.DEFINE_boolean("wait_for_nodes", False, wait, values)
+
+
 def main(argv: Sequence[str]) -> int:
     """Exit code 0: every trial ended; 1: some failed; 42: interrupted, run it again."""
     values = make_flags()
     overrides = flags.parse(values, argv, __doc__)
-    workdir = Path(values.workdir)
+    workdir = to_path(values.workdir)
     with bad_input():
-        where = machine(values.on, values.workers, values.population)
+        cluster = Cluster(**{one.name: values[one.name].value for one in fields(Cluster)})
+        where = machine(values.on, values.workers, values.population, cluster)
         rule = stopping(values.stop, values.rungs, values.keep)
         if rule and values.population not in ("auto", "off"):
             raise ValueError(
@@ -119,6 +145,7 @@ def main(argv: Sequence[str]) -> int:
             )
         if rule and asker and asker.lazy:
             require_comparable_axes(asker.search.axes, rule)
+        whole, sweep = sweep, _shared(sweep, values.part, rule, asker)
         known = [*sweep.trials, *(asker.pending if asker else ())]
         rungs = Rungs(known, rule, workdir) if rule else None
     if values.dry_run:
@@ -127,14 +154,33 @@ def main(argv: Sequence[str]) -> int:
             print(rungs.outlook())
         code = DONE
     else:
+        flags.require_writable(workdir, "workdir")
         with _live_page(workdir) if values.open else contextlib.nullcontext():
-            code = run_sweep(sweep, workdir, where, asker, rungs, values.sort)
+            code = run_sweep(sweep, workdir, where, asker, rungs, values.sort, whole)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), summary(sweep, workdir, code, asker))
-    if code != PREEMPTED and not values.dry_run:
+            write_json(to_path(values.json), summary(sweep, workdir, code, asker))
+    if code != PREEMPTED and not values.dry_run and not values.part:
         _conclude(workdir, values.fit)
     return code
+
+
+def _shared(sweep: Plan, text: str, rule: Stopping | None, asker: Asker | None) -> Plan:
+    """The part of the sweep that --part=`text` names; all of it if `text` is ''. ValueError where
+    trials depend on the results of others."""
+    if not text:
+        return sweep
+    part = parse_part(text)
+    if rule or asker:
+        flag = f"stop={rule.method}" if rule else f"search={asker.search.method}"
+        raise ValueError(
+            f"part={part} trains its trials without the results of the others, which --{flag} "
+            "compares; drop one of the two"
+        )
+    kept = part_of(sweep, part)
+    fitted = sum(not planned.holdout for planned in sweep.trials)
+    print(f"part {part}: {len(kept.trials)} of {fitted} fitted trials")
+    return kept
 
 
 def _live_page(workdir: Path) -> contextlib.AbstractContextManager:

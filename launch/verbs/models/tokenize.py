@@ -5,12 +5,12 @@ isoflop tokenize --config=configs/base.py --config.data.tokenizer=bpe --config.d
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
+from data.files import to_path
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
 from data.store import Component, TokenStore, prepare
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         about = describe(dataset)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), about)
+            write_json(to_path(values.json), about)
     print_table(about)
     return DONE
 

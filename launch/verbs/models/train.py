@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.errors import bad_input
 from launch.trial import distributed
@@ -51,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
         from launch.trial import run as trial  # slow to import
 
         return trial.dry_run(config, values.workdir, overrides)
+
+    flags.require_writable(to_path(values.workdir), "workdir")
 
     def train() -> int:
         from launch.trial import (

@@ -26,13 +26,12 @@ those of the runs that --against names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags as absl_flags
 
-from data.local import local_path
+from data.files import path_of, to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -104,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
         about |= scored(first, outputs)
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), about)
+            write_json(to_path(values.json), about)
     return DONE
 
 
@@ -133,7 +132,7 @@ def job(run: str, values: absl_flags.FlagValues) -> Job:
     from launch.translation.held_out import held_out
     from launch.translation.translator import How, open_run
 
-    translator = open_run(local_path(run, "run"))
+    translator = open_run(path_of(run, "run"))
     sources = text_lines(values.file, "file") if values.file else values.text
     references = text_lines(values.references, "references") if values.references else []
     if values.validation:
@@ -179,7 +178,7 @@ def lengths(
                 f"[{part['lo']:.1%}, {part['hi']:.1%}] of {part['sentences']:,}"
             )
     with writing("by_length", values.by_length):
-        write_plot(Path(values.by_length), found)
+        write_plot(to_path(values.by_length), found)
     return found
 
 
@@ -203,7 +202,7 @@ def refuse(values: absl_flags.FlagValues) -> None:
     if values.by_length:
         from scaling.report.length_plot import require  # slow imports
 
-        require(Path(values.by_length))
+        require(to_path(values.by_length))
     elif scored:
         from launch.translation.scores import require
 

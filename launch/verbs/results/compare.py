@@ -17,12 +17,11 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
-from data.local import local_path
+from data.files import path_of, to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.amounts import flops, with_interval
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     from scaling.settings import Settings
 
     with bad_input():
-        paths = [str(local_path(path, "ladder")) for path in paths]
+        paths = [str(path_of(path, "ladder")) for path in paths]
         if values.out:
             note_missing_drawing()
         ladders = read_ladders(paths, values.names, values.loss_unit)
@@ -77,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     compared["made"] = provenance("compare", argv)
     if values.json:
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(compared, indent=1) + "\n")
+            write(to_path(values.json), json.dumps(compared, indent=1) + "\n")
     place = ""
     if values.out:
         from scaling.report.comparison_page import write_page
@@ -102,14 +101,14 @@ def read_ladders(
         raise ValueError(
             f"names={','.join(names)}: {len(paths)} ladders take {len(paths)} different names"
         )
-    missing = [path for path in paths if not Path(path).exists()]
+    missing = [path for path in paths if not to_path(path).exists()]
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} does not exist; give folders of runs, or CSV files of points"
         )
     ladders, counted = [], []
     for name, path in zip(names or named(paths), paths, strict=True):
-        folder = Path(path).is_dir()
+        folder = to_path(path).is_dir()
         if folder and (baselines := read_baselines(path)):
             counted += baselines
         else:
@@ -127,16 +126,16 @@ def scored_positions(paths: Sequence[str], names: Sequence[str]) -> list[dict[st
 
     found = []
     for name, path in zip(names, paths, strict=True):
-        if not Path(path).is_dir():
+        if not to_path(path).is_dir():
             raise ValueError(f"--positions scores runs, and {path} is a table; drop one of the two")
         with alive(f"scoring {name} by position") as detail:
-            found.append(by_position(name, Path(path), lambda share: detail(bar(share))))
+            found.append(by_position(name, to_path(path), lambda share: detail(bar(share))))
     return compare_with_first(found)
 
 
 def named(paths: Sequence[str]) -> list[str]:
     """The last parts of the paths, with a number added to those that occur more than once."""
-    stems = [Path(path).stem if path.endswith(".csv") else Path(path).name for path in paths]
+    stems = [to_path(path).stem if path.endswith(".csv") else to_path(path).name for path in paths]
     total, seen = Counter(stems), Counter()
     names = []
     for stem in stems:

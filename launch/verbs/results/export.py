@@ -11,10 +11,10 @@ place of what was written before. TensorBoard needs no export: tensorboard --log
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, BadInput, bad_input, writing
@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if values.to not in TARGETS:
             raise ValueError(f"to={values.to!r} is unknown; use one of {', '.join(TARGETS)}")
-        root = Path(values.runs)
+        root = to_path(values.runs)
         found, waiting = runs.read(root)
-        out = Path(values.out) if values.out else root / values.to
+        out = to_path(values.out) if values.out else root / values.to
         before = read_json(out / WRITTEN, AGAIN) or {}
     project = values.project or root.resolve().name
     now = {run.key: f"{run.fingerprint} {project}" for run in found}

@@ -11,10 +11,10 @@ in the bootstrap.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.errors import DONE, bad_input
 from launch.law.fitting import LOSS_UNIT, fit_points, read_points, require_law
@@ -82,9 +82,9 @@ def main(argv: Sequence[str]) -> int:
         law = settings.fitted_law
         points = read_points(values.runs, values.table, law, values.loss_unit)
         points = drop_worst(hold_out(points, values.holdout, law), values.drop_worst, law)
-        if values.prediction and not Path(values.prediction).is_file():
+        if values.prediction and not to_path(values.prediction).is_file():
             raise ValueError(f"prediction={values.prediction} does not exist; see isoflop predict")
-    known = [Path(values.prediction)] if values.prediction else None
+    known = [to_path(values.prediction)] if values.prediction else None
     predictions = known or prediction_paths(values.runs, values.table)
     files = {"out": values.out, "json_file": values.json}
     fit_points(points, settings, predictions, argv, **files, asked=values["law"].present > 0)

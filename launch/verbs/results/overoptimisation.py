@@ -28,6 +28,7 @@ import numpy as np
 import rich.console
 from absl import flags as absl_flags
 
+from data.files import to_path
 from data.local import parse_object
 from launch import flags
 from launch.alive import alive
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     study["made"] = provenance("overoptimisation", argv)
     if values.json:
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(study, indent=1) + "\n")
+            write(to_path(values.json), json.dumps(study, indent=1) + "\n")
     place = ""
     if values.out:
         from scaling.report.proxies.proxy_page import write_page

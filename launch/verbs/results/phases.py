@@ -21,7 +21,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from data.local import local_path
+from data.files import path_of, to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.errors import DONE, bad_input, writing
@@ -54,13 +54,13 @@ def main(argv: Sequence[str]) -> int:
     paths: list[str] = []
     flags.parse(values, argv, __doc__, bare=paths)
     with bad_input():
-        about = measured(values, [Path(local_path(path, "run")) for path in paths])
+        about = measured(values, [path_of(path, "run") for path in paths])
     about["made"] = provenance("phases", argv)
     if values.json:
         with writing("json", values.json):
             from scaling.drafts import write
 
-            write(Path(values.json), json.dumps(about, indent=1) + "\n")
+            write(to_path(values.json), json.dumps(about, indent=1) + "\n")
     place = ""
     if values.out:
         from scaling.report.phases.page import write_page

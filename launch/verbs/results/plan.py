@@ -11,11 +11,11 @@ least compute over training and use.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, flops, with_interval
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
             planned["config"] = {"reason": str(error)}
     if values.json:
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(planned, indent=1) + "\n")
+            write(to_path(values.json), json.dumps(planned, indent=1) + "\n")
     print(summary(planned))
     return DONE
 

@@ -12,11 +12,11 @@ file with a number, such as prediction-2.json.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, flops, with_interval
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"draws={values.draws}: a prediction needs an interval; use 1000")
         target = complete_target(**{name: values[name].value for name in NUMBERS})
         target["run"] = values.run
-        if values.out and Path(values.out).is_dir():
+        if values.out and to_path(values.out).is_dir():
             raise ValueError(f"out={values.out} is a folder; name a file: {values.out}/a.json")
         require_law(values.law, values.runs)
         settings = Settings(**{name: values[name].value for name in SETTINGS})
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
         points = hold_out(points, values.holdout, law)
         refuse_finished(points, target)
         usual = prediction_paths(values.runs, values.table)
-        path, *earlier = [Path(values.out)] if values.out else usual
+        path, *earlier = [to_path(values.out)] if values.out else usual
         with writing("out", path), alive("predicting"):
             record = write_prediction(path, points, target, settings, earlier)
         refuse_other_settings(record, settings)

@@ -15,11 +15,11 @@ import contextlib
 import gc
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -70,9 +70,9 @@ def main(argv: Sequence[str]) -> int:
     content = rankings[0] if len(rankings) == 1 else rankings
     if values.json:
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(content, indent=1, default=str) + "\n")
+            write(to_path(values.json), json.dumps(content, indent=1, default=str) + "\n")
     for ranking in rankings:
-        folder = Path(values.out or Path(ranking["source"]) / "report")
+        folder = to_path(values.out or to_path(ranking["source"]) / "report")
         if values.equal or (values.out and len(rankings) > 1):
             folder /= ranking["sweep"]
         with writing("out", folder):

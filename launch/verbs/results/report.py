@@ -17,6 +17,7 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """Writes or serves the page. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="runs")
-    folder = Path(values.runs)
+    folder = to_path(values.runs)
     # Imported after parsing, so that --help answers at once.
     from scaling.ranking.trials import is_run, read_sweeps
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     if len(sweeps) > 1:
         print(f"{len(sweeps)} sweeps in {folder}, a page each")
     for sweep in sweeps:
-        out = Path(values.out) if values.out else None
+        out = to_path(values.out) if values.out else None
         _write(sweep, values.metric, out / sweep.name if out and len(sweeps) > 1 else out)
     return DONE
 

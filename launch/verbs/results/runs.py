@@ -22,11 +22,11 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock
@@ -75,12 +75,12 @@ def main(argv: Sequence[str]) -> int:
         ]
     if values.csv:
         with writing("csv", values.csv):
-            write(Path(values.csv), to_csv(listings))
+            write(to_path(values.csv), to_csv(listings))
     if values.json:
         about = {"runs": values.runs, "where": values.where, "sort": values.sort}
         about["sweeps"] = [to_json(listing) for listing in listings]
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(about, indent=1) + "\n")
+            write(to_path(values.json), json.dumps(about, indent=1) + "\n")
     show(listings, values.top, len(everything))
     return DONE
 

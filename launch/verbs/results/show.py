@@ -17,6 +17,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from configs import base
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock, flops
@@ -56,10 +57,10 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="run")
     with bad_input(), alive("reading the run"):
-        about = describe(Path(values.run))
+        about = describe(to_path(values.run))
     if values.json:
         with writing("json", values.json):
-            write(Path(values.json), json.dumps(finite(about), indent=1) + "\n")
+            write(to_path(values.json), json.dumps(finite(about), indent=1) + "\n")
     show(about, values.x, values.log)
     return DONE
 

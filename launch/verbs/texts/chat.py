@@ -21,11 +21,11 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.amounts import byte_size
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     if values.serve is not None:
         return serve(values)
     with bad_input(), alive("loading the model"):
-        opened = open_run(Path(values.run), values.length, values.template)
+        opened = open_run(to_path(values.run), values.length, values.template)
         tokens = values.tokens or MOST_TOKENS
         room = prompt_limit(opened.length, tokens)
         conversation = Conversation(opened.turns, room, values.system)
@@ -166,7 +166,7 @@ def serve(values: absl_flags.FlagValues) -> int:
     token = values.token or os.environ.get(TOKEN, "")
     with bad_input(), alive("loading the model"):
         listening = serving.bound(serving.Place(values.host, values.serve), token)
-        opened = open_run(Path(values.run), values.length, values.template)
+        opened = open_run(to_path(values.run), values.length, values.template)
     print(about(opened), file=sys.stderr)
     with bad_input():
         engine = started(opened, values.slots, values.waiting)

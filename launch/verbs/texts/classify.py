@@ -8,12 +8,12 @@ tag) gives a label to each word of a text, and words are what white space separa
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """Prints the classes. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
-    run = Path(values.run)
+    run = to_path(values.run)
     with bad_input(), alive("loading the model"):
         # Slow imports, which --help does without.
         from data.framed import saved_classes
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
             found.append(described(classes, p, text))
     if values.json:
         with writing("json", values.json):
-            write_json(Path(values.json), {"run": str(run), "step": model.step, "texts": found})
+            write_json(to_path(values.json), {"run": str(run), "step": model.step, "texts": found})
     print("\n".join(map(line, found)))
     return DONE
 

@@ -8,12 +8,12 @@ the rest of it, not given one another.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
@@ -51,11 +51,11 @@ def main(argv: Sequence[str]) -> int:
         for text in values.text:
             if MASK not in text:
                 raise ValueError(f"text={text[:60]!r} has no {MASK}, so there is nothing to fill")
-        model = opened.open_run(Path(values.run), "masked_logits", "predicts no masked tokens")
+        model = opened.open_run(to_path(values.run), "masked_logits", "predicts no masked tokens")
         if not model.cfg.masked_head:
             from launch.files import instead
 
-            done = instead(model.family, model.cfg, Path(values.run))
+            done = instead(model.family, model.cfg, to_path(values.run))
             raise ValueError(f"run={values.run} has no masked-LM head{done}")
         marks = marks_of(model.tokenizer)
         texts = [with_masks(model.tokenizer, marks, text) for text in values.text]
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     if values.json:
         with writing("json", values.json):
             about = {"run": values.run, "step": model.step, "top": values.top}
-            write_json(Path(values.json), about | {"texts": found})
+            write_json(to_path(values.json), about | {"texts": found})
     for one in found:
         print(printable(one["filled"]))
         for number, mask in enumerate(one["masks"], start=1):

@@ -16,10 +16,10 @@ Both flags may be repeated; without NAME=, the name is that of the folder or fil
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
+from data.files import to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.errors import DONE, bad_input, writing
@@ -54,24 +54,24 @@ def main(argv: Sequence[str]) -> int:
             from launch.benchmarks import answered, judged
             from launch.files import named
 
-            initial = answered.read(Path(values.answers), "answers")
+            initial = answered.read(to_path(values.answers), "answers")
             runs, files = named(values.reward, "reward"), named(values.policy, "policy")
             policies = [(name, answered.read(path, "policy")) for name, path in files]
             for _, policy in policies:
                 answered.require_same_prompts(initial, policy)
         with writing("out", values.out):
-            Path(values.out).mkdir(parents=True, exist_ok=True)
+            to_path(values.out).mkdir(parents=True, exist_ok=True)
         for name, run in runs:
             with alive(f"judging with {printable(name)}") as detail:
                 found = judged.by_reward_model(initial, run, lambda share: detail(bar(share)))
-            path = Path(values.out) / f"{name}.npz"
+            path = to_path(values.out) / f"{name}.npz"
             with writing("out", path):
                 judged.write_npz(path, initial, found)
             print(f"{printable(str(path))}: {judged.line(initial, found)}")
         if policies:
             with alive("log-probabilities of the policies' answers"):
                 rows = judged.policy_rows(initial, policies)
-            path = Path(values.out) / "policies.csv"
+            path = to_path(values.out) / "policies.csv"
             with writing("out", path):
                 judged.write_csv(path, rows)
             print(f"{printable(str(path))}: {len(rows)} policies")

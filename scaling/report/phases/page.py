@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from scaling.drafts import write
+from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, label
@@ -25,7 +25,7 @@ RATES = {
 def write_page(folder: str | Path, about: dict[str, Any]) -> Path:
     """Writes phases.json, then the figures, then index.html; returns its path, or that of
     phases.json if the plotting packages are not installed."""
-    folder = Path(folder)
+    folder = as_path(folder)
     numbers = write(folder / FILE, json.dumps(about, indent=1) + "\n")
     if missing_package():
         remove_page(folder)

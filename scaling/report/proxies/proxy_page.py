@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from scaling.drafts import write
+from scaling.drafts import as_path, write
 from scaling.laws.law import symbols
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
@@ -27,7 +27,7 @@ METHOD = (
 def write_page(folder: str | Path, study: dict[str, Any]) -> Path:
     """Writes overoptimisation.json, the figures as PNG and SVG, then index.html; returns its path.
     If the plotting packages are not installed, only the numbers and their path."""
-    folder = Path(folder)
+    folder = as_path(folder)
     numbers = write(folder / "overoptimisation.json", json.dumps(study, indent=1) + "\n")
     if missing_package():
         remove_page(folder)

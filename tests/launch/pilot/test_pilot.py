@@ -157,7 +157,7 @@ REFUSED = {
     ("PILOT", "--rates=1,3"): "rates=1,3 has 2 values; give 3 or more",
     ("PILOT", "--share=1e-4"): "the shapes of this config do not bracket N",
     ("PILOT", f"--config={CONFIG.replace('ladder', 'lr_grid')}"): "has 0 budgets in flops",
-    ("PILOT", "--on=ray"): "on=ray is unknown; use one of local",
+    ("PILOT", "--on=kube"): "on=kube is unknown; use one of local, ray",
     ("PILOT", "--config.model.d_modle=3"): "did you mean config.model.d_model",
 }
 

@@ -125,8 +125,8 @@ def test_a_wrong_sort_ends_a_sweep_before_it_trains(tmp_path, monkeypatch):
 
     sweep = expand.Plan("x.py", SimpleNamespace(get=lambda *_: {}), (), 0)
     monkeypatch.setattr(execution.expand, "record", lambda *_: None)
-    monkeypatch.setattr(execution.folder, "warn_without_locks", lambda *_: None)
-    machine = SimpleNamespace(compiling_into=lambda folder: None)
+    monkeypatch.setattr(execution.folder, "require_locks", lambda *_: None)
+    machine = SimpleNamespace(compiling_into=lambda *_: SimpleNamespace(several=False))
     with pytest.raises(BadInput, match="sort=zzz: unknown name zzz"):
         execution.run_sweep(sweep, tmp_path, machine, sort="zzz")
 

@@ -367,8 +367,8 @@ def test_a_runner_that_a_file_adds_runs_a_whole_sweep(config, tmp_path, monkeypa
 
 
 def test_an_unknown_runner_is_refused_with_the_known_ones(config, tmp_path):
-    with pytest.raises(BadInput, match="on=ray is unknown; use one of local"):
-        run(config, "--on=ray")
+    with pytest.raises(BadInput, match="on=kube is unknown; use one of local, ray"):
+        run(config, "--on=kube")
     assert not (tmp_path / "runs").exists()
 
 

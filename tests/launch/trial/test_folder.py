@@ -16,13 +16,14 @@ import pytest
 
 from configs import base
 from launch import __main__ as command_line
-from launch.errors import IN_USE, InUse
+from launch.errors import IN_USE, BadInput, InUse
 from launch.files import read_json
 from launch.sweep import groups
 from launch.trial import folder
 from launch.trial import run as trial
 from tests import disks, spawn
 from train import checkpoint, metrics
+from train.checkpoints.manifest import sha256
 
 TINY = {
     "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
@@ -111,7 +112,7 @@ def test_checkpoints_that_name_no_trial_still_resume(home, run, whole):
     for path in checkpoint.finished(run / "checkpoints"):
         body = json.loads((path / checkpoint.MANIFEST).read_text())
         del body["meta"]["config"], body["sha256"]
-        body["sha256"] = checkpoint._sha256(json.dumps(body, sort_keys=True).encode())
+        body["sha256"] = sha256(json.dumps(body, sort_keys=True).encode())
         (path / checkpoint.MANIFEST).write_text(json.dumps(body))
     (run / "config.json").unlink()
     (run / "result.json").unlink()
@@ -226,22 +227,24 @@ def test_a_lock_is_free_again_after_its_run(home, tmp_path, capsys):
     assert not list((tmp_path / "run").glob("*.tmp"))
 
 
-def test_a_file_system_without_locks_trains_and_a_line_says_so(tmp_path, monkeypatch, capsys):
-    def without(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, None])
+def test_a_file_system_without_working_locks_is_refused(tmp_path, monkeypatch, number):
+    """One that has no locks, and (None) one that gives a lock to two."""
 
-    monkeypatch.setattr(fcntl, "flock", without)
-    warning = f"warning: --workdir={tmp_path / 'run'} is on a file system without locks; make sure"
+    def without(*_):
+        if number:
+            raise OSError(number, "No locks available")
+
+    (tmp_path / "sweep.json").touch()
+    folder.require_locks(tmp_path / "sweep.json")  # control: this one's locks work
     with folder.locked(tmp_path / "run"):
-        assert (tmp_path / "run/lock").exists() and folder.owner(tmp_path / "run") == ""
-    said = capsys.readouterr().err
-    assert said.startswith(warning) and said.count("\n") == 1
-    (tmp_path / "run/sweep.json").touch()
-    folder.warn_without_locks(tmp_path / "run/sweep.json")
-    assert capsys.readouterr().err == said
-    monkeypatch.undo()
-    folder.warn_without_locks(tmp_path / "run/sweep.json")
-    assert capsys.readouterr().err == ""
+        pass
+    monkeypatch.setattr(fcntl, "flock", without)
+    about = "is on a file system without working locks .flock., so two processes could"
+    with pytest.raises(BadInput, match=about), folder.locked(tmp_path / "run"):
+        pass
+    with pytest.raises(BadInput, match=about):
+        folder.require_locks(tmp_path / "sweep.json")
 
 
 # Damaged files.

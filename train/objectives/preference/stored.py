@@ -24,9 +24,10 @@ import jax
 import numpy as np
 
 from data.atomic import lock, write_atomic
+from data.buckets import copies
 from data.fields import Field
+from data.files import path_of
 from data.kinds import Batch, Dataset
-from data.local import local_path
 from train import duration, objectives
 from train.loop import Start, step_config
 from train.parallel import processes, sharding
@@ -194,7 +195,7 @@ def _path(config: Any, cfg: StepConfig, dataset: Dataset) -> Path:
     if cfg.from_base and cfg.adapter.base_dtype:  # the reference is quantised too
         key.append(cfg.adapter.base_dtype)
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    cache = local_path(config.data.get("cache", "cache"), "data.cache")
+    cache = path_of(config.data.get("cache", "cache"), "data.cache")
     return cache / "reference" / f"{name}.npz"
 
 
@@ -206,9 +207,11 @@ def _alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
         return
+    here = copies.folder_of(path.parent) / f"{path.stem}.lock"
     try:
+        here.parent.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path.with_suffix(".lock"), "w")
+        file = open(here, "w")
     except OSError as error:
         raise ValueError(
             f"data.cache={path.parents[1]} cannot be written ({error.strerror or error}); name "
@@ -222,7 +225,7 @@ def _alone(path: Path) -> Iterator[None]:
 def _read(path: Path) -> Table:
     """The table of a file; {} where there is none, or a damaged one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             digests_N16, values = file["digests"], file["values"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return {}

@@ -72,6 +72,6 @@ def test_the_path_of_json_is_expanded_or_refused_first(arguments, tmp_path, monk
     assert main([*arguments, "--json=~/home.json"]) == 0
     assert json.loads((tmp_path / "home.json").read_text())["corpora"]
     cache = f"--config.data.cache={tmp_path / 'never'}"
-    assert main([*arguments, cache, "--json=gs://bucket/out.json"]) == 2
+    assert main([*arguments, cache, "--json=https://host/out.json"]) == 2
     assert "remote address" in capsys.readouterr().err
     assert not (tmp_path / "never").exists()

@@ -1,0 +1,61 @@
+"""Tries a request to a bucket again where that helps, for a bounded time."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+WITHIN = 120.0  # seconds that a request may take with all its attempts
+_FIRST, _LONGEST = 0.2, 8.0  # seconds between attempts: doubled each time, up to the longest
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+"""Status codes after which a store wants to be asked again."""
+
+
+class Changed(Exception):
+    """An object or file is not in the version that a write expected: another has written it."""
+
+
+class Transient(Exception):
+    """A request failed in a way that another attempt may not."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a bucket says about one object."""
+
+    size: int  # bytes
+    checksum: str  # of its content: "crc32c:…" or "etag:…"
+    version: str
+
+
+def attempts(
+    url: str, within: float = WITHIN, sleep: Callable[[float], None] = time.sleep
+) -> Iterator["Attempt"]:
+    """The attempts of one request, each a context manager that swallows Transient. The caller
+    leaves the loop when one succeeds. TimeoutError, an OSError, after `within` seconds."""
+    until, pause = time.monotonic() + within, _FIRST
+    for number in range(10**6):
+        attempt = Attempt(number)
+        yield attempt
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(
+                f"{url} did not answer within {within:.0f} s ({attempt.fault}); check the network "
+                "and that the bucket is there, and run this again"
+            )
+        sleep(min(left, pause * random.uniform(0.5, 1)))
+        pause = min(2 * pause, _LONGEST)
+
+
+class Attempt:
+    """One attempt; `number` is 0 for the first."""
+
+    def __init__(self, number: int):
+        self.number, self.fault = number, ""
+
+    def __enter__(self) -> "Attempt":
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        self.fault = str(error)
+        return isinstance(error, Transient)

@@ -1,0 +1,303 @@
+"""Runs tasks on the machines of a Ray cluster, which may come and go while a sweep runs.
+
+Every slot has a worker (`ray_worker`), which this driver asks how its task ends (`ray_session`).
+Workers outlive the driver: the next driver of the same folder takes them over.
+"""
+
+import atexit
+import collections
+import hashlib
+import operator
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from launch.errors import PREEMPTED
+from launch.runners import local, ray_cluster
+from launch.runners.ray_session import Held, Lost, Session
+from launch.runners.ray_worker import Begin, Spot, Status
+from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Task
+
+RETRIES = 3  # of a task that fails; preemptions do not count
+ELSEWHERE = 60.0  # seconds that a task waits for a machine where it has not failed
+SOON = 60.0  # seconds after its start in which a failure may be the fault of the machine
+SUSPECT = 3  # different tasks that fail so on one machine, which is avoided then
+LONGEST_PAUSE = 60.0  # seconds between two attempts of a task that is preempted again and again
+UNUSED = 60.0  # seconds after which a worker without tasks gives its resources back
+_LOOK = 2.0  # seconds between looks at the machines
+_TICK = 0.25
+_END = object()
+
+_sessions: dict[str, Session] = {}  # by folder: workers stay warm between the stages of a sweep
+
+
+def resources(workers: int, cluster: Cluster | None = None) -> Resources:
+    """Joins or starts a cluster. ValueError if it cannot be reached or no machine fits a trial."""
+    cluster = cluster or Cluster()
+    ray_cluster.connect(cluster)
+    there = ray_cluster.nodes()
+    found = Resources(ray_cluster.platform(there, cluster), workers=workers, cluster=cluster)
+    ray_cluster.require_room(there, found)
+    return found
+
+
+def slots(tasks: int, resources: Resources) -> list[Slot]:
+    """Where that many tasks would run on the machines that are there now."""
+    spots = ray_cluster.spots(ray_cluster.nodes(), tasks, resources)[:tasks]
+    cores = [range(max(1, int(spot.demand["num_cpus"]))) for spot in spots]
+    return [Slot(() if resources.platform != "cpu" else tuple(one)) for one in cores]
+
+
+def adopted(resources: Resources) -> set[str]:
+    """The keys of tasks that workers of an earlier driver of the folder still run; `run` goes on
+    with these."""
+    return {worker.begin.task.key for worker in session(resources).running}
+
+
+def session(resources: Resources) -> Session:
+    """The workers of this driver for the sweep's folder."""
+    if resources.sweep not in _sessions:
+        _sessions[resources.sweep] = Session(resources)
+        atexit.register(close)
+    _sessions[resources.sweep].resources = resources
+    return _sessions[resources.sweep]
+
+
+def close() -> None:
+    """Ends all workers of this process."""
+    while _sessions:
+        _sessions.popitem()[1].close()
+
+
+def run(
+    function: str, tasks: Iterable[Task | None], resources: Resources, interrupt: Interrupt
+) -> Iterator[Event | None]:
+    """Runs the tasks as `launch.runners.Runner.run` says. A task that fails is tried again RETRIES
+    times, on other machines where there are any. One whose machine is lost, or that ends as
+    preempted, is tried again until it ends."""
+    yield from _Run(function, tasks, resources, interrupt).events()
+
+
+@dataclass
+class _Try:
+    """A task with its history: failures, preemptions, and the machines where it failed."""
+
+    task: Task
+    failures: int = 0
+    preemptions: int = 0
+    failed_on: set[str] = field(default_factory=set)
+    not_before: float = 0.0
+
+    @property
+    def attempt(self) -> int:
+        return 1 + self.failures + self.preemptions
+
+
+class _Run:
+    """One call of `run`."""
+
+    def __init__(
+        self,
+        function: str,
+        tasks: Iterable[Task | None],
+        resources: Resources,
+        interrupt: Interrupt,
+    ):
+        self.function, self.resources, self.interrupt = function, resources, interrupt
+        self.session = session(resources)
+        self.most = operator.length_hint(tasks, sys.maxsize)
+        self.new, self.ended = iter(tasks), self.most == 0
+        self.again: list[_Try] = []
+        self.tries: dict[str, tuple[_Try, float]] = {}  # by token, with the time of its start
+        self.held_up: dict[str, _Try] = {}  # by token of an adopted attempt that runs first
+        self.planned: dict[str, list[Spot]] = {}  # by machine, as of its first look
+        self.suspects: dict[str, set[str]] = collections.defaultdict(set)
+        self.avoided: set[str] = set()
+        self.wanted: set[str] = set()  # machines that have slots
+        self.looked, self.signalled = 0.0, 0
+
+    def events(self) -> Iterator[Event | None]:
+        while (
+            self.tries
+            or self.held_up
+            or ((self.again or not self.ended) and not self.interrupt.count)
+        ):
+            if not self.interrupt.count:
+                self._follow_the_machines()
+                yield from self._give_tasks()
+            if self.interrupt.count > self.signalled:
+                self.signalled = self.interrupt.count
+                self.session.signal(signal.SIGTERM if self.signalled == 1 else signal.SIGKILL)
+            for answer in self.session.answers(_TICK):
+                if isinstance(answer, Lost):
+                    yield from self._lost(answer)
+                else:
+                    yield from self._answered(*answer)
+            yield None
+
+    def _follow_the_machines(self) -> None:
+        """Starts workers on machines that have joined, and ends those that nothing needs."""
+        if time.monotonic() - self.looked < _LOOK:
+            return
+        self.looked = time.monotonic()
+        there = [node for node in ray_cluster.nodes() if node.id not in self.avoided]
+        for node in there:
+            if node.id not in self.planned:
+                spots = ray_cluster.spots(there, self.most, self.resources)
+                self.planned[node.id] = [spot for spot in spots if spot.node == node.id]
+        wanted = [spot for node in there for spot in self.planned[node.id]]
+        wanted = wanted[: self.resources.workers or len(wanted)]
+        free = collections.Counter(spot.key for spot in wanted)
+        for worker in list(self.session.workers):
+            free[worker.key] -= 1
+            idle = worker.free and time.monotonic() - worker.idle_since
+            misfit = free[worker.key] < 0
+            if idle is not False and (misfit or (idle > UNUSED and self._left() == 0)):
+                self.session.dismiss(worker)
+        self.wanted = {spot.node for spot in wanted}
+        room = self._left() - sum(self._is_of_use(worker) for worker in self.session.workers)
+        for spot in wanted:
+            if free[spot.key] > 0 and room > 0:
+                free[spot.key] -= 1
+                room -= 1
+                self.session.create(spot)
+
+    def _is_of_use(self, worker: Held) -> bool:
+        """Whether a worker without a task may take one that is left."""
+        more = not self.ended and self._left() > len(self.again)
+        return worker.begin is None and (
+            more or any(worker.node not in one.failed_on for one in self.again)
+        )
+
+    def _left(self) -> int:
+        """Tasks that no worker has, as far as is known."""
+        return len(self.again) + (0 if self.ended else operator.length_hint(self.new, sys.maxsize))
+
+    def _give_tasks(self) -> Iterator[Event]:
+        asked = True
+        for worker in [worker for worker in self.session.workers if worker.free]:
+            if worker.node in self.avoided:
+                self.session.dismiss(worker)
+                continue
+            chosen = next((one for one in self.again if self._may(one, worker)), None)
+            if chosen:
+                self.again.remove(chosen)
+            elif asked and not self.ended:
+                task = next(self.new, _END)
+                self.ended = task is _END
+                asked = isinstance(task, Task)
+                chosen = _Try(task) if asked else None
+            if chosen is not None and (event := self._begin(chosen, worker)):
+                yield event
+
+    def _may(self, one: _Try, worker: Held) -> bool:
+        """Whether a task that is tried again may run there: where it failed only if there is no
+        other machine."""
+        waited = time.monotonic() - one.not_before
+        others = self.wanted - one.failed_on
+        elsewhere = worker.node not in one.failed_on or not others
+        return waited >= 0 and (elsewhere or waited > ELSEWHERE)
+
+    def _begin(self, one: _Try, worker: Held) -> Event | None:
+        """Starts the task, or goes on with an adopted worker that runs it already."""
+        signature = hashlib.sha256(f"{self.function}{one.task.args}".encode()).hexdigest()[:16]
+        for other in self.session.running:
+            if other.begin.task.key != one.task.key or other.begin.token in self.tries:
+                continue
+            if other.begin.signature == signature:
+                self.tries[other.begin.token] = one, time.monotonic()
+                return Event("started", one.task.key, one.attempt)
+            self.held_up[other.begin.token] = one
+            return None
+        begin = Begin(secrets.token_hex(8), self.function, one.task, one.attempt, signature)
+        self.tries[begin.token] = one, time.monotonic()
+        self.session.ask(worker, begin)
+        return Event("started", one.task.key, one.attempt)
+
+    def _answered(self, worker: Held, status: Status) -> Iterator[Event]:
+        begin = worker.begin
+        if begin is None:
+            self.session.ask(worker)
+            return
+        if status.ended and status.ended[0] == begin.token:
+            _, code, reason = status.ended
+            self.session.freed(worker)
+            yield from self._ended(begin, worker, code, reason)
+        elif status.running and status.running.token == begin.token:
+            self.session.ask(worker)
+        else:  # another driver has it, or it was not free
+            self.session.workers.remove(worker)
+            if one := self._taken(begin.token):
+                self.again.append(one)
+
+    def _taken(self, token: str) -> _Try | None:
+        """The task of an attempt, which has ended."""
+        if token in self.held_up:
+            self.again.append(self.held_up.pop(token))
+        return self.tries.pop(token, (None,))[0]
+
+    def _ended(self, begin: Begin, worker: Held, code: int, reason: str) -> Iterator[Event]:
+        began = self.tries.get(begin.token, (None, 0.0))[1]
+        one = self._taken(begin.token)
+        if one is None:
+            return
+        if code in local.FINAL:
+            yield Event("finished", one.task.key, one.attempt, code, reason)
+        elif self.interrupt.count:
+            return
+        elif code == PREEMPTED:
+            yield self._preempted(one, reason)
+        else:
+            yield from self._failed(one, worker, code, reason, time.monotonic() - began)
+
+    def _lost(self, lost: Lost) -> Iterator[Event]:
+        begin = lost.worker.begin
+        began = self.tries.get(begin.token, (None, 0.0))[1] if begin else 0.0
+        one = self._taken(begin.token) if begin else None
+        if begin is None and not lost.worker.answered and not lost.with_node:
+            key = f"a worker ({len(self.suspects[lost.worker.node])})"
+            yield from self._suspect(lost.worker, key, lost.reason)
+        if one is None or self.interrupt.count:
+            return
+        if lost.with_node:
+            yield self._preempted(one, lost.reason)
+        else:
+            took = time.monotonic() - began
+            yield from self._failed(one, lost.worker, local.BUG, lost.reason, took)
+
+    def _preempted(self, one: _Try, reason: str) -> Event:
+        event = Event("retried", one.task.key, one.attempt, PREEMPTED, reason)
+        pause = min(LONGEST_PAUSE, 2.0**one.preemptions - 1)
+        one.preemptions, one.not_before = one.preemptions + 1, time.monotonic() + pause
+        self.again.append(one)
+        return event
+
+    def _failed(
+        self, one: _Try, worker: Held, code: int, reason: str, seconds: float
+    ) -> Iterator[Event]:
+        where = f"{reason} on {worker.host or 'a machine'}"
+        final = one.failures == RETRIES
+        yield Event("finished" if final else "retried", one.task.key, one.attempt, code, where)
+        if not final:
+            one.failures, one.not_before = one.failures + 1, time.monotonic()
+            one.failed_on.add(worker.node)
+            self.again.append(one)
+        if seconds < SOON:
+            yield from self._suspect(worker, one.task.key, reason)
+
+    def _suspect(self, worker: Held, key: str, reason: str) -> Iterator[Event]:
+        """Avoids a machine on which different tasks fail soon, unless it is the last one."""
+        node = worker.node
+        self.suspects[node].add(key)
+        others = {one.id for one in ray_cluster.nodes()} - self.avoided - {node}
+        if len(self.suspects[node]) < SUSPECT or node in self.avoided or not others:
+            return
+        self.avoided.add(node)
+        line = (
+            f"avoiding the machine {worker.host or node}: {SUSPECT} trials failed there within "
+            f"{SOON:g} s of their start, the last one with: {reason}"
+        )
+        yield Event("said", key, 0, reason=line)

@@ -1,0 +1,212 @@
+"""Connects to a Ray cluster, takes the code there, and says which slots its machines have."""
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.checkout import COMMIT, ROOT, commit
+from launch.runners import local
+from launch.runners.ray_worker import Place, Spot
+from launch.runners.tasks import Cluster, Resources
+
+ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
+UNREACHABLE = 5.0  # seconds
+# Environment variables that change what a trial computes, or where it finds its files.
+TAKEN = re.compile(
+    r"(JAX|XLA|LIBTPU|TENSORSTORE|HF|AWS|FSSPEC|STORAGE_EMULATOR)_.*|GOOGLE_APPLICATION_CREDENTIALS"
+)
+_CPU_SLOTS_OF_ACCELERATORS = 1  # cores that Ray counts for a trial on a GPU or a slice
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    host: str
+    resources: Mapping[str, float]
+    labels: Mapping[str, str]
+
+    @property
+    def cores(self) -> int:
+        return int(self.resources.get("CPU", 0))
+
+
+def connect(cluster: Cluster) -> None:
+    """Joins the cluster, or starts one on this machine, which it says. ValueError in one line if it
+    cannot be reached, or has another version of Ray or Python."""
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("on=ray needs the package ray; pip install 'isoflop[ray]'")
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS", "") or "local"
+    _require_reachable(address)
+    begun = {"num_cpus": len(local.available_cores()), "include_dashboard": False}
+    with tempfile.TemporaryDirectory() as staged:
+        code(Path(staged))
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"working_dir": staged, "env_vars": _environment()},
+                **(begun if address == "local" else {}),
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            ray.shutdown()
+            raise ValueError(_explained(address, error)) from None
+    if address == "local":
+        print(f"--on=ray: no --address, so Ray runs on this machine ({begun['num_cpus']} cores)")
+
+
+def _explained(address: str, error: Exception) -> str:
+    """What is wrong with a cluster, in one line."""
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text or "different version" in text:
+        versions = re.findall(r"(?:Ray|Python): ?([\w.]+)", text)
+        there, here = versions[:2], versions[2:4]
+        if len(here) == 2:
+            text = f"Ray {there[0]}, Python {there[1]} there; Ray {here[0]}, Python {here[1]} here"
+        return f"address={address} has another version: {text}; install the same on both"
+    if address == "auto":
+        return (
+            "address=auto finds no Ray on this machine; start it (`ray start --head`), or drop it"
+        )
+    return f"address={address} cannot be joined: {text}; is a Ray cluster of this version there?"
+
+
+def _require_reachable(address: str) -> None:
+    """ValueError, within seconds, where nothing listens."""
+    found = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d+)", address)
+    if not found and address not in ("auto", "local"):
+        raise ValueError(
+            f"address={address} is no address of a cluster; use auto, HOST:6379 or ray://HOST:10001"
+        )
+    if found:
+        try:
+            place = found["host"], int(found["port"])
+            socket.create_connection(place, timeout=UNREACHABLE).close()
+        except OSError as error:
+            raise ValueError(
+                f"address={address} cannot be reached ({error.strerror or error}); check the host, "
+                "the port and the firewall, or drop --address to run Ray on this machine"
+            ) from None
+
+
+def code(folder: Path) -> None:
+    """Copies what the trials need of this checkout, a few megabytes, into an empty folder."""
+    for room in ROOMS:
+        shutil.copytree(
+            ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+        )
+    (folder / COMMIT).write_text(commit() or "")
+
+
+def _environment() -> dict[str, str]:
+    """The environment variables that travel. The platform does not: a driver without accelerators
+    may use machines that have them."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if TAKEN.fullmatch(name) and name != "JAX_PLATFORMS"
+    }
+
+
+def nodes() -> list[Node]:
+    """The machines that are there now."""
+    import ray
+
+    return [
+        Node(one["NodeID"], one["NodeManagerHostname"], one["Resources"], one.get("Labels", {}))
+        for one in ray.nodes()
+        if one["Alive"]
+    ]
+
+
+def dead_jobs() -> set[str]:
+    """The ids of drivers that have ended."""
+    from ray._private.state import jobs  # has no public name
+
+    with contextlib.suppress(Exception):
+        return {one["JobID"] for one in jobs() if one["IsDead"]}
+    return set()
+
+
+def namespace(folder: str) -> str:
+    """The namespace of a sweep's workers, the same for every driver that names the folder."""
+    place = folder if "://" in folder else str(Path(folder).resolve())
+    return f"isoflop-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+
+
+def platform(there: Sequence[Node], cluster: Cluster) -> str:
+    """What the trials run on: what is asked for, otherwise GPUs if there are any."""
+    if cluster.slice:
+        return "tpu"
+    if cluster.gpus:
+        return "gpu"
+    found = {name for node in there for name, count in node.resources.items() if count}
+    if cluster.cores or not found & {"GPU", "TPU"}:
+        return "cpu"
+    return "gpu" if "GPU" in found else "tpu"
+
+
+def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]:
+    """The slots of the machines for that many tasks, those of each machine one after another.
+
+    Without --cores, the tasks of a machine divide its cores, as `local.slots` does. More workers
+    than cores share them.
+    """
+    cluster, found = resources.cluster, []
+    if resources.platform != "cpu":
+        found = list(_with_accelerators(there, resources))
+        return found[: resources.workers or len(found)]
+    total = sum(node.cores for node in there)
+    for node in there:
+        if not node.cores:
+            continue
+        owned = -(-resources.workers * node.cores // total) or node.cores
+        count = min(-(-tasks * node.cores // total), owned)
+        if cluster.cores:
+            owned, count = node.cores, node.cores // cluster.cores
+        for index in range(count):
+            taken = cluster.cores or len(range(owned)[index::count])
+            cores = min(taken, node.cores / count)
+            cores = int(cores) if cores >= 1 else round(cores - 5e-5, 4)  # as Ray counts
+            place = Place(owned, index, count, cluster.cores)
+            found.append(Spot(node.id, place, {"num_cpus": cores}))
+    return found[: resources.workers or len(found)]
+
+
+def _with_accelerators(there: Sequence[Node], resources: Resources) -> Iterator[Spot]:
+    cluster = resources.cluster
+    name, each = ("GPU", cluster.gpus or 1) if resources.platform == "gpu" else ("TPU", 1)
+    for node in there:
+        for index in range(int(node.resources.get(name, 0)) // each):
+            demand = {"num_cpus": _CPU_SLOTS_OF_ACCELERATORS}
+            demand |= {"num_gpus": each} if name == "GPU" else {"resources": {"TPU": each}}
+            yield Spot(node.id, Place(index=index), demand)
+
+
+def require_room(there: Sequence[Node], resources: Resources) -> None:
+    """ValueError if no machine could ever run a trial."""
+    if resources.cluster.wait_for_nodes or spots(there, 1, resources):
+        return
+    cluster = resources.cluster
+    wanted = f"gpus={cluster.gpus}" if cluster.gpus else f"cores={cluster.cores}"
+    most = max((node.cores for node in there), default=0)
+    gpus = max((int(node.resources.get("GPU", 0)) for node in there), default=0)
+    raise ValueError(
+        f"{wanted}: no machine of the cluster could ever run a trial; the {len(there)} there have "
+        f"up to {most} cores and {gpus} GPUs; ask for less, or add --wait_for_nodes"
+    )

@@ -1,0 +1,241 @@
+"""Checkpoints in a bucket: FOLDER/STEP/TOKEN/ holds Orbax's files, FOLDER/STEP/manifest.json the
+manifest.
+
+TOKEN is that of the process that saves, so two never write one object. The manifest names the token
+and is only ever created, not replaced: whose manifest is there first, has saved the step. It also
+holds the size and the checksum that the store has for each object, so that one listing shows
+objects that are missing, truncated or swapped.
+
+Where one process trains, Orbax writes to this machine's temporary folder, and each file becomes an
+object: some ten requests, where Orbax makes eighty. Several processes, and states above STAGED,
+write to the bucket directly; S3 has no such way here.
+"""
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.buckets.attempts import Changed, Listed
+from data.buckets.lease import Lease, LostLock
+from data.buckets.versioned import client
+from data.files import is_remote, to_path
+from train.checkpoints import disk
+from train.checkpoints.manifest import MANIFEST, fault, is_step, sealed
+from train.parallel import processes
+
+STAGED = 1 << 30  # bytes of a state that is written to this machine first
+_ASIDE = "damaged"  # begins the name of the manifest of a damaged checkpoint
+_AT_ONCE = 8  # objects
+
+Listing = dict[str, Listed]
+
+
+def finished(folder: Path) -> list[Path]:
+    """The finished checkpoints of a run, newest first."""
+    return _finished(folder, client(folder).listed(os.fspath(folder)))
+
+
+def _finished(folder: Path, listing: Listing) -> list[Path]:
+    ends = [name.split("/") for name in listing]
+    steps = [int(e[0]) for e in ends if len(e) == 2 and e[1] == MANIFEST and is_step(e[0])]
+    return [folder / str(step) for step in sorted(steps, reverse=True)]
+
+
+def stages(path: Path, size: int) -> bool:
+    """Whether a state of `size` bytes is written to this machine first. ValueError where it cannot
+    be saved to this bucket."""
+    several = processes.count() > 1
+    if os.fspath(path).startswith("gs://"):
+        return not several and size <= STAGED
+    if several:
+        raise ValueError(
+            f"checkpoints of several processes cannot be saved to {path}; use a --workdir in gs:// "
+            "or on a file system that all hosts share, or --processes=1"
+        )
+    return True
+
+
+def make_room(path: Path, size: int) -> bool:
+    """Whether this step is already saved. If not, checks that this machine has room for `size`
+    bytes if they are written there first."""
+    with contextlib.suppress(FileNotFoundError):
+        client(path).get(os.fspath(path / MANIFEST))
+        return True
+    if stages(path, size) and shutil.disk_usage(tempfile.gettempdir()).free < size:
+        raise OSError(errno.ENOSPC, "No space left on device", tempfile.gettempdir())
+    return False
+
+
+def commit(
+    path: Path, data: Path, meta: dict, lease: Lease, before: Callable[[], None] = lambda: None
+) -> None:
+    """Makes what Orbax wrote to `data`, on this machine or in the bucket, the checkpoint `path`.
+    `before` is called when all but the manifest is there. LostLock if another process has the
+    folder."""
+    store, token, hashes = client(path), lease.token or "0", {}
+    where, staged = path / token, not is_remote(data)
+    if staged:
+        names = disk.names(data)
+        hashes = disk.hashes(data, names)
+        lease.confirm()
+        _upload(data, where, names)
+    if not processes.is_first():
+        return
+    listing = store.listed(os.fspath(where))
+    objects = {name: [found.size, found.checksum] for name, found in sorted(listing.items())}
+    if staged:
+        _require_sizes(data, listing, names)
+    content = sealed(hashes, meta, data=token, objects=objects)
+    before()
+    lease.confirm()
+    try:
+        store.put(os.fspath(path / MANIFEST), content, "")
+    except Changed:
+        lease.confirm()
+        raise LostLock(f"{path} was saved by another process") from None
+
+
+def _upload(data: Path, where: Path, names: Sequence[str]) -> None:
+    store = client(where)
+
+    def one(name: str) -> None:
+        with open(data / name, "rb") as file:
+            store.put(os.fspath(where / name), file if (data / name).stat().st_size else b"")
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(one, names))
+
+
+def _require_sizes(data: Path, listing: Listing, names: Sequence[str]) -> None:
+    for name in names:
+        size = (data / name).stat().st_size
+        if name not in listing or listing[name].size != size:
+            raise OSError(errno.EIO, f"{name} of {size} bytes did not reach the bucket", str(data))
+
+
+def remove_unfinished(folder: Path) -> list[str]:
+    """Removes what killed or failed saves left, and returns the names of their steps. Only the
+    holder of the folder's lock may call it: others may be writing."""
+    store, listing = client(folder), client(folder).listed(os.fspath(folder))
+    kept, left = set(), set()
+    for name in listing:
+        step, _, rest = name.partition("/")
+        if rest == MANIFEST or (rest.startswith(_ASIDE) and "/" not in rest):
+            content = read_manifest(folder / step, rest)
+            kept.add(f"{step}/{_token(content)}/")
+    for name in listing:
+        step, _, rest = name.partition("/")
+        if is_step(step) and "/" in rest and not name.startswith(tuple(kept)):
+            left.add(name)
+    _remove(store, [os.fspath(folder / name) for name in left])
+    whole = {path.name for path in _finished(folder, listing)}
+    return sorted({name.partition("/")[0] for name in left} - whole, key=int)
+
+
+def _token(content: bytes) -> str:
+    """The name of the data's folder; of a damaged manifest, one that no folder has."""
+    try:
+        return str(json.loads(content)["data"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint, the manifest first."""
+    store = client(path)
+    store.remove(os.fspath(path / MANIFEST))
+    _remove(store, [os.fspath(path / name) for name in store.listed(os.fspath(path))])
+
+
+def _remove(store: object, urls: Sequence[str]) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(store.remove, urls))
+
+
+def set_aside(paths: Sequence[Path]) -> None:
+    """Gives the manifests of damaged checkpoints another name, so that their steps can be saved
+    again; their objects stay."""
+    for path in paths:
+        store = client(path)
+        content, version = store.get(os.fspath(path / MANIFEST))
+        for number in itertools.count():
+            with contextlib.suppress(Changed):
+                store.put(os.fspath(path / f"{_ASIDE}{number or ''}.json"), content, "")
+                break
+        with contextlib.suppress(Changed):
+            store.remove(os.fspath(path / MANIFEST), version)
+
+
+def read_manifest(path: Path, name: str = MANIFEST) -> bytes:
+    """The manifest of a checkpoint; FileNotFoundError if there is none."""
+    return client(path).get(os.fspath(path / name))[0]
+
+
+def damage_of_share(path: Path) -> str | None:
+    """What one listing shows to be wrong with a checkpoint; None if nothing is. `opened` also
+    hashes what it reads."""
+    if not processes.is_first():
+        return None
+    try:
+        content = read_manifest(path)
+    except OSError as error:
+        return f"{MANIFEST} cannot be read ({error.strerror})"
+    if found := fault(content, path.name):
+        return found
+    body = json.loads(content)
+    objects, token = body.get("objects"), body.get("data")
+    if not isinstance(objects, dict) or not isinstance(token, str):
+        return f"{MANIFEST} names no objects"
+    listing = client(path).listed(os.fspath(path / token))
+    if extra := [name for name in listing if name not in objects]:
+        return f"{extra[0]} does not belong to it"
+    for name, (size, checksum) in objects.items():
+        if name not in listing:
+            return f"{name} is missing"
+        if listing[name].size != size:
+            return f"{name} has {listing[name].size} bytes, not {size}"
+        if listing[name].checksum != checksum:
+            return f"{name} does not match its checksum"
+    return None
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The folder with the files of a checkpoint, for as long as they are read: a copy on this
+    machine, whose hashes are checked, or for a large state and several processes the bucket's.
+    OSError if an object does not match its hash."""
+    body = json.loads(read_manifest(path))
+    where, objects = path / body["data"], body["objects"]
+    if not stages(path, sum(size for size, _ in objects.values())):
+        yield where
+        return
+    store = client(path)
+    with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
+        data = Path(home).resolve() / path.name
+
+        def one(name: str) -> None:
+            (data / name).parent.mkdir(parents=True, exist_ok=True)
+            (data / name).write_bytes(store.get(os.fspath(where / name))[0])
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(one, objects))
+        actual = disk.hashes(data, list(body["files"]))
+        for name, stated in body["files"].items():
+            if actual[name] != stated:
+                raise OSError(errno.EIO, "the object does not match its hash", str(where / name))
+        yield data
+
+
+def folder_for(path: Path, size: int, token: str) -> Path:
+    """Where Orbax writes the state of the checkpoint `path`: a new folder of this machine, or one
+    in the bucket."""
+    if stages(path, size):
+        return Path(tempfile.mkdtemp(prefix="isoflop-")).resolve() / path.name
+    return to_path(os.fspath(path / (token or "0")))
