@@ -9,6 +9,7 @@ returns the exit code that means "run it again".
 """
 
 import contextlib
+import errno
 import glob
 import importlib.util
 import os
@@ -174,6 +175,8 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
     """Meets the others. What jax logs goes to `notes`, which are empty once that is done."""
     import jax
 
+    if cluster.coordinator is not None:
+        _meet(cluster, wait)
     several = (
         {}
         if cluster.coordinator is None
@@ -198,6 +201,27 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
                 raise BadInput(f"{cluster} cannot take part: {error}") from error
             return  # a TPU of one host
     notes.truncate(0)
+
+
+def _meet(cluster: Cluster, wait: int) -> None:
+    """Waits until all processes are here. BadInput names those that are missing."""
+    from train.parallel import meeting
+
+    met = f"{cluster} did not meet the others at --coordinator={cluster.coordinator}"
+    met += f" within --wait={wait} s"
+    try:
+        meeting.meet(cluster.coordinator, cluster.processes, cluster.process, wait)
+    except meeting.NotMet as error:
+        signs = {meeting.TOO_LARGE: "Unexpected task", meeting.TAKEN: "incarnation"}
+        if error.why in signs:
+            raise BadInput(f"{met}; {_NOT_MET[signs[error.why]]}") from None
+        verb = "processes {} are" if len(error.missing) > 1 else "process {} is"
+        who = verb.format(", ".join(map(str, error.missing)))
+        raise BadInput(f"{met}: {who} missing; {_NOT_MET['']}") from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise BadInput(f"{met} ({error.strerror})") from error
+        raise BadInput(f"{met}; {_NOT_MET['ddress already in use']}") from None
 
 
 def _refused(cluster: Cluster) -> int:

@@ -5,7 +5,8 @@ program it reads lines of JSON {"argv": […], "kill": {"at": MOMENT, "step": N,
 from stdin, and answers each with the exit code of that run (-9 for SIGKILL).
 
 MOMENT is "step" (a chunk that ends at step N was taken, nothing of it is written), "row" (half of
-the row of step N is written) or "save" (`after` seconds after the save of step N has begun).
+the row of step N is written), "save" (`after` seconds after the save of step N has begun) or
+"rewind" (at the first spike: before the run goes back, or with "after": true right after it has).
 """
 
 import json
@@ -27,9 +28,12 @@ class Runs:
     def __init__(self, process: subprocess.Popen):
         self._process = process
 
-    def __call__(self, argv: Sequence[str], kill: Mapping[str, Any] | None = None) -> int:
-        """The exit code of a run."""
-        self._process.stdin.write(json.dumps({"argv": list(argv), "kill": kill}) + "\n")
+    def __call__(
+        self, argv: Sequence[str], kill: Mapping[str, Any] | None = None, bad: dict | None = None
+    ) -> int:
+        """The exit code of a run, which has the batches `bad` of `bad_batches`."""
+        about = {"argv": list(argv), "kill": kill, "bad": bad}
+        self._process.stdin.write(json.dumps(about) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -95,11 +99,31 @@ def _at_save(step: int, after: float) -> None:
     Checkpoints.save = saving
 
 
+def _at_rewind(before: bool) -> None:
+    from train.record import Record
+
+    rewind = Record.rewind
+
+    def killing(self: Record, *given: Any) -> Any:
+        if before:
+            self.checkpoints.restore_before = _kill
+        rewind(self, *given)
+        _kill()
+
+    Record.rewind = killing
+
+
 def _run(about: Mapping[str, Any]) -> int:
     from launch.__main__ import main
 
     kill = about["kill"]
-    if kill and kill["at"] == "step":
+    if about.get("bad"):
+        from tests.faults import bad_batches
+
+        bad_batches.patched(setattr, {int(step): fault for step, fault in about["bad"].items()})
+    if kill and kill["at"] == "rewind":
+        _at_rewind(not kill["after"])
+    elif kill and kill["at"] == "step":
         _at_step(kill["step"])
     elif kill and kill["at"] == "row":
         _at_row(kill["step"])

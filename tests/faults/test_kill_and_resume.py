@@ -3,6 +3,7 @@
 The fast form is in tests/train/test_loop.py.
 """
 
+import json
 import random
 from pathlib import Path
 
@@ -84,6 +85,26 @@ def test_killed_at_20_random_moments_it_is_bit_equal(home, runs, whole, number):
     kill = kills()[number]
     assert killed_and_resumed(home, runs, f"kill-{number}", kill) <= 1, kill
     assert_same(home / f"kill-{number}", whole)
+
+
+@pytest.mark.parametrize("policy", ["skip", "rewind"])
+def test_killed_around_a_spike_it_is_bit_equal(home, runs, policy):
+    """Before and after the run goes back, and at steps before and after the spike."""
+    keys, bad = TINY | {"train.on_spike": policy}, {"29": "nan", "41": "spike"}
+    assert runs(spawn.arguments(home, f"{policy}-whole", keys), bad=bad) == 0
+    moments = [{"at": "step", "step": step} for step in (24, 32, 44)]
+    if policy == "rewind":
+        moments += [{"at": "rewind", "after": after} for after in (False, True)]
+    for number, kill in enumerate(moments):
+        arguments = spawn.arguments(home, f"{policy}-{number}", keys)
+        assert runs(arguments, kill, bad) == -9
+        assert runs(arguments, bad=bad) == 0
+        assert_same(home / f"{policy}-{number}", home / f"{policy}-whole")
+        found, whole = (
+            json.loads((home / f"{policy}-{name}/result.json").read_text())["spikes"]
+            for name in (number, "whole")
+        )
+        assert found == whole and [spike["step"] for spike in found] in ([29, 41], [29, 39])
 
 
 def test_control_another_seed_is_another_run(home, runs, whole):
