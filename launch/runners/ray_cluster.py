@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.checkout import COMMIT, ROOT, commit
-from launch.runners import local
+from launch.runners import local, ray_slices
 from launch.runners.ray_worker import Place, Spot
 from launch.runners.tasks import Cluster, Resources
 
@@ -35,6 +35,7 @@ class Node:
     host: str
     resources: Mapping[str, float]
     labels: Mapping[str, str]
+    address: str = ""
 
     @property
     def cores(self) -> int:
@@ -128,7 +129,13 @@ def nodes() -> list[Node]:
     import ray
 
     return [
-        Node(one["NodeID"], one["NodeManagerHostname"], one["Resources"], one.get("Labels", {}))
+        Node(
+            one["NodeID"],
+            one["NodeManagerHostname"],
+            one["Resources"],
+            one.get("Labels", {}),
+            one["NodeManagerAddress"],
+        )
         for one in ray.nodes()
         if one["Alive"]
     ]
@@ -168,6 +175,9 @@ def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]
     than cores share them.
     """
     cluster, found = resources.cluster, []
+    if cluster.slice:
+        found = list(ray_slices.spots(there, cluster))
+        return found[: resources.workers or len(found)]
     if resources.platform != "cpu":
         found = list(_with_accelerators(there, resources))
         return found[: resources.workers or len(found)]
@@ -203,6 +213,13 @@ def require_room(there: Sequence[Node], resources: Resources) -> None:
     if resources.cluster.wait_for_nodes or spots(there, 1, resources):
         return
     cluster = resources.cluster
+    if cluster.slice:
+        complete = ray_slices.slices(there, cluster.slice)
+        raise ValueError(
+            f"slice={cluster.slice} slices={cluster.slices}: no trial could ever run; the cluster "
+            f"has {len(complete)} complete slices of that type; ask for another, or add "
+            "--wait_for_nodes"
+        )
     wanted = f"gpus={cluster.gpus}" if cluster.gpus else f"cores={cluster.cores}"
     most = max((node.cores for node in there), default=0)
     gpus = max((int(node.resources.get("GPU", 0)) for node in there), default=0)
