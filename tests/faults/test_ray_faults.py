@@ -1,11 +1,14 @@
 """Sweeps on a Ray cluster of several machines, which are raylets here, while parts of it fail."""
 
 import collections
+import contextlib
 import itertools
 import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -182,3 +185,74 @@ def numbers(workdir: Path) -> dict[str, dict]:
         about = json.loads(file.read_text())
         found[file.parent.name] = {key: value for key, value in about.items() if key not in timed}
     return found
+
+
+@pytest.mark.slow
+def test_a_trial_on_two_slices_goes_on_within_30_seconds_of_the_death_of_a_rank(home):
+    """Each slice is a machine with two devices, which are threads of a CPU; gloo is the network."""
+    file = config(home, 1)
+    text = file.read_text().replace('"8 steps"', '"3000 steps"')
+    text = text.replace('"4 steps"', '"50 steps"').replace('"2 steps"', '"1 steps"')
+    file.write_text(text)
+    flags = "--fit=false", "--slice=v5litepod-2", "--slices=2", "--config.mesh.data=4"
+    flags += ("--config.mesh.fsdp=1",)
+    with here.cluster(nodes=0) as cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+        for name in "xy":
+            taken = {"TPU": 2, name: 1, "TPU-v5litepod-2-head": 1}
+            here.add(cluster, resources=taken, labels={"ray.io/tpu-slice-name": name})
+        whole, _ = on_slices(cluster, home / "whole", file, flags, kill=False)
+        killed, took = on_slices(cluster, home / "killed", file, flags, kill=True)
+    assert killed == whole and took < 30, took
+    print(f"training again after {took:.1f} s")
+
+
+def on_slices(cluster, workdir, file, flags, kill) -> tuple[list, float]:
+    """(steps with their losses, seconds from the death of a rank to steps beyond it)."""
+    driver, took = here.sweep(cluster, file, workdir, *flags), 0.0
+    try:
+        here.until(lambda: len(metrics(workdir)) > 200, 300, driver)
+        if kill:
+            before, began = metrics(workdir)[-1]["step"], time.monotonic()
+            here.kill(here.workers(cluster)[1][1].children()[0])
+            here.until(lambda: metrics(workdir)[-1]["step"] > before + 100, 60, driver)
+            took = time.monotonic() - began
+        assert driver.wait(600) == 0, (workdir.parent / "driver.txt").read_text()[-3000:]
+    finally:
+        driver.kill()
+    return [(row["step"], row["loss"]) for row in metrics(workdir)], took
+
+
+def metrics(workdir: Path) -> list[dict]:
+    """The rows of the only trial that have a loss."""
+    files = list(workdir.glob("*/metrics.jsonl"))
+    lines = files[0].read_text().splitlines() if files else []
+    with contextlib.suppress(json.JSONDecodeError):
+        return [row for line in lines if "loss" in (row := json.loads(line))]
+    return []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["plain", "asha", "tpe"])
+def test_ray_gives_the_numbers_of_the_plain_sweep(home, way):
+    """Without a cluster, so that Ray runs here. What ASHA and TPE choose depends on the order in
+    which trials end, so that there only trials that ran in both are compared, and one at a time."""
+    file = config(home, 5)
+    if way == "tpe":
+        text = file.read_text()
+        file.write_text(text[: text.index("def get_sweep")] + SEARCH)
+    flags = {"plain": (), "asha": ("--stop=asha", "--rungs=2 steps,4 steps"), "tpe": ()}[way]
+    found = {}
+    for on in ("local", "ray"):
+        command = ["sweep", f"--config={file}", f"--workdir={home}/{on}", f"--on={on}", *flags]
+        command += ["--workers=1", "--fit=false"] if way != "plain" else ["--fit=false"]
+        done = subprocess.run(
+            [sys.executable, "-m", "launch", *command],
+            cwd=here.ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[on] = numbers(home / on)
+    assert len(found["local"]) == {"plain": 5, "asha": 5, "tpe": 6}[way]
+    assert found["ray"] == found["local"]
