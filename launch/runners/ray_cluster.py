@@ -9,12 +9,12 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.checkout import COMMIT, ROOT, commit
 from launch.runners import local, ray_slices
+from launch.runners.ray_slices import Node
 from launch.runners.ray_worker import Place, Spot
 from launch.runners.tasks import Cluster, Resources
 
@@ -25,21 +25,6 @@ TAKEN = re.compile(
     r"(JAX|XLA|LIBTPU|TENSORSTORE|HF|AWS|FSSPEC|STORAGE_EMULATOR)_.*|GOOGLE_APPLICATION_CREDENTIALS"
 )
 _CPU_SLOTS_OF_ACCELERATORS = 1  # cores that Ray counts for a trial on a GPU or a slice
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of the cluster."""
-
-    id: str
-    host: str
-    resources: Mapping[str, float]
-    labels: Mapping[str, str]
-    address: str = ""
-
-    @property
-    def cores(self) -> int:
-        return int(self.resources.get("CPU", 0))
 
 
 def connect(cluster: Cluster) -> None:

@@ -3,13 +3,10 @@
 import signal
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE, PREEMPTED
 from launch.runners.ray_worker import Begin, Status
-
-if TYPE_CHECKING:
-    from launch.runners.ray_session import Held
 
 GRACE = 15.0  # seconds between the end of one host's part and the others being killed
 MEMBER = "launch.runners.ray_slices:member"
@@ -20,7 +17,7 @@ WORST = (BUG, PREEMPTED, BAD_INPUT, IN_USE, DIVERGED, DONE)  # what the whole tr
 class Gang:
     """The workers of a trial, that of the first host first, and what their parts ended with."""
 
-    members: list["Held"]
+    members: list[Any]  # ray_session.Held
     outcomes: dict[int, tuple[str, int, str]] = field(default_factory=dict)
     first_end: float = 0.0
     killed: bool = False
@@ -37,7 +34,7 @@ class Gang:
             found.append(replace(begin, function=MEMBER, task=task))
         return found
 
-    def heard(self, worker: "Held", status: Status) -> Status | None:
+    def heard(self, worker: Any, status: Status) -> Status | None:
         """The status of the whole trial once all parts have ended, None before."""
         begin = self.members[0].begin
         if begin is None:

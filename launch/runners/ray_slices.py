@@ -2,19 +2,31 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from launch.runners.ray_worker import Place, Spot
 from launch.runners.tasks import Cluster
-
-if TYPE_CHECKING:
-    from launch.runners.ray_cluster import Node
 
 CORES_OF_A_CHIP = {"v2": 2, "v3": 2, "v4": 2, "v5p": 2, "v5litepod": 1, "v6e": 1}
 """Generation → what the number of a slice's type counts of each chip."""
 WAIT = 120  # seconds that the hosts of a trial wait for each other
 _NAME = "ray.io/tpu-slice-name"
 _NO_NAMES = re.compile(r"CPU|GPU|TPU|memory|object_store_memory|node:.*|accelerator_type:.*|TPU-.*")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    host: str
+    resources: Mapping[str, float]
+    labels: Mapping[str, str]
+    address: str = ""
+
+    @property
+    def cores(self) -> int:
+        return int(self.resources.get("CPU", 0))
 
 
 def chips(kind: str) -> int:
@@ -26,7 +38,7 @@ def chips(kind: str) -> int:
     return int(count) // CORES_OF_A_CHIP[name]
 
 
-def slices(there: Sequence["Node"], kind: str) -> list[list["Node"]]:
+def slices(there: Sequence[Node], kind: str) -> list[list[Node]]:
     """The hosts of each slice of this type that is complete, its head first."""
     wanted, groups = chips(kind), {}
     for node in there:
@@ -41,7 +53,7 @@ def slices(there: Sequence["Node"], kind: str) -> list[list["Node"]]:
     return found
 
 
-def spots(there: Sequence["Node"], cluster: Cluster) -> Iterator[Spot]:
+def spots(there: Sequence[Node], cluster: Cluster) -> Iterator[Spot]:
     """Where trials of so many slices run; each has a worker on its first host, and `peers`."""
     complete = slices(there, cluster.slice)
     for first in range(0, len(complete) - cluster.slices + 1, cluster.slices):
@@ -95,10 +107,10 @@ def require_all_used(cluster: Cluster, mesh: Mapping[str, int], trial: str) -> N
         )
 
 
-def _chips(node: "Node") -> int:
+def _chips(node: Node) -> int:
     return int(node.resources["TPU"])
 
 
-def _number(node: "Node") -> int:
+def _number(node: Node) -> int:
     """The number of a host in its slice, as Ray labels it."""
     return int(node.labels.get("ray.io/tpu-worker-id", 0))

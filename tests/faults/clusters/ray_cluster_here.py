@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHORTER = (
     "from launch.runners import ray_session, ray_worker\n"
     "ray_session.SILENT, ray_session.ABSENT, ray_worker.LEAVE_BUSY = {silent}, 10.0, {alone}\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import ray_cluster_here as here
+from tests.faults.clusters import ray_cluster_here as here
 
 CONFIG = """
 from configs import base, space
