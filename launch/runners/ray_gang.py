@@ -8,7 +8,7 @@ from typing import Any
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE, PREEMPTED
 from launch.runners.ray_worker import Begin, Status
 
-GRACE = 15.0  # seconds between the end of one host's part and the others being killed
+GRACE = 5.0  # seconds between the end of one host and the others being killed: all leave together
 MEMBER = "launch.runners.ray_slices:member"
 WORST = (BUG, PREEMPTED, BAD_INPUT, IN_USE, DIVERGED, DONE)  # what the whole trial ended with
 
