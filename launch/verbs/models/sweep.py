@@ -139,6 +139,7 @@ def main(argv: Sequence[str]) -> int:
             given,
             ASSUMED_FLOPS[where.resources.platform],
         )
+        where.require_all_used(sweep.trials)
         if rule and rule.method == "successive_halving" and asker and asker.lazy:
             raise ValueError(
                 f"stop={values.stop} needs all trials at the start, and a search by "
