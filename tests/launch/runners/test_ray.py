@@ -1,5 +1,5 @@
 """The Ray runner without Ray: which slots there are, and what becomes of each task. What needs Ray
-itself is in tests/faults/test_ray_faults.py."""
+itself is in tests/faults/clusters/test_ray_faults.py."""
 
 import itertools
 import os
