@@ -72,6 +72,8 @@ class MetricsLog:
         has the folder."""
         for mirror in self._mirrors.values():
             mirror.copy()
+        if self._board is not None:
+            self._board.copy()
 
     def close(self, done: bool = False) -> None:
         """Writes everything. What a run without the lock of its folder has not written is lost."""

@@ -1,11 +1,15 @@
 """TensorBoard as a view of a run: scalars, samples of text, and its row of the page HPARAMS."""
 
 import re
+import secrets
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.buckets.copies import upload_folder
+from data.files import is_remote
 from train.flatten import flatten
 
 SECTIONS = ("seed", "model", "objective", "optimizer", "schedule", "train")
@@ -31,7 +35,8 @@ def _typed(value: Any) -> bool | float | str:
 
 class Board:
     """A TensorBoard file. Not tensorboardX's SummaryWriter: if the disk is full, its thread and its
-    exit handler print tracebacks, while here the caller gets the OSError."""
+    exit handler print tracebacks, while here the caller gets the OSError. Of a folder in a bucket,
+    the file grows on this machine; `copy` and `close` upload it."""
 
     def __init__(self, folder: Path, first: int):
         """TensorBoard hides what older files in `folder` have from the step `first` on."""
@@ -40,8 +45,15 @@ class Board:
 
         self._event = Event
         self._new = not list(folder.glob("events*"))
+        self._shared = folder if is_remote(folder) else None
+        if self._shared:
+            self._home = tempfile.TemporaryDirectory(prefix="isoflop-", ignore_cleanup_errors=True)
+            folder = Path(self._home.name)
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
+        self._here = folder
+        # Machines may have the same name, and start in the same second.
+        own = f".{secrets.token_hex(4)}" if self._shared else ""
+        self._file = EventsWriter(str(folder / "events"), own)
         start = SessionLog(status=SessionLog.START)
         self._file.write_event(Event(wall_time=time.time(), step=first, session_log=start))
 
@@ -74,8 +86,17 @@ class Board:
 
         self._write(0, hparams({}, {})[2])
 
+    def copy(self) -> None:
+        """Uploads the file, if its folder is in a bucket."""
+        if self._shared:
+            self._file.flush()
+            upload_folder(self._here, self._shared)
+
     def close(self) -> None:
         self._file.close()
+        if self._shared:
+            upload_folder(self._here, self._shared)
+            self._home.cleanup()
 
     def _write(self, step: int, *summaries: Any) -> None:
         for summary in summaries:
