@@ -41,6 +41,7 @@ LOCAL = {
     "train/checkpoints": "the branch for this machine",
     "train/counting.py": "the branch for this machine",
     "train/metrics.py": "the branch for this machine",
+    "train/viewers/tensorboard.py": "a temporary folder",
     "train/objectives/preference/stored.py": "locks the mirror of the cache",
     "launch/export": "stores of other programs, on this machine",
     "launch/conversion/adapters.py": "writes the mirror of a folder",

@@ -1,6 +1,7 @@
 """TensorBoard as a view of a run: scalars, samples of text, and its row of the page HPARAMS."""
 
 import re
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,9 @@ class Board:
         self._event = Event
         self._new = not list(folder.glob("events*")) if new is None else new
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = EventsWriter(str(folder / "events"))
+        # In a bucket, machines may have the same name, and start in the same second.
+        own = "" if new is None else f".{secrets.token_hex(4)}"
+        self._file = EventsWriter(str(folder / "events"), own)
         start = SessionLog(status=SessionLog.START)
         self._file.write_event(Event(wall_time=time.time(), step=first, session_log=start))
 

@@ -152,6 +152,29 @@ def test_a_file_of_rows_is_read_from_a_bucket(config, shared, machine, tmp_path,
     assert there.hash == prepare(config(corpora=(str(here),)), progress=False).hash
 
 
+def test_a_folder_of_weights_is_made_here_and_fetched_whole(shared, machine, tmp_path):
+    target = path_of(f"{shared}/weights", "to_hf")
+    with copies.made_here(target) as folder:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(bytes(100))
+        assert folder.name == "weights" and not target.exists()
+    machine("second")
+    found = copies.fetched_folder(target)
+    assert {p.name: p.read_bytes() for p in found.iterdir()} == {
+        "config.json": b"{}",
+        "model.safetensors": bytes(100),
+    }
+    (target / "config.json").write_text("{ }")
+    assert copies.fetched_folder(target) != found  # another version is another copy
+    assert copies.fetched_folder(tmp_path) == tmp_path
+    with pytest.raises(ZeroDivisionError), copies.made_here(target.with_name("half")) as folder:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        raise ZeroDivisionError
+    assert not target.with_name("half").exists()
+
+
 def test_a_mirror_that_cannot_be_written_is_one_line(config, shared, corpus, machine, tmp_path):
     (tmp_path / "machines").write_text("a file in place of the folder")
     with pytest.raises(ValueError, match=f"{copies.PLACE}") as raised:

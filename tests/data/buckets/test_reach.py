@@ -50,7 +50,7 @@ def store(served, monkeypatch):
         Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
 
-    monkeypatch.setattr(reach, "SECONDS", 2.0)
+    monkeypatch.setattr(reach, "SECONDS", 1.0)
     monkeypatch.setattr(reach, "_reached", set())
     yield start
     for server in servers:
@@ -112,22 +112,22 @@ def test_a_bucket_of_s3_is_asked(served_s3, bucket):
 
 
 @pytest.mark.parametrize(
-    ("flag", "key"),
+    ("verb", "flag", "key"),
     [
-        ("--workdir=gs://missing/x", "--workdir"),
-        ("--config.data.cache=gs://missing/x", "data.cache"),
-        ("--config.data.corpora=gs://missing/x", "data.corpora"),
-        ("--config.train.init_from=gs://missing/x", "train.init_from"),
-        ("--config.checkpoint.trunk=gs://missing/x", "checkpoint.trunk"),
+        ("train", "--workdir=gs://missing/x", "--workdir"),
+        ("sweep", "--workdir=gs://missing/x", "--workdir"),
+        ("runs", "--runs=gs://missing/x", "--runs"),
+        ("train", "--config.data.cache=gs://missing/x", "data.cache"),
+        ("train", "--config.data.corpora=gs://missing/x", "data.corpora"),
+        ("sweep", "--config.train.init_from=gs://missing/x", "train.init_from"),
     ],
 )
-@pytest.mark.parametrize("verb", ["train", "sweep"])
 def test_a_missing_bucket_stops_a_verb_before_it_writes(
     served, tmp_path, monkeypatch, capsys, verb, flag, key
 ):
     monkeypatch.chdir(tmp_path)
-    arguments = [verb, "--config=configs/quickstart.py", "--workdir=runs", flag]
-    assert command.main(arguments) == 2
+    config = [] if verb == "runs" else ["--config=configs/quickstart.py", "--workdir=runs"]
+    assert command.main([verb, *config, flag]) == 2
     said = capsys.readouterr().err
     assert said == (
         f"isoflop {verb}: {key}=gs://missing/x: there is no bucket missing; create it, or correct "
