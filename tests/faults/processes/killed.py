@@ -40,7 +40,7 @@ class Runs:
 
 @contextmanager
 def parent() -> Iterator[Runs]:
-    command = [sys.executable, "-m", "tests.faults.killed"]
+    command = [sys.executable, "-m", "tests.faults.processes.killed"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=spawn.ROOT, text=True, **pipes) as process:
         yield Runs(process)
