@@ -1,12 +1,15 @@
 """Reads and writes the JSON files of runs. A write replaces the whole file or nothing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data.atomic import write_atomic
-from data.files import path_of, to_path
+from data.buckets.attempts import Changed
+from data.buckets.lease import Lease, LostLock
+from data.buckets.versioned import read_version, replace_version, write_new
+from data.files import is_remote, path_of, to_path
 from data.local import parse_json
 from model import families
 from model.transformer import family as decoder
@@ -21,6 +24,29 @@ def write_json(file: Path, content: Any) -> None:
     """Replaces `file` by `content`; creates its folder if needed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, (json.dumps(content, indent=1, default=str) + "\n").encode())
+
+
+def write_once(file: Path, result: Mapping[str, Any], lease: Lease) -> None:
+    """Writes the result of a trial whose lock this process holds. In a bucket, LostLock if a result
+    is there that ends the trial: an owner that was frozen cannot replace that of the next one."""
+    lease.confirm()
+    if not is_remote(file):
+        write_json(file, result)
+        return
+    content = (json.dumps(result, indent=1, default=str) + "\n").encode()
+    while True:
+        try:
+            _, version = read_version(file)
+        except FileNotFoundError:
+            version = ""
+        if ended(file.parent):
+            raise LostLock(f"{file} was written by another process")
+        lease.confirm()
+        try:
+            replace_version(file, content, version) if version else write_new(file, content)
+            return
+        except Changed:
+            continue  # by a late write of an owner before this one, or by another owner
 
 
 def read_json(file: Path, remedy: str = "") -> dict | None:

@@ -187,6 +187,7 @@ def _missing(names: Sequence[str]) -> str:
 
 
 _EXAMPLES = {
+    "action": "up",
     "config": "configs/quickstart.py",
     "workdir": "runs/first",
     "run": "runs/first",

@@ -10,7 +10,7 @@ import jax
 from launch.config import imports
 from launch.converted import is_published
 from launch.files import read_family
-from launch.trial.start import model_section, of_run
+from launch.trial.start import here, model_section, of_run
 from model import families, parameters
 from model.huggingface import weights
 from train.checkpoint import Damaged, finished, newest_good, opened
@@ -33,7 +33,7 @@ def restored(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
     """(the parameters, on the device, or the counts of a run's newest good checkpoint, its step).
     Hugging Face weights are at step 0. ValueError where the parameters are not those of `cfg`."""
     if is_published(run):
-        return jax.device_put(weights.load(run)[1]), 0
+        return jax.device_put(weights.load(here(run))[1]), 0
     if families.is_counted(family):
         return restored_counts(run, family)
     params, meta = of_run(run, _say)

@@ -10,6 +10,8 @@ from typing import Any
 
 def as_path(place: str | PurePath) -> Path:
     """The path of a name on this machine; a path, which may be in a bucket, as it is."""
+    if isinstance(place, str) and "://" in place:
+        raise TypeError(f"{place} is a name in a bucket; give its path, of data.files.to_path")
     return Path(place) if isinstance(place, str) else place
 
 

@@ -44,6 +44,7 @@ class Faults:
     seconds: float = 0.2
     seed: int = 0
     skew: float = 0.0  # seconds by which the server's clock, in the header Date, is ahead
+    lawless: bool = False  # preconditions are ignored, as the emulator alone does
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Bucket:
     faults: Faults = field(default_factory=Faults)
     counts: collections.Counter = field(default_factory=collections.Counter)
     before: Callable[[Request], None] = lambda request: None
+    late: Callable[[Request], float] = lambda request: 0.0  # seconds until a request is looked at
 
     def __post_init__(self):
         self.name = self.url.removeprefix("gs://")
@@ -150,7 +152,7 @@ class _Handler(RequestHandler):
         bucket, body = self.bucket, _read_raw_data(self) or b""
         request = self._request(method, body)
         status, lost, seconds = bucket.draw()
-        time.sleep(seconds)
+        time.sleep(max(seconds, bucket.late(request)))
         with bucket.lock:
             bucket.counts[request.kind] += 1
             try:
@@ -192,7 +194,8 @@ class _Handler(RequestHandler):
         now = self.bucket.generation(request.bucket, request.name)
         if request.kind in ("get", "read", "delete") and request.name and not now:
             return self._error(404, f"No such object: {request.name}")
-        if request.generation is not None and request.generation != now:
+        lawful = not self.bucket.faults.lawless and request.generation is not None
+        if lawful and request.generation != now:
             return self._error(
                 412, "At least one of the pre-conditions you specified did not hold."
             )

@@ -16,7 +16,6 @@ import json
 import logging
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +29,7 @@ import orbax.checkpoint as ocp
 
 from data.atomic import write_atomic
 from data.buckets.lease import Lease, Unlocked
+from data.buckets.scratch import scratch
 from data.files import is_remote
 from train.checkpoints import bucket, disk
 from train.checkpoints.manifest import MANIFEST as MANIFEST
@@ -113,17 +113,17 @@ class Checkpoints:
         size += _BYTES_IN_ALL
         if processes.from_first("there", lambda: self._place.make_room(path, size)):
             return
-        data = path
+        data, name = path, ""
         if self._place is bucket:
-            token = processes.from_first("token", lambda: self.lease.token)
-            data = bucket.folder_for(path, size, token)
+            name = processes.from_first("name", lambda: bucket.new_name(self.lease))
+            data = bucket.folder_for(path, size, name)
         try:
             self._writer.save(data, args=ocp.args.StandardSave(state))
         except Exception as error:
             self._remove_failed(data)
             raise as_os_error(error, path) from error
         meta = {**meta, "step": step}
-        self._finisher = threading.Thread(target=self._finish, args=(path, data, meta))
+        self._finisher = threading.Thread(target=self._finish, args=(path, data, name, meta))
         self._finisher.start()
 
     def wait(self) -> None:
@@ -175,11 +175,11 @@ class Checkpoints:
         """Folders of the finished checkpoints, newest first."""
         return finished(self.folder)
 
-    def _finish(self, path: Path, data: Path, meta: dict) -> None:
+    def _finish(self, path: Path, data: Path, name: str, meta: dict) -> None:
         try:
             self._writer.wait_until_finished()
             if self._place is bucket:
-                bucket.commit(path, data, meta, self.lease, self._before)
+                bucket.commit(path, data, name, meta, self.lease, self._before)
             else:
                 self.lease.confirm()
                 write_manifest(path, meta)
@@ -289,9 +289,12 @@ def writing_files(path: Path, meta: dict, lease: Lease) -> Iterator[Path]:
         lease.confirm()
         write_manifest(path, meta)
         return
-    with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
-        yield Path(home)
-        bucket.commit(path, Path(home), meta, lease)
+    home = scratch()
+    try:
+        yield home
+        bucket.commit(path, home, bucket.new_name(lease), meta, lease)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def damage(path: Path) -> str | None:

@@ -2,6 +2,7 @@
 both."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from data.atomic import write_atomic
 from data.buckets.lease import Lease
 from data.buckets.mirrored import Mirrored
+from data.buckets.scratch import scratch
 from data.files import is_remote
 from train.viewers.tensorboard import Board
 
@@ -30,6 +32,7 @@ class MetricsLog:
         self.samples = self.path.with_name("samples.jsonl")
         self._board = None
         self._tensorboard, self._silent, self._lease = tensorboard, silent, lease
+        self._home: Path | None = None
         self._mirrors: dict[Path, Mirrored] = {}  # of the files in a bucket
 
     def rewind(self, step: int, hyperparameters: Mapping[str, Any] = {}) -> None:
@@ -43,8 +46,19 @@ class MetricsLog:
         if samples.exists():
             copy(samples, samples, step)
         if self._tensorboard:
-            self._board = Board(self.path.parent / "tensorboard", step + 1)
+            self._board = self._open_board(self.path.parent / "tensorboard", step + 1)
             self._board.describe(hyperparameters)
+
+    def _open_board(self, folder: Path, first: int) -> Board:
+        if not is_remote(folder):
+            return Board(folder, first)
+        local = self._home = scratch()
+        board = Board(local, first, new=not list(folder.glob("events*")))
+        for file in local.glob("events*"):
+            self._mirrors[folder / file.name] = Mirrored(
+                folder / file.name, self._lease, local=file
+            )
+        return board
 
     def write(self, row: dict) -> None:
         self._append(self.path, row)
@@ -75,12 +89,16 @@ class MetricsLog:
 
     def close(self, done: bool = False) -> None:
         """Writes everything. What a run without the lock of its folder has not written is lost."""
-        for mirror in self._mirrors.values():
-            mirror.close()
         if self._board is not None:
             if done:
                 self._board.end()
             self._board.close()
+        try:
+            for mirror in self._mirrors.values():
+                mirror.close()
+        finally:
+            if self._home:
+                shutil.rmtree(self._home, ignore_errors=True)
 
 
 def column(metric: str) -> str:

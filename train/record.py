@@ -139,6 +139,7 @@ class Record:
 
     def __exit__(self, *exception: object) -> None:
         if processes.is_first() and exception[0] is None:
+            self.lease.confirm()
             self.ledger.write(self.workdir, self.step)
         self.log.close(done=self.status is None and self.step == self.events.total)
 

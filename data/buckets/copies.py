@@ -8,10 +8,12 @@ files.json, which lists them and is written last, by the first machine that has 
 So machines that build at once cannot mix their files.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.files import is_remote
@@ -113,6 +115,18 @@ def fetched_folder(folder: Path) -> Path:
         if not (target / path.name).exists():
             _fetch(path, target / path.name, {"size": about.st_size})
     return target
+
+
+@contextlib.contextmanager
+def made_here(target: Path) -> Iterator[Path]:
+    """Yields a folder to make: `target`, or for one in a bucket a temporary folder with its name,
+    which is uploaded at the end, config.json last. Nothing is uploaded after an exception."""
+    if not is_remote(target):
+        yield target
+        return
+    with tempfile.TemporaryDirectory(prefix="isoflop-") as temporary:
+        yield Path(temporary) / target.name
+        upload_folder(Path(temporary) / target.name, target, last=("config.json",))
 
 
 def upload_folder(folder: Path, target: Path, last: Iterable[str] = ()) -> None:

@@ -151,7 +151,9 @@ def _credentials() -> Any:
     try:
         return google.auth.default(scopes=[_SCOPE])[0]
     except DefaultCredentialsError as error:
-        raise PermissionError(errno.EACCES, f"no credentials for gs://: {_AS_WHOM}") from error
+        raise PermissionError(
+            errno.EACCES, "no credentials for gs://; run `gcloud auth application-default login`"
+        ) from error
 
 
 def _split(url: str) -> tuple[str, str]:

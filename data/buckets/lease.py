@@ -11,6 +11,7 @@ On this machine, and on shared file systems, flock decides. The file is touched 
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -83,15 +84,15 @@ class Owner:
         """Whether it was a process of this machine, which has ended."""
         return (
             bool(self.machine)
-            and self.machine == _machine() != ""
-            and (self.started != _started(self.process))
+            and self.machine == machine() != ""
+            and (self.started != started(self.process))
         )
 
 
 def this_process() -> Owner:
     """This process as the owner of one more lock, with a token of its own."""
     pid, host = os.getpid(), socket.gethostname()
-    return Owner(pid, host, secrets.token_hex(4), time.time(), _machine(), _started(pid))
+    return Owner(pid, host, secrets.token_hex(4), time.time(), machine(), started(pid))
 
 
 def parsed(content: bytes) -> Owner:
@@ -105,14 +106,15 @@ def parsed(content: bytes) -> Owner:
         return Owner(number, words[3] if number else "", "")
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The boot of this machine and the process namespace; "" where they are not known."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
     return ""
 
 
-def _started(process: int) -> str:
+def started(process: int) -> str:
     """When a process of this machine started; "" if there is none, or it has ended as a zombie."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -147,7 +149,11 @@ class _Beating:
     def check(self) -> None:
         """LostLock if a heartbeat has found that another holds the lock. Asks nobody."""
         if self.lost:
-            raise LostLock(f"{self.folder} was taken over by {self.lost}")
+            raise self._gone(self.lost)
+
+    def _gone(self, taker: str) -> LostLock:
+        self.lost = taker
+        return LostLock(f"{self.folder} was taken over by {taker}")
 
     def confirm(self) -> None:
         """Returns if this process holds the lock, for long enough to begin a write; LostLock
@@ -209,11 +215,9 @@ class BucketLease(_Beating):
             found = parsed(content)
         except FileNotFoundError:
             found, version = "another process, which has left it since", ""
-        if version and found.token == self.token:
-            self._version = version
-        else:
-            self.lost = str(found)
-            self.check()
+        if not version or found.token != self.token:
+            raise self._gone(str(found))
+        self._version = version
 
     def release(self) -> None:
         """Removes the lock, if it is still this process's."""
@@ -242,8 +246,7 @@ class FileLease(_Beating):
         except FileNotFoundError:
             raise LostLock(f"{self.folder / LOCK} was removed") from None
         if found.token != self.token:
-            self.lost = str(found)
-            self.check()
+            raise self._gone(str(found))
 
     def _beat(self) -> None:
         self.confirm()
@@ -263,7 +266,7 @@ def require_silence(folder: Path, times: Times, say: Callable[[str], None] = pri
     file = folder / LOCK
     content = file.read_bytes()
     found = parsed(content)
-    if not found.token or found.machine.partition("/")[0] == _machine().partition("/")[0]:
+    if not found.token or found.machine.partition("/")[0] == machine().partition("/")[0]:
         return
     at = file.stat().st_mtime_ns
     now = folder / f"{LOCK}.{os.getpid()}{secrets.randbelow(10**9):09}.tmp"
@@ -321,6 +324,7 @@ def take(
                 version = store.put(url, me.content(), held[1] if held else "")
             except Changed:
                 continue
+            _require_preconditions(url, me.content())
             _warn_of_skew(store.skew, say)
             return BucketLease(folder, me, version, at, times)
         if not wait or (first and held[1] != first):
@@ -332,6 +336,27 @@ def take(
                 "alive"
             )
         times.sleep(times.beat / 5)
+
+
+_keep_out: set[str] = set()  # buckets whose preconditions are known to work
+
+
+def _require_preconditions(url: str, content: bytes) -> None:
+    """OSError for a store that creates an object which is there: none of its writes would be
+    refused. Asked once for each bucket, of the lock that this process has just created."""
+    bucket = url[: url.index("/", len("gs://")) + 1]
+    if bucket in _keep_out:
+        return
+    try:
+        client(url).put(url, content + b" ", "")
+    except Changed:
+        _keep_out.add(bucket)
+        return
+    raise OSError(
+        errno.ENOLCK,
+        f"{bucket} ignores preconditions, so it cannot keep two processes apart: use a store that "
+        "has them (ifGenerationMatch, If-None-Match)",
+    )
 
 
 def break_stale(folder: Path, times: Times) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-import tempfile
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import IO
 
 from data.buckets.attempts import Changed
 from data.buckets.lease import Lease, LostLock, Unlocked
+from data.buckets.scratch import scratch
 from data.buckets.versioned import client
 from data.files import is_remote
 
@@ -21,34 +22,46 @@ class Mirrored:
     version that the copy before it made: a process that has lost the folder cannot undo the rows of
     the one that has it."""
 
-    def __init__(self, path: Path, lease: Lease | None = None, every: float = EVERY):
+    def __init__(
+        self,
+        path: Path,
+        lease: Lease | None = None,
+        every: float = EVERY,
+        local: Path | None = None,
+    ):
+        """`path` is in the bucket; `local` is a new file that is copied there (None: one with what
+        the object holds)."""
         self.path, self._url = path, os.fspath(path)
         self._lease, self._every = lease or Unlocked(), every
-        self._home = tempfile.TemporaryDirectory(prefix="isoflop-", ignore_cleanup_errors=True)
-        self.local = Path(self._home.name) / path.name
-        try:
-            content, self._version = client(path).get(self._url)
-        except FileNotFoundError:
-            content, self._version = b"", ""
-        self.local.write_bytes(content)
-        self._copied = content  # what the bucket has
+        self._home = None if local else scratch()
+        self.local, self._version = local or self._home / path.name, ""
+        self._copied = b""  # what the bucket has
+        if local is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._copied, self._version = client(path).get(self._url)
+            self.local.write_bytes(self._copied)
         self._turn, self._end = threading.Lock(), threading.Event()
-        self._error: Exception | None = None
         threading.Thread(target=self._follow, name="mirror", daemon=True).start()
 
     def copy(self) -> None:
-        """Copies the file to the bucket, if it has changed. LostLock if another process has
-        written the object."""
+        """Copies the file to the bucket, if it has changed. LostLock if another process has the
+        folder or, without a lock, has written the object."""
         with self._turn:
             content = self.local.read_bytes() if self.local.exists() else self._copied
             if content == self._copied:
                 return
             self._lease.confirm()
-            try:
-                self._version = client(self.path).put(self._url, content, self._version)
-            except Changed:
-                self._lease.confirm()
-                raise LostLock(f"{self._url} was written by another process") from None
+            store = client(self.path)
+            while True:
+                try:
+                    self._version = store.put(self._url, content, self._version)
+                    break
+                except Changed:
+                    # A late write of an owner before this one, or another owner.
+                    self._lease.confirm()
+                    if not self._lease.token:
+                        raise LostLock(f"{self._url} was written by another process") from None
+                    self._version = store.get(self._url)[1]
             self._copied = content
 
     def close(self) -> None:
@@ -57,7 +70,8 @@ class Mirrored:
         try:
             self.copy()
         finally:
-            self._home.cleanup()
+            if self._home:
+                shutil.rmtree(self._home, ignore_errors=True)
 
     def _follow(self) -> None:
         while not self._end.wait(self._every):

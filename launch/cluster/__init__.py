@@ -3,7 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from launch.cluster import gke, skypilot, slurm
+from launch.cluster import skypilot, slurm
+from launch.cluster.kubernetes import provider as gke
 from launch.cluster.queued import provider as queued
 from launch.cluster.record import Record
 from launch.cluster.request import Plan, Request
@@ -16,8 +17,8 @@ class Provider(Protocol):
     """The options that it reads; any other is refused."""
     NEEDS: Sequence[str]
     """The options that must be given."""
-    RUNS: Sequence[str]
-    """The kinds of --run that it can do."""
+    JOBS: Sequence[str]
+    """The values of --job that it can do."""
     CARRIES_CODE: bool
     """Whether its machines install the checkout from an archive in --workdir."""
 

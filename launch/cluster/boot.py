@@ -12,7 +12,7 @@ def extras(request: Request) -> str:
     """The extras of isoflop that the machines need."""
     device = "tpu" if request.accelerator and request.accelerator.tpu else "gpu"
     bucket = {"gs": "gcs", "s3": "s3"}.get(request.workdir.partition("://")[0])
-    ray = "" if request.run == "train" else "ray"
+    ray = "" if request.job == "train" else "ray"
     return ",".join(filter(None, (device, ray, bucket)))
 
 
@@ -34,9 +34,9 @@ def download(request: Request) -> str:
     """Fetches the archive of the checkout into the folder `code`."""
     copy = "gcloud storage cp" if request.code.startswith("gs://") else "aws s3 cp"
     return f"""\
-until [ -f code/setup.py ]; do
-  mkdir -p code && {copy} {shlex.quote(request.code)} code.tar.gz &&
-    tar -xzf code.tar.gz -C code || sleep 10
+until [ -d code ]; do
+  rm -rf part && mkdir part && {copy} {shlex.quote(request.code)} code.tar.gz &&
+    tar -xzf code.tar.gz -C part && mv part code || sleep 10
 done
 """
 
@@ -56,7 +56,7 @@ def node(request: Request, role: str, command: list[str]) -> str:
 
 def tpu_vm(request: Request, index: int) -> str:
     """The startup script of the hosts of slice `index` of Cloud TPU. The first host of slice 0 is
-    Ray's head; with --run=train all hosts run the same command."""
+    Ray's head; with --job=train all hosts run the same command."""
     metadata = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
     lines = [
         "#!/bin/bash",
@@ -64,11 +64,11 @@ def tpu_vm(request: Request, index: int) -> str:
         "set -u",
         "export HOME=/root",
         f"mkdir -p {FOLDER} && cd {FOLDER} && exec >>log.txt 2>&1",
-        download(request) + install(request, "code") + "cd code",
+        download(request) + install(request, "code") + "cd code || exit",
         f"host=$(curl -sf -H Metadata-Flavor:Google {metadata}/agent-worker-number || echo 0)",
     ]
     worker = node(request, "worker", [])
-    if request.run == "train":
+    if request.job == "train":
         lines.append("exec " + node(request, "train", request.command("train", WAIT)))
     elif index == 0:
         main = node(request, "head", driver(request))

@@ -1,14 +1,14 @@
 """What a machine of a cluster does once isoflop is installed: `python -m launch.cluster.node`.
 
 The machines of a cluster meet in a folder of the shared --workdir. The head writes its address
-there, and at the end the exit code of the command; the workers read both. A head that is lost comes
-back with another address, so every part is a loop.
+and a token there, and at the end the exit code of the command; the workers read both. A head that
+is lost comes back with another address, so every part is a loop.
 """
 
 import argparse
 import contextlib
-import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.atomic import write_atomic
-from data.files import is_remote, to_path
+from data.files import to_path
+from launch.cluster.meeting import EXIT, HEAD, read, write
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, PREEMPTED
 
 FINAL = {DONE, BUG, BAD_INPUT, DIVERGED}
@@ -28,7 +28,6 @@ PORT = 6379  # of Ray's head
 POLL = 10.0  # seconds between looks at the folder, and before another attempt
 READY = 120.0  # seconds in which Ray's head has to open its port
 SETTLE = 30.0  # seconds between the end of one host of a run and its exit code in the folder
-HEAD, EXIT = "head.json", "exit.json"
 
 
 def address_of_this_host() -> str:
@@ -40,21 +39,10 @@ def address_of_this_host() -> str:
     return socket.gethostbyname(socket.gethostname())
 
 
-def read(home: Path, name: str) -> dict | None:
-    """A file of the folder; None if it is not there, or half-written."""
-    try:
-        return json.loads((home / name).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def write(home: Path, name: str, content: dict) -> None:
-    """Replaces a file of the folder: a bucket by one PUT, a local folder by a rename."""
-    home.mkdir(parents=True, exist_ok=True)
-    if is_remote(home):
-        (home / name).write_text(json.dumps(content))
-    else:
-        write_atomic(home / name, json.dumps(content).encode())
+def admitted(token: str) -> dict[str, str]:
+    """The variables by which Ray's processes let each other in: who can read the shared folder can
+    join, nobody else."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
 class Children:
@@ -64,12 +52,13 @@ class Children:
     def __init__(self):
         self.running: list[subprocess.Popen] = []
         self.stopped = False
+        self.environment: dict[str, str] = {}  # more variables of the processes to come
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
 
     def start(self, argv: Sequence[str]) -> subprocess.Popen:
         print("starting:", *argv, flush=True)
-        child = subprocess.Popen(argv)
+        child = subprocess.Popen(argv, env=os.environ | self.environment)
         self.running.append(child)
         return child
 
@@ -100,11 +89,14 @@ def head(home: Path, command: Sequence[str], children: Children, port: int = POR
     """Starts Ray's head, says where it is, and runs the command until it has ended for good.
     Without a command the head stays. Returns the exit code."""
     while not children.stopped and read(home, EXIT) is None:
+        children.environment = admitted(token := secrets.token_hex(32))
         ray = children.start(["ray", "start", "--head", f"--port={port}", "--block"])
         try:
             if not _opened(port, ray, children):
                 continue
-            write(home, HEAD, {"address": f"{address_of_this_host()}:{port}"})
+            address = f"{address_of_this_host()}:{port}"
+            write(home, HEAD, {"address": address, "token": token})
+            children.environment["RAY_ADDRESS"] = address  # where the command finds Ray
             if not command:
                 while ray.poll() is None and not children.stopped:
                     children.pause(1.0)
@@ -122,6 +114,7 @@ def worker(home: Path, children: Children) -> int:
     while not children.stopped and read(home, EXIT) is None:
         found = read(home, HEAD)
         if found:
+            children.environment = admitted(found["token"])
             ray = children.start(["ray", "start", f"--address={found['address']}", "--block"])
             moved = None
             while ray.poll() is None and not moved and not children.stopped:

@@ -12,8 +12,8 @@ from launch.errors import PREEMPTED
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")  # valid for every provider
 
-# --run -> what the machines do with --config.
-RUNS = {
+# --job -> what the machines do with --config.
+JOBS = {
     "sweep": "a sweep, scheduled by Ray on all machines",
     "train": "one large run on all hosts",
     "parts": "a sweep in static shares, without Ray",
@@ -44,7 +44,7 @@ class Request:
     valid_until: str = ""
     image: str = ""
     workdir: str = ""
-    run: str = "sweep"
+    job: str = "sweep"
     config: str = ""
     overrides: tuple[tuple[str, str], ...] = ()
     imports: tuple[str, ...] = ()

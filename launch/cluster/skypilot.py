@@ -15,9 +15,9 @@ from launch.cluster.accelerators import hourly
 from launch.cluster.record import Record
 from launch.cluster.request import AGAIN, WAIT, Plan, Request, to_yaml
 
-USES = {"accelerator", "slices", "zone", "spot", "image", "workdir", "run", "config"}
+USES = {"accelerator", "slices", "zone", "spot", "image", "workdir", "job", "config"}
 NEEDS = ("accelerator", "workdir")
-RUNS = ("sweep", "train")
+JOBS = ("sweep", "train")
 CARRIES_CODE = False  # SkyPilot copies the checkout itself
 ENDS = False
 INSTALL = "on=sky needs SkyPilot; pip install 'isoflop[sky]' and 'skypilot[gcp]', then `sky check`"
@@ -31,13 +31,13 @@ def check(request: Request) -> None:
             f"accelerator={request.accelerator.slice.name} is not in SkyPilot's catalogue; use "
             "v4, v5e, v5p or v6e, or --on=gke"
         )
-    if request.run == "train" and request.slices > 1:
+    if request.job == "train" and request.slices > 1:
         raise ValueError(
             f"slices={request.slices}: SkyPilot joins no slices into one run; use --on=tpu or "
             "--on=gke, or --slices=1"
         )
     clouds = sorted({_infra(zone).partition("/")[0] for zone in request.zones})
-    if request.run == "sweep" and len(clouds) != 1 and not (request.accelerator.tpu and not clouds):
+    if request.job == "sweep" and len(clouds) != 1 and not (request.accelerator.tpu and not clouds):
         raise ValueError(
             f"zone={','.join(request.zones)}: the machines of a sweep reach each other only within "
             "one cloud; name zones of one, such as us-central1-a,us-east5-b or aws/us-east-1"
@@ -57,7 +57,7 @@ def preflight(request: Request) -> None:
 def plan(request: Request) -> Plan:
     """One managed job for each slice, and one for the head of a sweep."""
     tasks = [_slice(request, index) for index in range(request.slices)]
-    if request.run == "sweep":
+    if request.job == "sweep":
         tasks.insert(0, _head(request))
     shown = tasks if len(tasks) < 3 else [*tasks[:2], tasks[-1]]
     zones = ", ".join(request.zones) or "any zone that `sky check` lists"
@@ -78,7 +78,7 @@ def create(request: Request, record: Record, say: Callable[[str], None]) -> None
     sky = library()
     there = {job["job_name"] for job in _jobs(sky, record)}
     tasks = [_slice(request, index) for index in range(request.slices)]
-    if request.run == "sweep":
+    if request.job == "sweep":
         tasks.insert(0, _head(request))
     for task in tasks:
         if task["name"] not in there:
@@ -137,7 +137,7 @@ def _head(request: Request) -> dict[str, Any]:
 
 def _slice(request: Request, index: int) -> dict[str, Any]:
     role, command = "worker", []
-    if request.run == "train":
+    if request.job == "train":
         role, command = "train", request.command("train", WAIT)
     task = _task(request, f"{request.name}-{request.id}-{index}", command, role)
     found = request.accelerator

@@ -12,9 +12,9 @@ from launch.cluster.record import Record
 from launch.cluster.request import WAIT, Plan, Request
 from launch.errors import writing
 
-USES = {"nodes", "accelerator", "workdir", "run", "config", "queue", "priority", "time"}
+USES = {"nodes", "accelerator", "workdir", "job", "config", "queue", "priority", "time"}
 NEEDS = ("nodes", "workdir", "config")
-RUNS = ("sweep", "train", "parts")
+JOBS = ("sweep", "train", "parts")
 CARRIES_CODE = False  # the nodes share this file system
 ENDS = False
 INSTALL = "run this on a login node of the cluster"
@@ -56,11 +56,11 @@ def plan(request: Request) -> Plan:
     """The scripts by file name, in the order in which they are submitted."""
     jobs = {"sweep": "one job with Ray", "train": "one job", "parts": "an array and a last job"}
     lines = (
-        f"{jobs[request.run]} on {request.nodes} nodes, submitted by sbatch; scripts and logs lie "
+        f"{jobs[request.job]} on {request.nodes} nodes, submitted by sbatch; scripts and logs lie "
         f"in {request.home}",
         CAVEAT.replace("\n", " "),
     )
-    return Plan(lines, SCRIPTS[request.run](request))
+    return Plan(lines, SCRIPTS[request.job](request))
 
 
 def create(request: Request, record: Record, say: Callable[[str], None]) -> None:
@@ -200,7 +200,9 @@ def _sweep(request: Request) -> dict[str, str]:
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{{print $1}}')
 port=$((20000 + SLURM_JOB_ID % 10000))
-export RAY_ADDRESS="$address:$port"
+export RAY_ADDRESS="$address:$port" RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n')
+export RAY_AUTH_TOKEN
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \\
   ray start --head --node-ip-address="$address" --port="$port" --block &

@@ -13,6 +13,7 @@ from launch.checkout import commit
 from launch.config import imports
 from launch.errors import bad_input, writing
 from launch.law.lines import summary
+from launch.watching.runs_folder import runs_in
 
 LOSS_UNIT = "unit of a CSV's losses: nats | bits | auto (nats unless they look like bits)"
 
@@ -25,7 +26,9 @@ def read_points(runs: str | None, table: str | None, law: Any, loss_unit: str) -
 
     if (runs is None) == (table is None):
         raise ValueError("give either --runs=FOLDER or --table=FILE.csv")
-    return read_runs(runs, law) if runs else read_csv(table, loss_unit, law)
+    if runs:
+        return read_runs(runs_in(runs), law)
+    return read_csv(to_path(table), loss_unit, law)
 
 
 def require_law(name: str, runs: str | None) -> None:
@@ -48,9 +51,9 @@ def fit_runs(runs: Path, out: Path) -> dict[str, Any]:
 
     with bad_input():
         note_missing_drawing()
-        points = read_runs(runs)
+        points = read_runs(runs_in(runs))
     command = [f"--runs={runs}", f"--out={out}"]
-    predictions = prediction_paths(str(runs), None)
+    predictions = prediction_paths(runs, None)
     return fit_points(points, DEFAULTS, predictions, command, out=out, in_sweep=True)
 
 

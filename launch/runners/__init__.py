@@ -12,7 +12,8 @@ class Runner(Protocol):
 
     A runner of a cluster also takes `resources(workers, cluster)`, and may have two more:
     `adopted(resources)`, the keys of tasks that an earlier driver of the folder has left running
-    and that `run` goes on with, and `close()`, called when the sweep ends.
+    and that `run` goes on with, and `require_all_used(cluster, mesh, trial)`, which refuses a
+    trial whose mesh leaves devices idle.
     """
 
     def resources(self, workers: int) -> Resources:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 import pebble
 
 from data.atomic import lock
+from data.buckets.mirrored import appending
 from data.files import to_path
 from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE
@@ -237,10 +238,9 @@ def _call(function: str, args: tuple, log: str) -> int:
 
     The log is locked during the call, so that two sweeps in one folder, or a sweep and a worker
     that outlived an earlier one, never run the same trial at the same time: the second call returns
-    IN_USE.
+    IN_USE. In a bucket only the lock of the trial's folder sees to that.
     """
-    to_path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab", buffering=0) as file, output_to(file.fileno()):
+    with appending(to_path(log)) as file, output_to(file.fileno()):
         if lock(file) is False:
             return IN_USE
         handler = signal.getsignal(signal.SIGTERM)

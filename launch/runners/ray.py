@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from launch.errors import PREEMPTED
-from launch.runners import local, ray_cluster
+from launch.runners import local, ray_cluster, ray_slices
 from launch.runners.ray_session import Held, Lost, Session
 from launch.runners.ray_worker import Begin, Spot, Status
 from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Task
@@ -24,7 +24,7 @@ from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Tas
 RETRIES = 3  # of a task that fails; preemptions do not count
 ELSEWHERE = 60.0  # seconds that a task waits for a machine where it has not failed
 SOON = 60.0  # seconds after its start in which a failure may be the fault of the machine
-SUSPECT = 3  # different tasks that fail so on one machine, which is avoided then
+SUSPECT = 3  # different tasks that fail so on one machine, none ending in between: it is avoided
 LONGEST_PAUSE = 60.0  # seconds between two attempts of a task that is preempted again and again
 UNUSED = 60.0  # seconds after which a worker without tasks gives its resources back
 _LOOK = 2.0  # seconds between looks at the machines
@@ -55,6 +55,9 @@ def adopted(resources: Resources) -> set[str]:
     """The keys of tasks that workers of an earlier driver of the folder still run; `run` goes on
     with these."""
     return {worker.begin.task.key for worker in session(resources).running}
+
+
+require_all_used = ray_slices.require_all_used
 
 
 def session(resources: Resources) -> Session:
@@ -245,6 +248,7 @@ class _Run:
         if one is None:
             return
         if code in local.FINAL:
+            self.suspects.pop(worker.node, None)
             yield Event("finished", one.task.key, one.attempt, code, reason)
         elif self.interrupt.count:
             return
@@ -297,7 +301,7 @@ class _Run:
             return
         self.avoided.add(node)
         line = (
-            f"avoiding the machine {worker.host or node}: {SUSPECT} trials failed there within "
+            f"avoiding the machine {worker.host or node}: {SUSPECT} trials in a row failed within "
             f"{SOON:g} s of their start, the last one with: {reason}"
         )
         yield Event("said", key, 0, reason=line)

@@ -9,12 +9,12 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.checkout import COMMIT, ROOT, commit
-from launch.runners import local
+from launch.runners import local, ray_slices
+from launch.runners.ray_slices import Node
 from launch.runners.ray_worker import Place, Spot
 from launch.runners.tasks import Cluster, Resources
 
@@ -25,20 +25,6 @@ TAKEN = re.compile(
     r"(JAX|XLA|LIBTPU|TENSORSTORE|HF|AWS|FSSPEC|STORAGE_EMULATOR)_.*|GOOGLE_APPLICATION_CREDENTIALS"
 )
 _CPU_SLOTS_OF_ACCELERATORS = 1  # cores that Ray counts for a trial on a GPU or a slice
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of the cluster."""
-
-    id: str
-    host: str
-    resources: Mapping[str, float]
-    labels: Mapping[str, str]
-
-    @property
-    def cores(self) -> int:
-        return int(self.resources.get("CPU", 0))
 
 
 def connect(cluster: Cluster) -> None:
@@ -128,7 +114,13 @@ def nodes() -> list[Node]:
     import ray
 
     return [
-        Node(one["NodeID"], one["NodeManagerHostname"], one["Resources"], one.get("Labels", {}))
+        Node(
+            one["NodeID"],
+            one["NodeManagerHostname"],
+            one["Resources"],
+            one.get("Labels", {}),
+            one["NodeManagerAddress"],
+        )
         for one in ray.nodes()
         if one["Alive"]
     ]
@@ -168,6 +160,9 @@ def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]
     than cores share them.
     """
     cluster, found = resources.cluster, []
+    if cluster.slice:
+        found = list(ray_slices.spots(there, cluster))
+        return found[: resources.workers or len(found)]
     if resources.platform != "cpu":
         found = list(_with_accelerators(there, resources))
         return found[: resources.workers or len(found)]
@@ -203,6 +198,13 @@ def require_room(there: Sequence[Node], resources: Resources) -> None:
     if resources.cluster.wait_for_nodes or spots(there, 1, resources):
         return
     cluster = resources.cluster
+    if cluster.slice:
+        complete = ray_slices.slices(there, cluster.slice)
+        raise ValueError(
+            f"slice={cluster.slice} slices={cluster.slices}: no trial could ever run; the cluster "
+            f"has {len(complete)} complete slices of that type; ask for another, or add "
+            "--wait_for_nodes"
+        )
     wanted = f"gpus={cluster.gpus}" if cluster.gpus else f"cores={cluster.cores}"
     most = max((node.cores for node in there), default=0)
     gpus = max((int(node.resources.get("GPU", 0)) for node in there), default=0)

@@ -8,17 +8,18 @@ ends by itself, after its task has saved, if no driver comes back.
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data.files import to_path
-from launch.runners import local
+from launch.runners import local, ray_groups
 from launch.runners.tasks import Event, Slot, Task
 
 LEAVE_BUSY, LEAVE_IDLE = 600.0, 60.0  # seconds without a driver
@@ -53,7 +54,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Place:
-    """What a worker needs to know of its slot: the number of CPU cores that its machine's slots
+    """What a worker needs to know of its slot: the number of cores that the slots of its machine
     divide, and its own share, `index` of `count`; count 0: accelerators, which Ray chooses."""
 
     cores: int = 0
@@ -64,15 +65,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Spot:
-    """Where the worker of a slot runs, and what it takes of that machine."""
+    """Where the worker of a slot runs, and what it takes of that machine. Its `peers` are on the
+    other hosts of a trial that spans several; all then belong to the placement group `group`."""
 
     node: str
     place: Place
     demand: Mapping[str, Any]  # of ray.remote: num_cpus, num_gpus, resources
+    environment: Mapping[str, str] = field(default_factory=dict)
+    peers: "tuple[Spot, ...]" = ()
+    group: str = ""
 
     @property
     def key(self) -> str:
-        return f"{self.node} {self.place} {sorted(self.demand.items())}"
+        nodes = " ".join(one.node for one in (self, *self.peers))
+        return f"{nodes} {self.place} {sorted(self.demand.items())}"
 
 
 class RemoteWorker:
@@ -90,7 +96,7 @@ class RemoteWorker:
         self.blind = bool(seen) and not to_path(seen).exists()
         cores = _share(spot.place)
         threads = local.threads(len(cores)) if cores else {}
-        self.worker = local.Worker(Slot(cores, environment | threads))
+        self.worker = local.Worker(Slot(cores, environment | dict(spot.environment) | threads))
         self.running: Begin | None = None
         self.begun = False  # whether its process has been given it
         self.ended: tuple[str, int, str] | None = None
@@ -128,6 +134,12 @@ class RemoteWorker:
             self.seen_at = time.monotonic()
             return self.status()
 
+    def free_port(self) -> int:
+        """A port of this machine that nothing listens at."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return free.getsockname()[1]
+
     def signal(self, number: int) -> None:
         """Sends a signal to the process of the task that runs."""
         if self.running:
@@ -136,6 +148,9 @@ class RemoteWorker:
     def leave(self) -> None:
         """Ends its process and the actor; a task that runs is killed."""
         self.worker.close()
+        if self.spot.group:
+            with contextlib.suppress(Exception):
+                ray_groups.remove(self.spot.group)
         os._exit(0)
 
     def _supervise(self) -> None:

@@ -1,5 +1,6 @@
 """Runs the trials of a sweep on a machine, stage by stage, and keeps their states and results."""
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -8,9 +9,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from data.files import path_of
+from data.buckets import lease
+from data.files import is_remote, path_of
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
-from launch.files import AGAIN, ended, read_json, write_json
+from launch.files import AGAIN, ended, read_json, write_once
 from launch.runners.tasks import Event, Interrupt, Task
 from launch.search.asker import Asker
 from launch.sweep import expand, groups
@@ -19,6 +21,7 @@ from launch.sweep.live import Live
 from launch.sweep.machine import Machine
 from launch.sweep.rungs import Rungs
 from launch.trial import fingerprint, folder
+from launch.watching.runs_folder import runs_in
 
 TRIAL, GROUP = "launch.sweep.groups:run_one", "launch.sweep.groups:run"
 STATES = {DONE: "done", DIVERGED: "diverged"}
@@ -204,14 +207,19 @@ def _run_search(
 
 
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
-    """Waits for a while, and notes which trials have ended meanwhile."""
-    until = time.monotonic() + (POLL if todo else 0)
+    """Waits for a while, and notes which trials have ended meanwhile. Those of a bucket whose owner
+    has fallen silent are let go."""
+    pause = max(POLL, lease.times().beat) if is_remote(workdir) else POLL
+    until = time.monotonic() + (pause if todo else 0)
     while time.monotonic() < until and not interrupt.count:
         time.sleep(min(POLL, 0.1))
         live.tick()
     with bad_input():
         for key, state in ended_states(todo, workdir).items():
             live.event(Event("finished", key, 1), state)
+        for planned in todo if not interrupt.count else ():
+            if who := folder.let_go(workdir / planned.id):
+                live.say(f"{planned.id} goes on here: {who} is gone or silent")
 
 
 def summary(sweep: Plan, workdir: Path, code: int, asker: Asker | None = None) -> dict:
@@ -320,23 +328,23 @@ def _config(planned: Planned, workdir: Path, live: Live) -> ConfigDict:
 
 
 def _record_failure(planned: Planned, event: Event, workdir: Path) -> None:
-    """Writes the result.json of a trial that no attempt could finish."""
+    """Writes the result.json of a trial that no attempt could finish, unless another process has
+    finished it."""
     home = workdir / planned.id
     log = home / "log.txt"
     lines = log.read_text("utf-8", errors="replace").splitlines() if log.exists() else []
-    write_json(
-        home / "result.json",
-        {
-            "id": planned.id,
-            "status": "failed",
-            "sweep": workdir.name,
-            "overrides": planned.overrides,
-            "holdout": planned.holdout,
-            "attempts": event.attempt,
-            "reason": event.reason,
-            "log": lines[-LOG_TAIL:],
-        },
-    )
+    result = {
+        "id": planned.id,
+        "status": "failed",
+        "sweep": workdir.name,
+        "overrides": planned.overrides,
+        "holdout": planned.holdout,
+        "attempts": event.attempt,
+        "reason": event.reason,
+        "log": lines[-LOG_TAIL:],
+    }
+    with contextlib.suppress(lease.LostLock):
+        write_once(home / "result.json", result, lease.Unlocked())
 
 
 def _predict(todo: Sequence[Planned], workdir: Path, live: Live) -> None:
@@ -352,7 +360,9 @@ def _predict(todo: Sequence[Planned], workdir: Path, live: Live) -> None:
         target = {"run": planned.id, "params": planned.params, "tokens": planned.about["tokens"]}
         target["flops"] = planned.about["flops"]["6nd"]
         try:
-            record = write_prediction(workdir / "prediction.json", read_runs(workdir), target)
+            record = write_prediction(
+                workdir / "prediction.json", read_runs(runs_in(workdir)), target
+            )
         except (ValueError, FileNotFoundError) as error:
             live.say(f"No prediction of {planned.id}: {error}")
             continue

@@ -9,11 +9,13 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ml_collections import ConfigDict
 
 from data.atomic import lock
+from data.buckets.mirrored import appending
+from data.files import is_remote
 from launch.config import imports
 from launch.errors import DONE, IN_USE, PREEMPTED, BadInput, InUse, bad_input
 from launch.trial import run as trial
@@ -65,9 +67,10 @@ def run(trials: Sequence[Trial]) -> int:
     try:
         if len(trials) == 1:
             return trial.run(*trials[0])
-        with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]):
+        with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]) as logs:
             with contextlib.ExitStack() as held:
-                return trial.guarded(functools.partial(_run, trials, held), trials[0][1].parent)
+                act = functools.partial(_run, trials, logs, held)
+                return trial.guarded(act, trials[0][1].parent)
     except InUse:
         return IN_USE
 
@@ -77,7 +80,9 @@ def run_one(config: ConfigDict, workdir: Path, overrides: Mapping[str, Any]) -> 
     return run([(config, workdir, overrides)])
 
 
-def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int:
+def _run(
+    trials: Sequence[Trial], logs: Mapping[Path, IO], held: contextlib.ExitStack, stop: Stop
+) -> int:
     # Slow imports, which planning a sweep does without.
     import jax
 
@@ -95,7 +100,7 @@ def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int
             if not status:
                 lease = held.enter_context(trial.claimed(config, resolved, workdir))
                 going.append((resolved, overrides, lease))
-                say = functools.partial(_say, workdir / "log.txt")
+                say = functools.partial(_say, workdir / "log.txt", logs)
                 members.append(Member(resolved, workdir, say, branch, lease))
     if not members:
         return DONE
@@ -117,19 +122,24 @@ def _run(trials: Sequence[Trial], held: contextlib.ExitStack, stop: Stop) -> int
     return PREEMPTED if "preempted" in statuses else DONE
 
 
-def _say(log: Path, line: str) -> None:
-    """Adds a line to the log of one trial."""
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(f"{line}\n")
+def _say(log: Path, logs: Mapping[Path, IO], line: str) -> None:
+    """Adds a line to the log of one trial, which for the first one is where the output goes."""
+    if log in logs:
+        logs[log].write(f"{line}\n".encode())
+    elif is_remote(log):
+        print(line, flush=True)
+    else:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 @contextlib.contextmanager
-def _locked(logs: Sequence[Path]) -> Iterator[None]:
-    """Holds the logs as `workers` holds that of the first trial: no other sweep trains these
-    meanwhile. InUse if another does."""
+def _locked(logs: Sequence[Path]) -> Iterator[dict[Path, IO]]:
+    """Holds the logs as `workers` holds that of the first trial, and yields them: no other sweep
+    trains these meanwhile. InUse if another does."""
     with contextlib.ExitStack() as files:
-        for log in logs:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            if lock(files.enter_context(open(log, "ab"))) is False:
+        found = {log: files.enter_context(appending(log)) for log in logs}
+        for log, file in found.items():
+            if lock(file) is False:
                 raise InUse(f"another sweep trains {log.parent}")
-        yield
+        yield found

@@ -1,5 +1,6 @@
 """Where a sweep runs: a runner, what it has, and how many trials it may stack in one program."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from launch import runners
 from launch.runners import Runner
 from launch.runners.tasks import Cluster, Resources, Slot
 from launch.sweep import groups
+from launch.sweep.expand import Planned
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class Machine:
     def several(self) -> bool:
         """Whether the trials run on several machines, which must all have the same code."""
         return hasattr(self.runner, "adopted")
+
+    def require_all_used(self, trials: Iterable[Planned]) -> None:
+        """ValueError if a trial asks a cluster for more devices than its mesh has."""
+        cluster = self.resources.cluster
+        for planned in trials if self.several and (cluster.slice or cluster.gpus) else ():
+            self.runner.require_all_used(cluster, planned.config.mesh.to_dict(), planned.id)
 
     def adopted(self) -> set[str]:
         """The trials that an earlier driver of the sweep has left running, on a cluster."""
@@ -47,4 +55,6 @@ def machine(
         first = next(k for k, v in vars(cluster).items() if v != getattr(Cluster(), k))
         raise ValueError(f"{first} is for a cluster, and on={on} is none; drop it, or add --on=ray")
     resources = runner.resources(workers, cluster) if given else runner.resources(workers)
+    if resources.cluster.slice:  # each trial is on several hosts
+        population = "off"
     return Machine(runner, resources, groups.most(population, resources.platform))

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.files import to_path
-from launch.trial.owner import with_running
+from data.files import is_remote
+from launch.watching.nodes import as_it_runs
+from launch.watching.runs_folder import runs_in
 from scaling.ranking.trials import Sweep, read_sweeps
 
 LOOPBACK = "127.0.0.1"
 PAUSE, LONGEST = 1.0, 20.0  # seconds between two looks at the files, at least and at most
+REMOTE_PAUSE = 10.0  # seconds between two looks at a bucket: each lists the folder
 SHARE = 0.1  # of one core that looking takes, unless that makes the pause the longest
 WAITING = (
     "<!doctype html><meta charset=utf-8><meta http-equiv=refresh content=2>"
@@ -45,15 +47,22 @@ class Watched:
         self.lock = threading.Lock()
 
     def look(self) -> None:
-        """Makes the parts anew if a file has changed, unless that was done a moment ago."""
+        """Makes the parts anew if a file has changed, unless that was done a moment ago. Looks at
+        a bucket are REMOTE_PAUSE apart, and read only what has changed."""
         with self.lock:
             began = time.thread_time()
-            if time.monotonic() < self.next or (seen := stamps(self.folder)) == self.seen:
+            if time.monotonic() < self.next:
+                return
+            shortest = PAUSE
+            if is_remote(self.folder):
+                shortest, self.folder = REMOTE_PAUSE, runs_in(self.folder)
+                self.next = time.monotonic() + REMOTE_PAUSE
+            if (seen := stamps(self.folder)) == self.seen:
                 return
             self._make(sweep_in(self.folder))
             pause = (time.thread_time() - began) / SHARE
             self.seen = seen
-            self.next = time.monotonic() + min(LONGEST, max(PAUSE, pause))
+            self.next = time.monotonic() + min(LONGEST, max(shortest, pause))
 
     def _make(self, sweep: Sweep) -> None:
         from scaling.report.explorer.sweep_page import read_law, sweep_page
@@ -84,20 +93,19 @@ def sweep_in(folder: Path) -> Sweep:
     found = [sweep for sweep in read_sweeps(folder) if sweep.folder == folder]
     if not found:
         raise FileNotFoundError(f"runs={folder} holds no sweep; give the folder of one")
-    return with_running(found[0])
+    return as_it_runs(found[0])
 
 
 def stamps(folder: Path) -> tuple[Any, ...]:
     """Sizes and times of the files that the page is made of: if they change, it does."""
     files = [folder / "sweep.json", folder / "report" / "law.json"]
-    with os.scandir(folder) as entries:
-        trials = sorted(entry.path for entry in entries if entry.is_dir())
+    trials = sorted(path for path in folder.iterdir() if path.is_dir())
     names = ("config.json", "metrics.jsonl", "result.json")
     found = []
-    for path in (*files, *(to_path(trial) / name for trial in trials for name in names)):
+    for path in (*files, *(trial / name for trial in trials for name in names)):
         with contextlib.suppress(OSError):
             about = path.stat()
-            found.append((str(path), about.st_size, about.st_mtime_ns))
+            found.append((str(path), about.st_size, about.st_mtime_ns, about.st_ino))
     return tuple(found)
 
 

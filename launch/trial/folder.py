@@ -135,6 +135,13 @@ def _in_use(workdir: Path, who: str) -> InUse:
     )
 
 
+def let_go(workdir: Path) -> str:
+    """Removes the lock of a trial's folder in a bucket whose owner is dead or has been silent for
+    too long, and returns who that was; "" if there is none. On this machine, locks end with their
+    process."""
+    return lease.break_stale(workdir, lease.times()) if is_remote(workdir) else ""
+
+
 def lock_keeps_out(file: Path) -> bool:
     """Whether a file that this process has locked cannot be locked through another opening."""
     with open(file) as other:

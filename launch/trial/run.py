@@ -16,10 +16,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from data.buckets.attempts import Changed
 from data.buckets.lease import Lease, LostLock, Unlocked
-from data.buckets.versioned import read_version, replace_version, write_new
-from data.files import is_remote, to_path
+from data.files import to_path
 from data.kinds import Dataset
 from launch.config import imports
 from launch.errors import (
@@ -33,7 +31,7 @@ from launch.errors import (
     bad_input,
     disk_full,
 )
-from launch.files import AGAIN, ended, read_json, write_json
+from launch.files import AGAIN, ended, read_json, write_json, write_once
 from launch.trial import distributed, fingerprint, folder, messages, trunk
 from launch.trial.chunk import chunk_steps
 from launch.trial.identity import own_id
@@ -266,24 +264,4 @@ def end(
         result |= so_far(result, resolved, dataset, record.step)
     if not about["counted"]:
         of_sweep["goodput"] = record.ledger.result()  # last, to count all of the time
-    lease.confirm()
-    write_once(record.workdir / "result.json", result | of_sweep)
-
-
-def write_once(file: Path, result: Mapping[str, Any]) -> None:
-    """Writes a result. In a bucket, LostLock if a result is there that ends the trial, or comes
-    meanwhile: an owner that was frozen cannot replace the result of the next one."""
-    if not is_remote(file):
-        write_json(file, result)
-        return
-    content = (json.dumps(result, indent=1, default=str) + "\n").encode()
-    try:
-        _, version = read_version(file)
-    except FileNotFoundError:
-        version = ""
-    try:
-        if ended(file.parent):
-            raise Changed
-        replace_version(file, content, version) if version else write_new(file, content)
-    except Changed:
-        raise LostLock(f"{file} was written by another process") from None
+    write_once(record.workdir / "result.json", result | of_sweep, lease)

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data import tokenizer as tokenizers
+from data.buckets import copies
 from data.chat.encoding import FILE as TEMPLATE
 from data.files import to_path
 from data.tokenizer import Tokenizer
@@ -46,12 +47,12 @@ def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
     """The section `model` of a run, or of a folder of Hugging Face weights or PEFT adapters, which
     `key` names; ValueError or FileNotFoundError where there is none."""
     if peft.is_adapter(source):
-        source = peft.base_of(source)
+        source = peft.base_of(source, to_path)
     config = _config(source, key)
     if "model_type" in config:
         try:
             if config["model_type"] == bert.MODEL_TYPE:
-                return {"family": bert.FAMILY} | vars(bert.read(source))
+                return {"family": bert.FAMILY} | vars(bert.read(here(source)))
             return {"family": config_json.family(config).ours} | vars(config_json.read(config))
         except ValueError as error:
             raise ValueError(f"{source / 'config.json'}: {error}") from None
@@ -64,6 +65,12 @@ def model_section(source: Path, key: str = "train.init_from") -> dict[str, Any]:
             f"{imports.remedy(source)}"
         )
     return {"family": "decoder"} | section
+
+
+def here(source: Path) -> Path:
+    """A folder of Hugging Face weights or PEFT adapters on this machine: of one in a bucket, a copy
+    that is made once."""
+    return copies.fetched_folder(source)
 
 
 def load(source: Path, key: str = "train.init_from") -> Weights:
@@ -83,7 +90,7 @@ def _stamp(source: Path, key: str) -> tuple:
         return tuple(path.name for path in finished(source / "checkpoints"))
     files = (*source.glob("*.safetensors"), *source.glob("*.json"))
     stats = [(path, path.stat()) for path in files]
-    of_base = _stamp(peft.base_of(source), key) if peft.is_adapter(source) else ()
+    of_base = _stamp(peft.base_of(source, to_path), key) if peft.is_adapter(source) else ()
     return *sorted((p.name, about.st_mtime_ns, about.st_ino) for p, about in stats), *of_base
 
 
@@ -91,14 +98,14 @@ def _stamp(source: Path, key: str) -> tuple:
 def _load(source: Path, stamp: tuple) -> Weights:
     section = model_section(source)
     if peft.is_adapter(source):
-        base = load(peft.base_of(source))
+        base = load(peft.base_of(source, to_path))
         family, cfg = families.read(section)
-        named = model_type(peft.base_of(source), cfg)
-        adapter, trained = peft.load(source, cfg, named, base.hash)
+        named = model_type(peft.base_of(source, to_path), cfg)
+        adapter, trained = peft.load(here(source), cfg, named, base.hash)
         params = Adapted(family, adapter).merged(base.params, trained)
     elif "model_type" in _config(source):
         is_bert = section["family"] == bert.FAMILY
-        _, params = (bert if is_bert else weights).load(source)
+        _, params = (bert if is_bert else weights).load(here(source))
     else:
         params, _ = of_run(source)
     params = jax.tree.map(np.asarray, params)

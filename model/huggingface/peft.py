@@ -7,7 +7,7 @@ has one A. If ours differ, they are written as one A of the sum of their ranks, 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,16 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def base_of(folder: Path) -> Path:
-    """The folder of the weights that an adapter changes. ValueError if it is not on this machine:
-    nothing is downloaded."""
+def base_of(folder: Path, path_of: Callable[[str], Path] = Path) -> Path:
+    """The folder of the weights that an adapter changes; `path_of` gives the path of its name.
+    ValueError if there is no such folder: nothing is downloaded from elsewhere."""
     name = read_config(folder).get("base_model_name_or_path")
-    for path in (folder / str(name), Path(str(name))):
+    for path in (folder / str(name), path_of(str(name))):
         if name and path.is_dir():
             return path
     raise ValueError(
-        f"{folder / CONFIG} names the base {name!r}, which is no folder on this machine; put its "
-        "path there as base_model_name_or_path"
+        f"{folder / CONFIG} names the base {name!r}, which is no folder; put its path "
+        "there as base_model_name_or_path"
     )
 
 

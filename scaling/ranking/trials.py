@@ -1,7 +1,6 @@
 """The trials of a folder, finished or not: their status, settings and results, sweep by sweep."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +74,7 @@ def read_sweeps(folder: str | Path) -> list[Sweep]:
     """Every sweep in a folder: the folder itself, those in it, and the runs in it that belong to
     none. FileNotFoundError if it holds no run at all."""
     root = as_path(folder)
-    entries = os.scandir(root) if root.is_dir() else ()
-    inside = [root / name for name in sorted(entry.name for entry in entries if entry.is_dir())]
+    inside = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     planned = [p for p in (root, *inside) if (p / "sweep.json").is_file()]
     found = [_planned(p) for p in planned]
     if root not in planned:
@@ -165,7 +163,7 @@ def _planned(folder: Path) -> Sweep:
     order = dict.fromkeys(key for one in overrides.values() for key in one)
     listed = [{k: one.get(k, base.get(k)) for k in order} for one in overrides.values()]
     varied = varied_keys(listed)
-    present = set(os.listdir(folder))
+    present = {path.name for path in folder.iterdir()}
     trials = []
     for key, changes in overrides.items():
         status, result = _outcome(folder / key) if key in present else ("waiting", {})

@@ -35,6 +35,8 @@ PAGE = f"{docs_table.BEGIN}\n{docs_table.END}\n"
 DRAWN = {"prompt": "a", "responses": ["b"], "scores": [1.0]}
 ANSWERS = {"run": "run", "tasks": [{"tokens": 9, "temperature": 1.0, "responses": [DRAWN]}]}
 
+CLUSTER = ["cluster", "up", "--on=slurm", "--name=a", "--nodes=1", "--config=configs/base.py"]
+
 # The flag or key that each command cannot write -> the command; DISK is read-only.
 COMMANDS = [
     ("workdir", ["train", *BASE, "--workdir=DISK/x"]),
@@ -86,6 +88,8 @@ COMMANDS = [
             ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),
         )
     ),
+    ("records", [*CLUSTER, "--workdir=/shared/x", "--records=DISK/x"]),
+    ("workdir", [*CLUSTER, "--workdir=DISK/x", "--records=x"]),
     ("out", ["predict", "--table=DISK/points.csv", "--params=1M", "--tokens=9M", "--draws=9"]),
     ("table", ["compile", "--table=DISK/page.md"]),
 ]
@@ -121,6 +125,7 @@ class Program:
 @pytest.fixture
 def quick(monkeypatch):
     """Replaces what takes seconds before anything is written: compiling, drawing, simulating."""
+    monkeypatch.setattr("launch.cluster.slurm.preflight", lambda _: None)
     monkeypatch.setattr("train.parallel.sharding.make_mesh", lambda *_: None)
     monkeypatch.setattr("train.ahead_of_time.topology.devices", lambda _: [])
     monkeypatch.setattr("train.ahead_of_time.compiled.compile_chunk", lambda *_: Program())
@@ -162,7 +167,7 @@ def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_flag(
 
 
 def test_every_flag_for_a_file_to_write_is_tried():
-    written = {"workdir", "json", "csv", "out", "to", "to_hf", "hlo"}
+    written = {"workdir", "json", "csv", "out", "to", "to_hf", "hlo", "records"}
     tried = {(argv[0], flag) for flag, argv in COMMANDS} | {("export", "to")}  # names a format
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))

@@ -1,8 +1,9 @@
-"""Checkpoints in a bucket: FOLDER/STEP/TOKEN/ holds Orbax's files, FOLDER/STEP/manifest.json the
+"""Checkpoints in a bucket: FOLDER/STEP/NAME/ holds Orbax's files, FOLDER/STEP/manifest.json the
 manifest.
 
-TOKEN is that of the process that saves, so two never write one object. The manifest names the token
-and is only ever created, not replaced: whose manifest is there first, has saved the step. It also
+NAME begins with the token of the process that saves and is new for each save, so two never write
+one object. The manifest has that name and is only ever created, not replaced: whose manifest is
+there first, has saved the step. It also
 holds the size and the checksum that the store has for each object, so that one listing shows
 objects that are missing, truncated or swapped.
 
@@ -16,6 +17,7 @@ import errno
 import itertools
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.buckets.attempts import Changed, Listed
-from data.buckets.lease import Lease, LostLock
+from data.buckets.lease import Lease
+from data.buckets.scratch import scratch
 from data.buckets.versioned import client
 from data.files import is_remote, to_path
 from train.checkpoints import disk
@@ -65,22 +68,38 @@ def stages(path: Path, size: int) -> bool:
 def make_room(path: Path, size: int) -> bool:
     """Whether this step is already saved. If not, checks that this machine has room for `size`
     bytes if they are written there first."""
-    with contextlib.suppress(FileNotFoundError):
-        client(path).get(os.fspath(path / MANIFEST))
+    if _saved(path):
         return True
     if stages(path, size) and shutil.disk_usage(tempfile.gettempdir()).free < size:
         raise OSError(errno.ENOSPC, "No space left on device", tempfile.gettempdir())
     return False
 
 
+def _saved(path: Path) -> bool:
+    """Whether this step has a good checkpoint. One that is damaged is set aside: the manifest of an
+    earlier owner may arrive late, after its objects were removed."""
+    try:
+        read_manifest(path)
+    except FileNotFoundError:
+        return False
+    if _damage(path) is None:
+        return True
+    set_aside([path])
+    return False
+
+
 def commit(
-    path: Path, data: Path, meta: dict, lease: Lease, before: Callable[[], None] = lambda: None
+    path: Path,
+    data: Path,
+    name: str,
+    meta: dict,
+    lease: Lease,
+    before: Callable[[], None] = lambda: None,
 ) -> None:
-    """Makes what Orbax wrote to `data`, on this machine or in the bucket, the checkpoint `path`.
-    `before` is called when all but the manifest is there. LostLock if another process has the
-    folder."""
-    store, token, hashes = client(path), lease.token or "0", {}
-    where, staged = path / token, not is_remote(data)
+    """Makes what Orbax wrote to `data`, on this machine or the folder `name` in the bucket, the
+    checkpoint `path`. `before` is called when all but the manifest is there. LostLock if another
+    process has the folder."""
+    store, where, staged, hashes = client(path), path / name, not is_remote(data), {}
     if staged:
         names = disk.names(data)
         hashes = disk.hashes(data, names)
@@ -92,14 +111,17 @@ def commit(
     objects = {name: [found.size, found.checksum] for name, found in sorted(listing.items())}
     if staged:
         _require_sizes(data, listing, names)
-    content = sealed(hashes, meta, data=token, objects=objects)
+    content = sealed(hashes, meta, data=name, objects=objects)
     before()
-    lease.confirm()
-    try:
-        store.put(os.fspath(path / MANIFEST), content, "")
-    except Changed:
+    while True:
         lease.confirm()
-        raise LostLock(f"{path} was saved by another process") from None
+        try:
+            store.put(os.fspath(path / MANIFEST), content, "")
+            return
+        except Changed:
+            lease.confirm()
+            if _saved(path):  # by an earlier owner, whose last write came late
+                return
 
 
 def _upload(data: Path, where: Path, names: Sequence[str]) -> None:
@@ -181,8 +203,10 @@ def read_manifest(path: Path, name: str = MANIFEST) -> bytes:
 def damage_of_share(path: Path) -> str | None:
     """What one listing shows to be wrong with a checkpoint; None if nothing is. `opened` also
     hashes what it reads."""
-    if not processes.is_first():
-        return None
+    return _damage(path) if processes.is_first() else None
+
+
+def _damage(path: Path) -> str | None:
     try:
         content = read_manifest(path)
     except OSError as error:
@@ -217,8 +241,9 @@ def opened(path: Path) -> Iterator[Path]:
         yield where
         return
     store = client(path)
-    with tempfile.TemporaryDirectory(prefix="isoflop-") as home:
-        data = Path(home).resolve() / path.name
+    home = scratch()
+    try:
+        data = home / path.name
 
         def one(name: str) -> None:
             (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -231,11 +256,18 @@ def opened(path: Path) -> Iterator[Path]:
             if actual[name] != stated:
                 raise OSError(errno.EIO, "the object does not match its hash", str(where / name))
         yield data
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
-def folder_for(path: Path, size: int, token: str) -> Path:
+def new_name(lease: Lease) -> str:
+    """A name for the data of one save, with the token of its owner."""
+    return f"{lease.token or 'none'}-{secrets.token_hex(2)}"
+
+
+def folder_for(path: Path, size: int, name: str) -> Path:
     """Where Orbax writes the state of the checkpoint `path`: a new folder of this machine, or one
     in the bucket."""
     if stages(path, size):
-        return Path(tempfile.mkdtemp(prefix="isoflop-")).resolve() / path.name
-    return to_path(os.fspath(path / (token or "0")))
+        return scratch() / path.name
+    return to_path(os.fspath(path / name))

@@ -33,13 +33,14 @@ class Board:
     """A TensorBoard file. Not tensorboardX's SummaryWriter: if the disk is full, its thread and its
     exit handler print tracebacks, while here the caller gets the OSError."""
 
-    def __init__(self, folder: Path, first: int):
-        """TensorBoard hides what older files in `folder` have from the step `first` on."""
+    def __init__(self, folder: Path, first: int, new: bool | None = None):
+        """TensorBoard hides what older files in `folder` have from the step `first` on. `new` says
+        whether there are none, where it is not `folder` that TensorBoard reads."""
         from tensorboardX.event_file_writer import EventsWriter  # slow to import
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._event = Event
-        self._new = not list(folder.glob("events*"))
+        self._new = not list(folder.glob("events*")) if new is None else new
         folder.mkdir(parents=True, exist_ok=True)
         self._file = EventsWriter(str(folder / "events"))
         start = SessionLog(status=SessionLog.START)

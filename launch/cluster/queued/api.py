@@ -202,7 +202,7 @@ def seen(tpu: Any, found: Any) -> Seen:
 
 
 def body(request: Request, parent: str, resource: str, script: str) -> dict[str, Any]:
-    """The QueuedResource to create: one slice, or with --run=train all slices as one multislice."""
+    """The QueuedResource to create: one slice, or with --job=train all slices as one multislice."""
     found = request.accelerator
     node: dict[str, Any] = {
         "runtime_version": request.image or found.tpu.runtime,
@@ -220,7 +220,7 @@ def body(request: Request, parent: str, resource: str, script: str) -> dict[str,
     if request.reservation:
         node["scheduling_config"] = {"reserved": True}
     spec: dict[str, Any] = {"parent": parent, "node": node}
-    if request.run == "train" and request.slices > 1:
+    if request.job == "train" and request.slices > 1:
         spec["multislice_params"] = {"node_count": request.slices, "node_id_prefix": resource}
     else:
         spec["node_id"] = resource

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from data.files import to_path
-from launch.cluster import boot, node
+from launch.cluster import boot, meeting
 from launch.cluster.accelerators import hourly
 from launch.cluster.queued.api import Api, body, default_project, library, seconds
-from launch.cluster.queued.watch import Watch, next_name, slice_resource, summary
+from launch.cluster.queued.watch import MOST_FAILURES, Watch, next_name, slice_resource, summary
 from launch.cluster.record import Record
 from launch.cluster.request import Plan, Request
 
 USES = {
     *("accelerator", "slices", "zone", "project", "spot", "reservation", "valid_until", "image"),
-    *("workdir", "run", "config"),
+    *("workdir", "job", "config"),
 }
 NEEDS = ("accelerator", "zone", "workdir")
-RUNS = ("sweep", "train")
+JOBS = ("sweep", "train")
 CARRIES_CODE = True  # the machines install the checkout from the shared folder
 ENDS = True
 POLL = 20.0  # seconds between looks at the slices
@@ -57,7 +57,7 @@ def preflight(request: Request) -> None:
 
 def plan(request: Request) -> Plan:
     """The queued resources: one a slice, so that each is replaced alone; one for a multislice."""
-    together = request.run == "train" and request.slices > 1
+    together = request.job == "train" and request.slices > 1
     base = f"{request.name}-{request.id}"
     names = [base] if together else [f"{base}-{index}" for index in range(request.slices)]
     resources = tuple(slice_resource(name, index) for index, name in enumerate(names))
@@ -105,7 +105,7 @@ def state(request: Request, record: Record) -> list[str]:
         lines.append(
             f"{name}: {shown.lower()}{again}" + (f": {seen.reason}" if seen.reason else "")
         )
-    ended = node.read(to_path(request.home), node.EXIT)
+    ended = meeting.read(to_path(request.home), meeting.EXIT)
     return [*lines, f"the command ended with {ended['code']}"] if ended else lines
 
 
@@ -142,12 +142,14 @@ def _watch(request: Request, record: Record, say: Callable[[str], None]) -> Watc
     def asked(resource: Mapping[str, Any], name: str) -> dict[str, Any]:
         return body(request, api.parent, name, boot.tpu_vm(request, resource["index"]))
 
-    return Watch(api, record, asked, say, functools.partial(_ended, request))
+    # A request that may wait only so long has failed for good when that time is over.
+    most = 1 if request.valid_until else MOST_FAILURES
+    return Watch(api, record, asked, say, functools.partial(_ended, request), most)
 
 
 def _ended(request: Request) -> int | None:
     """The exit code of the cluster's command; None while there is none."""
-    found = node.read(to_path(request.home), node.EXIT) if request.config else None
+    found = meeting.read(to_path(request.home), meeting.EXIT) if request.config else None
     return None if found is None else int(found["code"])
 
 

@@ -42,9 +42,11 @@ class Watch:
         body: Callable[[Mapping[str, Any], str], dict[str, Any]],
         say: Callable[[str], None],
         ended: Callable[[], int | None] = lambda: None,
+        most_failures: int = MOST_FAILURES,
     ):
         """`body` gives the request for a slice under a name, `ended` the exit code of the cluster's
         command, once there is one."""
+        self.most_failures = most_failures
         self.api, self.record, self.body, self.say, self.ended = api, record, body, say, ended
 
     def look(self) -> dict[str, str]:
@@ -89,10 +91,10 @@ class Watch:
                 kind = "quota: " if quota else ""
                 raise Stopped(f"{name} failed: {kind}{why}; mend that and run the command again")
             failures += not resource["active"]
-            if failures >= MOST_FAILURES:
+            if failures >= self.most_failures:
                 raise Stopped(
-                    f"{name} failed {failures} times in a row before it was active: {why}; try "
-                    "another --zone"
+                    f"{name} failed{f' {failures} times in a row' * (failures > 1)} before it was "
+                    f"active: {why}; try another --zone"
                 )
         if self.ended() is not None:  # it may have ended since the last look
             return seen.state

@@ -21,13 +21,13 @@ from absl import flags as absl_flags
 from launch import flags
 from launch.cluster import PROVIDERS, Provider, bundle, provider_named, record
 from launch.cluster.record import Record
-from launch.cluster.request import RUNS, Request, check_name, request_of
+from launch.cluster.request import JOBS, Request, check_name, request_of
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input
 from launch.runners.tasks import Interrupt
 
 ACTIONS = ("up", "status", "down")
 PLAIN = ("project", "context", "reservation", "valid_until", "image", "queue", "priority", "time")
-CHOICES = ("accelerator", "slices", "nodes", "zone", "spot", "workdir", "run", "config", *PLAIN)
+CHOICES = ("accelerator", "slices", "nodes", "zone", "spot", "workdir", "job", "config", *PLAIN)
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -40,11 +40,11 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path("records", "clusters", "folder with a record of each cluster", values)
     text("accelerator", None, "of a slice or node: v5e-16, v5p:2x2x2, h100-8 (as compile)", values)
     whole("slices", 1, "TPU slices, or hosts with GPUs", lower_bound=1, flag_values=values)
-    whole("nodes", 0, "slurm: nodes of the job; shares of --run=parts", 0, flag_values=values)
+    whole("nodes", 0, "slurm: nodes of the job; shares of --job=parts", 0, flag_values=values)
     text("zone", None, "tpu: one zone; sky: zones to try, with commas", values)
     absl_flags.DEFINE_boolean("spot", False, "preemptible machines, at a lower price", values)
     text("workdir", None, "folder that all machines share: gs://…, s3://…, slurm: a path", values)
-    text("run", "sweep", "".join(f"{key}: {what}; " for key, what in RUNS.items())[:-2], values)
+    text("job", "sweep", "".join(f"{key}: {what}; " for key, what in JOBS.items())[:-2], values)
     text("config", None, "what to run: a FILE.py of the checkout; without, Ray waits", values)
     text("project", None, "tpu: Google Cloud project; default: that of your credentials", values)
     text("reservation", None, "tpu: take the slices from this reservation", values)
@@ -163,11 +163,11 @@ def _given(values: Any, provider: Provider, overrides: Mapping[str, str]) -> dic
     missing = [flag for flag in ("name", *provider.NEEDS) if not values[flag].value]
     if missing:
         raise ValueError(f"--{missing[0]} is not given; on={on} needs --{' and --'.join(missing)}")
-    if values.run not in provider.RUNS:
-        known = ", ".join(provider.RUNS)
-        raise ValueError(f"run={values.run} is not offered with on={on}; use one of {known}")
-    if values.run != "sweep" and not values.config:
-        raise ValueError(f"run={values.run} needs something to run; add --config=…")
+    if values.job not in provider.JOBS:
+        known = ", ".join(provider.JOBS)
+        raise ValueError(f"job={values.job} is not offered with on={on}; use one of {known}")
+    if values.job != "sweep" and not values.config:
+        raise ValueError(f"job={values.job} needs something to run; add --config=…")
     shared = values.workdir.startswith(("gs://", "s3://"))
     if on != "slurm" and not shared:
         raise ValueError(

@@ -15,9 +15,10 @@ A run that trained adapters is written in PEFT's format, on top of the weights t
 folder of the weights that adapters change.
 """
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from absl import flags as absl_flags
 
 from configs import base
 from data import tokenizer as tokenizers
+from data.buckets import copies
 from data.chat.encoding import FILE as TEMPLATE
 from data.files import to_path
 from data.framed import saved_classes
@@ -124,6 +126,7 @@ def adapters_from_hf(source: Path, run: Path, base: str) -> int:
     """Makes a run of adapters in PEFT's format."""
 
     def fresh_config(folder: Path, run: Path) -> dict:
+        folder = start.here(folder)
         ours, _ = reader_of(folder)
         _, cfg = families.read(start.model_section(folder))
         return run_config(folder, run, ours, cfg, published.read(folder, cfg.vocab_size)[0])
@@ -138,12 +141,13 @@ def from_hf(source: Path, run: Path) -> int:
     """Makes a run of a checkpoint: its config, the weights as step 0, the tokenizer."""
     with bad_input(), alive("reading the weights"):
         weights.refuse_full(run)
+        given, source = source, start.here(source)
         ours, read = reader_of(source)
         spread = functools.partial(shardings, families.find(ours))
         cfg, params = read(source, spread if jax.device_count() > 1 else None)
         tokenizer, faults = published.read(source, cfg.vocab_size)
         files = {n: (source / n).read_bytes() for n in FILES if (source / n).is_file()}
-    with alive("writing the run"), writing("to", run), weights.whole_folder(run) as folder:
+    with alive("writing the run"), writing("to", run), _whole_folder(run) as folder:
         (folder / KEPT).mkdir()
         for name, content in files.items():
             (folder / KEPT / name).write_bytes(content)
@@ -161,8 +165,15 @@ def from_hf(source: Path, run: Path) -> int:
         why = "; ".join(faults) or "has no tokenizer.model and no tokenizer.json"
         if not tokenizer:
             why += ". The weights are converted, but `isoflop sample` cannot spell text"
-        print(f"{source}: {why}", file=sys.stderr)
+        print(f"{given}: {why}", file=sys.stderr)
     return DONE
+
+
+@contextlib.contextmanager
+def _whole_folder(run: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes that of the run at the end."""
+    with copies.made_here(run) as new, weights.whole_folder(new) as folder:
+        yield folder
 
 
 def reader_of(source: Path) -> tuple[str, Callable]:
@@ -224,7 +235,8 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
             files[TEMPLATE] = (run / TEMPLATE).read_bytes()
         params, _ = of_run(run, lambda line: print(line, file=sys.stderr))
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
-        save(target, cfg, params, extra=extra, files=files)
+        with copies.made_here(target) as folder:
+            save(folder, cfg, params, extra=extra, files=files)
     say(target, model_type, family, cfg)
     return DONE
 

@@ -89,7 +89,7 @@ def precision_of_law(values: absl_flags.FlagValues) -> int:
     from scaling.drafts import write
 
     with bad_input():
-        law = read_law(values.law)
+        law = read_law(to_path(values.law))
         budgets = numbers("budgets", values.budgets, FEWEST_BUDGETS)
         held_out = held_out_budget(values.held_out, budgets)
         noise = law.spread if values.noise is None else values.noise

@@ -31,6 +31,7 @@ from launch.sweep.rungs import Rungs, require_comparable_axes
 from launch.sweep.search import FLAGS, SEARCHES
 from launch.sweep.static.parts import parse_part, part_of
 from launch.sweep.stopping import METHODS, Stopping, stopping
+from launch.watching.runs_folder import runs_in
 
 MOST_BESIDE_A_LAW = 5  # configurations shown of a ladder, which is trained for its law
 
@@ -138,6 +139,7 @@ def main(argv: Sequence[str]) -> int:
             given,
             ASSUMED_FLOPS[where.resources.platform],
         )
+        where.require_all_used(sweep.trials)
         if rule and rule.method == "successive_halving" and asker and asker.lazy:
             raise ValueError(
                 f"stop={values.stop} needs all trials at the start, and a search by "
@@ -200,7 +202,7 @@ def _conclude(workdir: Path, fit: bool) -> None:
 
     law = fit and _fit(workdir)
     with alive("ranking the trials"), bad_input():
-        sweep = read_sweeps(workdir)[0]
+        sweep = read_sweeps(runs_in(workdir))[0]
         ranking = rank(sweep)
     print()
     show(ranking, MOST_BESIDE_A_LAW if law else MOST_ROWS, effects=not law)

@@ -27,6 +27,7 @@ from launch.alive import alive, bar
 from launch.amounts import flops, with_interval
 from launch.errors import DONE, bad_input, writing
 from launch.law.fitting import LOSS_UNIT, provenance, report_line
+from launch.watching.runs_folder import runs_in
 from scaling.laws.law import symbols
 from scaling.report.number_text import nats, needed
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         from scaling.report.comparison_page import write_page
 
         with writing("out", values.out), alive("drawing the page"):
-            place = report_line(write_page(values.out, ladders, compared))
+            place = report_line(write_page(to_path(values.out), ladders, compared))
     print(summary(compared) + place)
     return DONE
 
@@ -108,11 +109,12 @@ def read_ladders(
         )
     ladders, counted = [], []
     for name, path in zip(names or named(paths), paths, strict=True):
-        folder = to_path(path).is_dir()
-        if folder and (baselines := read_baselines(path)):
+        place = runs_in(path)
+        folder = place.is_dir()
+        if folder and (baselines := read_baselines(place)):
             counted += baselines
         else:
-            ladders.append(Ladder(name, read_runs(path) if folder else read_csv(path, loss_unit)))
+            ladders.append(Ladder(name, read_runs(place) if folder else read_csv(place, loss_unit)))
     if counted and ladders:
         points = ladders[0].points
         points = replace(points, baselines=(*points.baselines, *counted))

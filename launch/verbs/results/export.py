@@ -14,11 +14,12 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-from data.files import to_path
+from data.files import is_remote, to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, BadInput, bad_input, writing
 from launch.files import AGAIN, read_json, write_json
+from launch.watching.runs_folder import runs_in
 
 WRITTEN = "exported.json"  # in the folder of an export: key → fingerprint of each run
 
@@ -45,9 +46,13 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if values.to not in TARGETS:
             raise ValueError(f"to={values.to!r} is unknown; use one of {', '.join(TARGETS)}")
-        root = to_path(values.runs)
+        root = runs_in(values.runs)
         found, waiting = runs.read(root)
         out = to_path(values.out) if values.out else root / values.to
+        if is_remote(out) and values.to != "csv":
+            raise ValueError(
+                f"out={out} is in a bucket, and {values.to} writes to this machine only; add --out"
+            )
         before = read_json(out / WRITTEN, AGAIN) or {}
     project = values.project or root.resolve().name
     now = {run.key: f"{run.fingerprint} {project}" for run in found}

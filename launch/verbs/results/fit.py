@@ -85,7 +85,9 @@ def main(argv: Sequence[str]) -> int:
         if values.prediction and not to_path(values.prediction).is_file():
             raise ValueError(f"prediction={values.prediction} does not exist; see isoflop predict")
     known = [to_path(values.prediction)] if values.prediction else None
-    predictions = known or prediction_paths(values.runs, values.table)
+    predictions = known or prediction_paths(
+        *(p and to_path(p) for p in (values.runs, values.table))
+    )
     files = {"out": values.out, "json_file": values.json}
     fit_points(points, settings, predictions, argv, **files, asked=values["law"].present > 0)
     return DONE

@@ -17,6 +17,7 @@ with intervals, which of the forms fits better, and where the gold reward turns 
 page with figures.
 """
 
+import io
 import json
 import zipfile
 import zlib
@@ -89,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
         from scaling.report.proxies.proxy_page import write_page
 
         with writing("out", values.out), alive("drawing the page"):
-            place = report_line(write_page(values.out, study))
+            place = report_line(write_page(to_path(values.out), study))
     show(study)
     print(place, end="\n" if place else "")
     return DONE
@@ -104,7 +105,7 @@ def read(name: str, path: Path) -> Any:
         raise FileNotFoundError(f"samples={path} does not exist; name a file of rewards")
     if path.suffix == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
                 content = {key: file[key] for key in ("proxy", "gold", *FACTS) if key in file}
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile,
                 zlib.error) as error:  # fmt: skip

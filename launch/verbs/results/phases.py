@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         from scaling.report.phases.page import write_page
 
         with writing("out", values.out), alive("drawing the page"):
-            place = report_line(write_page(values.out, about))
+            place = report_line(write_page(to_path(values.out), about))
     from launch.phases import listing
 
     listing.show(about)

@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
             )
         chips = accelerators(values)
         budget, target = budget_of(values, chips)
-        law = read_law(values.law)
+        law = read_law(to_path(values.law))
         with alive("planning"):
             planned = plan(law, budget, values.inference_tokens, target, values.seed)
         run = planned["run"]

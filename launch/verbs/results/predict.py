@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         points = read_points(values.runs, values.table, law, values.loss_unit)
         points = hold_out(points, values.holdout, law)
         refuse_finished(points, target)
-        usual = prediction_paths(values.runs, values.table)
+        usual = prediction_paths(*(p and to_path(p) for p in (values.runs, values.table)))
         path, *earlier = [to_path(values.out)] if values.out else usual
         with writing("out", path), alive("predicting"):
             record = write_prediction(path, points, target, settings, earlier)

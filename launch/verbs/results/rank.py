@@ -23,6 +23,7 @@ from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
+from launch.watching.runs_folder import runs_in
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     from scaling.ranking.trials import equal_budgets, read_sweeps
 
     with bad_input(), alive("reading the trials") as detail, uncollected():
-        sweeps = keep(read_sweeps(values.runs), values.where)
+        sweeps = keep(read_sweeps(runs_in(values.runs)), values.where)
         if values.equal:
             sweeps = [part for sweep in sweeps for part in equal_budgets(sweep)]
         if not sweeps:

@@ -21,6 +21,7 @@ from data.files import to_path
 from launch import flags
 from launch.alive import alive
 from launch.errors import DONE, bad_input, writing
+from launch.watching.runs_folder import runs_in
 
 POLL = 0.5  # seconds
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     """Writes or serves the page. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="runs")
-    folder = to_path(values.runs)
+    folder = runs_in(values.runs)
     # Imported after parsing, so that --help answers at once.
     from scaling.ranking.trials import is_run, read_sweeps
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     if values.watch:
         _watch(sweeps[0].folder, values.metric, values.browser)
         with bad_input():
-            sweeps = read_sweeps(sweeps[0].folder)
+            sweeps = read_sweeps(runs_in(str(sweeps[0].folder)))
     if len(sweeps) > 1:
         print(f"{len(sweeps)} sweeps in {folder}, a page each")
     for sweep in sweeps:

@@ -12,6 +12,11 @@ otherwise the standard error of the evaluation ("eval"), which says nothing abou
 <=, >, >=, in, and, or, not. Its names are config keys, or their last part where that is clear, and
 id, status, sweep, loss, loss_se, bits_per_byte, params, tokens, steps, flops, seconds, seed and
 holdout. What is not known yet, such as the loss of a running trial, compares as false.
+
+Of trials that run now, a line names the nodes that they run on, the age of their last heartbeat and
+the time that is left; --price=2.5, of a device-hour, adds what the sweep has cost until now.
+
+isoflop runs gs://BUCKET/SWEEP --price=1.2
 """
 
 import csv
@@ -20,19 +25,20 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from absl import flags as absl_flags
 
-from data.files import to_path
+from data.files import is_remote, to_path
 from launch import flags
 from launch.alive import alive
 from launch.amounts import amount, clock
 from launch.errors import DONE, bad_input, writing
 from launch.screen.fitted_table import Column, aligned, cell, left_out
-from launch.trial.owner import with_running
+from launch.watching import nodes
+from launch.watching.runs_folder import runs_in
 from scaling.drafts import write
 from scaling.printable import csv_cell, printable
 from scaling.ranking import filters
@@ -55,6 +61,7 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_integer(
         "top", 40, "rows shown of each sweep; 0: all", lower_bound=0, flag_values=values
     )
+    flags.define_amount("price", None, "of a device-hour; the cost until now is shown", values)
     flags.define_path("csv", None, "write all rows to this file", values)
     flags.define_path("json", None, "write all rows to this file, sweep by sweep", values)
     return values
@@ -65,12 +72,17 @@ def main(argv: Sequence[str]) -> int:
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="runs")
     with bad_input(), alive("reading the runs"):
-        everything = [with_running(sweep) for sweep in read_sweeps(values.runs)]
+        everything = [nodes.as_it_runs(sweep) for sweep in read_sweeps(runs_in(values.runs))]
+        standings = {sweep.folder: nodes.standing(sweep) for sweep in everything}
         known = filters.names(everything)
         kept = filters.keep(everything, values.where)
         spreads = {sweep.folder: spread(sweep) for sweep in everything}
         listings = [
-            Listing(sweep, filters.ordered(rows(sweep, spreads[sweep.folder]), values.sort, known))
+            Listing(
+                sweep,
+                filters.ordered(rows(sweep, spreads[sweep.folder]), values.sort, known),
+                standings[sweep.folder],
+            )
             for sweep in kept
         ]
     if values.csv:
@@ -78,10 +90,12 @@ def main(argv: Sequence[str]) -> int:
             write(to_path(values.csv), to_csv(listings))
     if values.json:
         about = {"runs": values.runs, "where": values.where, "sort": values.sort}
-        about["sweeps"] = [to_json(listing) for listing in listings]
+        about["sweeps"] = [
+            to_json(listing) | nodes.to_json(listing.standing, values.price) for listing in listings
+        ]
         with writing("json", values.json):
             write(to_path(values.json), json.dumps(about, indent=1) + "\n")
-    show(listings, values.top, len(everything))
+    show(listings, values.top, len(everything), values.price)
     return DONE
 
 
@@ -91,6 +105,13 @@ class Listing:
 
     sweep: Sweep
     rows: Sequence[filters.Row]
+    standing: nodes.Standing = field(default_factory=nodes.Standing)
+
+    @property
+    def holders(self) -> Mapping[str, nodes.Holder]:
+        """Who trains each running trial, if that can be another machine than this one."""
+        held = self.standing.holders
+        return held if is_remote(self.sweep.folder) or len(self.standing.nodes) > 1 else {}
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -157,9 +178,9 @@ def to_json(listing: Listing) -> dict[str, Any]:
     return about | {"trials": trials}
 
 
-def show(listings: Sequence[Listing], top: int, sweeps: int) -> None:
-    """Prints a table for each sweep with its first `top` rows (0: all). `sweeps` is their number
-    before --where left some out."""
+def show(listings: Sequence[Listing], top: int, sweeps: int, price: float | None) -> None:
+    """Prints a table for each sweep with its first `top` rows (0: all), and where it stands.
+    `sweeps` is their number before --where left some out."""
     import rich.console
 
     console = rich.console.Console(highlight=False, markup=False)
@@ -178,6 +199,8 @@ def show(listings: Sequence[Listing], top: int, sweeps: int) -> None:
         (head, *lines), left = aligned(columns_of(listing, rows), console.width)
         console.out(head, style="bold", highlight=False)
         console.out("\n".join(lines), highlight=False)
+        for line in nodes.lines(listing.standing, price, clock):
+            console.print(line, soft_wrap=True)
         for note in notes(listing, len(rows), left):
             console.print(note, style="dim", soft_wrap=True)
 
@@ -200,10 +223,16 @@ def columns_of(listing: Listing, rows: Sequence[filters.Row]) -> list[Column]:
     """The columns of a sweep's table."""
     titles = short_names(listing.varied)
     of = lambda key, text: ["" if filters.missing(r[key]) else text(r[key]) for r in rows]  # noqa: E731
+    holder = lambda r: listing.holders.get(r["id"])  # noqa: E731
+    held = [] if not listing.holders else [
+        Column("node", [h.node if (h := holder(r)) else "" for r in rows], number=False),
+        Column("beat", [f"{h.age:.0f} s" if (h := holder(r)) else "" for r in rows]),
+    ]  # fmt: skip
     labels = {"seeds": "{seeds} seeds", "evaluation": "eval", None: ""}
     return [
         Column("trial", of("id", printable), number=False),
         Column("status", of("status", str), number=False),
+        *held,
         *(Column(titles[k], [cell(r.get(k)) for r in rows], 1) for k in listing.varied),
         Column("loss", of("loss", nats)),
         Column("±", of("spread", nats)),

@@ -1,4 +1,4 @@
-"""A Ray cluster of several raylets on this machine, and processes of a sweep that runs there."""
+"""A Ray cluster of several raylets on this machine, and the processes of a sweep there."""
 
 import contextlib
 import json
@@ -12,21 +12,20 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHORTER = (
     "from launch.runners import ray_session, ray_worker\n"
-    "ray_session.SILENT, ray_session.ABSENT, ray_worker.LEAVE_BUSY = {silent}, 10.0, 60.0\n"
+    "ray_session.SILENT, ray_session.ABSENT, ray_worker.LEAVE_BUSY = {silent}, 10.0, {alone}\n"
     "import sys; from launch.__main__ import main; sys.exit(main(sys.argv[1:]))"
 )
-"""A sweep that takes a worker for frozen after `silent` seconds."""
+"""A sweep that takes a worker for frozen after `silent` seconds; its workers end after `alone`."""
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, nodes: int, cores: int = 1, **of_each: dict) -> Iterator:
+def cluster(nodes: int, cores: int = 1, **of_each: dict) -> Iterator:
     """A head without cores and `nodes` machines, which are processes here; `address` is its own."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_TMPDIR"] = str(folder)
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         made.machines = [add(made, cores, **of_each) for _ in range(nodes)]
@@ -41,10 +40,22 @@ def add(cluster, cores: int = 1, **more):
 
 
 def sweep(
-    cluster, config: Path, workdir: Path, *flags: str, silent: float = 15.0, cwd: Path = ROOT
+    cluster,
+    config: Path,
+    workdir: Path,
+    *flags: str,
+    silent: float = 15.0,
+    alone: float = 60.0,
+    cwd: Path = ROOT,
 ) -> subprocess.Popen:
     """A driver, with its output in driver.txt beside the folder."""
-    command = [sys.executable, "-c", SHORTER.format(silent=silent), "sweep", f"--config={config}"]
+    command = [
+        sys.executable,
+        "-c",
+        SHORTER.format(silent=silent, alone=alone),
+        "sweep",
+        f"--config={config}",
+    ]
     command += [f"--workdir={workdir}", "--on=ray", f"--address={cluster.address}", *flags]
     with open(workdir.parent / "driver.txt", "a") as log:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -77,11 +88,14 @@ def results(workdir: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in files}
 
 
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Waits for the condition; AssertionError if it does not hold in time."""
+def until(
+    condition: Callable[[], object], seconds: float = 120, driver: subprocess.Popen | None = None
+) -> None:
+    """Waits for the condition; AssertionError if it does not hold in time, or the driver ends."""
     latest = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < latest, "waited in vain"
+        assert driver is None or driver.poll() is None, "the driver has ended"
         time.sleep(0.1)
 
 

@@ -9,7 +9,7 @@ import random
 import grpc
 import pytest
 
-from launch.cluster import node
+from launch.cluster import meeting
 from launch.cluster.queued import api
 from launch.cluster.record import Record
 from tests.launch.cluster.conftest import cluster, tpu
@@ -59,7 +59,7 @@ def play(cluster, tpu, monkeypatch, seed, deaths):
         over["looks"] += len(active) == SLICES
         return {"code": 0} if over["looks"] > 12 else None
 
-    monkeypatch.setattr(node, "read", read)
+    monkeypatch.setattr(meeting, "read", read)
     codes = []
     while not codes or codes[-1] == 42:
         codes.append(cluster(*UP, f"--slices={SLICES}").code)
@@ -103,10 +103,10 @@ def test_a_slice_that_is_lost_after_success_is_not_asked_for_again(
         looks.append(len(tpu.calls))
         return {"code": 0} if tpu.calls["get_queued_resource"] >= 3 else None
 
-    monkeypatch.setattr(node, "read", read)
+    monkeypatch.setattr(meeting, "read", read)
     assert cluster(*UP).code == 0 and tpu.created == ["l-aaaaaa-0"]
     # The control: the same slice, with a command that has not ended.
-    monkeypatch.setattr(node, "read", lambda *_: {"code": 0} if len(tpu.created) > 2 else None)
+    monkeypatch.setattr(meeting, "read", lambda *_: {"code": 0} if len(tpu.created) > 2 else None)
     assert cluster(*UP).code == 0 and tpu.created[1:] == ["l-aaaaab-0", "l-aaaaab-0-r1"]
 
 

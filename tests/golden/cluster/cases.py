@@ -27,13 +27,13 @@ CASES = {
         "tpu",
         SWEEP
         | CODE
-        | {"accelerator": "v5p:2x2x4", "slices": 2, "run": "train", "zone": "us-east5-a"}
+        | {"accelerator": "v5p:2x2x4", "slices": 2, "job": "train", "zone": "us-east5-a"}
         | {"reservation": "r", "valid_until": "6h", "project": "p"},
     ),
     "sky-sweep": ("sky", SWEEP | TPU | {"slices": 4, "zone": "us-central1-a,europe-west4-b"}),
     "sky-train": (
         "sky",
-        {"config": "configs/pretrain.py", "workdir": "s3://bucket/run", "run": "train"}
+        {"config": "configs/pretrain.py", "workdir": "s3://bucket/run", "job": "train"}
         | {"accelerator": "h100-8", "spot": True, "zone": "aws/us-east-1"},
     ),
     "gke-sweep": (
@@ -42,23 +42,23 @@ CASES = {
     ),
     "gke-train": (
         "gke",
-        {"config": "configs/pretrain.py", "workdir": "gs://bucket/run", "run": "train"}
+        {"config": "configs/pretrain.py", "workdir": "gs://bucket/run", "job": "train"}
         | {"accelerator": "v5p:4x4x4", "slices": 2, "spot": True, "image": "repo/isoflop:1"}
         | {"queue": "research", "priority": "high"}
         | CODE,
     ),
     "gke-gpu": (
         "gke",
-        {"config": "configs/pretrain.py", "workdir": "gs://bucket/run", "run": "train"}
+        {"config": "configs/pretrain.py", "workdir": "gs://bucket/run", "job": "train"}
         | {"accelerator": "h100-8", "slices": 2, "image": "repo/isoflop:1"}
         | CODE,
     ),
     "slurm-sweep": ("slurm", SHARED | {"nodes": 4, "queue": "gpu", "accelerator": "h100-8"}),
     "slurm-train": (
         "slurm",
-        SHARED | {"nodes": 2, "run": "train", "time": "12:00:00", "priority": "normal"},
+        SHARED | {"nodes": 2, "job": "train", "time": "12:00:00", "priority": "normal"},
     ),
-    "slurm-parts": ("slurm", SHARED | {"nodes": 16, "run": "parts"}),
+    "slurm-parts": ("slurm", SHARED | {"nodes": 16, "job": "parts"}),
 }
 
 

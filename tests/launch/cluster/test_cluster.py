@@ -72,7 +72,7 @@ def test_a_queue_that_exists_is_used_and_not_deleted(cluster, kubectl):
 
 
 def test_an_up_that_is_killed_leaves_nothing_unrecorded(cluster, kubectl, monkeypatch):
-    from launch.cluster import gke
+    from launch.cluster.kubernetes import provider as gke
 
     create = gke._kubectl
 
@@ -108,7 +108,7 @@ SLURM = ("up", "--on=slurm", "--name=l", "--nodes=3", "--config=configs/quicksta
 
 
 def test_scripts_are_submitted_one_after_the_other_and_cancelled(cluster, slurm):
-    done = cluster(*SLURM, f"--workdir={slurm}/w", "--run=parts")
+    done = cluster(*SLURM, f"--workdir={slurm}/w", "--job=parts")
     assert done.code == 0, done.err
     home = slurm / "w/machines/l-aaaaaa"
     assert [call[1:] for call in tools.calls(slurm)] == [
@@ -117,7 +117,7 @@ def test_scripts_are_submitted_one_after_the_other_and_cancelled(cluster, slurm)
     ]
     assert '--part="$SLURM_ARRAY_TASK_ID/3"' in (home / "parts.sh").read_text()
     assert "PreemptMode=REQUEUE" in done.out and "--part" not in (home / "last.sh").read_text()
-    assert cluster(*SLURM, f"--workdir={slurm}/w", "--run=parts").code == 0
+    assert cluster(*SLURM, f"--workdir={slurm}/w", "--job=parts").code == 0
     assert sum(call[0] == "sbatch" for call in tools.calls(slurm)) == 2
     assert "parts.sh: 100 RUNNING" in cluster("status", "--name=l").out
     # The number of a job that has ended went to a job of somebody else.
@@ -174,8 +174,8 @@ def run_script(folder, program):
         ((*GKE, "--name=Upper"), "--name='Upper' is not valid; use up to 40"),
         ((*GKE, "--time=1:00"), "--time=1:00 means nothing with --on=gke; drop it"),
         (
-            (*GKE, "--run=parts"),
-            "--run=parts is not offered with --on=gke; use one of sweep, train",
+            (*GKE, "--job=parts"),
+            "--job=parts is not offered with --on=gke; use one of sweep, train",
         ),
         ((*GKE, "--workdir=/tmp/x"), "--workdir=/tmp/x is on this machine"),
         ((*GKE, "--config=nothing.py"), "--config=nothing.py does not exist"),

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 import yaml
 
-from launch.cluster import manifests
 from launch.cluster.accelerators import accelerator
+from launch.cluster.kubernetes import manifests
 from launch.cluster.request import AGAIN, request_of
 from tests.golden.cluster.cases import CASES, FOLDER, files
 

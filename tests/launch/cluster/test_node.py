@@ -11,6 +11,7 @@ import time
 import pytest
 
 from launch.checkout import ROOT
+from tests.golden.cluster.cases import files
 from tests.launch.cluster import tools
 
 # Listens on the port of --port, or connects to --address and stays while the head does.
@@ -128,6 +129,40 @@ def test_sigterm_saves_and_starts_nothing_again(machine, tmp_path):
     run.terminate()
     assert run.wait(20) == 42 and read(tmp_path, "exit.json") is None
     assert tools.calls(tmp_path) == [["command"]]
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "host", "role"),
+    [
+        ("tpu-sweep", "ladder-0a1b2c-0.json", 0, "head"),
+        ("tpu-sweep", "ladder-0a1b2c-0.json", 3, "worker"),
+        ("tpu-sweep", "ladder-0a1b2c-15.json", 0, "worker"),
+        ("tpu-train", "ladder-0a1b2c.json", 2, "train"),
+    ],
+)
+def test_a_startup_script_installs_until_it_works_and_takes_its_role(
+    case, file, host, role, tmp_path
+):
+    """With fakes of gcloud, uv and curl. The first download and the first install fail."""
+    once = "[ -e $0.tried ] || { touch $0.tried; exit 1; }\n"
+    python = f"#!/bin/bash\\necho $PWD $@ >{tmp_path}/ran"
+    place = tools.install(
+        tmp_path,
+        gcloud=f"#!/bin/bash\n{once}touch setup.py; tar -czf $4 setup.py\n",
+        curl=f"#!/bin/bash\necho {host}\n",
+        sleep="#!/bin/bash\n",
+        uv=f"#!/bin/bash\n[ $1 = venv ] && exec mkdir -p .venv/bin\n{once}"
+        f"touch .venv/bin/isoflop; chmod +x .venv/bin/isoflop\n"
+        f"printf '{python}' >.venv/bin/python; chmod +x .venv/bin/python\n",
+    )
+    body = json.loads(files(case)[file])
+    script = body["tpu"]["node_spec"][0]["node"]["metadata"]["startup-script"]
+    script = script.replace("/opt/isoflop", f"{tmp_path}/opt").replace("HOME=/root", "HOME=/none")
+    environment = os.environ | {"PATH": tools.path_with(place)}
+    assert subprocess.run(["bash", "-c", script], env=environment, timeout=20).returncode == 0
+    ran = (tmp_path / "ran").read_text()
+    assert ran.startswith(f"{tmp_path}/opt/code -m launch.cluster.node {role} --home=gs://bucket")
+    assert ("isoflop sweep" in ran, "isoflop train" in ran) == (role == "head", role == "train")
 
 
 def children(pid, name):

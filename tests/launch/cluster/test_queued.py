@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from launch.cluster import node
+from launch.cluster import meeting
 from launch.cluster.queued import api, provider
 from tests.launch.cluster import fake_tpu
 
@@ -20,7 +20,7 @@ def ended(monkeypatch):
     read = lambda home, name: (  # noqa: E731
         None if (code := codes.pop(0) if len(codes) > 1 else codes[0]) is None else {"code": code}
     )
-    monkeypatch.setattr(node, "read", read)
+    monkeypatch.setattr(meeting, "read", read)
     return codes
 
 
@@ -65,7 +65,7 @@ def test_a_slice_that_its_user_suspended_is_left_so(cluster, tpu, ended):
 
 def test_slices_that_somebody_deleted_are_not_asked_for_again(cluster, tpu, monkeypatch):
     looks = iter(range(9))
-    monkeypatch.setattr(node, "read", lambda *_: tpu.there.clear() if next(looks) > 2 else None)
+    monkeypatch.setattr(meeting, "read", lambda *_: tpu.there.clear() if next(looks) > 2 else None)
     done = cluster(*UP)
     assert done.code == 2 and tpu.created == ["l-aaaaaa-0"]
     assert "all slices of l were deleted by somebody" in done.err
@@ -88,6 +88,17 @@ def test_failures_before_it_was_ever_active_end_after_three(cluster, tpu, ended)
     assert tpu.created == ["l-aaaaaa-0", "l-aaaaaa-0-r1", "l-aaaaaa-0-r2"]
     assert "isoflop cluster down --name=l deletes what was created" in done.err
     assert cluster("down", "--name=l").code == 0 and not tpu.there
+
+
+def test_a_request_that_waited_too_long_is_not_repeated(cluster, tpu, ended):
+    ended[:] = [None]
+    tpu.states = lambda name: ["WAITING_FOR_RESOURCES", ("FAILED", 4, "valid until has passed")]
+    done = cluster(*UP, "--valid_until=30m")
+    assert done.code == 2 and tpu.created == ["l-aaaaaa-0"]
+    assert "l-aaaaaa-0 failed before it was active: valid until has passed" in done.err
+    assert cluster("down", "--name=l").code == 0
+    done = cluster(*UP, "--valid_until=soon")
+    assert done.code == 2 and "--valid_until=soon is no duration; write 30m" in done.err
 
 
 @pytest.mark.parametrize("code", [3, 7, 9])
@@ -187,7 +198,7 @@ def test_ctrl_c_leaves_the_slices_and_down_deletes_only_those(cluster, tpu, ende
 
 
 def test_one_request_for_a_multislice_run(cluster, tpu, ended):
-    assert cluster(*UP, "--run=train", "--slices=4").code == 0
+    assert cluster(*UP, "--job=train", "--slices=4").code == 0
     (name,) = tpu.created
     spec = tpu.bodies[name].tpu.node_spec[0]
     assert spec.multislice_params.node_count == 4 and not spec.node_id

@@ -97,10 +97,10 @@ def test_a_launch_that_fails_is_one_line_and_the_same_command_goes_on(cluster, s
 
 def test_a_large_run_is_one_job_without_a_head(cluster, sky):
     argv = [part for part in UP if not part.startswith("--slices")]
-    assert cluster(*argv, "--run=train").code == 0
+    assert cluster(*argv, "--job=train").code == 0
     (task,) = sky.tasks
     assert "node train" in task["run"] and "isoflop train --config=configs/quick" in task["run"]
-    done = cluster(*UP, "--run=train", "--name=m")
+    done = cluster(*UP, "--job=train", "--name=m")
     assert done.code == 2 and "SkyPilot joins no slices into one run" in done.err
 
 

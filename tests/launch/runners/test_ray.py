@@ -1,5 +1,5 @@
 """The Ray runner without Ray: which slots there are, and what becomes of each task. What needs Ray
-itself is in tests/faults/test_ray_faults.py."""
+itself is in tests/faults/clusters/test_ray_faults.py."""
 
 import itertools
 import os
@@ -7,13 +7,21 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from launch.errors import BAD_INPUT, BUG, DIVERGED, DONE, IN_USE, PREEMPTED, BadInput
-from launch.runners import local, ray, ray_cluster, ray_session, ray_worker, runner_named
-from launch.runners.ray_cluster import Node
+from launch.runners import (
+    local,
+    ray,
+    ray_cluster,
+    ray_session,
+    ray_worker,
+    runner_named,
+)
 from launch.runners.ray_session import Held, Lost
+from launch.runners.ray_slices import Node
 from launch.runners.ray_worker import Begin, Place, Spot, Status
 from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Task
 from launch.sweep.machine import machine
@@ -26,7 +34,7 @@ def node(name: str, cores: float = 2, **more: float) -> Node:
 
 
 def tasks(names) -> list[Task]:
-    return [Task(name, (name,), f"{name}/log.txt") for name in names]
+    return [Task(name, (name,), Path(name) / "log.txt") for name in names]
 
 
 class Fake(ray_session.Session):
@@ -132,7 +140,9 @@ def test_a_machine_where_three_tasks_fail_is_avoided_and_named_once(monkeypatch,
     bad = lambda worker, _: (BUG, "no disk") if worker.node == "a" else (DONE, "")  # noqa: E731
     events, session = run(monkeypatch, [f"t{i}" for i in range(12)], bad)
     said = [event.reason for event in events if event.kind == "said"]
-    assert len(said) == 1 and said[0].startswith("avoiding the machine a: 3 trials failed there")
+    assert len(said) == 1 and said[0].startswith(
+        "avoiding the machine a: 3 trials in a row failed w"
+    )
     assert sum(place == "a" for _, place in session.begun) == 3
     assert {event.code for event in finished(events).values()} == {DONE}
 

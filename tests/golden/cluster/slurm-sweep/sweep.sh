@@ -41,7 +41,9 @@ finish() {
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 10000))
-export RAY_ADDRESS="$address:$port"
+export RAY_ADDRESS="$address:$port" RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
+export RAY_AUTH_TOKEN
 
 srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" \
   ray start --head --node-ip-address="$address" --port="$port" --block &

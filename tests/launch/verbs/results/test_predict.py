@@ -184,7 +184,7 @@ def test_the_verb_loads_no_jax(verb):
         "import scaling.design.prediction, scaling.fits.comparison;"
         "rooms = {'jax', 'flax', 'model', 'train', 'configs', 'data'};"
         "loaded = {name for name in sys.modules if name.split('.')[0] in rooms};"
-        "loaded -= {'data', 'data.local'};"
+        "loaded -= {'data', 'data.files', 'data.local'};"
         "sys.exit(f'loaded {loaded}' if loaded else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -12,7 +12,7 @@ import pytest
 
 from launch.__main__ import main as isoflop
 from tests import spawn
-from tests.faults import bad_batches
+from tests.faults.training import bad_batches
 from train import metrics
 from train.checkpoint import finished, restore_params
 from train.recovery import spikes

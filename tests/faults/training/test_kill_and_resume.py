@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import spawn
-from tests.faults.processes import killed
+from tests.faults.training import killed
 from tests.launch.trial.test_trunk import state
 from tests.train.test_loop import numbers
 from train import metrics

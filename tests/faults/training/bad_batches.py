@@ -2,7 +2,7 @@
 
 As a program it is `isoflop` with the first argument as JSON {step of the data: fault}:
 
-    python -m tests.faults.bad_batches '{"40": "nan"}' train --config=…
+    python -m tests.faults.training.bad_batches '{"40": "nan"}' train --config=…
 """
 
 import json

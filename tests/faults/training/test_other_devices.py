@@ -23,11 +23,11 @@ STAGES = (
 # `isoflop` that writes the steps of the data that it reads to the file that is its first argument.
 READS = """
 import sys
+from train.parallel import processes
 from launch.trial import distributed
 name, run = sys.argv.pop(1), distributed._one_process
 def patched(*given):
-    from train import loop  # imports jax, which a process must not before it forks
-    from train.parallel import processes
+    import train.loop as loop
     read = loop.read_steps
     def reading(config, dataset, step, count, rows=None):
         if processes.is_first():

@@ -7,14 +7,15 @@ from launch.cluster import boot
 from launch.cluster.accelerators import GPUS
 from launch.cluster.request import AGAIN, WAIT, Request
 
-GRACE = 60  # seconds between SIGTERM and SIGKILL; a spot node has about 25 of them
+GRACE = 60  # seconds between SIGTERM and SIGKILL; a preempted spot node gives 15 by default
 FOLDER = "/tmp/isoflop"
+RAY_VERSION = "2.52.0"  # KubeRay asks only whether it is this or later, for tokens
 RAY_PORT, TRAIN_PORT = 6379, 8476
 
 
 def documents(request: Request) -> dict[str, list[dict[str, Any]]]:
     """The manifests by file name, in the order of their creation."""
-    if request.run == "train":
+    if request.job == "train":
         return {"jobset.yaml": [jobset(request)]}
     files = {"raycluster.yaml": [ray_cluster(request)]}
     return files | ({"driver.yaml": [driver(request)]} if request.config else {})
@@ -41,7 +42,12 @@ def ray_cluster(request: Request) -> dict[str, Any]:
         "rayStartParams": {},
         "template": _on_accelerator(request, "ray-worker", []),
     }
-    made = {"headGroupSpec": spec, "workerGroupSpecs": [group]}
+    made = {
+        "authOptions": {"mode": "token"},
+        "rayVersion": RAY_VERSION,
+        "headGroupSpec": spec,
+        "workerGroupSpecs": [group],
+    }
     return _object("ray.io/v1", "RayCluster", request, made, queued=True)
 
 
@@ -53,6 +59,12 @@ def driver(request: Request) -> dict[str, Any]:
     template = _template(
         request, "driver", _shell(request, boot.driver(request), join), _resources(2, 8)
     )
+    (container,) = template["spec"]["containers"]
+    secret = {"name": full_name(request), "key": "auth_token"}  # which KubeRay makes
+    container["env"] = [
+        {"name": "RAY_AUTH_MODE", "value": "token"},
+        {"name": "RAY_AUTH_TOKEN", "valueFrom": {"secretKeyRef": secret}},
+    ]
     rules = [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "Ignore", "onExitCodes": _codes("In")},

@@ -40,7 +40,7 @@ class Runs:
 
 @contextmanager
 def parent() -> Iterator[Runs]:
-    command = [sys.executable, "-m", "tests.faults.processes.killed"]
+    command = [sys.executable, "-m", "tests.faults.training.killed"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=spawn.ROOT, text=True, **pipes) as process:
         yield Runs(process)
@@ -118,7 +118,7 @@ def _run(about: Mapping[str, Any]) -> int:
 
     kill = about["kill"]
     if about.get("bad"):
-        from tests.faults import bad_batches
+        from tests.faults.training import bad_batches
 
         bad_batches.patched(setattr, {int(step): fault for step, fault in about["bad"].items()})
     if kill and kill["at"] == "rewind":

@@ -4,17 +4,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from launch.cluster import manifests, tools
+from launch.cluster import tools
 from launch.cluster.accelerators import hourly
+from launch.cluster.kubernetes import manifests
 from launch.cluster.record import Record
 from launch.cluster.request import Plan, Request, to_yaml
 
 USES = {
-    *("accelerator", "slices", "context", "spot", "image", "workdir", "run", "config"),
+    *("accelerator", "slices", "context", "spot", "image", "workdir", "job", "config"),
     *("queue", "priority"),
 }
 NEEDS = ("accelerator", "image", "workdir")
-RUNS = ("sweep", "train")
+JOBS = ("sweep", "train")
 CARRIES_CODE = True
 ENDS = False
 INSTALL = (
@@ -31,8 +32,6 @@ OPERATORS = {
 
 def check(request: Request) -> None:
     """ValueError for what the manifests cannot say; asks nobody."""
-    if request.run == "train" and not request.config:
-        raise ValueError("run=train needs a run; add --config=…")
     if request.priority and not request.queue:
         raise ValueError(
             f"priority={request.priority} is a priority of Kueue's, which needs --queue=…"

@@ -1,0 +1,39 @@
+"""Placement groups: the hosts of a trial that spans several are reserved together or not at all."""
+
+import contextlib
+import secrets
+from dataclasses import replace
+from typing import Any
+
+
+def reserve(spot: Any) -> tuple[list[Any], Any]:
+    """(the spots of all hosts, which name the group, the group). Ray grants it when all are free.
+    It outlives the driver, as its workers do."""
+    from ray.util import placement_group
+
+    name, members = secrets.token_hex(8), [spot, *spot.peers]
+    group = placement_group(
+        [{"CPU": one.demand["num_cpus"]} | one.demand["resources"] for one in members],
+        strategy="STRICT_SPREAD",
+        name=name,
+        lifetime="detached",
+        bundle_label_selector=[{"ray.io/node-id": one.node} for one in members],
+    )
+    return [replace(one, group=name) for one in members], group
+
+
+def strategy(spot: Any, group: Any, index: int) -> Any:
+    """What ties a worker to its machine."""
+    from ray.util import scheduling_strategies as strategies
+
+    if group is None:
+        return strategies.NodeAffinitySchedulingStrategy(spot.node, soft=False)
+    return strategies.PlacementGroupSchedulingStrategy(group, index)
+
+
+def remove(name: str) -> None:
+    """Gives back what a group reserved, if it is still there."""
+    from ray.util import get_placement_group, remove_placement_group
+
+    with contextlib.suppress(ValueError):
+        remove_placement_group(get_placement_group(name))
