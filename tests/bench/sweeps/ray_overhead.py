@@ -58,7 +58,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, runner in (("local", local), ("ray", ray)):
                 with tempfile.TemporaryDirectory() as folder:
-                    given = Resources(workers=slots, sweep="" if name == "local" else "bench")
+                    given = Resources(workers=slots)
                     start, rate = measure(runner, given, Path(folder), options.trials)
                 rates[name].append(rate)
                 starts[name].append(start)
