@@ -163,7 +163,7 @@ def test_a_sweep_serves_its_page_while_the_trials_run(folder, flags, monkeypatch
         return PREEMPTED
 
     monkeypatch.setattr(serving, "open_browser", lambda _: None)
-    there = SimpleNamespace(resources=Resources())
+    there = SimpleNamespace(resources=Resources(), require_all_used=lambda _: None)
     monkeypatch.setattr(sweep, "machine", lambda *_: there)
     monkeypatch.setattr(sweep, "plan", lambda *_: (SimpleNamespace(trials=()), None))
     monkeypatch.setattr(sweep, "run_sweep", run)
