@@ -13,7 +13,7 @@ from launch.files import read_family
 from launch.trial.start import here, model_section, of_run
 from model import families, parameters
 from model.huggingface import weights
-from train.checkpoint import Damaged, finished, newest_good, opened
+from train.checkpoint import Damaged, finished, newest_read, opened
 from train.counting import MODEL
 
 
@@ -51,11 +51,15 @@ def restored_counts(run: Path, family: families.Counted) -> tuple[Any, int]:
     paths = finished(run / "checkpoints")
     if not paths:
         raise FileNotFoundError(f"{run / 'checkpoints'} holds no model; train the run first")
-    path = newest_good(paths, _say)
-    if path is None:
+
+    def load(path: Path) -> Any:
+        with opened(path) as folder, open(folder / MODEL, "rb") as file:
+            return family.load(file)
+
+    read = newest_read(paths, load, _say)
+    if read is None:
         raise Damaged(f"every checkpoint in {run / 'checkpoints'} is damaged; train the run again")
-    with opened(path) as folder, open(folder / MODEL, "rb") as file:
-        return family.load(file), int(path.name)
+    return read[1], int(read[0].name)
 
 
 def _say(line: str) -> None:

@@ -28,17 +28,19 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from data.atomic import write_atomic
-from data.buckets.lease import Lease, Unlocked
+from data.buckets.lease import Lease, LostLock, Unlocked
 from data.buckets.scratch import scratch
 from data.files import is_remote
 from train.checkpoints import bucket, disk
 from train.checkpoints.manifest import MANIFEST as MANIFEST
-from train.checkpoints.manifest import sealed
+from train.checkpoints.manifest import Spoiled, sealed
 from train.parallel import processes
 
 _DISK_FULL = ("RESOURCE_EXHAUSTED", "No space left", "Disk quota exceeded")
 # What Orbax writes besides the arrays, at most: for each array, and in all.
 _BYTES_PER_ARRAY, _BYTES_IN_ALL = 4 << 10, 1 << 20
+
+_LOOKS, _QUIET = 40, 4  # for what a failed save left, 0.05 s apart
 
 
 def _shown(record: logging.LogRecord) -> bool:
@@ -100,6 +102,7 @@ class Checkpoints:
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._finisher: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._failed = False  # a save, ever
 
     def save(self, step: int, state: Any, meta: dict) -> None:
         """Starts writing `state` and returns when it has been copied from the devices.
@@ -111,7 +114,7 @@ class Checkpoints:
         leaves = jax.tree.leaves(state)
         size = sum(getattr(leaf, "nbytes", 0) + _BYTES_PER_ARRAY for leaf in leaves)
         size += _BYTES_IN_ALL
-        if processes.from_first("there", lambda: self._place.make_room(path, size)):
+        if processes.from_first("there", lambda: self._place.make_room(path, size, self.lease)):
             return
         data, name = path, ""
         if self._place is bucket:
@@ -140,6 +143,8 @@ class Checkpoints:
         self.wait()
         with contextlib.suppress(OSError):  # that of a failed save again
             self._writer.close()
+        if self._failed and self._place is disk:
+            self._remove_failed(self.folder)
 
     def restore(self, like: Any) -> tuple[Any, dict] | None:
         """(state, meta) of the newest good checkpoint, on the shardings of `like` (shapes are
@@ -147,17 +152,19 @@ class Checkpoints:
         removes unfinished ones. Raises Damaged if all are damaged."""
         names = processes.from_first("checkpoints", self._tidy)
         paths = [self.folder / name for name in names]
-        good = newest_good(paths, self.say)
-        if good is None and paths:
+        read = newest_read(paths, lambda path: (_read(path, like), read_meta(path)), self.say)
+        if read is None and paths:
+            self.lease.confirm()  # the next owner may have removed them
             raise Damaged(
                 f"every checkpoint in {self.folder} is damaged; "
                 "restore one from a backup, or delete the folder to start over"
             )
-        if good is None:
+        if read is None:
             return None
+        good, restored = read
         newer = paths[: paths.index(good)]
-        processes.from_first("aside", lambda: self._place.set_aside(newer))
-        return _read(good, like), read_meta(good)
+        processes.from_first("aside", lambda: self._place.set_aside(newer, self.lease))
+        return restored
 
     def restore_before(self, like: Any, step: int) -> tuple[Any, dict] | None:
         """(state, meta) of the newest good checkpoint of fewer than `step` steps, or else of `step`
@@ -165,11 +172,12 @@ class Checkpoints:
         self.wait()
         paths = processes.from_first("before", lambda: [p.name for p in self.finished()])
         until = [self.folder / name for name in paths if int(name) <= step]
-        good = newest_good([p for p in until if int(p.name) < step], self.say)
-        good = good or newest_good([p for p in until if int(p.name) == step], self.say)
-        newer = [name for name in paths if good is None or int(name) > int(good.name)]
-        processes.from_first("newer", lambda: [_remove(self.folder / name) for name in newer])
-        return (_read(good, like), read_meta(good)) if good else None
+        order = sorted(until, key=lambda path: int(path.name) == step)
+        read = newest_read(order, lambda path: (_read(path, like), read_meta(path)), self.say)
+        good, restored = read or (None, None)
+        newer = [self.folder / n for n in paths if good is None or int(n) > int(good.name)]
+        processes.from_first("newer", lambda: self._place.remove(newer, self.lease))
+        return restored
 
     def finished(self) -> list[Path]:
         """Folders of the finished checkpoints, newest first."""
@@ -185,7 +193,7 @@ class Checkpoints:
                 write_manifest(path, meta)
             if processes.is_first():
                 self._prune()
-                self._place.remove_unfinished(self.folder)
+                self._place.remove_unfinished(self.folder, self.lease)
         except Exception as error:  # the training thread raises it
             self._error = as_os_error(error, path)
             self._remove_failed(data)
@@ -195,7 +203,7 @@ class Checkpoints:
 
     def _tidy(self) -> list[str]:
         """Removes unfinished checkpoints. Returns the names of the finished ones."""
-        if removed := self._place.remove_unfinished(self.folder):
+        if removed := self._place.remove_unfinished(self.folder, self.lease):
             self.say(f"removed unfinished checkpoints in {self.folder}: {', '.join(removed)}")
         return [path.name for path in self.finished()]
 
@@ -205,25 +213,26 @@ class Checkpoints:
         scored = [p for p in paths if losses[p] is not None]
         kept = paths[: self.keep_last] + sorted(scored, key=losses.get)[: self.keep_best]
         kept += [p for p in paths if int(p.name) in self.keep_at]
-        for path in paths:
-            if path not in kept:
-                _remove(path)
+        self._place.remove([path for path in paths if path not in kept], self.lease)
 
     def _remove_failed(self, data: Path) -> None:
         """Removes what a failed save left. Other threads of the writer may add files to it for a
-        moment, so it looks again until nothing is there. In a bucket, the next owner removes it."""
+        moment, so it looks until nothing has come for _QUIET looks. In a bucket, and where the lock
+        is lost, the next owner removes it."""
+        self._failed = True
         if self._place is bucket:
             if not is_remote(data):
                 shutil.rmtree(data.parent, ignore_errors=True)
             return
-        for _ in range(10 if processes.is_first() else 0):
-            if not disk.remove_unfinished(self.folder):
-                break
+        quiet = 0
+        for _ in range(_LOOKS if processes.is_first() else 0):
+            try:
+                quiet = 0 if disk.remove_unfinished(self.folder, self.lease) else quiet + 1
+            except (LostLock, OSError):
+                return
+            if quiet == _QUIET:
+                return
             time.sleep(0.05)
-
-
-def _remove(path: Path) -> None:
-    _place(path).remove(path)
 
 
 def finished(folder: Path) -> list[Path]:
@@ -238,6 +247,21 @@ def newest_good(paths: Sequence[Path], say: Callable[[str], None] = print) -> Pa
         if fault is None:
             return path
         say(f"checkpoint {path} is damaged ({fault}); trying the one before it")
+    return None
+
+
+def newest_read(
+    paths: Sequence[Path], read: Callable[[Path], Any], say: Callable[[str], None] = print
+) -> tuple[Path, Any] | None:
+    """(path, `read(path)`) of the first of `paths`, newest first, that is not damaged; None if all
+    are. Damage that only the reading finds counts too."""
+    left = list(paths)
+    while good := newest_good(left, say):
+        try:
+            return good, read(good)
+        except (Spoiled, FileNotFoundError) as error:
+            say(f"checkpoint {good} is damaged ({error.strerror}); trying the one before it")
+        left = left[left.index(good) + 1 :]
     return None
 
 
@@ -310,9 +334,13 @@ def restore_params(folder: Path, say: Callable[[str], None] = print) -> tuple[di
     """
     if not finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished checkpoint; train the run first")
-    path = newest_good(finished(folder), say)
-    if path is None:
+    read = newest_read(finished(folder), _read_params, say)
+    if read is None:
         raise Damaged(f"every checkpoint in {folder} is damaged; train the run again")
+    return read[1]
+
+
+def _read_params(path: Path) -> tuple[dict, dict]:
     reader = ocp.StandardCheckpointer()
     with opened(path) as data:
         shapes = reader.metadata(data).item_metadata
@@ -326,10 +354,10 @@ def restore_until(
     """(state, meta) of another run's newest good checkpoint of at most `until` steps, on the
     shardings of `like`. Does not change the folder. Raises Damaged if no checkpoint is good."""
     paths = [path for path in finished(folder) if int(path.name) <= until]
-    path = newest_good(paths, say)
-    if path is None:
+    read = newest_read(paths, lambda path: (_read(path, like), read_meta(path)), say)
+    if read is None:
         raise Damaged(f"{folder} has no good checkpoint up to step {until}; train that run again")
-    return _read(path, like), read_meta(path)
+    return read[1]
 
 
 def opened(path: Path) -> contextlib.AbstractContextManager[Path]:

@@ -13,7 +13,7 @@ from data.buckets.lease import Lease, Unlocked
 from data.kinds import Dataset
 from model import families
 from train import objectives
-from train.checkpoint import finished, newest_good, opened, read_meta, writing_files
+from train.checkpoint import finished, newest_read, opened, read_meta, writing_files
 from train.evaluate import Evaluation
 from train.metrics import MetricsLog
 from train.objectives.metrics import measure
@@ -70,10 +70,13 @@ class Count:
         return "done"
 
     def _restored(self) -> Any:
-        path = newest_good(finished(self.workdir / "checkpoints"), self.say)
-        if path is None:
+        read = newest_read(finished(self.workdir / "checkpoints"), self._load, self.say)
+        if read is None:
             return None
-        self.seconds = read_meta(path).get("seconds", 0.0)
+        self.seconds = read_meta(read[0]).get("seconds", 0.0)
+        return read[1]
+
+    def _load(self, path: Path) -> Any:
         with opened(path) as folder, open(folder / MODEL, "rb") as file:
             return self.family.load(file)
 

@@ -162,13 +162,24 @@ def _is_same(path: Path, about: dict) -> bool:
 def _index(origin: Path) -> dict[str, dict] | None:
     """The files of a complete folder in a bucket; None if it is not complete."""
     try:
-        return unsealed((origin / INDEX).read_bytes())["files"]
+        listed = unsealed((origin / INDEX).read_bytes())["files"]
+        for name, about in listed.items():
+            _require_plain(name)
+            _require_plain(about["object"])
+        return listed
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{origin / INDEX} is damaged ({error}); delete {origin} to rebuild it"
         ) from None
+
+
+def _require_plain(name: str) -> None:
+    """ValueError unless `name` is that of a file, without a folder: anyone may write to a shared
+    bucket."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"{name!r} is not the name of a file")
 
 
 def _fetch(path: Path, target: Path, about: dict) -> None:

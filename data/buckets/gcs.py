@@ -7,12 +7,20 @@ import time
 from typing import IO, Any
 from urllib.parse import quote
 
-from data.buckets.attempts import TRANSIENT, WITHIN, Changed, Listed, Transient, attempts
+from data.buckets.attempts import (
+    TRANSIENT,
+    WITHIN,
+    Attempt,
+    Changed,
+    Listed,
+    Transient,
+    attempts,
+)
 
 HOST = "https://storage.googleapis.com"
 EMULATOR = "STORAGE_EMULATOR_HOST"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
-_TIMEOUT = (10, 60)  # seconds to connect, and between two bytes
+_CONNECT, _READ = 10.0, 60.0  # seconds to connect, and between two bytes, at most
 
 
 class Gcs:
@@ -60,7 +68,7 @@ class Gcs:
                 if hasattr(content, "seek"):
                     content.seek(0)
                 try:
-                    answer = self._once("POST", where, url, params=params, data=content)
+                    answer = self._once(attempt, "POST", where, url, params=params, data=content)
                     return answer.json()["generation"]
                 except Changed:
                     # The answer of an earlier attempt may have been lost after it had succeeded.
@@ -97,7 +105,7 @@ class Gcs:
             params = {"prefix": prefix, "fields": fields} | ({"pageToken": page} if page else {})
             for attempt in attempts(url, within):
                 with attempt:
-                    answer = self._once("GET", where, url, params=params).json()
+                    answer = self._once(attempt, "GET", where, url, params=params).json()
                     break
             for item in answer.get("items", ()):
                 entry = Listed(int(item["size"]), f"crc32c:{item['crc32c']}", item["generation"])
@@ -111,20 +119,23 @@ class Gcs:
         where = f"{self.host}/storage/v1/b/{bucket}/o/{quote(name, safe='')}"
         for attempt in attempts(url, within):
             with attempt:
-                return self._once(method, where, url, **request)
+                return self._once(attempt, method, where, url, **request)
         raise AssertionError
 
-    def _once(self, method: str, where: str, url: str, **request: Any) -> Any:
+    def _once(self, attempt: Attempt, method: str, where: str, url: str, **request: Any) -> Any:
         """One request; raises what its status means."""
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
+        timeout = attempt.at_most(_CONNECT), attempt.at_most(_READ)
         try:
-            answer = self._session.request(method, where, timeout=_TIMEOUT, **request)
+            answer = self._session.request(method, where, timeout=timeout, **request)
         except (self._requests.ConnectionError, self._requests.Timeout) as error:
             raise Transient(error) from error
         except self._requests.exceptions.ChunkedEncodingError as error:
             raise Transient(error) from error
         except GoogleAuthError as error:
+            if isinstance(error, TransportError) or error.retryable:  # of a token
+                raise Transient(error) from error
             raise PermissionError(errno.EACCES, f"{_AS_WHOM} ({error})", url) from error
         if (server := _seconds(answer.headers.get("Date"))) is not None:
             self.skew = server - time.time()

@@ -2,11 +2,22 @@
 
 import email.utils
 import errno
+import threading
 import time
 from typing import IO, Any
 
-from data.buckets.attempts import TRANSIENT, WITHIN, Changed, Listed, Transient, attempts
+from data.buckets.attempts import (
+    TRANSIENT,
+    WITHIN,
+    Attempt,
+    Changed,
+    Listed,
+    Transient,
+    attempts,
+)
 
+_CONNECT = 10.0  # seconds to connect, at most
+_READS = (60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.05)  # seconds to wait for an answer
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket"}
 _REFUSED = {"403", "401", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _CHANGED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}
@@ -18,11 +29,27 @@ class S3:
 
     def __init__(self):
         import botocore.session  # with s3fs, of the extra [s3]
+
+        self._session, self._turn = botocore.session.get_session(), threading.Lock()
+        self._clients: dict[float, Any] = {}  # by the longest wait for an answer
+        self._client(_READS[0])
+        self.skew = 0.0
+
+    def _client(self, seconds: float) -> Any:
+        """The client that waits for at most `seconds` for an answer: a setting of clients, not of
+        requests. Botocore's own attempts would hide that an answer was lost."""
         from botocore.config import Config
 
-        options = Config(retries={"max_attempts": 1}, connect_timeout=10, read_timeout=60)
-        self._client = botocore.session.get_session().create_client("s3", config=options)
-        self.skew = 0.0
+        read = next((read for read in _READS if read <= seconds), _READS[-1])
+        with self._turn:
+            if read not in self._clients:
+                options = Config(
+                    retries={"total_max_attempts": 1},
+                    connect_timeout=min(_CONNECT, read),
+                    read_timeout=read,
+                )
+                self._clients[read] = self._session.create_client("s3", config=options)
+            return self._clients[read]
 
     def get(self, url: str, within: float = WITHIN) -> tuple[bytes, str]:
         """(content, version) of an object; FileNotFoundError if there is none."""
@@ -32,7 +59,7 @@ class S3:
         """As `get`, and the seconds since it was written, by the server's clock (None: unknown)."""
         for attempt in attempts(url, within):
             with attempt:
-                answer = self._once("get_object", url)
+                answer = self._once(attempt, "get_object", url)
                 try:
                     content = answer["Body"].read()
                 except Exception as error:  # a body that ends early, of several libraries
@@ -53,7 +80,7 @@ class S3:
                 if hasattr(content, "seek"):
                     content.seek(0)
                 try:
-                    return self._once("put_object", url, Body=content, **condition)["ETag"]
+                    return self._once(attempt, "put_object", url, Body=content, **condition)["ETag"]
                 except (Changed, FileNotFoundError):
                     # The answer of an earlier attempt may have been lost after it had succeeded.
                     if expected is None or attempt.number == 0:
@@ -79,7 +106,7 @@ class S3:
         for attempt in attempts(url, within):
             with attempt:
                 try:
-                    self._once("delete_object", url, **condition)
+                    self._once(attempt, "delete_object", url, **condition)
                 except FileNotFoundError:
                     pass
                 return
@@ -92,7 +119,7 @@ class S3:
             for attempt in attempts(url, within):
                 with attempt:
                     answer = self._call(
-                        "list_objects_v2", url, Bucket=bucket, Prefix=prefix, **page
+                        attempt, "list_objects_v2", url, Bucket=bucket, Prefix=prefix, **page
                     )
                     break
             for item in answer.get("Contents", ()):
@@ -102,11 +129,11 @@ class S3:
                 return {name: entry for name, entry in found.items() if name}
             page = {"ContinuationToken": answer["NextContinuationToken"]}
 
-    def _once(self, what: str, url: str, **request: Any) -> dict:
+    def _once(self, attempt: Attempt, what: str, url: str, **request: Any) -> dict:
         bucket, key = _split(url)
-        return self._call(what, url, Bucket=bucket, Key=key, **request)
+        return self._call(attempt, what, url, Bucket=bucket, Key=key, **request)
 
-    def _call(self, what: str, url: str, **request: Any) -> dict:
+    def _call(self, attempt: Attempt, what: str, url: str, **request: Any) -> dict:
         """One request; raises what its error means."""
         from botocore.exceptions import (
             BotoCoreError,
@@ -117,7 +144,7 @@ class S3:
         )
 
         try:
-            answer = getattr(self._client, what)(**request)
+            answer = getattr(self._client(attempt.at_most(_READS[0])), what)(**request)
         except NoCredentialsError as error:
             raise PermissionError(errno.EACCES, f"{_AS_WHOM} ({error})", url) from error
         except (ConnectionError, HTTPClientError) as error:

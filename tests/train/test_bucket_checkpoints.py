@@ -1,5 +1,6 @@
 """Tests of checkpoints in a bucket: what a manifest commits, what damage is found, who writes."""
 
+import contextlib
 import json
 import threading
 import time
@@ -10,12 +11,20 @@ import numpy as np
 import pytest
 
 from data.buckets import lease
-from data.buckets.lease import LostLock, Owner, Times
+from data.buckets.lease import LostLock, Owner, Times, Unlocked
 from data.buckets.versioned import client
 from data.files import to_path
 from tests.bucket import bucket
-from train.checkpoint import Checkpoints, Damaged, damage, finished, restore_params
+from train.checkpoint import (
+    Checkpoints,
+    Damaged,
+    damage,
+    finished,
+    restore_params,
+    restore_until,
+)
 from train.checkpoints import bucket as in_bucket
+from train.checkpoints.manifest import sealed
 
 STATE = {"params": {"w": jnp.arange(100.0), "b": jnp.ones(3)}, "step": jnp.int32(4)}
 
@@ -119,14 +128,76 @@ def test_every_object_that_is_damaged_is_found(served, folder, kind):
     checkpoints.close()
 
 
-def test_flipped_bits_that_the_listing_hides_are_found_in_reading(served, folder, monkeypatch):
-    """As if the store's own checksum were of the damaged object."""
-    checkpoints, store = saved(folder, 2), client(folder)
-    name = next(name for name in served.names() if "/ocdbt.process_0/d/" in name)
-    store.put(f"gs://bucket/{name}", flip(served.read(name)))
+@pytest.mark.parametrize("kind", ["flipped", "missing"])
+def test_damage_that_only_the_reading_finds_leads_to_the_one_before(
+    served, folder, monkeypatch, kind
+):
+    """As if the store's own checksum were of the damaged object, or it were removed meanwhile."""
+    checkpoints, store = saved(folder, 1, 2), client(folder)
+    name = next(n for n in served.names("run/checkpoints/2/") if "/ocdbt.process_0/d/" in n)
+    whole = served.read(name)
+    if kind == "flipped":
+        store.put(f"gs://bucket/{name}", flip(whole))
+    else:
+        store.remove(f"gs://bucket/{name}")
     monkeypatch.setattr(in_bucket, "_damage", lambda path: None)
-    with pytest.raises(OSError, match="does not match its hash"):
-        checkpoints.restore(STATE)
+    said.clear()
+    assert restore_params(folder, said.append)[1]["step"] == 1
+    assert restore_until(folder, STATE, 2, said.append)[1]["step"] == 1
+    assert checkpoints.restore_before(STATE, 3)[1]["step"] == 1
+    assert len(said) == 3 and all(f"{folder}/2 is damaged" in line for line in said)
+    assert [path.name for path in finished(folder)] == ["1"]  # the newer one was removed
+    checkpoints.save(2, STATE, {})
+    checkpoints.wait()
+    name = next(n for n in served.names("run/checkpoints/2/") if "/ocdbt.process_0/d/" in n)
+    store.put(f"gs://bucket/{name}", flip(served.read(name)))
+    assert checkpoints.restore(STATE)[1]["step"] == 1
+    assert "run/checkpoints/2/damaged.json" in served.names()
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body["objects"].update({"../../../x": [1, "crc32c:x"]}),
+        lambda body: body["objects"].update({"/tmp/x": [1, "crc32c:x"]}),
+        lambda body: body["files"].update({"a/../../x": "0" * 64}),
+        lambda body: body.update(data=".."),
+        lambda body: body.update(data="a/b"),
+        lambda body: body["objects"].update(x=["1", None]),
+    ],
+)
+def test_a_manifest_with_names_outside_of_its_folder_is_damaged(
+    served, folder, monkeypatch, change
+):
+    checkpoints = saved(folder, 1, 2)
+    body = json.loads(served.read("run/checkpoints/2/manifest.json"))
+    files, meta = body["files"], body["meta"]
+    assert damage(folder / "2") is None  # control
+    change(body)
+    more = {key: body[key] for key in ("data", "objects")}
+    client(folder).put(f"{folder}/2/manifest.json", sealed(files, meta, **more))
+    assert "manifest.json names" in damage(folder / "2")
+    monkeypatch.setattr(in_bucket, "_damage", lambda path: None)
+    assert checkpoints.restore(STATE)[1]["step"] == 1  # reading refuses it too
+    checkpoints.close()
+
+
+def test_a_manifest_that_cannot_be_parsed_keeps_its_objects(served, folder):
+    """Its objects can still be read by hand. Control: with the manifest, a second folder goes."""
+    checkpoints, store = saved(folder, 1, 2), client(folder)
+    manifest = served.read("run/checkpoints/2/manifest.json")
+    store.put(f"{folder}/2/dead-1/x", b"part")
+    before = served.names("run/checkpoints/2/")
+    store.put(f"{folder}/2/manifest.json", b"{")
+    assert in_bucket.remove_unfinished(folder, Unlocked()) == []
+    assert served.names("run/checkpoints/2/") == before
+    store.put(f"{folder}/2/manifest.json", manifest)
+    assert in_bucket.remove_unfinished(folder, Unlocked()) == []
+    assert served.names("run/checkpoints/2/") == [n for n in before if "dead" not in n]
+    reads = served.counts["read"]
+    in_bucket.remove_unfinished(folder, Unlocked())
+    assert served.counts["read"] == reads  # one folder of data a step: nothing to ask
     checkpoints.close()
 
 
@@ -226,3 +297,76 @@ def test_a_manifest_that_arrives_after_its_objects_were_removed_is_replaced(serv
     checkpoints.wait()
     assert damage(folder / "3") is None and checkpoints.restore(STATE)[1]["step"] == 3
     checkpoints.close()
+
+
+def takeover(folder, frozen, monkeypatch, request: int, when: str) -> None:
+    """Before or after its `request`-th listing from now on, `frozen` sleeps for so long that
+    another takes the folder, finishes the steps 3 and 4, and is about to finish 9."""
+    real, seen, store = type(client(folder)).listed, [], client(folder)
+
+    def act() -> None:
+        monkeypatch.setattr(type(store), "listed", real)
+        owner = lease.take(folder.parent, frozen.times, lambda line: None)
+        saved(folder, 3, 4, lease=owner).close()
+        store.put(f"{folder}/9/{owner.token}-1/x", b"part")
+
+    def listed(self, *args):
+        seen.append(args)
+        now = len(seen) == request
+        if now and when == "before":
+            act()
+        found = real(self, *args)
+        if now and when == "after":
+            act()
+        return found
+
+    monkeypatch.setattr(type(store), "listed", listed)
+
+
+ACTS = {  # what an owner does that removes, and the number of its listings
+    "prune": (lambda own: own._prune(), 2),
+    "remove what is unfinished": (
+        lambda own: own._place.remove_unfinished(own.folder, own.lease),
+        1,
+    ),
+    "go back": (lambda own: own.restore_before(STATE, 2), 3),
+    "restore": (lambda own: own.restore(STATE), 3),
+}
+
+
+@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("act", "listing"), [(name, n) for name, (_, most) in ACTS.items() for n in range(1, most + 1)]
+)
+def test_a_frozen_owner_removes_nothing(served, folder, two, monkeypatch, act, listing, when):
+    """It is frozen around each of its listings in turn, in all that removes something."""
+    _, frozen = two
+    own = Checkpoints(folder, 3, 0, said.append, lease=frozen)
+    own.keep_last = 1
+    saved(folder, 1, 2, lease=frozen).close()
+    client(folder).put(f"{folder}/5/dead-1/x", b"part")
+    if act == "restore":
+        client(folder).put(f"{folder}/2/manifest.json", b"{")
+    takeover(folder, frozen, monkeypatch, listing, when)
+    with contextlib.suppress(LostLock):
+        ACTS[act][0](own)
+    names = served.names("run/checkpoints/")
+    assert {"3", "4"} <= {path.name for path in finished(folder)}
+    assert damage(folder / "3") is None and damage(folder / "4") is None
+    assert [name for name in names if "/9/" in name]
+    own.close()
+
+
+@pytest.mark.parametrize("act", ["prune", "remove what is unfinished", "go back"])
+def test_control_without_confirm_it_removes_what_the_next_owner_writes(
+    served, folder, two, monkeypatch, act
+):
+    _, frozen = two
+    saved(folder, 1, 2, lease=frozen).close()
+    takeover(folder, frozen, monkeypatch, 1, "before")
+    monkeypatch.setattr(frozen, "confirm", lambda: None)
+    own = Checkpoints(folder, 1, 0, said.append, lease=frozen)
+    ACTS[act][0](own)
+    left = {path.name for path in finished(folder)}
+    assert not {"3", "4"} <= left or not served.names("run/checkpoints/9/")
+    own.close()

@@ -10,6 +10,9 @@ objects that are missing, truncated or swapped.
 Where one process trains, Orbax writes to this machine's temporary folder, and each file becomes an
 object: some ten requests, where Orbax makes eighty. Several processes, and states above STAGED,
 write to the bucket directly; S3 has no such way here.
+
+What is removed was listed before `lease.confirm`: nothing that the next owner writes is in that
+listing. Names that owners share, such as the manifest's, are removed in the listed version only.
 """
 
 import contextlib
@@ -20,9 +23,11 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from data.buckets.attempts import Changed, Listed
 from data.buckets.lease import Lease
@@ -30,7 +35,7 @@ from data.buckets.scratch import scratch
 from data.buckets.versioned import client
 from data.files import is_remote, to_path
 from train.checkpoints import disk
-from train.checkpoints.manifest import MANIFEST, fault, is_step, sealed
+from train.checkpoints.manifest import MANIFEST, Spoiled, fault, is_step, sealed
 from train.parallel import processes
 
 STAGED = 1 << 30  # bytes of a state that is written to this machine first
@@ -65,17 +70,17 @@ def stages(path: Path, size: int) -> bool:
     return True
 
 
-def make_room(path: Path, size: int) -> bool:
+def make_room(path: Path, size: int, lease: Lease) -> bool:
     """Whether this step is already saved. If not, checks that this machine has room for `size`
     bytes if they are written there first."""
-    if _saved(path):
+    if _saved(path, lease):
         return True
     if stages(path, size) and shutil.disk_usage(tempfile.gettempdir()).free < size:
         raise OSError(errno.ENOSPC, "No space left on device", tempfile.gettempdir())
     return False
 
 
-def _saved(path: Path) -> bool:
+def _saved(path: Path, lease: Lease) -> bool:
     """Whether this step has a good checkpoint. One that is damaged is set aside: the manifest of an
     earlier owner may arrive late, after its objects were removed."""
     try:
@@ -84,7 +89,7 @@ def _saved(path: Path) -> bool:
         return False
     if _damage(path) is None:
         return True
-    set_aside([path])
+    set_aside([path], lease)
     return False
 
 
@@ -120,7 +125,7 @@ def commit(
             return
         except Changed:
             lease.confirm()
-            if _saved(path):  # by an earlier owner, whose last write came late
+            if _saved(path, lease):  # by an earlier owner, whose last write came late
                 return
 
 
@@ -142,51 +147,78 @@ def _require_sizes(data: Path, listing: Listing, names: Sequence[str]) -> None:
             raise OSError(errno.EIO, f"{name} of {size} bytes did not reach the bucket", str(data))
 
 
-def remove_unfinished(folder: Path) -> list[str]:
-    """Removes what killed or failed saves left, and returns the names of their steps. Only the
-    holder of the folder's lock may call it: others may be writing."""
+def remove_unfinished(folder: Path, lease: Lease) -> list[str]:
+    """Removes what killed or failed saves left, and returns the names of their steps. LostLock,
+    and nothing is removed, if another process has the folder: its saves look unfinished too."""
     store, listing = client(folder), client(folder).listed(os.fspath(folder))
-    kept, left = set(), set()
+    kept = _kept(folder, listing)
+    left = []
     for name in listing:
         step, _, rest = name.partition("/")
-        if rest == MANIFEST or (rest.startswith(_ASIDE) and "/" not in rest):
-            content = read_manifest(folder / step, rest)
-            kept.add(f"{step}/{_token(content)}/")
-    for name in listing:
-        step, _, rest = name.partition("/")
-        if is_step(step) and "/" in rest and not name.startswith(tuple(kept)):
-            left.add(name)
-    _remove(store, [os.fspath(folder / name) for name in left])
+        if is_step(step) and "/" in rest and not name.startswith(kept):
+            left.append(name)
+    if left:
+        lease.confirm()
+        _remove(store, [os.fspath(folder / name) for name in left])
     whole = {path.name for path in _finished(folder, listing)}
     return sorted({name.partition("/")[0] for name in left} - whole, key=int)
 
 
-def _token(content: bytes) -> str:
-    """The name of the data's folder; of a damaged manifest, one that no folder has."""
+def _kept(folder: Path, listing: Listing) -> tuple[str, ...]:
+    """How the names of objects begin that a manifest lists. Where a step has several folders of
+    data, its manifests are read; one that cannot be parsed keeps all of them."""
+    split = [name.split("/") for name in listing]
+    folders = Counter(step for step, _ in {(s[0], s[1]) for s in split if len(s) > 2})
+    kept = set()
+    for step, rest in (parts for parts in split if len(parts) == 2):
+        if rest == MANIFEST or rest.startswith(_ASIDE):
+            name = _data(folder / step, rest) if folders[step] > 1 else ""
+            kept.add(f"{step}/{name}/" if name else f"{step}/")
+    return tuple(kept)
+
+
+def _data(path: Path, manifest: str) -> str:
+    """The name of the data's folder in a manifest; "" if it cannot be parsed, or is gone."""
     try:
-        return str(json.loads(content)["data"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(read_manifest(path, manifest))["data"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 
-def remove(path: Path) -> None:
-    """Removes a checkpoint, the manifest first."""
-    store = client(path)
-    store.remove(os.fspath(path / MANIFEST))
-    _remove(store, [os.fspath(path / name) for name in store.listed(os.fspath(path))])
+def remove(paths: Sequence[Path], lease: Lease) -> None:
+    """Removes checkpoints, the manifest of each first."""
+    for path in paths:
+        store = client(path)
+        listing = store.listed(os.fspath(path))
+        lease.confirm()
+        try:
+            if MANIFEST in listing:
+                store.remove(os.fspath(path / MANIFEST), listing[MANIFEST].version)
+        except Changed:
+            continue  # it is another checkpoint now
+        for name in [name for name in listing if "/" not in name and name != MANIFEST]:
+            with contextlib.suppress(Changed):
+                store.remove(os.fspath(path / name), listing[name].version)
+        _remove(store, [os.fspath(path / name) for name in listing if "/" in name])
 
 
-def _remove(store: object, urls: Sequence[str]) -> None:
+def _remove(store: Any, urls: Sequence[str]) -> None:
+    """Removes objects of data, whose names no two saves share."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(store.remove, urls))
 
 
-def set_aside(paths: Sequence[Path]) -> None:
+def set_aside(paths: Sequence[Path], lease: Lease) -> None:
     """Gives the manifests of damaged checkpoints another name, so that their steps can be saved
     again; their objects stay."""
     for path in paths:
         store = client(path)
-        content, version = store.get(os.fspath(path / MANIFEST))
+        try:
+            content, version = store.get(os.fspath(path / MANIFEST))
+        except FileNotFoundError:
+            lease.confirm()
+            continue
+        lease.confirm()
         for number in itertools.count():
             with contextlib.suppress(Changed):
                 store.put(os.fspath(path / f"{_ASIDE}{number or ''}.json"), content, "")
@@ -214,10 +246,10 @@ def _damage(path: Path) -> str | None:
     if found := fault(content, path.name):
         return found
     body = json.loads(content)
-    objects, token = body.get("objects"), body.get("data")
-    if not isinstance(objects, dict) or not isinstance(token, str):
-        return f"{MANIFEST} names no objects"
-    listing = client(path).listed(os.fspath(path / token))
+    if impossible := _impossible(body):
+        return impossible
+    objects = body["objects"]
+    listing = client(path).listed(os.fspath(path / body["data"]))
     if extra := [name for name in listing if name not in objects]:
         return f"{extra[0]} does not belong to it"
     for name, (size, checksum) in objects.items():
@@ -230,12 +262,34 @@ def _damage(path: Path) -> str | None:
     return None
 
 
+def _impossible(body: Mapping[str, Any]) -> str | None:
+    """What no save writes into a manifest, such as names outside of the checkpoint's folder."""
+    objects, data = body.get("objects"), body.get("data")
+    if not isinstance(objects, dict) or not isinstance(data, str):
+        return f"{MANIFEST} names no objects"
+    for about in objects.values():
+        if not isinstance(about, list) or [type(value) for value in about] != [int, str]:
+            return f"{MANIFEST} names no size and checksum of an object"
+    for name in (data, *objects, *body["files"]):
+        if not _is_inside(name) or (name is data and "/" in name):
+            return f"{MANIFEST} names {name!r}, which is outside of the checkpoint"
+    return None
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a relative name stays in its folder."""
+    parts = name.split("/")
+    return not PurePosixPath(name).is_absolute() and not {"", ".", ".."}.intersection(parts)
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Path]:
     """The folder with the files of a checkpoint, for as long as they are read: a copy on this
     machine, whose hashes are checked, or for a large state and several processes the bucket's.
-    OSError if an object does not match its hash."""
+    Spoiled if an object is missing or does not match its hash."""
     body = json.loads(read_manifest(path))
+    if impossible := _impossible(body):
+        raise Spoiled(errno.EIO, impossible, os.fspath(path))
     where, objects = path / body["data"], body["objects"]
     if not stages(path, sum(size for size, _ in objects.values())):
         yield where
@@ -247,14 +301,17 @@ def opened(path: Path) -> Iterator[Path]:
 
         def one(name: str) -> None:
             (data / name).parent.mkdir(parents=True, exist_ok=True)
-            (data / name).write_bytes(store.get(os.fspath(where / name))[0])
+            try:
+                (data / name).write_bytes(store.get(os.fspath(where / name))[0])
+            except FileNotFoundError as error:
+                raise Spoiled(errno.EIO, "the object is missing", str(where / name)) from error
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(one, objects))
         actual = disk.hashes(data, list(body["files"]))
         for name, stated in body["files"].items():
             if actual[name] != stated:
-                raise OSError(errno.EIO, "the object does not match its hash", str(where / name))
+                raise Spoiled(errno.EIO, "the object does not match its hash", str(where / name))
         yield data
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data.buckets.lease import Lease
 from train.checkpoints.manifest import MANIFEST, fault, is_step
 from train.parallel import processes
 
@@ -22,11 +23,12 @@ def finished(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda p: -int(p.name))
 
 
-def make_room(path: Path, size: int) -> bool:
+def make_room(path: Path, size: int, lease: Lease) -> bool:
     """Whether this step is already saved. If not, removes its folder and checks that the disk has
     room for `size` bytes; otherwise OSError. Orbax would only fail during the write."""
     if (path / MANIFEST).exists():
         return True
+    lease.confirm()
     shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < size:
@@ -34,11 +36,13 @@ def make_room(path: Path, size: int) -> bool:
     return False
 
 
-def remove_unfinished(folder: Path) -> list[str]:
-    """Removes what killed or failed saves left in a folder, and returns the removed names. No
-    process may be writing to the folder."""
+def remove_unfinished(folder: Path, lease: Lease) -> list[str]:
+    """Removes what killed or failed saves left in a folder, and returns the removed names.
+    LostLock, and nothing is removed, if another process has the folder."""
     left = [p for p in folder.glob("*") if TEMPORARY in p.name or is_step(p.name)]
     left = [p for p in left if not (p / MANIFEST).exists()]
+    if left:
+        lease.confirm()
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -47,15 +51,18 @@ def remove_unfinished(folder: Path) -> list[str]:
     return [path.name for path in left]
 
 
-def remove(path: Path) -> None:
-    """Removes a checkpoint."""
-    os.remove(path / MANIFEST)  # now it counts as unfinished
-    shutil.rmtree(path)
+def remove(paths: Sequence[Path], lease: Lease) -> None:
+    """Removes checkpoints."""
+    for path in paths:
+        lease.confirm()
+        os.remove(path / MANIFEST)  # now it counts as unfinished
+        shutil.rmtree(path)
 
 
-def set_aside(paths: Sequence[Path]) -> None:
+def set_aside(paths: Sequence[Path], lease: Lease) -> None:
     """Renames damaged checkpoints, so that their steps can be saved again."""
     for path in paths:
+        lease.confirm()
         names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
         os.rename(path, next(p for name in names if not (p := path.with_name(name)).exists()))
 

@@ -8,6 +8,10 @@ from typing import Any
 MANIFEST = "manifest.json"
 
 
+class Spoiled(OSError):
+    """A checkpoint is found to be damaged while it is read."""
+
+
 def sealed(files: Mapping[str, str], meta: dict, **more: Any) -> bytes:
     """A manifest of `files` (name → SHA-256, 64 hex digits), with a hash of itself."""
     body = {"files": dict(files), **more, "meta": meta}

@@ -1,6 +1,7 @@
 """Tests of a data cache and of corpora in a bucket, which several machines share."""
 
 import json
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from data import build, shards
 from data.buckets import copies
 from data.files import path_of
+from data.local import sealed
 from data.store import prepare
 from tests.data.conftest import sentence
 
@@ -121,6 +123,24 @@ def test_damage_in_the_bucket_is_found(config, shared, corpus, machine, damage):
     with pytest.raises(ValueError, match=r"delete gs://.* to rebuild it") as raised:
         prepare(settings, progress=False)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["name", "object"])
+@pytest.mark.parametrize("bad", ["../out", "/tmp/out", "..", "a/../../out", ""])
+def test_an_index_with_names_outside_of_its_folder_is_refused(shared, machine, key, bad):
+    """Control: the same index with plain names is fetched."""
+    place = path_of(f"{shared}/cache", "data.cache")
+    (place / "tokens" / "obj").write_bytes(b"text")
+    folder = copies.folder_of(place) / "tokens"
+    for names in ({"name": "last", "object": "obj"}, {"name": "last", "object": "obj", key: bad}):
+        about = {"object": names["object"], "size": 4, "sha256": sha256(b"text").hexdigest()}
+        (place / "tokens" / copies.INDEX).write_bytes(sealed({"files": {names["name"]: about}}))
+        if names["object"] == "obj" and names["name"] == "last":
+            assert copies.pull(folder, "last") and (folder / "last").read_bytes() == b"text"
+    before = sorted(copies.mirror().rglob("*"))
+    with pytest.raises(ValueError, match=r"is not the name of a file.*; delete gs://.* to rebuild"):
+        copies.pull(folder, "last")
+    assert sorted(copies.mirror().rglob("*")) == before
 
 
 def test_a_file_is_fetched_again_only_if_it_changes(shared, machine, served):

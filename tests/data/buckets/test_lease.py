@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from data.atomic import write_atomic
 from data.buckets import attempts, lease
 from data.buckets.lease import Held, LostLock, Owner, Times, break_stale, take, watched
 from data.buckets.mirrored import Mirrored, appending
@@ -275,7 +276,7 @@ def test_another_token_in_a_lock_file_is_a_lost_lock(tmp_path):
         time.sleep(0.2)
         assert (tmp_path / "lock").stat().st_mtime_ns > before  # the heartbeat
         other = Owner(7, "elsewhere", "other")
-        (tmp_path / "lock").write_bytes(other.content())
+        write_atomic(tmp_path / "lock", other.content())
         with pytest.raises(LostLock, match="taken over by process 7 on elsewhere"):
             held.confirm()
         held.release()
