@@ -132,6 +132,7 @@ class Record:
             self.say(f"{self.config.name}: resuming at step {self.step} of {self.events.total}")
         if processes.is_first():
             self.ledger.resume(self.workdir, self.step, self.saved_ledger)
+            self.lease.confirm()
             self.ledger.write(self.workdir, self.step, "start_up")
         self.log.rewind(self.step, hyperparameters(self.config))
         self.timed, self.timed_from = 0, self.seconds
@@ -353,6 +354,7 @@ class Record:
             return
         first = self.step - self.chunk_steps
         about = {"fault": fault, "first_step": first, "seed": self.config.seed, **self.chunk}
+        self.lease.confirm()
         (folder / "diverged.json").write_text(json.dumps(about, indent=1) + "\n")
         self.say(f"diverged by step {self.step}: {fault}; state and metrics are in {folder}")
 

@@ -1,5 +1,6 @@
 """Tries a request to a bucket again where that helps, for a bounded time."""
 
+import errno
 import itertools
 import random
 import time
@@ -24,6 +25,9 @@ class Transient(Exception):
 class Unreachable(TimeoutError):
     """A bucket has not answered for a while; the same command may succeed later."""
 
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}" if self.filename else str(self.strerror)
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -46,8 +50,9 @@ def attempts(
         left = until - time.monotonic()
         if left <= 0:
             raise Unreachable(
+                errno.ETIMEDOUT,
                 f"{url} did not answer within {within:.0f} s ({attempt.fault}); check the network "
-                "and that the bucket is there, and run this again"
+                "and that the bucket is there",
             )
         sleep(min(left, pause * random.uniform(0.5, 1)))
         pause = min(2 * pause, _LONGEST)

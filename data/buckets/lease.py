@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from data.buckets.attempts import Changed
+from data.buckets.attempts import WITHIN, Changed, Unreachable
+from data.buckets.times import Times
 from data.buckets.versioned import client
 
 LOCK = "lock"
-BEAT, TTL = 10.0, 60.0  # seconds
 SKEW = 60.0  # seconds that two clocks may differ without a word
 
 
@@ -37,28 +37,6 @@ class LostLock(Exception):
 
 class Held(Exception):
     """Another process holds the lock of a folder; the text names it."""
-
-
-def boottime() -> float:
-    """Seconds on a clock that goes on while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-@dataclass(frozen=True)
-class Times:
-    """Seconds between heartbeats, seconds of silence after which a lock is stale, and the clock and
-    the pause that measure them."""
-
-    beat: float = BEAT
-    ttl: float = TTL
-    clock: Callable[[], float] = boottime
-    sleep: Callable[[float], None] = time.sleep
-
-
-def times() -> Times:
-    """The times of this process. Tests set shorter ones: ISOFLOP_LOCK=BEAT,TTL."""
-    beat, ttl = map(float, os.environ.get("ISOFLOP_LOCK", f"{BEAT},{TTL}").split(","))
-    return Times(beat, ttl)
 
 
 @dataclass(frozen=True)
@@ -190,16 +168,21 @@ class BucketLease(_Beating):
     def confirm(self) -> None:
         with self._turn:
             self.check()
+            until = time.monotonic() + WITHIN
             while self.times.clock() - self._at > self.times.ttl / 2:
-                self._beat()
+                try:
+                    self._beat()
+                except Unreachable:
+                    if time.monotonic() > until:
+                        raise
 
     def _beat(self) -> None:
         with self._turn:
             self.check()
             at = self.times.clock()
             self.owner = Owner(**vars(self.owner) | {"beats": self.owner.beats + 1})
-            content, within = self.owner.content(), self.times.ttl / 2
-            while True:
+            content, within = self.owner.content(), self.times.answer
+            while True:  # with a lock that it has seen to be its own
                 try:
                     self._version = self._store.put(self._url, content, self._version, within)
                     break
@@ -304,6 +287,16 @@ def watched(folder: Path, times: Times) -> tuple[Owner, str, float] | None:
     if _seen.get(url, ("", 0.0))[0] != version:
         _seen[url] = version, now
     return parsed(content), version, now - _seen[url][1]
+
+
+def seen(folder: Path, times: Times) -> tuple[Owner, float] | None:
+    """(owner, seconds since its last heartbeat by the server's clock) of the lock of a folder in a
+    bucket, asked once; None if nobody holds it. For display: who takes a lock has to watch it."""
+    try:
+        content, _, age = client(folder).look(os.fspath(folder / LOCK))
+    except FileNotFoundError:
+        return None
+    return parsed(content), age or 0.0
 
 
 def stale(owner: Owner, silent: float, times: Times) -> bool:

@@ -16,6 +16,8 @@ import fsspec
 from etils.epath import gpath
 from fsspec.asyn import sync
 
+from data.buckets.attempts import TRANSIENT, Unreachable
+
 # gcsfs otherwise asks a second service for the kind of each bucket.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 # What gcsfs logs, with tracebacks, it raises too.
@@ -243,7 +245,9 @@ def answering(path: os.PathLike) -> Iterator[None]:
         if str(code) == "401" or "Credential" in named or "Auth" in named:
             raise PermissionError(errno.EACCES, f"no credentials ({text})", str(path)) from error
         if isinstance(error, TimeoutError):
-            raise OSError(errno.ETIMEDOUT, "no answer in time", str(path)) from error
+            raise Unreachable(errno.ETIMEDOUT, "no answer in time", str(path)) from error
+        if str(code) in map(str, TRANSIENT) or "Connect" in named:
+            raise Unreachable(errno.ETIMEDOUT, text or named, str(path)) from error
         if package in _SERVICES or isinstance(error, OSError):
             raise OSError(
                 getattr(error, "errno", None) or errno.EIO, text or named, str(path)

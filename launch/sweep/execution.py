@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from data.buckets import lease
+from data.buckets.times import of_environment
 from data.files import is_remote, path_of
 from launch.errors import BUG, DIVERGED, DONE, IN_USE, PREEMPTED, bad_input
 from launch.files import AGAIN, ended, read_json, write_once
@@ -209,7 +210,7 @@ def _run_search(
 def _wait(todo: Sequence[Planned], workdir: Path, interrupt: Interrupt, live: Live) -> None:
     """Waits for a while, and notes which trials have ended meanwhile. Those of a bucket whose owner
     has fallen silent are let go."""
-    pause = max(POLL, lease.times().beat) if is_remote(workdir) else POLL
+    pause = max(POLL, of_environment().beat) if is_remote(workdir) else POLL
     until = time.monotonic() + (pause if todo else 0)
     while time.monotonic() < until and not interrupt.count:
         time.sleep(min(POLL, 0.1))

@@ -112,8 +112,8 @@ def _run(
         population = Population(members, dataset)
     except (MeshError, Damaged) as error:
         raise BadInput(error) from error
-    for member in members:
-        trial.begin(member.config, member.workdir, dataset)
+    for member, (_, _, lease) in zip(members, going, strict=True):
+        trial.begin(member.config, member.workdir, dataset, lease)
         member.say(f"trained with {len(members) - 1} others; {trials[0][1] / 'log.txt'} has more")
     statuses = population.train(stop)
     ended = zip(going, population.records, statuses, strict=True)

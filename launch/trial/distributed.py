@@ -42,6 +42,23 @@ _NOT_MET = {
 }
 
 
+class Alone(Exception):
+    """This process of several ends with `code`, and does not wait for the others, which may wait
+    for it: they end as if it were lost."""
+
+    def __init__(self, code: int):
+        self.code = code
+
+
+def alone(code: int) -> int:
+    """The exit code of a process that cannot go on; raises Alone in a run of several."""
+    from train.parallel import processes
+
+    if processes.count() > 1:
+        raise Alone(code)
+    return code
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Which process this is, of how many, and where number 0 listens; None: the TPU knows."""
@@ -160,6 +177,8 @@ def _one_process(cluster: Cluster, work: Callable[[], int], wait: int, notes: IO
         code = _refused(cluster) or work()
         _part()
         return code
+    except Alone as end:
+        return end.code
     except BadInput as error:
         print(f"isoflop train: {error}", file=sys.stderr)
         return BAD_INPUT

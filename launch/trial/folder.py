@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from data.atomic import lock
 from data.buckets import lease
 from data.buckets.lease import LOCK, Lease
+from data.buckets.times import of_environment
 from data.files import is_remote
 from launch.config import imports
 from launch.errors import BadInput, InUse, writing
@@ -89,7 +90,7 @@ def locked(workdir: Path) -> Iterator[Lease]:
     system has no locks that work. A lock in a bucket whose owner is silent is watched first, and
     taken once it is stale.
     """
-    times, say = lease.times(), functools.partial(print, flush=True)
+    times, say = of_environment(), functools.partial(print, flush=True)
     if is_remote(workdir):
         with _refusing(workdir), writing("workdir", workdir):
             held = lease.take(workdir, times, say)
@@ -139,7 +140,7 @@ def let_go(workdir: Path) -> str:
     """Removes the lock of a trial's folder in a bucket whose owner is dead or has been silent for
     too long, and returns who that was; "" if there is none. On this machine, locks end with their
     process."""
-    return lease.break_stale(workdir, lease.times()) if is_remote(workdir) else ""
+    return lease.break_stale(workdir, of_environment()) if is_remote(workdir) else ""
 
 
 def lock_keeps_out(file: Path) -> bool:

@@ -64,7 +64,8 @@ def run(
 
 def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
     """The exit code of `act`, which learns when to stop; what a user can mend is one line. IN_USE
-    if another process takes the folder meanwhile; raises InUse if one holds it before."""
+    if another process takes the folder meanwhile, PREEMPTED if its bucket does not answer: then
+    this process leaves others of its run. Raises InUse if another process holds it before."""
     try:
         with stop_signals(joint=processes.count() > 1) as stop:
             return act(stop)
@@ -72,10 +73,14 @@ def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
         raise
     except LostLock as error:
         print(f"isoflop: {error}; this process stops and writes nothing more", file=sys.stderr)
-        return IN_USE
+        return distributed.alone(IN_USE)
     except BadInput as error:
+        if _no_answer(error.__cause__):
+            return _unanswered(error.__cause__)
         print(*filter(None, (f"isoflop: {error}", error.details)), sep="\n", file=sys.stderr)
     except OSError as error:
+        if _no_answer(error):
+            return _unanswered(error)
         if error.errno == errno.EROFS:
             print(
                 f"isoflop: {workdir} cannot be written any more ({error.strerror})", file=sys.stderr
@@ -89,6 +94,16 @@ def guarded(act: Callable[[Stop], int], workdir: Path) -> int:
             file=sys.stderr,
         )
     return BAD_INPUT
+
+
+def _no_answer(error: BaseException | None) -> bool:
+    """Whether a bucket has not answered for so long that this process gives up."""
+    return isinstance(error, TimeoutError) and error.errno == errno.ETIMEDOUT
+
+
+def _unanswered(error: OSError) -> int:
+    print(f"isoflop: {error}; run this again, it goes on from the last checkpoint", file=sys.stderr)
+    return distributed.alone(PREEMPTED)
 
 
 def _has_checkpoint(workdir: Path) -> bool:
@@ -130,7 +145,7 @@ def _run(config: ConfigDict, workdir: Path, overrides: dict, begun: float, stop:
         except (MeshError, Damaged) as error:
             raise BadInput(error) from error
         _say(messages.memory(getattr(training, "memory", {})))
-        begin(resolved, workdir, dataset)
+        begin(resolved, workdir, dataset, lease)
         with distributed.together(), bad_input():
             distributed.require_shared(workdir / "config.json")
         try:
@@ -233,10 +248,11 @@ def claimed(
         yield lease
 
 
-def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset) -> None:
+def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset, lease: Lease) -> None:
     """Writes what a run is, before it trains."""
     if not processes.is_first():
         return
+    lease.confirm()
     code = fingerprint.record(workdir)
     write_json(workdir / "config.json", json.loads(resolved.to_json()) | {"code": code})
     imports.keep(resolved, workdir)

@@ -23,7 +23,7 @@ from launch.alive import alive
 from launch.amounts import amount, clock, flops
 from launch.errors import DONE, bad_input, writing
 from launch.screen.line_plot import Series, plot
-from launch.trial.owner import owner
+from launch.trial.owner import seen
 from scaling.drafts import read_object, write
 from scaling.flattened import flatten
 from scaling.printable import printable
@@ -83,7 +83,7 @@ def describe(run: Path) -> dict[str, Any]:
         "run": str(run),
         "id": result.get("id", run.name),
         "status": result.get("status") or _unfinished(run, rows),
-        "owner": owner(run),
+        "owner": seen(run),
         "step": max((row["step"] for row in rows), default=0),
         "steps": result.get("steps") or _steps(settings),
         "faults": [str(row["diverged"]) for row in rows if "diverged" in row],
@@ -172,7 +172,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _unfinished(run: Path, rows: Sequence[Any]) -> str:
-    if owner(run):
+    if seen(run):
         return "running"
     if not rows and (run / "huggingface").is_dir():
         return "converted, not trained here"
