@@ -17,7 +17,7 @@ from data.buckets.attempts import (
 )
 
 _CONNECT = 10.0  # seconds to connect, at most
-_READS = (60.0, 30.0, 15.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.05)  # seconds to wait for an answer
+_READS = (60.0, 15.0, 4.0, 1.0, 0.2, 0.05)  # seconds to wait for an answer
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket"}
 _REFUSED = {"403", "401", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _CHANGED = {"412", "409", "PreconditionFailed", "ConditionalRequestConflict"}

@@ -17,8 +17,10 @@ from data.buckets import attempts, lease
 from data.buckets.lease import Held, LostLock, Owner, Times, break_stale, take, watched
 from data.buckets.mirrored import Mirrored, appending
 from data.buckets.scratch import _tidied, scratch
+from data.buckets.times import of_environment
 from data.buckets.versioned import client
 from data.files import to_path
+from launch.trial import owner as shown
 from tests.bucket import Faults, bucket
 
 
@@ -224,6 +226,70 @@ def test_a_lease_renews_itself(folder, served):
     held.release()
     assert held.owner.beats >= 3 and served.names() == []
     assert served.counts["insert"] <= held.owner.beats + 3
+
+
+def test_a_renewal_that_is_never_answered_does_not_cost_the_lock(folder, served):
+    """One request hangs for longer than the lock lives; the next gets through."""
+    lock = Times(0.1, 1.2)
+    held, late = take(folder, lock, quiet), []
+
+    def hang(request) -> float:
+        if request.kind == "insert" and request.name == "run/lock" and not late:
+            late.append(request)
+            return 2.0
+        return 0.0
+
+    served.late = hang
+    with pytest.raises(Held):
+        for _ in range(3):  # 1.2 s each, if it looked dead
+            take(folder, lock, quiet)
+    time.sleep(1.3)
+    assert late
+    held.confirm()
+    held.check()
+    held.release()
+
+
+def test_confirm_asks_for_longer_than_one_renewal(folder, served, times, clock, monkeypatch):
+    monkeypatch.setattr(attempts, "_FIRST", 0.01)
+    held = take(folder, dataclasses.replace(times, ttl=1.2), quiet)  # 0.1 s a renewal
+    clock.now += 1
+    began = time.monotonic()
+
+    def down(request) -> None:
+        if time.monotonic() - began < 0.5:
+            raise ConnectionError
+
+    served.before = down
+    held.confirm()
+    assert time.monotonic() - began > 0.5
+    monkeypatch.setattr(lease, "WITHIN", 0.3)
+    clock.now, began = clock.now + 1, time.monotonic() + 9  # it stays down
+    with pytest.raises(attempts.Unreachable):
+        held.confirm()
+
+
+def test_a_silent_lock_is_shown_as_nobodys_at_once(folder, served, monkeypatch):
+    """By the server's clock, also where this machine's is wrong. Control: a fresh lock is shown."""
+    monkeypatch.setenv("ISOFLOP_LOCK", "0.5,2")
+    other = Owner(7, "elsewhere", "other", machine="boot/ns")
+    served.faults.skew = 500
+    client(folder).put(f"{folder}/lock", other.content())
+    assert shown.seen(folder) == "process 7 on elsewhere"
+    assert shown.owner(folder) == "process 7 on elsewhere"
+    time.sleep(3)
+    assert shown.seen(folder) == ""
+    lease._seen.clear()
+    assert shown.owner(folder)  # who wants to take it has to watch it
+
+
+@pytest.mark.parametrize("given", ["10", "a,b", "10,20", "0,60", "-1,60", "10,60,3", "10,inf", ""])
+def test_impossible_times_of_a_lock_are_one_line(given, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_LOCK", given)
+    with pytest.raises(ValueError, match=r"ISOFLOP_LOCK=.* is not BEAT,TTL in seconds"):
+        of_environment()
+    monkeypatch.setenv("ISOFLOP_LOCK", "10,60")
+    assert (of_environment().beat, of_environment().ttl) == (10, 60)
 
 
 # Rows and logs.

@@ -5,6 +5,7 @@ The bucket is tests/bucket.py: an emulator, on this machine.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from data.buckets import attempts, gcs, lease
 from data.files import to_path
 from launch.trial import run as trial
 from tests.bucket import Request, bucket
@@ -163,3 +165,74 @@ def test_a_process_killed_while_it_writes_is_continued_bit_equal(served, home, w
     assert name == "the result" or not served.names("run/lock")  # there was nothing left to do
     tokens = {n.split("/")[3][:8] for n in served.names("run/checkpoints") if n.count("/") > 3}
     assert len(tokens) <= 2
+
+
+# The kinds of request before which a process is frozen, deletions included.
+FREEZES = {
+    "the start": ("insert", r"run/config\.json"),
+    "rows": ("insert", r"run/metrics\.jsonl"),
+    "a file of a checkpoint": ("insert", r"run/checkpoints/20/.+/.+"),
+    "its listing": ("list", ""),
+    "the manifest": ("insert", r"run/checkpoints/20/manifest\.json"),
+    "the removal of a manifest": ("delete", r"run/checkpoints/10/manifest\.json"),
+    "the removal of objects": ("delete", r"run/checkpoints/10/.+/.+"),
+    "a heartbeat": ("insert", "run/lock"),
+    "the result": ("insert", r"run/result\.json"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FREEZES)
+def test_a_process_frozen_at_any_request_changes_nothing_when_it_thaws(served, home, whole, name):
+    """The request at which it freezes arrives; nothing of it comes later. The next owner's run is
+    equal to one that nothing interrupted."""
+    (kind, pattern), run, at = FREEZES[name], to_path("gs://bucket/run"), []
+
+    def before(request: Request) -> None:
+        matches = request.kind == kind and re.fullmatch(pattern, request.name)
+        late = kind != "list" or served.names("run/checkpoints/20/")
+        if matches and late and not at:
+            at.append(request)
+            os.kill(frozen.pid, signal.SIGSTOP)
+
+    served.before = before
+    frozen = child(home, str(run))
+    try:
+        until(lambda: at, frozen)
+        time.sleep(TTL / 4)
+        ended = bool(served.names("run/result.json"))
+        assert train(keys(home), str(run)) == 0
+        assert equal(run, whole)
+        writes = len(served.writes)
+        frozen.send_signal(signal.SIGCONT)
+        code = frozen.wait(60)
+    finally:
+        frozen.kill()
+    later = [(kind, name) for kind, name in served.writes[writes:] if name != "run/lock"]
+    assert later == [] and equal(run, whole)
+    assert code == (0 if ended else 75)
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_down_is_one_line_and_the_run_goes_on_later(
+    served, home, whole, monkeypatch, capfd
+):
+    """Down for longer than a request is tried, from the manifest of step 20 on."""
+    waits = lambda url, within=0: attempts.attempts(url, min(within, 0.3))  # noqa: E731
+    monkeypatch.setattr(gcs, "attempts", waits)
+    monkeypatch.setattr(lease, "WITHIN", 0.3)
+    down = []
+
+    def before(request: Request) -> None:
+        if request.name == "run/checkpoints/20/manifest.json" or down:
+            down.append(request)
+            raise ConnectionError
+
+    served.before = before
+    assert train(keys(home), "gs://bucket/run") == 42
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and said.count("did not answer within") == 1
+    assert "run this again, it goes on from the last checkpoint" in said
+    served.before = lambda request: None
+    assert train(keys(home), "gs://bucket/run") == 0
+    assert equal(to_path("gs://bucket/run"), whole)
