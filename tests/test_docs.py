@@ -68,9 +68,11 @@ def wrong_commands(page: str) -> list[str]:
         if verb not in VERBS:
             wrong.append(verb)
             continue
-        known = set(module_of(verb).make_flags())
-        known |= {f"no{flag}" for flag in known} | {"help"}
-        wrong += [f"{verb} --{flag}" for flag in FLAG.findall(rest) if flag not in known]
+        own, _, passed = rest.partition(" -- ")  # what follows is for the sweep of a cluster
+        for name, flags in ((verb, own), ("sweep", passed)):
+            known = set(module_of(name).make_flags())
+            known |= {f"no{flag}" for flag in known} | {"help"}
+            wrong += [f"{name} --{flag}" for flag in FLAG.findall(flags) if flag not in known]
     return wrong
 
 

@@ -34,6 +34,10 @@ class Provider(Protocol):
     def preflight(self, request: Request) -> None:
         """Asks whether it can be done: tools, credentials, permissions, names."""
 
+    def resolve(self, request: Request) -> dict[str, str]:
+        """The options by which `down` finds what `up` creates, where they are not given: what is
+        current now, such as the context of kubectl."""
+
     def create(self, request: Request, record: Record, say: Callable[[str], None]) -> None:
         """Creates what the record does not say is there, and records each before."""
 
@@ -46,8 +50,9 @@ class Provider(Protocol):
     def state(self, request: Request, record: Record) -> list[str]:
         """What there is of it now, as lines."""
 
-    def delete(self, request: Request, record: Record, say: Callable[[str], None]) -> None:
-        """Deletes what the record names and what carries the id of the cluster."""
+    def delete(self, request: Request, record: Record, say: Callable[[str], None]) -> list[str]:
+        """Deletes what the record names and what carries the id of the cluster, and takes it from
+        the record. Returns what was created, is not found, and may yet run somewhere, as lines."""
 
 
 PROVIDERS: dict[str, Provider] = {"sky": skypilot, "gke": gke, "slurm": slurm, "tpu": queued}

@@ -2,7 +2,7 @@
 
 import shlex
 
-from launch.cluster.request import WAIT, Request
+from launch.cluster.request import Request
 
 UV = "https://astral.sh/uv/install.sh"  # installs Python 3.12 too; TPU VMs have 3.10
 FOLDER = "/opt/isoflop"
@@ -41,16 +41,23 @@ done
 """
 
 
-def driver(request: Request) -> list[str]:
-    """What the head runs: the sweep on Ray, or nothing without a config."""
+DEVICES = ("platform", "slice", "gpus", "cores")
+"""The flags of a sweep that say on which devices its trials run."""
+
+
+def driver(request: Request, address: str = "auto") -> list[str]:
+    """What the head runs: the sweep on Ray, or nothing without a config. The head may be alone when
+    the sweep starts, so it is told what the machines to come have, and to wait for them."""
     if not request.config:
         return []
-    return request.command("sweep", "--on=ray", "--address=auto")
+    given = {flag.lstrip("-").partition("=")[0] for flag in request.flags}
+    told = [] if given & set(DEVICES) else [f"--platform={request.platform}"]
+    return request.command("sweep", "--on=ray", f"--address={address}", "--wait_for_nodes", *told)
 
 
-def node(request: Request, role: str, command: list[str]) -> str:
-    """The command with which a machine takes its part, as shell text."""
-    given = [role, f"--home={request.home}", *(["--", *command] if command else [])]
+def node(request: Request, role: str, command: list[str], *more: str) -> str:
+    """The command with which a machine takes its part, as shell text. `more` are flags of it."""
+    given = [role, f"--home={request.home}", *more, *(["--", *command] if command else [])]
     return "python -m launch.cluster.node " + shlex.join(given)
 
 
@@ -65,11 +72,15 @@ def tpu_vm(request: Request, index: int) -> str:
         "export HOME=/root",
         f"mkdir -p {FOLDER} && cd {FOLDER} && exec >>log.txt 2>&1",
         download(request) + install(request, "code") + "cd code || exit",
-        f"host=$(curl -sf -H Metadata-Flavor:Google {metadata}/agent-worker-number || echo 0)",
+        # Each host but one of a slice would be a second head if it took no answer for 0.
+        f"until host=$(curl -sf -H Metadata-Flavor:Google {metadata}/agent-worker-number) && "
+        '[ -n "$host" ]; do sleep 5; done'
+        if request.accelerator.hosts > 1
+        else "host=0",
     ]
     worker = node(request, "worker", [])
     if request.job == "train":
-        lines.append("exec " + node(request, "train", request.command("train", WAIT)))
+        lines.append("exec " + node(request, "train", request.command("train")))
     elif index == 0:
         main = node(request, "head", driver(request))
         lines.append(f'if [ "$host" = 0 ]; then exec {main}; else exec {worker}; fi')

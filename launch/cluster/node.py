@@ -85,12 +85,18 @@ class Children:
                 child.send_signal(number)
 
 
-def head(home: Path, command: Sequence[str], children: Children, port: int = PORT) -> int:
+def head(
+    home: Path,
+    command: Sequence[str],
+    children: Children,
+    port: int = PORT,
+    more: Sequence[str] = (),
+) -> int:
     """Starts Ray's head, says where it is, and runs the command until it has ended for good.
-    Without a command the head stays. Returns the exit code."""
+    Without a command the head stays. `more` are flags of Ray's. Returns the exit code."""
     while not children.stopped and read(home, EXIT) is None:
         children.environment = admitted(token := secrets.token_hex(32))
-        ray = children.start(["ray", "start", "--head", f"--port={port}", "--block"])
+        ray = children.start(["ray", "start", "--head", f"--port={port}", "--block", *more])
         try:
             if not _opened(port, ray, children):
                 continue
@@ -119,7 +125,8 @@ def worker(home: Path, children: Children) -> int:
             moved = None
             while ray.poll() is None and not moved and not children.stopped:
                 children.pause(POLL)
-                moved = read(home, EXIT) or read(home, HEAD) != found
+                # A read that fails says nothing: the head is where it was.
+                moved = read(home, EXIT) or (read(home, HEAD) or found) != found
             children.end(ray)
         children.pause(POLL)
     return PREEMPTED if read(home, EXIT) is None else DONE
@@ -171,11 +178,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("role", choices=("head", "worker", "train"))
     parser.add_argument("--home", required=True, help="the folder in which the machines meet")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--num_cpus", type=int, help="cores of the head for trials")
     end = argv.index("--") if "--" in argv else len(argv)
     given, command = parser.parse_args(argv[:end]), argv[end + 1 :]
     home, children = to_path(given.home), Children()
     if given.role == "head":
-        return head(home, command, children, given.port)
+        more = [] if given.num_cpus is None else [f"--num-cpus={given.num_cpus}"]
+        return head(home, command, children, given.port, more)
     if given.role == "worker":
         return worker(home, children)
     return run(home, command, children, settle=SETTLE)

@@ -23,9 +23,6 @@ JOBS = {
 AGAIN = [PREEMPTED, *range(127, 256)]
 """Exit codes after which a command is started again: preempted, killed by a signal, gone."""
 
-WAIT = "--wait=1800"
-"""Seconds that the hosts of a run wait for each other: they are installed one after another."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -39,6 +36,7 @@ class Request:
     zones: tuple[str, ...] = ()
     project: str = ""
     context: str = ""
+    namespace: str = ""  # of `context`, as `up` found it
     spot: bool = False
     reservation: str = ""
     valid_until: str = ""
@@ -47,6 +45,7 @@ class Request:
     job: str = "sweep"
     config: str = ""
     overrides: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = ()  # more flags of the command that the machines run
     imports: tuple[str, ...] = ()
     queue: str = ""
     priority: str = ""
@@ -64,11 +63,18 @@ class Request:
         return f"{self.workdir.rstrip('/')}/machines/{self.name}-{self.id}"
 
     def command(self, verb: str, *more: str) -> list[str]:
-        """`isoflop VERB` on the config, with its overrides and imports."""
+        """`isoflop VERB` on the config, with its overrides, imports and further flags."""
         given = [f"--config={self.config}", f"--workdir={self.workdir}"]
         given += [f"--import={file}" for file in self.imports]
         given += [f"--config.{key}={value}" for key, value in self.overrides]
-        return ["isoflop", verb, *given, *more]
+        return ["isoflop", verb, *given, *more, *self.flags]
+
+    @property
+    def platform(self) -> str:
+        """What the machines that do the work have: 'tpu', 'gpu' or 'cpu'."""
+        if self.accelerator is None:
+            return "cpu"
+        return "tpu" if self.accelerator.tpu else "gpu"
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def request_of(name: str, id: str, given: Mapping[str, Any]) -> Request:
     options["zones"] = tuple(filter(None, zones))
     options["overrides"] = tuple((key, value) for key, value in options.get("overrides", ()))
     options["imports"] = tuple(options.get("imports", ()))
+    options["flags"] = tuple(options.get("flags", ()))
     return Request(name, id, **options)
 
 

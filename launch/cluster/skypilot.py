@@ -13,7 +13,7 @@ from launch.checkout import ROOT
 from launch.cluster import boot
 from launch.cluster.accelerators import hourly
 from launch.cluster.record import Record
-from launch.cluster.request import AGAIN, WAIT, Plan, Request, to_yaml
+from launch.cluster.request import AGAIN, Plan, Request, to_yaml
 
 USES = {"accelerator", "slices", "zone", "spot", "image", "workdir", "job", "config"}
 NEEDS = ("accelerator", "workdir")
@@ -73,6 +73,11 @@ def plan(request: Request) -> Plan:
     return Plan(lines, {f"{task['name']}.yaml": to_yaml([task]) for task in shown}, resources)
 
 
+def resolve(request: Request) -> dict[str, str]:
+    """SkyPilot's own server knows where its jobs are."""
+    return {}
+
+
 def create(request: Request, record: Record, say: Callable[[str], None]) -> None:
     """Launches the jobs that do not exist yet."""
     sky = library()
@@ -85,6 +90,10 @@ def create(request: Request, record: Record, say: Callable[[str], None]) -> None
             asked = sky.jobs.launch(sky.Task.from_yaml_config(task), name=task["name"])
             _answer(sky, asked, f"launching {task['name']}")
             say(f"launched {task['name']}")
+        for resource in record.resources:
+            if resource["job"] == task["name"] and not resource.get("created"):
+                resource["created"] = True
+                record.save()
 
 
 def follow(
@@ -108,13 +117,17 @@ def state(request: Request, record: Record) -> list[str]:
     return lines
 
 
-def delete(request: Request, record: Record, say: Callable[[str], None]) -> None:
+def delete(request: Request, record: Record, say: Callable[[str], None]) -> list[str]:
     """Cancels the jobs by their numbers; SkyPilot then deletes their machines."""
     sky = library()
-    ids = [job["job_id"] for job in _jobs(sky, record) if not _over(job)]
+    found = _jobs(sky, record)
+    ids = [job["job_id"] for job in found if not _over(job)]
     if ids:
         _answer(sky, sky.jobs.cancel(job_ids=ids), f"cancelling {len(ids)} jobs")
     say(f"cancelled {len(ids)} managed jobs")
+    there = {job["job_name"] for job in found}
+    made = [resource["job"] for resource in record.resources if resource.get("created")]
+    return [f"SkyPilot here knows no job {name}" for name in made if name not in there]
 
 
 def library() -> Any:
@@ -128,7 +141,9 @@ def library() -> Any:
 
 def _head(request: Request) -> dict[str, Any]:
     place = _infra(request.zones[0]).rpartition("/")[0] if request.zones else "gcp"
-    task = _task(request, f"{request.name}-{request.id}-head", boot.driver(request), "head")
+    # Trials would share the head's few cores with the driver, so Ray is told of none.
+    name, more = f"{request.name}-{request.id}-head", "--num_cpus=0"
+    task = _task(request, name, boot.driver(request), "head", more)
     recovery = {"max_restarts_on_errors": 0, "recover_on_exit_codes": AGAIN}
     task["resources"] = {"infra": place, "cpus": HEAD_CPUS, "use_spot": False}
     task["resources"]["job_recovery"] = recovery
@@ -138,7 +153,7 @@ def _head(request: Request) -> dict[str, Any]:
 def _slice(request: Request, index: int) -> dict[str, Any]:
     role, command = "worker", []
     if request.job == "train":
-        role, command = "train", request.command("train", WAIT)
+        role, command = "train", request.command("train")
     task = _task(request, f"{request.name}-{request.id}-{index}", command, role)
     found = request.accelerator
     resources: dict[str, Any] = {"accelerators": found.sky, "use_spot": request.spot}
@@ -160,14 +175,14 @@ def _slice(request: Request, index: int) -> dict[str, Any]:
     return task
 
 
-def _task(request: Request, name: str, command: list[str], role: str) -> dict[str, Any]:
+def _task(request: Request, name: str, command: list[str], role: str, *more: str) -> dict[str, Any]:
     return {
         "name": name,
         "workdir": str(ROOT),
         "num_nodes": 1,
         "setup": boot.install(request, "."),
         "run": 'export PATH="$PWD/.venv/bin:$PATH"\nexec '
-        + boot.node(request, role, command)
+        + boot.node(request, role, command, *more)
         + "\n",
     }
 

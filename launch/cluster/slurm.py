@@ -9,7 +9,7 @@ from data.files import to_path
 from launch.checkout import ROOT
 from launch.cluster import boot, tools
 from launch.cluster.record import Record
-from launch.cluster.request import WAIT, Plan, Request
+from launch.cluster.request import Plan, Request
 from launch.errors import writing
 
 USES = {"nodes", "accelerator", "workdir", "job", "config", "queue", "priority", "time"}
@@ -65,21 +65,32 @@ def plan(request: Request) -> Plan:
 
 def create(request: Request, record: Record, say: Callable[[str], None]) -> None:
     """Writes the scripts into the shared folder and submits those that are not submitted yet. Each
-    waits until the one before has ended."""
+    waits until the one before has ended. A script is recorded before it is submitted; if that is
+    all that is known, its job is looked for by name."""
     home, before = to_path(request.home), ""
-    done = {resource["script"]: resource["job"] for resource in record.resources}
+    known = {resource["script"]: resource for resource in record.resources}
     for name, text in plan(request).documents.items():
-        if name not in done:
+        if name not in known:
+            known[name] = {"script": name, "job": ""}
+            record.resources.append(known[name])
+            record.save()
+        elif not known[name]["job"]:
+            known[name]["job"] = _job(request, name)
+        if not known[name]["job"]:
             with writing("workdir", request.workdir):
                 home.mkdir(parents=True, exist_ok=True)
                 (home / name).write_text(text)
             after = [f"--dependency=afterany:{before}"] if before else []
             said = tools.run(["sbatch", "--parsable", *after, str(home / name)])
-            done[name] = said.strip().partition(";")[0]
-            record.resources.append({"script": name, "job": done[name]})
-            record.save()
-            say(f"submitted {name} as job {done[name]}")
-        before = done[name]
+            known[name]["job"] = said.strip().partition(";")[0]
+            say(f"submitted {name} as job {known[name]['job']}")
+        record.save()
+        before = known[name]["job"]
+
+
+def resolve(request: Request) -> dict[str, str]:
+    """SLURM's jobs are where its tools are: there is nothing to find out."""
+    return {}
 
 
 def follow(
@@ -93,22 +104,37 @@ def state(request: Request, record: Record) -> list[str]:
     """One line for each job."""
     lines = []
     for resource in record.resources:
-        found = _squeue(resource["job"], "%i %T %M %R")
+        job = resource["job"] or _job(request, resource["script"])
+        found = _squeue(job, "%i %T %M %R") if job else []
         lines += [f"{resource['script']}: {line}" for line in found] or [
-            f"{resource['script']}: job {resource['job']} has ended"
+            f"{resource['script']}: " + (f"job {job} has ended" if job else "not submitted")
         ]
     return lines
 
 
-def delete(request: Request, record: Record, say: Callable[[str], None]) -> None:
-    """Cancels the recorded jobs that still carry the name of this cluster."""
+def delete(request: Request, record: Record, say: Callable[[str], None]) -> list[str]:
+    """Cancels the recorded jobs that still carry the name of this cluster. One that SLURM does not
+    know any more has ended."""
     for resource in record.resources:
-        names = set(_squeue(resource["job"], "%j"))
+        job = resource["job"] or _job(request, resource["script"])
+        names = set(_squeue(job, "%j")) if job else set()
         if names == {_name(request)}:
-            tools.run(["scancel", resource["job"]])
-            say(f"cancelled job {resource['job']}")
+            tools.run(["scancel", job])
+            say(f"cancelled job {job}")
         elif names:
-            say(f"job {resource['job']} is called {', '.join(names)}; it is left alone")
+            say(f"job {job} is called {', '.join(names)}; it is left alone")
+    return []
+
+
+def _job(request: Request, script: str) -> str:
+    """The number of the job of a script of this cluster; '' if none is queued or runs."""
+    tools.require("squeue", "slurm", INSTALL)
+    said = tools.run(["squeue", "--noheader", f"--name={_name(request)}", "--format=%F %o"])
+    for line in said.splitlines():
+        number, _, command = line.strip().partition(" ")
+        if command.strip() == f"{request.home}/{script}":
+            return number
+    return ""
 
 
 def _squeue(job: str, form: str) -> list[str]:
@@ -193,7 +219,8 @@ finish() {
 
 def _sweep(request: Request) -> dict[str, str]:
     """Ray on every node of the allocation, the driver on the first."""
-    driver = shlex.join(boot.driver(request)[:-1]) + ' --address="$address:$port"'
+    address = '--address="$address:$port"'
+    driver = shlex.join(boot.driver(request, "HEAD")).replace("--address=HEAD", address)
     script = f"""\
 {_header(request, request.nodes, "Starts Ray on all nodes, the driver of the sweep on the first.")}
 {_TRAP}
@@ -227,7 +254,7 @@ def _train(request: Request) -> dict[str, str]:
     script = f"""\
 {_header(request, request.nodes, "One run on all nodes.")}
 {_TRAP}
-supervise srun --kill-on-bad-exit=0 {shlex.join(request.command("train", WAIT))}
+supervise srun --kill-on-bad-exit=0 {shlex.join(request.command("train"))}
 finish
 """
     return {"train.sh": script}

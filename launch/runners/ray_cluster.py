@@ -142,11 +142,22 @@ def namespace(folder: str) -> str:
 
 
 def platform(there: Sequence[Node], cluster: Cluster) -> str:
-    """What the trials run on: what is asked for, otherwise GPUs if there are any."""
-    if cluster.slice:
-        return "tpu"
-    if cluster.gpus:
-        return "gpu"
+    """What the trials run on: what is asked for, otherwise GPUs if there are any. ValueError for
+    an unknown platform, and where two flags ask for different ones."""
+    implied = {"tpu": cluster.slice, "gpu": cluster.gpus, "cpu": cluster.cores}
+    asked = [name for name, value in implied.items() if value]
+    if cluster.platform:
+        if cluster.platform not in implied:
+            raise ValueError(f"platform={cluster.platform} is unknown; use cpu, gpu or tpu")
+        if other := next((name for name in asked if name != cluster.platform), ""):
+            flag = {"tpu": "slice", "gpu": "gpus", "cpu": "cores"}[other]
+            raise ValueError(
+                f"platform={cluster.platform} and {flag}={implied[other]} ask for different "
+                "devices; drop one of the two"
+            )
+        return cluster.platform
+    if asked and asked[0] != "cpu":
+        return asked[0]
     found = {name for node in there for name, count in node.resources.items() if count}
     if cluster.cores or not found & {"GPU", "TPU"}:
         return "cpu"
@@ -206,6 +217,8 @@ def require_room(there: Sequence[Node], resources: Resources) -> None:
             "--wait_for_nodes"
         )
     wanted = f"gpus={cluster.gpus}" if cluster.gpus else f"cores={cluster.cores}"
+    if cluster.platform and not (cluster.gpus or cluster.cores):
+        wanted = f"platform={cluster.platform}"
     most = max((node.cores for node in there), default=0)
     gpus = max((int(node.resources.get("GPU", 0)) for node in there), default=0)
     raise ValueError(

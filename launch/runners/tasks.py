@@ -20,6 +20,7 @@ class Cluster:
     slice: str = ""
     slices: int = 1
     wait_for_nodes: bool = False  # for machines that are to come
+    platform: str = ""  # 'cpu', 'gpu' or 'tpu' of the trials; "": what the machines have
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def run_sweep(
         else:
             expand.record(whole or sweep, workdir)
         folder.require_locks(workdir / "sweep.json")
-        if machine.several:
+        part = whole is not None and whole is not sweep
+        if machine.several or part or fingerprint.shared(workdir):
             fingerprint.require_same(workdir)
         known = [*sweep.trials, *(asker.pending if asker else ())]
         states = ended_states(known, workdir)
@@ -102,7 +103,9 @@ def _run_stage(
         if free and free[0].holdout:
             _predict(free, workdir, live)
         if free:
-            together = groups.groups(free, machine.most, len(machine.slots(len(free))))
+            # On a cluster whose machines are all to come, every trial may find a slot of its own.
+            slots = len(machine.slots(len(free))) or len(free)
+            together = groups.groups(free, machine.most, slots)
             _train(together, machine, workdir, interrupt, live)
         left = [planned for planned in free if live.states[planned.id] == "waiting"]
         if left and not interrupt.count:

@@ -28,6 +28,11 @@ from launch.child_process import end_with_parent, output_to
 from launch.errors import BAD_INPUT, BUG, DONE, PREEMPTED, BadInput
 from train.flatten import flatten
 
+
+class Absent(Exception):
+    """Another process did not come in time, in one line. It may come next time."""
+
+
 HEARTBEAT = 10  # seconds without a sign of life after which a process counts as lost
 PREPARATION = 3600  # seconds that one process may read and tokenize text longer than another
 VISIBLE = 60  # seconds after which every host sees a file that one has written
@@ -131,7 +136,8 @@ def _tpu_is_here() -> bool:
 def run(cluster: Cluster, work: Callable[[], int], wait: int) -> int:
     """The exit code of `work()`, called once all processes have met, within `wait` seconds.
 
-    Prints one line and returns 2 if they do not meet, and 42 if another process is lost later.
+    Prints one line and returns 42 if another process does not come or is lost later, and 2 if
+    they cannot meet: the same number twice, a port that is taken.
     """
     with tempfile.TemporaryFile("w+") as notes:
         notes.write("not met")
@@ -154,10 +160,10 @@ def run(cluster: Cluster, work: Callable[[], int], wait: int) -> int:
 def _explain(cluster: Cluster, by: signal.Signals, notes: str, wait: int) -> int:
     """One line on a process that was ended by a signal; the exit code."""
     if by == signal.SIGABRT and notes:
-        remedy = next(text for sign, text in _NOT_MET.items() if sign in notes)
+        sign, remedy = next((s, text) for s, text in _NOT_MET.items() if s in notes)
         met = f"{cluster} did not meet the others at --coordinator={cluster.coordinator}"
         print(f"isoflop train: {met} within --wait={wait} s; {remedy}", file=sys.stderr)
-        return BAD_INPUT
+        return BAD_INPUT if sign else PREEMPTED
     if by == signal.SIGABRT:
         print(f"isoflop train: {cluster} has lost another; {_AGAIN}", file=sys.stderr)
         return PREEMPTED
@@ -182,6 +188,9 @@ def _one_process(cluster: Cluster, work: Callable[[], int], wait: int, notes: IO
     except BadInput as error:
         print(f"isoflop train: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Absent as error:
+        print(f"isoflop train: {error}", file=sys.stderr)
+        return PREEMPTED
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError | TimeoutError):
             # A collective may fail before jax knows that its peer is gone, and ends us.
@@ -216,6 +225,10 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
                 shutdown_timeout_seconds=6 * HEARTBEAT,
             )
         except (ValueError, RuntimeError) as error:
+            if "DEADLINE_EXCEEDED" in str(error):
+                raise Absent(
+                    f"{cluster} did not meet all others within --wait={wait} s; {_AGAIN}"
+                ) from None
             if several:
                 raise BadInput(f"{cluster} cannot take part: {error}") from error
             return  # a TPU of one host
@@ -223,7 +236,8 @@ def _join(cluster: Cluster, wait: int, notes: IO[str]) -> None:
 
 
 def _meet(cluster: Cluster, wait: int) -> None:
-    """Waits until all processes are here. BadInput names those that are missing."""
+    """Waits until all processes are here. Absent names those that are missing; BadInput says what
+    another attempt would meet again."""
     from train.parallel import meeting
 
     met = f"{cluster} did not meet the others at --coordinator={cluster.coordinator}"
@@ -236,7 +250,7 @@ def _meet(cluster: Cluster, wait: int) -> None:
             raise BadInput(f"{met}; {_NOT_MET[signs[error.why]]}") from None
         verb = "processes {} are" if len(error.missing) > 1 else "process {} is"
         who = verb.format(", ".join(map(str, error.missing)))
-        raise BadInput(f"{met}: {who} missing; {_NOT_MET['']}") from None
+        raise Absent(f"{met}: {who} missing; {_NOT_MET['']}") from None
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise BadInput(f"{met} ({error.strerror})") from error

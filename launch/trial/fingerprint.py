@@ -85,6 +85,11 @@ def warning(workdir: Path, ended: bool) -> str:
     )
 
 
+def shared(sweep: Path) -> bool:
+    """Whether several machines have trained in the folder of a sweep."""
+    return (sweep / SWEEPS_CODE).exists()
+
+
 def require_same(sweep: Path) -> None:
     """ValueError, with the first file that differs, unless this is the code of the drivers that
     trained in the folder of a sweep before. Writes code.json for those that come."""

@@ -5,12 +5,15 @@ from typing import Any
 
 from launch.cluster import boot
 from launch.cluster.accelerators import GPUS
-from launch.cluster.request import AGAIN, WAIT, Request
+from launch.cluster.request import AGAIN, Request
 
 GRACE = 60  # seconds between SIGTERM and SIGKILL; a preempted spot node gives 15 by default
 FOLDER = "/tmp/isoflop"
 RAY_VERSION = "2.52.0"  # KubeRay asks only whether it is this or later, for tokens
 RAY_PORT, TRAIN_PORT = 6379, 8476
+# Seconds that the pods of a run wait for each other. A restart, which follows, creates all of them
+# again, also those whose node is still on its way.
+WAIT = "--wait=1800"
 
 
 def documents(request: Request) -> dict[str, list[dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """GKE as the provider of `isoflop cluster --on=gke`: manifests that kubectl creates."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -61,8 +62,7 @@ def plan(request: Request) -> Plan:
     ]
     tier = "spot" if request.spot else "on demand"
     lines = (
-        f"creates {', '.join(kinds)} in the current namespace of "
-        f"{'context ' + request.context if request.context else 'the current context'} of kubectl",
+        f"creates {', '.join(kinds)} in {_place(request)}",
         f"{request.slices} × {request.accelerator} ({tier}): "
         f"{hourly(request.accelerator, request.slices)}",
         "GKE needs a node pool with this accelerator and topology, or node auto-provisioning",
@@ -72,18 +72,30 @@ def plan(request: Request) -> Plan:
     return Plan(lines, files)
 
 
+def resolve(request: Request) -> dict[str, str]:
+    """The context and its namespace: `down` looks there, whatever is current then."""
+    tools.require("kubectl", "gke", INSTALL)
+    context = request.context or _kubectl(request, ["config", "current-context"]).strip()
+    view = ["config", "view", "--minify", "-o", "jsonpath={..namespace}"]
+    namespace = _kubectl(dataclasses.replace(request, context=context), view).strip()
+    return {"context": context, "namespace": namespace or "default"}
+
+
 def create(request: Request, record: Record, say: Callable[[str], None]) -> None:
-    """Creates what does not exist yet. Each object is recorded before."""
+    """Creates what does not exist yet. Each object is recorded before, and noted as created."""
     for objects in _documents(request).values():
         for made in objects:
             resource = _resource(made)
-            if resource not in record.resources:
+            known = [r for r in record.resources if resource.items() <= r.items()]
+            if not known:
+                known = [resource]
                 record.resources.append(resource)
                 record.save()
-            if _owner(request, resource) == record.id:
-                continue
-            _kubectl(request, ["create", "-f", "-"], _as_list([made]))
-            say(f"created {made['kind']} {made['metadata']['name']}")
+            if _owner(request, resource) != record.id:
+                _kubectl(request, ["create", "-f", "-"], _as_list([made]))
+                say(f"created {made['kind']} {made['metadata']['name']}")
+            known[0]["created"] = True
+            record.save()
 
 
 def follow(
@@ -101,16 +113,29 @@ def state(request: Request, record: Record) -> list[str]:
     return _kubectl(request, ["get", ",".join(kinds), "-l", selector]).splitlines()
 
 
-def delete(request: Request, record: Record, say: Callable[[str], None]) -> None:
+def delete(request: Request, record: Record, say: Callable[[str], None]) -> list[str]:
     """Deletes the recorded objects that carry the id of this cluster, the last first."""
     tools.require("kubectl", "gke", INSTALL)
-    for resource in reversed(record.resources):
+    lost = []
+    for resource in record.resources[::-1]:
         owner, shown = _owner(request, resource), f"{resource['kind']} {resource['name']}"
         if owner == record.id:
             _kubectl(request, ["delete", resource["kind"], resource["name"], "--wait=false"])
             say(f"deleted {shown}")
         elif owner is not None:
             say(f"{shown} carries no label of this cluster; it is left alone")
+        elif resource.get("created"):
+            lost.append(f"{shown} is not in {_place(request)}")
+            continue
+        record.resources.remove(resource)
+        record.save()
+    return lost
+
+
+def _place(request: Request) -> str:
+    """Where the objects are, in words."""
+    context = f"context {request.context}" if request.context else "the current context of kubectl"
+    return f"namespace {request.namespace or '(the current one)'} of {context}"
 
 
 def _documents(request: Request) -> dict[str, list[dict[str, Any]]]:
@@ -120,9 +145,7 @@ def _documents(request: Request) -> dict[str, list[dict[str, Any]]]:
         queue = {"kind": "LocalQueue", "name": request.queue}
         owner = _owner(request, queue)
         if owner is None or owner == request.id:
-            view = ["config", "view", "--minify", "-o", "jsonpath={..namespace}"]
-            namespace = _kubectl(request, view).strip() or "default"
-            files = {"kueue.yaml": manifests.queue(request, namespace), **files}
+            files = {"kueue.yaml": manifests.queue(request, request.namespace), **files}
     return files
 
 
@@ -146,9 +169,10 @@ def _as_list(objects: list[dict[str, Any]]) -> str:
 
 
 def _kubectl(request: Request, argv: list[str], stdin: str = "") -> str:
-    context = [f"--context={request.context}"] if request.context else []
+    where = {"context": request.context, "namespace": request.namespace}
+    flags = [f"--{name}={value}" for name, value in where.items() if value]
     try:
-        return tools.run(["kubectl", *context, *argv], stdin)
+        return tools.run(["kubectl", *flags, *argv], stdin)
     except ValueError as error:
         for kind, remedy in OPERATORS.items():
             unknown = f'the server doesn\'t have a resource type "{kind}"', f'kind "{kind}"'

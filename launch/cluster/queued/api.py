@@ -19,6 +19,10 @@ TIMEOUT = 120.0  # seconds for a call with its retries, where the service is una
 CONFIG_TYPES = {"v4": "V4", "v5e": "V5LITE_POD", "v5p": "V5P", "v6e": "V6E"}
 
 
+class Unanswered(ValueError):
+    """The API gave no answer that counts: it is away, busy, or not reached. A later one may."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """A queued resource as the API describes it. `state` is '' where there is none of that name;
@@ -103,27 +107,43 @@ class Api:
 
     @contextlib.contextmanager
     def answers(self, doing: str, more: Any = lambda: "") -> Iterator[None]:
-        """Turns the API's errors into a ValueError of one line; `more()` follows it."""
+        """Turns the API's errors into a ValueError of one line, which `more()` follows; Unanswered
+        where another attempt may succeed."""
         from google.api_core import exceptions
-        from google.auth.exceptions import GoogleAuthError
+        from google.auth.exceptions import GoogleAuthError, TransportError
 
+        away = (
+            *(exceptions.RetryError, exceptions.ServerError, exceptions.Aborted),
+            *(exceptions.Cancelled, exceptions.TooManyRequests),
+        )
+        permanent = (exceptions.MethodNotImplemented, exceptions.DataLoss)
         try:
             yield
         except GoogleAuthError as error:
+            if isinstance(error, TransportError) or error.retryable:
+                raise Unanswered(
+                    f"{doing}: Google's credentials service is not reached ({_line(error)})"
+                ) from None
             raise ValueError(f"on=tpu: the credentials are refused ({error}); {LOGIN}") from None
         except exceptions.ResourceExhausted as error:
-            raise ValueError(f"{doing}: {quota(error)}") from None
+            kind = ValueError if doing.startswith("creating") else Unanswered  # else a rate
+            raise kind(f"{doing}: {quota(error)}") from None
         except exceptions.PermissionDenied as error:
             raise ValueError(
                 f"{doing}: permission denied in project={self.project} ({error.message}); ask for "
                 f"the role roles/tpu.admin, and enable tpu.googleapis.com there{more()}"
             ) from None
-        except exceptions.RetryError as error:
-            raise ValueError(
-                f"{doing}: Cloud TPU's API is unavailable ({error.cause or error}); run it again"
-            ) from None
-        except exceptions.GoogleAPICallError as error:
+        except (exceptions.GoogleAPICallError, exceptions.RetryError) as error:
+            if isinstance(error, away) and not isinstance(error, permanent):
+                cause = getattr(error, "cause", None) or error
+                raise Unanswered(
+                    f"{doing}: Cloud TPU's API is unavailable ({_line(cause)}); run it again"
+                ) from None
             raise ValueError(f"{doing}: Cloud TPU's API refuses: {error.message}{more()}") from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def library() -> Any:

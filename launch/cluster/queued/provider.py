@@ -37,8 +37,19 @@ def check(request: Request) -> None:
         raise ValueError(
             f"spot=True and reservation={request.reservation} exclude each other; drop one"
         )
+    if not request.workdir.startswith("gs://"):
+        raise ValueError(
+            f"workdir={request.workdir}: the VMs of Cloud TPU have credentials for gs://… only; "
+            "give a folder there"
+        )
     if request.valid_until:
         seconds(request.valid_until)
+
+
+def resolve(request: Request) -> dict[str, str]:
+    """The project of the credentials: `down` looks there, whatever they name then."""
+    library()  # says what to install before credentials are looked for
+    return {"project": request.project or _project()}
 
 
 def preflight(request: Request) -> None:
@@ -91,6 +102,7 @@ def follow(
     request: Request, record: Record, say: Callable[[str], None], stopped: Callable[[], bool]
 ) -> int | None:
     """Replaces preempted slices until the command has ended, or until `stopped`: None."""
+    say("watching the slices; Ctrl-C stops the watch, and they stay")
     return _watch(request, record, say).follow(stopped, POLL)
 
 
@@ -109,10 +121,10 @@ def state(request: Request, record: Record) -> list[str]:
     return [*lines, f"the command ended with {ended['code']}"] if ended else lines
 
 
-def delete(request: Request, record: Record, say: Callable[[str], None]) -> None:
+def delete(request: Request, record: Record, say: Callable[[str], None]) -> list[str]:
     """Deletes the slices that carry the id of this cluster."""
-    api = _api(request)
-    for resource in record.resources:
+    api, lost = _api(request), []
+    for resource in list(record.resources):
         for name in (*resource["old"], next_name(resource)):
             seen = api.get(name)
             if not seen.state:
@@ -122,6 +134,13 @@ def delete(request: Request, record: Record, say: Callable[[str], None]) -> None
                 continue
             api.delete(name)
             say(f"deleted {name}")
+        # `seen` is that of the last request. The watch has said it where somebody deleted that.
+        if not seen.state and resource["requested"] and not resource["missing"]:
+            lost.append(f"{name} is not in {api.parent}")
+            continue
+        record.resources.remove(resource)
+        record.save()
+    return lost
 
 
 def _api(request: Request) -> Api:

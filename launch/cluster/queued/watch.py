@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from launch.cluster.queued.api import Api, Seen
+from launch.cluster.queued.api import Api, Seen, Unanswered
 from launch.cluster.record import Record
 
 # What to do about each state of QueuedResourceState; '' is a resource that does not exist.
@@ -132,19 +132,38 @@ class Watch:
         sleep: Callable[[float], None] = time.sleep,
     ) -> int | None:
         """Looks until the cluster's command has `ended`, whose exit code it returns; None if it is
-        `stopped` before. A slice that is lost after the end is not asked for again."""
+        `stopped` before. A slice that is lost after the end is not asked for again. While the API
+        gives no answer, it says so once and looks again; only an answer ends the watch."""
         before: dict[str, str] = {}
+        silent = False
         while not stopped():
             if (code := self.ended()) is not None:
                 return code
-            states = self.look()
+            try:
+                states = self.look()
+            except Unanswered as error:
+                if not silent:
+                    self.say(f"{error}; looking again until it answers")
+                silent = True
+                _pause(poll, stopped, sleep)
+                continue
+            if silent:
+                self.say("the API answers again")
+            silent = False
             if states != before:
                 self.say(summary(states))
             before = states
             if states and all(state == "deleted" for state in states.values()):
                 raise Stopped(f"all slices of {self.record.name} were deleted by somebody")
-            sleep(poll)
+            _pause(poll, stopped, sleep)
         return None
+
+
+def _pause(seconds: float, stopped: Callable[[], bool], sleep: Callable[[float], None]) -> None:
+    """Sleeps in steps of a tenth of a second until `stopped`."""
+    until = time.monotonic() + seconds
+    while not stopped() and (left := until - time.monotonic()) > 0:
+        sleep(min(0.1, left))
 
 
 def summary(states: Mapping[str, str]) -> str:

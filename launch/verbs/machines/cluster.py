@@ -2,14 +2,16 @@
 
 isoflop cluster up --on=tpu --name=ladder --accelerator=v5e-16 --slices=16 --spot \\
   --zone=us-central1-a --config=configs/isoflop.py --workdir=gs://bucket/ladder --dry_run
-isoflop cluster status
+isoflop cluster status  # without --name, of all that have a record
 isoflop cluster down --name=ladder
 
 up says what it will create, with its list price, before it creates it; --dry_run stops there. A
-record in --records names all that it created, and down deletes that and nothing else.
+record in --records names all that it created, and down deletes that and nothing else. What follows
+-- are flags of the command that the machines run, `isoflop sweep` or `train`: -- --seeds=3
 """
 
 import contextlib
+import importlib
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -55,6 +57,8 @@ def make_flags() -> absl_flags.FlagValues:
     text("priority", None, "gke: WorkloadPriorityClass; slurm: QOS", values)
     text("time", None, "slurm: time limit, such as 12:00:00", values)
     absl_flags.DEFINE_boolean("dry_run", False, "print what would be created, and stop", values)
+    forget = "down: drop the record although what it names is not found"
+    absl_flags.DEFINE_boolean("forget", False, forget, values)
     flags.define_import(values)
     return values
 
@@ -62,15 +66,20 @@ def make_flags() -> absl_flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
     """Exit code 0: done; 2: bad input; 42: stopped while it watched, run it again; else that of the
     cluster's command."""
-    values = make_flags()
-    overrides = flags.parse(values, argv, __doc__, positional="action")
+    values, argv = make_flags(), list(argv)
+    end = argv.index("--") if "--" in argv else len(argv)
+    overrides = flags.parse(values, argv[:end], __doc__, positional="action")
+    more = argv[end + 1 :]
     if values.action not in ACTIONS:
         raise BadInput(f"action={values.action} is unknown; use one of {', '.join(ACTIONS)}")
     folder = Path(values.records)
+    if more and values.action != "up":
+        raise BadInput(f"{more[0]} follows --, which only `cluster up` reads; drop it")
     with bad_input():
         if values.action == "up":
             provider = provider_named(values.on)
             given = _given(values, provider, overrides)
+            given["flags"] = _checked(more, values)
             return up(folder, provider, values, given)
         if values.action == "status" and not values.name:
             return _list(folder)
@@ -82,10 +91,21 @@ def main(argv: Sequence[str]) -> int:
         elif values.dry_run:
             print(f"would delete what {found.file} names:", *found.resources, sep="\n  ")
         else:
-            provider.delete(request, found, _say)
-            found.remove()
+            _delete(provider, request, found, values.forget)
             _say(f"{found.name} is down")
     return DONE
+
+
+def _delete(provider: Provider, request: Request, found: Record, forget: bool = False) -> None:
+    """Deletes a cluster and its record. ValueError, and the record stays, if something of it is not
+    found, unless `forget`: it may run where these credentials do not look."""
+    lost = provider.delete(request, found, _say)
+    if lost and not forget:
+        raise ValueError(
+            f"{'; '.join(lost)}: it may run elsewhere, so {found.file} keeps it; if it is gone, "
+            f"isoflop cluster down --name={found.name} --forget"
+        )
+    found.remove()
 
 
 def up(folder: Path, provider: Provider, values: Any, given: dict[str, Any]) -> int:
@@ -103,6 +123,9 @@ def up(folder: Path, provider: Provider, values: Any, given: dict[str, Any]) -> 
         found = Record(folder, name, secrets.token_hex(3), values.on, given | code)
         request = request_of(name, found.id, found.given)
     provider.check(request)
+    if not values.dry_run and not found.created:
+        found.given |= provider.resolve(request)
+        request = request_of(name, found.id, found.given)
     plan = provider.plan(request)
     print(f"cluster {name} (id {request.id}) on {values.on}:", *plan.lines, sep="\n  ")
     if values.dry_run:
@@ -132,8 +155,7 @@ def _follow(provider: Provider, request: Request, found: Record) -> int:
         return PREEMPTED
     if provider.ENDS:
         _say(f"the command ended with {code}")
-        provider.delete(request, found, _say)
-        found.remove()
+        _delete(provider, request, found)
     else:
         _say(
             f"isoflop cluster status --name={found.name} shows it; "
@@ -185,10 +207,38 @@ def _given(values: Any, provider: Provider, overrides: Mapping[str, str]) -> dic
     return given
 
 
+# Flags of the command that `up` sets itself.
+SET = {
+    *("config", "workdir", "import", "on", "address", "part"),
+    *("coordinator", "processes", "process"),
+}
+
+
+def _checked(more: Sequence[str], values: Any) -> list[str]:
+    """The flags after --, once the command that the machines run has read them; BadInput for those
+    that it does not know, or that `up` sets."""
+    if not more:
+        return []
+    if not values.config:
+        raise BadInput(f"{more[0]} follows --, for the command of --config=…, which is not given")
+    verb = "train" if values.job == "train" else "sweep"
+    read = importlib.import_module(f"launch.verbs.models.{verb}").make_flags()
+    try:
+        required = [f"--config={values.config}", "--workdir=."]  # a bucket would be asked
+        flags.parse(read, [*required, *more], "")
+    except BadInput as error:
+        raise BadInput(f"after --, for isoflop {verb}: {error}") from None
+    names = [part.lstrip("-").partition("=")[0] for part in more]
+    if taken := next((one for one in names if one in SET or one.startswith("config.")), ""):
+        raise BadInput(f"--{taken} follows --; give it before, or drop it: cluster up passes it on")
+    return list(more)
+
+
 def _require_same(found: Record, on: str, given: Mapping[str, Any]) -> None:
     """ValueError, with the first difference, if a cluster of this name was made otherwise."""
     there = {"on": found.on, **found.given}
-    here = {"on": on, **given, "code": found.given.get("code")}
+    kept = ("code", "context", "namespace", "project")  # found by `up` where not given
+    here = {"on": on} | {key: found.given[key] for key in kept if key in found.given} | given
     for key in (*there, *here):
         if there.get(key) != here.get(key):
             raise ValueError(

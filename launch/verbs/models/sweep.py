@@ -112,6 +112,7 @@ def _define_cluster(values: absl_flags.FlagValues) -> None:
     whole("gpus", 0, "GPUs of a trial on a cluster", 0, flag_values=values)
     text("slice", "", "TPU slice of a trial on a cluster, such as v5litepod-16", values)
     whole("slices", 1, "slices of a trial", 1, flag_values=values)
+    text("platform", "", "of the trials on a cluster: cpu, gpu, tpu; '': what it has now", values)
     wait = "wait for machines that are to come, where none could run a trial"
     absl_flags.DEFINE_boolean("wait_for_nodes", False, wait, values)
 

@@ -40,8 +40,8 @@ def make_flags() -> absl_flags.FlagValues:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code 0: done; 2: bad input; 42: stopped by a signal or stalled, run it again; 43:
-    diverged."""
+    """Exit code 0: done; 2: bad input; 42: stopped by a signal or stalled, or another process
+    did not come or is lost, run it again; 43: diverged."""
     begun, values = time.time(), make_flags()
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():

@@ -21,7 +21,7 @@ def cluster(tmp_path, monkeypatch, capfd):
 
     def command(*argv):
         capfd.readouterr()
-        code = __main__.main(["cluster", *argv, f"--records={tmp_path}/clusters"])
+        code = __main__.main(["cluster", f"--records={tmp_path}/clusters", *argv])
         out, err = capfd.readouterr()
         return SimpleNamespace(code=code, out=out, err=err)
 

@@ -44,10 +44,12 @@ def test_manifests_are_judged_created_and_deleted(cluster, kubectl):
     names = ["ResourceFlavor/l-aaaaaa", "ClusterQueue/l-aaaaaa", "LocalQueue/q"]
     names += ["RayCluster/l-aaaaaa", "Job/l-aaaaaa-driver"]
     assert list(there(kubectl)) == names
-    verbs = [call[1:3] for call in tools.calls(kubectl) if call[1] == "create"]
+    verbs = [call[2:4] for call in tools.calls(kubectl) if call[2] == "create"]
     judged = verbs.count(["create", "--dry-run=server"])
     assert judged == 1 and verbs[:judged] == [["create", "--dry-run=server"]] * judged
-    assert all(call[0] == "--context=c" for call in tools.calls(kubectl))
+    where = ["--context=c", "--namespace=team"]
+    assert all(call[0] == where[0] for call in tools.calls(kubectl))
+    assert all(call[:2] == where for call in tools.calls(kubectl) if call[1] != "config")
     assert there(kubectl)["LocalQueue/q"]["metadata"]["namespace"] == "team"
     # The same command again creates nothing.
     before = there(kubectl)
@@ -63,12 +65,26 @@ def test_manifests_are_judged_created_and_deleted(cluster, kubectl):
     assert list(there(kubectl)) == ["Job/l-aaaaaa-driver", "JobSet/other"]
 
 
+@pytest.mark.slow
 def test_a_queue_that_exists_is_used_and_not_deleted(cluster, kubectl):
     queue = {"LocalQueue/q": {"kind": "LocalQueue", "metadata": {"name": "q"}}}
     (kubectl / "objects.json").write_text(json.dumps(queue))
     assert cluster(*GKE, "--queue=q").code == 0
     assert "ClusterQueue/l-aaaaaa" not in there(kubectl) and len(there(kubectl)) == 3
     assert cluster("down", "--name=l").code == 0 and there(kubectl) == queue
+
+
+def test_down_looks_where_up_created_and_keeps_what_it_does_not_find(cluster, kubectl):
+    """The current context changes in between."""
+    assert cluster(*GKE).code == 0
+    (kubectl / "current").write_text("other")
+    assert cluster(*GKE).code == 0 and not (kubectl / "objects-other.json").exists()
+    (kubectl / "objects.json").write_text("{}")  # as where somebody else's cluster has the name
+    done = cluster("down", "--name=l")
+    assert done.code == 2 and done.err.count("\n") == 1 and cluster.record("l")["resources"]
+    assert "RayCluster l-aaaaaa is not in namespace team of context c" in done.err
+    assert cluster("down", "--name=l", "--forget").code == 0
+    assert not list(cluster.folder.iterdir())
 
 
 def test_an_up_that_is_killed_leaves_nothing_unrecorded(cluster, kubectl, monkeypatch):
@@ -128,6 +144,43 @@ def test_scripts_are_submitted_one_after_the_other_and_cancelled(cluster, slurm)
     assert json.loads((slurm / "jobs.json").read_text()) == {"101": "theirs"}
 
 
+def test_a_job_that_was_submitted_just_before_a_kill_is_not_submitted_again(
+    cluster, slurm, monkeypatch
+):
+    from launch.cluster import slurm as provider
+
+    run = provider.tools.run
+
+    def dies(argv, *more):
+        found = run(argv, *more)
+        if argv[0] == "sbatch" and argv[-1].endswith("last.sh"):
+            raise KeyboardInterrupt
+        return found
+
+    parts = *SLURM, f"--workdir={slurm}/w", "--job=parts"
+    monkeypatch.setattr(provider.tools, "run", dies)
+    assert cluster(*parts).code == 42
+    monkeypatch.setattr(provider.tools, "run", run)
+    known = [resource["job"] for resource in cluster.record("l")["resources"]]
+    assert known == ["100", ""] and len(json.loads((slurm / "jobs.json").read_text())) == 2
+    assert "last.sh: 101 RUNNING" in cluster("status", "--name=l").out
+    assert cluster(*parts).code == 0
+    assert [resource["job"] for resource in cluster.record("l")["resources"]] == ["100", "101"]
+    assert sum(call[0] == "sbatch" for call in tools.calls(slurm)) == 2
+    assert cluster("down", "--name=l").code == 0
+    assert json.loads((slurm / "jobs.json").read_text()) == {}
+
+
+def test_flags_after_two_dashes_reach_the_command_of_the_machines(cluster):
+    more = "--seeds=3", "--stop=asha", "--slice=v5litepod-16"
+    done = cluster(*GKE, "--dry_run", "--", *more)
+    text = " ".join(["--address=auto", "--wait_for_nodes", *more])
+    assert done.code == 0 and text in done.out and "--platform" not in done.out
+    assert "--wait_for_nodes --platform=tpu" in cluster(*GKE, "--dry_run").out
+    train = cluster(*GKE, "--job=train", "--dry_run", "--", "--wait=60")
+    assert train.code == 0 and "--wait=1800 --wait=60" in train.out  # the last one counts
+
+
 @pytest.mark.parametrize(("code", "requeued"), [(0, 0), (1, 0), (42, 1), (127, 0), (137, 1)])
 def test_a_batch_script_asks_to_run_again_after_preemption_only(code, requeued, tmp_path):
     done = run_script(tmp_path, f"exit {code}")
@@ -185,6 +238,22 @@ def run_script(folder, program):
             (*GKE, "--priority=high"),
             "--priority=high is a priority of Kueue's, which needs --queue",
         ),
+        ((*GKE, "--", "--seedz=3"), "after --, for isoflop sweep: unknown flag --seedz"),
+        ((*GKE, "--", "--seeds=0"), "after --, for isoflop sweep: "),
+        ((*GKE, "--", "--config.seed=1"), "--config.seed follows --; give it before, or drop it"),
+        ((*GKE, "--", "--on=local"), "--on follows --; give it before, or drop it"),
+        (("down", "--name=l", "--", "--seeds=2"), "--seeds=2 follows --, which only `cluster up`"),
+        (
+            (
+                "up",
+                "--on=tpu",
+                "--name=l",
+                "--accelerator=v5e-16",
+                "--zone=z",
+                "--workdir=s3://b/w",
+            ),
+            "--workdir=s3://b/w: the VMs of Cloud TPU have credentials for gs://… only",
+        ),
         ((*SLURM, "--workdir=w"), "--workdir=w is relative"),
         ((*SLURM, "--workdir=gs://b/w"), "--workdir=gs://b/w is a bucket"),
         ((*SLURM, "--workdir=/w", "--accelerator=v5e-8"), "SLURM gives nodes with GPUs"),
@@ -217,13 +286,13 @@ def test_another_cluster_of_the_name_is_refused_with_the_first_difference(cluste
     assert len(there(kubectl)) == 2
 
 
-def test_a_damaged_record_is_one_line(cluster, kubectl):
-    assert cluster(*GKE).code == 0
+def test_a_damaged_record_is_one_line(cluster):
+    Record(cluster.folder, "l", "aaaaaa", "gke", {}).save()
     file = cluster.folder / "l.json"
     for text in ("{", "[]", "{}", file.read_text().replace('"id"', '"ids"')):
         file.write_text(text)
         done = cluster("down", "--name=l")
-        assert done.code == 2 and "delete that by hand" in done.err and len(there(kubectl)) == 2
+        assert done.code == 2 and "delete that by hand" in done.err and file.exists()
 
 
 def test_equal_checkouts_give_equal_archives(tmp_path):

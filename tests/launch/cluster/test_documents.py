@@ -3,13 +3,20 @@
 import copy
 import json
 import subprocess
+from dataclasses import fields
 
 import pytest
 import yaml
 
+from launch import flags
+from launch.cluster import boot
 from launch.cluster.accelerators import accelerator
 from launch.cluster.kubernetes import manifests
 from launch.cluster.request import AGAIN, request_of
+from launch.runners import ray_cluster
+from launch.runners.ray_slices import Node
+from launch.runners.tasks import Cluster, Resources
+from launch.verbs.models import sweep
 from tests.golden.cluster.cases import CASES, FOLDER, files
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -147,6 +154,44 @@ def test_hosts_and_names_of_slices(name, hosts, chips, api, topology):
 def test_what_is_no_slice_is_refused(name):
     with pytest.raises(ValueError, match=r"accelerator=.*(use one of|write)"):
         accelerator(name)
+
+
+@pytest.mark.parametrize("accelerator", ["v5e-16", "h100-8"])
+@pytest.mark.parametrize("cpus", [0, 4])
+def test_a_driver_that_is_alone_at_first_trains_on_what_was_rented(accelerator, cpus):
+    """The head of sky has four cores, that of gke none."""
+    given = {"accelerator": accelerator, "config": "c.py", "workdir": "/w"}
+    rented, alone = asked(request_of("l", "a", given)), [Node("h", "h", {"CPU": cpus}, {})]
+    platform = "tpu" if accelerator.startswith("v") else "gpu"
+    found = Resources(ray_cluster.platform(alone, rented), cluster=rented)
+    ray_cluster.require_room(alone, found)
+    assert found.platform == platform and ray_cluster.spots(alone, 9, found) == []
+    worker = Node("w", "w", {"CPU": 8, platform.upper(): 4}, {})
+    assert len(ray_cluster.spots([*alone, worker], 9, found)) == 4
+    # The control: what the machines have at the start is the head's.
+    assert ray_cluster.platform(alone, Cluster()) == "cpu"
+    chosen = asked(request_of("l", "a", given | {"flags": ["--cores=2"]}))
+    assert chosen.platform == "" and ray_cluster.platform(alone, chosen) == "cpu"
+
+
+def asked(request):
+    """What the sweep that the head starts asks of Ray."""
+    values = sweep.make_flags()
+    flags.parse(values, boot.driver(request)[2:], "")
+    return Cluster(**{one.name: values[one.name].value for one in fields(Cluster)})
+
+
+@pytest.mark.parametrize(
+    ("cluster", "line"),
+    [
+        (Cluster(platform="npu"), "platform=npu is unknown; use cpu, gpu or tpu"),
+        (Cluster(platform="tpu", cores=2), "platform=tpu and cores=2 ask for different devices"),
+        (Cluster(platform="cpu", slice="v5litepod-8"), "platform=cpu and slice=v5litepod-8 ask"),
+    ],
+)
+def test_a_platform_that_contradicts_the_other_flags_is_refused(cluster, line):
+    with pytest.raises(ValueError, match=line):
+        ray_cluster.platform([], cluster)
 
 
 def test_hosts_with_gpus_are_told_where_the_first_is():

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from launch.checkout import ROOT
+from launch.cluster import node
 from tests.golden.cluster.cases import files
 from tests.launch.cluster import tools
 
@@ -84,7 +86,12 @@ def read(folder, name):
 
 
 @pytest.mark.parametrize(
-    ("codes", "runs", "last"), [("0", 1, 0), ("42 -9 42 1", 4, 1), ("-15 43", 2, 43), ("2 0", 1, 2)]
+    ("codes", "runs", "last"),
+    [
+        ("42 -9 42 1", 4, 1),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("0", 1, 0), ("-15 43", 2, 43))),
+        pytest.param("2 0", 1, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_goes_on_after_preemption_and_ends_for_good_otherwise(
     codes, runs, last, machine, tmp_path
@@ -111,6 +118,7 @@ def test_workers_join_the_head_and_all_end_with_its_command(machine, tmp_path):
     assert read(tmp_path, "exit.json")["code"] == 0
 
 
+@pytest.mark.slow
 def test_a_head_that_is_lost_comes_back_and_workers_find_it(machine, tmp_path):
     machine("worker")
     head = machine("head", "command", codes="wait wait")
@@ -121,6 +129,21 @@ def test_a_head_that_is_lost_comes_back_and_workers_find_it(machine, tmp_path):
     joins = lambda: sum("--address" in str(call) for call in tools.calls(tmp_path))  # noqa: E731
     assert until(lambda: joins() >= 2)
     assert read(tmp_path, "exit.json") is None
+
+
+def test_a_read_that_fails_once_moves_nobody(tmp_path, monkeypatch):
+    """A worker leaves the head that it has joined only for another one, or at the end."""
+    here, other = {"address": "a:1", "token": "t"}, {"address": "b:1", "token": "t"}
+    heads = iter([here, here, None, here, other, other, other])
+    ends = iter([None] * 8)
+    reads = {"head.json": heads, "exit.json": ends}
+    monkeypatch.setattr(node, "read", lambda home, name: next(reads[name], {"code": 0}))
+    joined = []
+    ray = SimpleNamespace(poll=lambda: None)
+    start = lambda argv: joined.append(argv[2]) or ray  # noqa: E731
+    children = SimpleNamespace(stopped=False, start=start, pause=lambda s: None, end=lambda r: None)
+    assert node.worker(tmp_path, children) == 0
+    assert joined == ["--address=a:1", "--address=b:1"]
 
 
 def test_sigterm_saves_and_starts_nothing_again(machine, tmp_path):
@@ -143,13 +166,14 @@ def test_sigterm_saves_and_starts_nothing_again(machine, tmp_path):
 def test_a_startup_script_installs_until_it_works_and_takes_its_role(
     case, file, host, role, tmp_path
 ):
-    """With fakes of gcloud, uv and curl. The first download and the first install fail."""
+    """With fakes of gcloud, uv and curl. The first download, install and look at the metadata
+    fail."""
     once = "[ -e $0.tried ] || { touch $0.tried; exit 1; }\n"
     python = f"#!/bin/bash\\necho $PWD $@ >{tmp_path}/ran"
     place = tools.install(
         tmp_path,
         gcloud=f"#!/bin/bash\n{once}touch setup.py; tar -czf $4 setup.py\n",
-        curl=f"#!/bin/bash\necho {host}\n",
+        curl=f"#!/bin/bash\n{once}echo {host}\n",
         sleep="#!/bin/bash\n",
         uv=f"#!/bin/bash\n[ $1 = venv ] && exec mkdir -p .venv/bin\n{once}"
         f"touch .venv/bin/isoflop; chmod +x .venv/bin/isoflop\n"

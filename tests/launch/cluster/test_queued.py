@@ -1,10 +1,14 @@
 """Tests of Cloud TPU queued resources against a fake of the API: states, errors, deletion."""
 
+import itertools
+
 import grpc
 import pytest
 
 from launch.cluster import meeting
 from launch.cluster.queued import api, provider
+from launch.cluster.queued.watch import Watch
+from launch.cluster.record import Record
 from tests.launch.cluster import fake_tpu
 
 UP = (
@@ -116,6 +120,63 @@ def test_an_unavailable_service_is_asked_again(cluster, tpu, ended):
     done = cluster(*UP)
     assert done.code == 0 and tpu.created == ["l-aaaaaa-0"] and not tpu.there
     assert tpu.calls["create_queued_resource"] == 3
+
+
+def test_a_watch_outlives_an_api_that_is_away(cluster, tpu, ended, monkeypatch):
+    """Longer than the retries, and without the credentials service. A refusal ends it."""
+    from google.auth.exceptions import TransportError
+
+    monkeypatch.setattr(api, "TIMEOUT", 0.3)
+    monkeypatch.setattr(provider, "POLL", 0.05)
+    tpu.states = lambda name: ["ACTIVE", "SUSPENDED"] if name.endswith("-0") else ["ACTIVE"]
+    get, looks = api.Api.get, itertools.count()
+
+    def sometimes(self, name):
+        number = next(looks)
+        if number == 1:
+            with self.answers("looking"):
+                raise TransportError("no route to host")
+        if number == 2:
+            tpu.refuse("get_queued_resource", grpc.StatusCode.UNAVAILABLE, "down", times=2)
+            monkeypatch.setattr(api, "retry", lambda: None)
+        return get(self, name)
+
+    monkeypatch.setattr(api.Api, "get", sometimes)
+    ended[:] = [None] * 9 + [0]
+    done = cluster(*UP)
+    assert done.code == 0, done.err
+    assert tpu.created == ["l-aaaaaa-0", "l-aaaaaa-0-r1"]  # replaced after that
+    assert done.err.count("looking again until it answers") == 1
+    assert "credentials service is not reached (no route to host)" in done.err
+    assert "the API answers again" in done.err
+    ended[:] = [None]
+    monkeypatch.setattr(api.Api, "get", get)
+    monkeypatch.setattr(api.Api, "create", lambda *_: tpu.refuse(
+        "get_queued_resource", grpc.StatusCode.PERMISSION_DENIED, "no"))  # fmt: skip
+    done = cluster(*UP)
+    assert done.code == 2 and "permission denied in --project=p" in done.err
+
+
+def test_a_stop_is_seen_at_once(monkeypatch):
+    stops, slept = iter([False, False, False, True]), []
+    watch = Watch(None, Record(None, "l", "a", "tpu", {}), None, lambda line: None)
+    assert watch.follow(lambda: next(stops, True), 20.0, slept.append) is None
+    assert slept and sum(slept) < 0.5
+
+
+def test_down_keeps_the_record_of_a_slice_that_it_does_not_find(cluster, tpu, ended, monkeypatch):
+    """The project is that of the time of `up`, whatever the credentials name later."""
+    argv = [part for part in UP if not part.startswith("--project")]
+    projects = iter(["p", "q", "q"])
+    monkeypatch.setattr(provider, "default_project", lambda: next(projects))
+    monkeypatch.setattr(Watch, "follow", lambda *_: None)
+    assert cluster(*argv).code == 42 and cluster(*argv).code == 42
+    assert cluster.record("l")["given"]["project"] == "p"
+    away, tpu.there = tpu.there, {}
+    done = cluster("down", "--name=l")
+    assert done.code == 2 and "l-aaaaaa-0 is not in projects/p/locations/us-cent" in done.err
+    tpu.there = away
+    assert cluster("down", "--name=l").code == 0 and not tpu.there
 
 
 def test_a_service_that_stays_away_is_one_line(cluster, tpu, ended, monkeypatch):

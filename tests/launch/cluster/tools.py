@@ -6,11 +6,16 @@ import sys
 from pathlib import Path
 
 # Keeps objects in the file objects.json: `create` adds, `get` and `delete` find by kind and name.
+# The file `current` names the current context, c without it; other contexts have their own files.
 KUBECTL = """
 import json, pathlib, sys
-store = pathlib.Path("objects.json")
+current = pathlib.Path("current")
+context = current.read_text() if current.exists() else "c"
+given = [part for part in sys.argv[1:] if part.startswith(("--context=", "--namespace="))]
+argv = sys.argv[1 + len(given):]
+asked = [part.partition("=")[2] for part in given if part.startswith("--context=")] or [context]
+store = pathlib.Path("objects.json" if asked[0] == "c" else f"objects-{asked[0]}.json")
 there = json.loads(store.read_text()) if store.exists() else {}
-argv = [part for part in sys.argv[1:] if not part.startswith("--context=")]
 print(json.dumps(sys.argv[1:]), file=open("calls", "a"))
 denied = pathlib.Path("denied")
 if denied.exists():
@@ -32,7 +37,7 @@ elif argv[0] == "delete":
     del there["/".join(argv[1:3])]
     store.write_text(json.dumps(there))
 elif argv[0] == "config":
-    print("team", end="")
+    print(context if argv[1] == "current-context" else "team", end="")
 """
 
 # Job numbers count from 100; jobs.json has the name of each that has not ended.
@@ -46,7 +51,12 @@ if tool == "sbatch":
     text = pathlib.Path(argv[-1]).read_text()
     number = str(100 + len(jobs))
     jobs[number] = re.search("job-name=(.*)", text)[1]
+    pathlib.Path(f"script-{number}").write_text(argv[-1])
     print(f"{number};cluster")
+elif tool == "squeue" and any(part.startswith("--name=") for part in argv):
+    name = next(part for part in argv if part.startswith("--name=")).partition("=")[2]
+    for number in (number for number in jobs if jobs[number] == name):
+        print(number, pathlib.Path(f"script-{number}").read_text())
 elif tool == "squeue":
     number = next(part for part in argv if part.startswith("--jobs=")).partition("=")[2]
     if number not in jobs:

@@ -11,6 +11,7 @@ from launch.runners import RUNNERS
 from launch.sweep import expand
 from launch.sweep.expand import Plan
 from launch.sweep.static.parts import parse_part, part_of, share_out
+from launch.trial import fingerprint
 from launch.verbs.models import sweep
 from tests.launch.inline import Inline
 from tests.launch.sweep.test_sweep import config, listed, ran, results, run  # noqa: F401
@@ -70,6 +71,7 @@ def test_what_is_no_part_is_refused(text):
         parse_part(text)
 
 
+@pytest.mark.slow
 def test_all_parts_and_then_the_whole_train_each_trial_once(config, tmp_path, capfd, monkeypatch):  # noqa: F811
     plan = expand.plan("s.py", {"seconds": "0.01"})
     (held_out,) = [planned.id for planned in plan.trials if planned.holdout]
@@ -96,6 +98,20 @@ def test_a_part_without_trials_ends_at_once(config, tmp_path, capfd, monkeypatch
     assert run(config, "--part=16/16", "--on=inline") == 0
     assert "part 16/16: 0 of 15 fitted trials" in capfd.readouterr().out
     assert results(tmp_path) == {}
+
+
+def test_parts_and_what_follows_them_have_the_same_code(config, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(RUNNERS, "inline", Inline())
+    now = {"model/a.py": "1"}
+    monkeypatch.setattr(fingerprint, "files", lambda: dict(now))
+    assert run(config, "--part=15/16", "--on=inline") == 0
+    now["model/a.py"] = "2"
+    for more in (["--part=16/16"], []):  # other machines with another checkout
+        with pytest.raises(BadInput, match=r"trained by other code than this: model/a.py differ"):
+            run(config, *more, "--on=inline")
+    assert len(results(tmp_path)) == 1
+    del now["model/a.py"]
+    assert run(config, "--on=inline", "--workdir=runs/alone", "--part=16/16") == 0
 
 
 @pytest.mark.parametrize("more", ["--stop=asha", "--search=random"])

@@ -116,7 +116,7 @@ def test_one_is_asked_to_stop_and_all_save_the_same_step(home, alone, capsys):
 def test_processes_that_do_not_meet_are_one_line(home):
     flags = f"--coordinator=127.0.0.1:{free_port()}", "--processes=2", "--wait=2"
     codes, outputs = end(start(home, "unmet", 2, (*flags, "--process=1")))
-    assert codes == [2] and len(outputs[0].splitlines()) == 1
+    assert codes == [42] and len(outputs[0].splitlines()) == 1
     assert "process 1 of 2 did not meet the others" in outputs[0] and "--wait=2 s" in outputs[0]
     assert not (home / "unmet").exists()
 

@@ -57,5 +57,5 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
     --exclude="$head" ray start --address="$address:$port" --block &
 fi
 
-supervise isoflop sweep --config=configs/isoflop.py --workdir=/shared/ladder --on=ray --address="$address:$port"
+supervise isoflop sweep --config=configs/isoflop.py --workdir=/shared/ladder --on=ray --address="$address:$port" --wait_for_nodes --platform=gpu
 finish

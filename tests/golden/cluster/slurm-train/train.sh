@@ -38,5 +38,5 @@ finish() {
   exit "$code"
 }
 
-supervise srun --kill-on-bad-exit=0 isoflop train --config=configs/isoflop.py --workdir=/shared/ladder --wait=1800
+supervise srun --kill-on-bad-exit=0 isoflop train --config=configs/isoflop.py --workdir=/shared/ladder
 finish
