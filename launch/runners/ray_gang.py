@@ -68,7 +68,8 @@ def regained(found: Sequence[tuple[Any, Status]]) -> Gang | None:
     found = sorted(found, key=lambda one: one[1].reservation.share.index)
     statuses = [status for _, status in found]
     begun = next((status.running for status in statuses if status.running), None)
-    if len(found) != 1 + len(statuses[0].reservation.peers):
+    first = statuses[0].reservation
+    if first.share.index or len(found) != 1 + len(first.peers):
         return None
     for status in statuses if begun else ():
         token = status.running.token if status.running else (status.ended or ("",))[0]

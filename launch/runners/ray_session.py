@@ -292,7 +292,8 @@ class Session:
         if gone or isinstance(error, ray.exceptions.ActorUnschedulableError):
             return Lost(first, f"its machine {worker.host or worker.node} was lost", with_node=True)
         lines = [line.strip() for line in _COLOURS.sub("", text).splitlines() if line.strip()]
-        return Lost(first, f"its worker died: {lines[-1] if lines else error!r}", with_node=False)
+        last = lines[-1] if lines else type(error).__name__
+        return Lost(first, f"its worker died: {last}", with_node=False)
 
     def dismiss(self, worker: WorkerHandle) -> None:
         """Ends the workers of a slot, and whatever they run, at once."""

@@ -38,6 +38,10 @@ def tasks(names) -> list[Task]:
     return [Task(name, (name,), Path(name) / "log.txt") for name in names]
 
 
+NEVER = math.inf, math.inf
+"""The patience of a worker that is in the process of the tests, which it would end."""
+
+
 class Fake(ray_session.Session):
     """A session whose workers answer what `answer(worker, begin)` says: an exit code with a reason,
     None while the task runs, or Lost."""
@@ -329,7 +333,9 @@ def worker(tmp_path, monkeypatch, seen="", share=None) -> ray_worker.RemoteWorke
     """An actor without Ray."""
     monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
     reservation = Reservation("n", share or Share(), {})
-    return ray_worker.RemoteWorker("d", reservation, {}, os.getcwd(), seen)
+    actor = ray_worker.RemoteWorker("d", reservation, {}, os.getcwd(), seen)
+    actor.patience = NEVER
+    return actor
 
 
 def test_a_worker_runs_one_task_of_its_own_driver(tmp_path, monkeypatch):
@@ -340,7 +346,7 @@ def test_a_worker_runs_one_task_of_its_own_driver(tmp_path, monkeypatch):
         task = Task(name, args, tmp_path / name / "log.txt")
         return Begin(token or name, "tests.launch.fake:run", task, 1, "s")
 
-    ask = lambda driver, seconds, one: actor.begin_and_wait(driver, seconds, one, (60, 60))  # noqa: E731
+    ask = lambda driver, seconds, one: actor.begin_and_wait(driver, seconds, one, NEVER)  # noqa: E731
     assert ask("d", 20, begin("one")).ended == ("one", DONE, "")
     assert fake.environment(tmp_path, "one")["pid"] != os.getpid()
     assert ask("other", 20, begin("two")).running is None  # it belongs to d

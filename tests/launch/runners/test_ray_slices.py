@@ -1,5 +1,6 @@
 """Trials on whole TPU slices, without Ray: which hosts they take, and how they end together."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,9 @@ from launch.runners import ray, ray_cluster, ray_gang
 from launch.runners.ray_gang import Gang
 from launch.runners.ray_session import WorkerHandle
 from launch.runners.ray_slices import Node
-from launch.runners.ray_worker import Begin, Status
-from launch.runners.tasks import Cluster, Resources
-from tests.launch.runners.test_ray import node, tasks
+from launch.runners.ray_worker import Begin, Reservation, Share, Status
+from launch.runners.tasks import Cluster, Interrupt, Resources
+from tests.launch.runners.test_ray import Fake, node, tasks
 
 
 def slice_(name: str, hosts: int, kind: str = "v5litepod-16", chips: int = 4) -> list[Node]:
@@ -91,3 +92,47 @@ def test_the_hosts_of_a_trial_end_together(monkeypatch):
     assert gang([BAD_INPUT, BAD_INPUT], monkeypatch, 9.0)[0] == BAD_INPUT
     assert gang([DONE, BUG], monkeypatch, 9.0)[0] == BUG
     assert gang([None, None], monkeypatch) == (None, [])
+
+
+def test_a_slice_that_joins_host_by_host_gets_a_worker_in_both_orders(monkeypatch):
+    first, second = slice_("x", 4), slice_("y", 4)
+    for order in ([*first, *second], [*reversed(first), *reversed(second)], [*second, *first]):
+        there, session = [], Fake(lambda *_: None)
+        monkeypatch.setattr(ray_cluster, "nodes", lambda there=there: list(there))
+        monkeypatch.setitem(ray._sessions, "w", session)
+        monkeypatch.setattr(ray, "_LOOK", -1.0)
+        given = Resources("tpu", sweep="w", cluster=Cluster(slice="v5e-16"))
+        whole = ray._Run("m:f", tasks("tuv"), given, Interrupt())
+        counts, workers = [], []
+        for host in order:
+            there.append(host)
+            whole._follow_the_machines()
+            counts.append(len(session.workers))
+            assert session.workers[: len(workers)] == workers  # none is replaced
+            workers = list(session.workers)
+        assert counts == [0, 0, 0, 1, 1, 1, 1, 2]
+        assert {len(one.reservation.nodes) for one in workers} == {4}
+
+
+def test_a_new_driver_goes_on_with_the_workers_of_a_trial_on_several_hosts():
+    first = Reservation("a", Share(), {}, peers=(Reservation("b", Share(index=1), {}, group="g"),))
+    first = dataclasses.replace(first, group="g")
+    begin = Begin("token", "m:f", tasks(["t"])[0], 1, "s")
+    handles = [WorkerHandle(None, name, name, None, 0.0) for name in "ab"]
+    parts = Gang(list(handles)).parts(begin, "h:1")
+
+    def found(running, ended=(None, None)):
+        each = zip(handles, (first, *first.peers), running, ended, strict=True)
+        return [(h, Status("d", 0, h.node, r, b, e)) for h, r, b, e in each][::-1]
+
+    gang = ray_gang.regained(found(parts))
+    assert gang.members == handles and handles[1].begin is None
+    assert (handles[0].begin.function, handles[0].begin.task.args) == ("m:f", ("t",))
+    assert gang.is_busy(handles[1])
+    ended = ("token", DONE, "")
+    assert ray_gang.regained(found((parts[0], None), (None, ended))) is not None
+    assert ray_gang.regained(found((None, None))).members[0].begin is None  # free
+    assert ray_gang.regained(found((parts[0], None))) is None
+    assert ray_gang.regained(found(parts)[:1]) is None
+    other = dataclasses.replace(parts[1], token="other")
+    assert ray_gang.regained(found((parts[0], other))) is None
