@@ -54,8 +54,8 @@ def slots(tasks: int, resources: Resources) -> list[Slot]:
 
 
 def adopted(resources: Resources) -> set[str]:
-    """The keys of tasks that workers of an earlier driver of the folder still run; `run` goes on
-    with these."""
+    """The keys of tasks that workers of an earlier driver of the folder still run; `run` reports
+    how they end."""
     return {worker.begin.task.key for worker in session(resources).running}
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from data.files import to_path
+from tests.bucket import bucket
 from tests.faults.clusters import ray_cluster_here as here
 
 CONFIG = """
@@ -268,6 +270,25 @@ def test_ray_gives_the_numbers_of_the_plain_sweep(home, way):
         found[on] = numbers(home / on)
     assert len(found["local"]) == {"plain": 5, "asha": 5, "tpe": 6}[way]
     assert found["ray"] == found["local"]
+
+
+@pytest.mark.slow
+def test_trials_in_a_bucket_have_the_numbers_of_the_local_runner(home):
+    """On the emulator, which Ray's workers find by the environment that travels."""
+    file, found = config(home, 3), {}
+    with bucket():
+        for on in ("local", "ray"):
+            workdir = f"gs://bucket/{on}"
+            command = ["sweep", f"--config={file}", f"--workdir={workdir}", f"--on={on}"]
+            done = subprocess.run(
+                [sys.executable, "-m", "launch", *command, "--workers=1", "--fit=false"],
+                cwd=here.ROOT,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            found[on] = numbers(to_path(workdir))
+    assert len(found["local"]) == 3 and found["ray"] == found["local"]
 
 
 @pytest.mark.slow
