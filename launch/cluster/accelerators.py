@@ -101,30 +101,30 @@ class Accelerator:
         return f"{self.kind}:{self.topology} ({self.chips} chips, {self.hosts} {hosts})"
 
 
-def accelerator(text: str) -> Accelerator:
-    """The slice or the GPUs of one host that --accelerator=`text` names; ValueError says what is
+def accelerator(text: str, flag: str = "accelerator") -> Accelerator:
+    """The slice or the GPUs of one host that --`flag`=`text` names; ValueError says what is
     valid."""
-    found = parse_slice("accelerator", text)
+    found = parse_slice(flag, text)
     if found.number > 1:
         raise ValueError(
-            f"accelerator={text} names several slices; write --accelerator="
+            f"{flag}={text} names several slices; write --{flag}="
             f"{text.partition('*')[2]} --slices={found.number}"
         )
     if found.chip.slices and not found.shape:
         raise ValueError(
-            f"accelerator={text} is no slice that Cloud TPU offers; use one of "
+            f"{flag}={text} is no slice that Cloud TPU offers; use one of "
             f"{known_slices(found.kind)}"
         )
     chips = math.prod(found.shape)
     if found.shape and chips not in TPUS[found.kind].one_host and chips % CHIPS_OF_A_HOST:
         raise ValueError(
-            f"accelerator={text}: {chips} chips are no whole number of hosts; use one of "
+            f"{flag}={text}: {chips} chips are no whole number of hosts; use one of "
             f"{known_slices(found.kind)}"
         )
     if not found.chip.slices and found.devices not in GPUS_OF_A_HOST:
         counts = ", ".join(f"{found.kind}-{count}" for count in GPUS_OF_A_HOST)
         raise ValueError(
-            f"accelerator={text}: a host has 1, 2, 4 or 8 GPUs; use one of {counts}, and --slices "
+            f"{flag}={text}: a host has 1, 2, 4 or 8 GPUs; use one of {counts}, and --slices "
             "for the number of hosts"
         )
     return Accelerator(found)

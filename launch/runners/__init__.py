@@ -11,8 +11,8 @@ class Runner(Protocol):
     """What a runner provides; a module with these three functions is one.
 
     A runner of a cluster also takes `resources(workers, cluster)`, and may have two more:
-    `adopted(resources)`, the keys of tasks that an earlier driver of the folder has left running
-    and that `run` goes on with, and `require_all_used(cluster, mesh, trial)`, which refuses a
+    `adopted(resources)`, the keys of tasks that workers of an earlier driver of the folder still
+    run, whose ends `run` reports, and `require_all_used(cluster, mesh, trial)`, which refuses a
     trial whose mesh leaves devices idle.
     """
 

@@ -6,6 +6,7 @@ Workers outlive the driver: the next driver of the same folder takes them over.
 
 import atexit
 import collections
+import functools
 import hashlib
 import operator
 import secrets
@@ -15,10 +16,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from launch.errors import PREEMPTED
+from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput
 from launch.runners import local, ray_cluster, ray_slices
-from launch.runners.ray_session import Held, Lost, Session
-from launch.runners.ray_worker import Begin, Spot, Status
+from launch.runners.ray_session import Lost, Session, WorkerHandle
+from launch.runners.ray_slices import Node
+from launch.runners.ray_worker import Begin, Reservation, Status
 from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Task
 
 RETRIES = 3  # of a task that fails; preemptions do not count
@@ -46,14 +48,14 @@ def resources(workers: int, cluster: Cluster | None = None) -> Resources:
 
 def slots(tasks: int, resources: Resources) -> list[Slot]:
     """Where that many tasks would run on the machines that are there now."""
-    spots = ray_cluster.spots(ray_cluster.nodes(), tasks, resources)[:tasks]
-    cores = [range(max(1, int(spot.demand["num_cpus"]))) for spot in spots]
+    reservations = ray_cluster.reservations(ray_cluster.nodes(), tasks, resources)[:tasks]
+    cores = [range(max(1, int(reservation.demand["num_cpus"]))) for reservation in reservations]
     return [Slot(() if resources.platform != "cpu" else tuple(one)) for one in cores]
 
 
 def adopted(resources: Resources) -> set[str]:
-    """The keys of tasks that workers of an earlier driver of the folder still run; `run` goes on
-    with these."""
+    """The keys of tasks that workers of an earlier driver of the folder still run; `run` reports
+    how they end."""
     return {worker.begin.task.key for worker in session(resources).running}
 
 
@@ -91,12 +93,14 @@ class _Try:
     task: Task
     failures: int = 0
     preemptions: int = 0
+    bad_inputs: int = 0
+    excused: bool = False  # whether a worker died before it had said that it runs this
     failed_on: set[str] = field(default_factory=set)
     not_before: float = 0.0
 
     @property
     def attempt(self) -> int:
-        return 1 + self.failures + self.preemptions
+        return 1 + self.failures + self.preemptions + self.bad_inputs
 
 
 class _Run:
@@ -116,11 +120,14 @@ class _Run:
         self.again: list[_Try] = []
         self.tries: dict[str, tuple[_Try, float]] = {}  # by token, with the time of its start
         self.held_up: dict[str, _Try] = {}  # by token of an adopted attempt that runs first
-        self.planned: dict[str, list[Spot]] = {}  # by machine, as of its first look
+        self.planned: dict[str, list[Reservation]] = {}  # by machine, as of its first look
+        self.names: dict[str, str] = {}  # of machines, by id
         self.suspects: dict[str, set[str]] = collections.defaultdict(set)
-        self.avoided: set[str] = set()
+        self.avoided: set[str] = set(self.session.blind)
+        self.said: set[str] = set()
         self.wanted: set[str] = set()  # machines that have slots
         self.looked, self.signalled = 0.0, 0
+        self.session.renew()
 
     def events(self) -> Iterator[Event | None]:
         while (
@@ -137,6 +144,8 @@ class _Run:
             for answer in self.session.answers(_TICK):
                 if isinstance(answer, Lost):
                     yield from self._lost(answer)
+                elif isinstance(answer, str):
+                    yield from self._say(answer)
                 else:
                     yield from self._answered(*answer)
             yield None
@@ -146,29 +155,41 @@ class _Run:
         if time.monotonic() - self.looked < _LOOK:
             return
         self.looked = time.monotonic()
-        there = [node for node in ray_cluster.nodes() if node.id not in self.avoided]
-        for node in there:
-            if node.id not in self.planned:
-                spots = ray_cluster.spots(there, self.most, self.resources)
-                self.planned[node.id] = [spot for spot in spots if spot.node == node.id]
-        wanted = [spot for node in there for spot in self.planned[node.id]]
+        wanted = self._wanted([n for n in ray_cluster.nodes() if n.id not in self.avoided])
         wanted = wanted[: self.resources.workers or len(wanted)]
-        free = collections.Counter(spot.key for spot in wanted)
+        free = collections.Counter(reservation.key for reservation in wanted)
         for worker in list(self.session.workers):
             free[worker.key] -= 1
             idle = worker.free and time.monotonic() - worker.idle_since
             misfit = free[worker.key] < 0
             if idle is not False and (misfit or (idle > UNUSED and self._left() == 0)):
                 self.session.dismiss(worker)
-        self.wanted = {spot.node for spot in wanted}
+        self.wanted = {reservation.node for reservation in wanted}
         room = self._left() - sum(self._is_of_use(worker) for worker in self.session.workers)
-        for spot in wanted:
-            if free[spot.key] > 0 and room > 0:
-                free[spot.key] -= 1
+        for reservation in wanted:
+            if free[reservation.key] > 0 and room > 0:
+                free[reservation.key] -= 1
                 room -= 1
-                self.session.create(spot)
+                self.session.create(reservation)
 
-    def _is_of_use(self, worker: Held) -> bool:
+    def _wanted(self, there: list[Node]) -> list[Reservation]:
+        """The slots that the machines are to have. A machine keeps those of its first look; slices
+        are complete only when their last host has joined, and keep the workers that they have."""
+        plan = functools.partial(ray_cluster.reservations, tasks=self.most)
+        if self.resources.cluster.slice:
+            ids = {node.id for node in there}
+            kept = [one.reservation for one in self.session.workers]
+            kept = [one for one in kept if one.nodes <= ids]
+            taken = {node for one in kept for node in one.nodes}
+            rest = [node for node in there if node.id not in taken]
+            return [*kept, *plan(rest, resources=self.resources)]
+        for node in there:
+            if node.id not in self.planned:
+                found = plan(there, resources=self.resources)
+                self.planned[node.id] = [one for one in found if one.node == node.id]
+        return [one for node in there for one in self.planned[node.id]]
+
+    def _is_of_use(self, worker: WorkerHandle) -> bool:
         """Whether a worker without a task may take one that is left."""
         more = not self.ended and self._left() > len(self.again)
         return worker.begin is None and (
@@ -196,15 +217,16 @@ class _Run:
             if chosen is not None and (event := self._begin(chosen, worker)):
                 yield event
 
-    def _may(self, one: _Try, worker: Held) -> bool:
+    def _may(self, one: _Try, worker: WorkerHandle) -> bool:
         """Whether a task that is tried again may run there: where it failed only if there is no
         other machine."""
         waited = time.monotonic() - one.not_before
         others = self.wanted - one.failed_on
         elsewhere = worker.node not in one.failed_on or not others
-        return waited >= 0 and (elsewhere or waited > ELSEWHERE)
+        late = waited > ELSEWHERE and not one.bad_inputs
+        return waited >= 0 and (elsewhere or late)
 
-    def _begin(self, one: _Try, worker: Held) -> Event | None:
+    def _begin(self, one: _Try, worker: WorkerHandle) -> Event | None:
         """Starts the task, or goes on with an adopted worker that runs it already."""
         signature = hashlib.sha256(f"{self.function}{one.task.args}".encode()).hexdigest()[:16]
         for other in self.session.running:
@@ -220,8 +242,14 @@ class _Run:
         self.session.ask(worker, begin)
         return Event("started", one.task.key, one.attempt)
 
-    def _answered(self, worker: Held, status: Status) -> Iterator[Event]:
+    def _answered(self, worker: WorkerHandle, status: Status) -> Iterator[Event]:
         begin = worker.begin
+        if status.owner != self.session.driver:  # another driver took it over: nobody's fault
+            if worker in self.session.workers:
+                self.session.workers.remove(worker)
+            if begin and (one := self._taken(begin.token)):
+                yield self._preempted(one, "another driver of the folder has its worker")
+            return
         if begin is None:
             self.session.ask(worker)
             return
@@ -231,7 +259,7 @@ class _Run:
             yield from self._ended(begin, worker, code, reason)
         elif status.running and status.running.token == begin.token:
             self.session.ask(worker)
-        else:  # another driver has it, or it was not free
+        else:  # it was not free
             self.session.workers.remove(worker)
             if one := self._taken(begin.token):
                 self.again.append(one)
@@ -242,13 +270,18 @@ class _Run:
             self.again.append(self.held_up.pop(token))
         return self.tries.pop(token, (None,))[0]
 
-    def _ended(self, begin: Begin, worker: Held, code: int, reason: str) -> Iterator[Event]:
+    def _ended(self, begin: Begin, worker: WorkerHandle, code: int, reason: str) -> Iterator[Event]:
         began = self.tries.get(begin.token, (None, 0.0))[1]
         one = self._taken(begin.token)
         if one is None:
             return
-        if code in local.FINAL:
-            self.suspects.pop(worker.node, None)
+        if code == BAD_INPUT and not self.interrupt.count and self._is_first(one, worker):
+            yield from self._bad_input(one, worker, reason)
+        elif code in local.FINAL:
+            if code in (DONE, DIVERGED):
+                self.suspects.pop(worker.node, None)
+            elif code == BAD_INPUT and one.bad_inputs:
+                yield from self._cleared(one.task.key)
             yield Event("finished", one.task.key, one.attempt, code, reason)
         elif self.interrupt.count:
             return
@@ -261,12 +294,17 @@ class _Run:
         begin = lost.worker.begin
         began = self.tries.get(begin.token, (None, 0.0))[1] if begin else 0.0
         one = self._taken(begin.token) if begin else None
-        if begin is None and not lost.worker.answered and not lost.with_node:
+        if lost.blind:
+            yield from self._avoid_blind(lost)
+        elif begin is None and not lost.worker.answered and not lost.with_node:
             key = f"a worker ({len(self.suspects[lost.worker.node])})"
             yield from self._suspect(lost.worker, key, lost.reason)
+            self._require_a_worker(lost)
         if one is None or self.interrupt.count:
             return
-        if lost.with_node:
+        early = not lost.worker.confirmed and not one.excused
+        one.excused = one.excused or early
+        if lost.with_node or early:
             yield self._preempted(one, lost.reason)
         else:
             took = time.monotonic() - began
@@ -274,13 +312,67 @@ class _Run:
 
     def _preempted(self, one: _Try, reason: str) -> Event:
         event = Event("retried", one.task.key, one.attempt, PREEMPTED, reason)
-        pause = min(LONGEST_PAUSE, 2.0**one.preemptions - 1)
+        pause = min(LONGEST_PAUSE, 2.0 ** min(one.preemptions, 6) - 1)
         one.preemptions, one.not_before = one.preemptions + 1, time.monotonic() + pause
         self.again.append(one)
         return event
 
+    def _is_first(self, one: _Try, worker: WorkerHandle) -> bool:
+        """Whether a trial that ends with BAD_INPUT may lack a file of this machine only."""
+        return not one.bad_inputs and bool(self.wanted - {worker.node})
+
+    def _bad_input(self, one: _Try, worker: WorkerHandle, reason: str) -> Iterator[Event]:
+        """Tries a trial once on another machine."""
+        where = f"{reason} on {worker.host or 'a machine'}"
+        yield Event("retried", one.task.key, one.attempt, BAD_INPUT, where)
+        one.bad_inputs += 1
+        one.failed_on.add(worker.node)
+        self.again.append(one)
+        yield from self._suspect(worker, one.task.key, reason)
+
+    def _cleared(self, key: str) -> Iterator[Event]:
+        """Drops the suspicion that rests on a task which fails on other machines too."""
+        for node, keys in self.suspects.items():
+            keys.discard(key)
+            if node in self.avoided - self.session.blind.keys() and len(keys) < SUSPECT:
+                self.avoided.remove(node)
+                yield from self._say(f"using the machine {self.names[node]} again: {key} is wrong")
+
+    def _say(self, line: str) -> Iterator[Event]:
+        """A line for the user, once."""
+        if line not in self.said:
+            self.said.add(line)
+            yield Event("said", "", 0, reason=line)
+
+    def _avoid_blind(self, lost: Lost) -> Iterator[Event]:
+        """Avoids a machine that does not see the folder. BadInput if no other is left."""
+        node = lost.worker.node
+        self.avoided.add(node)
+        if not {one.id for one in ray_cluster.nodes() if self._fits(one)} - self.avoided:
+            raise BadInput(lost.reason)
+        yield from self._say(f"avoiding the machine {lost.worker.host or node}: {lost.reason}")
+
+    def _fits(self, node: Node) -> bool:
+        """Whether a machine has something that trials need."""
+        return self.resources.platform != "cpu" or bool(node.cores)
+
+    def _require_a_worker(self, lost: Lost) -> None:
+        """BadInput where no worker starts on the only machine that is left."""
+        answered = any(one.answered for one in self.session.workers)
+        others = {one.id for one in ray_cluster.nodes() if self._fits(one)} - self.avoided
+        if (
+            len(self.suspects[lost.worker.node]) >= SUSPECT
+            and not answered
+            and (others <= {lost.worker.node})
+        ):
+            name = self.names.get(lost.worker.node, lost.worker.node)
+            raise BadInput(
+                f"no worker starts on {name}, the last machine, after {SUSPECT} attempts: "
+                f"{lost.reason}; install there what this machine has, or name another cluster"
+            )
+
     def _failed(
-        self, one: _Try, worker: Held, code: int, reason: str, seconds: float
+        self, one: _Try, worker: WorkerHandle, code: int, reason: str, seconds: float
     ) -> Iterator[Event]:
         where = f"{reason} on {worker.host or 'a machine'}"
         final = one.failures == RETRIES
@@ -292,11 +384,12 @@ class _Run:
         if seconds < SOON:
             yield from self._suspect(worker, one.task.key, reason)
 
-    def _suspect(self, worker: Held, key: str, reason: str) -> Iterator[Event]:
+    def _suspect(self, worker: WorkerHandle, key: str, reason: str) -> Iterator[Event]:
         """Avoids a machine on which different tasks fail soon, unless it is the last one."""
         node = worker.node
         self.suspects[node].add(key)
-        others = {one.id for one in ray_cluster.nodes()} - self.avoided - {node}
+        self.names |= {one.id: one.host for one in ray_cluster.nodes()}
+        others = {one.id for one in ray_cluster.nodes() if self._fits(one)} - self.avoided - {node}
         if len(self.suspects[node]) < SUSPECT or node in self.avoided or not others:
             return
         self.avoided.add(node)

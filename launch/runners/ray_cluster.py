@@ -1,5 +1,6 @@
 """Connects to a Ray cluster, takes the code there, and says which slots its machines have."""
 
+import collections
 import contextlib
 import hashlib
 import importlib.util
@@ -10,20 +11,25 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from launch.checkout import COMMIT, ROOT, commit
 from launch.runners import local, ray_slices
 from launch.runners.ray_slices import Node
-from launch.runners.ray_worker import Place, Spot
+from launch.runners.ray_worker import Reservation, Share
 from launch.runners.tasks import Cluster, Resources
 
 ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
 UNREACHABLE = 5.0  # seconds
 # Environment variables that change what a trial computes, or where it finds its files.
+# None is a secret: Ray writes them into its logs. The machines have credentials of their own.
 TAKEN = re.compile(
-    r"(JAX|XLA|LIBTPU|TENSORSTORE|HF|AWS|FSSPEC|STORAGE_EMULATOR)_.*|GOOGLE_APPLICATION_CREDENTIALS"
+    r"(JAX|XLA|LIBTPU|TENSORSTORE|GCSFS_EXPERIMENTAL)_\w+|STORAGE_EMULATOR_HOST"
+    r"|AWS_(DEFAULT_REGION|REGION|ENDPOINT_URL|ENDPOINT_URL_S3)"
+    r"|HF_(ENDPOINT|HUB_OFFLINE|DATASETS_OFFLINE)"
 )
+SECRET = re.compile(r".*(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL).*")
 _CPU_SLOTS_OF_ACCELERATORS = 1  # cores that Ray counts for a trial on a GPU or a slice
 
 
@@ -105,7 +111,7 @@ def _environment() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if TAKEN.fullmatch(name) and name != "JAX_PLATFORMS"
+        if TAKEN.fullmatch(name) and not SECRET.fullmatch(name) and name != "JAX_PLATFORMS"
     }
 
 
@@ -135,10 +141,19 @@ def dead_jobs() -> set[str]:
     return set()
 
 
+def is_pending(actor: str) -> bool:
+    """Whether Ray has yet to start the actor with this id (hex), mostly for want of resources."""
+    from ray._private.state import actors  # has no public name
+
+    with contextlib.suppress(Exception):
+        return actors(actor)["State"] in ("PENDING_CREATION", "DEPENDENCIES_UNREADY")
+    return False
+
+
 def namespace(folder: str) -> str:
     """The namespace of a sweep's workers, the same for every driver that names the folder."""
-    place = folder if "://" in folder else str(Path(folder).resolve())
-    return f"isoflop-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
+    name = folder if "://" in folder else str(Path(folder).resolve())
+    return f"isoflop-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def platform(there: Sequence[Node], cluster: Cluster) -> str:
@@ -164,7 +179,7 @@ def platform(there: Sequence[Node], cluster: Cluster) -> str:
     return "gpu" if "GPU" in found else "tpu"
 
 
-def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]:
+def reservations(there: Sequence[Node], tasks: int, resources: Resources) -> list[Reservation]:
     """The slots of the machines for that many tasks, those of each machine one after another.
 
     Without --cores, the tasks of a machine divide its cores, as `local.slots` does. More workers
@@ -172,7 +187,7 @@ def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]
     """
     cluster, found = resources.cluster, []
     if cluster.slice:
-        found = list(ray_slices.spots(there, cluster))
+        found = list(ray_slices.reservations(there, cluster))
         return found[: resources.workers or len(found)]
     if resources.platform != "cpu":
         found = list(_with_accelerators(there, resources))
@@ -189,24 +204,33 @@ def spots(there: Sequence[Node], tasks: int, resources: Resources) -> list[Spot]
             taken = cluster.cores or len(range(owned)[index::count])
             cores = min(taken, node.cores / count)
             cores = int(cores) if cores >= 1 else round(cores - 5e-5, 4)  # as Ray counts
-            place = Place(owned, index, count, cluster.cores)
-            found.append(Spot(node.id, place, {"num_cpus": cores}))
-    return found[: resources.workers or len(found)]
+            share = Share(owned, index, count, cluster.cores)
+            found.append(Reservation(node.id, share, {"num_cpus": cores}))
+    return _pinned(found[: resources.workers or len(found)], there)
 
 
-def _with_accelerators(there: Sequence[Node], resources: Resources) -> Iterator[Spot]:
+def _pinned(found: Sequence[Reservation], there: Sequence[Node]) -> list[Reservation]:
+    """The slots, pinned to cores on the machines of which they take all."""
+    taken, cores = collections.Counter(), {node.id: node.cores for node in there}
+    for one in found:
+        taken[one.node] += one.demand["num_cpus"]
+    whole = {node for node, count in taken.items() if count > cores[node] - 0.01}
+    return [replace(one, share=replace(one.share, pinned=one.node in whole)) for one in found]
+
+
+def _with_accelerators(there: Sequence[Node], resources: Resources) -> Iterator[Reservation]:
     cluster = resources.cluster
     name, each = ("GPU", cluster.gpus or 1) if resources.platform == "gpu" else ("TPU", 1)
     for node in there:
         for index in range(int(node.resources.get(name, 0)) // each):
             demand = {"num_cpus": _CPU_SLOTS_OF_ACCELERATORS}
             demand |= {"num_gpus": each} if name == "GPU" else {"resources": {"TPU": each}}
-            yield Spot(node.id, Place(index=index), demand)
+            yield Reservation(node.id, Share(index=index), demand)
 
 
 def require_room(there: Sequence[Node], resources: Resources) -> None:
     """ValueError if no machine could ever run a trial."""
-    if resources.cluster.wait_for_nodes or spots(there, 1, resources):
+    if resources.cluster.wait_for_nodes or reservations(there, 1, resources):
         return
     cluster = resources.cluster
     if cluster.slice:

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,10 +18,15 @@ WORST = (BUG, PREEMPTED, BAD_INPUT, IN_USE, DIVERGED, DONE)  # what the whole tr
 class Gang:
     """The workers of a trial, that of the first host first, and what their parts ended with."""
 
-    members: list[Any]  # ray_session.Held
+    members: list[Any]  # ray_session.WorkerHandle
     outcomes: dict[int, tuple[str, int, str]] = field(default_factory=dict)
     first_end: float = 0.0
     killed: bool = False
+
+    def is_busy(self, worker: Any) -> bool:
+        """Whether a worker has a part of a trial that has not ended, as far as is known."""
+        index = self.members.index(worker)
+        return self.members[0].begin is not None and index not in self.outcomes
 
     def parts(self, begin: Begin, coordinator: str) -> list[Begin]:
         """The task of each host; those after the first have logs of their own."""
@@ -46,7 +52,7 @@ class Gang:
             self.first_end = self.first_end if self.outcomes else time.monotonic()
             self.outcomes.setdefault(self.members.index(worker), (token, code, reason))
         if len(self.outcomes) == len(self.members):
-            worst = min(self.outcomes.values(), key=lambda one: _place(one[1]))
+            worst = min(self.outcomes.values(), key=lambda one: _badness(one[1]))
             return replace(status, running=None, ended=worst)
         if self.outcomes and time.monotonic() - self.first_end > GRACE and not self.killed:
             self.killed = True
@@ -56,5 +62,28 @@ class Gang:
         return None
 
 
-def _place(code: int) -> int:
+def regained(found: Sequence[tuple[Any, Status]]) -> Gang | None:
+    """The slot of workers of one group (with what they do) that an earlier driver began; None where
+    one is missing, or does not run the same attempt."""
+    found = sorted(found, key=lambda one: one[1].reservation.share.index)
+    statuses = [status for _, status in found]
+    begun = next((status.running for status in statuses if status.running), None)
+    first = statuses[0].reservation
+    if first.share.index or len(found) != 1 + len(first.peers):
+        return None
+    for status in statuses if begun else ():
+        token = status.running.token if status.running else (status.ended or ("",))[0]
+        if token != begun.token:
+            return None
+    gang = Gang([worker for worker, _ in found])
+    for worker in gang.members:
+        worker.gang, worker.begin = gang, None
+    if begun:
+        function, args = begun.task.args[-2:]
+        task = replace(begun.task, args=args)
+        gang.members[0].begin = replace(begun, function=function, task=task)
+    return gang
+
+
+def _badness(code: int) -> int:
     return WORST.index(code) if code in WORST else -1

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 
-def reserve(spot: Any) -> tuple[list[Any], Any]:
-    """(the spots of all hosts, which name the group, the group). Ray grants it when all are free.
-    It outlives the driver, as its workers do."""
+def reserve(reservation: Any) -> tuple[list[Any], Any]:
+    """(the reservations of all hosts, which name the group, the group). Ray grants it when all are
+    free. It outlives the driver, as its workers do."""
     from ray.util import placement_group
 
-    name, members = secrets.token_hex(8), [spot, *spot.peers]
+    name, members = secrets.token_hex(8), [reservation, *reservation.peers]
     group = placement_group(
         [{"CPU": one.demand["num_cpus"]} | one.demand["resources"] for one in members],
         strategy="STRICT_SPREAD",
@@ -22,12 +22,12 @@ def reserve(spot: Any) -> tuple[list[Any], Any]:
     return [replace(one, group=name) for one in members], group
 
 
-def strategy(spot: Any, group: Any, index: int) -> Any:
+def strategy(reservation: Any, group: Any, index: int) -> Any:
     """What ties a worker to its machine."""
     from ray.util import scheduling_strategies as strategies
 
     if group is None:
-        return strategies.NodeAffinitySchedulingStrategy(spot.node, soft=False)
+        return strategies.NodeAffinitySchedulingStrategy(reservation.node, soft=False)
     return strategies.PlacementGroupSchedulingStrategy(group, index)
 
 

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from launch.runners.ray_worker import Place, Spot
+from launch.cluster.accelerators import TPUS, Accelerator, accelerator
+from launch.runners.ray_worker import Reservation, Share
 from launch.runners.tasks import Cluster
 
-CORES_OF_A_CHIP = {"v2": 2, "v3": 2, "v4": 2, "v5p": 2, "v5litepod": 1, "v6e": 1}
-"""Generation → what the number of a slice's type counts of each chip."""
 WAIT = 120  # seconds that the hosts of a trial wait for each other
 _NAME = "ray.io/tpu-slice-name"
 _NO_NAMES = re.compile(r"CPU|GPU|TPU|memory|object_store_memory|node:.*|accelerator_type:.*|TPU-.*")
@@ -29,31 +28,37 @@ class Node:
         return int(self.resources.get("CPU", 0))
 
 
-def chips(kind: str) -> int:
-    """The chips of a slice of this type; ValueError for an unknown one."""
-    name, _, count = kind.rpartition("-")
-    if name not in CORES_OF_A_CHIP or not count.isdecimal() or not int(count):
-        known = ", ".join(f"{one}-N" for one in CORES_OF_A_CHIP)
-        raise ValueError(f"slice={kind} is no type of a TPU slice; use one of {known}")
-    return int(count) // CORES_OF_A_CHIP[name]
+def type_of(kind: str) -> Accelerator:
+    """The slice that `kind` names, 'v5e-16' or 'v5e:4x4'; ValueError for one that Ray cannot
+    reserve."""
+    found = accelerator(kind, flag="slice")
+    if not found.tpu or not found.tpu.api:
+        known = ", ".join(name for name, one in TPUS.items() if one.api)
+        raise ValueError(f"slice={kind} is no TPU slice that Ray knows; use one of {known}")
+    return found
+
+
+def head_of(kind: Accelerator) -> str:
+    """The resource that Ray gives to the first host of each slice of this type."""
+    return f"TPU-{kind.api}-head"
 
 
 def slices(there: Sequence[Node], kind: str) -> list[list[Node]]:
     """The hosts of each slice of this type that is complete, its head first."""
-    wanted, groups = chips(kind), {}
+    wanted, groups = type_of(kind), {}
     for node in there:
         own = [key for key in node.resources if not _NO_NAMES.fullmatch(key)]
         if node.resources.get("TPU") and (name := node.labels.get(_NAME) or next(iter(own), "")):
             groups.setdefault(name, []).append(node)
-    found, head = [], f"TPU-{kind}-head"
+    found, head = [], head_of(wanted)
     for _, hosts in sorted(groups.items()):
         hosts = sorted(hosts, key=lambda node: (head not in node.resources, _number(node), node.id))
-        if head in hosts[0].resources and sum(map(_chips, hosts)) == wanted:
+        if head in hosts[0].resources and sum(map(_chips, hosts)) == wanted.chips:
             found.append(hosts)
     return found
 
 
-def spots(there: Sequence[Node], cluster: Cluster) -> Iterator[Spot]:
+def reservations(there: Sequence[Node], cluster: Cluster) -> Iterator[Reservation]:
     """Where trials of so many slices run; each has a worker on its first host, and `peers`."""
     complete = slices(there, cluster.slice)
     for first in range(0, len(complete) - cluster.slices + 1, cluster.slices):
@@ -62,11 +67,11 @@ def spots(there: Sequence[Node], cluster: Cluster) -> Iterator[Spot]:
             for host in hosts:
                 taken = {"TPU": _chips(host)}
                 if host is hosts[0]:
-                    taken[f"TPU-{cluster.slice}-head"] = 1
+                    taken[head_of(type_of(cluster.slice))] = 1
                 environment = multislice(complete[first][0].address, cluster.slices, number)
                 demand = {"num_cpus": 1, "resources": taken}
-                members.append(Spot(host.id, Place(index=len(members)), demand, environment))
-        yield Spot(**vars(members[0]) | {"peers": tuple(members[1:])})
+                members.append(Reservation(host.id, Share(index=len(members)), demand, environment))
+        yield Reservation(**vars(members[0]) | {"peers": tuple(members[1:])})
 
 
 def multislice(address: str, slices: int, number: int) -> Mapping[str, str]:
@@ -94,7 +99,9 @@ def member(coordinator: str, count: int, index: int, function: str, args: tuple)
 
 def require_all_used(cluster: Cluster, mesh: Mapping[str, int], trial: str) -> None:
     """ValueError if a trial's mesh leaves hosts idle."""
-    devices = chips(cluster.slice) * cluster.slices if cluster.slice else max(cluster.gpus, 1)
+    devices = (
+        type_of(cluster.slice).chips * cluster.slices if cluster.slice else max(cluster.gpus, 1)
+    )
     sizes, used = dict(mesh), 1
     for size in sizes.values():
         used *= size

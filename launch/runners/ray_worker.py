@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from data.files import to_path
+from launch.errors import DONE
 from launch.runners import local, ray_groups
 from launch.runners.tasks import Event, Slot, Task
 
 LEAVE_BUSY, LEAVE_IDLE = 600.0, 60.0  # seconds without a driver
 FROZEN = 30.0  # seconds that the process of a task may be stopped (SIGSTOP)
 TO_SAVE = 120.0  # seconds between SIGTERM and SIGKILL when there is no driver
+LINE = 200  # characters of a log that a driver shows
 _TICK = 0.1  # seconds between looks at a process
 
 
@@ -46,57 +48,73 @@ class Status:
     owner: str  # the driver that it belongs to
     absent: float  # seconds since that driver asked
     host: str
-    spot: "Spot"
+    reservation: "Reservation"
     running: Begin | None = None
     ended: tuple[str, int, str] | None = None  # token, exit code, reason
     blind: bool = False  # whether it does not see the folder of the sweep
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a worker needs to know of its slot: the number of cores that the slots of its machine
-    divide, and its own share, `index` of `count`; count 0: accelerators, which Ray chooses."""
+class Share:
+    """What a slot has of its machine: share `index` of `count` of its `cores`; count 0:
+    accelerators, which Ray chooses. Processes are `pinned` to cores where the slots of the sweep
+    take the whole machine; elsewhere another sweep may pin the same ones."""
 
     cores: int = 0
     index: int = 0
     count: int = 0
     most: int = 0  # cores; 0: all of the share
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
-class Spot:
+class Reservation:
     """Where the worker of a slot runs, and what it takes of that machine. Its `peers` are on the
     other hosts of a trial that spans several; all then belong to the placement group `group`."""
 
     node: str
-    place: Place
+    share: Share
     demand: Mapping[str, Any]  # of ray.remote: num_cpus, num_gpus, resources
     environment: Mapping[str, str] = field(default_factory=dict)
-    peers: "tuple[Spot, ...]" = ()
+    peers: "tuple[Reservation, ...]" = ()
     group: str = ""
+
+    @property
+    def nodes(self) -> set[str]:
+        """The machines of all hosts."""
+        return {one.node for one in (self, *self.peers)}
 
     @property
     def key(self) -> str:
         nodes = " ".join(one.node for one in (self, *self.peers))
-        return f"{nodes} {self.place} {sorted(self.demand.items())}"
+        return f"{nodes} {self.share} {sorted(self.demand.items())}"
 
 
 class RemoteWorker:
     """The actor. All methods but `__init__` and `begin_and_wait` return at once."""
 
     def __init__(
-        self, driver: str, spot: Spot, environment: dict[str, str], folder: str, seen: str
+        self,
+        driver: str,
+        reservation: Reservation,
+        environment: dict[str, str],
+        folder: str,
+        seen: str,
     ):
         """`environment` is set before jax starts, `folder` is where the driver runs, and `seen` a
         file that every worker must see ('': none)."""
         sys.modules["__main__"].__file__ = None  # Ray's, which a spawned process need not import
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        self.owner, self.seen_at, self.spot = driver, time.monotonic(), spot
-        self.blind = bool(seen) and not to_path(seen).exists()
-        cores = _share(spot.place)
+        self.owner, self.seen_at, self.reservation = driver, time.monotonic(), reservation
+        self.seen, self.blind = seen, bool(seen)
+        self._look_for_the_folder()
+        cores = _cores(reservation.share)
         threads = local.threads(len(cores)) if cores else {}
-        self.worker = local.Worker(Slot(cores, environment | dict(spot.environment) | threads))
+        cores = cores if reservation.share.pinned else ()
+        self.worker = local.Worker(
+            Slot(cores, environment | dict(reservation.environment) | threads)
+        )
         self.running: Begin | None = None
         self.begun = False  # whether its process has been given it
         self.ended: tuple[str, int, str] | None = None
@@ -108,7 +126,9 @@ class RemoteWorker:
     def status(self) -> Status:
         """What it does."""
         absent, host = time.monotonic() - self.seen_at, os.uname().nodename
-        return Status(self.owner, absent, host, self.spot, self.running, self.ended, self.blind)
+        return Status(
+            self.owner, absent, host, self.reservation, self.running, self.ended, self.blind
+        )
 
     def claim(self, driver: str, former: str) -> bool:
         """Makes it the worker of `driver`, if it is that of `former`."""
@@ -118,10 +138,17 @@ class RemoteWorker:
             return self.owner == driver
 
     def begin_and_wait(
-        self, driver: str, seconds: float, begin: Begin | None, patience: tuple[float, float]
+        self,
+        driver: str,
+        seconds: float,
+        begin: Begin | None,
+        patience: tuple[float, float],
+        busy: bool = True,
     ) -> Status:
-        """Starts a task, unless one runs, and returns when a task ends or after `seconds`.
+        """Starts a task, unless one runs, and returns when no task runs (if `busy`: the driver
+        knows of one), when one begins (if not), or after `seconds`.
         `patience`: seconds without a driver after which it leaves, busy and idle."""
+        self._look_for_the_folder()
         with self.changed:
             if self.owner != driver:
                 return self.status()
@@ -129,10 +156,15 @@ class RemoteWorker:
             if begin and not self.running and not self.blind:
                 self.running, self.begun, self.stopped_for = begin, False, 0.0
                 self.changed.notify_all()
-            before = self.ended
-            self.changed.wait_for(lambda: self.ended is not before, seconds)
+            self.changed.wait_for(lambda: bool(self.running) != busy, seconds)
             self.seen_at = time.monotonic()
             return self.status()
+
+    def _look_for_the_folder(self) -> None:
+        """A shared folder may be mounted late, or show a new file late."""
+        if self.blind:
+            with contextlib.suppress(OSError):
+                self.blind = not to_path(self.seen).exists()
 
     def free_port(self) -> int:
         """A port of this machine that nothing listens at."""
@@ -148,9 +180,9 @@ class RemoteWorker:
     def leave(self) -> None:
         """Ends its process and the actor; a task that runs is killed."""
         self.worker.close()
-        if self.spot.group:
+        if self.reservation.group:
             with contextlib.suppress(Exception):
-                ray_groups.remove(self.spot.group)
+                ray_groups.remove(self.reservation.group)
         os._exit(0)
 
     def _supervise(self) -> None:
@@ -185,8 +217,11 @@ class RemoteWorker:
         self._note(begin, event)
 
     def _note(self, begin: Begin, event: Event) -> None:
+        reason = event.reason
+        if event.code != DONE and (said := last_line(begin.task.log)):
+            reason = f"{reason}: {said}"
         with self.changed:
-            self.running, self.ended = None, (begin.token, event.code, event.reason)
+            self.running, self.ended = None, (begin.token, event.code, reason)
             self.changed.notify_all()
 
     def _end_frozen(self) -> None:
@@ -206,14 +241,21 @@ class RemoteWorker:
         self.leave()
 
 
-def _share(place: Place) -> tuple[int, ...]:
+def last_line(log: Path) -> str:
+    """The end of a trial's log, at most LINE characters; '' if it cannot be read."""
+    with contextlib.suppress(OSError):
+        lines = to_path(str(log)).read_text("utf-8", errors="replace").split("\n")
+        return next((line.strip()[:LINE] for line in reversed(lines) if line.strip()), "")
+    return ""
+
+
+def _cores(share: Share) -> tuple[int, ...]:
     """The numbers of the cores of a slot; () where it has accelerators."""
-    if not place.count:
+    if not share.count:
         return ()
     owned = local.available_cores()
-    owned = [owned[i % len(owned)] for i in range(place.cores)]
-    share = owned[place.index :: place.count]
-    return tuple(dict.fromkeys(share[: place.most or len(share)]))
+    owned = [owned[i % len(owned)] for i in range(share.cores)][share.index :: share.count]
+    return tuple(dict.fromkeys(owned[: share.most or len(owned)]))
 
 
 def _is_stopped(process: Any) -> bool:

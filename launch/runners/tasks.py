@@ -12,7 +12,7 @@ from launch.errors import DONE
 @dataclass(frozen=True)
 class Cluster:
     """Where a cluster is, and what one trial takes of it. `cores` and `gpus` are of one machine;
-    `slice` is the type of a TPU slice, such as v5litepod-16, of which a trial takes `slices`."""
+    `slice` is the type of a TPU slice, such as v5e-16, of which a trial takes `slices`."""
 
     address: str = ""  # HOST:PORT, ray://HOST:PORT, auto; "": $RAY_ADDRESS, or one of its own
     cores: int = 0  # 0: the cores of a machine divided over the trials

@@ -110,7 +110,7 @@ def _define_cluster(values: absl_flags.FlagValues) -> None:
     text("address", "", "cluster of --on=ray: auto, HOST:6379, ray://HOST:10001; '': here", values)
     whole("cores", 0, "CPU cores of a trial; 0: a machine's, divided", 0, flag_values=values)
     whole("gpus", 0, "GPUs of a trial on a cluster", 0, flag_values=values)
-    text("slice", "", "TPU slice of a trial on a cluster, such as v5litepod-16", values)
+    text("slice", "", "TPU slice of a trial on a cluster, such as v5e-16", values)
     whole("slices", 1, "slices of a trial", 1, flag_values=values)
     text("platform", "", "of the trials on a cluster: cpu, gpu, tpu; '': what it has now", values)
     wait = "wait for machines that are to come, where none could run a trial"

@@ -3,14 +3,18 @@
     python -m tests.bench.sweeps.ray_overhead [--trials=200] [--rounds=3] [--slots=1,4,16]
 
 The trials do nothing but write their files (`tests.launch.fake`), so that all the time is that of
-the runner. Rounds of local workers and of Ray alternate; the time to start is given apart.
+the runner. Rounds of local workers and of Ray alternate. Before the clock
+starts, the process of each slot has run a trial. The clock stops when the last
+trial has ended, not when the workers have. The time to start is given apart.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,21 +23,39 @@ from launch.runners import local, ray
 from launch.runners.tasks import Cluster, Interrupt, Resources, Task
 
 
-def tasks(folder: Path, count: int) -> list[Task]:
-    """Trials of ten steps without a pause."""
-    names = [f"t{i}" for i in range(count)]
-    return [Task(n, (n, str(folder), "", 0.0), folder / n / "log.txt") for n in names]
+def trial(folder: Path, name: str, seconds: float = 0.0) -> Task:
+    """A trial of ten steps."""
+    return Task(name, (name, str(folder), "", seconds), folder / name / "log.txt")
+
+
+def warm(folder: Path) -> int:
+    """The processes that have run a trial."""
+    files = folder.glob("*/result.json")
+    return len({json.loads((f.parent / "environment.json").read_text())["pid"] for f in files})
 
 
 def measure(runner, resources: Resources, folder: Path, count: int) -> tuple[float, float]:
-    """(seconds until the first trial has ended, trials per second after that)."""
-    began, first, ended = time.perf_counter(), 0.0, 0
-    for event in runner.run("tests.launch.fake:run", tasks(folder, count), resources, Interrupt()):
+    """(seconds until the first trial has ended, trials per second once the process of each slot has
+    ended one, up to the end of the last trial)."""
+    clock = {}
+
+    def tasks() -> Iterator[Task]:
+        for number in itertools.count():
+            if warm(folder) == resources.workers:
+                break
+            yield trial(folder, f"warm{number}", 0.1)
+        clock["warm"] = time.perf_counter()
+        yield from (trial(folder, f"t{number}") for number in range(count))
+
+    began, ended = time.perf_counter(), 0
+    for event in runner.run("tests.launch.fake:run", tasks(), resources, Interrupt()):
         if event and event.kind == "finished":
             assert event.code == 0, event
-            first, ended = first or time.perf_counter(), ended + 1
+            clock.setdefault("first", time.perf_counter())
+            if event.key.startswith("t"):
+                clock["last"], ended = time.perf_counter(), ended + 1
     assert ended == count
-    return first - began, (count - 1) / (time.perf_counter() - first)
+    return clock["first"] - began, count / (clock["last"] - clock["warm"])
 
 
 def megabytes() -> float:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from data.files import to_path
+from tests.bucket import bucket
 from tests.faults.clusters import ray_cluster_here as here
 
 CONFIG = """
@@ -189,17 +191,19 @@ def numbers(workdir: Path) -> dict[str, dict]:
 
 @pytest.mark.slow
 def test_a_trial_on_two_slices_goes_on_within_30_seconds_of_the_death_of_a_rank(home):
-    """Each slice is a machine with two devices, which are threads of a CPU; gloo is the network."""
+    """Each slice is a machine with four devices, which are threads of a CPU; gloo is the network.
+    A driver that is killed later is followed by one that goes on with the same workers."""
     file = config(home, 1)
     text = file.read_text().replace('"8 steps"', '"400 steps"')
     text = text.replace('"4 steps"', '"50 steps"').replace('"2 steps"', '"1 steps"')
     file.write_text(text)
-    flags = "--fit=false", "--slice=v5litepod-2", "--slices=2", "--config.mesh.data=4"
-    flags += ("--config.mesh.fsdp=1",)
+    flags = "--fit=false", "--slice=v5e-4", "--slices=2", "--config.mesh.data=8"
+    flags += ("--config.mesh.fsdp=1", "--config.train.batch_size=8", "--config.eval.batch_size=8")
+    flags += ("--config.eval.sequences=8",)
     with here.cluster(nodes=0) as cluster, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
         for name in "xy":
-            taken = {"TPU": 2, name: 1, "TPU-v5litepod-2-head": 1}
+            taken = {"TPU": 4, name: 1, "TPU-v5litepod-4-head": 1}
             here.add(cluster, resources=taken, labels={"ray.io/tpu-slice-name": name})
         whole, _ = on_slices(cluster, home / "whole", file, flags, kill=False)
         killed, took = on_slices(cluster, home / "killed", file, flags, kill=True)
@@ -208,9 +212,9 @@ def test_a_trial_on_two_slices_goes_on_within_30_seconds_of_the_death_of_a_rank(
     assert len(whole) > 300
 
 
-def on_slices(cluster, workdir, file, flags, kill) -> tuple[list, float]:
+def on_slices(cluster, workdir, file_of, flags, kill) -> tuple[list, float]:
     """(steps with their losses, seconds from the death of a rank to the next row)."""
-    driver, took = here.sweep(cluster, file, workdir, *flags), 0.0
+    driver, took = here.sweep(cluster, file_of, workdir, *flags), 0.0
     try:
         here.until(lambda: len(metrics(workdir)) > 120, 300, driver)
         if kill:
@@ -221,6 +225,12 @@ def on_slices(cluster, workdir, file, flags, kill) -> tuple[list, float]:
             retried = time.time()
             here.until(lambda: file.stat().st_mtime > retried, 60, driver)
             took = file.stat().st_mtime - began
+            driver.kill()
+            driver.wait()
+            actors = {actor.pid for actor, _ in here.workers(cluster)}
+            began, driver = len(metrics(workdir)), here.sweep(cluster, file_of, workdir, *flags)
+            here.until(lambda: len(metrics(workdir)) > began + 30, 120, driver)
+            assert actors == {actor.pid for actor, _ in here.workers(cluster)}
         assert driver.wait(600) == 0, (workdir.parent / "driver.txt").read_text()[-3000:]
     finally:
         driver.kill()
@@ -260,6 +270,25 @@ def test_ray_gives_the_numbers_of_the_plain_sweep(home, way):
         found[on] = numbers(home / on)
     assert len(found["local"]) == {"plain": 5, "asha": 5, "tpe": 6}[way]
     assert found["ray"] == found["local"]
+
+
+@pytest.mark.slow
+def test_trials_in_a_bucket_have_the_numbers_of_the_local_runner(home):
+    """On the emulator, which Ray's workers find by the environment that travels."""
+    file, found = config(home, 3), {}
+    with bucket():
+        for on in ("local", "ray"):
+            workdir = f"gs://bucket/{on}"
+            command = ["sweep", f"--config={file}", f"--workdir={workdir}", f"--on={on}"]
+            done = subprocess.run(
+                [sys.executable, "-m", "launch", *command, "--workers=1", "--fit=false"],
+                cwd=here.ROOT,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            found[on] = numbers(to_path(workdir))
+    assert len(found["local"]) == 3 and found["ray"] == found["local"]
 
 
 @pytest.mark.slow
