@@ -209,7 +209,8 @@ class Run:
                 self._train_chunks(stop, watchdog, progress)
                 while record.status == "rewind":
                     self._rewind()
-                    self._train_chunks(stop, watchdog, progress)
+                    if record.status is None:
+                        self._train_chunks(stop, watchdog, progress)
             if record.status is None and record.step < record.events.total:
                 record.stop_early(self._current, self._evaluation)
             record.checkpoints.close()

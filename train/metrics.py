@@ -1,6 +1,7 @@
 """Reads and writes the metrics of a run: metrics.jsonl, samples.jsonl, and TensorBoard as a view of
 both."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -40,7 +41,9 @@ class MetricsLog:
         if self._silent:
             return
         if is_remote(self.path):
-            self._mirrors = {p: Mirrored(p, self._lease) for p in (self.path, self.samples)}
+            self._mirrors = {}
+            for path in (self.path, self.samples):
+                self._mirrors[path] = Mirrored(path, self._lease)
         path, samples = map(self._local, (self.path, self.samples))
         copy(path, path, step)
         if samples.exists():
@@ -89,16 +92,15 @@ class MetricsLog:
 
     def close(self, done: bool = False) -> None:
         """Writes everything. What a run without the lock of its folder has not written is lost."""
-        if self._board is not None:
-            if done:
-                self._board.end()
-            self._board.close()
-        try:
-            for mirror in self._mirrors.values():
-                mirror.close()
-        finally:
+        with contextlib.ExitStack() as last:  # each is closed, even if one before it fails
             if self._home:
-                shutil.rmtree(self._home, ignore_errors=True)
+                last.callback(shutil.rmtree, self._home, ignore_errors=True)
+            for mirror in self._mirrors.values():
+                last.callback(mirror.close)
+            if self._board is not None:
+                last.callback(self._board.close)
+                if done:
+                    self._board.end()
 
 
 def column(metric: str) -> str:

@@ -139,10 +139,12 @@ class Record:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if processes.is_first() and exception[0] is None:
-            self.lease.confirm()
-            self.ledger.write(self.workdir, self.step)
-        self.log.close(done=self.status is None and self.step == self.events.total)
+        try:
+            if processes.is_first() and exception[0] is None:
+                self.lease.confirm()
+                self.ledger.write(self.workdir, self.step)
+        finally:
+            self.log.close(done=self.status is None and self.step == self.events.total)
 
     def restore(
         self, like: TrainState, hyper: dict[str, float], frozen: dict, branch_until: int = 0
@@ -166,20 +168,25 @@ class Record:
         self, like: TrainState, hyper: dict[str, float], frozen: dict, branch_until: int = 0
     ) -> TrainState | None:
         """Like `restore`, but goes back to before the spike that set `status` to "rewind", whose
-        data are left out from now on."""
+        data are left out from now on. Sets `status` to "diverged" if the only checkpoint is at the
+        step whose evaluation showed the spike: the run would repeat itself."""
         found = self.checkpoints.restore_before(saved(like), self.spikes.pending["step"])
         if not found and branch_until:
             found = self._branch(like, branch_until)
         tree, meta = found or (None, {})
         kept = self.spikes
         self._begin(meta)
+        state = _whole(tree, like, hyper, frozen) if tree else None
         self.ledger.rewind(self.saved_ledger)
-        self.say(f"{self.config.name}: {kept.rewound(self.step)} (train.on_spike)")
         self.spikes, self.status = kept, None
         self.log.close()
         self.log.rewind(self.step, hyperparameters(self.config))
         self.timed, self.timed_from = 0, self.seconds
-        return _whole(tree, like, hyper, frozen) if tree else None
+        if kept.unavoidable(self.step):
+            self._diverge(f"{kept.pending['fault']}, and no earlier checkpoint is left", state)
+        else:
+            self.say(f"{self.config.name}: {kept.rewound(self.step)} (train.on_spike)")
+        return state
 
     def _begin(self, meta: dict) -> None:
         self.origin = meta.get("origin", {"branched_from": None, "branched_at": 0})

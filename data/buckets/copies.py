@@ -25,6 +25,7 @@ PLACE = "ISOFLOP_MIRROR"
 """The environment variable that names another folder for the copies."""
 # What a folder of published weights, or of adapters, consists of.
 PUBLISHED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf")
+AGAIN = "run this again"
 _origins: dict[Path, Path] = {}  # folders here -> the folders in buckets that they mirror
 
 
@@ -61,7 +62,7 @@ def pull(folder: Path, last: str) -> bool:
     todo = [name for name in listed if name != last]
     for name in (*todo, last):
         if name in listed and not _is_same(folder / name, listed[name]):
-            _fetch(origin / listed[name]["object"], folder / name, listed[name])
+            _fetch(origin / listed[name]["object"], folder / name, listed[name], _rebuild(origin))
     (folder / SHARED).touch()
     return True
 
@@ -98,7 +99,7 @@ def fetched(path: Path) -> Path:
     version = hashlib.sha256(f"{about.st_ino} {about.st_size}".encode()).hexdigest()[:12]
     target = mirror().joinpath("files", *path.parts[1:-1], version, path.name)
     if not target.exists():
-        _fetch(path, target, {"size": about.st_size})
+        _fetch(path, target, {"size": about.st_size}, AGAIN)
     return target
 
 
@@ -113,7 +114,7 @@ def fetched_folder(folder: Path) -> Path:
     target = mirror().joinpath("files", *folder.parts[1:-1], version, folder.name)
     for path, about in entries.items():
         if not (target / path.name).exists():
-            _fetch(path, target / path.name, {"size": about.st_size})
+            _fetch(path, target / path.name, {"size": about.st_size}, AGAIN)
     return target
 
 
@@ -170,9 +171,7 @@ def _index(origin: Path) -> dict[str, dict] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{origin / INDEX} is damaged ({error}); delete {origin} to rebuild it"
-        ) from None
+        raise ValueError(f"{origin / INDEX} is damaged ({error}); {_rebuild(origin)}") from None
 
 
 def _require_plain(name: str) -> None:
@@ -182,8 +181,13 @@ def _require_plain(name: str) -> None:
         raise ValueError(f"{name!r} is not the name of a file")
 
 
-def _fetch(path: Path, target: Path, about: dict) -> None:
-    """Downloads an object and verifies its size and, where it is known, its SHA-256."""
+def _rebuild(origin: Path) -> str:
+    return f"delete {origin} to rebuild it"
+
+
+def _fetch(path: Path, target: Path, about: dict, remedy: str) -> None:
+    """Downloads an object and verifies its size and, where it is known, its SHA-256. `remedy` ends
+    the message of an object that is missing or is not what `about` says."""
     from data.buckets.path import answering
 
     temporary = target.with_name(f".{target.name}.{os.getpid()}{secrets.randbelow(10**9):09}.tmp")
@@ -193,15 +197,15 @@ def _fetch(path: Path, target: Path, about: dict) -> None:
             path.fs.get_file(str(path), str(temporary))
         found = _about(temporary)
         if any(found[key] != about[key] for key in ("size", "sha256") if key in about):
-            raise ValueError(
-                f"{path} is damaged: its content is not what {path.parent / INDEX} says; delete "
-                f"{path.parent} to rebuild it"
-            )
+            fault = "changed while it was read"
+            if "sha256" in about:
+                fault = f"is damaged: its content is not what {path.parent / INDEX} says"
+            raise ValueError(f"{path} {fault}; {remedy}")
         os.replace(temporary, target)
     except FileNotFoundError as error:
         if error.filename != str(path):
             raise
-        raise ValueError(f"{path} is missing; delete {path.parent} to rebuild it") from None
+        raise ValueError(f"{path} is missing; {remedy}") from None
     except OSError as error:
         if error.filename == str(path):
             raise

@@ -7,6 +7,7 @@ one; a CPU core does not, so there are no groups on CPUs unless they are asked f
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +15,7 @@ from typing import IO, Any
 from ml_collections import ConfigDict
 
 from data.atomic import lock
+from data.buckets.lease import LostLock
 from data.buckets.mirrored import appending
 from data.files import is_remote
 from launch.config import imports
@@ -62,14 +64,16 @@ def groups(trials: Sequence[Any], most: int, slots: int) -> list[list[Any]]:
 def run(trials: Sequence[Trial]) -> int:
     """Trains the trials that have not ended, stacked; one by itself is `trial.run`.
 
-    The exit code is 0 when all have ended, well or not: each result.json says which.
+    The exit code is 0 when all have ended, well or not: each result.json says which. It is IN_USE
+    if another process has taken the folder of one meanwhile; that trial alone then has no result.
     """
+    begun = time.time()
     try:
         if len(trials) == 1:
             return trial.run(*trials[0])
         with _locked([workdir / "log.txt" for _, workdir, _ in trials[1:]]) as logs:
             with contextlib.ExitStack() as held:
-                act = functools.partial(_run, trials, logs, held)
+                act = functools.partial(_run, trials, logs, held, begun)
                 return trial.guarded(act, trials[0][1].parent)
     except InUse:
         return IN_USE
@@ -81,14 +85,18 @@ def run_one(config: ConfigDict, workdir: Path, overrides: Mapping[str, Any]) -> 
 
 
 def _run(
-    trials: Sequence[Trial], logs: Mapping[Path, IO], held: contextlib.ExitStack, stop: Stop
+    trials: Sequence[Trial],
+    logs: Mapping[Path, IO],
+    held: contextlib.ExitStack,
+    begun: float,
+    stop: Stop,
 ) -> int:
     # Slow imports, which planning a sweep does without.
     import jax
 
     from train.checkpoint import Damaged
     from train.parallel.mesh import MeshError
-    from train.stacked.population import Member, Population
+    from train.stacked.population import LOST, Member, Population
 
     going, members = [], []
     with bad_input():
@@ -101,7 +109,7 @@ def _run(
                 lease = held.enter_context(trial.claimed(config, resolved, workdir))
                 going.append((resolved, overrides, lease))
                 say = functools.partial(_say, workdir / "log.txt", logs)
-                members.append(Member(resolved, workdir, say, branch, lease))
+                members.append(Member(resolved, workdir, say, branch, lease, begun))
     if not members:
         return DONE
     dataset = dataset.for_run(members[0].config)
@@ -116,10 +124,16 @@ def _run(
         trial.begin(member.config, member.workdir, dataset, lease)
         member.say(f"trained with {len(members) - 1} others; {trials[0][1] / 'log.txt'} has more")
     statuses = population.train(stop)
-    ended = zip(going, population.records, statuses, strict=True)
+    lost, ended = LOST in statuses, zip(going, population.records, statuses, strict=True)
     for (resolved, overrides, lease), record, status in ended:
-        trial.end(resolved, dataset, record, dict(overrides), status, lease)
-    return PREEMPTED if "preempted" in statuses else DONE
+        if status == LOST:
+            continue
+        try:
+            trial.end(resolved, dataset, record, dict(overrides), status, lease)
+        except LostLock as error:
+            record.say(f"{error}; this process writes nothing more there")
+            lost = True
+    return PREEMPTED if "preempted" in statuses else IN_USE if lost else DONE
 
 
 def _say(log: Path, logs: Mapping[Path, IO], line: str) -> None:
@@ -136,10 +150,11 @@ def _say(log: Path, logs: Mapping[Path, IO], line: str) -> None:
 @contextlib.contextmanager
 def _locked(logs: Sequence[Path]) -> Iterator[dict[Path, IO]]:
     """Holds the logs as `workers` holds that of the first trial, and yields them: no other sweep
-    trains these meanwhile. InUse if another does."""
+    trains these meanwhile. InUse if another does. In a bucket the locks of the trials alone do
+    that: a log there is a copy of this process's own."""
     with contextlib.ExitStack() as files:
         found = {log: files.enter_context(appending(log)) for log in logs}
         for log, file in found.items():
-            if lock(file) is False:
+            if not is_remote(log) and lock(file) is False:
                 raise InUse(f"another sweep trains {log.parent}")
         yield found

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from data.buckets import lease
 from data.files import is_remote
 from launch.trial.owner import with_running
 from launch.watching.runs_folder import read_at
+from scaling.printable import printable
 from scaling.ranking.trials import Sweep, Trial
 
-SILENT = 60.0  # seconds without a heartbeat after which a trial does not count as running
 HELD = ("unfinished", "waiting", "running")  # the statuses of trials that have not ended
 
 
@@ -20,7 +21,7 @@ HELD = ("unfinished", "waiting", "running")  # the statuses of trials that have 
 class Holder:
     """The process that has the lock of a trial."""
 
-    node: str  # the name of its host
+    node: str  # the name of its host, safe to print; "" if the lock names none
     process: int
     age: float  # seconds since its last heartbeat, by the clock of the store
 
@@ -46,7 +47,8 @@ class Standing:
 
 def as_it_runs(sweep: Sweep) -> Sweep:
     """The sweep with the status "running" for trials that a process trains now: on this machine by
-    their locks, in a bucket by a heartbeat in the last SILENT seconds."""
+    their locks, in a bucket by a heartbeat that is younger than the
+    `ttl` of `lease.times`."""
     if not is_remote(sweep.folder):
         return with_running(sweep)
     trials = (
@@ -57,7 +59,7 @@ def as_it_runs(sweep: Sweep) -> Sweep:
 
 
 def _beats(held: Holder | None) -> bool:
-    return held is not None and held.age <= SILENT
+    return held is not None and held.age <= lease.times().ttl
 
 
 def standing(sweep: Sweep) -> Standing:
@@ -82,20 +84,10 @@ def holder(trial: Trial) -> Holder | None:
         content, about = file.read_bytes(), file.stat()
     except OSError:
         return None
-    node, process = owner_in(content)
-    return Holder(node, process, max(0.0, read_at(trial.folder) - about.st_mtime))
-
-
-def owner_in(content: bytes) -> tuple[str, int]:
-    """(host, process) that a lock names; ("", 0) if it names none. Older versions wrote "process
-    12 on HOST" in place of JSON."""
-    try:
-        known = json.loads(content)
-        return str(known["host"]), int(known["process"])
-    except (ValueError, TypeError, KeyError):
-        words = content.decode(errors="replace").split()
-        known = len(words) == 4 and words[0] == "process" and words[1].isdecimal()
-        return (words[3], int(words[1])) if known else ("", 0)
+    owner = lease.parsed(content)
+    return Holder(
+        printable(owner.host), owner.process, max(0.0, read_at(trial.folder) - about.st_mtime)
+    )
 
 
 def _spent(trial: Trial) -> tuple[float, float, int] | None:
@@ -149,7 +141,7 @@ def cost(found: Standing, price: float | None) -> float | None:
 
 
 def lines(found: Standing, price: float | None, clock: Any) -> Sequence[str]:
-    """What stands under the table of a sweep that more than nobody trains, or that has a price.
+    """What stands under the table of a sweep that is being trained, or that has a price.
     `clock` writes seconds."""
     shown = []
     if found.holders:

@@ -110,11 +110,22 @@ class Spikes:
         shows it, and the data of `step` were not read yet."""
         self.pending = {"step": step, "fault": fault, "read": step < now}
 
+    def unavoidable(self, step: int) -> bool:
+        """Whether a run that is back at `step` would meet the pending spike again, because it has
+        read all the data that would be left out."""
+        first, end = self._without(step)
+        return first >= end
+
+    def _without(self, step: int) -> Range:
+        spike = self.pending
+        return max(step, spike["step"] - 1), spike["step"] + spike["read"]
+
     def rewound(self, step: int) -> str:
         """Leaves out the data of the pending spike and of the step before it, as far as the run,
         which is back at `step`, has not read them. Returns a line for the user."""
+        first, end = self._without(step)
         spike, self.pending = self.pending, {}
-        first, end = max(step, spike["step"] - 1), spike["step"] + spike.pop("read")
+        del spike["read"]
         self.left_out = without(self.left_out, first, end)
         self.noted.append(spike | {"back_to": step, "left_out": [first, end]})
         data = f"steps {first} to {end - 1}" if end - 1 > first else f"step {first}"

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data.buckets.lease import Lease
+from data.buckets.lease import Lease, LostLock
 from data.kinds import Batch, Dataset
 from data.prefetch import prefetch
 from train.evaluate import Evaluation, Evaluator
@@ -34,6 +34,7 @@ from train.step import StepConfig, TrainState, eval_sums, train_chunk
 from train.watch import Stop, Watchdog
 
 AXIS = "trial"
+LOST = "lost"  # the status of a trial whose folder another process has taken
 MEMORY_SHARE = 0.9  # of a device's memory for a program; prefetched batches need the rest
 
 
@@ -74,6 +75,7 @@ class Member:
     say: Callable[[str], None] = print
     branch_until: int = 0
     lease: Lease | None = None
+    begun: float | None = None
 
 
 class Population:
@@ -106,6 +108,7 @@ class Population:
                 *(member.config, self.cfg, member.workdir, devices[:1], member.say),
                 tokenizer=getattr(dataset, "tokenizer", None),
                 lease=member.lease,
+                begun=member.begun,
             )
             hyper = hyperparameters(member.config)
             like, make = initial_state(self.cfg, hyper, member.config.seed, single)
@@ -116,21 +119,34 @@ class Population:
         self.status = ["training" if r.step < self.total else "done" for r in self.records]
 
     def train(self, stop: Stop) -> list[str]:
-        """Trains all trials to their ends. Returns the status of each, as `Run.train` does."""
+        """Trains all trials to their ends. Returns the status of each: as `Run.train` does, or LOST
+        if another process has taken its folder meanwhile, which ends no other trial."""
         timeout, first = self.configs[0].log.stall_timeout, self.records[0].step
         self.watchdog = Watchdog(timeout, f"{len(self.records)} trials", first)
         with contextlib.ExitStack() as files, self.watchdog:
             if not stop.requested:
-                for record in self.records:
+                for i, record in enumerate(self.records):
+                    files.enter_context(self._alone(i))  # closing it too
                     files.enter_context(record)
             stopped = stop.requested
             self._spent("start_up", range(len(self.records)))
             while not stopped and (left := self._unfinished(range(len(self.records)))):
                 lanes, *programs = self._compile(len(left))
                 stopped = self._train_lanes(left[:lanes], lanes, programs, stop)
-        for record in self.records:
-            record.checkpoints.close()
+        for i, record in enumerate(self.records):
+            with self._alone(i):
+                record.checkpoints.close()
         return ["preempted" if status == "training" else status for status in self.status]
+
+    @contextlib.contextmanager
+    def _alone(self, trial: int) -> Iterator[None]:
+        """Ends this trial, and no other, if another process has taken its folder."""
+        try:
+            yield
+        except LostLock as error:
+            if self.status[trial] != LOST:
+                self.records[trial].say(f"{error}; this process writes nothing more there")
+            self.status[trial] = LOST
 
     def _unfinished(self, trials: Iterable[int]) -> list[int]:
         return [i for i in trials if self.status[i] == "training"]
@@ -179,7 +195,9 @@ class Population:
         states = self._on_devices([self.states[i] for i in filled])
         bar, clock = Progress(f"{len(trials)} trials", self.total), time.perf_counter()
         with prefetch(self._chunks(filled)) as ready, bar as progress:
+            self.watchdog.waits(for_data=True)
             for count, batches in ready:
+                self.watchdog.waits(for_data=False)
                 self._spent("data", self._unfinished(trials))
                 states, metrics = train(states, batches, jnp.int32(count))
                 metrics = {k: v[:, :count].tolist() for k, v in jax.device_get(metrics).items()}
@@ -191,7 +209,8 @@ class Population:
                 for lane, i in enumerate(trials):
                     if i in left:
                         self.records[i].add_chunk({k: v[lane] for k, v in metrics.items()}, seconds)
-                        self._events(i, lane, current, stopping)
+                        with self._alone(i):
+                            self._events(i, lane, current, stopping)
                 progress.update(self.records[left[0]].step, self.records[left[0]].row)
                 self.watchdog.progress(self.records[left[0]].step)
                 left = self._unfinished(trials)
@@ -201,6 +220,7 @@ class Population:
                     for i in left:
                         self.states[i] = jax.device_get(current.state(trials.index(i)))
                     break
+                self.watchdog.waits(for_data=True)
                 clock = time.perf_counter()  # events are not training time
         return stopping
 

@@ -154,6 +154,21 @@ def test_a_file_is_fetched_again_only_if_it_changes(shared, machine, served):
     assert copies.fetched(path).read_text() == "two" and copy.read_text() == "one"
 
 
+def test_a_file_that_changes_during_the_download_is_to_be_read_again(shared, machine, monkeypatch):
+    path = path_of(f"{shared}/web.jsonl", "data.corpora")
+    path.write_text("one")
+    fetch = copies._fetch
+
+    def late(path, *given):
+        path.write_text("three")  # after its size was read
+        fetch(path, *given)
+
+    monkeypatch.setattr(copies, "_fetch", late)
+    with pytest.raises(ValueError, match=r"web.jsonl changed while it was read; run this again$"):
+        copies.fetched(path)
+    assert copies.fetched(path).read_text() == "three"
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.parquet"])
 def test_a_file_of_rows_is_read_from_a_bucket(config, shared, machine, tmp_path, name):
     import gzip

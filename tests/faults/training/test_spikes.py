@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -211,3 +212,25 @@ def test_data_that_are_left_out(left_out, first, end, expected):
 def test_what_is_refused(home, capsys, keys, message):
     assert isoflop(spawn.arguments(home, "refused", TINY | keys)) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_spike_without_data_to_leave_out_cannot_be_avoided():
+    """Back at the step whose evaluation showed it, a run would repeat itself."""
+    config = SimpleNamespace(train={"on_spike": "rewind", "max_spikes": 5})
+    for now, step, expected in ((64, 64, True), (64, 63, False), (65, 64, False), (64, 48, False)):
+        found = spikes.Spikes(config, {})
+        found.found("eval_loss is not finite", 64, now)
+        assert found.unavoidable(step) is expected
+        if not expected:
+            found.rewound(step)
+            assert found.left_out
+
+
+def test_a_run_that_can_leave_out_nothing_has_diverged(train, monkeypatch):
+    monkeypatch.setattr(spikes.Spikes, "unavoidable", lambda self, step: step == 48)
+    code, output, folder, _ = train("unavoidable", NAN, on_spike="rewind")
+    assert code == 43 and result(folder)["status"] == "diverged", output
+    assert "no earlier checkpoint is left" in output and "; back to step" not in output
+    assert result(folder)["spikes"] == []
+    assert metrics.read(folder / "metrics.jsonl")[-1]["step"] == 48
+    assert (folder / "diverged/diverged.json").exists()

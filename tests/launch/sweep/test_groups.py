@@ -1,5 +1,6 @@
 """Tests of which trials of a sweep are grouped, and that grouping changes no result."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from launch.errors import BUG, DONE
+from data.buckets.lease import LostLock
+from data.files import to_path
+from launch.errors import BUG, DONE, IN_USE
 from launch.runners.tasks import Event
 from launch.sweep import execution, groups
 from train import metrics
@@ -217,3 +220,66 @@ def test_an_interrupted_group_saves_all_and_goes_on(home_of_a_sweep):
     assert len(results(home / "runs/s")) == 4
     logs = "".join(log.read_text() for log in home.glob("runs/s/*/log.txt"))
     assert logs.count("resuming at step") >= 2, logs
+
+
+@pytest.fixture
+def group(text_folder, compiled_once, tmp_path):
+    """The arguments of two small trials that can be stacked."""
+    trials = []
+    for seed in range(2):
+        config = base.get_config()
+        config.update_from_flattened_dict(
+            {
+                "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "seed": seed,
+                "model.context_length": 16, "train.batch_size": 4, "train.duration": "16 steps",
+                "train.chunk": 8, "eval.sequences": 16, "eval.batch_size": 8,
+                "log.tensorboard": False, "data.corpora": (f"{text_folder}/text.txt",),
+                "data.cache": f"{text_folder}/cache", "name": f"t{seed}",
+            }
+        )  # fmt: skip
+        trials.append((config, tmp_path / f"t{seed}", {}))
+    return trials
+
+
+def test_the_ledger_of_a_stacked_trial_counts_imports_and_data(group, monkeypatch):
+    """From the call on, to the result."""
+    real, slow = groups.prepare, 0.5
+
+    def prepare(config):
+        time.sleep(slow)
+        return real(config)
+
+    monkeypatch.setattr(groups, "prepare", prepare)
+    begun = time.time()
+    assert groups.run(group) == DONE
+    for _, folder, _ in group:
+        wall = (folder / "result.json").stat().st_mtime - begun
+        found = json.loads((folder / "result.json").read_text())["goodput"]
+        assert sum(found["seconds"].values()) == pytest.approx(found["wall_seconds"])
+        assert wall - slow < found["wall_seconds"] < wall + 0.1
+        assert found["seconds"]["start_up"] > slow and found["seconds"]["train"] > 0
+
+
+def test_a_lost_lock_at_the_result_of_one_trial_leaves_the_others(group, monkeypatch):
+    real = groups.trial.end
+
+    def end(resolved, dataset, record, *given):
+        if record.workdir.name == "t0":
+            raise LostLock(f"{record.workdir} was taken over by process 7 on elsewhere")
+        real(resolved, dataset, record, *given)
+
+    monkeypatch.setattr(groups.trial, "end", end)
+    assert groups.run(group) == IN_USE
+    assert [(folder / "result.json").exists() for _, folder, _ in group] == [False, True]
+    assert "t0 was taken over by process 7" in (group[0][1] / "log.txt").read_text()
+
+
+def test_logs_are_locked_on_this_machine_only(tmp_path, monkeypatch):
+    """A log in a bucket is written to a private copy, which keeps nobody out."""
+    asked = []
+    monkeypatch.setattr(groups, "lock", lambda file: asked.append(file))
+    monkeypatch.setattr(groups, "appending", lambda log: contextlib.nullcontext(log))
+    there = to_path("gs://bucket/sweep/t1/log.txt")
+    with groups._locked([tmp_path / "t0/log.txt", there]) as logs:
+        assert list(logs) == [tmp_path / "t0/log.txt", there]
+    assert asked == [tmp_path / "t0/log.txt"]

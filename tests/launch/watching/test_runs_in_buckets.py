@@ -3,6 +3,7 @@
 import json
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_a_trial_without_heartbeats_is_not_running(twins, monkeypatch):
     _, there = twins
     hold(there, "t0012", "tpu-1")
     assert "running" in [t.status for t in nodes.as_it_runs(read_sweeps(runs_in(there))[0]).trials]
-    monkeypatch.setattr(nodes, "SILENT", -1.0)
+    monkeypatch.setenv("ISOFLOP_LOCK", "10,-1")  # no heartbeat is that young
     sweep = nodes.as_it_runs(read_sweeps(runs_in(there))[0])
     assert "running" not in [trial.status for trial in sweep.trials]
 
@@ -140,8 +141,20 @@ def test_a_trial_without_heartbeats_is_not_running(twins, monkeypatch):
 @pytest.mark.parametrize(
     "text", [b"", b"{}", b"process x on y", b"\xff", b"[1]", b"process 3 on h"]
 )
-def test_a_damaged_lock_names_nobody(text):
-    assert nodes.owner_in(text) == (("h", 3) if text.endswith(b"h") else ("", 0))
+def test_a_damaged_lock_names_nobody(text, tmp_path):
+    (tmp_path / "lock").write_bytes(text)
+    held = nodes.holder(SimpleNamespace(folder=tmp_path))
+    assert (held.node, held.process) == (("h", 3) if text.endswith(b"h") else ("", 0))
+
+
+def test_the_host_of_a_lock_cannot_write_on_the_terminal(twins, capsys):
+    """Whoever can write to the bucket can put escape sequences there."""
+    _, there = twins
+    hold(there, "t0012", "tpu\x1b[2J")
+    hold(there, "t0013", "tpu-2")
+    assert main(["runs", f"--runs={there}"]) == 0
+    text = capsys.readouterr().out
+    assert "tpu\\x1b[2J (1, heartbeat " in text and "\x1b" not in text
 
 
 @pytest.mark.slow

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from configs import base
+from data.buckets.lease import LostLock, Unlocked
 from launch.trial.resolve import prepare, resolve
 from train import metrics
 from train.checkpoint import restore_params
 from train.loop import Run
 from train.record import Record
 from train.stacked.population import Member, Population
-from train.watch import Stop
+from train.watch import Stop, Watchdog
 
 # No attention biases: key biases do not change the softmax, so their gradient is rounding error,
 # which Adam would scale up. For the same reason epsilon is above the rounding error of gradients.
@@ -228,3 +229,45 @@ def test_over_eight_devices_lanes_are_spread_and_nothing_is_sent(home):
     for i in (0, 9):
         alone = separate(home, f"ten-{i}", **TRIALS[i], **{"train.duration": "20 steps"})
         assert apart(home / f"eight-{i}", alone) < 1e-6
+
+
+class Taken(Unlocked):
+    """The lock of a folder, which another process has taken when the run asks for the nth time."""
+
+    def __init__(self, asked: int):
+        self.left = asked
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LostLock("its folder was taken over by process 7 on elsewhere")
+
+    confirm = check
+
+
+def test_a_trial_whose_lock_is_lost_ends_alone(home):
+    """In the middle of training, and when its record is closed."""
+    said, members = [], []
+    for i, asked in enumerate((10**6, 2, 10**6)):
+        config, dataset = sized(home, **TRIALS[i])
+        (home / f"lost-{i}").mkdir()
+        members.append(Member(config, home / f"lost-{i}", said.append, lease=Taken(asked)))
+    population = Population(members, dataset)
+    population.records[2].log.close = lambda done: Taken(0).check()
+    assert population.train(Stop()) == ["done", "lost", "lost"]
+    steps = [record.step for record in population.records]
+    assert steps[0] == steps[2] == 40 > steps[1] > 0
+    assert len([line for line in said if "taken over by process 7" in line]) == 2
+    alone = separate(home, "lost-control", **TRIALS[0])
+    assert apart(home / "lost-0", alone) < 1e-4
+    seconds = json.loads((home / "lost-0/ledger.json").read_text())
+    assert seconds["step"] == 40  # it was written at the end
+
+
+def test_stacked_trials_say_that_they_wait_for_data(home, monkeypatch):
+    """The watchdog learns whether they wait, around each chunk."""
+    told = []
+    monkeypatch.setattr(Watchdog, "waits", lambda self, for_data: told.append(for_data))
+    population = together(home, {"told-0": TRIALS[0], "told-1": TRIALS[1]})
+    assert population.train(Stop()) == ["done", "done"]
+    assert told == [True, False] * (len(told) // 2) + [True] * (len(told) % 2) and len(told) > 8
