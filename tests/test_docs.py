@@ -69,10 +69,10 @@ def wrong_commands(page: str) -> list[str]:
             wrong.append(verb)
             continue
         own, _, passed = rest.partition(" -- ")  # what follows is for the sweep of a cluster
-        for name, flags in ((verb, own), ("sweep", passed)):
+        for name, given in ((verb, own), ("sweep", passed)):
             known = set(module_of(name).make_flags())
             known |= {f"no{flag}" for flag in known} | {"help"}
-            wrong += [f"{name} --{flag}" for flag in FLAG.findall(flags) if flag not in known]
+            wrong += [f"{name} --{flag}" for flag in FLAG.findall(given) if flag not in known]
     return wrong
 
 
