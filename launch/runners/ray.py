@@ -20,10 +20,12 @@ from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput
 from launch.runners import local, ray_cluster, ray_slices
 from launch.runners.ray_session import Lost, Session, WorkerHandle
 from launch.runners.ray_slices import Node
-from launch.runners.ray_worker import Begin, Reservation, Status
+from launch.runners.ray_worker import KILLED, Begin, Reservation, Status
 from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Task
 
-RETRIES = 3  # of a task that fails; preemptions do not count
+RETRIES = 3  # of a task that fails
+KILLS = 10  # retries of a task whose worker is killed or frozen: by whom is not known, so that it
+# may be the kernel, for want of memory
 ELSEWHERE = 60.0  # seconds that a task waits for a machine where it has not failed
 SOON = 60.0  # seconds after its start in which a failure may be the fault of the machine
 SUSPECT = 3  # different tasks that fail so on one machine, none ending in between: it is avoided
@@ -81,17 +83,19 @@ def run(
     function: str, tasks: Iterable[Task | None], resources: Resources, interrupt: Interrupt
 ) -> Iterator[Event | None]:
     """Runs the tasks as `launch.runners.Runner.run` says. A task that fails is tried again RETRIES
-    times, on other machines where there are any. One whose machine is lost, or that ends as
-    preempted, is tried again until it ends."""
+    times, on other machines where there are any, and one whose worker is killed KILLS times. One
+    whose machine is lost, or that ends as preempted, is tried again until it ends."""
     yield from _Run(function, tasks, resources, interrupt).events()
 
 
 @dataclass
 class _Try:
-    """A task with its history: failures, preemptions, and the machines where it failed."""
+    """A task with its history: failures, deaths of its worker, preemptions, and the machines of the
+    first two."""
 
     task: Task
     failures: int = 0
+    kills: int = 0
     preemptions: int = 0
     bad_inputs: int = 0
     excused: bool = False  # whether a worker died before it had said that it runs this
@@ -100,7 +104,7 @@ class _Try:
 
     @property
     def attempt(self) -> int:
-        return 1 + self.failures + self.preemptions + self.bad_inputs
+        return 1 + self.failures + self.kills + self.preemptions + self.bad_inputs
 
 
 class _Run:
@@ -308,7 +312,7 @@ class _Run:
             yield self._preempted(one, lost.reason)
         else:
             took = time.monotonic() - began
-            yield from self._failed(one, lost.worker, local.BUG, lost.reason, took)
+            yield from self._failed(one, lost.worker, KILLED, lost.reason, took)
 
     def _preempted(self, one: _Try, reason: str) -> Event:
         event = Event("retried", one.task.key, one.attempt, PREEMPTED, reason)
@@ -375,13 +379,15 @@ class _Run:
         self, one: _Try, worker: WorkerHandle, code: int, reason: str, seconds: float
     ) -> Iterator[Event]:
         where = f"{reason} on {worker.host or 'a machine'}"
-        final = one.failures == RETRIES
+        killed, code = code == KILLED, local.BUG if code == KILLED else code
+        final = one.kills == KILLS if killed else one.failures == RETRIES
         yield Event("finished" if final else "retried", one.task.key, one.attempt, code, where)
         if not final:
-            one.failures, one.not_before = one.failures + 1, time.monotonic()
+            one.kills, one.failures = one.kills + killed, one.failures + (not killed)
+            one.not_before = time.monotonic()
             one.failed_on.add(worker.node)
             self.again.append(one)
-        if seconds < SOON:
+        if seconds < SOON and not killed:
             yield from self._suspect(worker, one.task.key, reason)
 
     def _suspect(self, worker: WorkerHandle, key: str, reason: str) -> Iterator[Event]:
