@@ -31,6 +31,8 @@ ATTEMPTS = 3
 FINAL = {DONE, BAD_INPUT, DIVERGED, IN_USE}
 """Exit codes that are final: another attempt would end the same way."""
 
+DIED = "its process died ({})"  # by a signal or with an exit code
+
 _END = object()  # after the last task
 _TICK = 0.25  # seconds between polls of the workers, and so the reaction time to Ctrl-C
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -211,7 +213,7 @@ class Worker:
                 code = self.process.exitcode
             self.close()
         by = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-        return BUG, f"its process died ({by})"
+        return BUG, DIED.format(by)
 
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.is_alive():

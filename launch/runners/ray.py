@@ -14,16 +14,15 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from launch.errors import BAD_INPUT, DIVERGED, DONE, PREEMPTED, BadInput
 from launch.runners import local, ray_cluster, ray_slices
 from launch.runners.ray_session import Lost, Session, WorkerHandle
 from launch.runners.ray_slices import Node
-from launch.runners.ray_worker import Begin, Reservation, Status
+from launch.runners.ray_tries import Try
+from launch.runners.ray_worker import KILLED, Begin, Reservation, Status
 from launch.runners.tasks import Cluster, Event, Interrupt, Resources, Slot, Task
 
-RETRIES = 3  # of a task that fails; preemptions do not count
 ELSEWHERE = 60.0  # seconds that a task waits for a machine where it has not failed
 SOON = 60.0  # seconds after its start in which a failure may be the fault of the machine
 SUSPECT = 3  # different tasks that fail so on one machine, none ending in between: it is avoided
@@ -80,27 +79,11 @@ def close() -> None:
 def run(
     function: str, tasks: Iterable[Task | None], resources: Resources, interrupt: Interrupt
 ) -> Iterator[Event | None]:
-    """Runs the tasks as `launch.runners.Runner.run` says. A task that fails is tried again RETRIES
-    times, on other machines where there are any. One whose machine is lost, or that ends as
-    preempted, is tried again until it ends."""
+    """Runs the tasks as `launch.runners.Runner.run` says. A task that fails is tried again
+    `ray_tries.RETRIES` times, on other machines where there are any, and one whose worker is killed
+    `ray_tries.KILLS` times. One whose machine is lost, or that ends as preempted, is tried again
+    until it ends."""
     yield from _Run(function, tasks, resources, interrupt).events()
-
-
-@dataclass
-class _Try:
-    """A task with its history: failures, preemptions, and the machines where it failed."""
-
-    task: Task
-    failures: int = 0
-    preemptions: int = 0
-    bad_inputs: int = 0
-    excused: bool = False  # whether a worker died before it had said that it runs this
-    failed_on: set[str] = field(default_factory=set)
-    not_before: float = 0.0
-
-    @property
-    def attempt(self) -> int:
-        return 1 + self.failures + self.preemptions + self.bad_inputs
 
 
 class _Run:
@@ -117,9 +100,9 @@ class _Run:
         self.session = session(resources)
         self.most = operator.length_hint(tasks, sys.maxsize)
         self.new, self.ended = iter(tasks), self.most == 0
-        self.again: list[_Try] = []
-        self.tries: dict[str, tuple[_Try, float]] = {}  # by token, with the time of its start
-        self.held_up: dict[str, _Try] = {}  # by token of an adopted attempt that runs first
+        self.again: list[Try] = []
+        self.tries: dict[str, tuple[Try, float]] = {}  # by token, with the time of its start
+        self.held_up: dict[str, Try] = {}  # by token of an adopted attempt that runs first
         self.planned: dict[str, list[Reservation]] = {}  # by machine, as of its first look
         self.names: dict[str, str] = {}  # of machines, by id
         self.suspects: dict[str, set[str]] = collections.defaultdict(set)
@@ -213,11 +196,11 @@ class _Run:
                 task = next(self.new, _END)
                 self.ended = task is _END
                 asked = isinstance(task, Task)
-                chosen = _Try(task) if asked else None
+                chosen = Try(task) if asked else None
             if chosen is not None and (event := self._begin(chosen, worker)):
                 yield event
 
-    def _may(self, one: _Try, worker: WorkerHandle) -> bool:
+    def _may(self, one: Try, worker: WorkerHandle) -> bool:
         """Whether a task that is tried again may run there: where it failed only if there is no
         other machine."""
         waited = time.monotonic() - one.not_before
@@ -226,7 +209,7 @@ class _Run:
         late = waited > ELSEWHERE and not one.bad_inputs
         return waited >= 0 and (elsewhere or late)
 
-    def _begin(self, one: _Try, worker: WorkerHandle) -> Event | None:
+    def _begin(self, one: Try, worker: WorkerHandle) -> Event | None:
         """Starts the task, or goes on with an adopted worker that runs it already."""
         signature = hashlib.sha256(f"{self.function}{one.task.args}".encode()).hexdigest()[:16]
         for other in self.session.running:
@@ -264,7 +247,7 @@ class _Run:
             if one := self._taken(begin.token):
                 self.again.append(one)
 
-    def _taken(self, token: str) -> _Try | None:
+    def _taken(self, token: str) -> Try | None:
         """The task of an attempt, which has ended."""
         if token in self.held_up:
             self.again.append(self.held_up.pop(token))
@@ -308,20 +291,20 @@ class _Run:
             yield self._preempted(one, lost.reason)
         else:
             took = time.monotonic() - began
-            yield from self._failed(one, lost.worker, local.BUG, lost.reason, took)
+            yield from self._failed(one, lost.worker, KILLED, lost.reason, took)
 
-    def _preempted(self, one: _Try, reason: str) -> Event:
+    def _preempted(self, one: Try, reason: str) -> Event:
         event = Event("retried", one.task.key, one.attempt, PREEMPTED, reason)
         pause = min(LONGEST_PAUSE, 2.0 ** min(one.preemptions, 6) - 1)
         one.preemptions, one.not_before = one.preemptions + 1, time.monotonic() + pause
         self.again.append(one)
         return event
 
-    def _is_first(self, one: _Try, worker: WorkerHandle) -> bool:
+    def _is_first(self, one: Try, worker: WorkerHandle) -> bool:
         """Whether a trial that ends with BAD_INPUT may lack a file of this machine only."""
         return not one.bad_inputs and bool(self.wanted - {worker.node})
 
-    def _bad_input(self, one: _Try, worker: WorkerHandle, reason: str) -> Iterator[Event]:
+    def _bad_input(self, one: Try, worker: WorkerHandle, reason: str) -> Iterator[Event]:
         """Tries a trial once on another machine."""
         where = f"{reason} on {worker.host or 'a machine'}"
         yield Event("retried", one.task.key, one.attempt, BAD_INPUT, where)
@@ -372,16 +355,18 @@ class _Run:
             )
 
     def _failed(
-        self, one: _Try, worker: WorkerHandle, code: int, reason: str, seconds: float
+        self, one: Try, worker: WorkerHandle, code: int, reason: str, seconds: float
     ) -> Iterator[Event]:
         where = f"{reason} on {worker.host or 'a machine'}"
-        final = one.failures == RETRIES
+        killed, code = code == KILLED, local.BUG if code == KILLED else code
+        final = one.is_last(killed)
         yield Event("finished" if final else "retried", one.task.key, one.attempt, code, where)
         if not final:
-            one.failures, one.not_before = one.failures + 1, time.monotonic()
+            one.kills, one.failures = one.kills + killed, one.failures + (not killed)
+            one.not_before = time.monotonic()
             one.failed_on.add(worker.node)
             self.again.append(one)
-        if seconds < SOON:
+        if seconds < SOON and not killed:
             yield from self._suspect(worker, one.task.key, reason)
 
     def _suspect(self, worker: WorkerHandle, key: str, reason: str) -> Iterator[Event]:

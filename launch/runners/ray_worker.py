@@ -25,6 +25,7 @@ from launch.runners.tasks import Event, Slot, Task
 
 LEAVE_BUSY, LEAVE_IDLE = 600.0, 60.0  # seconds without a driver
 FROZEN = 30.0  # seconds that the process of a task may be stopped (SIGSTOP)
+KILLED = -signal.SIGKILL  # exit code of a task whose process was killed from outside
 TO_SAVE = 120.0  # seconds between SIGTERM and SIGKILL when there is no driver
 LINE = 200  # characters of a log that a driver shows
 _TICK = 0.1  # seconds between looks at a process
@@ -212,6 +213,8 @@ class RemoteWorker:
         if event is None:
             self._end_frozen()
             return
+        if event.reason == local.DIED.format("SIGKILL"):
+            event = replace(event, code=KILLED)
         if self.stopped_for > FROZEN:
             event = replace(event, reason=f"its process was frozen for {FROZEN:g} s")
         self._note(begin, event)

@@ -118,7 +118,8 @@ def test_of_500_trials_none_is_lost_and_none_has_two_writers(home):
                     for one in frozen.pop(0)[1]:
                         here.kill(one, signal.SIGCONT)
                 wanted = (kills + freezes) * trials // (trials // 10 + max(2, trials // 60))
-                if (kills or freezes) and trials - done < wanted and (now := here.workers(cluster)):
+                due = trials - done < wanted
+                if (kills or freezes) and due and (now := here.workers(cluster)):
                     actor, process = draw.choice(now)
                     if kills and (not freezes or draw.random() < 0.8):
                         kills -= 1

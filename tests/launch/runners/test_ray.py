@@ -132,7 +132,7 @@ def test_where_there_is_one_machine_a_failure_is_retried_there(monkeypatch, ther
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_preemption_is_no_failure_however_often(monkeypatch, there, lost):
-    """Unlike the death of a worker on a machine that is there, which is one."""
+    """Unlike the death of a worker on a machine that is there, which is tried again ten times."""
     left = iter(range(12))
 
     def answer(worker, begin):
@@ -144,7 +144,19 @@ def test_a_preemption_is_no_failure_however_often(monkeypatch, there, lost):
     assert finished(events)["t"] == Event("finished", "t", 13, DONE, "")
     always = lambda worker, _: Lost(worker, "its worker died", False)  # noqa: E731
     events, _ = run(monkeypatch, ["t"], always)
-    assert finished(events)["t"].attempt == 4
+    assert (finished(events)["t"].attempt, finished(events)["t"].code) == (11, BUG)
+    killed = lambda *_: (ray_worker.KILLED, "its process died (SIGKILL)")  # noqa: E731
+    events, session = run(monkeypatch, ["t"], killed)
+    assert (finished(events)["t"].attempt, finished(events)["t"].code) == (11, BUG)
+    assert {place for _, place in session.begun[:2]} == {"a", "b"}
+
+
+def test_a_worker_that_is_killed_says_nothing_of_its_machine(monkeypatch, there):
+    """Unlike a task that fails, as the next test shows."""
+    killed = lambda w, _: (ray_worker.KILLED, "killed") if w.node == "a" else (DONE, "")  # noqa: E731
+    events, _ = run(monkeypatch, [f"t{i}" for i in range(12)], killed)
+    assert not [event for event in events if event.kind == "said"]
+    assert {event.code for event in finished(events).values()} == {DONE}
 
 
 def test_a_machine_where_three_tasks_fail_is_avoided_and_named_once(monkeypatch, there):
@@ -355,4 +367,7 @@ def test_a_worker_runs_one_task_of_its_own_driver(tmp_path, monkeypatch):
     assert ask("e", 0, begin("four")).running.token == "three"  # one at a time
     fake.when(lambda: (tmp_path / "three/step").exists(), actor.signal, signal.SIGTERM)
     assert ask("e", 20, None).ended[:2] == ("three", PREEMPTED)
+    ask("e", 0, begin("five", 3.0))
+    fake.when(lambda: (tmp_path / "five/step").exists(), actor.signal, signal.SIGKILL)
+    assert ask("e", 20, None).ended[:2] == ("five", ray_worker.KILLED)
     actor.worker.close()
