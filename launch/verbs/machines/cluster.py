@@ -46,7 +46,7 @@ def make_flags() -> absl_flags.FlagValues:
     text("zone", None, "tpu: one zone; sky: zones to try, with commas", values)
     absl_flags.DEFINE_boolean("spot", False, "preemptible machines, at a lower price", values)
     shared = "folder that all machines share: gs://…, s3://…, slurm: a path"
-    flags.define_path("workdir", None, shared, values)
+    flags.define_planned_path("workdir", shared, values)
     text("job", "sweep", "".join(f"{key}: {what}; " for key, what in JOBS.items())[:-2], values)
     text("config", None, "what to run: a FILE.py of the checkout; without, Ray waits", values)
     text("project", None, "tpu: Google Cloud project; default: that of your credentials", values)

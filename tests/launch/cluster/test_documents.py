@@ -165,9 +165,9 @@ def test_a_driver_that_is_alone_at_first_trains_on_what_was_rented(accelerator, 
     platform = "tpu" if accelerator.startswith("v") else "gpu"
     found = Resources(ray_cluster.platform(alone, rented), cluster=rented)
     ray_cluster.require_room(alone, found)
-    assert found.platform == platform and ray_cluster.spots(alone, 9, found) == []
+    assert found.platform == platform and ray_cluster.reservations(alone, 9, found) == []
     worker = Node("w", "w", {"CPU": 8, platform.upper(): 4}, {})
-    assert len(ray_cluster.spots([*alone, worker], 9, found)) == 4
+    assert len(ray_cluster.reservations([*alone, worker], 9, found)) == 4
     # The control: what the machines have at the start is the head's.
     assert ray_cluster.platform(alone, Cluster()) == "cpu"
     chosen = asked(request_of("l", "a", given | {"flags": ["--cores=2"]}))
