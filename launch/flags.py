@@ -26,15 +26,12 @@ EXECUTED = (
 )
 
 
-def define_path(name: str, default: str | None, help: str, flag_values: flags.FlagValues) -> None:
+def define_path(
+    name: str, default: str | None, help: str, flag_values: flags.FlagValues, read: Any = None
+) -> None:
     """Defines a flag that takes a path on this machine, or in a bucket (gs://…, s3://…). `~` is
-    expanded, another scheme is bad input, and an empty value counts as not given."""
-    flags.DEFINE(_Reader(name, _path), name, default, help, flag_values)
-
-
-def define_planned_path(name: str, help: str, flag_values: flags.FlagValues) -> None:
-    """Defines a flag that takes a path which others will use: it is not looked at."""
-    flags.DEFINE(_Reader(name, _named), name, None, help, flag_values)
+    expanded, another scheme is bad input, and an empty value is none. `read` replaces this."""
+    flags.DEFINE(_Reader(name, read or _path), name, default, help, flag_values)
 
 
 def define_amount(
@@ -72,10 +69,6 @@ class _Reader(flags.ArgumentParser):
             return self.read(argument, self.name) if isinstance(argument, str) else argument
         except ValueError as error:
             raise BadInput(error) from error
-
-
-def _named(text: str, name: str) -> str | None:
-    return str(path_of(text, name)) if text else None
 
 
 def _path(text: str, name: str) -> str | None:

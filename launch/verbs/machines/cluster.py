@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from data.files import path_of
 from launch import flags
 from launch.cluster import PROVIDERS, Provider, bundle, provider_named, record
 from launch.cluster.record import Record
@@ -30,6 +31,11 @@ from launch.runners.tasks import Interrupt
 ACTIONS = ("up", "status", "down")
 PLAIN = ("project", "context", "reservation", "valid_until", "image", "queue", "priority", "time")
 CHOICES = ("accelerator", "slices", "nodes", "zone", "spot", "workdir", "job", "config", *PLAIN)
+
+
+def _named(text: str, name: str) -> str | None:
+    """A path that the machines will use. This one need not see it."""
+    return str(path_of(text, name)) if text else None
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -46,7 +52,7 @@ def make_flags() -> absl_flags.FlagValues:
     text("zone", None, "tpu: one zone; sky: zones to try, with commas", values)
     absl_flags.DEFINE_boolean("spot", False, "preemptible machines, at a lower price", values)
     shared = "folder that all machines share: gs://…, s3://…, slurm: a path"
-    flags.define_planned_path("workdir", shared, values)
+    flags.define_path("workdir", None, shared, values, _named)
     text("job", "sweep", "".join(f"{key}: {what}; " for key, what in JOBS.items())[:-2], values)
     text("config", None, "what to run: a FILE.py of the checkout; without, Ray waits", values)
     text("project", None, "tpu: Google Cloud project; default: that of your credentials", values)
