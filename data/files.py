@@ -4,7 +4,6 @@ import importlib.util
 import os
 import pathlib
 import re
-import shutil
 from pathlib import Path
 
 REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -69,11 +68,3 @@ def local_path(spec: str, key: str) -> Path:
 def is_remote(path: Path) -> bool:
     """Whether a path is in a bucket. Nothing there can be renamed, locked or appended to."""
     return not isinstance(path, pathlib.Path) and "://" in os.fspath(path)
-
-
-def remove_tree(path: Path) -> None:
-    """Removes a folder with all that is in it, if it exists."""
-    if is_remote(path):
-        path.rmtree(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Reads and writes the JSON files of runs. A write replaces the whole file or nothing."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from data.atomic import write_atomic
 from data.buckets.attempts import Changed
 from data.buckets.lease import Lease, LostLock
-from data.buckets.versioned import read_version, replace_version, write_new
+from data.buckets.versioned import client
 from data.files import is_remote, path_of, to_path
 from data.local import parse_json
 from model import families
@@ -34,16 +35,17 @@ def write_once(file: Path, result: Mapping[str, Any], lease: Lease) -> None:
         write_json(file, result)
         return
     content = (json.dumps(result, indent=1, default=str) + "\n").encode()
+    store, url = client(file), os.fspath(file)
     while True:
         try:
-            _, version = read_version(file)
+            _, version = store.get(url)
         except FileNotFoundError:
             version = ""
         if ended(file.parent):
             raise LostLock(f"{file} was written by another process")
         lease.confirm()
         try:
-            replace_version(file, content, version) if version else write_new(file, content)
+            store.put(url, content, version)
             return
         except Changed:
             continue  # by a late write of an owner before this one, or by another owner

@@ -1,4 +1,8 @@
-"""Objects of Google Cloud Storage, read and written in known versions (the JSON API)."""
+"""Objects of Google Cloud Storage, read and written in known versions (the JSON API).
+
+A lock needs requests of which every attempt ends before the lock is stale, and answers that say how
+old an object is by the server's clock. So this is a small client of its own.
+"""
 
 import email.utils
 import errno

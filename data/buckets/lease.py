@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from data.buckets.attempts import WITHIN, Changed, Unreachable
 from data.buckets.times import Times
@@ -77,11 +77,21 @@ def parsed(content: bytes) -> Owner:
     """The owner that a lock names. Locks of older versions say "process 12 on HOST"."""
     try:
         known = json.loads(content)
-        return Owner(**{key: known[key] for key in Owner.__dataclass_fields__ if key in known})
+        kinds = {key: field.type for key, field in Owner.__dataclass_fields__.items()}
+        return Owner(**{key: _plain(known[key], kinds[key]) for key in kinds if key in known})
     except (ValueError, TypeError):
         words = content.decode(errors="replace").split()
         number = int(words[1]) if len(words) == 4 and words[1].isdecimal() else 0
-        return Owner(number, words[3] if number else "", "")
+        return Owner(number, _plain(words[3], str) if number else "", "")
+
+
+def _plain(value: Any, kind: type) -> Any:
+    """A field of a lock, which anyone who can write to the folder may have written: of its type,
+    and without characters that a terminal would act on."""
+    if kind is not str:
+        return kind(value)
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    return "".join(shown)
 
 
 def machine() -> str:

@@ -16,7 +16,7 @@ import fsspec
 from etils.epath import gpath
 from fsspec.asyn import sync
 
-from data.buckets.attempts import TRANSIENT, Unreachable
+from data.buckets.attempts import TRANSIENT, Changed, Unreachable
 
 # gcsfs otherwise asks a second service for the kind of each bucket.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -162,9 +162,11 @@ class BucketPath(gpath.PosixGPath):
 
     def create_bytes(self, data: bytes) -> bool:
         """Writes a new object. Returns False, and writes nothing, if it exists already."""
+        from data.buckets.versioned import client
+
         try:
-            self._call("pipe_file", bytes(data), mode="create")
-        except FileExistsError:
+            client(self).put(self._path_str, bytes(data), "")
+        except Changed:
             return False
         return True
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from data.atomic import write_atomic
-from data.files import is_remote
 
 HEAD, EXIT = "head.json", "exit.json"
 """The address of Ray's head with the token that it asks for; the exit code of the command."""
@@ -19,9 +18,6 @@ def read(home: Path, name: str) -> dict | None:
 
 
 def write(home: Path, name: str, content: dict) -> None:
-    """Replaces a file of the folder: a bucket by one PUT, a local folder by a rename."""
+    """Replaces a file of the folder in one step."""
     home.mkdir(parents=True, exist_ok=True)
-    if is_remote(home):
-        (home / name).write_text(json.dumps(content))
-    else:
-        write_atomic(home / name, json.dumps(content).encode())
+    write_atomic(home / name, json.dumps(content).encode())

@@ -20,7 +20,6 @@ from launch.files import AGAIN, read_json
 from launch.trial import trunk
 from launch.trial.identity import trial_difference
 from launch.trial.owner import owner as owner
-from scaling.printable import printable
 
 
 def require_same(
@@ -132,7 +131,7 @@ def _refusing(workdir: Path) -> Iterator[None]:
 
 def _in_use(workdir: Path, who: str) -> InUse:
     return InUse(
-        f"--workdir={workdir} is in use by {printable(who)}; wait until that run ends, or "
+        f"--workdir={workdir} is in use by {who}; wait until that run ends, or "
         "choose another --workdir"
     )
 

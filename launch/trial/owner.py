@@ -18,7 +18,7 @@ def owner(workdir: Path, times: Times | None = None) -> str:
     silent where it has missed a heartbeat; "" if none does. Writes nothing.
 
     In a bucket, a lock counts as nobody's once its process is dead or has been silent for
-    `times.ttl` seconds, as this process has seen by asking repeatedly.
+    `times.ttl` seconds, as observed over several calls.
     """
     times = times or of_environment()
     if is_remote(workdir):

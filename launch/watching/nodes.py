@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from data.buckets import lease
+from data.buckets import lease, times
 from data.files import is_remote
 from launch.trial.owner import with_running
 from launch.watching.runs_folder import read_at
-from scaling.printable import printable
 from scaling.ranking.trials import Sweep, Trial
 
 HELD = ("unfinished", "waiting", "running")  # the statuses of trials that have not ended
@@ -48,7 +47,7 @@ class Standing:
 def as_it_runs(sweep: Sweep) -> Sweep:
     """The sweep with the status "running" for trials that a process trains now: on this machine by
     their locks, in a bucket by a heartbeat that is younger than the
-    `ttl` of `lease.times`."""
+    `ttl` of `data.buckets.times`."""
     if not is_remote(sweep.folder):
         return with_running(sweep)
     trials = (
@@ -59,7 +58,7 @@ def as_it_runs(sweep: Sweep) -> Sweep:
 
 
 def _beats(held: Holder | None) -> bool:
-    return held is not None and held.age <= lease.times().ttl
+    return held is not None and held.age <= times.of_environment().ttl
 
 
 def standing(sweep: Sweep) -> Standing:
@@ -85,9 +84,7 @@ def holder(trial: Trial) -> Holder | None:
     except OSError:
         return None
     owner = lease.parsed(content)
-    return Holder(
-        printable(owner.host), owner.process, max(0.0, read_at(trial.folder) - about.st_mtime)
-    )
+    return Holder(owner.host, owner.process, max(0.0, read_at(trial.folder) - about.st_mtime))
 
 
 def _spent(trial: Trial) -> tuple[float, float, int] | None:

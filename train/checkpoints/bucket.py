@@ -2,10 +2,9 @@
 manifest.
 
 NAME begins with the token of the process that saves and is new for each save, so two never write
-one object. The manifest has that name and is only ever created, not replaced: whose manifest is
-there first, has saved the step. It also
-holds the size and the checksum that the store has for each object, so that one listing shows
-objects that are missing, truncated or swapped.
+one object. The manifest holds that name. It is only created, never replaced: the first manifest
+wins. It also holds the size and the checksum that the store has for each object, so that one
+listing shows objects that are missing, truncated or swapped.
 
 Where one process trains, Orbax writes to this machine's temporary folder, and each file becomes an
 object: some ten requests, where Orbax makes eighty. Several processes, and states above STAGED,

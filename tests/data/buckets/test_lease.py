@@ -349,6 +349,13 @@ def test_another_token_in_a_lock_file_is_a_lost_lock(tmp_path):
         assert lease.parsed((tmp_path / "lock").read_bytes()) == other
 
 
+def test_what_a_lock_says_is_safe_to_show():
+    content = json.dumps({"process": "12", "host": "a\x1b]0;owned", "token": ["t"], "since": 1})
+    found = lease.parsed(content.encode())
+    assert found.process == 12 and str(found) == "process 12 on a\\x1b]0;owned"
+    assert str(lease.parsed(b'{"process": "../x", "host": "a", "token": ""}')) == "another process"
+
+
 def test_locks_that_do_not_reach_another_host_are_found(tmp_path, clock, times):
     """Its lock file is renewed although flock was granted: Held. One that rests is taken."""
     other = Owner(7, "elsewhere", "other", machine="boot/ns")

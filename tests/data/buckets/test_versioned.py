@@ -7,53 +7,57 @@ import pytest
 
 from data.buckets import attempts
 from data.buckets.attempts import Changed
-from data.buckets.versioned import client, read_version, replace_version, write_new
+from data.buckets.versioned import client
 from data.files import to_path
 from tests.bucket import Faults, bucket
 
+FILE = "gs://bucket/file"
 
-@pytest.fixture(params=["folder", "bucket"])
-def place(request, tmp_path):
-    if request.param == "folder":
-        yield tmp_path
-        return
+
+@pytest.fixture
+def store():
     with bucket():
-        yield to_path("gs://bucket/place")
+        yield client(FILE)
 
 
-def test_a_file_is_created_once_and_replaced_in_its_version_only(place):
-    file = place / "file"
-    first = write_new(file, b"one")
+def test_an_object_is_created_once_and_replaced_in_its_version_only(store):
+    holds_versions(store, FILE)
+
+
+def holds_versions(store, url):
+    none = f"{url}s"
+    first = store.put(url, b"one", "")
     with pytest.raises(Changed):
-        write_new(file, b"two")
-    assert read_version(file) == (b"one", first)
-    second = replace_version(file, b"two", first)
+        store.put(url, b"two", "")
+    assert not to_path(url).create_bytes(b"two")
+    assert store.get(url) == (b"one", first)
+    second = store.put(url, b"two", first)
     with pytest.raises(Changed):
-        replace_version(file, b"three", first)
-    assert read_version(file) == (b"two", second)
+        store.put(url, b"three", first)
+    assert store.get(url) == (b"two", second)
     with pytest.raises(FileNotFoundError):
-        read_version(place / "none")
+        store.get(none)
     with pytest.raises(Changed):
-        replace_version(place / "none", b"x", second)
+        store.put(none, b"x", second)
+    assert to_path(none).create_bytes(b"new") and store.get(none)[0] == b"new"
 
 
-def test_one_of_eight_that_count_loses_nothing(place):
+def test_one_of_eight_that_count_loses_nothing(store):
     """Each adds 1 five times; a write in an old version would lose another's."""
-    file = place / "count"
-    write_new(file, b"0")
+    store.put(FILE, b"0", "")
 
     def add(name: int) -> None:
         for _ in range(5):
             while True:
-                content, version = read_version(file)
+                content, version = store.get(FILE)
                 number = int(content.split()[0]) + 1
                 with contextlib.suppress(Changed):
-                    replace_version(file, b"%d of %d" % (number, name), version)
+                    store.put(FILE, b"%d of %d" % (number, name), version)
                     break
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(8)))
-    assert read_version(file)[0].split()[0] == b"40"
+    assert store.get(FILE)[0].split()[0] == b"40"
 
 
 def test_a_write_whose_answer_was_lost_counts_once(monkeypatch):
@@ -61,31 +65,28 @@ def test_a_write_whose_answer_was_lost_counts_once(monkeypatch):
     content of another is no success."""
     monkeypatch.setattr(attempts, "_FIRST", 0.001)
     with bucket(faults=Faults(lost=0.5, unavailable=0.1, too_many=0.1, seed=1)) as found:
-        file, version = to_path("gs://bucket/file"), ""
+        store, version = client(FILE), ""
         for number in range(30):
-            content = b"%d" % number
-            version = (
-                replace_version(file, content, version) if version else write_new(file, content)
-            )
+            version = store.put(FILE, b"%d" % number, version)
         assert found.counts["faults"] > 15
         assert [name for kind, name in found.writes if kind == "insert"] == ["file"] * 30
         found.faults.lost = found.faults.unavailable = found.faults.too_many = 0
-        other = client(file).put("gs://bucket/file", b"of another")
+        other = store.put(FILE, b"of another")
         found.faults.lost = 0.9
         with pytest.raises(Changed):
-            replace_version(file, b"mine", version)
+            store.put(FILE, b"mine", version)
         found.faults.lost = 0
-        assert read_version(file) == (b"of another", other)
+        assert store.get(FILE) == (b"of another", other)
 
 
 def test_a_store_that_does_not_answer_is_one_line_after_a_while(monkeypatch):
     monkeypatch.setattr(attempts, "_FIRST", 0.01)
     with bucket(faults=Faults(unavailable=1)):
         with pytest.raises(TimeoutError, match=r"did not answer within 0 s .status 503.; check"):
-            read_version(to_path("gs://bucket/file"), within=0.1)
+            client(FILE).get(FILE, within=0.1)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")  # nobody listens there
     with pytest.raises(TimeoutError, match="did not answer"):
-        read_version(to_path("gs://bucket/file"), within=0.1)
+        client(FILE).get(FILE, within=0.1)
 
 
 def test_listings_name_size_and_checksum():
@@ -125,7 +126,7 @@ def test_s3_does_the_same(monkeypatch, tmp_path):
         session = botocore.session.get_session()
         session.create_client("s3").create_bucket(Bucket="bucket")
         place = to_path("s3://bucket/place")
-        test_a_file_is_created_once_and_replaced_in_its_version_only(place)
+        holds_versions(client(place), f"{place}/file")
         times = lease.Times(0.2, 1.0)
         held = lease.take(place, times)
         with pytest.raises(lease.Held, match="process"):

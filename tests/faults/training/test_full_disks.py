@@ -12,7 +12,7 @@ from train import checkpoint
 from train.checkpoint import Checkpoints, finished
 
 ARRAYS = 6
-SIZE = 96 << 10  # bytes of a disk with room for one checkpoint and a part of the next
+SIZE = 112 << 10  # bytes of a disk with room for one checkpoint and a part of the next
 
 
 def state(step: int) -> dict:

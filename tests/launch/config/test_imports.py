@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data.buckets.lease import Unlocked
 from launch import __main__, flags
 from launch.config import imports
 from launch.errors import BadInput
@@ -106,7 +107,7 @@ def test_a_run_keeps_a_copy_resumes_with_it_and_refuses_another_file(lab, text_f
     train = ["train", text_folder, f"--workdir={run}", "--dry_run", f"--import={lab}"]
     given = config(text_folder, imports=(str(lab),))
     dataset = prepare(given)
-    begin(resolve(given, dataset), run, dataset)  # what training does first
+    begin(resolve(given, dataset), run, dataset, Unlocked())  # what training does first
     assert (run / "imports" / "lab.py").read_text() == SOURCE
     written = json.loads((run / "config.json").read_text())
     assert written["imports"] == [str(lab)] and len(written["imports_hash"]) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from data.buckets.copies import upload_folder
 from data.buckets.path import at_once
+from data.buckets.times import Times
 from data.files import path_of
 from launch.__main__ import main
 from launch.sweep import serving
@@ -133,7 +134,8 @@ def test_a_trial_without_heartbeats_is_not_running(twins, monkeypatch):
     _, there = twins
     hold(there, "t0012", "tpu-1")
     assert "running" in [t.status for t in nodes.as_it_runs(read_sweeps(runs_in(there))[0]).trials]
-    monkeypatch.setenv("ISOFLOP_LOCK", "10,-1")  # no heartbeat is that young
+    never = Times(1, -1)  # no heartbeat is that young
+    monkeypatch.setattr(nodes.times, "of_environment", lambda: never)
     sweep = nodes.as_it_runs(read_sweeps(runs_in(there))[0])
     assert "running" not in [trial.status for trial in sweep.trials]
 
