@@ -25,7 +25,7 @@ UNREACHABLE = 5.0  # seconds
 # Environment variables that change what a trial computes, or where it finds its files.
 # None is a secret: Ray writes them into its logs. The machines have credentials of their own.
 TAKEN = re.compile(
-    r"(JAX|XLA|LIBTPU|TENSORSTORE|GCSFS_EXPERIMENTAL)_\w+|STORAGE_EMULATOR_HOST"
+    r"(JAX|XLA|LIBTPU|TENSORSTORE|GCSFS_EXPERIMENTAL)_\w+|STORAGE_EMULATOR_HOST|ISOFLOP_LOCK"
     r"|AWS_(DEFAULT_REGION|REGION|ENDPOINT_URL|ENDPOINT_URL_S3)"
     r"|HF_(ENDPOINT|HUB_OFFLINE|DATASETS_OFFLINE)"
 )

@@ -53,7 +53,9 @@ def machine(
     given = cluster not in (None, Cluster())
     if given and not hasattr(runner, "adopted"):
         first = next(k for k, v in vars(cluster).items() if v != getattr(Cluster(), k))
-        raise ValueError(f"{first} is for a cluster, and on={on} is none; drop it, or add --on=ray")
+        raise ValueError(
+            f"{first} needs a cluster, and on={on} is not one; drop it, or add --on=ray"
+        )
     resources = runner.resources(workers, cluster) if given else runner.resources(workers)
     if resources.cluster.slice:  # each trial is on several hosts
         population = "off"

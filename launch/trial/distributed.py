@@ -100,8 +100,8 @@ def find(
         raise ValueError(f"--coordinator={coordinator} is not HOST:PORT; use 10.0.0.1:8476, say")
     if not 0 <= process < processes:
         raise ValueError(
-            f"--process={process} is none of --processes={processes}; they are numbered from 0 to "
-            f"{processes - 1}"
+            f"--process={process} is not among --processes={processes}; they are numbered from "
+            f"0 to {processes - 1}"
         )
     return Cluster(coordinator, processes, process)
 

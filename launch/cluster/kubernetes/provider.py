@@ -51,7 +51,7 @@ def preflight(request: Request) -> None:
 
 
 def plan(request: Request) -> Plan:
-    """The manifests as files; with --queue also those of a queue, if there is none of that name."""
+    """The manifests as files; with --queue also those of a queue, if no queue has that name."""
     files = {name: to_yaml(objects) for name, objects in manifests.documents(request).items()}
     if request.queue:
         files = {"kueue.yaml": to_yaml(manifests.queue(request, "NAMESPACE")), **files}

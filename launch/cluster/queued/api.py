@@ -25,7 +25,7 @@ class Unanswered(ValueError):
 
 @dataclass(frozen=True)
 class Seen:
-    """A queued resource as the API describes it. `state` is '' where there is none of that name;
+    """A queued resource as the API describes it. `state` is '' if no resource has that name;
     `by_user` says that a person suspended it; `reason` and `code` are those of a failure."""
 
     state: str = ""

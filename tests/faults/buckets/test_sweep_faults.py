@@ -10,32 +10,45 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from launch.runners.local import threads
 from tests.bucket import Bucket, Faults, bucket
+from tests.faults.clusters import ray_cluster_here as here
 from tests.spawn import ROOT
 
+URL = "gs://bucket/many"
 CONFIG = "tests/faults/buckets/many_trials.py"
 TRIALS, KILLED, FROZEN = 50, 5, 4
 NUMBERS = ("eval_loss", "train_loss", "curve", "steps", "tokens")
 BEAT, TTL = 1.0, 6.0  # seconds, of the locks
 
 
-def driver(home: Path, workdir: str) -> subprocess.Popen:
-    """Starts a sweep, as one of several machines that share a bucket would."""
+def flags(home: Path) -> list[str]:
     # A part of 1: the report on the whole is not tested here.
-    given = [f"--config={CONFIG}", f"--workdir={workdir}", "--workers=2", "--part=1/1"]
     text = [f"--config.data.corpora={home}/text.txt", f"--config.data.cache={home}/cache"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "launch", "sweep", *given, *text],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return ["--part=1/1", *text]
+
+
+@contextlib.contextmanager
+def local_drivers(home: Path, workdir: Path) -> Iterator[list[subprocess.Popen]]:
+    """Two drivers with two workers each, as two machines that share a bucket would have."""
+    given = [f"--config={CONFIG}", f"--workdir={URL}", "--workers=2", *flags(home)]
+    command = [sys.executable, "-m", "launch", "sweep", *given]
+    with open(workdir / "driver.txt", "a") as log:
+        yield [subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) for _ in range(2)]
+
+
+@contextlib.contextmanager
+def ray_driver(home: Path, workdir: Path) -> Iterator[list[subprocess.Popen]]:
+    """One driver of a Ray cluster of four machines."""
+    log = workdir / "driver.txt"
+    with here.cluster(nodes=4) as cluster:
+        yield [here.sweep(cluster, CONFIG, URL, *flags(home), log=log)]
 
 
 def owners(served: Bucket) -> dict[str, int]:
@@ -52,32 +65,43 @@ def of_kind(served: Bucket, pattern: str) -> Counter:
     return Counter(n for kind, n in served.writes if kind == "insert" and re.search(pattern, n))
 
 
-def disturb(served: Bucket, drivers: list[subprocess.Popen], random: random.Random) -> list[str]:
-    """Kills and freezes workers until all drivers end; thaws the frozen ones long after their locks
-    were taken. Returns the trials that were hit."""
+def disturb(
+    served: Bucket, drivers: list[subprocess.Popen], random: random.Random, thawed: float
+) -> list[str]:
+    """Kills and freezes workers until all drivers end; thaws the frozen ones after `thawed`
+    seconds, long after their locks were taken. Where an actor of Ray is the parent of the worker,
+    every other one is frozen with it. Returns the trials that were hit."""
     todo = ["kill"] * KILLED + ["freeze"] * FROZEN
     random.shuffle(todo)
     hit, frozen = [], []
     while any(each.poll() is None for each in drivers):
         time.sleep(0.05)
-        for pid, at in list(frozen):
-            if time.monotonic() - at > 2.5 * TTL:
-                os.kill(pid, signal.SIGCONT)
-                frozen.remove((pid, at))
+        for processes, at in list(frozen):
+            if time.monotonic() - at > thawed:
+                for process in processes:
+                    here.kill(process, signal.SIGCONT)
+                frozen.remove((processes, at))
         done = {name.split("/")[1] for name in of_kind(served, "/result.json$")}
         if not todo or len(done) < 4 * (KILLED + FROZEN - len(todo)) + 2:
             continue
         saved = {name.split("/")[1] for name in served.names("many/") if "manifest" in name}
-        busy = {t: p for t, p in owners(served).items() if p not in [f[0] for f in frozen]}
+        still = {process.pid for processes, _ in frozen for process in processes}
+        busy = {t: p for t, p in owners(served).items() if p not in still}
         if not (choice := sorted(busy.keys() & saved - done - set(hit))):
             continue
         trial = random.choice(choice)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(busy[trial])
             if todo[-1] == "kill":
-                os.kill(busy[trial], signal.SIGKILL)
+                process.kill()
             else:
-                os.kill(busy[trial], signal.SIGSTOP)
-                frozen.append((busy[trial], time.monotonic()))
+                actor = [
+                    one for one in [process.parent()] if "RemoteWorker" in " ".join(one.cmdline())
+                ]
+                processes = [process, *(actor if todo.count("freeze") % 2 else [])]
+                for one in processes:
+                    one.suspend()
+                frozen.append((processes, time.monotonic()))
             todo.pop()
             hit.append(trial)
     assert todo == []
@@ -85,23 +109,27 @@ def disturb(served: Bucket, drivers: list[subprocess.Popen], random: random.Rand
 
 
 @pytest.mark.slow
-def test_50_trials_on_a_bucket_that_fails_each_end_once(text_folder, tmp_path, monkeypatch):
-    """Two drivers share the sweep. 503s, 429s, slow calls, lost answers; 5 workers killed, 4 frozen
+@pytest.mark.parametrize("started, thawed", [(local_drivers, 2.5 * TTL), (ray_driver, 45.0)])
+def test_50_trials_on_a_bucket_that_fails_each_end_once(
+    started, thawed, text_folder, tmp_path, monkeypatch
+):
+    """503s, 429s, slow calls, lost answers; 5 workers killed, 4 frozen
     past their locks and thawed. 50 results, each written once; each manifest is written once; the
     trials that were hit have the numbers of undisturbed ones."""
     monkeypatch.setenv("ISOFLOP_LOCK", f"{BEAT},{TTL}")
     faults = Faults(unavailable=0.03, too_many=0.02, slow=0.05, seconds=0.3, lost=0.01, seed=3)
     with bucket(faults=faults) as served:
         began = time.monotonic()
-        drivers = [driver(text_folder, "gs://bucket/many") for _ in range(2)]
-        try:
-            hit = disturb(served, drivers, random.Random(5))
-            said = [each.communicate()[0] for each in drivers]
-        finally:
-            for each in drivers:
-                each.kill()
+        with started(text_folder, tmp_path) as drivers:
+            try:
+                hit = disturb(served, drivers, random.Random(5), thawed)
+            finally:
+                for each in drivers:
+                    each.kill()
+                    each.wait()
         took = time.monotonic() - began
-        assert [each.returncode for each in drivers] == [0, 0], said
+        said = (tmp_path / "driver.txt").read_text()
+        assert {each.returncode for each in drivers} == {0}, said[-3000:]
         results = of_kind(served, "^many/[^/]*/result.json$")
         assert len(results) == TRIALS and set(results.values()) == {1}
         manifests = of_kind(served, "/manifest.json$")

@@ -41,14 +41,15 @@ def add(cluster, cores: int = 1, **more):
 
 def sweep(
     cluster,
-    config: Path,
-    workdir: Path,
+    config: Path | str,
+    workdir: Path | str,
     *flags: str,
     silent: float = 15.0,
     alone: float = 60.0,
     cwd: Path = ROOT,
+    log: Path | None = None,
 ) -> subprocess.Popen:
-    """A driver, with its output in driver.txt beside the folder."""
+    """A driver, with its output in `log`, or in driver.txt beside the folder."""
     command = [
         sys.executable,
         "-c",
@@ -57,9 +58,9 @@ def sweep(
         f"--config={config}",
     ]
     command += [f"--workdir={workdir}", "--on=ray", f"--address={cluster.address}", *flags]
-    with open(workdir.parent / "driver.txt", "a") as log:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=log, stderr=log)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with open(log or Path(workdir).parent / "driver.txt", "a") as out:
+        return subprocess.Popen(command, cwd=cwd, env=environment, stdout=out, stderr=out)
 
 
 def workers(cluster) -> list[tuple[psutil.Process, psutil.Process]]:

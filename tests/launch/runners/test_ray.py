@@ -296,7 +296,7 @@ def test_another_version_is_one_line():
 
 
 def test_flags_of_a_cluster_are_refused_elsewhere_and_a_missing_ray_is_named(monkeypatch):
-    with pytest.raises(ValueError, match="cores is for a cluster, and on=local is none"):
+    with pytest.raises(ValueError, match="cores needs a cluster, and on=local is not one"):
         machine("local", 1, cluster=Cluster(cores=2))
     assert machine("local", 1, cluster=Cluster()).several is False
     monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)

@@ -127,8 +127,8 @@ def test_processes_that_do_not_meet_are_one_line(home):
         (("10.0.0.1:1", 2, None), "--process missing"),
         ((None, 2, 0), "--coordinator missing"),
         (("10.0.0.1", 2, 0), "--coordinator=10.0.0.1 is not HOST:PORT"),
-        (("10.0.0.1:1", 2, 2), "--process=2 is none of --processes=2; .* from 0 to 1"),
-        (("10.0.0.1:1", 2, -1), "--process=-1 is none of"),
+        (("10.0.0.1:1", 2, 2), "--process=2 is not among --processes=2; .* from 0 to 1"),
+        (("10.0.0.1:1", 2, -1), "--process=-1 is not among"),
     ],
 )
 def test_flags_that_do_not_fit(given, message):
