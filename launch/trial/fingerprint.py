@@ -7,11 +7,13 @@ import ast
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from launch.checkout import ROOT, commit
-from launch.files import AGAIN, read_config, read_json, write_json
+from launch.files import AGAIN, read_config, read_json
+from scaling import drafts
 
 # Files and folders whose code can change the numbers of a trial.
 TRAINING = (
@@ -92,23 +94,28 @@ def shared(sweep: Path) -> bool:
 
 def require_same(sweep: Path) -> None:
     """ValueError, with the first file that differs, unless this is the code of the drivers that
-    trained in the folder of a sweep before. Writes code.json for those that come."""
-    kept = read_json(sweep / SWEEPS_CODE, AGAIN)
-    if kept is None:
-        known = (_kept(file.parent) for file in sorted(sweep.glob("*/config.json")))
-        kept = next((one for one in known if "files" in one), {})
-    there, here = kept.get("files"), files()
-    if isinstance(there, dict) and there != here:
-        names = sorted(n for n in there.keys() | here.keys() if there.get(n) != here.get(n))
-        more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
-        at = f" at commit {kept['commit'][:12]}" if kept.get("commit") else ""
-        raise ValueError(
-            f"--workdir={sweep} was trained by other code than this: {names[0]}{more} differ; "
-            f"check out that code{at}, or choose another --workdir"
-        )
-    if kept.get("fingerprint") != of_files(here) or not (sweep / SWEEPS_CODE).exists():
-        new = {"fingerprint": of_files(here), "commit": commit(), "files": here}
-        write_json(sweep / SWEEPS_CODE, new)
+    trained in the folder of a sweep before. The first of them writes code.json."""
+    here, file = files(), sweep / SWEEPS_CODE
+    if not file.exists():
+        known = (_kept(trial.parent) for trial in sorted(sweep.glob("*/config.json")))
+        _require(here, next((one for one in known if "files" in one), {}), sweep)
+        own = {"fingerprint": of_files(here), "commit": commit(), "files": here}
+        drafts.create(file, json.dumps(own, indent=1))
+    _require(here, read_json(file, AGAIN) or {}, sweep)  # another driver may have been first
+
+
+def _require(here: dict[str, str], kept: Mapping[str, Any], sweep: Path) -> None:
+    there = kept.get("files")
+    if not isinstance(there, dict) or there == here:
+        return
+    names = sorted(n for n in there.keys() | here.keys() if there.get(n) != here.get(n))
+    more = len(names) - 1
+    which = f"{names[0]} and {more} more differ" if more else f"{names[0]} differs"
+    at = f" at commit {kept['commit'][:12]}" if kept.get("commit") else ""
+    raise ValueError(
+        f"--workdir={sweep} was trained by other code than this: {which}; "
+        f"check out that code{at}, or choose another --workdir"
+    )
 
 
 def _kept(workdir: Path) -> dict[str, Any]:

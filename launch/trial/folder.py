@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -106,7 +107,8 @@ def locked(workdir: Path) -> Iterator[Lease]:
         held = lock(file)
         if held is False:
             raise _in_use(workdir, owner(workdir) or "another process")
-        _require(held is True and lock_keeps_out(workdir / LOCK), workdir)
+        with open(workdir / LOCK) as other:  # of the file that this process has locked
+            _require(held is True and lock(other) is False, workdir)
         with _refusing(workdir):
             lease.require_silence(workdir, times, say)
         with writing("workdir", workdir):
@@ -143,20 +145,17 @@ def let_go(workdir: Path) -> str:
     return lease.break_stale(workdir, of_environment()) if is_remote(workdir) else ""
 
 
-def lock_keeps_out(file: Path) -> bool:
-    """Whether a file that this process has locked cannot be locked through another opening."""
-    with open(file) as other:
-        return lock(other, fcntl.LOCK_EX | fcntl.LOCK_NB) is False
-
-
 def require_locks(file: Path) -> None:
     """BadInput if the file system of a sweep's file has no locks that work."""
     if is_remote(file):
         return
-    with open(file) as opened:
-        held = lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        # Another sweep of the folder may be looking too, which is no fault.
-        _require(held is not None and (held is False or lock_keeps_out(file)), file.parent)
+    with open(file) as opened, open(file) as other:
+        if os.path.sameopenfile(opened.fileno(), other.fileno()):
+            held = lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Another sweep of the folder may be looking too, which is no fault.
+            _require(held is False or (held is True and lock(other) is False), file.parent)
+            return
+    require_locks(file)  # another sweep has just replaced it
 
 
 def _require(works: bool, workdir: Path) -> None:

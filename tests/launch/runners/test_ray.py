@@ -2,6 +2,7 @@
 itself is in tests/faults/clusters/test_ray_faults.py."""
 
 import itertools
+import json
 import math
 import os
 import signal
@@ -332,8 +333,19 @@ def test_a_sweep_of_several_machines_refuses_other_code(tmp_path, monkeypatch):
     fingerprint.require_same(tmp_path)
     fingerprint.require_same(tmp_path)
     now |= {"train/b.py": "3", "train/c.py": "4"}
-    with pytest.raises(ValueError, match=r"by other code than this: train/b.py and 1 more files d"):
+    with pytest.raises(ValueError, match=r"by other code than this: train/b.py and 1 more differ"):
         fingerprint.require_same(tmp_path)
+    (tmp_path / "code.json").unlink()
+    theirs = {"files": now | {"train/d.py": "5"}}
+
+    def create(file, content):  # another driver is faster
+        file.write_text(json.dumps(theirs))
+        return False
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr(fingerprint.drafts, "create", create)
+        with pytest.raises(ValueError, match=r"by other code than this: train/d.py differs;"):
+            fingerprint.require_same(tmp_path)
     (tmp_path / "code.json").unlink()
     (tmp_path / "t").mkdir()  # begun by a sweep on one machine
     (tmp_path / "t/config.json").write_text('{"code": {"files": {"model/a.py": "0"}}}')

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -245,6 +246,24 @@ def test_a_file_system_without_working_locks_is_refused(tmp_path, monkeypatch, n
         pass
     with pytest.raises(BadInput, match=about):
         folder.require_locks(tmp_path / "sweep.json")
+
+
+def test_a_file_that_another_sweep_replaces_is_no_fault_of_its_locks(tmp_path):
+    file, done = tmp_path / "sweep.json", threading.Event()
+    file.touch()
+
+    def replace():
+        while not done.is_set():
+            os.replace(shutil.copy(file, tmp_path / "new"), file)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    try:
+        for _ in range(500):  # about one in five opens two files
+            folder.require_locks(file)
+    finally:
+        done.set()
+        thread.join()
 
 
 # Damaged files.
