@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("configs", "data", "launch", "model", "scaling", "train")
 
@@ -66,15 +69,16 @@ _ENDS = (".py", "/__init__.py")
 
 def groups(graph: Graph) -> dict[str, frozenset[str]]:
     """For each file, all files in an import cycle with it, including the file itself."""
-    reach: dict[str, set[str]] = {}
-    for file in graph:
-        reach[file], waiting = set(), [file]
-        while waiting:
-            new = graph[waiting.pop()] & graph.keys() - reach[file]
-            reach[file] |= new
-            waiting += new
-    return {file: frozenset({file} | {to for to in reach[file] if file in reach[to]})
-            for file in graph}  # fmt: skip
+    number = {file: i for i, file in enumerate(graph)}
+    pairs = [(number[file], number[to]) for file in graph for to in graph[file] & graph.keys()]
+    matrix = np.zeros((len(graph), len(graph)), bool)
+    matrix[tuple(np.array(pairs, int).reshape(-1, 2).T)] = True
+    labels = connected_components(matrix, connection="strong")[1]
+    members: dict[int, set[str]] = {}
+    for file, label in zip(graph, labels, strict=True):
+        members.setdefault(label, set()).add(file)
+    found = {label: frozenset(files) for label, files in members.items()}
+    return {file: found[label] for file, label in zip(graph, labels, strict=True)}
 
 
 def cycles(graph: Graph) -> list[list[str]]:

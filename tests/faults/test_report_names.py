@@ -94,6 +94,7 @@ def test_a_table_of_hostile_names_keeps_every_figure(tmp_path):
     assert (tmp_path / "report/points.csv").read_bytes() == table.read_bytes()
 
 
+@pytest.mark.slow
 def test_runs_of_hostile_ids_keep_every_figure(tmp_path):
     """An unpaired surrogate, which no encoding can represent, is written as its escape."""
     points = named(NAMES)

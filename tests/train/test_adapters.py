@@ -112,7 +112,7 @@ def test_eight_devices_equal_one():
     assert found["difference"] < 1e-5 < found["control"]
 
 
-@pytest.mark.parametrize("base_dtype", ["", "nf4"])
+@pytest.mark.parametrize("base_dtype", ["", pytest.param("nf4", marks=pytest.mark.slow)])
 def test_the_reference_of_dpo_is_the_base_without_its_adapters(base_dtype):
     """The first loss is log 2, and no second copy of the model is held."""
     adapter = dataclasses.replace(ADAPTER, base_dtype=base_dtype)

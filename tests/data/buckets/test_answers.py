@@ -35,7 +35,7 @@ def s3(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("scheme", ["gs", "s3"])
+@pytest.mark.parametrize("scheme", ["gs", pytest.param("s3", marks=pytest.mark.slow)])
 def test_a_server_that_never_answers_is_left_in_time(monkeypatch, s3, scheme):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

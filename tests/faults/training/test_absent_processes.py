@@ -42,6 +42,7 @@ def test_those_who_are_missing_are_named_by_all():
     assert time.monotonic() - begun < 2 * (0.6 + 2)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_too_large_or_taken_is_said():
     found = met(2, [0, 2], 0.6)
     assert found[1] == f"{meeting.TOO_LARGE} ()" and found[0] == "missing (1,)"

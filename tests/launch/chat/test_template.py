@@ -89,6 +89,7 @@ def test_the_template_of_a_run(tmp_path):
     assert template.prompt_of(tmp_path, tokenizer, "") == ([255], set())
 
 
+@pytest.mark.slow
 def test_sft_from_a_base_model_and_a_sample(tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("Some text to begin with, which is long enough.\n" * 400)

@@ -164,6 +164,7 @@ def killer(stop, killed, seed):
             killed.append(1)
 
 
+@pytest.mark.slow
 def test_twenty_trials_whose_three_workers_are_killed_at_random_all_end_none_twice(tmp_path):
     names = [f"t{i:02}" for i in range(20)]
     stop, killed = threading.Event(), []
@@ -192,6 +193,7 @@ def test_tasks_that_are_added_on_the_way_are_run_too(tmp_path):
     assert finished == ["a", "b", "c"]
 
 
+@pytest.mark.slow
 def test_a_clean_stop_lets_trials_save_and_the_next_run_goes_on(tmp_path):
     names = [f"t{i}" for i in range(4)]
     todo = tasks(tmp_path, names, seconds=2.0)

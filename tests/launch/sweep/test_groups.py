@@ -241,6 +241,7 @@ def group(text_folder, compiled_once, tmp_path):
     return trials
 
 
+@pytest.mark.slow
 def test_the_ledger_of_a_stacked_trial_counts_imports_and_data(group, monkeypatch):
     """From the call on, to the result."""
     real, slow = groups.prepare, 0.5

@@ -68,7 +68,6 @@ COUNTED = {
         "data.tokenizer": "words",
     },
 }  # fmt: skip
-QUICK = ("gru_carried",)  # killed and resumed; tests of each part are quick, too
 COMPILED = """
 from pathlib import Path
 from tests.launch import toy
@@ -76,8 +75,6 @@ from tests.launch import toy
 def get_config(arg=None):
     return toy.config(Path({home!r}), **{keys!r})
 """
-EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in TRIALS]
-RESUMED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TRIALS]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +111,8 @@ def given(home: Path, name: str, *more: str) -> list[str]:
     return [*(f"{key}={value}" for key, value in keys(home, name).items()), *more]
 
 
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
 def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, name):
     straight, killed = whole(name), f"{name}-killed"
     assert process(home, killed, *given(home, name, "kill_at=8")) == -9
@@ -127,7 +125,8 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(home, whole, name):
     assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
 def test_on_eight_devices_it_is_the_same_trial(home, whole, name):
     one, eight = whole(name), f"{name}-eight"
     assert process(home, eight, *given(home, name), xla_flags=EIGHT) == 0
@@ -154,7 +153,8 @@ def test_a_counted_family_counts_the_same_on_eight_devices(home, whole, name):
 
 
 @pytest.mark.skipif(not topology.installed(), reason="libtpu is not installed")
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIALS)
 def test_it_compiles_for_a_slice_of_tpus(home, name):
     config, report = home / f"{name}.py", home / f"{name}.json"
     config.write_text(COMPILED.format(home=str(home), keys=keys(home, name)))

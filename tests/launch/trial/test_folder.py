@@ -177,6 +177,7 @@ def test_what_it_says_of_longer_runs_works(home, run, tmp_path, capsys):
     assert read_json(tmp_path / "on/result.json")["parent"]["init_from"] == str(run)
 
 
+@pytest.mark.slow
 def test_what_it_says_of_longer_wsd_runs_works(home, tmp_path, capsys):
     assert train(home, tmp_path / "run", **WSD) == 0
     capsys.readouterr()

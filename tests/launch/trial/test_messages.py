@@ -89,6 +89,7 @@ def test_a_diverged_run_names_the_remedy_whenever_it_is_asked(home, tmp_path, ca
     assert (tmp_path / "run/diverged/diverged.json").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_saved_and_how_to_go_on(home, tmp_path):
     keys = {"train.duration": "40000 steps", "log.every": "4 steps"}
     process = spawn.train(home, "stops", TINY | keys)

@@ -43,6 +43,20 @@ def hanging(home: Path, name: str, who: int, *flags: str, patience: int = 8) -> 
     )  # fmt: skip
 
 
+def test_a_process_without_progress_ends_with_its_stacks():
+    code = (
+        "import time; from train.watch import Watchdog\n"
+        "def hang():\n time.sleep(60)\n"
+        "with Watchdog(0.4, 'trial', 0) as watchdog:\n watchdog.progress(8); hang()"
+    )
+    command, begun = [sys.executable, "-c", code], time.monotonic()
+    done = subprocess.run(command, cwd=spawn.ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 42 and time.monotonic() - begun < 30
+    assert "trial made no progress for 0.4 s after step 8 (log.stall_timeout)" in done.stderr
+    assert " in hang\n" in done.stderr and "run it again" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_read_that_hangs_ends_the_run_with_its_stacks(text_folder, compiled_once):
     # The first run compiles, so that compilation does not stall the second.
     keys = {"train.duration": "4 steps", "train.chunk": 4, "log.stall_timeout": 0}

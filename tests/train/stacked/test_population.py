@@ -165,6 +165,7 @@ def test_stopped_trials_go_on_together_or_alone_from_different_steps(home, monke
         assert apart(home / name, separate(home, f"alone-{i}", **TRIALS[i])) < 1e-6
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_memory_waits(home, monkeypatch):
     trials = {f"waits-{i}": TRIALS[i] for i in range(3)}
     population, sizes = together(home, trials, memory=1), []

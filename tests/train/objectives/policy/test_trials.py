@@ -164,6 +164,7 @@ def test_it_learns(home, objective):
     assert told["eval_loss"] == -last["eval_reward"] and told["metrics"]["reward"]["se"] is not None
 
 
+@pytest.mark.slow
 def test_grpo_of_adapters_takes_their_base_as_the_reference(home):
     lora = {"adapter.name": "lora", "adapter.rank": "2"}
     assert run(home, "lora", "grpo", **lora) == 0
@@ -171,7 +172,8 @@ def test_grpo_of_adapters_takes_their_base_as_the_reference(home):
     assert kl[0] == pytest.approx(0, abs=1e-6) and abs(kl[-1]) > 1e-5
 
 
-@pytest.mark.parametrize("adapter", ["", pytest.param("lora", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["", "lora"])
 def test_a_reference_in_bfloat16_begins_at_the_policy(home, adapter):
     """It is rounded as the policy is, though the run of its weights computes in float32."""
     keys = {"model.dtype": "bfloat16", "optimizer.learning_rate": "0.1", "objective.kl": "0.1"}

@@ -136,6 +136,7 @@ def test_the_size_of_evaluation_batches_changes_no_response():
     assert len({row.tobytes() for row in whole["response"]}) == P  # control: rows differ
 
 
+@pytest.mark.slow
 def test_an_evaluation_measures_the_kl_at_the_temperature_that_draws():
     cfg = step("grpo", eval_temperature=2.0)
     rows = evaluated(cfg) | {"reward": np.zeros(P, np.float32)}
