@@ -113,6 +113,7 @@ class _Run:
         self.session.renew()
 
     def events(self) -> Iterator[Event | None]:
+        yield from self._go_on()
         while (
             self.tries
             or self.held_up
@@ -132,6 +133,17 @@ class _Run:
                 else:
                     yield from self._answered(*answer)
             yield None
+
+    def _go_on(self) -> Iterator[Event]:
+        """Reports those of the listed tasks that workers of an earlier driver run already."""
+        running = {worker.begin.task.key: worker for worker in self.session.running}
+        if not running or self.most == sys.maxsize:
+            return
+        listed = list(self.new)
+        self.new = iter([task for task in listed if task.key not in running])
+        for task in listed:
+            if task.key in running and (event := self._begin(Try(task), running[task.key])):
+                yield event
 
     def _follow_the_machines(self) -> None:
         """Starts workers on machines that have joined, and ends those that nothing needs."""
