@@ -336,7 +336,12 @@ ACTS = {  # what an owner does that removes, and the number of its listings
 
 @pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("act", "listing"), [(name, n) for name, (_, most) in ACTS.items() for n in range(1, most + 1)]
+    ("act", "listing"),
+    [
+        pytest.param(name, n, marks=pytest.mark.slow if n > 1 else ())
+        for name, (_, most) in ACTS.items()
+        for n in range(1, most + 1)
+    ],
 )
 def test_a_frozen_owner_removes_nothing(served, folder, two, monkeypatch, act, listing, when):
     """It is frozen around each of its listings in turn, in all that removes something."""

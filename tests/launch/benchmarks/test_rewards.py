@@ -205,6 +205,7 @@ def asked(here):
     )
 
 
+@pytest.mark.slow
 def test_the_pick_is_the_best_of_all_subsets(asked, capsys, monkeypatch):
     monkeypatch.syspath_prepend(".")
     flags = (*PICKED, "--checker=odd_rule:score", "--reward=judge")

@@ -49,10 +49,8 @@ def training_program(changes: dict) -> compiled.Program:
 
 
 @needs_libtpu
-@pytest.mark.parametrize(
-    ("dtype", "short"),
-    [("bfloat16", "bf16"), pytest.param("float32", "f32", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "bf16"), ("float32", "f32")])
 def test_kernels_travel_in_the_type_of_the_computation(tmp_path, dtype, short):
     """Kernels are cast before the all-gather, and their gradients before the reduce-scatter."""
     file = tmp_path / "hlo.txt"

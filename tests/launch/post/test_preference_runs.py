@@ -116,6 +116,7 @@ def test_dpo_begins_at_log_two_and_needs_its_reference_once(home, stored, capfd)
     assert rows(home, "moved")[0]["loss"] != pytest.approx(np.log(2), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_dpo_of_adapters_takes_their_base_as_the_reference(home, base):
     lora = {"adapter.name": "lora", "adapter.rank": "2"}
     for name, stored in (("lora", "True"), ("lora_computed", "False")):

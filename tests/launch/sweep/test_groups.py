@@ -261,6 +261,7 @@ def test_the_ledger_of_a_stacked_trial_counts_imports_and_data(group, monkeypatc
         assert found["seconds"]["start_up"] > slow and found["seconds"]["train"] > 0
 
 
+@pytest.mark.slow
 def test_a_lost_lock_at_the_result_of_one_trial_leaves_the_others(group, monkeypatch):
     real = groups.trial.end
 

@@ -318,6 +318,7 @@ def test_the_plan_says_what_is_saved(sweeps, capsys):
     assert keep_at == ("48 steps", "80 steps", "120 steps")
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_trunk_ends_badly_trains_its_branches_from_the_start(
     home, sweeps, monkeypatch, capfd
 ):

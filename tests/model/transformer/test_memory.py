@@ -84,9 +84,8 @@ def test_no_form_changes_a_number(scan, remat):
         assert difference(plain()[0], loss_and_gradients(fresh(), cfg, seed=1)[0]) > 1e-3
 
 
-@pytest.mark.parametrize(
-    "scan", [pytest.param(False, marks=pytest.mark.slow), True], ids=["loop", "scan"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("scan", [False, True], ids=["loop", "scan"])
 def test_each_policy_keeps_less_than_the_one_before(scan):
     every = [kept(dataclasses.replace(CFG, scan_layers=scan, remat=name)) for name in MEMORY]
     device, host = zip(*every, strict=True)

@@ -218,6 +218,7 @@ def test_bad_input_is_one_line(tmp_path, flags, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_runs_are_fitted_by_a_call_as_by_the_command(tmp_path, capsys, monkeypatch):
     """A sweep ends with this call, which gives the same law.json and text as the verb, except for
     the line that names the page: a sweep writes its own."""
@@ -253,6 +254,7 @@ def test_exit_code_of_bad_input():
     assert len(done.stderr.strip().splitlines()) == 1 and "/nowhere.csv" in done.stderr
 
 
+@pytest.mark.slow
 def test_fitting_a_table_loads_no_jax(tmp_path):
     (tmp_path / "p.csv").write_text(to_csv(simulate()))
     code = (

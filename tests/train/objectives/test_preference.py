@@ -181,6 +181,7 @@ def test_prompts_and_padding_have_no_gradient(stated):
         assert np.abs(gradient["logits"])[weights == 1].min() > 0  # control
 
 
+@pytest.mark.slow
 def test_pairs_that_fill_up_a_batch_count_for_nothing():
     batch = golden_batch()
     empty = {name: np.concatenate([x, np.zeros_like(x[:1])]) for name, x in batch.items()}

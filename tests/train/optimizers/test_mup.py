@@ -66,7 +66,11 @@ def program(cfg: ModelConfig) -> str:
     return jax.jit(train, static_argnums=0).lower(cfg, 0).as_text()
 
 
-@pytest.mark.parametrize("cfg, name", [(SMALL, "mup"), (LLAMA, "completep")], ids=["gpt", "llama"])
+@pytest.mark.parametrize(
+    "cfg, name",
+    [(SMALL, "mup"), pytest.param(LLAMA, "completep", marks=pytest.mark.slow)],
+    ids=["gpt", "llama"],
+)
 def test_at_the_base_shape_training_is_the_standard_programs(cfg, name):
     cfg, base = dataclasses.replace(cfg, n_layers=1), BASE | {"base_depth": 1}
     standard = program(cfg)

@@ -265,6 +265,7 @@ def test_a_trial_whose_lock_is_lost_ends_alone(home):
     assert seconds["step"] == 40  # it was written at the end
 
 
+@pytest.mark.slow
 def test_stacked_trials_say_that_they_wait_for_data(home, monkeypatch):
     """The watchdog learns whether they wait, around each chunk."""
     told = []

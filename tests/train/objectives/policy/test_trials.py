@@ -66,6 +66,7 @@ def whole(home) -> Path:
     return home / "whole"
 
 
+@pytest.mark.slow
 def test_ppo_killed_and_resumed_ends_with_the_same_bits(home, whole):
     """The rollouts after the kill are those of the uninterrupted run: so are their rewards."""
     assert process(home, "killed", "objective=ppo", *pairs(PPO), "kill_at=8") == -9
@@ -209,6 +210,7 @@ def test_a_reward_that_is_not_finite_ends_the_run(home, monkeypatch, capsys):
     assert "isoflop: the rewards of 1 of 16 responses are not finite numbers" in err
 
 
+@pytest.mark.slow
 def test_epochs_count_each_prompt_once(home):
     """Four steps see the 16 responses of one rollout, two to each of its 8 prompts."""
     (home / "few.jsonl").write_text(
@@ -228,6 +230,7 @@ def test_tokens_are_those_of_prompts_and_responses(home, whole):
     assert tasks.tokens(longer) == 6 + 5  # not the 4 of an answer
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_judge_or_refer_are_refused(home, capsys):
     larger = prompts.MODEL | {"model.vocab_size": "300", "model.n_classes": "0"}
     several = prompts.MODEL | {"model.n_classes": "2"}
