@@ -1,5 +1,6 @@
 """Reads JSON objects and writes files atomically."""
 
+import errno
 import json
 import os
 import pathlib
@@ -49,8 +50,22 @@ def create(path: Path, content: str | bytes) -> bool:
         os.link(draft, path)  # fails if the name exists; a rename would replace the file
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        return _create_without_links(path, content)
     finally:
         draft.unlink()
+    return True
+
+
+def _create_without_links(path: Path, content: str | bytes) -> bool:
+    """`create` on a file system without hard links, where a reader may see a part of the file."""
+    try:
+        with open(path, "xb") as file:
+            file.write(_encoded(content))
+    except FileExistsError:
+        return False
     return True
 
 

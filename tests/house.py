@@ -9,6 +9,7 @@ other), lines of product code, and lines of the tests in the folder of the same 
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -70,15 +71,15 @@ _ENDS = (".py", "/__init__.py")
 def groups(graph: Graph) -> dict[str, frozenset[str]]:
     """For each file, all files in an import cycle with it, including the file itself."""
     number = {file: i for i, file in enumerate(graph)}
-    pairs = [(number[file], number[to]) for file in graph for to in graph[file] & graph.keys()]
     matrix = np.zeros((len(graph), len(graph)), bool)
-    matrix[tuple(np.array(pairs, int).reshape(-1, 2).T)] = True
+    for file in graph:
+        for to in graph[file] & graph.keys():
+            matrix[number[file], number[to]] = True
     labels = connected_components(matrix, connection="strong")[1]
-    members: dict[int, set[str]] = {}
+    members = defaultdict(set)
     for file, label in zip(graph, labels, strict=True):
-        members.setdefault(label, set()).add(file)
-    found = {label: frozenset(files) for label, files in members.items()}
-    return {file: found[label] for file, label in zip(graph, labels, strict=True)}
+        members[label].add(file)
+    return {file: frozenset(group) for group in members.values() for file in group}
 
 
 def cycles(graph: Graph) -> list[list[str]]:

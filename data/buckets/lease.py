@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import socket
 import threading
@@ -78,16 +79,16 @@ def parsed(content: bytes) -> Owner:
     try:
         known = json.loads(content)
         kinds = {key: field.type for key, field in Owner.__dataclass_fields__.items()}
-        return Owner(**{key: _plain(known[key], kinds[key]) for key in kinds if key in known})
-    except (ValueError, TypeError):
+        return Owner(**{key: _safe(known[key], kinds[key]) for key in kinds if key in known})
+    except (ValueError, TypeError, OverflowError, RecursionError):
         words = content.decode(errors="replace").split()
-        number = int(words[1]) if len(words) == 4 and words[1].isdecimal() else 0
-        return Owner(number, _plain(words[3], str) if number else "", "")
+        named = re.fullmatch(r"process \d{1,9} on \S+", " ".join(words))
+        return Owner(int(words[1]), _safe(words[3], str), "") if named else Owner(0, "", "")
 
 
-def _plain(value: Any, kind: type) -> Any:
-    """A field of a lock, which anyone who can write to the folder may have written: of its type,
-    and without characters that a terminal would act on."""
+def _safe(value: Any, kind: type) -> Any:
+    """One field of a lock, converted to its type, with control characters escaped: anyone who can
+    write to the folder can write a lock."""
     if kind is not str:
         return kind(value)
     shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))

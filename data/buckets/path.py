@@ -17,6 +17,7 @@ from etils.epath import gpath
 from fsspec.asyn import sync
 
 from data.buckets.attempts import TRANSIENT, Changed, Unreachable
+from data.buckets.versioned import client
 
 # gcsfs otherwise asks a second service for the kind of each bucket.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -162,8 +163,6 @@ class BucketPath(gpath.PosixGPath):
 
     def create_bytes(self, data: bytes) -> bool:
         """Writes a new object. Returns False, and writes nothing, if it exists already."""
-        from data.buckets.versioned import client
-
         try:
             client(self).put(self._path_str, bytes(data), "")
         except Changed:

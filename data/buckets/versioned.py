@@ -13,11 +13,11 @@ _clients: dict[tuple, Any] = {}
 
 
 def client(path: Path | str) -> Any:
-    """The store of a path in a bucket, which has `get`, `look`, `put`, `remove` and `listed`. One
-    for each process. ModuleNotFoundError, with the remedy, without the packages it needs."""
+    """The client of a path's bucket, with `get`, `look`, `put`, `remove` and `listed`. One for each
+    process. ModuleNotFoundError names the extra that is missing."""
     scheme = os.fspath(path).partition("://")[0]
     if scheme not in _EXTRAS:
-        raise ValueError(f"{path} is in no bucket that can be locked; use gs://… or s3://…")
+        raise ValueError(f"{path} is in no bucket that isoflop can write to; use gs://… or s3://…")
     settings = ("STORAGE_EMULATOR_HOST", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
     key = (scheme, os.getpid(), *map(os.environ.get, settings))
     if key not in _clients:

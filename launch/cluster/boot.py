@@ -17,13 +17,16 @@ def extras(request: Request) -> str:
 
 
 def install(request: Request, source: str) -> str:
-    """Installs the checkout `source`, a folder, with uv. Tries again until it works."""
+    """Installs the checkout `source`, a folder, with uv. Tries again until it works. A machine that
+    comes later installs the same versions: Ray joins no other."""
+    before = f" --exclude-newer {request.packages}" if request.packages else ""
     return f"""\
 export PATH="$HOME/.local/bin:$PATH" UV_PYTHON_PREFERENCE=only-managed
 until command -v uv >/dev/null || curl -LsSf {UV} | sh; do sleep 10; done
 until [ -x .venv/bin/isoflop ]; do
   uv venv --quiet --clear --python 3.12 .venv &&
-    uv pip install --quiet --python .venv/bin/python --editable '{source}[{extras(request)}]' ||
+    uv pip install --quiet{before} --python .venv/bin/python \\
+      --editable '{source}[{extras(request)}]' ||
     {{ rm -rf .venv; sleep 10; }}
 done
 export PATH="$PWD/.venv/bin:$PATH"

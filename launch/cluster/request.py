@@ -51,6 +51,7 @@ class Request:
     priority: str = ""
     time: str = ""
     code: str = ""  # where the machines find the checkout, once it is there
+    packages: str = ""  # the time, in UTC, whose newest packages all machines install
 
     @property
     def labels(self) -> dict[str, str]:

@@ -113,12 +113,8 @@ class _Run:
         self.session.renew()
 
     def events(self) -> Iterator[Event | None]:
-        yield from self._go_on()
-        while (
-            self.tries
-            or self.held_up
-            or ((self.again or not self.ended) and not self.interrupt.count)
-        ):
+        yield from self._adopt_listed()
+        while self.tries or self.held_up or (self._left() and not self.interrupt.count):
             if not self.interrupt.count:
                 self._follow_the_machines()
                 yield from self._give_tasks()
@@ -134,16 +130,18 @@ class _Run:
                     yield from self._answered(*answer)
             yield None
 
-    def _go_on(self) -> Iterator[Event]:
-        """Reports those of the listed tasks that workers of an earlier driver run already."""
-        running = {worker.begin.task.key: worker for worker in self.session.running}
-        if not running or self.most == sys.maxsize:
+    def _adopt_listed(self) -> Iterator[Event]:
+        """Reports a start for each listed task that a worker of an earlier driver still runs. Where
+        the tasks are not a list but chosen one by one, `_begin` does that later."""
+        if self.most == sys.maxsize:
             return
-        listed = list(self.new)
-        self.new = iter([task for task in listed if task.key not in running])
-        for task in listed:
-            if task.key in running and (event := self._begin(Try(task), running[task.key])):
+        rest = []
+        for task in self.new:
+            adopted, event = self._adopt(Try(task))
+            rest += [] if adopted else [task]
+            if event:
                 yield event
+        self.new = iter(rest)
 
     def _follow_the_machines(self) -> None:
         """Starts workers on machines that have joined, and ends those that nothing needs."""
@@ -221,17 +219,29 @@ class _Run:
         late = waited > ELSEWHERE and not one.bad_inputs
         return waited >= 0 and (elsewhere or late)
 
-    def _begin(self, one: Try, worker: WorkerHandle) -> Event | None:
-        """Starts the task, or goes on with an adopted worker that runs it already."""
-        signature = hashlib.sha256(f"{self.function}{one.task.args}".encode()).hexdigest()[:16]
-        for other in self.session.running:
-            if other.begin.task.key != one.task.key or other.begin.token in self.tries:
+    def _signature(self, task: Task) -> str:
+        return hashlib.sha256(f"{self.function}{task.args}".encode()).hexdigest()[:16]
+
+    def _adopt(self, one: Try) -> tuple[bool, Event | None]:
+        """Whether an adopted worker runs the task, and the event that says so; None where it runs
+        the task with other arguments, after which the task is run again."""
+        for worker in self.session.running:
+            begin = worker.begin
+            if begin.task.key != one.task.key or begin.token in self.tries:
                 continue
-            if other.begin.signature == signature:
-                self.tries[other.begin.token] = one, time.monotonic()
-                return Event("started", one.task.key, one.attempt)
-            self.held_up[other.begin.token] = one
-            return None
+            if begin.signature != self._signature(one.task):
+                self.held_up[begin.token] = one
+                return True, None
+            self.tries[begin.token] = one, time.monotonic()
+            return True, Event("started", one.task.key, one.attempt)
+        return False, None
+
+    def _begin(self, one: Try, worker: WorkerHandle) -> Event | None:
+        """Starts the task, unless an adopted worker runs it already."""
+        adopted, event = self._adopt(one)
+        if adopted:
+            return event
+        signature = self._signature(one.task)
         begin = Begin(secrets.token_hex(8), self.function, one.task, one.attempt, signature)
         self.tries[begin.token] = one, time.monotonic()
         self.session.ask(worker, begin)
@@ -270,7 +280,8 @@ class _Run:
         one = self._taken(begin.token)
         if one is None:
             return
-        if code == BAD_INPUT and not self.interrupt.count and self._is_first(one, worker):
+        elsewhere = not one.bad_inputs and self.wanted - {worker.node}
+        if code == BAD_INPUT and not self.interrupt.count and elsewhere:
             yield from self._bad_input(one, worker, reason)
         elif code in local.FINAL:
             if code in (DONE, DIVERGED):
@@ -312,12 +323,8 @@ class _Run:
         self.again.append(one)
         return event
 
-    def _is_first(self, one: Try, worker: WorkerHandle) -> bool:
-        """Whether a trial that ends with BAD_INPUT may lack a file of this machine only."""
-        return not one.bad_inputs and bool(self.wanted - {worker.node})
-
     def _bad_input(self, one: Try, worker: WorkerHandle, reason: str) -> Iterator[Event]:
-        """Tries a trial once on another machine."""
+        """Tries a trial once on another machine: only this one may lack a file."""
         where = f"{reason} on {worker.host or 'a machine'}"
         yield Event("retried", one.task.key, one.attempt, BAD_INPUT, where)
         one.bad_inputs += 1
@@ -343,24 +350,20 @@ class _Run:
         """Avoids a machine that does not see the folder. BadInput if no other is left."""
         node = lost.worker.node
         self.avoided.add(node)
-        if not {one.id for one in ray_cluster.nodes() if self._fits(one)} - self.avoided:
+        if not self._usable():
             raise BadInput(lost.reason)
         yield from self._say(f"avoiding the machine {lost.worker.host or node}: {lost.reason}")
 
-    def _fits(self, node: Node) -> bool:
-        """Whether a machine has something that trials need."""
-        return self.resources.platform != "cpu" or bool(node.cores)
+    def _usable(self) -> set[str]:
+        """The machines that have something that trials need, and are not avoided."""
+        cpu = self.resources.platform == "cpu"
+        return {one.id for one in ray_cluster.nodes() if not cpu or one.cores} - self.avoided
 
     def _require_a_worker(self, lost: Lost) -> None:
         """BadInput where no worker starts on the only machine that is left."""
-        answered = any(one.answered for one in self.session.workers)
-        others = {one.id for one in ray_cluster.nodes() if self._fits(one)} - self.avoided
-        if (
-            len(self.suspects[lost.worker.node]) >= SUSPECT
-            and not answered
-            and (others <= {lost.worker.node})
-        ):
-            name = self.names.get(lost.worker.node, lost.worker.node)
+        node, answered = lost.worker.node, any(one.answered for one in self.session.workers)
+        if len(self.suspects[node]) >= SUSPECT and not answered and self._usable() <= {node}:
+            name = self.names.get(node, node)
             raise BadInput(
                 f"no worker starts on {name}, the last machine, after {SUSPECT} attempts: "
                 f"{lost.reason}; install there what this machine has, or name another cluster"
@@ -386,7 +389,7 @@ class _Run:
         node = worker.node
         self.suspects[node].add(key)
         self.names |= {one.id: one.host for one in ray_cluster.nodes()}
-        others = {one.id for one in ray_cluster.nodes() if self._fits(one)} - self.avoided - {node}
+        others = self._usable() - {node}
         if len(self.suspects[node]) < SUSPECT or node in self.avoided or not others:
             return
         self.avoided.add(node)

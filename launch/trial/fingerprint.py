@@ -98,13 +98,14 @@ def require_same(sweep: Path) -> None:
     here, file = files(), sweep / SWEEPS_CODE
     if not file.exists():
         known = (_kept(trial.parent) for trial in sorted(sweep.glob("*/config.json")))
-        _require(here, next((one for one in known if "files" in one), {}), sweep)
+        _require_files(here, next((one for one in known if "files" in one), {}), sweep)
         own = {"fingerprint": of_files(here), "commit": commit(), "files": here}
-        drafts.create(file, json.dumps(own, indent=1))
-    _require(here, read_json(file, AGAIN) or {}, sweep)  # another driver may have been first
+        drafts.create(file, json.dumps(own, indent=1) + "\n")
+    _require_files(here, read_json(file, AGAIN) or {}, sweep)  # of the driver that was first
 
 
-def _require(here: dict[str, str], kept: Mapping[str, Any], sweep: Path) -> None:
+def _require_files(here: dict[str, str], kept: Mapping[str, Any], sweep: Path) -> None:
+    """ValueError if a config.json or code.json lists other files than `here`."""
     there = kept.get("files")
     if not isinstance(there, dict) or there == here:
         return

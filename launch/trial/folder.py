@@ -107,7 +107,7 @@ def locked(workdir: Path) -> Iterator[Lease]:
         held = lock(file)
         if held is False:
             raise _in_use(workdir, owner(workdir) or "another process")
-        with open(workdir / LOCK) as other:  # of the file that this process has locked
+        with open(workdir / LOCK, "r+") as other:  # NFS locks only what is open for writing
             _require(held is True and lock(other) is False, workdir)
         with _refusing(workdir):
             lease.require_silence(workdir, times, say)
@@ -149,13 +149,14 @@ def require_locks(file: Path) -> None:
     """BadInput if the file system of a sweep's file has no locks that work."""
     if is_remote(file):
         return
-    with open(file) as opened, open(file) as other:
-        if os.path.sameopenfile(opened.fileno(), other.fileno()):
+    while True:
+        with open(file, "r+") as opened, open(file, "r+") as other:
+            if not os.path.sameopenfile(opened.fileno(), other.fileno()):
+                continue  # another sweep has replaced the file in between
             held = lock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            # Another sweep of the folder may be looking too, which is no fault.
+            # False: another sweep of the folder is looking too.
             _require(held is False or (held is True and lock(other) is False), file.parent)
             return
-    require_locks(file)  # another sweep has just replaced it
 
 
 def _require(works: bool, workdir: Path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from data.buckets import lease, times
+from data.buckets import lease
+from data.buckets.times import of_environment
 from data.files import is_remote
 from launch.trial.owner import with_running
 from launch.watching.runs_folder import read_at
@@ -46,8 +47,8 @@ class Standing:
 
 def as_it_runs(sweep: Sweep) -> Sweep:
     """The sweep with the status "running" for trials that a process trains now: on this machine by
-    their locks, in a bucket by a heartbeat that is younger than the
-    `ttl` of `data.buckets.times`."""
+    their locks, in a bucket by a heartbeat that is younger than
+    `Times.ttl`."""
     if not is_remote(sweep.folder):
         return with_running(sweep)
     trials = (
@@ -58,7 +59,7 @@ def as_it_runs(sweep: Sweep) -> Sweep:
 
 
 def _beats(held: Holder | None) -> bool:
-    return held is not None and held.age <= times.of_environment().ttl
+    return held is not None and held.age <= of_environment().ttl
 
 
 def standing(sweep: Sweep) -> Standing:

@@ -14,6 +14,7 @@ import contextlib
 import importlib
 import secrets
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from launch.cluster import PROVIDERS, Provider, bundle, provider_named, record
 from launch.cluster.record import Record
 from launch.cluster.request import JOBS, Request, check_name, request_of
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input
+from launch.runners import ray_slices
 from launch.runners.tasks import Interrupt
 
 ACTIONS = ("up", "status", "down")
@@ -127,7 +129,8 @@ def up(folder: Path, provider: Provider, values: Any, given: dict[str, Any]) -> 
     else:
         packed = bundle.archive() if provider.CARRIES_CODE else None
         code = {"code": bundle.place(given["workdir"], packed)} if packed else {}
-        found = Record(folder, name, secrets.token_hex(3), values.on, given | code)
+        given |= code | {"packages": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        found = Record(folder, name, secrets.token_hex(3), values.on, given)
         request = request_of(name, found.id, found.given)
     provider.check(request)
     if not values.dry_run and not found.created:
@@ -238,13 +241,16 @@ def _checked(more: Sequence[str], values: Any) -> list[str]:
     names = [part.lstrip("-").partition("=")[0] for part in more]
     if taken := next((one for one in names if one in SET or one.startswith("config.")), ""):
         raise BadInput(f"--{taken} follows --; give it before, or drop it: cluster up passes it on")
+    if verb == "sweep" and read.slice:
+        with bad_input():
+            ray_slices.type_of(read.slice)
     return list(more)
 
 
 def _require_same(found: Record, on: str, given: Mapping[str, Any]) -> None:
     """ValueError, with the first difference, if a cluster of this name was made otherwise."""
     there = {"on": found.on, **found.given}
-    kept = ("code", "context", "namespace", "project")  # found by `up` where not given
+    kept = ("code", "packages", "context", "namespace", "project")  # found by `up`
     here = {"on": on} | {key: found.given[key] for key in kept if key in found.given} | given
     for key in (*there, *here):
         if there.get(key) != here.get(key):

@@ -353,7 +353,9 @@ def test_what_a_lock_says_is_safe_to_show():
     content = json.dumps({"process": "12", "host": "a\x1b]0;owned", "token": ["t"], "since": 1})
     found = lease.parsed(content.encode())
     assert found.process == 12 and str(found) == "process 12 on a\\x1b]0;owned"
-    assert str(lease.parsed(b'{"process": "../x", "host": "a", "token": ""}')) == "another process"
+    wrong = [b'{"process": "../x", "host": "a", "token": ""}', b'{"process": Infinity}']
+    wrong += [b"[" * 100_000, b"process " + b"9" * 5_000 + b" on x", b"3", b""]
+    assert {str(lease.parsed(content)) for content in wrong} == {"another process"}
 
 
 def test_locks_that_do_not_reach_another_host_are_found(tmp_path, clock, times):

@@ -1,5 +1,8 @@
 """Tests that a path in a bucket does what a path on this machine does."""
 
+import errno
+import os
+
 import pytest
 
 from data.atomic import write_atomic
@@ -100,3 +103,13 @@ def test_a_small_look_is_one_request(shared, served):
     assert requests(lambda: write_atomic(folder / "1", b"y")) == 1
     assert requests((folder / "1").stat) == requests((folder / "1").exists) == 1
     assert requests(lambda: [path.stat() for path in folder.iterdir()]) == 6
+
+
+def test_a_file_is_created_once_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def link(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    file = tmp_path / "a"
+    assert drafts.create(file, "first") and not drafts.create(file, "second")
+    assert file.read_text() == "first" and list(tmp_path.iterdir()) == [file]

@@ -172,11 +172,13 @@ def test_a_job_that_was_submitted_just_before_a_kill_is_not_submitted_again(
 
 
 def test_flags_after_two_dashes_reach_the_command_of_the_machines(cluster):
-    more = "--seeds=3", "--stop=asha", "--slice=v5litepod-16"
+    more = "--seeds=3", "--stop=asha", "--slice=v5e-16"
     done = cluster(*GKE, "--dry_run", "--", *more)
     text = " ".join(["--address=auto", "--wait_for_nodes", *more])
     assert done.code == 0 and text in done.out and "--platform" not in done.out
     assert "--wait_for_nodes --platform=tpu" in cluster(*GKE, "--dry_run").out
+    wrong = cluster(*GKE, "--dry_run", "--", "--slice=v5litepod-16")
+    assert wrong.code == 2 and "slice=v5litepod-16" in wrong.err
     train = cluster(*GKE, "--job=train", "--dry_run", "--", "--wait=60")
     assert train.code == 0 and "--wait=1800 --wait=60" in train.out  # the last one counts
 

@@ -100,7 +100,9 @@ def run(monkeypatch, names, answer, interrupt=None, workers=0):
     monkeypatch.setitem(ray._sessions, "w", session)
     resources = Resources(workers=workers, sweep="w")
     events = ray.run("m:f", tasks(names), resources, interrupt or Interrupt())
-    return [one for one in itertools.islice(events, 3_000) if one], session
+    found = list(itertools.islice(events, 3_000))
+    assert len(found) < 3_000, "the run did not end"
+    return [one for one in found if one], session
 
 
 def finished(events) -> dict[str, Event]:
@@ -123,6 +125,12 @@ def test_a_failure_is_retried_three_times_and_on_the_other_machine(monkeypatch, 
     (_, first), (_, second), *_ = session.begun
     assert {first, second} == {"a", "b"}
     assert f"exit code 1 on {second}" in [event.reason for event in events]
+
+
+def test_a_run_ends_though_its_last_worker_has_died(monkeypatch, there):
+    del there[1]
+    events, session = run(monkeypatch, "tu", lambda worker, _: Lost(worker, "it died", False))
+    assert set(finished(events)) == {"t", "u"} and not session.workers
 
 
 def test_where_there_is_one_machine_a_failure_is_retried_there(monkeypatch, there):

@@ -249,7 +249,23 @@ def test_a_file_system_without_working_locks_is_refused(tmp_path, monkeypatch, n
         folder.require_locks(tmp_path / "sweep.json")
 
 
-def test_a_file_that_another_sweep_replaces_is_no_fault_of_its_locks(tmp_path):
+def test_locks_are_tried_on_files_that_are_open_for_writing(tmp_path, monkeypatch):
+    """NFS 4 answers EBADF to an exclusive lock of another one (man 2 flock)."""
+    real = fcntl.flock
+
+    def flock(file, how):
+        if how & fcntl.LOCK_EX and not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "sweep.json").touch()
+    folder.require_locks(tmp_path / "sweep.json")
+    with folder.locked(tmp_path / "run"):
+        pass
+
+
+def test_a_file_that_another_sweep_replaces_is_no_fault_of_its_locks(tmp_path, monkeypatch):
     file, done = tmp_path / "sweep.json", threading.Event()
     file.touch()
 
@@ -260,8 +276,12 @@ def test_a_file_that_another_sweep_replaces_is_no_fault_of_its_locks(tmp_path):
     thread = threading.Thread(target=replace)
     thread.start()
     try:
-        for _ in range(500):  # about one in five opens two files
+        for _ in range(500):
             folder.require_locks(file)
+        monkeypatch.setattr(os.path, "sameopenfile", lambda *_: True)  # control
+        with pytest.raises(BadInput):
+            while True:
+                folder.require_locks(file)
     finally:
         done.set()
         thread.join()

@@ -135,7 +135,7 @@ def test_a_trial_without_heartbeats_is_not_running(twins, monkeypatch):
     hold(there, "t0012", "tpu-1")
     assert "running" in [t.status for t in nodes.as_it_runs(read_sweeps(runs_in(there))[0]).trials]
     never = Times(1, -1)  # no heartbeat is that young
-    monkeypatch.setattr(nodes.times, "of_environment", lambda: never)
+    monkeypatch.setattr(nodes, "of_environment", lambda: never)
     sweep = nodes.as_it_runs(read_sweeps(runs_in(there))[0])
     assert "running" not in [trial.status for trial in sweep.trials]
 

@@ -66,7 +66,6 @@ def whole(home) -> Path:
     return home / "whole"
 
 
-@pytest.mark.slow
 def test_ppo_killed_and_resumed_ends_with_the_same_bits(home, whole):
     """The rollouts after the kill are those of the uninterrupted run: so are their rewards."""
     assert process(home, "killed", "objective=ppo", *pairs(PPO), "kill_at=8") == -9
