@@ -177,7 +177,7 @@ def test_a_size_that_has_finished_is_no_prediction(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("verb", ["predict", "compare"])
+@pytest.mark.parametrize("verb", ["fit", "predict", "compare"])
 def test_the_verb_loads_no_jax(verb):
     code = (
         f"import sys, launch.verbs.results.{verb};"
