@@ -116,8 +116,11 @@ def refused_keys(page: str) -> list[str]:
     refused = []
     for line in re.findall(r"^ {4}(isoflop .*--config=configs/.*)$", joined(page), re.MULTILINE):
         given = dict(arguments(line))
-        keys = {name.removeprefix("config."): value for name, value in given.items()
-                if name.startswith("config.") and name != "config.train.init_from"}  # fmt: skip
+        keys = {
+            name.removeprefix("config."): value.replace("gs://", "")  # a bucket would be asked
+            for name, value in given.items()
+            if name.startswith("config.") and name != "config.train.init_from"
+        }
         try:
             flags.load_config(given["config"], keys)
         except FileNotFoundError:
