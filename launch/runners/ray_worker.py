@@ -221,7 +221,7 @@ class RemoteWorker:
 
     def _note(self, begin: Begin, event: Event) -> None:
         reason = event.reason
-        if event.code != DONE and (said := last_line(begin.task.log)):
+        if event.code not in (DONE, KILLED) and (said := last_line(begin.task.log)):
             reason = f"{reason}: {said}"
         with self.changed:
             self.running, self.ended = None, (begin.token, event.code, reason)

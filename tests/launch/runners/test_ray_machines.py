@@ -236,11 +236,20 @@ def test_a_question_returns_at_once_when_its_task_has_ended_in_between(tmp_path,
     actor.worker.close()
 
 
-def test_a_trial_that_fails_tells_the_last_line_of_its_log(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("how", "ended"),
+    [
+        ("raise", (BUG, "exit code 1: RuntimeError: a bug in the trial")),
+        ("die", (ray_worker.KILLED, "its process died (SIGKILL)")),  # its log says nothing of that
+    ],
+)
+def test_a_trial_that_fails_tells_the_last_line_of_its_log(tmp_path, monkeypatch, how, ended):
     actor = worker(tmp_path, monkeypatch)
-    task = Task("t", ("t", str(tmp_path), "raise", 0.01), tmp_path / "t/log.txt")
+    task = Task("t", ("t", str(tmp_path), how, 0.01), tmp_path / "t/log.txt")
+    (tmp_path / "t").mkdir()
+    task.log.write_text("trial writes to t\n")
     status = actor.begin_and_wait("d", 20, Begin("x", "tests.launch.fake:run", task, 1, "s"), NEVER)
-    assert status.ended[1:] == (BUG, "exit code 1: RuntimeError: a bug in the trial")
+    assert status.ended[1:] == ended
     actor.worker.close()
 
 
