@@ -328,7 +328,7 @@ def take(
                 version = store.put(url, me.content(), held[1] if held else "")
             except Changed:
                 continue
-            _require_preconditions(url, me.content())
+            version = _require_preconditions(url, me.content(), version)
             _warn_of_skew(store.skew, say)
             return BucketLease(folder, me, version, at, times)
         if not wait or (first and held[1] != first):
@@ -345,17 +345,19 @@ def take(
 _keep_out: set[str] = set()  # buckets whose preconditions are known to work
 
 
-def _require_preconditions(url: str, content: bytes) -> None:
+def _require_preconditions(url: str, content: bytes, version: str) -> str:
     """OSError for a store that creates an object which is there: none of its writes would be
-    refused. Asked once for each bucket, of the lock that this process has just created."""
+    refused. Asked once for each bucket, of the lock that this process has just created. If that has
+    been removed meanwhile, it is created anew. Returns its version."""
     bucket = url[: url.index("/", len("gs://")) + 1]
     if bucket in _keep_out:
-        return
-    try:
-        client(url).put(url, content + b" ", "")
-    except Changed:
-        _keep_out.add(bucket)
-        return
+        return version
+    for _ in range(2):
+        try:
+            version = client(url).put(url, content + b" ", "")
+        except Changed:
+            _keep_out.add(bucket)
+            return version
     raise OSError(
         errno.ENOLCK,
         f"{bucket} ignores preconditions, so it cannot keep two processes apart: use a store that "

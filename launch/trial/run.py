@@ -252,10 +252,12 @@ def begin(resolved: ConfigDict, workdir: Path, dataset: Dataset, lease: Lease) -
     """Writes what a run is, before it trains."""
     if not processes.is_first():
         return
+    about = json.loads(resolved.to_json()) | {"code": fingerprint.record(workdir)}
     lease.confirm()
-    code = fingerprint.record(workdir)
-    write_json(workdir / "config.json", json.loads(resolved.to_json()) | {"code": code})
+    write_json(workdir / "config.json", about)
+    lease.confirm()
     imports.keep(resolved, workdir)
+    lease.confirm()
     dataset.save(workdir)
 
 

@@ -107,8 +107,7 @@ def commit(
     if staged:
         names = disk.names(data)
         hashes = disk.hashes(data, names)
-        lease.confirm()
-        _upload(data, where, names)
+        _upload(data, where, names, lease)
     if not processes.is_first():
         return
     listing = store.listed(os.fspath(where))
@@ -128,10 +127,11 @@ def commit(
                 return
 
 
-def _upload(data: Path, where: Path, names: Sequence[str]) -> None:
+def _upload(data: Path, where: Path, names: Sequence[str], lease: Lease) -> None:
     store = client(where)
 
     def one(name: str) -> None:
+        lease.confirm()
         with open(data / name, "rb") as file:
             store.put(os.fspath(where / name), file if (data / name).stat().st_size else b"")
 

@@ -217,6 +217,25 @@ def test_a_store_that_ignores_preconditions_is_refused(folder, served, times):
         take(folder, times, quiet)
 
 
+def test_a_lock_that_is_removed_while_it_is_taken_is_created_anew(folder, served, times):
+    """As when this process was frozen there. The store is not blamed for it."""
+    lease._keep_out.clear()
+    seen = []
+
+    def before(request) -> None:
+        if request.kind == "insert" and request.name == "run/lock":
+            seen.append(request)
+            if len(seen) == 2:  # the one that asks whether preconditions work
+                served.storage.objects[served.name].pop("run/lock")
+
+    served.before = before
+    held = take(folder, times, quiet)
+    held.confirm()
+    assert lease.parsed(served.read("run/lock")).token == held.token
+    held.release()
+    assert served.names() == []
+
+
 def test_a_lease_renews_itself(folder, served):
     held = take(folder, Times(0.05, 0.5), quiet)
     deadline = time.monotonic() + 10
