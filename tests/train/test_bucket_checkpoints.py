@@ -362,6 +362,7 @@ def test_a_frozen_owner_removes_nothing(served, folder, two, monkeypatch, act, l
     own.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["prune", "remove what is unfinished", "go back"])
 def test_control_without_confirm_it_removes_what_the_next_owner_writes(
     served, folder, two, monkeypatch, act

@@ -110,6 +110,7 @@ def test_a_damaged_model_is_counted_again(home, capsys):
     assert result(home, "damaged")["eval_loss"] == result(home, "counted")["eval_loss"]
 
 
+@pytest.mark.slow
 def test_killed_while_it_counts_it_starts_over(home):
     slow = (
         "import os, signal, sys\n"

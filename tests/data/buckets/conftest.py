@@ -6,9 +6,9 @@ from data.buckets import copies
 from tests import bucket
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served():
-    """One emulated bucket for all tests of this folder; each works in a folder of its own."""
+    """An emulated bucket for the tests of a file; each works in a folder of its own."""
     with bucket.bucket("shared") as found:
         yield found
 

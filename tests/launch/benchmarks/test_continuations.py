@@ -53,7 +53,7 @@ def test_scores_are_the_sums_of_isoflop_score(home, name):
     assert rolled == pytest.approx(long["logprob"], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["decoder", "counted"])
+@pytest.mark.parametrize("name", [pytest.param("decoder", marks=pytest.mark.slow), "counted"])
 def test_a_greedy_continuation_is_what_decoding_gives(home, name, monkeypatch):
     """Three prompts in two batches; the last batch is filled up. One other token is not greedy."""
     monkeypatch.setattr(answerer, "AT_ONCE", 4)

@@ -22,7 +22,11 @@ SLOTS = 3
 PROMPTS = ["ab", "a much longer prompt than the others, of more than 32 tokens", "c", "dd", "ab"]
 
 
-@pytest.fixture(scope="module", params=[DECODER, RECURRENT], ids=["decoder", "recurrent"])
+@pytest.fixture(
+    scope="module",
+    params=[DECODER, pytest.param(RECURRENT, marks=pytest.mark.slow)],
+    ids=["decoder", "recurrent"],
+)
 def opened(request, tmp_path_factory, compiled_once):
     run = untrained(tmp_path_factory.mktemp("runs") / "a", request.param)
     return open_run(run, 96 if request.param is RECURRENT else 0)

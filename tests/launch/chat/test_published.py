@@ -52,6 +52,7 @@ def talked(folder, capsys, monkeypatch, *flags, code=0):
     return printed.out, json.loads(file.read_text())["messages"][1]["content"]
 
 
+@pytest.mark.slow
 def test_the_folder_talks_as_the_run_does(home, weights, capsys, monkeypatch):
     assert (weights / FILE).read_text() == TEMPLATES["chatml"]
     _, wanted = talked(home / "run", capsys, monkeypatch)

@@ -352,6 +352,7 @@ def test_makespan_packs_the_largest_first():
     )
 
 
+@pytest.mark.slow
 def test_a_runner_that_a_file_adds_runs_a_whole_sweep(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(RUNNERS, "inline", Inline())
     assert run(config, "--on=inline", "--dry_run") == 0

@@ -89,6 +89,7 @@ def files(run: Path) -> dict[Path, int]:
 # Which trial the checkpoints belong to.
 
 
+@pytest.mark.slow
 def test_checkpoints_of_another_config_are_not_taken_for_this_trial(home, run, capsys):
     (run / "config.json").unlink()
     (run / "result.json").unlink()

@@ -5,9 +5,9 @@ import pytest
 from tests import bucket
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served():
-    """One emulated bucket for all tests of this folder; each works in a folder of its own."""
+    """An emulated bucket for the tests of a file; each works in a folder of its own."""
     with bucket.bucket("watched") as found:
         yield found
 

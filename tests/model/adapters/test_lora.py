@@ -46,8 +46,8 @@ def logits(cfg, params):
     [
         {},
         {"rslora": True, "dora": True, "targets": "query|down"},
-        {"base_dtype": "nf4", "dora": True},
-        {"base_dtype": "int8"},
+        pytest.param({"base_dtype": "nf4", "dora": True}, marks=pytest.mark.slow),
+        pytest.param({"base_dtype": "int8"}, marks=pytest.mark.slow),
     ],
     ids=lambda changes: "-".join(changes) or "plain",
 )

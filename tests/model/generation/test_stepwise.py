@@ -113,6 +113,7 @@ def test_a_row_counts_from_the_first_of_the_whole_list():
     assert (later.tokens_PN != whole.tokens_PN[:20]).any()
 
 
+@pytest.mark.slow
 def test_each_row_has_its_own_limit():
     limits = [2, 4, 3]
     greedy = Sampler(temperature=0)  # nothing else ends an output

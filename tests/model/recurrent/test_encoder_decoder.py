@@ -54,11 +54,8 @@ def batches() -> tuple[dict, dict, list[tuple[int, slice]]]:
     return packed, separate, places
 
 
-QUICK = ("attention",)
-EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SHAPES]
-
-
-@pytest.mark.parametrize("shape", EACH)
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
 def test_packed_pairs_are_separate_and_steps_are_the_whole(compiled_once, batches, shape):
     cfg = config(**SHAPES[shape])
     params = model.init(cfg, jax.random.key(1))

@@ -24,6 +24,11 @@ TOKENS = np.random.default_rng(0).permutation(31)[None, :12]
 # These tests spend most of their time on compilation.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 both = pytest.mark.parametrize("cfg", [LEARNED, ROTARY], ids=["learned", "rotary"])
+rotary_slow = pytest.mark.parametrize(
+    "cfg",
+    [LEARNED, pytest.param(ROTARY, marks=pytest.mark.slow)],
+    ids=["learned", "rotary"],
+)
 
 
 @functools.partial(jit, static_argnames="cfg")
@@ -71,7 +76,7 @@ def reach(cfg):
     return np.abs(jacobian_TVD[:, TOKENS[0]]).max(-1)
 
 
-@both
+@rotary_slow
 def test_no_gradient_comes_from_the_future(cfg):
     found = reach(cfg)
     assert (np.triu(found, 1) == 0).all() and (found[np.tril_indices(12)] > 1e-6).all()
@@ -88,7 +93,7 @@ def second_alone(params, cfg):
     return logits(params, cfg, np.roll(TOKENS, -7, axis=1))[:, :5]
 
 
-@both
+@rotary_slow
 def test_packed_is_separate(cfg):
     params = fresh(cfg)
     positions = np.array([[*range(7), *range(5)]])
@@ -238,7 +243,7 @@ def test_every_layer_drops_its_own():
     assert (first != second).any()
 
 
-@both
+@rotary_slow
 def test_bfloat16_computes_the_same_function_over_float32_parameters(cfg):
     half = dataclasses.replace(cfg, dtype="bfloat16")
     params = fresh(half)

@@ -82,7 +82,7 @@ gradients_of = jax.jit(gradients, static_argnums=2)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "distill")) for n in CASES]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "dpo")) for n in CASES]
 )
 def test_micro_batches_of_unequal_weight_have_the_gradient_of_the_whole(name):
     params, frozen = weights_of(step_of(name))

@@ -66,6 +66,7 @@ def whole(home) -> Path:
     return home / "whole"
 
 
+@pytest.mark.slow
 def test_ppo_killed_and_resumed_ends_with_the_same_bits(home, whole):
     """The rollouts after the kill are those of the uninterrupted run: so are their rewards."""
     assert process(home, "killed", "objective=ppo", *pairs(PPO), "kill_at=8") == -9
@@ -152,9 +153,8 @@ def test_a_large_weight_of_the_kl_keeps_ppo_at_the_reference(home):
     assert far["1000"] < 0.02 < 0.2 < far["0"], far
 
 
-@pytest.mark.parametrize(
-    "objective", ["grpo", *(pytest.param(o, marks=pytest.mark.slow) for o in ("reinforce", "raft"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["grpo", "reinforce", "raft"])
 def test_it_learns(home, objective):
     keys = {"train.duration": "40 steps", "log.every": "0 steps"}
     assert run(home, objective, objective, **keys) == 0

@@ -90,6 +90,7 @@ def largest(tree: dict) -> float:
     return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 def test_each_loss_trains_its_own_model():
     """The gradient of the policy loss is 0 at the value model, and that of the value loss at the
     policy. With a head on the trunk both reach the trunk."""
