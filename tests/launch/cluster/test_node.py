@@ -36,10 +36,10 @@ while True:
 # Ends with the next code of the file `codes`, by a signal if it is negative.
 COMMAND = """
 import os, pathlib, signal, sys, time
-print('["command"]', file=open("calls", "a"), flush=True)
 file = pathlib.Path("codes")
 first, *rest = file.read_text().split()
 file.write_text(" ".join(rest))
+print('["command"]', file=open("calls", "a"), flush=True)
 if first == "wait":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
     while True:
@@ -106,11 +106,10 @@ def test_a_run_goes_on_after_preemption_and_ends_for_good_otherwise(
 
 def test_workers_join_the_head_and_all_end_with_its_command(machine, tmp_path):
     worker = machine("worker")
-    head = machine("head", "command", codes="42 wait")
+    head = machine("head", "command", codes="42 wait 0")
     joined = until(lambda: any("--address" in str(call) for call in tools.calls(tmp_path)))
     assert joined and read(tmp_path, "head.json")["address"].endswith(f":{machine.port}")
     assert until(lambda: tools.calls(tmp_path).count(["command"]) == 2)
-    (tmp_path / "codes").write_text("0")
     # The command is killed: it runs again, and its success ends the head and the worker.
     (child,) = until(lambda: children(head.pid, "command"))
     os.kill(child, signal.SIGKILL)
