@@ -109,7 +109,7 @@ class _Run:
         self.avoided: set[str] = set(self.session.blind)
         self.said: set[str] = set()
         self.wanted: set[str] = set()  # machines that have slots
-        self.looked, self.signalled = 0.0, 0
+        self.looked, self.signalled, self.fitting = 0.0, 0, set()
         self.session.renew()
 
     def events(self) -> Iterator[Event | None]:
@@ -157,7 +157,7 @@ class _Run:
             misfit = free[worker.key] < 0
             if idle is not False and (misfit or (idle > UNUSED and self._left() == 0)):
                 self.session.dismiss(worker)
-        self.wanted = {reservation.node for reservation in wanted}
+        self.wanted, self.fitting = {one.node for one in wanted}, {one.key for one in wanted}
         room = self._left() - sum(self._is_of_use(worker) for worker in self.session.workers)
         for reservation in wanted:
             if free[reservation.key] > 0 and room > 0:
@@ -196,7 +196,7 @@ class _Run:
     def _give_tasks(self) -> Iterator[Event]:
         asked = True
         for worker in [worker for worker in self.session.workers if worker.free]:
-            if worker.node in self.avoided:
+            if worker.node in self.avoided or worker.key not in self.fitting:
                 self.session.dismiss(worker)
                 continue
             chosen = next((one for one in self.again if self._may(one, worker)), None)
