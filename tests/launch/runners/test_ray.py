@@ -133,16 +133,6 @@ def test_a_run_ends_though_its_last_worker_has_died(monkeypatch, there):
     assert set(finished(events)) == {"t", "u"} and not session.workers
 
 
-def test_a_worker_of_another_slot_takes_no_trial(monkeypatch, there):
-    """As one of the stage before, which had more slots, when it answers after the first look."""
-    session = Fake(lambda *_: (DONE, ""))
-    session.create(ray_cluster.reservations(there, 2, Resources())[0])
-    monkeypatch.setitem(ray._sessions, "w", session)
-    begun = ray._Run("m:f", tasks(["t"]), Resources(sweep="w"), Interrupt())
-    begun.fitting = {"another slot"}
-    assert list(begun._give_tasks()) == [] == session.begun == session.workers
-
-
 def test_where_there_is_one_machine_a_failure_is_retried_there(monkeypatch, there):
     del there[1]
     events, session = run(monkeypatch, ["t"], lambda *_: (BUG, "exit code 1"))

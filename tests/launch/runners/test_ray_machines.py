@@ -262,6 +262,16 @@ def test_a_worker_comes_to_see_a_folder_that_is_mounted_late(tmp_path, monkeypat
     assert not worker(tmp_path, monkeypatch, str(tmp_path)).status().blind
 
 
+def test_a_worker_of_another_slot_takes_no_trial(monkeypatch, there):
+    """As one of the stage before, which had more slots, when it answers after the first look."""
+    session = Fake(lambda *_: (DONE, ""))
+    session.create(ray_cluster.reservations(there, 2, Resources())[0])
+    monkeypatch.setitem(ray._sessions, "w", session)
+    begun = ray._Run("m:f", tasks(["t"]), Resources(sweep="w"), Interrupt())
+    begun.fitting = {"another slot"}
+    assert list(begun._give_tasks()) == [] == session.begun == session.workers
+
+
 def test_only_a_sweep_that_takes_a_whole_machine_pins_cores(tmp_path, monkeypatch):
     pinned = lambda workers: {  # noqa: E731
         one.share.pinned
