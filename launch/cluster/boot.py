@@ -19,7 +19,7 @@ def extras(request: Request) -> str:
 def install(request: Request, source: str) -> str:
     """Installs the checkout `source`, a folder, with uv. Tries again until it works. A machine that
     comes later installs the same versions: Ray joins no other."""
-    before = f" --exclude-newer {request.packages}" if request.packages else ""
+    before = f" --exclude-newer {request.created}" if request.created else ""
     return f"""\
 export PATH="$HOME/.local/bin:$PATH" UV_PYTHON_PREFERENCE=only-managed
 until command -v uv >/dev/null || curl -LsSf {UV} | sh; do sleep 10; done

@@ -12,8 +12,10 @@ from typing import Any
 
 from data.atomic import write_atomic
 from data.local import parse_object
+from launch.cluster.request import Request, request_of
 from launch.errors import writing
 
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # in UTC
 REMEDY = "it lists what a cluster created: delete that by hand, then the file"
 
 
@@ -28,7 +30,12 @@ class Record:
     on: str
     given: dict[str, Any]
     resources: list[dict[str, Any]] = field(default_factory=list)
-    created: str = ""
+    created: str = field(default_factory=lambda: time.strftime(TIME, time.gmtime()))
+
+    @property
+    def request(self) -> Request:
+        """What the cluster was asked for."""
+        return request_of(self.name, self.id, self.given, self.created)
 
     @property
     def file(self) -> Path:
@@ -36,7 +43,6 @@ class Record:
 
     def save(self) -> None:
         """Writes the file; BadInput, which names --records, if that fails."""
-        self.created = self.created or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         about = {key: value for key, value in vars(self).items() if key != "folder"}
         with writing("records", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)

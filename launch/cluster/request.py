@@ -51,7 +51,7 @@ class Request:
     priority: str = ""
     time: str = ""
     code: str = ""  # where the machines find the checkout, once it is there
-    packages: str = ""  # the time, in UTC, whose newest packages all machines install
+    created: str = ""  # when, in UTC: all machines install the newest packages of that time
 
     @property
     def labels(self) -> dict[str, str]:
@@ -90,7 +90,7 @@ class Plan:
     resources: tuple[dict, ...] = ()
 
 
-def request_of(name: str, id: str, given: Mapping[str, Any]) -> Request:
+def request_of(name: str, id: str, given: Mapping[str, Any], created: str = "") -> Request:
     """The request of the options in a record, or on a command line. ValueError for an accelerator
     that nobody has."""
     options = dict(given)
@@ -101,7 +101,7 @@ def request_of(name: str, id: str, given: Mapping[str, Any]) -> Request:
     options["overrides"] = tuple((key, value) for key, value in options.get("overrides", ()))
     options["imports"] = tuple(options.get("imports", ()))
     options["flags"] = tuple(options.get("flags", ()))
-    return Request(name, id, **options)
+    return Request(name, id, created=created, **options)
 
 
 def check_name(name: str) -> str:

@@ -108,8 +108,8 @@ class _Run:
         self.suspects: dict[str, set[str]] = collections.defaultdict(set)
         self.avoided: set[str] = set(self.session.blind)
         self.said: set[str] = set()
-        self.wanted: set[str] = set()  # machines that have slots
-        self.looked, self.signalled, self.fitting = 0.0, 0, set()
+        self.slots: dict[str, str] = {}  # that there are to be: the machine of each, by its key
+        self.looked, self.signalled = 0.0, 0
         self.session.renew()
 
     def events(self) -> Iterator[Event | None]:
@@ -157,7 +157,7 @@ class _Run:
             misfit = free[worker.key] < 0
             if idle is not False and (misfit or (idle > UNUSED and self._left() == 0)):
                 self.session.dismiss(worker)
-        self.wanted, self.fitting = {one.node for one in wanted}, {one.key for one in wanted}
+        self.slots = {one.key: one.node for one in wanted}
         room = self._left() - sum(self._is_of_use(worker) for worker in self.session.workers)
         for reservation in wanted:
             if free[reservation.key] > 0 and room > 0:
@@ -196,7 +196,7 @@ class _Run:
     def _give_tasks(self) -> Iterator[Event]:
         asked = True
         for worker in [worker for worker in self.session.workers if worker.free]:
-            if worker.node in self.avoided or worker.key not in self.fitting:
+            if worker.node in self.avoided or worker.key not in self.slots:
                 self.session.dismiss(worker)
                 continue
             chosen = next((one for one in self.again if self._may(one, worker)), None)
@@ -214,7 +214,7 @@ class _Run:
         """Whether a task that is tried again may run there: where it failed only if there is no
         other machine."""
         waited = time.monotonic() - one.not_before
-        others = self.wanted - one.failed_on
+        others = set(self.slots.values()) - one.failed_on
         elsewhere = worker.node not in one.failed_on or not others
         late = waited > ELSEWHERE and not one.bad_inputs
         return waited >= 0 and (elsewhere or late)
@@ -280,7 +280,7 @@ class _Run:
         one = self._taken(begin.token)
         if one is None:
             return
-        elsewhere = not one.bad_inputs and self.wanted - {worker.node}
+        elsewhere = not one.bad_inputs and set(self.slots.values()) - {worker.node}
         if code == BAD_INPUT and not self.interrupt.count and elsewhere:
             yield from self._bad_input(one, worker, reason)
         elif code in local.FINAL:

@@ -47,8 +47,7 @@ class Standing:
 
 def as_it_runs(sweep: Sweep) -> Sweep:
     """The sweep with the status "running" for trials that a process trains now: on this machine by
-    their locks, in a bucket by a heartbeat that is younger than
-    `Times.ttl`."""
+    their locks, in a bucket by a heartbeat that is younger than `Times.ttl`."""
     if not is_remote(sweep.folder):
         return with_running(sweep)
     trials = (

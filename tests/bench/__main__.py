@@ -21,8 +21,8 @@ from rich.table import Table
 
 from launch.runners import local
 from launch.runners.tasks import Resources
-from tests.bench import machine, referee
-from tests.bench.shapes import SHAPES
+from tests.bench.race import machine, referee
+from tests.bench.race.shapes import SHAPES
 
 JSON = flags.DEFINE_string("json", "", "File to write all measurements to.")
 QUICK = flags.DEFINE_bool("quick", False, "Fewer and shorter rounds; no training of S4, no loop.")

@@ -22,8 +22,9 @@ import numpy as np
 from configs import pretrain
 from model.transformer.config import ModelConfig, derive
 from model.transformer.count import flops_per_token
-from tests.bench import contestant, ours, stacked
-from tests.bench.shapes import SHAPES, Shape
+from tests.bench import stacked
+from tests.bench.race import contestant, ours
+from tests.bench.race.shapes import SHAPES, Shape
 from tests.train.steps import decoder_step
 from train.objectives import next_token
 from train.parallel.chips import peak_flops

@@ -19,8 +19,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from tests.bench import ours
-from tests.bench.shapes import SHAPES, Shape
+from tests.bench.race import ours
+from tests.bench.race.shapes import SHAPES, Shape
 from train.checkpoint import Checkpoints, damage
 from train.step import init_state
 

@@ -21,8 +21,9 @@ from configs import base
 from data.kinds import text
 from launch.trial.chunk import chunk_steps
 from launch.trial.resolve import resolve
-from tests.bench import loader, ours
-from tests.bench.shapes import SHAPES, Shape
+from tests.bench import loader
+from tests.bench.race import ours
+from tests.bench.race.shapes import SHAPES, Shape
 from train.loop import Run
 from train.watch import Stop
 

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tests.bench import contestant, ours, referee
-from tests.bench.shapes import SHAPES, Shape
+from tests.bench.race import contestant, ours, referee
+from tests.bench.race.shapes import SHAPES, Shape
 from train.stacked.population import AXIS, stacked_chunk
 from train.step import StepConfig, init_state
 
@@ -53,7 +53,7 @@ def prepare(cfg: StepConfig, lanes: int, steps: int, batch: int) -> contestant.A
 
 
 def train(shape: Shape, lanes: int) -> None:
-    """The main loop of a contestant, as in `tests.bench.contestant`."""
+    """The main loop of a contestant, as in `tests.bench.race.contestant`."""
     advance = prepare(ours.step_config(shape), lanes, shape.steps, shape.batch)
     advance()
     print(json.dumps({"compile_seconds": 0.0}), flush=True)

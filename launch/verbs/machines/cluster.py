@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import secrets
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from data.files import path_of
 from launch import flags
 from launch.cluster import PROVIDERS, Provider, bundle, provider_named, record
 from launch.cluster.record import Record
-from launch.cluster.request import JOBS, Request, check_name, request_of
+from launch.cluster.request import JOBS, Request, check_name
 from launch.errors import DONE, PREEMPTED, BadInput, bad_input
 from launch.runners import ray_slices
 from launch.runners.tasks import Interrupt
@@ -93,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
         if values.action == "status" and not values.name:
             return _list(folder)
         found = _record(folder, values)
-        provider, request = PROVIDERS[found.on], request_of(found.name, found.id, found.given)
+        provider, request = PROVIDERS[found.on], found.request
         if values.action == "status":
             print(f"{found.name} on {found.on}, id {found.id}, created {found.created}")
             print(*provider.state(request, found), sep="\n")
@@ -121,21 +120,20 @@ def up(folder: Path, provider: Provider, values: Any, given: dict[str, Any]) -> 
     """Creates a cluster, or what is missing of one that has a record, and stays with it while its
     provider needs that. Raises ValueError."""
     name = check_name(values.name or "")
-    found = record.read(folder, name)
+    found, packed = record.read(folder, name), None
+    new = found is None
     if found:
         _require_same(found, values.on, given)
         _say(f"{name} exists since {found.created}; what is missing of it is created")
-        request, packed = request_of(name, found.id, found.given), None
     else:
         packed = bundle.archive() if provider.CARRIES_CODE else None
         code = {"code": bundle.place(given["workdir"], packed)} if packed else {}
-        given |= code | {"packages": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        found = Record(folder, name, secrets.token_hex(3), values.on, given)
-        request = request_of(name, found.id, found.given)
+        found = Record(folder, name, secrets.token_hex(3), values.on, given | code)
+    request = found.request
     provider.check(request)
-    if not values.dry_run and not found.created:
+    if new and not values.dry_run:
         found.given |= provider.resolve(request)
-        request = request_of(name, found.id, found.given)
+        request = found.request
     plan = provider.plan(request)
     print(f"cluster {name} (id {request.id}) on {values.on}:", *plan.lines, sep="\n  ")
     if values.dry_run:
@@ -145,7 +143,7 @@ def up(folder: Path, provider: Provider, values: Any, given: dict[str, Any]) -> 
     provider.preflight(request)
     if packed:
         bundle.upload(request.code, packed)
-    if not found.created:
+    if new:
         found.resources = [dict(resource) for resource in plan.resources]
         found.save()
     with _said_what_remains(found):
@@ -250,7 +248,7 @@ def _checked(more: Sequence[str], values: Any) -> list[str]:
 def _require_same(found: Record, on: str, given: Mapping[str, Any]) -> None:
     """ValueError, with the first difference, if a cluster of this name was made otherwise."""
     there = {"on": found.on, **found.given}
-    kept = ("code", "packages", "context", "namespace", "project")  # found by `up`
+    kept = ("code", "context", "namespace", "project")  # found by `up`
     here = {"on": on} | {key: found.given[key] for key in kept if key in found.given} | given
     for key in (*there, *here):
         if there.get(key) != here.get(key):

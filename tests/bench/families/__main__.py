@@ -14,8 +14,8 @@ import sys
 
 from absl import app, flags
 
-from tests.bench import referee
 from tests.bench.families.networks import NETWORKS
+from tests.bench.race import referee
 
 PYTHON = flags.DEFINE_string("torch_python", sys.executable, "A Python that has PyTorch.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of each contestant.")

@@ -12,9 +12,9 @@ import numpy as np
 
 from model.encoder_decoder import family as encoder_decoder
 from model.recurrent import language_model as recurrent
-from tests.bench import contestant
 from tests.bench.families.networks import NETWORKS, EncoderDecoder, Network, Recurrent
-from tests.bench.ours import HYPER
+from tests.bench.race import contestant
+from tests.bench.race.ours import HYPER
 from train.objectives import next_token
 from train.step import StepConfig, init_state, train_chunk
 

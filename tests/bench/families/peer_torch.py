@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.bench import contestant
 from tests.bench.families.networks import NETWORKS, EncoderDecoder, Network, Recurrent
+from tests.bench.race import contestant
 
 CELLS = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 

@@ -5,8 +5,8 @@ JAX_PLATFORMS=cpu python -m tests.bench.families.products lstm
 
 import sys
 
-from tests.bench import contestant, products
 from tests.bench.families.networks import NETWORKS
+from tests.bench.race import contestant, products
 
 if __name__ == "__main__":
     network = NETWORKS[sys.argv[1]]

@@ -11,7 +11,7 @@ from launch.cluster.request import request_of
 FOLDER = Path(__file__).parent
 SWEEP = {"config": "configs/isoflop.py", "workdir": "gs://bucket/ladder"}
 CODE = {"code": "gs://bucket/ladder/machines/code-0123456789abcdef.tar.gz"}
-DATE = {"packages": "2026-11-30T08:00:00Z"}
+CREATED = "2026-11-30T08:00:00Z"
 TPU = {"accelerator": "v5e-16", "spot": True}
 SHARED = {"config": "configs/isoflop.py", "workdir": "/shared/ladder"}
 
@@ -77,7 +77,7 @@ def elsewhere() -> Iterator[None]:
 def files(case: str) -> dict[str, str]:
     """The documents of a case, by file name."""
     on, given = CASES[case]
-    request = request_of("ladder", "0a1b2c", given | DATE)
+    request = request_of("ladder", "0a1b2c", given, CREATED)
     PROVIDERS[on].check(request)
     with elsewhere():
         return PROVIDERS[on].plan(request).documents

@@ -330,6 +330,7 @@ def test_the_environment_that_travels_has_no_secrets_and_no_paths(monkeypatch):
     """Ray writes it into its logs."""
     kept = {"XLA_FLAGS": "--x", "JAX_ENABLE_X64": "1", "STORAGE_EMULATOR_HOST": "http://x"}
     kept |= {"AWS_REGION": "r", "AWS_ENDPOINT_URL_S3": "http://y", "HF_HUB_OFFLINE": "1"}
+    kept |= {"ISOFLOP_LOCK": "10,60"}
     left = ("JAX_PLATFORMS", "SECRET_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
     left += ("AWS_SESSION_TOKEN", "HF_TOKEN", "HF_HOME", "GOOGLE_APPLICATION_CREDENTIALS")
     left += ("FSSPEC_S3_SECRET", "AWS_PROFILE", "JAX_SOME_TOKEN")

@@ -268,7 +268,7 @@ def test_a_worker_of_another_slot_takes_no_trial(monkeypatch, there):
     session.create(ray_cluster.reservations(there, 2, Resources())[0])
     monkeypatch.setitem(ray._sessions, "w", session)
     begun = ray._Run("m:f", tasks(["t"]), Resources(sweep="w"), Interrupt())
-    begun.fitting = {"another slot"}
+    begun.slots = {"another slot": "a"}
     assert list(begun._give_tasks()) == [] == session.begun == session.workers
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 
 from tests.bench import accelerator
-from tests.bench.shapes import SHAPES
+from tests.bench.race.shapes import SHAPES
 
 
 @pytest.mark.slow

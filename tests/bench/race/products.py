@@ -1,6 +1,6 @@
 """Multiplies square matrices. The rate is the peak to which a model's MFU is relative.
 
-JAX_PLATFORMS=cpu python -m tests.bench.products S1 5
+JAX_PLATFORMS=cpu python -m tests.bench.race.products S1 5
 """
 
 import functools
@@ -8,8 +8,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from tests.bench import contestant
-from tests.bench.shapes import Shape
+from tests.bench.race import contestant
+from tests.bench.race.shapes import Shape
 
 SIDE = 512  # large enough for the best rate, small enough for the cache
 

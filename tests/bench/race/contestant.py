@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from tests.bench.shapes import SHAPES, Shape
+from tests.bench.race.shapes import SHAPES, Shape
 
 
 class Timed(Protocol):

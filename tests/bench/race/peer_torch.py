@@ -1,14 +1,14 @@
 """Trains the same GPT in eager PyTorch, with PyTorch's fused attention and fused AdamW.
 
-OMP_NUM_THREADS=1 python -m tests.bench.peer_torch S1 5
+OMP_NUM_THREADS=1 python -m tests.bench.race.peer_torch S1 5
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.bench import contestant
-from tests.bench.shapes import Shape
+from tests.bench.race import contestant
+from tests.bench.race.shapes import Shape
 
 
 class Block(nn.Module):

@@ -3,7 +3,7 @@
 One module per block, DenseGeneral over heads, attention as two einsums, optax for the update, and a
 Python loop that calls one jitted step at a time.
 
-    JAX_PLATFORMS=cpu python -m tests.bench.peer_flax S1 5
+    JAX_PLATFORMS=cpu python -m tests.bench.race.peer_flax S1 5
 """
 
 import functools
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tests.bench import contestant
-from tests.bench.shapes import Shape
+from tests.bench.race import contestant
+from tests.bench.race.shapes import Shape
 
 
 class SelfAttention(nn.Module):

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from launch.runners import local
 from launch.runners.tasks import Resources
-from tests.bench.shapes import Shape
+from tests.bench.race.shapes import Shape
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 CORES = 2
 PRODUCTS = "products"  # plain matrix products: the peak of these cores
 TARGETS = {
@@ -46,12 +46,12 @@ def contestants(shape: Shape, torch_python: str | None) -> list[Contestant]:
     """
     processes = CORES if shape.together else 1
     found = [
-        Contestant("ours", "tests.bench.ours", processes),
-        Contestant("flax", "tests.bench.peer_flax", 1),
-        Contestant(PRODUCTS, "tests.bench.products", processes),
+        Contestant("ours", "tests.bench.race.ours", processes),
+        Contestant("flax", "tests.bench.race.peer_flax", 1),
+        Contestant(PRODUCTS, "tests.bench.race.products", processes),
     ]
     if torch_python:
-        found.append(Contestant("torch", "tests.bench.peer_torch", processes, torch_python))
+        found.append(Contestant("torch", "tests.bench.race.peer_torch", processes, torch_python))
     return found
 
 

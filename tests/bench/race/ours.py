@@ -1,6 +1,6 @@
 """Trains with the project's training step: K steps in one jitted call.
 
-JAX_PLATFORMS=cpu python -m tests.bench.ours S1 5
+JAX_PLATFORMS=cpu python -m tests.bench.race.ours S1 5
 """
 
 import jax
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.transformer.config import ModelConfig
-from tests.bench import contestant
-from tests.bench.shapes import Shape
+from tests.bench.race import contestant
+from tests.bench.race.shapes import Shape
 from tests.train.steps import decoder_step
 from train.step import StepConfig, init_state, train_chunk
 
