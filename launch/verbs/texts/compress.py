@@ -1,0 +1,111 @@
+"""isoflop compress: compresses any file with the model of a run, by arithmetic coding.
+
+isoflop compress book.txt --run=runs/first
+isoflop compress book.txt --run=runs/first --out=book.iso --verify --json=sizes.json
+isoflop compress book.txt --sweep=runs/quickstart --max_bytes=500k --out=page
+
+Works with every family that gives the next token a probability, trained or counted. Writes FILE.iso
+beside FILE, which `isoflop decompress` turns back into the same bytes with the same run on a
+machine of the same platform. Prints its size beside that of xz, Zstandard and PPMd. --verify
+decompresses it at once.
+
+The file is cut in --streams parts, which the model reads side by side: more of them are faster and
+cost a little, because each begins without context. A model with a bounded context reads the last
+--overlap tokens again whenever its context is full.
+
+--sweep compresses the file with the model of every finished trial of a sweep and prints the length
+of a description of the text: the model and the coded text together. It writes no compressed file;
+--out is the folder of a page.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+
+from data.atomic import write_atomic
+from data.files import path_of, to_path
+from launch import flags
+from launch.alive import alive, bar
+from launch.errors import DONE, bad_input, writing
+from launch.files import write_json
+
+SUFFIX = ".iso"
+
+
+def make_flags() -> absl_flags.FlagValues:
+    """The flags of this verb."""
+    values = absl_flags.FlagValues()
+    whole, boolean = absl_flags.DEFINE_integer, absl_flags.DEFINE_boolean
+    flags.define_path("file", None, "the file; may be written without --file=", values)
+    flags.define_path("run", None, "folder of the run, or of Hugging Face weights", values)
+    usual = f"the compressed file, replaced if it exists; default: FILE{SUFFIX}, never replaced"
+    flags.define_path("out", None, usual, values)
+    boolean("verify", False, "decompress it at once and compare", flag_values=values)
+    whole("streams", 0, "parts that are read side by side; 0: by the size of the file",
+          lower_bound=0, flag_values=values)  # fmt: skip
+    whole("overlap", 0, "tokens that are read again when the context is full; 0: half of it",
+          lower_bound=0, flag_values=values)  # fmt: skip
+    flags.define_path("json", None, "write the sizes and times to this file", values)
+    flags.define_import(values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the compressed file and prints the sizes. Returns the exit code."""
+    values = make_flags()
+    flags.parse(values, argv, __doc__, positional="file")
+    with bad_input():
+        if not values.run:
+            raise ValueError("run is not given; add --run=RUN")
+        path = path_of(values.file, "file")
+        content = read(path)
+        out = destination(values.out, path)
+        with alive("loading the model"):
+            from launch.coding import coder as coders  # slow imports, which --help does without
+            from launch.coding import container, listing, other_programs
+
+            coder = coders.open_run(to_path(values.run))
+        begun = time.perf_counter()
+        with alive("compressing") as detail:
+            made = coders.compress(
+                coder, content, values.streams, values.overlap, lambda s: detail(bar(s))
+            )
+        seconds = time.perf_counter() - begun
+    seconds_back = None
+    if values.verify:
+        begun = time.perf_counter()
+        with bad_input(), alive("verifying") as detail:
+            parts = container.read(made.file, str(out))
+            coders.decompress(coder, parts, str(out), lambda s: detail(bar(s)))
+        seconds_back = time.perf_counter() - begun
+    with writing("out", out):
+        write_atomic(out, made.file)
+    with alive("running other programs"):
+        others = other_programs.measured(content)
+    about = listing.described(coder, path, out, made, seconds, seconds_back, others)
+    if values.json:
+        with writing("json", values.json):
+            write_json(to_path(values.json), about)
+    listing.show(about)
+    return DONE
+
+
+def read(path: Path) -> bytes:
+    """The content of a file. FileNotFoundError or ValueError, in one line, if there is none."""
+    if not path.exists():
+        raise FileNotFoundError(f"file={path} does not exist; name a file to compress")
+    if not path.is_file():
+        raise ValueError(f"file={path} is no file; name a file to compress")
+    return path.read_bytes()
+
+
+def destination(given: str | None, path: Path) -> Path:
+    """Where the compressed file goes. ValueError if it exists and was not named."""
+    if given:
+        return to_path(given)
+    out = path.with_name(path.name + SUFFIX)
+    if out.exists():
+        raise ValueError(f"out={out} exists; delete it, or name it with --out to replace it")
+    return out
