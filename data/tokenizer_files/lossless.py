@@ -86,8 +86,8 @@ class _Pieces:
     def _encoded(self, text: str) -> bool:
         """Adds text as in training; False, and adds nothing, if that does not spell it."""
         wanted = text.encode()
-        if self.space and not self.count:
-            wanted = self.space + wanted  # of the beginning of the file
+        if self.space and self._at_start():
+            wanted = self.space + wanted
         elif self.space and text.startswith(" "):
             text = text[1:]
         tokens = self.tokenizer.encode(text)
@@ -100,7 +100,7 @@ class _Pieces:
 
     def add_bytes(self, raw: bytes) -> None:
         """Adds bytes as the longest tokens that fit; those that fit none become a gap."""
-        if self.space and not self.count:
+        if self.space and self._at_start():
             raw = self.space + raw
         found: list[int] = []
         for token, byte in self._longest(raw):
@@ -127,6 +127,9 @@ class _Pieces:
             else:
                 yield None, raw[at : at + 1]
                 at += 1
+
+    def _at_start(self) -> bool:
+        return not self.count and not self.gaps
 
     def _add(self, tokens: np.ndarray) -> None:
         self.tokens.append(tokens)

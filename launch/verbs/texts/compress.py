@@ -40,27 +40,32 @@ def make_flags() -> absl_flags.FlagValues:
     whole, boolean = absl_flags.DEFINE_integer, absl_flags.DEFINE_boolean
     flags.define_path("file", None, "the file; may be written without --file=", values)
     flags.define_path("run", None, "folder of the run, or of Hugging Face weights", values)
-    usual = f"the compressed file, replaced if it exists; default: FILE{SUFFIX}, never replaced"
+    flags.define_path("sweep", None, "folder of a sweep: describe the file by each trial", values)
+    usual = f"the compressed file, replaced if it exists; default: FILE{SUFFIX}, never replaced; "
+    usual += "sweep: the folder of the page"
     flags.define_path("out", None, usual, values)
     boolean("verify", False, "decompress it at once and compare", flag_values=values)
     whole("streams", 0, "parts that are read side by side; 0: by the size of the file",
           lower_bound=0, flag_values=values)  # fmt: skip
     whole("overlap", 0, "tokens that are read again when the context is full; 0: half of it",
           lower_bound=0, flag_values=values)  # fmt: skip
+    flags.define_amount("max_bytes", 0, "sweep: bytes of the file to describe; 0: all", values)
     flags.define_path("json", None, "write the sizes and times to this file", values)
     flags.define_import(values)
     return values
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the compressed file and prints the sizes. Returns the exit code."""
+    """Compresses with one run or describes with a sweep. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="file")
     with bad_input():
-        if not values.run:
-            raise ValueError("run is not given; add --run=RUN")
+        refuse(values)
         path = path_of(values.file, "file")
         content = read(path)
+    if values.sweep:
+        return describe(values, path, content, argv)
+    with bad_input():
         out = destination(values.out, path)
         with alive("loading the model"):
             from launch.coding import coder as coders  # slow imports, which --help does without
@@ -90,6 +95,50 @@ def main(argv: Sequence[str]) -> int:
             write_json(to_path(values.json), about)
     listing.show(about)
     return DONE
+
+
+def describe(values: absl_flags.FlagValues, path: Path, content: bytes, argv: Sequence[str]) -> int:
+    """Prints the description lengths of a sweep, and writes what the flags ask for."""
+    most = int(values.max_bytes)
+    content = content[:most] if most else content
+    with bad_input(), alive("compressing") as detail:
+        from launch.coding import description, lengths, other_programs
+        from launch.law.fitting import provenance, report_line
+
+        found = description.described(
+            to_path(values.sweep), content, values.streams, values.overlap,
+            lambda which, s: detail(f"trial {which} {bar(s)}"),
+        )  # fmt: skip
+    with alive("running other programs"):
+        others = other_programs.measured(content)
+    about = lengths.described(path, len(content), found, others)
+    about["made"] = provenance("compress", argv)
+    if values.json:
+        with writing("json", values.json):
+            write_json(to_path(values.json), about)
+    place = ""
+    if values.out:
+        from scaling.report.description.page import write_page
+
+        with writing("out", values.out), alive("drawing the page"):
+            place = report_line(write_page(to_path(values.out), about))
+    lengths.show(about)
+    if place:
+        print(place.strip())
+    return DONE
+
+
+def refuse(values: absl_flags.FlagValues) -> None:
+    """ValueError for flags that are missing or exclude one another."""
+    if bool(values.run) == bool(values.sweep):
+        both = "run and sweep exclude one another; drop one"
+        raise ValueError(both if values.run else "run is not given; add --run=RUN or --sweep=DIR")
+    if values.sweep and values.verify:
+        raise ValueError("--verify means nothing with --sweep, which writes no file; drop it")
+    if values.run and values.max_bytes:
+        raise ValueError("--max_bytes means nothing without --sweep; drop it")
+    if values.max_bytes < 0:
+        raise ValueError(f"max_bytes={values.max_bytes:g} is out of range; use 0 or more")
 
 
 def read(path: Path) -> bytes:
