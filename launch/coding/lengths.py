@@ -42,7 +42,7 @@ def show(about: dict[str, Any]) -> None:
         Column("trial", [cell(row["run"]) for row in rows], number=False),
         Column("params", [amount(row["params"]) for row in rows]),
         Column("bits/byte", [f"{8 * n / about['bytes']:.4f}" for n in coded]),
-        Column("text, bytes", [f"{n:,}" for n in coded]),
+        Column("text, bytes", [f"{n:,}" for n in coded], 2),
         *(Column(f"+ {name}", totals(name)) for name in FORMATS),
         Column("pays from", [_size(row["pays_from"]) for row in rows], 1),
     ]

@@ -112,7 +112,7 @@ def test_a_model_that_differs_in_one_bit_is_noticed_at_once():
     kernel = changed["blocks"]["mlp"]["up"]["kernel"]
     kernel[0, 0] = np.nextafter(kernel[0, 0], 9.0)
     other = coding.Trained(reader.prepare(changed, CFG), CFG, reader, USABLE, how)
-    with pytest.raises(coding.Different, match="other probabilities at step [0-7]$"):
+    with pytest.raises(coding.Different, match=r"other probabilities at step [0-7]$"):
         coding.decode(other, how, coded.content, coded.checks, no_progress)
     with pytest.raises(coding.Different):  # fewer checks than the file must have
         coding.decode(tables(), how, coded.content, coded.checks[:-1], no_progress)
