@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import zstandard
@@ -86,9 +85,9 @@ def _of_run(
     }
 
 
-def _rounded(leaf: jax.Array) -> jax.Array:
-    """The nearest bfloat16, in float32."""
-    return leaf.astype(jnp.bfloat16).astype(leaf.dtype)
+def _rounded(leaf: jax.Array) -> np.ndarray:
+    """The nearest bfloat16, in the type of `leaf`."""
+    return np.asarray(leaf).astype(ml_dtypes.bfloat16).astype(leaf.dtype)
 
 
 def _zstd(content: bytes) -> int:

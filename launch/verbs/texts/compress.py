@@ -131,8 +131,8 @@ def describe(values: absl_flags.FlagValues, path: Path, content: bytes, argv: Se
 def refuse(values: absl_flags.FlagValues) -> None:
     """ValueError for flags that are missing or exclude one another."""
     if bool(values.run) == bool(values.sweep):
-        both = "run and sweep exclude one another; drop one"
-        raise ValueError(both if values.run else "run is not given; add --run=RUN or --sweep=DIR")
+        both = "--run and --sweep exclude one another; drop one"
+        raise ValueError(both if values.run else "--run is not given; add --run=RUN or --sweep=DIR")
     if values.sweep and values.verify:
         raise ValueError("--verify means nothing with --sweep, which writes no file; drop it")
     if values.run and values.max_bytes:

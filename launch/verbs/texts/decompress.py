@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__, positional="file")
     with bad_input():
         if not values.run:
-            raise ValueError("run is not given; add --run=RUN")
+            raise ValueError("--run is not given; add --run=RUN")
         path = path_of(values.file, "file")
         if not path.is_file():
             raise FileNotFoundError(f"file={path} does not exist; name a compressed file")
