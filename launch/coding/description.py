@@ -3,6 +3,7 @@ with it (Rissanen 1978; the two-part code of Grünwald 2007, chapter 5)."""
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import zstandard
 
 from launch.coding import coder as coders
 from launch.coding.coder import Coder
-from launch.files import ended
+from launch.files import AGAIN, ended, read_json
 from model import families
+from train import metrics
 
 LEVEL = 19  # of Zstandard
 FORMATS = ("float32", "bfloat16", "zstd")
@@ -82,7 +84,24 @@ def _of_run(
         "text_bytes": text,
         "model_bytes": model,
         "total_bytes": {name: text[name] + model[name] for name in model},
+        "online": _online(coder.run),
     }
+
+
+def _online(run: Path) -> float | None:
+    """The prequential code of the text that a run was trained on, in bits per token: the mean loss
+    on tokens that it had not been trained on yet, over the first epoch (Dawid 1984; Blier and
+    Ollivier 2018). None for a run without a record of it."""
+    epochs = (read_json(run / "result.json", AGAIN) or {}).get("epochs_of_data")
+    rows = [row for row in metrics.read(run / "metrics.jsonl") if "loss" in row]
+    if not epochs or not rows:
+        return None
+    most, nats, before = rows[-1]["tokens"] / max(epochs, 1), 0.0, 0
+    for row in rows:
+        if row["tokens"] <= most:  # a row has the mean loss since the row before
+            nats += row["loss"] * (row["tokens"] - before)
+            before = row["tokens"]
+    return nats / before / math.log(2) if before else None
 
 
 def _rounded(leaf: jax.Array) -> np.ndarray:

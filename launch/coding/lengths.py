@@ -44,6 +44,7 @@ def show(about: dict[str, Any]) -> None:
         Column("bits/byte", [f"{8 * n / about['bytes']:.4f}" for n in coded]),
         Column("text, bytes", [f"{n:,}" for n in coded], 2),
         *(Column(f"+ {name}", totals(name)) for name in FORMATS),
+        Column("online", [f"{n:.4f}" if (n := row["online"]) else "-" for row in rows], 3),
         Column("pays from", [_size(row["pays_from"]) for row in rows], 1),
     ]
     console.print(f"{printable(about['file'])}: {about['bytes']:,} bytes")
@@ -60,6 +61,12 @@ def show(about: dict[str, Any]) -> None:
         "both keep their rates",
         soft_wrap=True,
     )
+    if any(row["online"] for row in rows):
+        console.print(
+            "online: bits per token of the trial's own training text, coded while it was trained "
+            "(first epoch), which needs no model in the file",
+            soft_wrap=True,
+        )
     for one in about["left_out"]:
         console.print(f"left out: {printable(one['run'])}: {printable(one['reason'])}")
 

@@ -88,8 +88,8 @@ def _notes(about: dict[str, Any]) -> list[str]:
         parts += f", {about['gaps_coded_bytes']:,} for {about['gap_bytes']:,} bytes that no token spells"  # fmt: skip  # noqa: E501
     notes.append(parts)
     if (overhead := about["coding_overhead"]) is not None:
-        bits = f"{about['model_bits'] / 8:,.1f} bytes"
-        notes.append(f"coding costs {overhead:.4%} above the model's own probabilities ({bits})")
+        bits = f"({about['model_bits'] / 8:,.1f} bytes)"
+        notes.append(f"coding costs {100 * overhead:.1e} % above the model's probabilities {bits}")
     notes.append(f"the model is not in the file: decompressing needs {printable(about['run'])}")
     done = "verified" if about["verified"] else "not verified; --verify decompresses it at once"
     notes.append(f"{printable(about['out'])} in {clock(about['seconds'])}, {done}")

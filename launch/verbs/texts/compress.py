@@ -86,6 +86,7 @@ def main(argv: Sequence[str]) -> int:
             coders.decompress(coder, parts, str(out), lambda s: detail(bar(s)))
         seconds_back = time.perf_counter() - begun
     with writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, made.file)
     with alive("running other programs"):
         others = other_programs.measured(content)

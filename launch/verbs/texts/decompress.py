@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
         with alive("decompressing") as detail:
             content = coders.decompress(coder, parts, f"file={path}", lambda s: detail(bar(s)))
     with writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, content)
     seconds = time.perf_counter() - begun
     speed = len(content) / 1e6 / seconds

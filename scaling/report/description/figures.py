@@ -57,8 +57,9 @@ def figure(about: dict[str, Any]) -> Figure:
     if others:
         rules = alt.Chart(data(others)).encode(y=y)
         layers.append(rules.mark_rule(color=INK, strokeDash=[2, 3]))
-        text = rules.mark_text(align="left", x=4, dy=-6, color=INK)
-        layers.append(text.encode(text="Name:N"))
+    for place, other in enumerate(others):  # beside one another: lines may be close
+        text = alt.Chart(data([other])).mark_text(align="left", x=4 + 50 * place, dy=-6, color=INK)
+        layers.append(text.encode(y=y, text="Name:N"))
     caption = (
         f"Bytes of a description of {about['bytes']:,} bytes of text. Circles mark the minima; "
         "dotted lines are other programs, which need no model."
