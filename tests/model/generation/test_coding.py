@@ -55,7 +55,9 @@ def made(name: str):
     return functools.partial(coding.FromCounts, ngram, fitted, COUNTED, USABLE, endless), endless
 
 
-@pytest.mark.parametrize("name", ["decoder", "recurrent", "ngram"])
+@pytest.mark.parametrize(
+    "name", ["decoder", pytest.param("recurrent", marks=pytest.mark.slow), "ngram"]
+)
 def test_tokens_come_back_at_the_size_of_the_models_bits(name):
     tables, how = made(name)
     coded = coding.encode(tables(), how, TOKENS, no_progress)
@@ -130,7 +132,9 @@ def test_no_tokens_and_few_tokens():
         assert found.tolist() == TOKENS[:count].tolist() and len(coded.checks) == min(count, 1)
 
 
-def test_tokens_before_every_window_are_read_again():
+def test_tokens_before_every_window_are_read_again(monkeypatch):
+    for name in ("_begin", "_advance"):  # no model is needed
+        monkeypatch.setattr(coding, name, lambda *_: ((None, None), None))
     again = (7, 9)
     how = layout(again=again)
     reader = families.reader(decoder)

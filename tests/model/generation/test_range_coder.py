@@ -39,7 +39,7 @@ def symbols(draw) -> Symbols:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(given_symbols=symbols())
 def test_any_symbols_come_back(given_symbols):
     assert gives_back(coded(given_symbols), given_symbols)

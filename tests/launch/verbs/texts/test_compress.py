@@ -1,6 +1,7 @@
 """Tests of the verbs `compress` and `decompress`, on an untrained decoder and on counted runs."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -11,13 +12,26 @@ import pytest
 
 from launch.__main__ import main
 from launch.checkout import ROOT
-from launch.coding import coder, container, other_programs, same_bits
+from launch.coding import coder, container, description, other_programs, same_bits
 from tests import disks
 from tests.launch.verbs.models.test_sample import MODEL, counted_run, untrained
 from tests.model import golden
 from train.checkpoint import Checkpoints
+from train.counting import MODEL as COUNTS
 
 TEXT = b"to be or not to be that is the question\n" * 6 + b"\xff\xfe \xc3" + bytes(range(256))
+
+
+ROWS = [{"name": "xz", "setting": "-9e", "bytes": 99, "seconds": 1.0, "seconds_back": 1.0}]
+measured = other_programs.measured
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_programs():
+    """Other programs take most of the time of a short file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(other_programs, "measured", lambda content: ROWS)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,36 +54,39 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compressed(runs):
-    """The text, compressed by the decoder."""
-    assert main(["compress", f"{runs / 'text'}", f"--run={runs / 'decoder'}", "--streams=3"]) == 0
+    """The text, compressed by the decoder, with sizes.json beside it."""
+    flags = (f"--run={runs / 'decoder'}", "--streams=3", "--verify", f"--json={runs}/sizes.json")
+    assert main(["compress", str(runs / "text"), *flags]) == 0
     return runs / "text.iso"
 
 
-@pytest.mark.parametrize("name", ["decoder", "ngram"])
-def test_any_bytes_come_back(runs, name, tmp_path, capsys):
-    run, iso = f"--run={runs / name}", tmp_path / "x.iso"
-    flags = (run, f"--out={iso}", "--streams=3", "--verify", f"--json={tmp_path / 'x.json'}")
+def test_any_bytes_come_back_from_a_trained_model(runs, compressed, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["decompress", str(compressed), f"--run={runs / 'decoder'}", f"--out={out}"]) == 0
+    assert out.read_bytes() == TEXT
+    assert "SHA-256 as of the original" in capsys.readouterr().out
+    about = json.loads((runs / "sizes.json").read_text())
+    assert about["compressed_bytes"] == compressed.stat().st_size and about["verified"]
+    assert about["coding_overhead"] == pytest.approx(0, abs=0.01)
+
+
+def test_any_bytes_come_back_from_counts_in_the_same_file_every_time(runs, tmp_path, capsys):
+    run, iso = f"--run={runs / 'ngram'}", tmp_path / "x.iso"
+    flags = (run, f"--out={iso}", "--streams=3", f"--json={tmp_path / 'x.json'}")
     assert main(["compress", str(runs / "text"), *flags]) == 0
-    printed = capsys.readouterr().out
+    printed, first = capsys.readouterr().out, iso.read_bytes()
     about = json.loads((tmp_path / "x.json").read_text())
     assert main(["decompress", str(iso), run]) == 0
     assert (tmp_path / "x").read_bytes() == TEXT
-    assert "SHA-256 as of the original" in capsys.readouterr().out
-    size = iso.stat().st_size
     parts = ("coded_bytes", "gaps_coded_bytes", "header_bytes")
-    assert about["compressed_bytes"] == size == sum(about[part] for part in parts)
-    assert f"{size:,}" in printed and f"{8 * size / len(TEXT):.4f}" in printed
-    assert about["gap_bytes"] == TEXT.count(b"\xff") == 2 and about["verified"]
-    assert about["coding_overhead"] == pytest.approx(0, abs=0.01)
-    assert about["bits_per_byte"] == 8 * size / len(TEXT)
-
-
-def test_the_result_is_the_same_every_time(runs, compressed, tmp_path):
-    flags = (f"--run={runs / 'decoder'}", f"--out={tmp_path / 'again.iso'}", "--streams=3")
+    assert about["compressed_bytes"] == len(first) == sum(about[part] for part in parts)
+    assert f"{len(first):,}" in printed and f"{8 * len(first) / len(TEXT):.4f}" in printed
+    assert about["gap_bytes"] == TEXT.count(b"\xff") == 2 and not about["verified"]
+    assert about["bits_per_byte"] == 8 * len(first) / len(TEXT)
     (tmp_path / "other").write_bytes(TEXT[1:] + TEXT[:1])
     for file, same in ((runs / "text", True), (tmp_path / "other", False)):
         assert main(["compress", str(file), *flags]) == 0
-        assert ((tmp_path / "again.iso").read_bytes() == compressed.read_bytes()) == same
+        assert (iso.read_bytes() == first) == same
 
 
 def test_an_empty_file_comes_back(runs, tmp_path):
@@ -150,7 +167,11 @@ def test_other_bits_are_noticed_before_anything_is_written(runs, compressed, tmp
         (["compress", "text", "--sweep=.", "--verify"], "means nothing with --sweep"),
         (["compress", "text", "--sweep=decoder"], "holds no finished trial"),
         (["compress", "text", "--run=decoder"], "text.iso exists; delete it, or name it"),
-        (["compress", "text", "--run=masked", "--out=x"], "'encoder', which continues no text"),
+        pytest.param(
+            ["compress", "text", "--run=masked", "--out=x"],
+            "'encoder', which continues no text",
+            marks=pytest.mark.slow,
+        ),
         (["decompress", "text", "--run=decoder", "--out=x"], "was not written by isoflop compress"),
         (["decompress", "none.iso", "--run=decoder"], "--file=none.iso does not exist"),
         (["decompress", "text", "--run=decoder"], "does not end with .iso; name the original"),
@@ -173,14 +194,50 @@ def test_a_disk_that_cannot_be_written_is_named(runs, compressed, tmp_path, caps
 
 
 def test_other_programs_give_the_file_back_or_say_how_to_install_them(monkeypatch):
-    rows = {row["name"]: row for row in other_programs.measured(TEXT)}
+    rows = {row["name"]: row for row in measured(TEXT)}
     assert list(rows) == ["xz", "zstd", "PPMd"]
     assert rows["xz"]["bytes"] < len(TEXT) and rows["zstd"]["bytes"] < len(TEXT)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    rows = {row["name"]: row for row in other_programs.measured(TEXT)}
+    rows = {row["name"]: row for row in measured(TEXT)}
     assert rows["PPMd"]["missing"] == "pip install 'isoflop[ppmd]'" and "bytes" not in rows["PPMd"]
 
 
+def test_a_sweep_of_counted_models_is_described(runs, tmp_path, capsys):
+    """A model counts as its file, and rounding to bfloat16 means nothing."""
+    shutil.copytree(runs / "ngram", tmp_path / "sweep" / "ngram")
+    flags = (f"--sweep={tmp_path / 'sweep'}", f"--json={tmp_path / 'd.json'}", "--max_bytes=100")
+    assert main(["compress", str(runs / "text"), *flags]) == 0
+    about = json.loads((tmp_path / "d.json").read_text())
+    (row,) = about["rows"]
+    saved = (runs / "ngram" / "checkpoints" / "1" / COUNTS).stat().st_size
+    whole = coder.compress(coder.open_run(runs / "ngram"), TEXT[:100], 0, 0, lambda share: None)
+    assert row["text_bytes"] == dict.fromkeys(("float32", "zstd"), len(whole.file))
+    assert row["total_bytes"]["float32"] == len(whole.file) + saved
+    assert row["total_bytes"]["zstd"] < row["total_bytes"]["float32"]
+    assert row["online"] is None and row["pays_from"] is None
+    assert f"{row['total_bytes']['zstd']:,}*" in capsys.readouterr().out
+
+
+def test_the_length_of_text_from_which_a_model_pays():
+    row = {"model_bytes": {"zstd": 3000}, "text_bytes": {"zstd": 250}}
+    paid = description.breaks_even(row, 1000, 400)
+    assert paid == pytest.approx(20_000) and 3000 + 0.25 * paid == pytest.approx(0.4 * paid)
+    assert description.breaks_even(row, 1000, 250) is None
+
+
+def test_the_online_code_is_the_mean_loss_of_the_first_epoch(tmp_path):
+    """In intervals of unequal length; what was trained on before is no part of it."""
+    rows = [(10, 100, 4.0), (30, 300, 2.0), (40, 400, 1.0), (80, 800, 0.1)]
+    lines = [json.dumps({"step": s, "tokens": t, "loss": loss}) for s, t, loss in rows]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    for epochs, nats in ((2.0, (400 + 400 + 100) / 400), (1.0, (400 + 400 + 100 + 40) / 800)):
+        (tmp_path / "result.json").write_text(json.dumps({"epochs_of_data": epochs}))
+        assert description.online(tmp_path) == pytest.approx(nats / math.log(2))
+    (tmp_path / "result.json").write_text("{}")
+    assert description.online(tmp_path) is None
+
+
+@pytest.mark.slow
 def test_a_sweep_is_described_by_model_and_text(runs, tmp_path, without_pictures, capsys):
     """Sizes are counted, minima marked; what cannot code is left out, with the reason."""
     sweep = tmp_path / "sweep"
@@ -216,13 +273,18 @@ def test_a_sweep_is_described_by_model_and_text(runs, tmp_path, without_pictures
 
 
 @pytest.mark.slow
-def test_other_processes_with_fewer_cores_compute_the_same_bits(runs, compressed, tmp_path):
-    """Compressed here, decompressed by a process of one core."""
-    argv = ["decompress", str(compressed), f"--run={runs / 'decoder'}", f"--out={tmp_path}/back"]
+def test_processes_with_fewer_cores_compute_the_same_bits(runs, compressed, tmp_path):
+    """Compressed here, and again and decompressed by a process of one core."""
+    run, again = f"--run={runs / 'decoder'}", f"{tmp_path}/again.iso"
+    commands = [
+        ["compress", f"{runs}/text", run, "--streams=3", f"--out={again}"],
+        ["decompress", str(compressed), run, f"--out={tmp_path}/back"],
+    ]
     program = (
         "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]); "
-        f"from launch.__main__ import main; raise SystemExit(main({argv}))"
+        f"from launch.__main__ import main; raise SystemExit(max(map(main, {commands})))"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", program], check=True, env=env, cwd=ROOT)
     assert (tmp_path / "back").read_bytes() == TEXT
+    assert (tmp_path / "again.iso").read_bytes() == compressed.read_bytes()
