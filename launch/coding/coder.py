@@ -20,6 +20,7 @@ from launch.sampling import draw
 from model import families
 from model.generation import coding
 from model.parameters import flat
+from scaling.printable import printable
 
 STREAM = 4096  # tokens of a stream, at least, if --streams is not given
 STREAMS = 16
@@ -141,18 +142,19 @@ def compress(
 def check(coder: Coder, header: Header, name: str, anyway: bool) -> None:
     """ValueError, in one line, if a file was compressed with another model or, without `anyway`,
     on another platform."""
-    if header.model != coder.hash():
+    if header.model != (own := coder.hash()):
         raise ValueError(
-            f"{name} was compressed with another model: that of a run called {header.run} at step "
-            f"{header.step:,} with the SHA-256 {header.model[:16]}…, but run={coder.run} is at "
-            f"step {coder.step:,} and has {coder.hash()[:16]}…; give the run that compressed it"
+            f"{name} was compressed with another model: that of a run called "
+            f"{printable(header.run)} at step {header.step:,} with the SHA-256 "
+            f"{printable(header.model[:16])}…, but run={coder.run} is at step {coder.step:,} and "
+            f"has {own[:16]}…; give the run that compressed it"
         )
     apart = same_bits.differences(header.platform, same_bits.here(coder.counted))
     if apart and not anyway:
         raise ValueError(
-            f"{name} was compressed on another platform, which may compute other bits: {apart}; "
-            "decompress it there, or add --anyway to try it here: its checksum tells whether it "
-            "worked"
+            f"{name} was compressed on another platform, which may compute other bits: "
+            f"{printable(apart)}; decompress it there, or add --anyway to try it here: its "
+            "checksum tells whether it worked"
         )
 
 
@@ -166,14 +168,15 @@ def decompress(
     try:
         layout = coder.layout(header.tokens, header.streams, overlap)
         gaps = container.unpack_gaps(packed, header.bytes)
+    except ValueError as error:
+        raise ValueError(f"{name} is damaged ({error}); copy it again") from None
+    try:
         tokens = coding.decode(coder.tables(layout), layout, content, header.checks, advance)
     except coding.Different as error:
         raise ValueError(
             f"{name} cannot be decompressed here: this machine computes {error} than the one that "
             "compressed it; decompress it there"
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{name} is damaged ({error}); copy it again") from None
     found = lossless.join(coder.tokenizer, lossless.Spelled(tokens, gaps))
     if hashlib.sha256(found).hexdigest() != header.sha256:
         raise ValueError(

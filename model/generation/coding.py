@@ -30,12 +30,11 @@ from model.generation.range_coder import Decoder, Encoder
 from model.generation.sample import BUCKET, Reader
 
 SCALE = 1 << 30
-# Products of one thread, so that results do not depend on the number of cores; on a GPU, programs
-# that are not chosen by timing them.
+# Options of the compiler by backend. On a CPU, products of one thread, so that results do not
+# depend on the number of cores; on a GPU, kernels that are not chosen by timing them.
 SAME_BITS = {
-    "xla_cpu_multi_thread_eigen": False,
-    "xla_gpu_deterministic_ops": True,
-    "xla_gpu_autotune_level": 0,
+    "cpu": {"xla_cpu_multi_thread_eigen": False},
+    "gpu": {"xla_gpu_deterministic_ops": True, "xla_gpu_autotune_level": 0},
 }
 
 
@@ -101,7 +100,8 @@ class Trained:
             return self._read([*again, *kept, tokens_B])
         positions_B = np.full(layout.rows, len(self.window), np.int32)
         self.window.append(tokens_B)
-        found, self.caches = _advance(
+        _, advance = _programs()
+        found, self.caches = advance(
             self.params, self.cfg, jnp.asarray(tokens_B, jnp.int32), positions_B, self.caches,
             self.usable_V, self.reader,
         )  # fmt: skip
@@ -112,7 +112,8 @@ class Trained:
         tokens_BT = np.stack(window, axis=1).astype(np.int32)
         positions_BT = np.broadcast_to(np.arange(len(window), dtype=np.int32), tokens_BT.shape)
         self.window = window
-        found, self.caches = _begin(
+        begin, _ = _programs()
+        found, self.caches = begin(
             self.params, self.cfg, tokens_BT, positions_BT, self.usable_V, self.length, self.reader
         )
         return found
@@ -124,20 +125,28 @@ def _tables(logits_BV: jax.Array, usable_V: jax.Array) -> tuple[jax.Array, jax.A
     return jnp.pad(jnp.cumsum(counts_BV, axis=1, dtype=jnp.int32), ((0, 0), (1, 0))), logp_BV
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "length", "reader"), compiler_options=SAME_BITS)
 def _begin(params, cfg, tokens_BT, positions_BT, usable_V, length, reader):
     """(the tables after tokens that begin a window, its caches)."""
     logits_BV, caches = reader.prefill(params, cfg, tokens_BT, positions_BT, length)
     return _tables(logits_BV, usable_V), caches
 
 
-@functools.partial(
-    jax.jit, static_argnames=("cfg", "reader"), donate_argnames="caches", compiler_options=SAME_BITS
-)
 def _advance(params, cfg, tokens_B, positions_B, caches, usable_V, reader):
     """(the tables after one more token of each row, the caches with it in)."""
     logits_B1V, caches = reader.decode(params, cfg, tokens_B[:, None], positions_B[:, None], caches)
     return _tables(logits_B1V[:, 0], usable_V), caches
+
+
+@functools.cache
+def _programs() -> tuple[Callable, Callable]:
+    """`_begin` and `_advance`, jitted with the options of this backend."""
+    options = SAME_BITS.get(jax.default_backend())
+    begin = jax.jit(_begin, static_argnames=("cfg", "length", "reader"), compiler_options=options)
+    static = ("cfg", "reader")
+    advance = jax.jit(
+        _advance, static_argnames=static, donate_argnames="caches", compiler_options=options
+    )
+    return begin, advance
 
 
 class FromCounts:
