@@ -35,6 +35,8 @@ VERBS = {
     "translate": ("models", "translate with a model trained on pairs of sentences"),
     "evaluate": ("models", "score a model on any text, or by its answers to tasks"),
     "score": ("models", "the probability of sentences, and which is likelier"),
+    "compress": ("texts", "compress a file with the model of a run"),
+    "decompress": ("texts", "give back a file that compress has compressed"),
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),

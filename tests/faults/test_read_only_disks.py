@@ -69,6 +69,8 @@ COMMANDS = [
             ("out", ["export", "trials", "--to=csv"]),
             ("json", ["evaluate", "--run=RUN", "--data=book.txt", "--max_bytes=2000"]),
             ("json", ["score", "--run=RUN", "--text=ab"]),
+            ("out", ["compress", "book.txt", "--run=RUN"]),
+            ("json", ["compress", "book.txt", "--run=RUN", "--out=book.iso"]),
             ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
@@ -139,6 +141,10 @@ def quick(monkeypatch):
     monkeypatch.setattr("launch.verbs.models.sample.draw", lambda *_, **__: ([], None, False))
     monkeypatch.setattr("launch.verbs.models.sample.describe", lambda *_: {})
     monkeypatch.setattr("launch.verbs.models.sample.show", lambda *_: None)
+    monkeypatch.setattr("launch.coding.coder.open_run", lambda _: None)
+    monkeypatch.setattr("launch.coding.coder.compress", lambda *_: SimpleNamespace(file=b""))
+    monkeypatch.setattr("launch.coding.listing.described", lambda *_: {})
+    monkeypatch.setattr("launch.coding.other_programs.measured", lambda _: [])
     cfg = SimpleNamespace(masked_head=True, n_classes=2, context_length=9)
     opened = SimpleNamespace(cfg=cfg, tokenizer=Tokenizer("bytes", "bytes"), step=0)
     monkeypatch.setattr("launch.texts.opened.open_run", lambda *_: opened)
@@ -171,6 +177,7 @@ def test_every_flag_for_a_file_to_write_is_tried():
     tried = {(argv[0], flag) for flag, argv in COMMANDS} | {("export", "to")}  # names a format
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))
+    tried.add(("decompress", "out"))  # it needs a compressed file: tests/launch/coding
     tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written
