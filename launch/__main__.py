@@ -35,6 +35,7 @@ VERBS = {
     "translate": ("models", "translate with a model trained on pairs of sentences"),
     "evaluate": ("models", "score a model on any text, or by its answers to tasks"),
     "score": ("models", "the probability of sentences, and which is likelier"),
+    "inspect": ("texts", "look inside a model: what it makes of a text, on one page"),
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
