@@ -39,6 +39,9 @@ def inspected(
     not have are None: only decoders have attention, ablations and induction."""
     if not model.counted:
         model = dataclasses.replace(model, fitted=rounded(model.fitted, model.cfg))
+    backend = getattr(model.cfg, "attention", None)
+    if hasattr(model.family, "activations"):
+        model = dataclasses.replace(model, cfg=attention.plain(model.cfg))
     show("tokens")
     read = _readings(model, text)
     about = _of_text(model, text, read)
@@ -47,10 +50,10 @@ def inspected(
     about |= {"attention": None, "ablation": None, "induction": None}
     if not hasattr(model.family, "activations"):
         return about, None
-    model = dataclasses.replace(model, cfg=attention.plain(model.cfg))
     weights_LHTS, means_LHC = map(np.asarray, attention.seen(model.cfg, model.fitted, text.tokens))
     of_heads = attention.summary(weights_LHTS)
-    about["attention"] = {key: _rounded(value) for key, value in of_heads.items()}
+    about["attention"] = {"backend": model.cfg.attention, "backend_of_run": backend}
+    about["attention"] |= {key: _rounded(value) for key, value in of_heads.items()}
     show("induction")
     about["induction"] = _induction(model, how.seed)
     if how.ablate:

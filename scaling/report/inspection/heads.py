@@ -21,6 +21,10 @@ def attention(about: Mapping[str, Any]) -> str:
     if about["ablation"]:
         columns["zero ablation"] = about["ablation"]["heads"]["zero"]
         columns["mean ablation"] = about["ablation"]["heads"]["mean"]
+    own = found["backend_of_run"]
+    other = f"; the run has model.attention={escape(own)}, which rounds differently" * (
+        own not in ("auto", found["backend"])
+    )
     head = "".join(f"<th>{escape(name)}</th>" for name in ("head", *columns))
     rows = "".join(
         f"<tr><td>layer {layer + 1}, head {unit + 1}</td>"
@@ -31,7 +35,8 @@ def attention(about: Mapping[str, Any]) -> str:
     return (
         '<section class="panel" id="attention"><h2>Attention</h2>'
         '<p class="quiet">Each picture is one head: rows are the tokens that read, from the first at '
-        "the top, columns the tokens that are read. Choose a head, then a token.</p>"
+        "the top, columns the tokens that are read. Choose a head, then a token. The weights are "
+        f"computed by plain attention ({escape(found['backend'])}){other}.</p>"
         '<div id="heads"><noscript>The pictures need JavaScript; the table below does not.</noscript></div>'
         '<details><summary>All heads as a table</summary><p class="quiet">Means over the tokens: the '
         "entropy of the weights, and the weight of the first token and of the token before. The "
@@ -103,7 +108,8 @@ def induction(about: Mapping[str, Any]) -> str:
     if "reason" in found:
         return f'{opened}<p class="quiet">Not measured: {escape(found["reason"])}.</p></section>'
     return (
-        f'{opened}<p class="quiet">{found["tokens"]} random tokens, then the same again, '
+        f'{opened}<p class="quiet">{found["tokens"]} random tokens with a letter or '
+        "a digit, then the same again, "
         f"{found['rows']} times. The score of a head is the mean weight that a token of the second "
         "half gives the token after its first occurrence, which is the one to predict (the prefix "
         f"matching score of Olsson et al. 2022). Equal attention to all tokens has "

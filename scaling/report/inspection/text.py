@@ -1,5 +1,6 @@
 """The parts of the page about the tokens: what the model said of each, and after each layer."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,8 +56,6 @@ def tokens(about: Mapping[str, Any]) -> str:
 
 def probability(value: float | None) -> str:
     """exp(-nats) as a percentage."""
-    import math
-
     p = 0.0 if value is None else math.exp(-value)
     return f"{p:.1%}" if p >= 0.001 or not p else f"{p:.1e}"
 

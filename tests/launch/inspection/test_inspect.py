@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ IDS = list(TEXT.encode())
 def home(tmp_path_factory, compiled_once):
     """Runs of three families whose tokens are bytes."""
     folder = tmp_path_factory.mktemp("runs")
-    untrained(folder / "decoder", DECODER | {"n_layers": 2, "context_length": 24})
+    untrained(
+        folder / "decoder", DECODER | {"n_layers": 2, "context_length": 24, "attention": "splash"}
+    )
     untrained(folder / "recurrent", RECURRENT | {"n_layers": 2})
     counted_run(folder / "counted")
     return folder
@@ -47,8 +50,12 @@ def decoder(home, tmp_path_factory):
 def test_the_numbers_of_a_decoder_are_those_of_other_verbs(home, decoder, tmp_path):
     found, _ = decoder
     assert found["tokens"] == IDS and found["start"] == ["<end>"] and not found["cut"]
+    shutil.copytree(home / "decoder", tmp_path / "plain")
+    config = (tmp_path / "plain" / "config.json").read_text()
+    (tmp_path / "plain" / "config.json").write_text(config.replace("splash", "xla"))
     assert (
-        main(["score", f"--run={home / 'decoder'}", f"--text={TEXT}", f"--json={tmp_path}/s"]) == 0
+        main(["score", f"--run={tmp_path / 'plain'}", f"--text={TEXT}", f"--json={tmp_path}/s"])
+        == 0
     )
     (scored,) = json.loads((tmp_path / "s").read_text())["texts"]
     assert found["pieces"] == scored["pieces"]
@@ -69,8 +76,10 @@ def test_the_numbers_of_a_decoder_are_those_of_other_verbs(home, decoder, tmp_pa
 
 
 def test_the_parts_of_a_decoder(decoder):
-    found, _ = decoder
+    found, text = decoder
     assert np.shape(found["attention"]["entropy"]) == (2, 2)
+    assert found["attention"]["backend"] == "xla"  # splash, the run's own, has no weights
+    assert "the run has model.attention=splash" in text
     ablation = found["ablation"]
     assert ablation["loss"] == pytest.approx(found["loss"], abs=1e-5)
     assert np.shape(ablation["heads"]["zero"]) == np.shape(ablation["heads"]["mean"]) == (2, 2)
