@@ -11,14 +11,14 @@ const SMALL = 84,
   LARGE = 560; // pixels
 
 export function attention(home, data) {
-  const { layers, heads, length } = data.attention;
+  const { layers, heads, length, chosen } = data.attention;
   const codes = Uint8Array.from(atob(data.attention.codes), (c) => c.charCodeAt(0));
   const size = (length * (length + 1)) / 2;
   const names = [...data.start, ...data.pieces];
   // The weight that `query` gives `key` in a head, from 0 to 1.
   const weight = (head, query, key) =>
     key > query ? 0 : codes[head * size + (query * (query + 1)) / 2 + key] / 255;
-  const state = { head: 0, query: length - 1 };
+  const state = { head: chosen, query: length - 1 };
 
   const small = element("div", { class: "small-heads" }),
     large = element("div", { class: "large-head" }),

@@ -46,7 +46,7 @@ def page(about: Mapping[str, Any], weights_LHTS: np.ndarray | None = None) -> st
 
 def carried(about: Mapping[str, Any], weights_LHTS: np.ndarray | None) -> dict[str, Any]:
     """What the code of the page reads. Of the weights, one byte each: 255 w of the keys up to each
-    query, head by head, as base64."""
+    query, head by head, as base64. The page opens with the head of the highest induction score."""
     names = ("pieces", "nats", "entropy", "rank", "top", "top_p", "start")
     content = {name: about[name] for name in names}
     if weights_LHTS is None:
@@ -55,7 +55,11 @@ def carried(about: Mapping[str, Any], weights_LHTS: np.ndarray | None) -> dict[s
     seen = weights_LHTS[:, :, *np.tril_indices(T)]
     codes = np.rint(255 * np.clip(seen, 0, 1)).astype(np.uint8)
     coded = base64.b64encode(codes.tobytes()).decode()
-    return content | {"attention": {"layers": L, "heads": H, "length": T, "codes": coded}}
+    chosen = 0
+    if about["induction"] and "prefix_matching" in about["induction"]:
+        chosen = int(np.argmax(about["induction"]["prefix_matching"]))
+    shape = {"layers": L, "heads": H, "length": T, "chosen": chosen}
+    return content | {"attention": shape | {"codes": coded}}
 
 
 def subtitle(about: Mapping[str, Any]) -> str:
