@@ -74,19 +74,20 @@ def ablated(about: Mapping[str, Any]) -> str:
         '<p class="quiet">The change in loss, nats per token of this text, when one head alone is '
         f"switched off; with all heads it is {nats(found['loss'])}. A mean ablation sets the head to "
         "its mean output over the text. Rows are layers, columns heads.</p>"
-        f'<div class="grid-of-plots">{grids}</div>{neurons if rows else ""}</section>'
+        f'<div class="beside">{grids}</div>{neurons if rows else ""}</section>'
     )
 
 
-def grid(values: Sequence[Sequence[float]], signed: bool = True) -> str:
-    """A table of layers and heads, each cell coloured by its share of the largest size."""
-    largest = max((abs(value) for row in values for value in row), default=0) or 1
+def grid(values: Sequence[Sequence[float]], most: float = 0.0, sign: str = "+") -> str:
+    """A table of layers and heads, each cell coloured by its share of `most`, or else of the largest
+    size."""
+    largest = most or max((abs(value) for row in values for value in row), default=0) or 1
     head = "".join(f"<th>{n + 1}</th>" for n in range(len(values[0])))
     rows = []
     for layer, row in enumerate(values):
         cells = "".join(
             f'<td class="cell{" less" if value < 0 else ""}" style="--s:{abs(value) / largest:.2f}">'
-            f"{value:{'+' if signed else ''}.{decimals(largest)}f}</td>"
+            f"{value:{sign}.{decimals(largest)}f}</td>"
             for value in row
         )
         rows.append(f"<tr><th>{layer + 1}</th>{cells}</tr>")
@@ -114,7 +115,7 @@ def induction(about: Mapping[str, Any]) -> str:
         "half gives the token after its first occurrence, which is the one to predict (the prefix "
         f"matching score of Olsson et al. 2022). Equal attention to all tokens has "
         f"{found['uniform']:.3f}. Rows are layers, columns heads.</p>"
-        f"{grid(found['prefix_matching'], signed=False)}"
+        f"{grid(found['prefix_matching'], most=1.0, sign='')}"
         f"<p>The first half costs {nats(found['first_half'])} nats per token, the second "
         f"{nats(found['second_half'])}: repetition saves {found['saved']:.4f} ± "
         f"{found['saved_se']:.4f}.</p></section>"
