@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from launch.alive import bar
+from launch.errors import BadInput
 from launch.evaluation.scored_model import ScoredModel
 from launch.inspection.embedding import embedding
 from launch.inspection.text import Text, name, printable_tokens
@@ -36,7 +37,8 @@ def inspected(
     model: ScoredModel, text: Text, how: How, show: Callable[[str], None]
 ) -> tuple[dict[str, Any], np.ndarray | None]:
     """(what --json writes, the attention weights [L, H, T, S] or None). Parts that a family does
-    not have are None: only decoders have attention, ablations and induction."""
+    not have are None: only decoders have attention, ablations and induction. BadInput for a trained
+    model without a finite loss."""
     if not model.counted:
         model = dataclasses.replace(model, fitted=rounded(model.fitted, model.cfg))
     backend = getattr(model.cfg, "attention", None)
@@ -45,6 +47,11 @@ def inspected(
     show("tokens")
     read = _readings(model, text)
     about = _of_text(model, text, read)
+    if about["loss"] is None and not model.counted:
+        raise BadInput(
+            f"run={model.run} gives this text no finite loss at step {model.step:,}: it has "
+            "diverged; use another run"
+        )
     about["lens"] = _lens(model, text, read) if hasattr(model.family, "layers") else None
     about["embedding"] = None if model.counted else embedding(model, text.tokens)
     about |= {"attention": None, "ablation": None, "induction": None}

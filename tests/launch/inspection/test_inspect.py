@@ -1,15 +1,19 @@
 """Tests `isoflop inspect` on untrained runs: its numbers, its page, what it refuses."""
 
+import dataclasses
 import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from data import tokenizer as tokenizers
 from launch.__main__ import main
+from launch.errors import BadInput
 from launch.evaluation.scored_model import open_model
+from launch.inspection import measured
 from launch.inspection import text as texts
 from model.counted import ngram
 from scaling.report.inspection.page import page
@@ -128,8 +132,10 @@ def test_a_long_text_is_cut_and_says_so(home, tmp_path, capsys):
     found, text = inspected(home / "decoder", tmp_path, file, "--noablate")
     assert len(found["tokens"]) == 23 and found["cut"] and found["ablation"] is None
     assert "the text goes on" in capsys.readouterr().out and "of a longer text" in text
-    found, _ = inspected(home / "decoder", tmp_path, file, "--noablate", "--tokens=5")
-    assert found["tokens"] == list(b"to be")
+    model = open_model(home / "decoder")
+    few = texts.encoded(model, "to be or not", 5)
+    assert few.cut and few.tokens.tolist() == [255, *b"to be"] and few.start == 1
+    assert not texts.encoded(model, "to be", 5).cut
 
 
 def test_a_recurrent_model_has_tokens_and_the_lens(home, tmp_path):
@@ -178,6 +184,14 @@ def test_other_families_are_refused(tmp_path, capsys):
     assert main(["inspect", f"--run={tmp_path}", "--text=a"]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and "which score no next tokens" in error
+
+
+def test_a_diverged_model_is_refused(home):
+    model = open_model(home / "recurrent")
+    broken = jax.tree.map(lambda x: np.full_like(x, np.nan), model.fitted)
+    model, how = dataclasses.replace(model, fitted=broken), measured.How(0, True, 0)
+    with pytest.raises(BadInput, match="no finite loss at step 7: it has diverged; use another"):
+        measured.inspected(model, texts.encoded(model, TEXT, 9), how, lambda _: None)
 
 
 def test_the_end_of_a_file_may_be_inside_a_character(tmp_path, monkeypatch):

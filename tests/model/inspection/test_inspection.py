@@ -31,15 +31,16 @@ def params() -> dict:
     return jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape), found)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _nats(cfg, params) -> jax.Array:
-    x_1TD = decoder.hidden(cfg, params, {"tokens": TOKENS[None]})
-    logp_TV = jax.nn.log_softmax(decoder.logits(cfg, decoder.head(cfg, params), x_1TD)[0])
-    return -logp_TV[np.arange(11), TOKENS[1:]]
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def log_p(name, cfg, params, tokens_BT) -> jax.Array:
+    model = families.FAMILIES[name]
+    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
+    return jax.nn.log_softmax(model.logits(cfg, model.head(cfg, params), x_BTD))
 
 
 def loss(params) -> float:
-    return float(_nats(CFG, params)[FIRST - 1 :].mean())
+    logp_TV = log_p("decoder", CFG, params, TOKENS[None])[0]
+    return -float(logp_TV[np.arange(11), TOKENS[1:]][FIRST - 1 :].mean())
 
 
 def without(name: str, kernel: str, layer: int, rows: slice) -> dict:
@@ -85,21 +86,26 @@ def test_a_mean_ablation_of_what_is_constant_changes_nothing():
     assert np.abs(losses(np.zeros((8, 6))) - loss(same)).min() > 1e-3  # control
 
 
+@jax.jit
+def of_embedding(params) -> jax.Array:
+    """The loss if the blocks write nothing but the biases behind heads and neurons."""
+    blocks = params["blocks"]
+    x_1TD = params["embed"]["embedding"][TOKENS][None]
+    x_1TD += (blocks["attention"]["out"]["bias"] + blocks["mlp"]["down"]["bias"]).sum(0)
+    without = {"params": params | {"blocks": ()}}
+    x_1TD = decoder.Decoder(CFG).apply(without, x_1TD, method="normed")
+    logp_TV = jax.nn.log_softmax(decoder.logits(CFG, decoder.head(CFG, params), x_1TD)[0])
+    return -logp_TV[np.arange(11), TOKENS[1:]][FIRST - 1 :].mean()
+
+
 def test_without_everything_the_embedding_alone_predicts():
-    keep, none = jnp.zeros((2, 1, 1, 1, 1)), jnp.zeros((2, 1, 1, 1, 1))
-    changes = ablation.edits("heads", keep, none)["blocks"]
-    changes |= ablation.edits("neurons", keep[..., 0], none[..., 0])["blocks"]
-    found = ablation.loss(CFG, params(), TOKENS, FIRST, {"blocks": changes})
-    blocks = params()["blocks"]
-    x_1TD = params()["embed"]["embedding"][TOKENS][None]
-    for layer in range(2):  # the biases of what reads them are left
-        x_1TD += blocks["attention"]["out"]["bias"][layer] + blocks["mlp"]["down"]["bias"][layer]
-    x_1TD = decoder.Decoder(CFG).apply(
-        {"params": params() | {"blocks": ()}}, x_1TD, method="normed"
-    )
-    logits = decoder.logits(CFG, decoder.head(CFG, params()), x_1TD)
-    wanted = -jax.nn.log_softmax(logits[0])[np.arange(11), TOKENS[1:]][FIRST - 1 :].mean()
-    assert float(found) == pytest.approx(float(wanted), abs=1e-5)
+    nothing = np.zeros((2, 1, 1, 1, 1))
+    changes = ablation.edits("heads", nothing, nothing)["blocks"]
+    changes |= ablation.edits("neurons", nothing[..., 0], nothing[..., 0])["blocks"]
+    run = jax.jit(ablation.loss, static_argnums=(0, 3))
+    found = float(run(CFG, params(), TOKENS, FIRST, {"blocks": changes}))
+    assert found == pytest.approx(float(of_embedding(params())), abs=1e-5)
+    assert abs(found - loss(params())) > 1e-2  # control
 
 
 def test_estimates_are_the_first_order_of_the_exact_change():
@@ -144,8 +150,7 @@ def test_a_perfect_induction_pattern_scores_one():
 def test_the_losses_of_the_halves_are_those_of_the_model():
     n, tokens = 5, induction.repeated(np.random.default_rng(0), np.arange(31), (0,), 5, 2)
     _, _, halves = induction.measured(CFG, 1, n, params(), tokens)
-    x_BTD = decoder.hidden(CFG, params(), {"tokens": tokens})
-    logp = jax.nn.log_softmax(decoder.logits(CFG, decoder.head(CFG, params()), x_BTD))
+    logp = np.asarray(log_p("decoder", CFG, params(), tokens))
     for row in range(2):
         for half, begin in enumerate((1, 1 + n)):
             targets = np.arange(begin + 1, begin + n)  # not the first token of the half
@@ -166,19 +171,23 @@ def test_readings_of_known_distributions():
 
 
 GRU = recurrent.Config(
-    vocab_size=31, context_length=24, cell="gru", n_layers=3, d_model=8, d_hidden=8, init="uniform"
+    vocab_size=31, context_length=24, cell="gru", n_layers=2, d_model=8, d_hidden=8, init="uniform"
 )
 
 
 @pytest.mark.parametrize("name", ["decoder", "recurrent"])
 def test_the_lens_ends_with_the_model_s_own_distribution(name):
     model, cfg = families.FAMILIES[name], {"decoder": CFG, "recurrent": GRU}[name]
-    own = params() if name == "decoder" else model.init(cfg, jax.random.key(0))
+    own = (
+        params()
+        if name == "decoder"
+        else jax.jit(model.init, static_argnums=0)(cfg, jax.random.key(0))
+    )
     targets = np.append(TOKENS[1:], 0)
     found = readings.of_layers(name, cfg, 3, own, TOKENS, targets)
-    assert found.nats_T.shape == (3, 12) and found.top_TK.shape == (3, 12, 3)
-    x_1TD = model.hidden(cfg, own, {"tokens": TOKENS[None]})
-    direct = readings.read(model.logits(cfg, model.head(cfg, own), x_1TD)[0], targets, 3)
-    for name in readings.Reading._fields:
-        np.testing.assert_allclose(getattr(found, name)[-1], getattr(direct, name), atol=1e-5)
+    states = 3 if name == "decoder" else 2
+    assert found.nats_T.shape == (states, 12) and found.top_TK.shape == (states, 12, 3)
+    direct = readings.read(log_p(name, cfg, own, TOKENS[None])[0], targets, 3)
+    for one, other in zip(found, direct, strict=True):
+        np.testing.assert_allclose(one[-1], other, atol=1e-5)
     assert np.abs(found.nats_T[-1] - found.nats_T[-2]).max() > 1e-2

@@ -179,7 +179,7 @@ def test_a_scan_has_the_activations_of_the_loop():
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("cfg", [CFG, SCANNED], ids=["loop", "scan"])
+@pytest.mark.parametrize("cfg", [CFG, pytest.param(SCANNED, marks=pytest.mark.slow)])
 def test_edits_change_what_they_name(cfg):
     before = hidden(CFG, params())
     every = lambda keep, unit, count: {  # noqa: E731
