@@ -47,7 +47,7 @@ def inspected(run, tmp_path, *flags) -> tuple[dict, str]:
 @pytest.fixture(scope="module")
 def decoder(home, tmp_path_factory):
     return inspected(
-        home / "decoder", tmp_path_factory.mktemp("of"), f"--text={TEXT}", "--neurons=3"
+        home / "decoder", tmp_path_factory.mktemp("of"), f"--text={TEXT}", "--noablate"
     )
 
 
@@ -84,12 +84,6 @@ def test_the_parts_of_a_decoder(decoder):
     assert np.shape(found["attention"]["entropy"]) == (2, 2)
     assert found["attention"]["backend"] == "xla"  # splash, the run's own, has no weights
     assert "the run has model.attention=splash" in text
-    ablation = found["ablation"]
-    assert ablation["loss"] == pytest.approx(found["loss"], abs=1e-5)
-    assert np.shape(ablation["heads"]["zero"]) == np.shape(ablation["heads"]["mean"]) == (2, 2)
-    estimates = [abs(one["estimated_zero"]) for one in ablation["neurons"]]
-    assert len(estimates) == 3 and estimates == sorted(estimates)[::-1]
-    assert all(one["layer"] in (1, 2) and 1 <= one["neuron"] <= 32 for one in ablation["neurons"])
     induction = found["induction"]
     assert induction["tokens"] == 11  # two halves and one token before them in a context of 24
     score = np.array(induction["prefix_matching"])
@@ -102,6 +96,19 @@ def test_the_parts_of_a_decoder(decoder):
     assert "<end>" not in words and "\\n" not in words
 
 
+@pytest.mark.slow
+def test_the_ablations_of_a_decoder(home, decoder, tmp_path):
+    assert decoder[0]["ablation"] is None and 'id="ablations"' not in decoder[1]
+    found, text = inspected(home / "decoder", tmp_path, f"--text={TEXT}", "--neurons=3")
+    ablation = found["ablation"]
+    assert ablation["loss"] == pytest.approx(found["loss"], abs=1e-5)
+    assert np.shape(ablation["heads"]["zero"]) == np.shape(ablation["heads"]["mean"]) == (2, 2)
+    estimates = [abs(one["estimated_zero"]) for one in ablation["neurons"]]
+    assert len(estimates) == 3 and estimates == sorted(estimates)[::-1]
+    assert all(one["layer"] in (1, 2) and 1 <= one["neuron"] <= 32 for one in ablation["neurons"])
+    assert '<section class="panel" id="ablations"' in text
+
+
 def test_the_page_is_one_file_that_escapes_the_text(decoder):
     found, text = decoder
     body = text[text.index("<main") : text.index("</main>")]
@@ -111,7 +118,7 @@ def test_the_page_is_one_file_that_escapes_the_text(decoder):
     carried = json.loads(carried)
     assert carried["pieces"] == found["pieces"] and carried["attention"]["length"] == len(IDS) + 1
     assert not re.search(r'(src|href)="(?!#)', body)
-    for part in ("tokens", "lens", "attention", "ablations", "induction", "embedding", "made"):
+    for part in ("tokens", "lens", "attention", "induction", "embedding", "made"):
         assert f'<section class="panel" id="{part}"' in body
 
 
@@ -126,6 +133,7 @@ def test_weights_are_one_byte_each_up_to_the_query(decoder):
     assert codes == [0] * 9 + [128, 64, 64]
 
 
+@pytest.mark.slow
 def test_a_long_text_is_cut_and_says_so(home, tmp_path, capsys):
     (tmp_path / "long.txt").write_text("to be or not to be " * 9)
     file = f"--file={tmp_path / 'long.txt'}"
@@ -138,6 +146,7 @@ def test_a_long_text_is_cut_and_says_so(home, tmp_path, capsys):
     assert not texts.encoded(model, "to be", 5).cut
 
 
+@pytest.mark.slow
 def test_a_recurrent_model_has_tokens_and_the_lens(home, tmp_path):
     found, text = inspected(home / "recurrent", tmp_path, f"--text={TEXT}")
     assert found["lens"]["after"] == ["layer 1", "layer 2"]

@@ -51,7 +51,8 @@ def without(name: str, kernel: str, layer: int, rows: slice) -> dict:
     return params() | {"blocks": blocks | {name: blocks[name] | {kernel: changed}}}
 
 
-@pytest.mark.parametrize("cfg", [CFG, pytest.param(SCANNED, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cfg", [CFG, SCANNED])
 def test_zero_ablations_are_models_without_the_rows_that_read_the_unit(cfg, monkeypatch):
     monkeypatch.setattr(ablation, "NUMBERS", 3 * 12 * 300)  # a few at a time, and a last part
     heads = np.array([[0, 1], [1, 3], [1, 0], [0, 2]])
@@ -71,6 +72,7 @@ def test_zero_ablations_are_models_without_the_rows_that_read_the_unit(cfg, monk
     assert np.abs(found - loss(params())).min() > 1e-4  # control: they are not without effect
 
 
+@pytest.mark.slow
 def test_a_mean_ablation_of_what_is_constant_changes_nothing():
     """A head whose queries and keys are 0 sees the running mean of its values; one whose values are
     equal everywhere writes the same at every place."""
@@ -108,6 +110,7 @@ def test_without_everything_the_embedding_alone_predicts():
     assert abs(found - loss(params())) > 1e-2  # control
 
 
+@pytest.mark.slow
 def test_estimates_are_the_first_order_of_the_exact_change():
     """Where an activation is scaled by 1 - e, the loss changes by e times the estimate."""
     zero_LF, mean_LF, activation_LF = ablation.estimates(CFG, FIRST, params(), TOKENS)
@@ -147,6 +150,7 @@ def test_a_perfect_induction_pattern_scores_one():
     assert previous[:, 1] == pytest.approx(1) and (previous[:, 0] < 0.2).all()
 
 
+@pytest.mark.slow
 def test_the_losses_of_the_halves_are_those_of_the_model():
     n, tokens = 5, induction.repeated(np.random.default_rng(0), np.arange(31), (0,), 5, 2)
     _, _, halves = induction.measured(CFG, 1, n, params(), tokens)
@@ -175,7 +179,7 @@ GRU = recurrent.Config(
 )
 
 
-@pytest.mark.parametrize("name", ["decoder", "recurrent"])
+@pytest.mark.parametrize("name", ["decoder", pytest.param("recurrent", marks=pytest.mark.slow)])
 def test_the_lens_ends_with_the_model_s_own_distribution(name):
     model, cfg = families.FAMILIES[name], {"decoder": CFG, "recurrent": GRU}[name]
     own = (

@@ -110,7 +110,7 @@ def lowered(cfg: ModelConfig, change=lambda params, batch, x: x) -> str:
     )
 
 
-@pytest.mark.parametrize("cfg", [CFG, SCANNED], ids=["loop", "scan"])
+@pytest.mark.parametrize("cfg", [CFG, pytest.param(SCANNED, marks=pytest.mark.slow)])
 def test_unused_hooks_change_nothing_in_the_training_step(cfg, monkeypatch):
     cfg = dataclasses.replace(cfg, n_layers=2 if cfg.scan_layers else 1)
     with_hooks = lowered(cfg)
@@ -172,6 +172,7 @@ def test_activations_are_those_of_the_model():
     assert np.abs(wrong - heads).max() > 1e-2  # control: query heads of a group are neighbours
 
 
+@pytest.mark.slow
 def test_a_scan_has_the_activations_of_the_loop():
     for one, other in zip(
         jax.tree.leaves(seen(CFG, params())), jax.tree.leaves(seen(SCANNED, params())), strict=True
