@@ -37,6 +37,7 @@ VERBS = {
     "score": ("models", "the probability of sentences, and which is likelier"),
     "compress": ("texts", "compress a file with the model of a run"),
     "decompress": ("texts", "give back a file that compress has compressed"),
+    "inspect": ("texts", "look inside a model: what it makes of a text, on one page"),
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),

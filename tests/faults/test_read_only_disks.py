@@ -75,6 +75,8 @@ COMMANDS = [
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
+            ("json", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
+            ("out", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),
@@ -153,6 +155,8 @@ def quick(monkeypatch):
     classes = saved_classes.Classes(("a", "b"), False, "cls")
     monkeypatch.setattr("data.framed.saved_classes.read", lambda _: classes)
     monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
+    monkeypatch.setattr("launch.inspection.measured.inspected", lambda *_: ({}, None))
+    monkeypatch.setattr("scaling.report.inspection.page.page", lambda *_: "")
 
 
 @pytest.mark.parametrize(("flag", "argv"), COMMANDS)
