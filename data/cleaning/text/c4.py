@@ -12,8 +12,11 @@ POLICY = (
     "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies",
     "use cookies",
 )  # fmt: skip
-# Where a sentence ends and another one begins: not after a single letter, as in "U. S." or "J.".
-BOUNDARY = re.compile(r"(?:(?<!\b[A-Za-z])[.]|[!?。！？])[^\w\s]*\s+(?=\S)")
+# Where a sentence ends and another one begins: not after an ellipsis, a title or a single letter
+# ("U.S.").
+BOUNDARY = re.compile(
+    r"[.!?。！？](?<!\.\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]*\s+(?=\S)"
+)
 
 
 @dataclass
@@ -67,11 +70,12 @@ def clean(
 
     for line in text.splitlines():
         line = line.strip()
-        words = line.split()
-        if len(line) > longest and any(len(word) > longest for word in words):
+        if len(line) > longest and any(len(word) > longest for word in line.split()):
             drop("line_long_word", line)
             continue
+        given = ""
         if cited and "[" in line:
+            given = line  # its words are counted with their marks
             marks = CITATION.findall(line)
             if marks:
                 drop("citations", line, len(marks), sum(map(len, marks)))
@@ -80,7 +84,7 @@ def clean(
             if line:
                 drop("line_no_end", line)
             continue
-        if len(words) < fewest:
+        if fewest and len((given or line).split(None, fewest - 1)) < fewest:
             drop("line_few_words", line)
             continue
         small = line.lower() if lorem or script or policy else ""

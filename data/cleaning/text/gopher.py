@@ -79,20 +79,25 @@ def repetition(
                 found[f"duplicate_{name}_characters"][place] = characters / max(1, len(text))
     size = np.maximum(1, [len(text) for text in texts])
     hashes = vocabulary.hashes[words.ids]
+    ends = np.concatenate(([0], np.cumsum(vocabulary.lengths[words.ids])))
+    most = _counts(words, hashes, TOP[0])[0]
     for n in TOP:
         name = f"top_{n}_gram"
         found[name] = np.zeros(len(texts))
-        bound = _top_bound(words, vocabulary, hashes, n) / size
+        # A longer n-gram is no commoner than the one that it begins with.
+        bound = most * (_longest(words, ends, n) + n - 1) / size
         for place in np.flatnonzero(bound > section[name]):
             found[name][place] = top_characters(words.tokens[place], n) / size[place]
     for n in DUPLICATE:
         found[f"duplicate_{n}_grams"] = np.zeros(len(texts))
+    # Where a long n-gram is repeated, the shorter ones in it are. Counted ones do not overlap.
     least = min(section[f"duplicate_{n}_grams"] for n in DUPLICATE)
-    bound = _repeated_bound(words, vocabulary, hashes, DUPLICATE[0]) / size
-    for place in np.flatnonzero(bound > least):
+    bound = _counts(words, hashes, DUPLICATE[0])[1] * _longest(words, ends, DUPLICATE[-1]) / size
+    near = np.flatnonzero(bound > least)
+    bounds = _covered(words.of(near.tolist()), vocabulary, DUPLICATE[0]) / size[near]
+    for place, bound in zip(near.tolist(), bounds.tolist(), strict=True):
         for n in DUPLICATE:
-            name = f"duplicate_{n}_grams"
-            if bound[place] > section[name]:
+            if bound > section[name := f"duplicate_{n}_grams"]:
                 characters = repeated_characters(words.tokens[place], n)
                 found[name][place] = characters / size[place]
     return found
@@ -134,44 +139,46 @@ def repeated_characters(tokens: Sequence[str], n: int) -> int:
     return characters
 
 
-def _top_bound(words: Words, vocabulary: Vocabulary, hashes: np.ndarray, n: int) -> np.ndarray:
-    """At least `top_characters` [D]: the largest count times the length of the longest n-gram."""
+def _counts(words: Words, hashes: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(how often the commonest n-gram occurs [D], how many n-grams occurred before [D]). Hashes of
+    48 bits may only make them larger."""
+    most, again = np.zeros((2, len(words.counts)), np.int64)
     grams, begins = ngram_hashes(hashes, words.counts, n)
     if not len(grams):
-        return np.zeros(len(words.counts))
-    owner = words.documents[begins]
+        return most, again
     # The document is the upper part of the key, so sorted n-grams of a document stay together.
-    keys = np.sort((owner.astype(np.uint64) << np.uint64(48)) | (grams >> np.uint64(16)))
+    owner = words.documents[begins].astype(np.uint64) << np.uint64(48)
+    keys = np.sort(owner | (grams >> np.uint64(16)))
     firsts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
     times = np.diff(firsts, append=len(keys))
     documents = (keys[firsts] >> np.uint64(48)).astype(np.int64)
-    most = per_document(np.maximum, times, np.bincount(documents, minlength=len(words.counts)))
-    lengths = _characters(words, vocabulary, begins, n) + n - 1
-    longest = per_document(np.maximum, lengths, np.bincount(owner, minlength=len(words.counts)))
-    return most * longest
+    distinct = np.bincount(documents, minlength=len(words.counts))
+    most = per_document(np.maximum, times, distinct)
+    return most, np.maximum(0, words.counts - n + 1) - distinct
 
 
-def _repeated_bound(words: Words, vocabulary: Vocabulary, hashes: np.ndarray, n: int) -> np.ndarray:
-    """At least `repeated_characters` of n-grams of n or more words [D]: the characters of all words
-    in an n-gram that occurred before."""
-    grams, begins = ngram_hashes(hashes, words.counts, n)
+def _longest(words: Words, ends: np.ndarray, n: int) -> np.ndarray:
+    """At least the characters in the longest n words of each document [D]. `ends` has the sums of
+    the lengths of all words before a word [W + 1]."""
+    spans = ends[np.minimum(np.arange(n, len(ends) + n - 1), len(ends) - 1)] - ends[:-1]
+    return per_document(np.maximum, spans, words.counts)
+
+
+def _covered(words: Words, vocabulary: Vocabulary, n: int) -> np.ndarray:
+    """Characters of all words in an n-gram that occurred before [D]: at least
+    `repeated_characters` of n-grams of n or more words."""
+    grams, begins = ngram_hashes(vocabulary.hashes[words.ids], words.counts, n)
     if not len(grams):
         return np.zeros(len(words.counts))
-    owner = words.documents[begins]
-    keys = (owner.astype(np.uint64) << np.uint64(48)) | (grams >> np.uint64(16))
+    owner = words.documents[begins].astype(np.uint64) << np.uint64(48)
+    keys = owner | (grams >> np.uint64(16))
     order = np.argsort(keys)
     ordered = keys[order]
     firsts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     again = np.ones(len(keys), bool)
     again[np.minimum.reduceat(order, firsts)] = False
-    covered = np.zeros(len(words.ids) + 1, np.int64)
-    np.add.at(covered, begins[again], 1)
-    np.add.at(covered, begins[again] + n, -1)
-    inside = np.cumsum(covered[:-1]) > 0
+    steps = np.zeros(len(words.ids) + 1, np.int64)
+    np.add.at(steps, begins[again], 1)
+    np.add.at(steps, begins[again] + n, -1)
+    inside = np.cumsum(steps[:-1]) > 0
     return per_document(np.add, vocabulary.lengths[words.ids] * inside, words.counts)
-
-
-def _characters(words: Words, vocabulary: Vocabulary, begins: np.ndarray, n: int) -> np.ndarray:
-    """Characters of the n words from each place."""
-    total = np.concatenate(([0], np.cumsum(vocabulary.lengths[words.ids])))
-    return total[begins + n] - total[begins]

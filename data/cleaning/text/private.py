@@ -19,8 +19,10 @@ PHONE = re.compile(
     r"(?<![\w.+-])(?:\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}"
     r"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[ .-]\d{4})(?![\w-]|\.\d)"
 )
-# A text without these has none of the others.
-NUMBERS = re.compile(r"\d\.\d|\d[ .)-]*\d{3}|:[0-9A-Fa-f]*:")
+# Every number is inside one of these runs; an IPv6 address has the colons. Patterns that begin with
+# a set of characters are found several times as fast as those above.
+RUN = re.compile(r"[\d+(][\d ().+-]{6,}")
+COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 
 
 def is_card(digits: str) -> bool:
@@ -59,9 +61,10 @@ def scrubbed(text: str, placeholders: Mapping[str, str]) -> tuple[str, dict[str,
     """(the text with a placeholder for each match, what was replaced by rule). Rules without a
     placeholder in the mapping replace nothing."""
     found: dict[str, list[str]] = {}
-    numbers = NUMBERS.search(text) is not None
+    numbers = any(sum(map(str.isdigit, run)) >= 4 for run in RUN.findall(text))
+    present = {"email": "@" in text, "ip_address": numbers or COLONS.search(text)}
     for rule, (patterns, holds) in KINDS.items():
-        if rule not in placeholders or not ("@" in text if rule == "email" else numbers):
+        if rule not in placeholders or not present.get(rule, numbers):
             continue
         matches: list[str] = []
 
