@@ -43,7 +43,7 @@ def sections() -> dict[str, object]:
             # FILE | FOLDER; .txt, .jsonl, .parquet, .csv, .warc, .wet, … and .gz, .zst, .bz2, .xz
             corpora=("raw",),
             text_key="text",  # field of a row that holds the text
-            unit_bytes=Key(32 << 20, least=1 << 12),  # of input on the disk that one worker takes
+            unit_bytes=Key(32 << 20, least=1 << 10),  # of input on the disk that one worker takes
             max_expansion=Key(
                 200.0, least=1
             ),  # a file that unpacks to more times its size: damaged

@@ -59,16 +59,16 @@ def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> I
             yield from archived(piece, max_expansion, bad)
         elif kind in SPLIT:
             with naming_damage(piece.path), open_file(piece.path) as raw:
-                yield from _jsonl(_bounded(raw, piece, max_expansion), piece, text_key, bad)
+                yield from _jsonl(bounded(raw, piece, max_expansion), piece, text_key, bad)
         elif kind in ROW_READERS:
             with naming_damage(piece.path), open_file(piece.path) as raw:
-                stream = _bounded(raw, piece, max_expansion)
+                stream = bounded(raw, piece, max_expansion)
                 rows = ROW_READERS[kind](stream, piece.path, text_key)
                 for number, text in enumerate(rows, start=1):
                     yield Document(f"{piece.name} row {number}", text)
         else:
             with naming_damage(piece.path), open_file(piece.path) as raw:
-                yield from _text(_bounded(raw, piece, max_expansion), piece)
+                yield from _text(bounded(raw, piece, max_expansion), piece)
     except Damaged:
         raise
     except (ValueError, EOFError, OSError) as error:
@@ -96,16 +96,14 @@ class _Bounded(io.RawIOBase):
         return len(raw)
 
 
-def _bounded(raw: BinaryIO, piece: Piece, max_expansion: float) -> BinaryIO:
+def bounded(raw: BinaryIO, piece: Piece, max_expansion: float) -> BinaryIO:
+    """The stream of a compressed file; it raises Damaged beyond `max_expansion` times the size of
+    the file, and SLACK."""
     if not compressed(piece.path):
         return raw
     most = int(SLACK + max_expansion * piece.path.stat().st_size)
-    return io.BufferedReader(_Bounded(raw, most, expands(most, max_expansion)), 1 << 20)
-
-
-def expands(most: int, max_expansion: float) -> str:
-    """What is said of a file that is larger, unpacked, than it may be."""
-    return f"it expands to more than {most:,} bytes (input.max_expansion={max_expansion:g})"
+    why = f"it expands to more than {most:,} bytes (input.max_expansion={max_expansion:g})"
+    return io.BufferedReader(_Bounded(raw, most, why), 1 << 20)
 
 
 def decoded(raw: bytes) -> tuple[str, int]:

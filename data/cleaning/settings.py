@@ -49,11 +49,12 @@ def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
         raise ValueError("language.keep is empty; list ISO 639 codes, or set language.on=False")
     if not cfg["input"]["corpora"]:
         raise ValueError("input.corpora is empty; give files or folders")
-    if listed := cfg["c4"]["bad_words"]:
-        if not path_of(listed, "c4.bad_words").is_file():
-            raise FileNotFoundError(f"c4.bad_words={listed} does not exist; name a file of words")
+    if words := cfg["c4"]["bad_words"]:
+        if not path_of(words, "c4.bad_words").is_file():
+            raise FileNotFoundError(f"c4.bad_words={words} does not exist; name a file of words")
     for spec in cfg["decontaminate"]["against"]:
-        corpus.identity(spec)  # names a corpus that does not exist
+        if not corpus.scheme(spec):
+            listed(spec, "decontaminate.against")
     _require_packages(cfg)
 
 
@@ -79,12 +80,12 @@ def _require_packages(cfg: Mapping[str, Any]) -> None:
             raise ValueError(f"{why} needs the package {package}; pip install 'isoflop[clean]'")
 
 
-def listed(spec: str) -> list[tuple[str, Path]]:
+def listed(spec: str, key: str = "input.corpora") -> list[tuple[str, Path]]:
     """The files of a corpus, as `corpus.files`; its errors name the key of this config."""
     try:
         return corpus.files(spec)
     except (ValueError, FileNotFoundError) as error:
-        text = str(error).replace("data.corpora", "input.corpora")
+        text = str(error).replace("data.corpora", key)
         raise type(error)(
             text.replace(", 'stdlib', 'synthetic' or 'hf:NAME'", " or 'stdlib'")
         ) from None

@@ -4,9 +4,9 @@ import contextlib
 import zlib
 from collections.abc import Iterator
 
-from data.buckets import copies
-from data.cleaning.reading import SLACK, Damaged, Document, Rows, decoded, expands
+from data.cleaning.reading import Damaged, Document, Rows, bounded, decoded
 from data.cleaning.units import Piece
+from data.sources.compression import naming_damage, open_file
 
 LARGEST_PAGE = 16 << 20  # bytes of a record that is read
 
@@ -19,23 +19,22 @@ def documents(piece: Piece, max_expansion: float, bad: Rows) -> Iterator[Documen
         from warcio.exceptions import ArchiveLoadFailed
     except ImportError:
         raise Damaged("it needs the package warcio; pip install 'isoflop[clean]'") from None
-    size = piece.path.stat().st_size
-    most, unpacked, n = int(SLACK + max_expansion * size), 0, 0
+    n = 0
     try:
-        with open(copies.fetched(piece.path), "rb") as stream:
-            for record in ArchiveIterator(stream):
+        # warcio takes the end of a truncated .gz for that of the archive, and open_file does not.
+        with naming_damage(piece.path), open_file(piece.path) as stream:
+            for record in ArchiveIterator(bounded(stream, piece, max_expansion)):
                 n += 1
                 where = f"{piece.name} record {n}"
                 address = record.rec_headers.get_header("WARC-Target-URI") or ""
                 if not _wanted(record):
                     continue
                 raw = record.content_stream().read(LARGEST_PAGE + 1)
-                unpacked += len(raw)
-                if unpacked > most:
-                    raise Damaged(expands(most, max_expansion))
                 if len(raw) > LARGEST_PAGE:
                     bad(where, f"it is longer than {LARGEST_PAGE >> 20} MiB")
                     continue
+                if record.rec_type == "conversion" and len(raw) < record.length:
+                    raise Damaged(f"it ends within record {n}")
                 with contextlib.suppress(Damaged):  # a page of NUL bytes has no text
                     text, other = _text(record.rec_type, raw)
                     if text:

@@ -15,7 +15,7 @@ POLICY = (
 # Where a sentence ends and another one begins: not after an ellipsis, a title or a single letter
 # ("U.S.").
 BOUNDARY = re.compile(
-    r"[.!?。！？](?<!\.\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]*\s+(?=\S)"
+    r"[.!?。！？](?<!\.\.)(?!\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]*\s+(?=\S)"
 )
 
 

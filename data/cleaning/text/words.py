@@ -1,8 +1,9 @@
 """Splits text into words and keeps facts about each distinct word, for rules that count words.
 
-A word is a run of letters and digits, joined by single . , ' where letters or digits follow ("3.5",
-"example.com", "o'clock"), with the dot of an abbreviation ("U.S.", "Mr."); an English ending after
-an apostrophe ("'t", "'ll"); a row of dots or hyphens; or one other visible character.
+A word is a run of letters and digits, joined by single dots, apostrophes and, in numbers, commas
+("3.5", "example.com", "o'clock", "10,000"), with the dot of an abbreviation ("U.S.", "Mr."); an
+English ending after an apostrophe ("'t", "'ll"); a row of dots or hyphens; or one other visible
+character.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import numpy as np
 
 # Possessive quantifiers and the look at what follows a word make it a third faster.
 TOKEN = re.compile(
-    r"\w++(?:(?=[.,'’/])(?:[.,]\w+|['’](?!(?:s|ll|ve|re|d|m|t)\b)\w+)*"
+    r"\w++(?:(?=[.,'’/])(?:\.\w+|(?<=\d),\d+|['’](?!(?:s|ll|ve|re|d|m|t)\b)\w+)*"
     r"(?:(?<=\b[^\W\d_])\.(?!\.)|(?<=\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co))\.|(?<=\d)/\d+)?)?+"
     r"|[^\w\s](?:(?<=\.)\.+|(?<=-)-+|(?<=['’])(?:s|ll|ve|re|d|m|t)\b)?+"
 )

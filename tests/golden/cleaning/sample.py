@@ -11,7 +11,8 @@ way well down should because each just those people how too little state good ve
 still own see men work long get here between both life being under never day same another know
 while last might us great old year off come since against go came right used take three water
 government harbour library morning evening number system children question reason river mountain
-language machine science engine village weather history company report money market doctor""".split()
+language machine science engine village weather history company report money market
+doctor""".split()
 ODD = ["don't", "it's", "U.S.", "e.g.", "Mr.", "well-known", "3.5", "10,000", "1999", "“quoted”",
        "(aside)", "C++", "state-of-the-art", "example.com", "naïve", "Köln", "they'll", "A.M.",
        "rock'n'roll", "50%", "$3.20", "and/or", "—", "o'clock", "J."]  # fmt: skip
@@ -48,9 +49,7 @@ def sentence(draw: Draw, odd: float = 0.03, ends: list[str] = ENDS) -> str:
 
 def lines(draw: Draw, n: int, **how) -> list[str]:
     """Lines of one to four sentences, some followed by a blank line."""
-    found = [
-        " ".join(sentence(draw, **how) for _ in range(draw.between(1, 4))) for _ in range(n)
-    ]
+    found = [" ".join(sentence(draw, **how) for _ in range(draw.between(1, 4))) for _ in range(n)]
     return [line + "\n" * (draw.random() < 0.3) for line in found]
 
 
