@@ -59,7 +59,7 @@ def sections() -> dict[str, object]:
             on=True,
             keep=("en",),  # ISO 639 codes
             min_probability=Key(0.65, least=0, below=1.01),
-            characters=Key(500, least=20),  # from the middle of a document, that are looked at
+            characters=Key(300, least=20),  # from the middle of a document, that are looked at
         ),
         c4=dict(
             on=True,

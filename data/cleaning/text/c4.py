@@ -70,7 +70,7 @@ def clean(
 
     for line in text.splitlines():
         line = line.strip()
-        if len(line) > longest and any(len(word) > longest for word in line.split()):
+        if len(line) > longest and max(map(len, line.split())) > longest:
             drop("line_long_word", line)
             continue
         given = ""

@@ -71,7 +71,10 @@ def repetition(
         for of in ("s", "_characters")
     }
     for place, text in enumerate(texts):
-        paragraphs, lines = PARAGRAPHS.split(text.strip()), LINES.split(text)
+        if "\n\n" in text:
+            paragraphs, lines = PARAGRAPHS.split(text.strip()), LINES.split(text)
+        else:
+            paragraphs, lines = [text], text.split("\n")
         for name, parts in (("paragraph", paragraphs), ("line", lines)):
             if len(set(parts)) < len(parts):
                 again, characters = _repeated(parts)

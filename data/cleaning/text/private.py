@@ -19,8 +19,8 @@ PHONE = re.compile(
     r"(?<![\w.+-])(?:\+\d{1,3}(?:[ .-]?\(?\d{1,4}\)?){2,6}"
     r"|(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[ .-]\d{4})(?![\w-]|\.\d)"
 )
-# Every number is inside one of these runs; an IPv6 address has the colons. Patterns that begin with
-# a set of characters are found several times as fast as those above.
+# Every number is inside one of these runs, and an IPv6 address has these colons. A pattern that
+# begins with a set of characters is found several times as fast as those above.
 RUN = re.compile(r"[\d+(][\d ().+-]{6,}")
 COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 
@@ -61,10 +61,16 @@ def scrubbed(text: str, placeholders: Mapping[str, str]) -> tuple[str, dict[str,
     """(the text with a placeholder for each match, what was replaced by rule). Rules without a
     placeholder in the mapping replace nothing."""
     found: dict[str, list[str]] = {}
-    numbers = any(sum(map(str.isdigit, run)) >= 4 for run in RUN.findall(text))
-    present = {"email": "@" in text, "ip_address": numbers or COLONS.search(text)}
+    runs = RUN.findall(text)
+    digits = max((sum(map(str.isdigit, run)) for run in runs), default=0)
+    possible = {
+        "email": "@" in text,
+        "ip_address": any(run.count(".") >= 3 for run in runs) or COLONS.search(text),
+        "credit_card": digits >= 13,
+        "phone": digits >= 8,
+    }
     for rule, (patterns, holds) in KINDS.items():
-        if rule not in placeholders or not present.get(rule, numbers):
+        if rule not in placeholders or not possible[rule]:
             continue
         matches: list[str] = []
 

@@ -75,8 +75,8 @@ def test_every_rule_counts_what_it_removes(whole):
     _, about = whole
     removed = {rule: n["documents"] for rule, n in about["rules"].items() if n["documents"]}
     assert removed == {
-        "empty": 2, "other_language": 1, "unsure_language": 1, "curly_bracket": 1, "few_sentences": 1,
-        "exact_duplicate": 2, "near_duplicate": 1, "contaminated": 1,
+        "empty": 2, "other_language": 1, "unsure_language": 1, "curly_bracket": 1,
+        "few_sentences": 1, "exact_duplicate": 2, "near_duplicate": 1, "contaminated": 1,
     }  # fmt: skip
     assert about["read"]["documents"] == about["written"]["documents"] + sum(removed.values())
     assert about["rules"]["email"]["times"] == about["rules"]["ip_address"]["times"] == 1
