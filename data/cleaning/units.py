@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.buckets import copies
+from data.files import path_of
 from data.sources import corpus
 from data.sources.compression import compressed, ending
 
@@ -23,7 +24,7 @@ class Piece:
     """A file or a part of one. `start` and `end` count bytes, or row groups of Parquet; end 0 means
     the whole file."""
 
-    name: str  # within its corpus
+    name: str  # within its corpus; with the corpus if there are several
     path: Path
     single: bool  # whether the corpus is this file alone: text is then split into documents
     size: int  # bytes on the disk
@@ -53,10 +54,11 @@ def plan(specs: Sequence[str], unit_bytes: int) -> list[Unit]:
                 f"input.corpora={spec!r}: isoflop clean reads files and folders, not {name}:…; "
                 "give a path"
             )
-        listed = corpus.files(spec)
-        single = len(listed) == 1 and listed[0][1].name == listed[0][0] and spec != "stdlib"
-        for name, path in listed:
-            for piece in _pieces(name, path, single and str(path) == str(spec), unit_bytes):
+        single = spec != "stdlib" and path_of(spec, "input.corpora").is_file()
+        for name, path in corpus.files(spec):
+            if len(specs) > 1:
+                name = spec if single else f"{spec.rstrip('/')}/{name}"
+            for piece in _pieces(name, path, single, unit_bytes):
                 pieces.append(piece)
                 size += piece.size
                 if size >= unit_bytes:

@@ -112,8 +112,9 @@ def examples(about: Mapping[str, Any], rules: Mapping[str, Any]) -> str:
         for one in about["rules"][name]["examples"]:
             value = "" if one["value"] is None else str(one["value"])
             cells = [f"<code>{escape(name)}</code>", escape(brief(value)),
-                     f"<code>{escape(brief(one['where']))}</code>", escape(brief(one["text"]))]  # fmt: skip
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+                     f"<code>{escape(brief(one['where']))}</code>"]  # fmt: skip
+            text = f'<td class="prose">{escape(brief(one["text"]))}</td>'
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + f"{text}</tr>")
     return section("Examples", ["rule", "measured", "place", "text"], rows)
 
 
@@ -121,7 +122,7 @@ def groups(about: Mapping[str, Any]) -> str:
     """The largest groups of duplicates."""
     rows = [
         f"<tr><td>{one['size']:,}</td><td><code>{escape(brief(one['where']))}</code></td>"
-        f"<td>{escape(brief(one['text']))}</td></tr>"
+        f'<td class="prose">{escape(brief(one["text"]))}</td></tr>'
         for one in about["largest_groups"]
     ]
     names = ["documents", "place of the kept one", "text"]
