@@ -17,13 +17,14 @@ import zstandard
 
 from data.atomic import write_atomic
 from data.cleaning.duplicates import signatures
-from data.cleaning.reading import Damaged, Document, documents
+from data.cleaning.input.raw import Damaged, Document
+from data.cleaning.input.reading import documents
+from data.cleaning.input.units import Unit
 from data.cleaning.records import Tally
 from data.cleaning.rules import judged
 from data.cleaning.settings import read_words
 from data.cleaning.text import c4, contamination, gopher, language, normalise
 from data.cleaning.text.words import Vocabulary, Words
-from data.cleaning.units import Unit
 
 BATCH_CHARACTERS, BATCH_DOCUMENTS = 1 << 20, 1 << 14
 LARGEST = 16 << 20  # bytes of a document

@@ -22,9 +22,9 @@ from data.atomic import write_atomic
 from data.cleaning import processes
 from data.cleaning.duplicates import clusters
 from data.cleaning.filter_pass import signature_file
+from data.cleaning.input.units import Unit, plan
 from data.cleaning.records import Tally
 from data.cleaning.text import contamination
-from data.cleaning.units import Unit, plan
 from data.local import parse_object, unsealed
 from data.sources import corpus
 

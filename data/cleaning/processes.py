@@ -16,7 +16,7 @@ import numpy as np
 from data.atomic import write_atomic
 from data.cleaning.duplicates import clusters
 from data.cleaning.filter_pass import Filter
-from data.cleaning.units import Unit
+from data.cleaning.input.units import Unit
 from data.cleaning.write_pass import Writer
 from data.local import sealed
 

@@ -29,7 +29,7 @@ def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
     for section in ("skip", "input", *STAGES):
         if section not in cfg:
             raise ValueError(
-                f"config={spec} has no section {section}; begin from configs/cleaning.py"
+                f"config={spec} has no section {section}; begin from configs/data/cleaning.py"
             )
     for key, bound in bounds.items():
         value = _at(cfg, key)
@@ -94,7 +94,7 @@ def listed(spec: str, key: str = "input.corpora") -> list[tuple[str, Path]]:
 def _at(cfg: Mapping[str, Any], key: str) -> Any:
     section, _, leaf = key.partition(".")
     if leaf not in cfg[section]:
-        raise ValueError(f"the config has no key {key}; begin from configs/cleaning.py")
+        raise ValueError(f"the config has no key {key}; begin from configs/data/cleaning.py")
     return cfg[section][leaf]
 
 

@@ -1,11 +1,11 @@
 """isoflop clean: removes from raw text what a language model should not learn.
 
-isoflop clean --config=configs/cleaning.py --config.input.corpora=raw/ --out=clean
+isoflop clean --config=configs/data/cleaning.py --config.input.corpora=raw/ --out=clean
 isoflop train --config=configs/quickstart.py --config.data.corpora=clean/text --workdir=runs/a
 
 Normalises Unicode, keeps some languages, applies the rules of C4 and Gopher, removes exact and near
 duplicates, replaces personal data, and removes what evaluation sets contain. The config switches
-each stage and rule on or off; configs/cleaning.py lists its keys.
+each stage and rule on or off; configs/data/cleaning.py lists its keys.
 
 OUT/text/ has the text that is left, as .jsonl.zst files that data.corpora reads. OUT/cleaning.json
 has what each rule removed, with examples, and OUT/index.html shows it. The result does not depend
@@ -21,7 +21,7 @@ from typing import Any
 import rich.console
 from absl import flags as absl_flags
 
-from configs import cleaning
+from configs.data import cleaning
 from data.cleaning import pipeline, settings
 from data.cleaning.rules import BY_NAME
 from data.files import local_path
@@ -41,7 +41,7 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
-    text("config", "configs/cleaning.py", "what is cleaned, and how: FILE.py", values)
+    text("config", "configs/data/cleaning.py", "what is cleaned, and how: FILE.py", values)
     flags.define_path("out", None, "folder of the result (required)", values, local_path)
     whole("workers", 0, "processes; 0: one for each core", lower_bound=0, flag_values=values)
     return values

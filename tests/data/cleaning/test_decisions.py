@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import cleaning
+from configs.data import cleaning
 from data.cleaning.rules import RULES, judged
 from data.cleaning.text import c4, gopher
 from data.cleaning.text.words import TOKEN, Vocabulary

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import cleaning
+from configs.data import cleaning
 from data.cleaning import filter_pass, pipeline, settings, write_pass
 from data.sources import corpus
 from launch.verbs.texts.clean import plain

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data.cleaning import units
-from data.cleaning.reading import Damaged, documents
+from data.cleaning.input import units
+from data.cleaning.input.raw import Damaged
+from data.cleaning.input.reading import documents
 
 
 def read(spec: Path, unit_bytes: int = 1 << 20, expansion: float = 200.0):
@@ -95,7 +96,7 @@ def test_a_damaged_archive_ends_where_its_damage_is(tmp_path):
 
 @pytest.mark.parametrize("name", ["bomb.txt.gz", "bomb.jsonl.zst", "bomb.csv.gz"])
 def test_a_bomb_is_damaged(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.cleaning.reading.SLACK", 1000)
+    monkeypatch.setattr("data.cleaning.input.raw.SLACK", 1000)
     row = jsonl(["x" * 1000])
     content = b"text\n" + b"x,\n" * 100_000 if "csv" in name else row * 3000
     packed = gzip.compress(content) if name.endswith("gz") else zstandard.compress(content)

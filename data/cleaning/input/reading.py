@@ -9,42 +9,19 @@ expands beyond `max_expansion` times its size is damaged too.
 import codecs
 import io
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from data.buckets import copies
-from data.cleaning.units import PARQUET, SPLIT, Piece
+from data.cleaning.input.raw import MARKS, Damaged, Document, Rows, bounded, decoded
+from data.cleaning.input.units import PARQUET, SPLIT, Piece
+from data.cleaning.input.web_archive import documents as archived
 from data.local import parse_json
 from data.sources.compression import compressed, ending, naming_damage, open_file
 from data.sources.formats import CHUNK_BYTES, FIRST_BYTES, LARGEST_DOCUMENT, ROW_READERS
 
-SLACK = 64 << 20  # bytes that any compressed file may expand to
 ROWS_AT_ONCE = 16
 LARGEST_GROUP = 4 << 30  # bytes of an unpacked row group of Parquet
-MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8-sig",
-}
-
-
-class Damaged(ValueError):
-    """A file that cannot be read on: why, in one line."""
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text, the place that it was read from, and the lines that were not UTF-8."""
-
-    where: str
-    text: str
-    other_encoding: int = 0
-
-
-Rows = Callable[[str, str], None]  # told the place and the fault of each row that is skipped
 
 
 def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> Iterator[Document]:
@@ -54,8 +31,6 @@ def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> I
         if kind in PARQUET:
             yield from _parquet(piece, text_key, bad)
         elif kind in (".warc", ".wet"):
-            from data.cleaning.web_archive import documents as archived  # needs an extra
-
             yield from archived(piece, max_expansion, bad)
         elif kind in SPLIT:
             with naming_damage(piece.path), open_file(piece.path) as raw:
@@ -76,56 +51,6 @@ def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> I
             raise
         reason = " ".join(str(error).removeprefix(f"{piece.path} ").split())
         raise Damaged(reason or type(error).__name__) from error
-
-
-class _Bounded(io.RawIOBase):
-    """Reads on from a stream until more than `most` bytes have come."""
-
-    def __init__(self, stream: BinaryIO, most: int, why: str):
-        self.stream, self.left, self.why = stream, most, why
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        raw = self.stream.read1(min(len(buffer), 1 << 20))
-        self.left -= len(raw)
-        if self.left < 0:
-            raise Damaged(self.why)
-        buffer[: len(raw)] = raw
-        return len(raw)
-
-
-def bounded(raw: BinaryIO, piece: Piece, max_expansion: float) -> BinaryIO:
-    """The stream of a compressed file; it raises Damaged beyond `max_expansion` times the size of
-    the file, and SLACK."""
-    if not compressed(piece.path):
-        return raw
-    most = int(SLACK + max_expansion * piece.path.stat().st_size)
-    why = f"it expands to more than {most:,} bytes (input.max_expansion={max_expansion:g})"
-    return io.BufferedReader(_Bounded(raw, most, why), 1 << 20)
-
-
-def decoded(raw: bytes) -> tuple[str, int]:
-    """(the text of some bytes, the number of its lines that are not UTF-8). A byte order mark
-    chooses UTF-16 or UTF-32. Damaged for NUL bytes, which no other text has."""
-    for mark, name in MARKS.items():
-        if raw.startswith(mark):
-            return raw.decode(name, "replace"), 0
-    if b"\0" in raw:
-        raise Damaged(f"it is not text: NUL byte at offset {raw.index(0)}")
-    try:
-        return raw.decode(), 0
-    except UnicodeDecodeError:
-        pass
-    lines, other = [], 0
-    for line in raw.splitlines(keepends=True):
-        try:
-            lines.append(line.decode())
-        except UnicodeDecodeError:
-            other += 1
-            lines.append(line.decode("cp1252", "replace"))
-    return "".join(lines), other
 
 
 def _jsonl(stream: BinaryIO, piece: Piece, text_key: str, bad: Rows) -> Iterator[Document]:

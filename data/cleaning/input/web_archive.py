@@ -4,8 +4,8 @@ import contextlib
 import zlib
 from collections.abc import Iterator
 
-from data.cleaning.reading import Damaged, Document, Rows, bounded, decoded
-from data.cleaning.units import Piece
+from data.cleaning.input.raw import Damaged, Document, Rows, bounded, decoded
+from data.cleaning.input.units import Piece
 from data.sources.compression import naming_damage, open_file
 
 LARGEST_PAGE = 16 << 20  # bytes of a record that is read

@@ -1,6 +1,6 @@
 """Cleans raw text: what `isoflop clean` removes, stage by stage. docs/data.md explains it.
 
-    isoflop clean --config=configs/cleaning.py --config.input.corpora=raw/ --out=clean
+    isoflop clean --config=configs/data/cleaning.py --config.input.corpora=raw/ --out=clean
     isoflop train --config=configs/quickstart.py --config.data.corpora=clean/text --workdir=runs/a
 
 A section is a stage; they run in this order. `on=False` switches a stage off, and the name of a
@@ -68,6 +68,40 @@ def sections() -> dict[str, object]:
             min_sentences=Key(3, least=0),
             bad_words="",  # FILE with a word or phrase on each line; documents with one go
         ),
+        **gopher(),
+        exact=dict(on=True),
+        minhash=dict(
+            on=True,
+            ngram=Key(5, least=1, below=65),  # words
+            bands=Key(14, least=1, below=1025),
+            rows=Key(8, least=1, below=1025),  # minima of a band, all equal in near duplicates
+        ),
+        private=dict(  # the placeholders
+            on=True,
+            email="<EMAIL>",
+            ip_address="<IP_ADDRESS>",
+            credit_card="<CREDIT_CARD>",
+            phone="<PHONE>",
+        ),
+        decontaminate=dict(
+            on=True,
+            against=(),  # corpora of evaluation texts, as data.corpora names them; (): none
+            text_key="text",  # field of their rows
+            ngram=Key(13, least=1, below=257),  # words
+            remove="document",  # document | span: the shared words and `around` characters
+            around=Key(200, least=0),
+        ),
+        final=dict(
+            on=True,
+            lowercase=False,
+            punctuation="keep",  # keep | ascii (quotes, dashes, ellipses) | remove
+        ),
+    )
+
+
+def gopher() -> dict[str, object]:
+    """Quality and repetition."""
+    return dict(
         gopher_quality=dict(
             on=True,
             min_words=Key(50, least=0),
@@ -96,32 +130,5 @@ def sections() -> dict[str, object]:
             duplicate_8_grams=Key(0.12, least=0),
             duplicate_9_grams=Key(0.11, least=0),
             duplicate_10_grams=Key(0.1, least=0),
-        ),
-        exact=dict(on=True),
-        minhash=dict(
-            on=True,
-            ngram=Key(5, least=1, below=65),  # words
-            bands=Key(14, least=1, below=1025),
-            rows=Key(8, least=1, below=1025),  # minima of a band, all equal in near duplicates
-        ),
-        private=dict(  # the placeholders
-            on=True,
-            email="<EMAIL>",
-            ip_address="<IP_ADDRESS>",
-            credit_card="<CREDIT_CARD>",
-            phone="<PHONE>",
-        ),
-        decontaminate=dict(
-            on=True,
-            against=(),  # corpora of evaluation texts, as data.corpora names them; (): none
-            text_key="text",  # field of their rows
-            ngram=Key(13, least=1, below=257),  # words
-            remove="document",  # document | span: the shared words and `around` characters
-            around=Key(200, least=0),
-        ),
-        final=dict(
-            on=True,
-            lowercase=False,
-            punctuation="keep",  # keep | ascii (quotes, dashes, ellipses) | remove
         ),
     )
