@@ -1,8 +1,8 @@
 """Every rule of cleaning as data: its stage, what it measures, which key of the config bounds it.
 
-A stage is a section of the config of `isoflop clean` (`configs/data/cleaning.py`). Rules with a measure
-remove a document whose measure lies beyond the bound; the others say what a stage removes or
-changes, so that every change of the text is counted under one name of this table.
+A stage is a section of the config of `isoflop clean` (`configs/data/cleaning.py`). Rules with a
+measure remove a document whose measure lies beyond the bound; the others say what a stage removes
+or changes, so that every change of the text is counted under one name of this table.
 """
 
 from collections.abc import Collection, Mapping

@@ -13,6 +13,7 @@ on --workers. A stopped run goes on where it was when the same command is given 
 """
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +96,9 @@ def line(step: str, done: int, total: int, began: float) -> str:
 
 def show(about: dict[str, Any]) -> None:
     """Prints a row for each rule that removed or changed something."""
-    console = rich.console.Console(highlight=False, markup=False)
+    # Rich assumes that a pipe is 80 columns wide and would truncate the numbers.
+    width = None if sys.stdout.isatty() else 140
+    console = rich.console.Console(width=width, highlight=False, markup=False)
     read, left = about["read"], about["written"]
     rows = [(name, about["rules"][name]) for name in BY_NAME if name in about["rules"]]
     columns = [
@@ -106,7 +109,7 @@ def show(about: dict[str, Any]) -> None:
         Column("bytes removed", [f"{counts['bytes']:,}" for _, counts in rows]),
     ]
     if rows:
-        console.print(fitted(columns, max(100, console.width))[0], soft_wrap=True)
+        console.print(fitted(columns, console.width)[0], soft_wrap=True)
     for one in about["faults"]["named"]:
         console.print(f"skipped {one['where']}: {one['why']}", soft_wrap=True)
     console.print(

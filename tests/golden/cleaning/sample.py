@@ -1,5 +1,6 @@
 """2,000 documents, made up from a seed, that lie on both sides of every rule of C4 and Gopher."""
 
+import functools
 import random
 from collections.abc import Callable
 
@@ -120,6 +121,7 @@ FAULTS: list[Callable[[Draw, str], str]] = [
 ]  # fmt: skip
 
 
+@functools.cache
 def documents() -> list[str]:
     """All of them."""
     return [document(number) for number in range(SIZE)]
