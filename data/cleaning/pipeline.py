@@ -236,6 +236,7 @@ def _last_step(
             yield number, records[number]["contaminated"], fates, first, mine
 
     done = sum(size for size, record in zip(sizes, written, strict=True) if record)
+    progress("write", done, sum(sizes))
     for number, record in pool.written(tasks()):
         written[number] = record
         done += sizes[number]

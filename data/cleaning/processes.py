@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -63,6 +64,7 @@ _stages: Stages
 
 def _start(cfg: Mapping[str, Any], work: Path, out: Path) -> None:
     global _stages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     _stages = Stages(cfg, work, out)
     parent = multiprocessing.parent_process()
 
@@ -107,6 +109,7 @@ def started(workers: int, cfg: Mapping[str, Any], work: Path, out: Path) -> Iter
         return
     # A fork would copy locks that other threads hold at that moment.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, context, _start, (cfg, work, out))
 
     def run(name: str, tasks: Iterable[tuple]) -> Iterator[Any]:
@@ -125,5 +128,9 @@ def started(workers: int, cfg: Mapping[str, Any], work: Path, out: Path) -> Iter
             f"a process that cleans {work.parent} died, perhaps out of memory; run the command "
             "again: finished units are kept"
         ) from error
+    except BaseException:  # what they are working on is not waited for
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)

@@ -15,7 +15,7 @@ on --workers. A stopped run goes on where it was when the same command is given 
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,9 @@ def main(argv: Sequence[str]) -> int:
         out = Path(values.out)
         with writing("out", out):
             out.mkdir(parents=True, exist_ok=True)
-            (out / ".work").mkdir(exist_ok=True)
-        workers = values.workers or len(os.sched_getaffinity(0))
-        began = time.monotonic()
+        workers = values.workers or usable_cores()
         with alive("cleaning") as detail:
-            about = pipeline.clean(cfg, out, workers, lambda *at: detail(line(*at, began)))
+            about = pipeline.clean(cfg, out, workers, progress(detail))
         with writing("out", out), alive("drawing the page"):
             made = provenance("clean", argv)
             place = report_line(write_page(out, about, BY_NAME, made))
@@ -83,15 +81,29 @@ def plain(config: Any) -> dict[str, Any]:
     return [plain(value) for value in found] if isinstance(found, tuple | list) else found
 
 
-def line(step: str, done: int, total: int, began: float) -> str:
-    """The progress of a step: its share, the bytes of input, the time that is left."""
-    share = done / max(1, total)
-    text = f"{STEPS[step]} {bar(share)}"
-    if step != "filter" or not done:
-        return text
-    seconds = time.monotonic() - began
-    left = clock(seconds * (1 - share) / share)
-    return f"{text} {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, about {left} left"
+def progress(detail: Callable[[str], None]) -> pipeline.Progress:
+    """Shows the share of a step that is done and the time that is left; of the first step also the
+    bytes of input. What an earlier run has done does not count for the time."""
+    begun: dict[str, tuple[float, int]] = {}
+
+    def show(step: str, done: int, total: int) -> None:
+        began, before = begun.setdefault(step, (time.monotonic(), done))
+        text = f"{STEPS[step]} {bar(done / max(1, total))}"
+        if step == "filter":
+            text += f" {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+        if done > before:
+            left = (time.monotonic() - began) * (total - done) / (done - before)
+            text += f", about {clock(left)} left"
+        detail(text)
+
+    return show
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def show(about: dict[str, Any]) -> None:
