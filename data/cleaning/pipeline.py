@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import write_atomic
+from data.atomic import lock, write_atomic
 from data.cleaning import processes
 from data.cleaning.duplicates import clusters
 from data.cleaning.filter_pass import signature_file
@@ -49,15 +49,15 @@ def clean(
     work, text = out / ".work", out / "text"
     for folder in (work, text):
         folder.mkdir(parents=True, exist_ok=True)
-    grams = _grams(cfg, work)
-    with processes.started(workers, cfg, work, text) as pool:
-        first = _first_step(cfg, units, pool, work, progress)
-        roots, exact, groups = _second_step(cfg, first, pool, work, progress)
-        last = _last_step(first, roots, exact, groups, pool, work, progress)
-    tally, named = Tally(), []
-    for record in (*first, *last):
-        tally.add(record["tally"])
-        named += record.get("groups", [])
+    with open(work / "lock", "w") as file:
+        if lock(file) is False:
+            raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
+        grams = _grams(cfg, work)
+        with processes.started(workers, cfg, work, text) as pool:
+            parts = _first_step(cfg, units, pool, work, progress)
+            roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
+            _last_step(parts, roots, exact, groups, pool, work, progress)
+        tally, named = _sum(len(units), work)
     about = {
         "identity": identity,
         "config": cfg,
@@ -71,6 +71,18 @@ def clean(
     write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
     shutil.rmtree(work)
     return about
+
+
+def _sum(units: int, work: Path) -> tuple[Tally, list[dict[str, Any]]]:
+    """The counts of all units, and the largest groups of duplicates. Records are read one at a
+    time: together they can be larger than memory."""
+    tally, named = Tally(), []
+    for place in (processes.filter_record, processes.write_record):
+        for number in range(units):
+            record = _record(place(work, number))
+            tally.add(record["tally"])
+            named += record.get("groups", [])
+    return tally, named
 
 
 def _identity(cfg: Mapping[str, Any], units: Sequence[Unit]) -> str:
@@ -140,25 +152,27 @@ def _first_step(
     pool: processes.Pool,
     work: Path,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    records = [_record(processes.filter_record(work, unit.number)) for unit in units]
-    sizes, faults = [unit.size for unit in units], Tally()
-    done = sum(size for size, record in zip(sizes, records, strict=True) if record)
+) -> list[list[int]]:
+    """How many documents each file of signatures has, by unit."""
+    parts: list[list[int] | None] = [None] * len(units)
+    sizes, faults, done = [unit.size for unit in units], Tally(), 0
 
-    def look(record: dict[str, Any]) -> None:
+    def finished(number: int, record: dict[str, Any]) -> None:
+        nonlocal done
+        parts[number] = record["parts"]
+        done += sizes[number]
         faults.add(record["tally"])
         _require_readable(cfg, faults.about)
 
-    for record in filter(None, records):
-        look(record)
+    for unit in units:
+        if record := _record(processes.filter_record(work, unit.number)):
+            finished(unit.number, record)
     progress("filter", done, sum(sizes))
-    todo = [unit for unit, record in zip(units, records, strict=True) if not record]
+    todo = [unit for unit, found in zip(units, parts, strict=True) if found is None]
     for number, record in pool.filtered(todo):
-        records[number] = record
-        look(record)
-        done += sizes[number]
+        finished(number, record)
         progress("filter", done, sum(sizes))
-    return records
+    return parts
 
 
 def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -180,16 +194,14 @@ def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
 
 def _second_step(
     cfg: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
+    by_unit: Sequence[Sequence[int]],
     pool: processes.Pool,
     work: Path,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """(the document that each document's group keeps [N], which are exact duplicates [N], what is
     known of the groups)."""
-    parts = [
-        (unit, part, n) for unit, one in enumerate(records) for part, n in enumerate(one["parts"])
-    ]
+    parts = [(unit, part, n) for unit, one in enumerate(by_unit) for part, n in enumerate(one)]
     files = [signature_file(work, unit, part) for unit, part, _ in parts]
     ends = np.cumsum([n for *_, n in parts]).tolist() if parts else [0]
     firsts, total = [0, *ends[:-1]], ends[-1]
@@ -212,17 +224,17 @@ def _second_step(
 
 
 def _last_step(
-    records: Sequence[Mapping[str, Any]],
+    by_unit: Sequence[Sequence[int]],
     roots: np.ndarray,
     exact: np.ndarray,
     groups: Mapping[str, Any],
     pool: processes.Pool,
     work: Path,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    sizes = [sum(record["parts"]) for record in records]
-    ends = np.cumsum(sizes).tolist()
-    written = [_record(processes.write_record(work, number)) for number in range(len(records))]
+) -> None:
+    sizes = [sum(parts) for parts in by_unit]
+    ends, numbers = np.cumsum(sizes).tolist(), range(len(sizes))
+    written = [_record(processes.write_record(work, number)) is not None for number in numbers]
     largest = dict(groups["largest"])
 
     def tasks() -> Iterable[tuple]:
@@ -233,12 +245,11 @@ def _last_step(
             same = roots[first : first + size] == np.arange(first, first + size)
             fates = np.where(same, 0, np.where(exact[first : first + size], 1, 2)).astype(np.uint8)
             mine = {root: n for root, n in largest.items() if first <= root < ends[number]}
-            yield number, records[number]["contaminated"], fates, first, mine
+            contaminated = _record(processes.filter_record(work, number))["contaminated"]
+            yield number, contaminated, fates, first, mine
 
-    done = sum(size for size, record in zip(sizes, written, strict=True) if record)
+    done = sum(size for size, there in zip(sizes, written, strict=True) if there)
     progress("write", done, sum(sizes))
-    for number, record in pool.written(tasks()):
-        written[number] = record
+    for number, _ in pool.written(tasks()):
         done += sizes[number]
         progress("write", done, sum(sizes))
-    return written

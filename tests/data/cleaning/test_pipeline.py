@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs.data import cleaning
+from data.atomic import lock
 from data.cleaning import filter_pass, pipeline, settings, write_pass
 from data.sources import corpus
 from launch.verbs.texts.clean import plain
@@ -170,6 +171,14 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
     cfg["c4"]["min_sentences"] = 4
     with pytest.raises(ValueError, match="holds the result of another config"):
         pipeline.clean(cfg, whole[0], 1)
+
+
+def test_a_folder_has_one_process(raw, tmp_path):
+    (tmp_path / "out" / ".work").mkdir(parents=True)
+    with open(tmp_path / "out" / ".work" / "lock", "w") as file:
+        lock(file)
+        with pytest.raises(ValueError, match="is in use by another process"):
+            pipeline.clean(config(raw), tmp_path / "out", 1)
 
 
 def test_stages_and_rules_are_switched_off(raw, tmp_path):
