@@ -45,6 +45,7 @@ VERBS = {
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
+    "clean": ("texts", "clean raw text: rules, duplicates, personal data"),
     "tokenize": ("models", "train a tokenizer, write the token shards of a corpus"),
 }
 

@@ -86,6 +86,7 @@ COMMANDS = [
             ("json", ["classify", "--run=RUN", "--text=a"]),
             ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
             ("json", ["tokenize", *BASE]),
+            ("out", ["clean", "--config.input.corpora=book.txt"]),
             ("to", ["convert", f"--from_hf={HF}"]),
             ("to_hf", ["convert", "--from=RUN"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
