@@ -25,6 +25,7 @@ from data.cleaning.filter_pass import signature_file
 from data.cleaning.input.units import Unit, plan
 from data.cleaning.records import Tally
 from data.cleaning.text import contamination
+from data.files import path_of
 from data.local import parse_object, unsealed
 from data.sources import corpus
 
@@ -90,7 +91,7 @@ def _identity(cfg: Mapping[str, Any], units: Sequence[Unit]) -> str:
     inputs = [corpus.identity(spec) for spec in cfg["input"]["corpora"]]
     inputs += [corpus.identity(spec) for spec in cfg["decontaminate"]["against"]]
     if listed := cfg["c4"]["bad_words"]:
-        inputs.append([hashlib.sha256(Path(listed).read_bytes()).hexdigest()])
+        inputs.append([hashlib.sha256(path_of(listed, "c4.bad_words").read_bytes()).hexdigest()])
     known = [VERSION, cfg, inputs, len(units), _versions()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -203,8 +204,7 @@ def _second_step(
     known of the groups)."""
     parts = [(unit, part, n) for unit, one in enumerate(by_unit) for part, n in enumerate(one)]
     files = [signature_file(work, unit, part) for unit, part, _ in parts]
-    ends = np.cumsum([n for *_, n in parts]).tolist() if parts else [0]
-    firsts, total = [0, *ends[:-1]], ends[-1]
+    *firsts, total = [0, *np.cumsum([n for *_, n in parts]).tolist()]
     skip = cfg["skip"]
     bands = cfg["minhash"]["bands"] if cfg["minhash"]["on"] else 0
     columns, split = 1 + bands, clusters.ranges(total, MEMORY // pool.workers)

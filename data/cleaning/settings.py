@@ -67,9 +67,7 @@ def _require_packages(cfg: Mapping[str, Any]) -> None:
     }
     for spec in cfg["input"]["corpora"]:
         if corpus.scheme(spec):
-            raise ValueError(
-                f"input.corpora={spec!r}: isoflop clean reads files and folders; give a path"
-            )
+            continue
         kinds = {ending(path) for _, path in listed(spec)}
         for package in ("warcio", "trafilatura") if ".warc" in kinds else ():
             needed[package] = f"input.corpora={spec} (.warc)"
@@ -100,5 +98,5 @@ def _at(cfg: Mapping[str, Any], key: str) -> Any:
 
 def read_words(listed: str) -> list[str]:
     """The lines of a file of words that are not empty."""
-    lines = Path(path_of(listed, "c4.bad_words")).read_text("utf-8").splitlines()
+    lines = path_of(listed, "c4.bad_words").read_text("utf-8").splitlines()
     return [line.strip() for line in lines if line.strip()]

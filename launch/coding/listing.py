@@ -1,6 +1,6 @@
 """What a compression found: the content of its JSON file, and its text for the terminal."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import rich.console
@@ -57,7 +57,7 @@ def show(about: dict[str, Any]) -> None:
     size = about["bytes"]
     own = {
         "name": "isoflop",
-        "setting": Path(about["run"]).name,
+        "setting": PurePath(about["run"]).name,
         "bytes": about["compressed_bytes"],
     }
     own |= {key: about[key] for key in ("seconds", "seconds_back")}

@@ -17,6 +17,7 @@ from data.cleaning.input.raw import MARKS, Damaged, Document, Rows, bounded, dec
 from data.cleaning.input.units import PARQUET, SPLIT, Piece
 from data.cleaning.input.web_archive import documents as archived
 from data.local import parse_json
+from data.sources import corpus
 from data.sources.compression import compressed, ending, naming_damage, open_file
 from data.sources.formats import CHUNK_BYTES, FIRST_BYTES, LARGEST_DOCUMENT, ROW_READERS
 
@@ -26,6 +27,10 @@ LARGEST_GROUP = 4 << 30  # bytes of an unpacked row group of Parquet
 
 def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> Iterator[Document]:
     """The documents of a piece. Raises Damaged."""
+    if piece.path is None:
+        for number, text in enumerate(corpus.documents(piece.name, text_key), start=1):
+            yield Document(f"{piece.name} document {number}", text)
+        return
     kind = ending(piece.path)
     try:
         if kind in PARQUET:

@@ -3,10 +3,10 @@
 A piece is a file, or a part of one that can be read from its middle: a range of bytes of an
 uncompressed .jsonl file, or of row groups of a Parquet file. A unit is consecutive pieces of
 together about `unit_bytes` bytes. Any other file, such as a compressed one, is one piece however
-large it is.
+large it is, and so is a corpus that is no file, such as hf:NAME.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,10 @@ PARQUET = {".parquet", ".pq"}
 @dataclass(frozen=True)
 class Piece:
     """A file or a part of one. `start` and `end` count bytes, or row groups of Parquet; end 0 means
-    the whole file."""
+    the whole file. A corpus that is no file has its spec as name and no path."""
 
     name: str  # within its corpus; with the corpus if there are several
-    path: Path
+    path: Path | None
     single: bool  # whether the corpus is this file alone: text is then split into documents
     size: int  # bytes on the disk
     start: int = 0
@@ -46,27 +46,29 @@ class Unit:
 
 
 def plan(specs: Sequence[str], unit_bytes: int) -> list[Unit]:
-    """The units of some corpora, in order. ValueError for a corpus that is no file or folder."""
+    """The units of some corpora, in order."""
     units, pieces, size = [], [], 0
+    for piece in _all_pieces(specs, unit_bytes):
+        pieces.append(piece)
+        size += piece.size
+        if size >= unit_bytes:
+            units.append(Unit(len(units), tuple(pieces)))
+            pieces, size = [], 0
+    if pieces:
+        units.append(Unit(len(units), tuple(pieces)))
+    return units
+
+
+def _all_pieces(specs: Sequence[str], unit_bytes: int) -> Iterator[Piece]:
     for spec in specs:
-        if name := corpus.scheme(spec):
-            raise ValueError(
-                f"input.corpora={spec!r}: isoflop clean reads files and folders, not {name}:…; "
-                "give a path"
-            )
+        if corpus.scheme(spec):
+            yield Piece(spec, None, False, corpus.size(spec) or unit_bytes)
+            continue
         single = spec != "stdlib" and path_of(spec, "input.corpora").is_file()
         for name, path in corpus.files(spec):
             if len(specs) > 1:
                 name = spec if single else f"{spec.rstrip('/')}/{name}"
-            for piece in _pieces(name, path, single, unit_bytes):
-                pieces.append(piece)
-                size += piece.size
-                if size >= unit_bytes:
-                    units.append(Unit(len(units), tuple(pieces)))
-                    pieces, size = [], 0
-    if pieces:
-        units.append(Unit(len(units), tuple(pieces)))
-    return units
+            yield from _pieces(name, path, single, unit_bytes)
 
 
 def _pieces(name: str, path: Path, single: bool, unit_bytes: int) -> list[Piece]:

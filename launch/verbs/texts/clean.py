@@ -16,7 +16,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import rich.console
@@ -58,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         note_missing_drawing()
         cfg = plain(flags.load_config(values.config, overrides))
         settings.check(cfg, cleaning.bounds(), values.config)
-        out = Path(values.out)
+        out = values.out
         with writing("out", out):
             out.mkdir(parents=True, exist_ok=True)
         workers = values.workers or usable_cores()

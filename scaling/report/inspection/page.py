@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def write_page(folder: str | Path, about: Mapping[str, Any], weights_LHTS: Any =
 
 def page(about: Mapping[str, Any], weights_LHTS: np.ndarray | None = None) -> str:
     """The whole page as text."""
-    name = label(Path(about["run"]).name)
+    name = label(PurePath(about["run"]).name)
     parts = [
         f"<h1>Inside {escape(name)}</h1>",
         f'<p class="quiet">{subtitle(about)}</p>',

@@ -215,7 +215,6 @@ def test_too_much_damage_ends_the_run(raw, tmp_path):
     ("changes", "message"),
     [
         ({"input__corpora": ["nowhere"]}, "input.corpora='nowhere' does not exist"),
-        ({"input__corpora": ["synthetic"]}, "reads files and folders"),
         ({"normalise__form": "NFX"}, r"normalise.form='NFX' is unknown; use NFC \|"),
         ({"minhash__bands": 0}, "minhash.bands=0 is too small; use 1 or more"),
         ({"decontaminate__against": ["gone.txt"]}, "decontaminate.against='gone.txt' does not"),
@@ -227,3 +226,11 @@ def test_a_wrong_config_is_refused(raw, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         settings.check(config(raw, **changes), cleaning.bounds(), "x")
     settings.check(config(raw), cleaning.bounds(), "x")
+
+
+def test_a_corpus_of_which_nothing_is_left(tmp_path):
+    (tmp_path / "few.txt").write_text("Too few words.\n")
+    about = pipeline.clean(config(tmp_path / "few.txt"), tmp_path / "out", 1)
+    assert about["rules"]["few_sentences"]["documents"] == 1
+    with pytest.raises(ValueError, match="is an empty folder"):
+        list(corpus.documents(str(tmp_path / "out" / "text")))
