@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from data.buckets import copies
 from data.cleaning.input.raw import MARKS, Damaged, Document, Rows, bounded, decoded
-from data.cleaning.input.units import PARQUET, SPLIT, Piece
+from data.cleaning.input.units import PARQUET, SPLIT, Piece, naming
 from data.cleaning.input.web_archive import documents as archived
 from data.local import parse_json
 from data.sources import corpus
@@ -29,8 +29,9 @@ LARGEST_GROUP = 4 << 30  # bytes of an unpacked row group of Parquet
 def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> Iterator[Document]:
     """The documents of a piece. Raises Damaged."""
     if piece.path is None:
-        for number, text in enumerate(corpus.documents(piece.name, text_key), start=1):
-            yield Document(f"{piece.name} document {number}", text)
+        with naming("input.corpora"):
+            for number, text in enumerate(corpus.documents(piece.name, text_key), start=1):
+                yield Document(f"{piece.name} document {number}", text)
         return
     kind = ending(piece.path)
     try:
@@ -42,7 +43,11 @@ def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> I
             with naming_damage(piece.path), open_file(piece.path) as raw:
                 yield from _jsonl(bounded(raw, piece, max_expansion), piece, text_key, bad)
         elif kind in ROW_READERS:
-            with naming_damage(piece.path), open_file(piece.path) as raw:
+            with (
+                naming("input.corpora"),
+                naming_damage(piece.path),
+                open_file(piece.path) as raw,
+            ):
                 stream = bounded(raw, piece, max_expansion)
                 rows = ROW_READERS[kind](stream, piece.path, text_key)
                 for number, text in enumerate(rows, start=1):
