@@ -66,6 +66,7 @@ class TokenStore:
     weights: tuple[int, ...]
     tokenizer: Tokenizer
     hash: str  # of content, tokenizer, splits and weights only
+    held_out: str = ""  # hash of the corpora of `data.held_out`, if there are any
 
     @property
     def vocab_size(self) -> int:
@@ -136,14 +137,24 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
         return _component(data_cfg, spec, share, tokenizer, cache, progress)
 
     components = tuple(component(spec, _share(data_cfg)) for spec in corpora)
-    if held_out:
-        others = [component(spec, 1.0) for spec in held_out]
+    others = tuple(component(spec, 1.0) for spec in held_out)
+    if others:
         components = tuple(map(_with_validation, components, others))
-    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
-    mixed = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     return TokenStore(
-        components, weights, tokenizer, components[0].hash if len(components) == 1 else mixed
+        components,
+        weights,
+        tokenizer,
+        _hash(components, weights),
+        _hash(others, weights) if others else "",
     )
+
+
+def _hash(components: tuple[Component, ...], weights: tuple[int, ...]) -> str:
+    """The hash of a mixture; of one component, its own."""
+    if len(components) == 1:
+        return components[0].hash
+    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:

@@ -320,6 +320,8 @@ def test_another_corpus_can_be_held_out(config, folder_of_text, tmp_path):
     assert split_texts(dataset, "validation") == list(corpus.documents(str(other)))
     assert dataset.n_documents["validation"] == len(list(corpus.documents(str(other))))
     assert dataset.hash not in {plain.hash, prepare(config(corpora=one, validation=0.0), progress=False).hash}  # fmt: skip  # noqa: E501
+    on_less = prepare(config(corpora=(str(tmp_path / "other.txt"),), held_out=str(other)), progress=False)  # fmt: skip  # noqa: E501
+    assert on_less.held_out == dataset.held_out != plain.held_out == ""
     other.write_text(other.read_text() + "More.")
     assert prepare(config(corpora=one, held_out=(str(other),)), progress=False).hash != dataset.hash
     # A tokenizer trained with it sees all of the training text and nothing of the other.
