@@ -100,6 +100,11 @@ def _useful_workers(size: int | None, tokenizer: Tokenizer) -> int:
     """One for little text, otherwise one per core."""
     if size is not None and size < MIN_BYTES_FOR_WORKERS[tokenizer.kind]:
         return 1
+    return usable_cores()
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from launch.errors import BAD_INPUT, BUG, PREEMPTED, BadInput, disk_full, no_space
+from scaling.printable import printable
 
 # verb -> (its folder in launch/verbs/, what it does). Each verb is a module of its name there, with
 # `main(argv: list[str]) -> int`, an exit code, and `make_flags()`.
@@ -88,7 +89,7 @@ def main(argv: list[str]) -> int:
         return module_of(verb).main(rest)
     except BadInput as error:
         known = module_of(verb).make_flags()
-        line = f"isoflop {verb}: {with_dashes(str(error), known)}"
+        line = printable(f"isoflop {verb}: {with_dashes(str(error), known)}")
         print(*filter(None, (line, error.details)), sep="\n", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

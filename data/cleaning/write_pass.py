@@ -57,9 +57,12 @@ class Writer:
                     groups.append({"size": size, "where": where, "text": text[:LONGEST_EXAMPLE]})
                 if place in shared and self.decontaminates:
                     text = self._decontaminated(where, text, tally)
+                    if text is None:
+                        continue
                 text = self._private(where, text, tally)
                 text = self._final(where, text, tally)
-                if not text.strip():
+                if not text.strip():  # its bytes count under the rules that cut them
+                    tally.removed("empty", where, "")
                     continue
                 tally.seen("written", text, len(text.encode()))
                 row = {"text": text, "source": where}
@@ -68,14 +71,14 @@ class Writer:
             path.unlink()
         return {"tally": tally.about, "groups": groups}
 
-    def _decontaminated(self, where: str, text: str, tally: Tally) -> str:
-        """The text without what it shares with evaluation sets; "" without the document."""
+    def _decontaminated(self, where: str, text: str, tally: Tally) -> str | None:
+        """The text without what it shares with evaluation sets; None if the document goes."""
         section = self.cfg["decontaminate"]
         around = section["around"] if section["remove"] == "span" else 0
         left, spans = contamination.without_spans(text, section["ngram"], self.grams, around)
         if section["remove"] == "document":
             tally.removed("contaminated", where, text, spans[0][:LONGEST_EXAMPLE])
-            return ""
+            return None
         cut = len(text.encode()) - len(left.encode())
         tally.changed("contaminated", where, len(spans), spans[0], cut)
         return left

@@ -115,7 +115,12 @@ def unpack_gaps(packed: bytes, most: int) -> list[tuple[int, bytes]]:
         return []
     try:
         with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
-            plain = reader.read(20 * most + 20)  # two numbers and one byte a gap, at most
+            # Two numbers and one byte a gap, at most. All at once would allocate as much.
+            parts, left = [], 20 * most + 20
+            while left and (part := reader.read(min(left, 1 << 20))):
+                parts.append(part)
+                left -= len(part)
+            plain = b"".join(parts)
     except zstandard.ZstdError as error:
         raise ValueError(f"gaps: {error}") from None
     numbers = _varints(plain)

@@ -32,7 +32,8 @@ def read(text: str | None, file: str | None) -> str:
     if not file:
         return text[:CHARACTERS]
     if not to_path(file).is_file():
-        raise FileNotFoundError(f"file={file} does not exist; name a file of text")
+        wrong = "is no file" if to_path(file).exists() else "does not exist"
+        raise FileNotFoundError(f"file={file} {wrong}; name a file of text")
     with to_path(file).open("rb") as opened:
         content = opened.read(CHARACTERS)
     try:  # the end may be in the middle of a character

@@ -24,17 +24,6 @@ def hashes_of(texts: Sequence[str]) -> np.ndarray:
     return np.frombuffer(raw, np.uint64).reshape(-1, EXACT)
 
 
-def require_package() -> None:
-    """ValueError without rensa."""
-    try:
-        import rensa  # noqa: F401
-    except ImportError:
-        raise ValueError(
-            "minhash.on=True needs the package rensa; pip install 'isoflop[clean]', or set "
-            "minhash.on=False"
-        ) from None
-
-
 def bands_of(folded: np.ndarray, counts: np.ndarray, section: Mapping[str, Any]) -> np.ndarray:
     """The hash of each band [D, bands] of documents, given the hashes of their folded words [W] and
     the number of words of each [D]. A document with fewer words than an n-gram is one n-gram."""

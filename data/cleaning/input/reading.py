@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from data.buckets import copies
 from data.cleaning.input.raw import MARKS, Damaged, Document, Rows, bounded, decoded
-from data.cleaning.input.units import PARQUET, SPLIT, Piece
+from data.cleaning.input.units import PARQUET, SPLIT, Piece, naming
 from data.cleaning.input.web_archive import documents as archived
 from data.local import parse_json
 from data.sources import corpus
@@ -22,14 +22,16 @@ from data.sources.compression import compressed, ending, naming_damage, open_fil
 from data.sources.formats import CHUNK_BYTES, FIRST_BYTES, LARGEST_DOCUMENT, ROW_READERS
 
 ROWS_AT_ONCE = 16
+WIDE_MARKS = tuple(mark for mark in MARKS if mark != codecs.BOM_UTF8)  # of UTF-16 and UTF-32
 LARGEST_GROUP = 4 << 30  # bytes of an unpacked row group of Parquet
 
 
 def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> Iterator[Document]:
     """The documents of a piece. Raises Damaged."""
     if piece.path is None:
-        for number, text in enumerate(corpus.documents(piece.name, text_key), start=1):
-            yield Document(f"{piece.name} document {number}", text)
+        with naming("input.corpora"):
+            for number, text in enumerate(corpus.documents(piece.name, text_key), start=1):
+                yield Document(f"{piece.name} document {number}", text)
         return
     kind = ending(piece.path)
     try:
@@ -41,7 +43,11 @@ def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> I
             with naming_damage(piece.path), open_file(piece.path) as raw:
                 yield from _jsonl(bounded(raw, piece, max_expansion), piece, text_key, bad)
         elif kind in ROW_READERS:
-            with naming_damage(piece.path), open_file(piece.path) as raw:
+            with (
+                naming("input.corpora"),
+                naming_damage(piece.path),
+                open_file(piece.path) as raw,
+            ):
                 stream = bounded(raw, piece, max_expansion)
                 rows = ROW_READERS[kind](stream, piece.path, text_key)
                 for number, text in enumerate(rows, start=1):
@@ -61,17 +67,17 @@ def documents(piece: Piece, text_key: str, max_expansion: float, bad: Rows) -> I
 def _jsonl(stream: BinaryIO, piece: Piece, text_key: str, bad: Rows) -> Iterator[Document]:
     """Rows that begin at or after the byte `start` and before `end`. A place is named by its byte,
     which does not depend on where pieces begin."""
+    if stream.peek(4)[:4].startswith(WIDE_MARKS):
+        raise Damaged("it is UTF-16 or UTF-32; convert it to UTF-8")
     offset = piece.start
     if offset:
         stream.seek(offset - 1)
-        offset += len(stream.readline()) - 1  # the rest of a line of the piece before
+        offset += _skipped(stream) - 1  # the rest of a line of the piece before
     while (not piece.end or offset < piece.end) and (raw := stream.readline(LARGEST_DOCUMENT + 1)):
         where, offset = f"{piece.name} byte {offset}", offset + len(raw)
         if len(raw) > LARGEST_DOCUMENT:
             bad(where, f"it is longer than {LARGEST_DOCUMENT >> 20} MiB")
-            while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(LARGEST_DOCUMENT)
-                offset += len(raw)
+            offset += 0 if raw.endswith(b"\n") else _skipped(stream)
             continue
         if raw.isspace():
             continue
@@ -83,6 +89,16 @@ def _jsonl(stream: BinaryIO, piece: Piece, text_key: str, bad: Rows) -> Iterator
             bad(where, " ".join(str(error).split()))
             continue
         yield Document(where, text, other)
+
+
+def _skipped(stream: BinaryIO) -> int:
+    """Reads to the end of a line, however long it is, in bounded memory; returns its bytes."""
+    size = 0
+    while part := stream.readline(CHUNK_BYTES):
+        size += len(part)
+        if part.endswith(b"\n"):
+            break
+    return size
 
 
 def row_text(row: object, text_key: str) -> str:
@@ -106,7 +122,7 @@ def _text(stream: BinaryIO, piece: Piece) -> Iterator[Document]:
     if not piece.single and len(whole) <= LARGEST_DOCUMENT:
         yield Document(piece.name, *decoded(whole))
         return
-    if head.startswith(tuple(MARKS)) and not head.startswith(codecs.BOM_UTF8):
+    if head.startswith(WIDE_MARKS):
         raise Damaged("it is UTF-16 or UTF-32 and too long to convert; convert it to UTF-8")
     block, number = bytearray(), 0
     for line in _lines(whole, stream):

@@ -6,6 +6,7 @@ together about `unit_bytes` bytes. Any other file, such as a compressed one, is 
 large it is, and so is a corpus that is no file, such as hf:NAME.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,20 @@ class Unit:
     def size(self) -> int:
         """Bytes on the disk."""
         return sum(piece.size for piece in self.pieces)
+
+
+@contextlib.contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Errors of a corpus name `key` of this config, and the key of its text."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        section = key.partition(".")[0]
+        text = str(error).replace("data.corpora", key)
+        text = text.replace("data.text_key", f"{section}.text_key")
+        if text == str(error):
+            raise
+        raise ValueError(text) from None
 
 
 def plan(specs: Sequence[str], unit_bytes: int) -> list[Unit]:

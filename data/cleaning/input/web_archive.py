@@ -23,18 +23,19 @@ def documents(piece: Piece, max_expansion: float, bad: Rows) -> Iterator[Documen
     try:
         # warcio takes the end of a truncated .gz for that of the archive, and open_file does not.
         with naming_damage(piece.path), open_file(piece.path) as stream:
-            for record in ArchiveIterator(bounded(stream, piece, max_expansion)):
+            for record in _records(ArchiveIterator(bounded(stream, piece, max_expansion))):
                 n += 1
                 where = f"{piece.name} record {n}"
                 address = record.rec_headers.get_header("WARC-Target-URI") or ""
-                if not _wanted(record):
+                wanted = _wanted(record)
+                raw = record.content_stream().read(LARGEST_PAGE + 1) if wanted else b""
+                if record.length is None or not _is_whole(record):
+                    raise Damaged(f"it ends within record {n}, or that record is damaged")
+                if not wanted:
                     continue
-                raw = record.content_stream().read(LARGEST_PAGE + 1)
                 if len(raw) > LARGEST_PAGE:
                     bad(where, f"it is longer than {LARGEST_PAGE >> 20} MiB")
                     continue
-                if record.rec_type == "conversion" and len(raw) < record.length:
-                    raise Damaged(f"it ends within record {n}")
                 with contextlib.suppress(Damaged):  # a page of NUL bytes has no text
                     text, other = _text(record.rec_type, raw)
                     if text:
@@ -43,6 +44,21 @@ def documents(piece: Piece, max_expansion: float, bad: Rows) -> Iterator[Documen
         raise Damaged(f"it is damaged after record {n}: {error}") from error
     if not n:
         raise Damaged("it holds no record")
+
+
+def _records(archive: Iterator) -> Iterator:
+    """The records of an archive. Raises Damaged for headers that warcio cannot do without."""
+    try:
+        yield from archive
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Damaged("the header of a record is damaged") from error
+
+
+def _is_whole(record: object) -> bool:
+    """Whether the archive has all bytes of a record; reads on to its end."""
+    while record.raw_stream.read(1 << 16):
+        pass
+    return not record.raw_stream.limit
 
 
 def _wanted(record: object) -> bool:

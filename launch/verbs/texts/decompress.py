@@ -10,7 +10,6 @@ platform. Nothing is written unless the result has the SHA-256 of the original.
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags as absl_flags
 
@@ -18,9 +17,8 @@ from data.atomic import write_atomic
 from data.files import path_of, to_path
 from launch import flags
 from launch.alive import alive, bar
+from launch.coding.output import SUFFIX, output
 from launch.errors import DONE, bad_input, writing
-
-SUFFIX = ".iso"
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -44,8 +42,13 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError("--run is not given; add --run=RUN")
         path = path_of(values.file, "file")
         if not path.is_file():
-            raise FileNotFoundError(f"file={path} does not exist; name a compressed file")
-        out = destination(values.out, path)
+            wrong = "is no file" if path.exists() else "does not exist"
+            raise FileNotFoundError(f"file={path} {wrong}; name a compressed file")
+        if not values.out and path.suffix != SUFFIX:
+            raise ValueError(
+                f"file={path} does not end with {SUFFIX}; name the original with --out"
+            )
+        out = output(values.out, path.with_name(path.name.removesuffix(SUFFIX)), path)
         from launch.coding import container
 
         parts = container.read(path.read_bytes(), f"file={path}")
@@ -64,15 +67,3 @@ def main(argv: Sequence[str]) -> int:
     speed = len(content) / 1e6 / seconds
     print(f"{out}: {len(content):,} bytes, SHA-256 as of the original, {speed:.3g} MB/s")
     return DONE
-
-
-def destination(given: str | None, path: Path) -> Path:
-    """Where the original goes. ValueError if it exists and was not named, or has no name."""
-    if given:
-        return to_path(given)
-    if path.suffix != SUFFIX:
-        raise ValueError(f"file={path} does not end with {SUFFIX}; name the original with --out")
-    out = path.with_name(path.name.removesuffix(SUFFIX))
-    if out.exists():
-        raise ValueError(f"out={out} exists; delete it, or name it with --out to replace it")
-    return out

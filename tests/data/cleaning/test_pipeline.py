@@ -205,6 +205,8 @@ def test_spans_are_cut_and_text_is_lowercased(raw, exam, tmp_path):
 def test_too_much_damage_ends_the_run(raw, tmp_path):
     with pytest.raises(ValueError, match=r"^1 files are damaged.*max_damaged=0 \(x.jsonl.gz: "):
         pipeline.clean(config(raw, input__max_damaged=0), tmp_path / "a", 1)
+    about = pipeline.clean(config(raw, input__max_damaged=1), tmp_path / "a", 1)  # goes on
+    assert about["faults"]["files"] == 1
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"txt": "a"}\n' * 30)
     with pytest.raises(ValueError, match=r"^30 of 30 rows cannot be read.*keys found: txt"):
@@ -220,12 +222,43 @@ def test_too_much_damage_ends_the_run(raw, tmp_path):
         ({"decontaminate__against": ["gone.txt"]}, "decontaminate.against='gone.txt' does not"),
         ({"c4__bad_words": "gone.txt"}, "c4.bad_words=gone.txt does not exist"),
         ({"language__keep": []}, "language.keep is empty"),
+        ({"language__keep": ["english"]}, "language.keep=english is no language; known are af,"),
+        ({"input__corpora": ["corrupted:nowhere"]}, "input.corpora='nowhere' does not exist"),
     ],
 )
 def test_a_wrong_config_is_refused(raw, changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         settings.check(config(raw, **changes), cleaning.bounds(), "x")
     settings.check(config(raw), cleaning.bounds(), "x")
+
+
+def test_rules_that_always_hold_are_not_skipped(raw):
+    with pytest.raises(ValueError, match="skip=empty is a rule that always holds"):
+        settings.check(config(raw) | {"skip": ["empty"]}, cleaning.bounds(), "x")
+
+
+def test_a_wrong_key_of_evaluation_text_is_named(raw, exam, tmp_path):
+    cfg = config(raw, decontaminate__against=[exam], decontaminate__text_key="body")
+    with pytest.raises(ValueError, match=r"no key decontaminate\.text_key='body'; keys"):
+        pipeline.clean(cfg, tmp_path / "out", 1)
+    table = tmp_path / "a.csv"
+    table.write_text("body\nsome words\n")
+    about = pipeline.clean(config(table), tmp_path / "b", 1)
+    assert "no key input.text_key='text'" in about["faults"]["named"][0]["why"]
+
+
+def test_documents_of_which_nothing_is_left_are_counted_and_those_without_words_differ(
+    exam, tmp_path
+):
+    off = {f"{stage}__on": False for stage in settings.STAGES}
+    rows = (json.dumps({"text": text}) + "\n" for text in (EXAM, "!!!", "***", "*** ***", "***"))
+    (tmp_path / "a.jsonl").write_text("".join(rows))
+    on = {"decontaminate__on": True, "decontaminate__against": [exam],
+          "decontaminate__remove": "span", "minhash__on": True, "exact__on": True}  # fmt: skip
+    about = pipeline.clean(config(tmp_path / "a.jsonl", **off | on), tmp_path / "out", 1)
+    removed = {rule: n["documents"] for rule, n in about["rules"].items()}
+    assert removed == {"contaminated": 0, "empty": 1, "exact_duplicate": 1}
+    assert about["written"]["documents"] == 3 and about["rules"]["empty"]["bytes"] == 0
 
 
 def test_a_corpus_of_which_nothing_is_left(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,23 @@ def test_damaged_rows_are_skipped(tmp_path):
     assert "no key input.text_key='text'; keys found: other" in rows[1][1]
 
 
+def test_a_line_without_end_is_read_in_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.cleaning.input.reading.LARGEST_DOCUMENT", 1 << 18)
+    (tmp_path / "a.jsonl").write_bytes(b"x" * (1 << 23) + b"\n" + jsonl(["end"]))
+    tracemalloc.start()
+    texts, rows, files = read(tmp_path, 1 << 21)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [text for _, text, _ in texts] == ["end"] and len(rows) == 1 and not files
+    assert peak < 1 << 21
+
+
+def test_rows_in_utf_16_are_named_as_such(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes('{"text": "schön"}\n'.encode("utf-16") * 3)
+    assert read(tmp_path, 30)[:2] == ([], [])
+    assert {why for _, why in read(tmp_path)[2]} == {"it is UTF-16 or UTF-32; convert it to UTF-8"}
+
+
 def test_a_damaged_archive_ends_where_its_damage_is(tmp_path):
     whole = jsonl([f"text {i} {hash(str(i))}" for i in range(3000)])
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(whole)[:-2000])
@@ -161,3 +179,21 @@ def test_web_archives(tmp_path):
     (tmp_path / "b.warc.wet.gz").write_bytes(b"this is no archive")
     (tmp_path / "a.warc.gz").write_bytes(raw[: len(raw) // 2])
     assert [name for name, _ in read(tmp_path)[2]] == ["a.warc.gz", "b.warc.wet.gz"]
+
+
+def test_a_web_archive_that_ends_within_a_record_is_damaged(tmp_path):
+    page = b"<html><body><p>Some text of a page, and then some more of it.</p></body></html>"
+    for name, kind in (("a.wet", "conversion"), ("a.warc", "response")):
+        raw = gzip.decompress(archive([(kind, "text/html", page)] * 2))
+        (tmp_path / name).write_bytes(raw)
+        assert not read(tmp_path)[2]  # control
+        second = raw.rindex(b"WARC/1.0")
+        ends = [raw.index(page, second) + 20]
+        ends += [raw.index(b"Content-Length", second)] if kind == "conversion" else []
+        for end in ends:
+            (tmp_path / name).write_bytes(raw[:end])
+            texts, rows, files = read(tmp_path)
+            assert len(files) == 1 and len(texts) == 1 and not rows
+        (tmp_path / name).unlink()
+    (tmp_path / "a.warc").write_bytes(raw.replace(b"WARC-Target-URI", b"WARC-Target-URX"))
+    assert read(tmp_path)[2] == [("a.warc", "the header of a record is damaged")]

@@ -84,6 +84,11 @@ def test_gaps_come_back(pairs):
             container.unpack_gaps(packed, len(gaps) - 1)
 
 
+def test_gaps_of_a_header_that_claims_any_size_take_no_memory_for_it():
+    packed = container.pack_gaps([(3, b"ab")])
+    assert container.unpack_gaps(packed, 10**18) == [(3, b"ab")]
+
+
 def test_platforms_are_compared_by_name():
     there = {"jax": "0.10.2", "cpu": "x86_64 A 1", "sets": "avx avx2 fma"}
     assert same_bits.differences(there, dict(there)) == ""

@@ -169,6 +169,7 @@ def test_bad_input_is_one_line(home, tmp_path, monkeypatch, capsys):
         (("--text=a", f"--file={tmp_path}/latin.txt"), "text and file are both given"),
         (("--text=",), "text ('') holds no token; give it some words"),
         ((f"--file={tmp_path}/none.txt",), "does not exist; name a file of text"),
+        ((f"--file={tmp_path}",), "is no file; name a file of text"),
         ((f"--file={tmp_path}/latin.txt",), "is not UTF-8 (invalid start byte)"),
     ):
         assert main(["inspect", f"--run={home / 'decoder'}", *flags]) == 2

@@ -25,6 +25,7 @@ def raw(tmp_path) -> Path:
     texts = [*(document(seed) for seed in range(9)), document(3), EVIL]
     (folder / "<b>.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     (folder / "bad.jsonl.zst").write_bytes(b"no")
+    (folder / "x.jsonl").write_text(json.dumps({"\x1b[31mred": "x"}))
     return folder
 
 
@@ -61,6 +62,10 @@ def test_text_counts_and_page(raw, tmp_path, without_pictures, monkeypatch, caps
         ),
         (["--out=OUT", "--config.skip=nonsense"], "skip=nonsense is no rule; rules are too_large"),
         (["--out=gs://bucket/x"], "out='gs://bucket/x' is a remote address"),
+        (
+            ["--out=OUT", "--config.c4.bad_words=\x1b[31mx"],
+            r"c4.bad_words=\x1b[31mx does not exist",
+        ),
     ],
 )
 def test_bad_input_is_one_line(argv, message, tmp_path, capsys):

@@ -49,6 +49,7 @@ def runs(tmp_path_factory):
     for run in home.iterdir():
         (run / "result.json").write_text('{"status": "done"}')
     (home / "text").write_bytes(TEXT)
+    (home / "empty").write_bytes(b"")
     return home
 
 
@@ -168,6 +169,9 @@ def test_other_bits_are_noticed_before_anything_is_written(runs, compressed, tmp
         (["compress", "text", "--sweep=.", "--verify"], "means nothing with --sweep"),
         (["compress", "text", "--sweep=decoder"], "holds no finished trial"),
         (["compress", "text", "--run=decoder"], "text.iso exists; delete it, or name it"),
+        (["compress", "text", "--run=decoder", "--out=ngram"], "--out=ngram is a folder; name a"),
+        (["compress", "text", "--run=decoder", "--out=./text"], "--out=text is the file that is"),
+        (["compress", "empty", "--sweep=."], "--file=empty is empty; name a text to describe"),
         pytest.param(
             ["compress", "text", "--run=masked", "--out=x"],
             "'encoder', which continues no text",
@@ -175,6 +179,8 @@ def test_other_bits_are_noticed_before_anything_is_written(runs, compressed, tmp
         ),
         (["decompress", "text", "--run=decoder", "--out=x"], "was not written by isoflop compress"),
         (["decompress", "none.iso", "--run=decoder"], "--file=none.iso does not exist"),
+        (["decompress", "decoder", "--run=decoder"], "--file=decoder is no file; name a"),
+        (["decompress", "text.iso", "--run=decoder", "--out=text.iso"], "is the file that is read"),
         (["decompress", "text", "--run=decoder"], "does not end with .iso; name the original"),
         (["decompress", "text.iso", "--run=decoder"], "text exists; delete it, or name it"),
     ],
