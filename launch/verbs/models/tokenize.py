@@ -5,12 +5,14 @@ isoflop tokenize --config=configs/base.py --config.data.tokenizer=bpe --config.d
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 from rich.console import Console
 from rich.table import Table
 
 from data.files import to_path
+from data.packed.packed_rows import PackedStore
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
 from data.store import Component, TokenStore, prepare
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         config = flags.load_config(values.config, overrides)
         dataset = prepare(config.data)
-        about = describe(dataset)
+        about = describe(dataset) | packing(dataset, config)
     if values.json:
         with writing("json", values.json):
             write_json(to_path(values.json), about)
@@ -73,6 +75,17 @@ def describe(dataset: TokenStore) -> dict:
             for part, weight in zip(dataset.components, dataset.weights, strict=True)
         ],
     }
+
+
+def packing(dataset: TokenStore, config: Any) -> dict:
+    """How documents fill the rows of training, one dict for each corpus, if data.rows=packed."""
+    if config.data.get("rows", "windows") != "packed":
+        return {}
+    length = config.model.context_length
+    counts = [part.counts() for part in PackedStore(dataset, length).parts]
+    names = [part.name for part in dataset.components]
+    found = [{"name": name} | one for name, one in zip(names, counts, strict=True)]
+    return {"packing": {"context_length": length, "corpora": found}}
 
 
 def unknown(part: Component, split: str, token: int | None) -> dict:
@@ -125,3 +138,11 @@ def print_table(about: dict) -> None:
                 f"entropy    {known['rate']:.5f} nats/character; of the validation text "
                 f"{known['validation']:.5f} ± {known['validation_se']:.5f}"
             )
+    packed = about.get("packing", {"corpora": ()})
+    for one in packed["corpora"]:
+        print(
+            f"packing    {one['name']}: {one['rows']:,} rows of {packed['context_length']} tokens, "
+            f"{one['padding']:.4%} padding; {one['cut_documents']:,} of {one['documents']:,} "
+            f"documents cut in {one['cuts']:,} places, by windows "
+            f"{one['cut_documents_by_windows']:,} in {one['cuts_by_windows']:,}"
+        )
