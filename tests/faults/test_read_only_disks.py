@@ -84,6 +84,7 @@ COMMANDS = [
             ("json", ["tokenize", *BASE]),
             ("to", ["convert", f"--from_hf={HF}"]),
             ("to_hf", ["convert", "--from=RUN"]),
+            ("to", ["extend", "--run=RUN", "--token=<|a|>"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
             ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),
         )
