@@ -1,6 +1,7 @@
 """Tests of `isoflop extend`: tokens added to models and tokenizers of every kind."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -31,11 +32,12 @@ MODEL = ModelConfig(
 TOKENS = np.random.default_rng(0).integers(0, V, (4, 8))
 
 
-def log_probabilities(cfg: ModelConfig, params: dict) -> tuple[np.ndarray, np.ndarray]:
-    """(logits, log-softmax) [B, T, V]."""
-    hidden = jax.jit(family.hidden, static_argnums=0)(cfg, params, {"tokens": TOKENS})
-    logits = family.logits(cfg, params, hidden)
-    return np.asarray(logits), np.asarray(jax.nn.log_softmax(logits))
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(cfgs: tuple[ModelConfig, ...], all_params: tuple[dict, ...]) -> list[jax.Array]:
+    """The logits [B, T, V] of some models."""
+    pairs = zip(cfgs, all_params, strict=True)
+    hidden = [(cfg, p, family.hidden(cfg, p, {"tokens": TOKENS})) for cfg, p in pairs]
+    return [family.logits(*one) for one in hidden]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -46,7 +48,8 @@ def test_old_tokens_keep_their_logits(tied):
     sources = [np.arange(V), np.array([3, 5])]
     grown = with_entries(params, family.PARAMETER_AXES, V, sources, V + 2)
     larger = dataclasses.replace(cfg, vocab_size=V + 2)
-    (old, before), (new, after) = log_probabilities(cfg, params), log_probabilities(larger, grown)
+    old, new = map(np.asarray, logits_of((cfg, larger), (params, grown)))
+    before, after = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (old, new))
     assert np.abs(new[..., :V] - old).max() < 1e-5
     # The head is linear: a mean of entries has the mean of their logits.
     assert np.abs(new[..., V] - old.mean(-1)).max() < 1e-5
