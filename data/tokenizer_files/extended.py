@@ -18,7 +18,7 @@ def with_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer
             why = "is given twice" if name.strip() else "is empty"
             raise ValueError(f"token={name!r} {why}; give each new token once")
         ids = tokenizer.encode_prompt(name)
-        if len(ids) == 1 and ids[0] != tokenizer.unknown:
+        if len(ids) == 1 and tokenizer.decode(ids) in ("", name, name.lower()):
             raise ValueError(
                 f"token={name!r} is token {ids[0]} of the tokenizer {tokenizer.name!r} already; "
                 "leave it out, or use a longer string such as <|name|>"
