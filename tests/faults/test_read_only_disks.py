@@ -82,6 +82,7 @@ COMMANDS = [
             ("json", ["classify", "--run=RUN", "--text=a"]),
             ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
             ("json", ["tokenize", *BASE]),
+            ("out", ["tokenize", "--compare=bytes"]),
             ("to", ["convert", f"--from_hf={HF}"]),
             ("to_hf", ["convert", "--from=RUN"]),
             ("to", ["extend", "--run=RUN", "--token=<|a|>"]),
