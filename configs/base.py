@@ -184,6 +184,13 @@ def text() -> dict:
     )
 
 
+def text_in_rows() -> dict:
+    """The same, and how its tokens become rows: `data/kinds/text.py`."""
+    return text() | dict(
+        rows="windows",  # windows: wherever documents end | packed: whole documents, by best fit
+    )
+
+
 def spans() -> dict:
     """Running text with spans cut out, for encoder–decoders: `data/kinds/spans.py`."""
     return text() | dict(
@@ -346,7 +353,7 @@ OBJECTIVES = {
     **policy.OBJECTIVES,
 }
 DATA = {
-    "text": text,
+    "text": text_in_rows,
     "spans": spans,
     "masked_text": masked_text,
     "word_pairs": word_pairs,

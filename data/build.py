@@ -155,7 +155,7 @@ def _parallel_records(
         # A fork would copy locks that other threads hold at that moment.
         multiprocessing.get_context("spawn"),
         _start_worker,
-        (tokenizer.kind, tokenizer.name, tokenizer.model),
+        (tokenizer.kind, tokenizer.name, tokenizer.model, tokenizer.end, tokenizer.specials),
     )
     pending: deque[tuple[int, dict | concurrent.futures.Future]] = deque()
 
@@ -185,9 +185,9 @@ def _parallel_records(
 _tokenizer: Tokenizer
 
 
-def _start_worker(kind: str, name: str, model: bytes) -> None:
+def _start_worker(kind: str, name: str, model: bytes, end: int | None, specials: tuple) -> None:
     global _tokenizer
-    _tokenizer = Tokenizer(kind, name, model)
+    _tokenizer = Tokenizer(kind, name, model, end=end, specials=specials)
     parent = multiprocessing.parent_process()
 
     def exit_with_parent() -> None:

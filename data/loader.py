@@ -201,7 +201,7 @@ def _shuffled_windows(
     store: TokenStore, seed: int, row: np.ndarray, context_length: int, split: str
 ) -> np.ndarray:
     """The windows [n, T + 1] of the rows with global numbers `row` [n], in the stored dtype."""
-    component, rank = _assign(row, store.weights)
+    component, rank = assign(row, store.weights)
     by_component = []
     for number, part in enumerate(store.components):
         tokens = part.splits[split]
@@ -216,7 +216,7 @@ def _shuffled_windows(
     return windows
 
 
-def _assign(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def assign(row: np.ndarray, weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The component of each row, and its rank: the number of earlier rows of that component."""
     pattern, before = _block(weights)
     block, place = np.divmod(row, len(pattern))
@@ -252,7 +252,7 @@ def fixed_starts(
     """The first token of each window of the fixed evaluation set, one array [n] per component."""
     if n_sequences < 1:
         raise ValueError(f"eval.sequences={n_sequences} must be at least 1")
-    component, _ = _assign(np.arange(n_sequences), store.weights)
+    component, _ = assign(np.arange(n_sequences), store.weights)
     wanted = np.bincount(component, minlength=len(store.components))
     starts = []
     for part, sequences in zip(store.components, wanted, strict=True):

@@ -157,6 +157,13 @@ def _hash(components: tuple[Component, ...], weights: tuple[int, ...]) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
+def trained_tokenizer(data_cfg: Any, *, progress: bool = True) -> Tokenizer:
+    """The tokenizer of a `data` config section, trained on its training text if it is not in
+    `data_cfg.cache`. Raises what `prepare` raises."""
+    corpora, _ = _corpora(data_cfg)
+    return _tokenizer(data_cfg, corpora, path_of(data_cfg.cache, "data.cache"), progress)
+
+
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
     """Rows of each component in the smallest block whose shares have relative errors below 0.1 %.
 

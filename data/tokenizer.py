@@ -55,20 +55,23 @@ class Tokenizer:
         """`prefix` holds the tokens that the model expects before every prompt, such as <s>.
 
         `end` is the end-of-document token if it is not the one that `model` names. `specials`
-        apply to prompts only; a tokenizer.json lists its own. If `model` puts a space before every
-        text and `space_after` is true, text after a special string begins with a space too.
+        apply to prompts only, and may add ids after those of `model`; a tokenizer.json lists its
+        own. If `model` puts a space before every text and `space_after` is true, text after a
+        special string begins with a space too.
         """
         self.kind, self.name, self.model, self.prefix = kind, name, model, tuple(prefix)
         self.end, self.specials, self.space_after = end, tuple(specials), space_after
-        self._encode, self.pieces, self.eod = KINDS[kind](model, end)
+        self._encode, pieces, self.eod = KINDS[kind](model, end)
+        # The id that stands for what the vocabulary lacks; None if it lacks nothing.
+        self.unknown = len(pieces) - 1 if kind in UNKNOWN_LAST else None
+        added = max((special.id + 1 for special in self.specials), default=0) - len(pieces)
+        self.pieces = [*pieces, *[b""] * added]
         # The largest id plus 1. Ids may have gaps.
         self.vocab_size = len(self.pieces)
-        self.fingerprint = _fingerprint(kind, model, end)
+        self.fingerprint = _fingerprint(kind, model, end, self.specials)
         # Some models put a space before every text.
         first = b"".join(self.pieces[i] for i in self.encode("a b")[:1])
         self.dummy_prefix = b" " if first.startswith(b" ") else b""
-        # The id that stands for what the vocabulary lacks; None if it lacks nothing.
-        self.unknown = self.vocab_size - 1 if kind in UNKNOWN_LAST else None
         # Bytes of text that each token represents [V]; 0 for control tokens and unused ids. None
         # if tokens do not determine them, as words do not.
         sizes = np.array([len(piece) for piece in self.pieces], np.int32)
@@ -122,8 +125,12 @@ class Tokenizer:
         return options
 
 
-def _fingerprint(kind: str, model: bytes, end: int | None) -> str:
+def _fingerprint(
+    kind: str, model: bytes, end: int | None, specials: Sequence[SpecialString]
+) -> str:
     chosen = b"" if end is None else f"\0end {end}".encode()
+    for special in () if kind in MODEL_HAS_SPECIALS else specials:
+        chosen += f"\0special {special.id} {special.text}".encode()
     return hashlib.sha256(kind.encode() + b"\0" + model + chosen).hexdigest()
 
 
@@ -176,7 +183,7 @@ def read_saved(folder: Path) -> Saved:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no key {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"{path} is damaged ({reason}); delete {folder} to rebuild it") from None
-    if _fingerprint(saved.kind, content, saved.end) != saved.fingerprint:
+    if _fingerprint(saved.kind, content, saved.end, specials) != saved.fingerprint:
         raise ValueError(f"{model} does not match tokenizer.json; delete {folder} to rebuild it")
     return saved
 
@@ -354,6 +361,7 @@ KINDS: dict[str, Callable[[bytes, int | None], tuple[Encode, list[bytes], int]]]
     "huggingface": tokenizer_json.read,
 }
 UNKNOWN_LAST = ("chars", "words")  # kinds whose last token stands for what they do not know
+MODEL_HAS_SPECIALS = ("sentencepiece", "huggingface")  # kinds whose model lists special strings
 WITHOUT_BYTES = ("words",)  # kinds whose tokens do not give back the bytes of a text
 
 # What is trained here: name -> (kind, what makes its model from documents and data.vocab_size).

@@ -44,6 +44,7 @@ VERBS = {
     "classify": ("texts", "classify texts with a trained classifier"),
     "rewards": ("texts", "what reward models say of answers that a rule has judged"),
     "convert": ("models", "import or export Hugging Face weights"),
+    "extend": ("texts", "add special tokens to a trained model and its tokenizer"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
     "clean": ("texts", "clean raw text: rules, duplicates, personal data"),

@@ -18,7 +18,7 @@ from data.chat.encoding import ChatEncoder
 from data.chat.fitting import fitting, require_rows
 from data.fields import Field
 from data.paired.evaluated import evaluated
-from data.paired.packing import Rows, one_each, packed, ranges
+from data.paired.packing import Rows, offsets, one_each, packed, ranges
 from data.shards import SPLITS
 from data.tokenizer import Tokenizer
 
@@ -143,9 +143,7 @@ class ConversationDataset:
         token, or 0 where it is a number."""
         examples = self.store.splits[split]
         room_p = self.lengths[split][numbers_p] - 1
-        before_p = np.cumsum(room_p) - room_p
-        firsts_p = np.flatnonzero(place_p == 0)
-        first_p = before_p - np.repeat(before_p[firsts_p], np.diff([*firsts_p, len(room_p)]))
+        first_p = offsets(room_p, place_p)
         within_n, row_n = ranges(room_p), np.repeat(row_p, room_p)
         at_n = np.repeat(first_p, room_p) + within_n
         from_n = np.repeat(self.begins[split][numbers_p], room_p) + within_n

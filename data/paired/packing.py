@@ -33,6 +33,14 @@ def ranges(lengths_p: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths_p, lengths_p)
 
 
+def offsets(lengths_p: np.ndarray, place_p: np.ndarray) -> np.ndarray:
+    """Where each of these pieces begins in its row, if each row is filled from its beginning; the
+    piece at place 0 is the first of its row."""
+    before_p = np.cumsum(lengths_p) - lengths_p
+    firsts_p = np.flatnonzero(place_p == 0)
+    return before_p - np.repeat(before_p[firsts_p], np.diff([*firsts_p, len(lengths_p)]))
+
+
 def one_each(pairs_P: np.ndarray) -> Rows:
     """One pair in each row."""
     return Rows(pairs_P, np.arange(len(pairs_P) + 1))

@@ -24,7 +24,7 @@ END, OTHER = "<|endoftext|>", "<unk>"  # isoflop's tokenizers do not name these 
 
 def files(saved: Saved, context_length: int) -> dict[str, bytes]:
     """{name: content} of a tokenizer's files; ValueError if no tokenizer.json can describe it."""
-    about = DESCRIBE[saved.kind](saved)
+    about = with_added(DESCRIBE[saved.kind](saved), saved)
     names = {i: name for name, i in token_ids(about).items()}
     start = names[saved.prefix[0]] if saved.prefix else None
     unknown = _unknown(about["model"])
@@ -38,11 +38,19 @@ def files(saved: Saved, context_length: int) -> dict[str, bytes]:
         "add_bos_token": start is not None,
     }
     contents = {
-        "tokenizer.json": saved.model if saved.kind == "huggingface" else _json(about),
-        "tokenizer_config.json": _json({k: v for k, v in config.items() if v is not None}),
-        "generation_config.json": _json(ids(saved)),
+        "tokenizer.json": saved.model if saved.kind == "huggingface" else as_json(about),
+        "tokenizer_config.json": as_json({k: v for k, v in config.items() if v is not None}),
+        "generation_config.json": as_json(ids(saved)),
     }
     return contents | ({"tokenizer.model": saved.model} if saved.kind == "sentencepiece" else {})
+
+
+def with_added(about: dict, saved: Saved) -> dict:
+    """A tokenizer.json with the special strings of a tokenizer that it lacks."""
+    known = {one["id"] for one in about["added_tokens"]}
+    more = [added(s.id, s.text, True, s.lstrip, s.rstrip) for s in saved.specials]
+    missing = [one for one in more if one["id"] not in known]
+    return about | {"added_tokens": [*about["added_tokens"], *missing]}
 
 
 def ids(saved: Saved) -> dict[str, int]:
@@ -65,7 +73,8 @@ def parse_exported(raw: bytes) -> tuple[str, bytes] | None:
         return None
 
 
-def _json(about: Mapping[str, Any]) -> bytes:
+def as_json(about: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file."""
     return (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -115,7 +124,7 @@ def byte_level(vocab: dict[str, int], merges: list[list[str]], prefix_space: boo
     step["add_prefix_space"] = prefix_space
     tokens = [added(vocab[END], END)] if END in vocab else []
     model = _bpe(vocab, merges, None)
-    return _json(_described(model, tokens, pre_tokenizer=step, decoder=step))
+    return as_json(_described(model, tokens, pre_tokenizer=step, decoder=step))
 
 
 def _characters(model: bytes) -> dict:

@@ -244,6 +244,11 @@ def _check_settings(config: ConfigDict, family: families.Family, cfg: Any) -> No
 
 def _resolve_counted(config: ConfigDict) -> None:
     """One pass over the text: nothing of how models are trained applies."""
+    if (rows := config.data.get("rows", "windows")) != "windows":
+        raise ValueError(
+            f"data.rows={rows!r} is for trained models, and model.family={config.model.family!r} "
+            "is counted from the whole text; use windows"
+        )
     config.train.batch_size = config.train.accumulation = 1
     config.train.duration = "1 steps"
     config.schedule.warmup = config.schedule.decay = "0 steps"

@@ -87,8 +87,10 @@ COMMANDS = [
             ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
             ("json", ["tokenize", *BASE]),
             ("out", ["clean", "--config.input.corpora=book.txt"]),
+            ("out", ["tokenize", "--compare=bytes"]),
             ("to", ["convert", f"--from_hf={HF}"]),
             ("to_hf", ["convert", "--from=RUN"]),
+            ("to", ["extend", "--run=RUN", "--token=<|a|>"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
             ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),
         )

@@ -1,0 +1,101 @@
+"""Tests that packed documents train a model as they do apart, with every attention backend."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from data.packed.packed_rows import PackedStore
+from model.kernels import backends
+from model.recurrent import language_model as recurrent
+from model.transformer.config import ModelConfig
+from model.transformer.decoder import init
+from tests.data.packed.test_packed_text import store_of
+from tests.train.steps import decoder_step
+from train import step as step_module
+from train.objectives import next_token
+from train.step import StepConfig
+
+T = 128  # splash needs a multiple of 128
+KEY = jax.random.key(0)
+MODEL = ModelConfig(
+    vocab_size=100, context_length=T, n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_dim=8,
+    d_ff=32, init_std=0.2, positions="learned",
+)  # fmt: skip
+RNG = np.random.default_rng(0)
+DOCUMENTS = [RNG.integers(0, 90, n) for n in (49, 9, 29, 19, 59, 39, 29, 1)]  # they fill two rows
+compiled = jax.jit(step_module.gradients, static_argnums=2)
+
+
+def rows() -> tuple[dict, dict]:
+    """Batches [8, T] with equal documents: two packed rows, or one document a row, whose padding
+    no token sees. Rows that are not needed are empty."""
+    store = store_of(DOCUMENTS)
+    part = PackedStore(store, T).parts[0]
+    together = part.read(np.arange(len(part.rows)))
+    assert len(part.rows) == 2 and together["segments"].max() > 2
+    apart = {name: np.zeros((8, T), array.dtype) for name, array in together.items()}
+    documents = [
+        (row, s) for row in range(2) for s in range(1, together["segments"][row].max() + 1)
+    ]
+    for place, (row, segment) in enumerate(documents):
+        here = together["segments"][row] == segment
+        for name in ("tokens", "targets", "weights"):
+            apart[name][place, : here.sum()] = together[name][row][here]
+    filled = {name: np.zeros((8, T), array.dtype) for name, array in together.items()}
+    for name, array in together.items():
+        filled[name][:2] = array
+    return filled, {name: apart[name] for name in ("tokens", "targets", "weights")}
+
+
+def found(cfg: StepConfig, params: dict, batch: dict) -> tuple[float, dict]:
+    gradient, means = compiled(params, {}, cfg, batch, KEY)
+    return float(means["loss"]), jax.device_get(gradient)
+
+
+def distance(one: dict, other: dict) -> float:
+    apart = jax.tree.map(lambda x, y: np.abs(x - y).max(), one, other)
+    return float(max(jax.tree.leaves(apart)))
+
+
+def check(cfg: StepConfig, params: dict, expected: tuple[float, dict]) -> None:
+    """Packed rows have the expected loss and gradients; without their borders, as a control, they
+    have others."""
+    together, _ = rows()
+    loss, gradient = found(cfg, params, together)
+    assert loss == pytest.approx(expected[0], abs=2e-6)
+    assert distance(gradient, expected[1]) < 5e-6
+    one_segment = together | {"segments": np.minimum(together["segments"], 1)}
+    other, seen = found(cfg, params, one_segment)
+    assert abs(other - loss) > 1e-4 and distance(gradient, seen) > 1e-4
+
+
+@functools.cache
+def alone() -> tuple[dict, tuple[float, dict]]:
+    """Fresh parameters of MODEL; the loss and gradients of documents apart, without kernels."""
+    params = jax.jit(lambda key: init(MODEL, key))(KEY)
+    return params, found(
+        decoder_step(dataclasses.replace(MODEL, attention="xla")), params, rows()[1]
+    )
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "xla",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in backends.KERNELS),
+    ],
+)
+def test_packed_documents_have_the_loss_and_gradients_that_they_have_apart(backend):
+    model = dataclasses.replace(MODEL, attention=backend)
+    check(decoder_step(model), *alone())
+
+
+@pytest.mark.slow
+def test_the_state_of_a_recurrent_model_starts_anew_with_each_document():
+    model = recurrent.Config(vocab_size=100, context_length=T, d_model=8, d_hidden=8, n_layers=1)
+    cfg = StepConfig(model, next_token.Config(), "recurrent", "next_token")
+    params = jax.jit(recurrent.init, static_argnums=0)(model, KEY)
+    check(cfg, params, found(cfg, params, rows()[1]))
