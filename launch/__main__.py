@@ -39,6 +39,7 @@ VERBS = {
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
     "rewards": ("texts", "what reward models say of answers that a rule has judged"),
+    "synthesise": ("texts", "write a set of captioned images or sounds"),
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),

@@ -23,6 +23,7 @@ from data.kinds import (
     tasks,
     text,
 )
+from data.kinds.captioned import images
 from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
@@ -83,7 +84,8 @@ class Kind(Protocol):
     the keys `kind` and `hash`. Optional: `READS_ON = True` if, with `model.carry_state`, each row
     of a batch, and of `examples`, begins where the same row of the batch before ended; `TASK`:
     dotted keys that change what is predicted, which results state where they are not at their
-    defaults."""
+    defaults; `image_shape(data)`: the (height, width, channels) of the field `image`, which become
+    the key `image` of a model that reads it."""
 
     FIELDS: tuple[str, ...]  # of every training batch
     PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared
@@ -116,4 +118,5 @@ KINDS: dict[str, Kind] = {
     "conversations": conversations,
     "preferences": preferences,
     "tasks": tasks,
+    "images": images,
 }
