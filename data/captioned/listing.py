@@ -6,7 +6,7 @@
 A file may be listed more than once, with other captions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 

@@ -65,7 +65,8 @@ def pixels(raw: bytes, shape: tuple[int, int, int], max_pixels: int) -> np.ndarr
     except PIL.UnidentifiedImageError:
         raise Unreadable(f"it is no image of the formats {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise any type on damaged files
-        raise Unreadable(f"it is damaged ({' '.join(str(error).split())[:120]})") from None
+        said = str(error).encode("unicode_escape").decode()[:120]
+        raise Unreadable(f"it is damaged ({said})") from None
 
 
 def _too_large(size: str, max_pixels: int) -> str:

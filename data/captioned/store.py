@@ -164,8 +164,8 @@ class _Build:
                 raw = raw_bytes(one.path)
                 image = self.decode(raw)
             except Unreadable as reason:
-                self.unreadable.append(f"{one.path} ({one.where.rpartition('/')[2]}): {reason}")
-                _require_few(self.unreadable, self.most)
+                self.unreadable.append(unreadable(one, reason))
+                require_few(self.unreadable, self.most)
                 continue
             self.advance(len(raw))
             yield one, build.digest_of(raw), image
@@ -220,7 +220,13 @@ def _captions(kept: dict[str, list[Captioned]], tokenizer: Tokenizer) -> bytes:
     return content.getvalue()
 
 
-def _require_few(unreadable: Sequence[str], most: int) -> None:
+def unreadable(one: Captioned, reason: Unreadable) -> str:
+    """What messages say about a file that cannot be read."""
+    return f"{one.name!r} ({one.where}): {reason}"
+
+
+def require_few(unreadable: Sequence[str], most: int) -> None:
+    """ValueError if more than `most` files cannot be read; it names the last of them."""
     if len(unreadable) > most:
         shown = "; ".join(unreadable[-NAMED:])
         raise ValueError(
@@ -232,7 +238,7 @@ def _require_few(unreadable: Sequence[str], most: int) -> None:
 def _open(folder: Path, name: str, shape: Shape, most: int, progress: bool) -> CaptionedStore:
     manifest, tokenizer = read_manifest(folder), tokenizers.load(folder)
     if skipped := manifest["unreadable"]:
-        _require_few(skipped, most)
+        require_few(skipped, most)
         if progress:
             shown = "; ".join(skipped[:NAMED]) + ("; …" if len(skipped) > NAMED else "")
             print(f"{name}: {len(skipped)} unreadable files left out: {shown}", file=sys.stderr)

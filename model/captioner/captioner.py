@@ -1,4 +1,4 @@
-"""The parts of a captioner: patches, their encoder, the projector. The decoder is model/transformer.
+"""The parts of a captioner before its decoder: patches, their encoder, the projector.
 
     image [B, H, W, C] → patches [B, P, I] → encoder [B, P, E] → projector [B, P, D] → before the
     tokens' embeddings [B, T, D] in the decoder

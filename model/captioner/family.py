@@ -67,7 +67,7 @@ def init(cfg: Config, key: jax.Array) -> dict:
 def hidden(
     cfg: Config, params: dict, batch: Mapping[str, jax.Array], key: jax.Array | None = None
 ) -> jax.Array:
-    """The decoder's states of the tokens [B, T, D], after the image; with a `key`, dropout is on."""
+    """The decoder's states of the tokens [B, T, D] after the image; with a `key`, dropout is on."""
     keys = (None, None) if key is None else jax.random.split(key)
     prefix_BPD = prefix(cfg, params, batch["image"], keys[0])
     model = transformer.Decoder(decoder(cfg), train=key is not None)
