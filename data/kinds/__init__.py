@@ -23,7 +23,7 @@ from data.kinds import (
     tasks,
     text,
 )
-from data.kinds.captioned import images
+from data.kinds.captioned import images, sounds
 from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
@@ -119,4 +119,5 @@ KINDS: dict[str, Kind] = {
     "preferences": preferences,
     "tasks": tasks,
     "images": images,
+    "sounds": sounds,
 }

@@ -4,6 +4,15 @@ A set is a module with `items(count, seed)`, the Items of `written.py`; `count` 
 own number. Equal seeds give equal files.
 """
 
-from data.sources.drawn import digits, shapes
+from functools import partial
+from types import SimpleNamespace
 
-SETS = {"shapes": shapes, "digits": digits}
+from data.sources.drawn import digits, shapes, spoken_digits, tones
+
+SETS = {
+    "shapes": shapes,
+    "shape_pairs": SimpleNamespace(items=partial(shapes.items, pairs=True)),
+    "digits": digits,
+    "tones": tones,
+    "spoken_digits": spoken_digits,
+}

@@ -6,8 +6,9 @@ the upper one, so that every image has exactly one right caption.
 
     caption   a [small|large] COLOUR FORM [left of|above a [small|large] COLOUR FORM]
 
-One colour of each form is held out, chosen by the seed: it never occurs with that form in training,
-and every held-out image has such a shape. A model that gets these right composes the words.
+Some combinations are held out, chosen by the seed: they never occur in training, and every held-out
+image has one. They are twelve of the 72 combinations of size, colour and form, so that each two of
+the three words occur together in training; in the set `shape_pairs` they are a colour of each form.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,27 +41,35 @@ FORMS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 RELATIONS = {"left of": (1, 0), "above": (0, 1)}  # where the second shape is, (x, y)
 
 
-def items(count: int, seed: int) -> Iterator[Item]:
-    """`count` images, uint8 [32, 32, 3]; 0: DEFAULT of them."""
-    held = held_out(seed)
+Shape = tuple[str, str, str]
+"""(size, colour, form); a medium size is empty."""
+
+
+def items(count: int, seed: int, pairs: bool = False) -> Iterator[Item]:
+    """`count` images, uint8 [32, 32, 3]; 0: DEFAULT of them. `pairs`: whole pairs of colour and
+    form are held out."""
+    held = held_out(seed, pairs)
     for number in range(count or DEFAULT):
         draw = np.random.default_rng([VERSION, seed, number])
         yield _item(draw, held, held_out=number % EACH == EACH - 1)
 
 
-def held_out(seed: int) -> set[tuple[str, str]]:
-    """The pairs (colour, form) that no training image shows: another colour for each form."""
+def held_out(seed: int, pairs: bool = False) -> list[Shape]:
+    """The shapes that no training image shows. Each form lacks another colour in each size, or one
+    colour in all sizes."""
     colours = np.random.default_rng([VERSION, seed]).permutation(list(COLOURS))
-    return {(str(colour), form) for colour, form in zip(colours, FORMS, strict=False)}
+    return [
+        (size, str(colours[(j + (0 if pairs else 2 * k)) % len(colours)]), form)
+        for j, form in enumerate(FORMS)
+        for k, size in enumerate(RADII)
+    ]
 
 
-def _item(draw: np.random.Generator, held: set[tuple[str, str]], held_out: bool) -> Item:
+def _item(draw: np.random.Generator, held: list[Shape], held_out: bool) -> Item:
     number = 1 + int(draw.random() < 0.75)
     shapes = [_shape(draw, held) for _ in range(number)]
     if held_out:
-        colour, form = sorted(held)[draw.integers(len(held))]
-        place = draw.integers(number)
-        shapes[place] = (shapes[place][0], colour, form)
+        shapes[draw.integers(number)] = held[draw.integers(len(held))]
     said = [f"a {size}{colour} {form}" for size, colour, form in shapes]
     relation = list(RELATIONS)[draw.integers(len(RELATIONS))]
     radii = [RADII[size] * draw.uniform(0.94, 1.06) for size, _, _ in shapes]
@@ -69,14 +78,12 @@ def _item(draw: np.random.Generator, held: set[tuple[str, str]], held_out: bool)
     return Item(image, f" {relation} ".join(said), held_out)
 
 
-def _shape(draw: np.random.Generator, held: set[tuple[str, str]]) -> tuple[str, str, str]:
-    """(size, colour, form) of a shape that may occur in training."""
-    size = list(RADII)[draw.integers(len(RADII))]
+def _shape(draw: np.random.Generator, held: list[Shape]) -> Shape:
+    """A shape that may occur in training."""
     while True:
-        colour = list(COLOURS)[draw.integers(len(COLOURS))]
-        form = list(FORMS)[draw.integers(len(FORMS))]
-        if (colour, form) not in held:
-            return size, colour, form
+        shape = tuple(list(of)[draw.integers(len(of))] for of in (RADII, COLOURS, FORMS))
+        if shape not in held:
+            return shape
 
 
 def _centres(

@@ -3,8 +3,14 @@
 isoflop synthesise --of=shapes --to=shapes
 isoflop synthesise --of=digits --to=digits --seed=1
 
-shapes   drawn shapes: "a small red circle left of a blue square"; some colours of forms held out
-digits   scikit-learn's handwritten digits, 8 × 8 grey pixels: "seven"; a fifth held out
+shapes         drawn shapes, "a small red circle left of a blue square"; some combinations of size,
+               colour and form are held out
+shape_pairs    the same; one colour of each form is held out, which is harder
+digits         scikit-learn's handwritten digits, 8 × 8 grey pixels, "seven"; a fifth is held out
+tones          one or two synthesised tones, "a square g then a sine c"; one note of each timbre is
+               held out
+spoken_digits  digits spoken by espeak-ng, which must be installed, "seven"; one digit of each voice
+               is held out
 
 Two folders are written, TO/train and TO/held_out, each with files and their captions.jsonl; the
 config keys data.corpora and data.held_out take them. Equal seeds write equal files.
