@@ -9,12 +9,13 @@ PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
+IMAGES = ["pillow>=11", "scikit-learn>=1.5"]  # data.kind=images; the set of digits
 SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
 GCS = ["gcsfs>=2025.5", "google-auth>=2", "requests>=2.31"]  # gs:// folders
 S3 = ["s3fs>=2025.5"]  # s3:// folders
 RAY = ["ray>=2.52"]  # isoflop sweep --on=ray; since then Ray can ask for a token
 QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS, *IMAGES]
 
 setup(
     name="isoflop",
@@ -58,6 +59,7 @@ setup(
         "wandb": ["wandb>=0.19"],
         "lm_eval": ["lm_eval>=0.4.10"],  # isoflop evaluate --tasks=lm_eval:NAME
         "vectors": VECTORS,
+        "images": IMAGES,
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate

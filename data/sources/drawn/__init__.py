@@ -11,7 +11,8 @@ from data.sources.drawn import digits, shapes, spoken_digits, tones
 
 SETS = {
     "shapes": shapes,
-    "shape_pairs": SimpleNamespace(items=partial(shapes.items, pairs=True)),
+    "shape_triples": SimpleNamespace(items=partial(shapes.items, held="triples")),
+    "shape_pairs": SimpleNamespace(items=partial(shapes.items, held="pairs")),
     "digits": digits,
     "tones": tones,
     "spoken_digits": spoken_digits,

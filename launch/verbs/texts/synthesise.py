@@ -3,9 +3,10 @@
 isoflop synthesise --of=shapes --to=shapes
 isoflop synthesise --of=digits --to=digits --seed=1
 
-shapes         drawn shapes, "a small red circle left of a blue square"; some combinations of size,
-               colour and form are held out
-shape_pairs    the same; one colour of each form is held out, which is harder
+shapes         drawn shapes, "a small red circle left of a blue square"; some pairs of two shapes'
+               colours and forms are held out
+shape_triples  the same; some combinations of size, colour and form are held out
+shape_pairs    the same; one colour of each form is held out
 digits         scikit-learn's handwritten digits, 8 × 8 grey pixels, "seven"; a fifth is held out
 tones          one or two synthesised tones, "a square g then a sine c"; one note of each timbre is
                held out

@@ -219,15 +219,24 @@ def test_a_spec_needs_no_data(config, tmp_path):
     assert images.spec(config(tmp_path / "nowhere"))["image"].shape == (32, 32, 3)
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-def test_no_training_image_shows_a_held_out_shape(pairs):
-    held = shapes.held_out(3, pairs)
-    assert len({(colour, form) for _, colour, form in held}) == (4 if pairs else 12)
-    spelled = {f"a {size}{colour} {form}" for size, colour, form in held}
-    for item in shapes.items(300, 3, pairs):
-        said = item.caption.replace(" above ", " left of ").split(" left of ")
-        assert bool(spelled & set(said)) == item.held_out
-    assert shapes.held_out(4, pairs) != held
+def held_in(held: str, caption: str) -> set:
+    """The combinations of words in a caption."""
+    said = [part.split()[1:] for part in caption.replace(" above ", " left of ").split(" left of ")]
+    kinds = [tuple(words[-2:]) for words in said]
+    whole = {("" if len(words) == 2 else words[0], *words[-2:]) for words in said}
+    return {"scenes": {tuple(kinds)}, "triples": whole, "pairs": set(kinds)}[held]
+
+
+@pytest.mark.parametrize("held", shapes.HELD)
+def test_training_never_shows_a_held_out_combination(held):
+    sides = {True: [], False: []}
+    for item in shapes.items(300, 3, held):
+        sides[item.held_out].append(held_in(held, item.caption))
+    seen = set.union(*sides[False])
+    assert len(sides[True]) == 30 and all(found - seen for found in sides[True])
+    assert [item.caption for item in shapes.items(9, 4, held)] != [
+        item.caption for item in shapes.items(9, 3, held)
+    ]
 
 
 def test_a_drawing_is_where_its_caption_says():

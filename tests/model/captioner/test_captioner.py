@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -67,9 +66,11 @@ def test_tokens_see_the_image_and_earlier_tokens_of_their_row(params):
 
 
 def test_every_patch_sees_every_patch(params):
-    encode = lambda images: captioner.Encoder(CFG).apply(  # noqa: E731
-        {"params": params["encoder"]}, captioner.patches(CFG, images)
-    )
+    @jit
+    def encode(images):
+        x_BPI = captioner.patches(CFG, images)
+        return captioner.Encoder(CFG).apply({"params": params["encoder"]}, x_BPI)
+
     images = IMAGES.copy()
     images[0, 3, 5, 1] ^= 255
     change = np.abs(encode(images) - encode(IMAGES)).max(-1)
@@ -79,35 +80,43 @@ def test_every_patch_sees_every_patch(params):
 def test_a_prefix_of_embeddings_of_tokens_is_those_tokens(params):
     cfg = family.decoder(CFG)
     tree, tokens = {"params": params["decoder"]}, np.concatenate([TOKENS, TOKENS[:, :4]], 1)
-    whole, _ = Decoder(cfg).apply(tree, tokens, method="hidden")
-    table = params["decoder"]["embed"]["embedding"]
-    prefix = {"prefix_BPD": table[tokens[:, :4]]}
-    found, _ = Decoder(cfg).apply(tree, tokens[:, 4:], **prefix, method="hidden")
+    run = jit(lambda *rows, **prefix: Decoder(cfg).apply(tree, *rows, **prefix, method="hidden"))
+    prefix_BPD = params["decoder"]["embed"]["embedding"][tokens[:, :4]]
+    whole, _ = run(tokens)
+    found, _ = run(tokens[:, 4:], prefix_BPD=prefix_BPD)
     np.testing.assert_allclose(found, whole, atol=1e-6)
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary", "alibi"])
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("rotary", "alibi", "none")]
+
+
+@pytest.mark.parametrize("positions", ["learned", *SLOW])
 def test_greedy_decoding_is_that_of_whole_passes(params, positions):
-    cfg = dataclasses.replace(CFG, positions=positions)
-    tree = dict(params)
+    cfg, tree = dataclasses.replace(CFG, positions=positions), dict(params)
     if positions != "learned":
         tree["decoder"] = {k: v for k, v in params["decoder"].items() if k != "position"}
-    prompts, sampler = [[3], [3, 7], [5]], Sampler(temperature=0.0, vocab_size=11)
-    drawn = sample.sample(
-        reading.with_images(tree, IMAGES), cfg, prompts, 3, sampler, reader=family.READER
-    )
-    for row, prompt in enumerate(prompts):
-        tokens = list(prompt)
-        for _ in range(3):
-            batch = {"image": IMAGES[row : row + 1], "tokens": jnp.asarray([tokens])}
-            x_BTD = family.hidden(cfg, tree, batch)
-            logits = family.logits(cfg, family.head(cfg, tree), x_BTD)
-            tokens.append(int(logits[0, -1].argmax()))
-        assert drawn.tokens_BN[row].tolist() == tokens[len(prompt) :]
-    swapped = sample.sample(
-        reading.with_images(tree, IMAGES[::-1]), cfg, prompts, 3, sampler, reader=family.READER
-    )
-    assert (swapped.logprobs_BN[0] != drawn.logprobs_BN[0]).all()  # control: it sees the image
+
+    @jit
+    def scores(tokens):
+        x_BTD = family.hidden(cfg, tree, {"image": IMAGES, "tokens": tokens})
+        return family.logits(cfg, family.head(cfg, tree), x_BTD)
+
+    def drawn(images):
+        sampler = Sampler(temperature=0.0, vocab_size=11)
+        about = reading.with_images(tree, images), cfg, prompts, 3, sampler
+        return sample.sample(*about, reader=family.READER)
+
+    prompts = [[3], [3, 7], [5]]
+    tokens, ends = np.zeros((3, 5), np.int32), np.array([len(prompt) for prompt in prompts])
+    for row, prompt in zip(tokens, prompts, strict=True):
+        row[: len(prompt)] = prompt
+    for step in range(3):
+        found = scores(tokens)[np.arange(3), ends + step - 1].argmax(-1)
+        tokens[np.arange(3), ends + step] = found
+    first = drawn(IMAGES)
+    for row, end in enumerate(ends):
+        assert first.tokens_BN[row].tolist() == tokens[row, end : end + 3].tolist()
+    assert (drawn(IMAGES[::-1]).logprobs_BN[0] != first.logprobs_BN[0]).all()  # it sees the image
 
 
 @pytest.mark.parametrize("changes", [{}, {"projector": "linear"}, {"encoder": "frozen"},
