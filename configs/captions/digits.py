@@ -22,6 +22,6 @@ def get_config(folder: str = "runs/digits") -> ConfigDict:
     config.train.batch_size = 64
     config.train.duration = "40 epochs"
     config.train.max_loss_ratio = 1000.0  # a loss near 0 is often three times its median
-    config.optimizer.learning_rate = 5e-3
+    config.optimizer.name, config.optimizer.learning_rate = "muon", 0.02
     config.eval.sequences, config.eval.batch_size = 360, 120
     return config

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import base
 from configs.space import grid
 
-WIDTHS = (16, 24, 32, 48)  # of encoder and decoder in the sweep
+WIDTHS = (8, 16, 32, 64)  # of encoder and decoder in the sweep
 
 
 def get_config(folder: str = "runs/shapes") -> ConfigDict:
@@ -22,9 +22,9 @@ def get_config(folder: str = "runs/shapes") -> ConfigDict:
     config.data.corpora, config.data.held_out = (f"{folder}/train",), (f"{folder}/held_out",)
     config.model.patch, config.model.context_length, config.model.init_std = 8, 14, 0.1
     config.train.batch_size = 32
-    config.train.duration = "12 epochs"
+    config.train.duration = "6 epochs"
     config.train.max_loss_ratio = 1000.0  # a loss near 0 is often three times its median
-    config.optimizer.learning_rate = 4e-3
+    config.optimizer.name, config.optimizer.learning_rate = "muon", 0.02
     config.eval.sequences, config.eval.batch_size = 2000, 100
     return config
 

@@ -32,11 +32,14 @@ def pillow() -> ModuleType:
 
 
 def raw_bytes(path: Path) -> bytes:
-    """The content of a file; Unreadable if there is none, or too much."""
+    """The content of a file; Unreadable if there is none, or too much. A bucket that does not
+    answer is no fault of the file: its TimeoutError passes through."""
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise Unreadable(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
         return path.read_bytes()
+    except TimeoutError:
+        raise
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
 

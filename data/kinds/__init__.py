@@ -84,8 +84,9 @@ class Kind(Protocol):
     the keys `kind` and `hash`. Optional: `READS_ON = True` if, with `model.carry_state`, each row
     of a batch, and of `examples`, begins where the same row of the batch before ended; `TASK`:
     dotted keys that change what is predicted, which results state where they are not at their
-    defaults; `image_shape(data)`: the (height, width, channels) of the field `image`, which become
-    the key `image` of a model that reads it."""
+    defaults; of kinds with a field `image`: `image_shape(data)`, its (height, width, channels),
+    which become the key `image` of a model, and `reader(data)`, which makes it of a file's bytes
+    or raises Unreadable."""
 
     FIELDS: tuple[str, ...]  # of every training batch
     PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared

@@ -83,6 +83,7 @@ COMMANDS = [
             ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
             ("json", ["tokenize", *BASE]),
             ("to", ["convert", f"--from_hf={HF}"]),
+            ("to", ["synthesise", "--count=1"]),
             ("to_hf", ["convert", "--from=RUN"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
             ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),

@@ -89,7 +89,7 @@ def test_sampling_writes_the_caption_that_is_evaluated(home, tmp_path, capsys):
 def test_bad_input_is_one_line(home, tmp_path, capsys):
     run, image = f"--run={home / 'run'}", tmp_path / "a.png"
     image.write_bytes(b"no image")
-    assert "by --image=FILE" in said(capsys, "sample", run)
+    assert "writes captions: use isoflop sample" in said(capsys, "sample", run)
     assert "is no image of the formats" in said(capsys, "sample", run, f"--image={image}")
     assert "No such file" in said(capsys, "sample", run, f"--image={tmp_path / 'gone.png'}")
     wrong = said(capsys, "sample", run, f"--image={image}", "--template")

@@ -222,7 +222,7 @@ def test_reading_a_run_executes_nothing_and_says_what_to_add(tmp_path, capsys):
 
 def test_help_says_that_files_run_as_code(capsys):
     # Rewards, and JSON of runs, never a config or a model.
-    only_read = {"runs", "show", "rank", "report", "overoptimisation"}
+    only_read = {"runs", "show", "rank", "report", "overoptimisation", "synthesise"}
     for verb in __main__.VERBS:
         with pytest.raises(SystemExit):
             __main__.main([verb, "--help"])
