@@ -43,6 +43,7 @@ VERBS = {
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
     "rewards": ("texts", "what reward models say of answers that a rule has judged"),
+    "synthesise": ("texts", "write a set of captioned images or sounds"),
     "convert": ("models", "import or export Hugging Face weights"),
     "extend": ("texts", "add special tokens to a trained model and its tokenizer"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),

@@ -111,6 +111,8 @@ def instead(family: families.Family, cfg: Any, run: Path) -> str:
     objective = config.get("objective", {}).get("name", "next_token")
     if objective in ("classify", "tag"):
         return f". It is a classifier: use isoflop classify --run={run} --text=…"
+    if "image" in family.INPUTS:
+        return f". It writes captions: use isoflop sample --run={run} --image=FILE"
     if hasattr(family, "masked_logits") and cfg.masked_head:
         return f'. It fills in masked tokens: use isoflop fill --run={run} --text="… [MASK] …"'
     if config.get("data", {}).get("kind", "text") in ("pairs", "joined_pairs"):

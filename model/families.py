@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from model.captioner import family as captioner
 from model.conventions import CONVENTIONS as CONVENTIONS
 from model.counted import ngram
 from model.embeddings import glove, lsa, word2vec
@@ -135,6 +136,7 @@ FAMILIES: dict[str, Family] = {
     "glove": glove,
     "lsa": lsa,
     "recurrent_encoder_decoder": recurrent_encoder_decoder,
+    "captioner": captioner,
 }
 
 

@@ -23,6 +23,7 @@ from data.kinds import (
     tasks,
     text,
 )
+from data.kinds.captioned import images, sounds
 from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
@@ -83,7 +84,9 @@ class Kind(Protocol):
     the keys `kind` and `hash`. Optional: `READS_ON = True` if, with `model.carry_state`, each row
     of a batch, and of `examples`, begins where the same row of the batch before ended; `TASK`:
     dotted keys that change what is predicted, which results state where they are not at their
-    defaults."""
+    defaults; of kinds with a field `image`: `image_shape(data)`, its (height, width, channels),
+    which become the key `image` of a model, and `reader(data)`, which makes it of a file's bytes
+    or raises Unreadable."""
 
     FIELDS: tuple[str, ...]  # of every training batch
     PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared
@@ -116,4 +119,6 @@ KINDS: dict[str, Kind] = {
     "conversations": conversations,
     "preferences": preferences,
     "tasks": tasks,
+    "images": images,
+    "sounds": sounds,
 }

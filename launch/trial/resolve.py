@@ -190,6 +190,8 @@ def _model(config: ConfigDict, vocab_size: int, n_classes: int = 0) -> tuple[fam
             )
     if "masked" in keys:
         keys["masked"] = config.data.get("masked", keys["masked"])
+    if "image" in keys and hasattr(kind := kinds.KINDS[config.data.kind], "image_shape"):
+        keys["image"] = kind.image_shape(config.data)
     if keys.get("n_classes") == 0 and not objectives.beside(config):
         keys["n_classes"] = getattr(objectives.find(config.objective.name), "N_CLASSES", 0)
     config.model.update(vars(family.derive(keys)))

@@ -180,8 +180,9 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
         require_template(key, source, config)
     if config.train.init_from and "template" in config.data:  # a phase of post-training
         read.append(("train.init_from", to_path(config.train.init_from)))
+    other_text = getattr(objectives.find(config.objective.name), "OTHER_TEXT", ())
     for key, source in read:
-        if tokenizer is not None:
+        if tokenizer is not None and key not in other_text:
             require_tokenizer(key, source, tokenizer)
 
 
@@ -304,7 +305,8 @@ def _load_other(key: str, source: Path, resolved: ConfigDict) -> Weights:
     """Weights of another model than the trained one. ValueError for shorter sequences."""
     found = load(source, key)
     longest, length = (of.get("context_length", 0) for of in (found.section, resolved.model))
-    if longest and longest < length:
+    other_text = getattr(objectives.find(resolved.objective.name), "OTHER_TEXT", ())
+    if longest and longest < length and key not in other_text:
         raise ValueError(
             f"{key}={source} has model.context_length={longest}, and the rows {length} tokens; "
             f"use --config.model.context_length={longest}"

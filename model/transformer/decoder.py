@@ -108,12 +108,19 @@ class Decoder(nn.Module):
         return self.logits(x_BTD)
 
     def prefill(
-        self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        caches: list[Cache],
+        prefix_BPD: jax.Array | None = None,
     ) -> tuple[jax.Array, list[Cache]]:
         """The final hidden states [B, T, D] of tokens that begin a context, and the caches with
-        those tokens added. Rows shorter than T are padded with tokens at position -1.
+        those tokens added. Rows shorter than T are padded with tokens at position -1. A prefix is
+        that of `hidden`.
         """
-        return self.hidden(tokens_BT, positions_BT, caches=caches, prefill=True)
+        return self.hidden(
+            tokens_BT, positions_BT, caches=caches, prefill=True, prefix_BPD=prefix_BPD
+        )
 
     def decode(
         self, tokens_BT: jax.Array, positions_BT: jax.Array, caches: list[Cache]
@@ -123,12 +130,24 @@ class Decoder(nn.Module):
         return self.logits(x_BTD), caches
 
     def hidden(
-        self, tokens_BT, positions_BT=None, segments_BT=None, caches=None, prefill=False
+        self,
+        tokens_BT,
+        positions_BT=None,
+        segments_BT=None,
+        caches=None,
+        prefill=False,
+        prefix_BPD=None,
     ) -> tuple[jax.Array, list[Cache]]:
-        """The residual stream after the final norm [B, T, D], and the caches, if any."""
+        """The residual stream after the final norm [B, T, D], and the caches, if any.
+
+        The embeddings of a prefix, such as the patches of an image, come before those of the
+        tokens: then positions, segments and result are of P + T places.
+        """
         if positions_BT is None:
-            positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
+            rows, length = tokens_BT.shape
+            length += 0 if prefix_BPD is None else prefix_BPD.shape[1]
+            positions_BT = jnp.broadcast_to(jnp.arange(length), (rows, length))
+        x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT, prefix_BPD))
         x_BTD = hooked(self, "embedded", x_BTD)
         if caches is None:
             x_BTD, new_caches = self._through(x_BTD, positions_BT, segments_BT), []
@@ -211,11 +230,13 @@ class Decoder(nn.Module):
             logits_BTV = cfg.logit_softcap * jnp.tanh(logits_BTV / cfg.logit_softcap)
         return logits_BTV
 
-    def _embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+    def _embedded(self, tokens_BT, positions_BT, prefix_BPD=None) -> jax.Array:
         cfg = self.cfg
         x_BTD = self.embed(tokens_BT)
         if cfg.embedding_scale:  # rounded as in Gemma: √3072 is 55.5 in bfloat16
             x_BTD *= jnp.asarray(math.sqrt(cfg.d_model), x_BTD.dtype)
+        if prefix_BPD is not None:
+            x_BTD = jnp.concatenate([prefix_BPD.astype(x_BTD.dtype), x_BTD], axis=1)
         if cfg.positions == "learned":
             x_BTD += self.position(positions_BT)
         if cfg.positions == "sinusoidal":

@@ -11,6 +11,7 @@ import jax
 
 from model.families import Family
 from train.objectives import classify, distill, exact_match, masked, next_token, tag
+from train.objectives.captioned import captions
 from train.objectives.metrics import Metric
 from train.objectives.policy import grpo, ppo, raft, reinforce
 from train.objectives.preference import dpo, reward
@@ -36,6 +37,8 @@ class Objective(Protocol):
     `FROZEN`: name → dotted config key that holds a run or a folder of Hugging Face weights.
     `FROM_START`: those of these keys that mean `train.init_from` where they are empty.
     `MAY_LACK`: those of these keys that may be empty: the objective goes without.
+    `OTHER_TEXT`: those of these keys whose models may have another tokenizer and another length of
+    rows, because the objective gives them no tokens.
     `BESIDE`: name → dotted config key that may hold a run. From its weights starts a model that is
     trained beside the family's, as the subtree of the parameters of that name. `loss`, `rollout`
     and the others find it in `frozen`, and its gradients reach its parameters.
@@ -96,6 +99,7 @@ OBJECTIVES: dict[str, Objective] = {
     "distill": distill,
     "reinforce": reinforce,
     "raft": raft,
+    "captions": captions,
 }
 
 

@@ -42,10 +42,11 @@ from data.files import to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.errors import DONE, bad_input, writing
-from launch.files import write_json
+from launch.files import read_config, write_json
 
 MOST_CONTEXT = 2048  # tokens of a window by default
 OF_TEXT = ("data", "text_key", "max_bytes", "context", "stride", "ngram")
+CAPTIONED = ("images", "sounds")  # kinds of data
 OF_TASKS = (
     *("samples", "k", "prompts", "size", "temperature", "tokens", "seed", "template", "stop"),
     *("checker", "reward", "lm_eval_path", "examples"),
@@ -123,6 +124,8 @@ def main(argv: Sequence[str]) -> int:
         refuse(values)
         if values.tasks is not None:
             return of_tasks(values, begun)
+        if captions_images(values.run):
+            return of_captions(values, begun)
         with alive("loading the model"):
             # Slow imports, which --help does without.
             from launch.evaluation import counted_baseline, findings, scored_model, scoring
@@ -173,6 +176,36 @@ def of_tasks(values: absl_flags.FlagValues, begun: float) -> int:
         with writing("json", values.json):
             write_json(to_path(values.json), about)
     listing.show(about, values.examples)
+    return DONE
+
+
+def captions_images(run: str) -> bool:
+    """Whether a run was trained on images or sounds; False where no config says so."""
+    section = (read_config(to_path(run)) or {}).get("data")
+    return isinstance(section, dict) and section.get("kind") in CAPTIONED
+
+
+def of_captions(values: absl_flags.FlagValues, begun: float) -> int:
+    """Prints how often captions are exactly right. Returns the exit code."""
+    for flag in OF_TEXT:
+        if flag != "data" and values[flag].present:
+            raise ValueError(f"--{flag} is for text, and run={values.run} captions images; drop it")
+    with alive("loading the model"):
+        from launch.captions import captioner, exact  # slow imports, which --help does without
+
+        model = captioner.open_run(to_path(values.run))
+        of = (
+            exact.of_validation(model) if values.data is None else exact.of_data(model, values.data)
+        )
+    lost, examples, total = of
+    with alive("captioning") as detail:
+        rows = exact.measure(model, examples, lambda done: detail(bar(done / total)))
+    about = exact.findings(model, values.data, rows, lost)
+    about["seconds"] = time.perf_counter() - begun
+    if values.json:
+        with writing("json", values.json):
+            write_json(to_path(values.json), about)
+    exact.show(about)
     return DONE
 
 

@@ -4,6 +4,7 @@ isoflop sample --run=runs/tiny --prompt="def " --n=3 --temperature=0.8
 isoflop sample --run=runs/tiny --prompt="import " --tokens=20 --show_probabilities
 isoflop sample --run=runs/large --draft=runs/tiny --prompt="def " --stop="\\n\\n"
 isoflop sample --run=runs/tiny --prompt="def " --beams=4 --tokens=30
+isoflop sample --run=runs/shapes --image=picture.png --temperature=0
 
 Without --prompt a new document begins. Where the run was trained on conversations, the prompt is a
 user's message and the sample is the assistant's turn; --notemplate continues the text itself.
@@ -17,6 +18,8 @@ tokens after it.
 --draft names the run of a smaller model with the same tokenizer. It guesses --ahead tokens, which
 the large model checks at once; samples keep exactly the large model's distribution.
 --beams searches for the likeliest continuations, prints them all, best first, and draws nothing.
+--image names the file that a run with model.family=captioner reads: an image or, where the run was
+trained on sounds, a WAV file. --prompt is then the beginning of the caption.
 """
 
 import contextlib
@@ -29,6 +32,7 @@ from data.files import to_path
 from data.tokenizer import Tokenizer
 from launch import flags
 from launch.alive import alive
+from launch.captions import captioner
 from launch.chat.template import prompt_of
 from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
@@ -64,6 +68,7 @@ def make_flags() -> absl_flags.FlagValues:
         "run", None, "folder of the run, or of Hugging Face weights, to sample from", values
     )
     text("prompt", "", "text to continue; default: a new document", values)
+    flags.define_path("image", None, "image or sound to caption, of a captioner's run", values)
     usual = f"tokens to add; 0: until the model's context is full, at most {MOST_TOKENS}"
     whole("tokens", 0, usual, flag_values=values)
     whole("n", 1, "number of samples", flag_values=values)
@@ -123,16 +128,18 @@ def main(argv: Sequence[str]) -> int:
     run = to_path(values.run)
     with bad_input(), alive("loading the model"):
         refuse(values)
-        family, cfg, tokenizer = open_run(run)
+        reads = captioner.sampled(run, values.image, values.prompt) if values.image else None
+        family, cfg, tokenizer = reads.model if reads else open_run(run)
         bounded = is_bounded(family)
         stream = stream_of(family, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
         refuse_searches(values, family)
-        prompt, ends = prompt_of(run, tokenizer, values.prompt, values.template)
+        told = reads.prompt if reads else prompt_of(run, tokenizer, values.prompt, values.template)
+        prompt, ends = told
         room = max(1, cfg.context_length - len(prompt)) if bounded else MOST_TOKENS
         n_tokens = values.tokens or min(room, MOST_TOKENS)
         sampler = make_sampler(values, tokenizer, end_tokens(run) | ends)
         sample.check(cfg, [prompt], n_tokens, sampler, values.n, bounded=bounded)
-        model, step = restored(run, family, cfg)
+        model, step = reads.weights if reads else restored(run, family, cfg)
         draft = None
         if values.draft:
             draft = open_draft(values.draft, run, cfg, tokenizer, prompt, n_tokens, values.ahead)
@@ -187,6 +194,8 @@ def refuse(values: absl_flags.FlagValues) -> None:
                 raise ValueError(f"--{other} means nothing with --{flag}; drop one of them")
     if values.stream and (values.n > 1 or values.show_probabilities):
         raise ValueError("--stream shows one sample and no probabilities; drop it, or use --n=1")
+    if values.image and values.template is not None:
+        raise ValueError("--template is for text, and --image begins a caption; drop one of them")
     if "" in values.stop:
         raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
 

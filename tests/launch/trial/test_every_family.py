@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from data.sources.drawn import digits, written
 from launch.__main__ import main as isoflop
 from launch.trial import run as trial
 from launch.trial.start import hash_of
@@ -36,6 +37,12 @@ GLOVE = {
     "objective.name": "glove", "data.kind": "cooccurrence", "data.entries": "16",
     "model.context_length": toy.ABSENT,
 }  # fmt: skip
+IMAGES = {
+    "model.family": "captioner", "model.encoder_layers": "1", "model.context_length": "4",
+    "data.kind": "images", "data.corpora": "HOME/digits/train", "data.height": "8",
+    "data.held_out": "HOME/digits/held_out", "data.width": "8", "data.channels": "1",
+    "objective.name": "exact_match",
+}  # fmt: skip
 # The keys of a tiny trial of each family; tests.launch.toy has the others.
 TRIALS: dict[str, dict[str, str]] = {
     "decoder": TEXT | HEADS | {"model.family": "decoder"},
@@ -59,6 +66,7 @@ TRIALS: dict[str, dict[str, str]] = {
     "tagger": HEADS | LABELS | TAGS | {"objective.name": "tag", "data.kind": "tagged"},
     "word2vec": WORDS | {"model.family": "word2vec"},
     "glove": GLOVE | {"model.family": "glove"},
+    "captioner": HEADS | IMAGES,
 }
 COUNTED = {
     "ngram": TEXT | {"model.family": "ngram", "model.d_model": toy.ABSENT},
@@ -86,6 +94,7 @@ def home(text_folder, compiled_once) -> Path:
     for name, pairs in texts.items():
         rows = [json.dumps(dict(zip(("text", "label"), pair, strict=True))) for pair in pairs]
         (text_folder / f"{name}.jsonl").write_text("\n".join(rows * 9))
+    written.write(digits.items(100, 0), text_folder / "digits", lambda count: None)
     return text_folder
 
 

@@ -1,0 +1,26 @@
+"""Captions of synthesised tones, from log-mel frames.
+
+    isoflop synthesise --of=tones --to=runs/tones
+    isoflop train --config=configs/captions/tones.py --workdir=runs/tone_captions
+
+unmeasured
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(folder: str = "runs/tones") -> ConfigDict:
+    """Two layers of each side at width 64, on the set in `folder`; a patch is four frames."""
+    config = base.get_config("captioner", "exact_match", "sounds")
+    config.name = "tones"
+    config.data.corpora, config.data.held_out = (f"{folder}/train",), (f"{folder}/held_out",)
+    config.model.patch_height, config.model.patch = 64, 4
+    config.model.context_length, config.model.init_std = 8, 0.05
+    config.train.batch_size = 32
+    config.train.duration = "6 epochs"
+    config.train.max_loss_ratio = 1000.0  # a loss near 0 is often three times its median
+    config.optimizer.name, config.optimizer.learning_rate = "muon", 0.02
+    config.eval.sequences, config.eval.batch_size = 600, 100
+    return config

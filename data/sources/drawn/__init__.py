@@ -1,0 +1,19 @@
+"""Sets of captioned images and sounds that `isoflop synthesise` makes, by name.
+
+A set is a module with `items(count, seed)`, the Items of `written.py`; `count` is 0 for the set's
+own number. Equal seeds give equal files.
+"""
+
+from functools import partial
+from types import SimpleNamespace
+
+from data.sources.drawn import digits, shapes, spoken_digits, tones
+
+SETS = {
+    "shapes": shapes,
+    "shape_triples": SimpleNamespace(items=partial(shapes.items, held="triples")),
+    "shape_pairs": SimpleNamespace(items=partial(shapes.items, held="pairs")),
+    "digits": digits,
+    "tones": tones,
+    "spoken_digits": spoken_digits,
+}
