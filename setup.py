@@ -9,12 +9,13 @@ PARQUET = ["pyarrow>=16"]
 TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
+GGUF = ["gguf>=0.17"]  # isoflop convert --to_gguf
 SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
 GCS = ["gcsfs>=2025.5", "google-auth>=2", "requests>=2.31"]  # gs:// folders
 S3 = ["s3fs>=2025.5"]  # s3:// folders
 RAY = ["ray>=2.52"]  # isoflop sweep --on=ray; since then Ray can ask for a token
 QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS, *GGUF]
 
 setup(
     name="isoflop",
@@ -61,6 +62,7 @@ setup(
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
+        "gguf": GGUF,
         "hf": ["datasets>=3", *TOKENIZERS],
         "serve": SERVE,
         "gcs": GCS,
