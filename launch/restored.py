@@ -10,6 +10,7 @@ import jax
 from launch.config import imports
 from launch.converted import is_published
 from launch.files import read_family
+from launch.quantising import quantised
 from launch.trial.start import here, model_section, of_run
 from model import families, parameters
 from model.huggingface import weights
@@ -36,6 +37,9 @@ def restored(run: Path, family: families.Family, cfg: Any) -> tuple[Any, int]:
         return jax.device_put(weights.load(here(run))[1]), 0
     if families.is_counted(family):
         return restored_counts(run, family)
+    if quantised.is_quantised(run):  # its codes, as matrices are multiplied from them
+        params, meta = quantised.read(run, _say)
+        return jax.device_put(params), meta["step"]
     params, meta = of_run(run, _say)
     try:
         parameters.check(jax.eval_shape(lambda: family.init(cfg, jax.random.key(0))), params)

@@ -39,6 +39,12 @@ class ChatEncoder:
         # The token that ends a turn of the assistant, at which generation stops.
         self.end = int(self._ids(template.stops[0])[-1])
 
+    @property
+    def names(self) -> dict[int, str]:
+        """{token: how the template spells it} of the tokens that the tokenizer has under no such
+        name; the end of a turn has precedence."""
+        return {token: text for text, token in self._tokens.items()}
+
     def encode(
         self, messages: Messages, add_generation_prompt: bool = False, answers_from: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from data.tokenizer import Tokenizer
 from launch.config import imports
 from launch.converted import KEPT
 from launch.files import CONVERT, read_config, read_json
+from launch.quantising import quantised
 from launch.trial.identity import weights_named
 from model import families, parameters
 from model.adapters.adapted import Adapted, family_of
@@ -127,6 +128,9 @@ def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
     """(all parameters of the model, on the host, meta) of a run's newest good checkpoint, without
     those of models that were trained beside it. Adapters are merged into the weights that they were
     trained on; ValueError if those are others now."""
+    if quantised.is_quantised(run):
+        params, meta = quantised.read(run, say)
+        return quantised.dense(params), meta
     params, meta = restore_params(run / "checkpoints", say)
     config = _config(run)
     params = {name: x for name, x in params.items() if name not in objectives.beside(config)}

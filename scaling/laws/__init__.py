@@ -8,11 +8,12 @@ from scaling.laws import (
     over_training,
     pass_at_k,
     power,
+    precision,
 )
 from scaling.laws.law import Law
 
 FILES = (
     *(additive, power, kaplan_joint, over_training, data_constrained),
-    *(pass_at_k, over_optimisation),
+    *(pass_at_k, over_optimisation, precision),
 )
 LAWS: dict[str, Law] = {law.name: law for file in FILES for law in file.LAWS}

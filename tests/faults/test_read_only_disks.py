@@ -186,6 +186,7 @@ def test_every_flag_for_a_file_to_write_is_tried():
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))
     tried.add(("decompress", "out"))  # it needs a compressed file: tests/launch/coding
+    tried |= {("quantise", "json"), ("quantise", "to")}  # they need a run with its text
     tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written

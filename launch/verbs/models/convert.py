@@ -1,8 +1,10 @@
-"""isoflop convert: turns Hugging Face weights into a run, and a run into Hugging Face weights.
+"""isoflop convert: turns Hugging Face weights into a run, and a run into Hugging Face weights or
+GGUF.
 
 isoflop convert --from_hf=Llama-3.2-1B --to=runs/llama
 isoflop convert --from=runs/llama --to_hf=llama-tuned
 isoflop convert --from=runs/lora --to_hf=adapter
+isoflop convert --from=runs/llama --to_gguf=llama-gguf --gguf_type=q8_0
 
 All are folders on this machine; nothing is downloaded. The run holds the weights as step 0: sample
 from it with `isoflop sample --run=…`, or train on with --config.train.init_from=RUN. The files of
@@ -13,6 +15,10 @@ other files add. The tokenizer of a run that was trained here is written as a to
 A run that trained adapters is written in PEFT's format, on top of the weights that it began with;
 --merged writes the whole model instead. --from_hf reads such a folder too. --base names another
 folder of the weights that adapters change.
+
+--to_gguf writes one file with the weights, the tokenizer and the chat template, for llama.cpp and
+LM Studio, and a Modelfile for Ollama. A model, a tokenizer or a chat template that these programs
+would read as another one is refused, or left out with a line that says so.
 """
 
 import contextlib
@@ -37,10 +43,10 @@ from data.tokenizer_files import exported, published
 from launch import flags
 from launch.alive import alive
 from launch.config import sections
-from launch.conversion import adapters
+from launch.conversion import adapters, gguf
 from launch.converted import KEPT
 from launch.errors import DONE, BadInput, bad_input, writing
-from launch.files import CONVERT, read_family, read_json, write_json
+from launch.files import CONVERT, read_family, read_json, read_model, write_json
 from launch.trial import start
 from launch.trial.start import of_run
 from model import families
@@ -80,10 +86,12 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path("to", None, "run folder to write", values)
     flags.define_path("from", None, "run folder to read", values)
     flags.define_path("to_hf", None, "Hugging Face folder to write", values)
+    flags.define_path("to_gguf", None, "folder to write a GGUF file and a Modelfile to", values)
+    text("gguf_type", "f16", "type of its matrices: f32, f16, q8_0 or q4_0", values)
     text(
         "model_type",
         "",
-        "Hugging Face family for --to_hf; default: the original, or one that fits",
+        "Hugging Face family for --to_hf and --to_gguf; default: the original, or one that fits",
         values,
     )
     absl_flags.DEFINE_boolean("merged", False, "write adapters merged into their weights", values)
@@ -96,10 +104,18 @@ def main(argv: Sequence[str]) -> int:
     """Converts in one of the two directions. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
-    pairs = (("from_hf", "to"), ("from", "to_hf"))
+    pairs = (("from_hf", "to"), ("from", "to_hf"), ("from", "to_gguf"))
     given = {name for pair in pairs for name in pair if values[name].value}
     if given not in map(set, pairs):
-        raise BadInput("give --from_hf=FOLDER --to=RUN, or --from=RUN --to_hf=FOLDER")
+        raise BadInput(
+            "give --from_hf=FOLDER --to=RUN, --from=RUN --to_hf=FOLDER, or --from=RUN "
+            "--to_gguf=FOLDER"
+        )
+    if values.to_gguf:
+        target = to_path(values.to_gguf)
+        return to_gguf(to_path(values["from"].value), target, values.model_type, values.gguf_type)
+    if values["gguf_type"].present:
+        raise BadInput(f"--gguf_type={values.gguf_type} goes with --to_gguf; drop it")
     if values.to_hf:
         run, target = to_path(values["from"].value), to_path(values.to_hf)
         with bad_input():
@@ -239,6 +255,26 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
             save(folder, cfg, params, extra=extra, files=files)
     say(target, model_type, family, cfg)
     return DONE
+
+
+def to_gguf(run: Path, target: Path, model_type: str, kind: str) -> int:
+    """Writes the newest checkpoint of a run for llama.cpp."""
+    with bad_input(), alive("writing the weights"), writing("to_gguf", target):
+        cfg = read_model(run, "from")
+        original = read_json(run / KEPT / "config.json", CONVERT) or {}
+        model_type = known_type(cfg, original, model_type)
+        written = gguf.write(run, target, cfg, model_type, kind, _complain)
+    if written.left:
+        _complain(
+            f"{len(written.left)} matrices, such as {written.left[0]}, are float16: their rows are "
+            f"no multiple of the 32 weights of a block of {kind}"
+        )
+    print(f"{target}: {model_type}, {kind}, {written.size:,} bytes, context {cfg.context_length:,}")
+    return DONE
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def known_type(cfg: Any, original: dict, model_type: str) -> str:

@@ -1,0 +1,163 @@
+"""Quantises runs in one or several ways, and collects what each costs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+
+from launch.evaluation.scored_model import ScoredModel, open_model
+from launch.files import read_json
+from launch.quantising import measured, quantised, written
+from launch.screen.fitted_table import Column, fitted, left_out
+from model import parameters
+from model.quantised import model as kernels
+from model.quantised.model import Quantisation
+from scaling.printable import printable
+from scaling.report.number_text import amount, three_digits
+
+
+@dataclass(frozen=True)
+class How:
+    """What is measured on: validation sequences (0: all), calibration sequences, their seed, tokens
+    of a timed continuation (0: none). `advance(what, share)` receives the progress."""
+
+    sequences: int
+    calibration: int
+    seed: int
+    decode: int
+    advance: Callable[[str, float], None]
+
+
+def of_flags(values: Any) -> list[Quantisation]:
+    """The quantisations that the flags of `isoflop quantise` name. ValueError names a wrong one."""
+    named = [name.strip() for name in values.calibrate.split(",")] if values.calibrate else [""]
+    calibrations = ["" if name == "none" else name for name in named]
+    formats = [name.strip() for name in values.format.split(",")]
+    return [
+        Quantisation(name, values.groups, values.activations, calibrate)
+        for name in formats
+        for calibrate in calibrations
+    ]
+
+
+def runs_of(folder: Path) -> list[Path]:
+    """The run in a folder, or the finished runs of a sweep in it. ValueError if there is none."""
+    if (folder / "config.json").is_file():
+        return [folder]
+    children = sorted(folder.iterdir()) if folder.is_dir() else []
+    done = [
+        run for run in children if (read_json(run / "result.json") or {}).get("status") == "done"
+    ]
+    if not done:
+        raise ValueError(f"run={folder} holds no finished run; train one first")
+    return done
+
+
+def quantise(run: Path, target: Path, how: Quantisation, to: How) -> dict[str, Any]:
+    """Writes the quantised run `target`; returns what it costs. Raises what `open_model` and
+    `measured.texts` raise, and FileExistsError."""
+    written.weights.refuse_full(target)
+    model = _open(run)
+    about, params = next(_each(model, [how], to))
+    written.write(run, target, params, model.step, about)
+    return about
+
+
+def measure(run: Path, chosen: Sequence[Quantisation], to: How) -> list[dict[str, Any]]:
+    """What each quantisation of a run costs, without writing it."""
+    return [about for about, _ in _each(_open(run), chosen, to)]
+
+
+def _open(run: Path) -> ScoredModel:
+    """The model of a run. ValueError for one that is quantised already or cannot be."""
+    if quantised.is_quantised(run):
+        raise ValueError(f"run={run} is quantised already; name the run that it was made from")
+    model = open_model(run, any_objective=True)
+    kernels.kernels(model.family, model.cfg)
+    return model
+
+
+def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How):
+    """(what it costs, the parameters) of each quantisation of a model."""
+    needed = to.calibration if any(how.calibrate for how in chosen) else 0
+    texts = measured.texts(model, to.sequences, needed, to.seed)
+    before = measured.losses(model, model.fitted, texts.validation)
+    for how in chosen:
+        name = f"{how.format} {how.calibrate}".strip()
+        params = kernels.quantised(
+            model.family,
+            model.cfg,
+            model.fitted,
+            how,
+            texts.calibration,
+            lambda share: to.advance(f"rounding, {name}", share),  # noqa: B023
+        )
+        after = measured.losses(
+            model,
+            params,
+            texts.validation,
+            lambda share: to.advance(f"scoring, {name}", share),  # noqa: B023
+        )
+        about = asdict(how) | _about(model, how, params) | measured.compared(before, after)
+        about["sequences"] = len(before)
+        if to.decode:
+            about |= _speed(model, params, to.decode)
+        yield about, params
+
+
+def _about(model: ScoredModel, how: Quantisation, params: dict) -> dict[str, Any]:
+    """The size of a model before and after, and the columns of a point of the precision law."""
+    result = read_json(model.run / "result.json") or {}
+    shapes = kernels.kernels(model.family, model.cfg).values()
+    return {
+        "run": str(model.run),
+        "params": int(sum(np.size(leaf) for leaf in parameters.flat(model.fitted).values())),
+        "quantised_params": sum(int(np.prod(shape)) for shape in shapes),
+        "tokens": result.get("tokens"),
+        "bits": kernels.bits(model.family, model.cfg, how),
+        "bytes_before": kernels.size(model.fitted),
+        "bytes": kernels.size(params),
+    }
+
+
+def _speed(model: ScoredModel, params: dict, tokens: int) -> dict[str, Any]:
+    """Seconds of a continuation with both models, and their ratio: above 1 if it is faster now."""
+    tokens = min(tokens, model.cfg.context_length - measured.PROMPT)
+    sets = {"before": model.fitted, "after": params}
+    seconds = measured.decode_seconds(model, sets, tokens)
+    return {
+        "decode_tokens": tokens,
+        "decode_seconds_before": seconds["before"],
+        "decode_seconds": seconds["after"],
+        "decode_speed": seconds["before"] / seconds["after"],
+    }
+
+
+def show(points: Sequence[dict[str, Any]]) -> None:
+    """Prints a row for each quantisation of each run."""
+    console = rich.console.Console(highlight=False, markup=False)
+    names = [
+        point["format"] + f" {point['calibrate']}" * bool(point["calibrate"]) for point in points
+    ]
+    acts = ["a8" if point["activations"] else "" for point in points]
+    columns = [
+        Column("run", [printable(Path(point["run"]).name) for point in points], number=False),
+        Column(
+            "format", [f"{n} {a}".strip() for n, a in zip(names, acts, strict=True)], number=False
+        ),
+        Column("params", [amount(point["params"]) for point in points]),
+        Column("bits", [f"{point['bits']:.2f}" for point in points]),
+        Column("loss", [f"{point['loss']:.4f}" for point in points]),
+        Column("change", [f"{point['degradation']:+.5f}" for point in points]),
+        Column("± se", [f"{point['degradation_se']:.5f}" for point in points]),
+        Column("size", [three_digits(point["bytes"] / point["bytes_before"]) for point in points]),
+    ]
+    if any("decode_speed" in point for point in points):
+        columns.append(Column("speed", [three_digits(p["decode_speed"]) for p in points]))
+    table, missing = fitted(columns, console.width)
+    console.print(table, soft_wrap=True)
+    if missing := [name for name in missing if name]:
+        console.print(left_out(missing), soft_wrap=True)

@@ -1,0 +1,119 @@
+"""The loss that quantising costs, paired by sequence, and the speed and the size of the result."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from launch.evaluation.counted_baseline import Unavailable, training_data
+from launch.evaluation.scored_model import ScoredModel
+from model import families
+from model.generation import sample
+from model.generation.samplers import Sampler
+
+PROMPT = 8  # tokens before those that are timed
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Validation batches of a run, and batches of tokens [B, T] of its training text."""
+
+    validation: list[dict[str, np.ndarray]]
+    calibration: list[np.ndarray]
+
+
+def texts(model: ScoredModel, sequences: int, calibration: int, seed: int) -> Texts:
+    """The run's validation set, at most `sequences` rows (0: all), and `calibration` rows of
+    training batches. ValueError if its text is not there."""
+    try:
+        dataset = training_data(model).for_run(model.config)
+    except Unavailable as reason:
+        raise ValueError(f"run={model.run}: {reason}, so no loss can be measured") from None
+    chosen, rows = [], 0
+    for batch in dataset.examples("validation"):
+        if sequences and rows >= sequences:
+            break
+        left = sequences - rows if sequences else len(batch["tokens"])
+        chosen.append({name: array[:left] for name, array in batch.items()})
+        rows += len(chosen[-1]["tokens"])
+    found: list[np.ndarray] = []
+    while sum(map(len, found)) < calibration:
+        missing = calibration - sum(map(len, found))
+        found.append(dataset.batch("train", seed, len(found))["tokens"][:missing])
+    return Texts(chosen, found)
+
+
+def losses(
+    model: ScoredModel,
+    params: dict,
+    validation: list[dict[str, np.ndarray]],
+    advance: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """(nats, tokens) of each validation sequence [E, 2] under `params`."""
+    rows = []
+    for number, batch in enumerate(validation):
+        nats_BT = _nats(model, params, batch)
+        weights_BT = batch["weights"]
+        kept = weights_BT.any(axis=1)
+        both = np.stack([(nats_BT * weights_BT).sum(1), weights_BT.sum(1)], axis=1)
+        rows.append(both[kept])
+        advance((number + 1) / len(validation))
+    return np.concatenate(rows)
+
+
+def _nats(model: ScoredModel, params: dict, batch: dict[str, np.ndarray]) -> np.ndarray:
+    from dataclasses import replace
+
+    return replace(model, fitted=params).nats(batch["tokens"], batch["targets"])
+
+
+def ratio(numerator_E: np.ndarray, tokens_E: np.ndarray) -> tuple[float, float]:
+    """(the ratio of two sums over sequences, its standard error), Cochran 1977, eq. 6.13."""
+    value = numerator_E.sum() / tokens_E.sum()
+    count = len(tokens_E)
+    if count < 2:
+        return float(value), math.nan
+    residuals = numerator_E - value * tokens_E
+    spread = math.sqrt(float(np.square(residuals).sum()) / (count - 1) / count)
+    return float(value), spread / float(tokens_E.mean())
+
+
+def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+    """The losses of both models in nats per token, and the difference with its standard error over
+    sequences, which both have read."""
+    loss, loss_se = ratio(before[:, 0], before[:, 1])
+    quantised, quantised_se = ratio(after[:, 0], after[:, 1])
+    change, change_se = ratio(after[:, 0] - before[:, 0], before[:, 1])
+    return {
+        "loss_before": loss,
+        "loss_before_se": loss_se,
+        "loss": quantised,
+        "loss_se": quantised_se,
+        "degradation": change,
+        "degradation_se": change_se,
+    }
+
+
+def decode_seconds(
+    model: ScoredModel, sets: dict[str, dict], tokens: int, repeats: int = 5
+) -> dict[str, float]:
+    """Median seconds in which each set of parameters continues a prompt by `tokens` tokens, one
+    row. The sets take turns, after one run of each that compiles."""
+    reader = families.reader(model.family)
+    prompt = [int(i) for i in model.start] + [0] * (PROMPT - len(model.start))
+    ready = {name: reader.prepare(params, model.cfg) for name, params in sets.items()}
+    found: dict[str, list[float]] = {name: [] for name in sets}
+    sampler = Sampler(temperature=0.0)
+    for turn in range(repeats + 1):
+        for name, params in ready.items():
+            begun = time.perf_counter()
+            for piece in sample.stream(
+                params, model.cfg, [prompt], tokens, sampler, n=1, seed=0, chunk=tokens,
+                reader=reader,
+            ):  # fmt: skip
+                np.asarray(piece.tokens_BN)
+            if turn:
+                found[name].append(time.perf_counter() - begun)
+    return {name: float(np.median(seconds)) for name, seconds in found.items()}
