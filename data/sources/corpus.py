@@ -11,6 +11,7 @@
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
     'synthetic[:KEY=VALUE…]'    a language of known entropy (`data/sources/synthetic.py`)
     'synthetic_sentiment[:…]'   made-up reviews, as running text (`data/sources/sentiment.py`)
+    'world[:KEY=VALUE…]'        a made-up world of facts (`data/sources/world.py`)
 
 Text is not changed: newlines stay and nothing is normalised. A document is a non-empty str.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import REMOTE, is_remote, path_of, to_path
-from data.sources import sentiment, synthetic
+from data.sources import sentiment, synthetic, world
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
 
@@ -206,6 +207,11 @@ SCHEMES = {
     sentiment.SCHEME: Scheme(
         lambda spec, text_key: sentiment.parse(spec).documents(),
         lambda spec: [repr(sentiment.parse(spec)), sentiment.VERSION],
+        lambda spec: None,
+    ),
+    world.SCHEME: Scheme(
+        lambda spec, text_key: world.parse(spec).documents(),
+        lambda spec: [repr(world.parse(spec)), world.VERSION],
         lambda spec: None,
     ),
 }
