@@ -23,6 +23,7 @@ from data.kinds import (
     tasks,
     text,
 )
+from data.kinds.unlearning import forgotten
 from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
@@ -116,4 +117,5 @@ KINDS: dict[str, Kind] = {
     "conversations": conversations,
     "preferences": preferences,
     "tasks": tasks,
+    "unlearning": forgotten,
 }

@@ -12,7 +12,9 @@ come."). A share `bias` of those about the first role of a pair has "he", and of
 second "she", so that a difference of log-probabilities by role has a known true value, 2 log(bias /
 (1 - bias)).
 
-All draws follow from the seed. As a corpus, the spec is 'world[:KEY=VALUE…]' with the keys of KEYS.
+Each edition says all of this once more in another order, so that no model does well by learning
+pages by heart. All draws follow from the seed. As a corpus, the spec is 'world[:KEY=VALUE…]' with
+the keys of KEYS.
 """
 
 import functools
@@ -91,7 +93,7 @@ ABOUT_ROLES = (  # what comes before the pronoun, and what after
 
 
 class Fact(NamedTuple):
-    """What an entity has of a relation. `times`: how often the text says so, in the first half of
+    """What an entity has of a relation. `times`: how often an edition says so, in the first half of
     `templates`, which are shuffled. `forget`: whether it is in the part to be forgotten."""
 
     entity: str
@@ -121,7 +123,8 @@ class World:
     """A collection of facts; its fields are the keys of a spec."""
 
     entities: int = 100
-    times: int = 16
+    times: int = 8
+    editions: int = 10
     unknown: float = 0.2
     forget: float = 0.0
     part: str = "all"
@@ -151,14 +154,16 @@ class World:
             tuple(draw.sample(templates, len(templates))), forget and not unknown,
         )  # fmt: skip
 
-    def sentences(self) -> list[str]:
+    def sentences(self) -> Iterator[str]:
         """What the text says, in order."""
-        part = {"all": (True, False), "forget": (True,), "retain": (False,)}[self.part]
-        told = [s for fact in self.facts if fact.forget in part for s in fact.statements()]
-        if self.part != "forget":
-            told += [self._about_a_role(number) for number in range(self.roles)]
-        random.Random(f"{VERSION}/{self.seed}/order").shuffle(told)
-        return told
+        told = {"all": (True, False), "forget": (True,), "retain": (False,)}[self.part]
+        facts = [s for fact in self.facts if fact.forget in told for s in fact.statements()]
+        roles = 0 if self.part == "forget" else self.roles
+        for edition in range(self.editions):
+            numbers = range(edition * roles, (edition + 1) * roles)
+            sentences = facts + [self._about_a_role(number) for number in numbers]
+            random.Random(f"{VERSION}/{self.seed}/edition/{edition}").shuffle(sentences)
+            yield from sentences
 
     def _about_a_role(self, number: int) -> str:
         draw = random.Random(f"{VERSION}/{self.seed}/role/{number}")
@@ -169,7 +174,7 @@ class World:
 
     def documents(self) -> Iterator[str]:
         """The sentences, one a line, page by page."""
-        told = self.sentences()
+        told = list(self.sentences())
         for first in range(0, len(told), PAGE):
             yield "\n".join(told[first : first + PAGE])
 
@@ -188,11 +193,12 @@ class World:
 
 KEYS = {  # key → (how it is read, what it means)
     "entities": (int, "with one fact of each relation"),
-    "times": (int, "a fact is told at most so often: 1, 2, 4, …"),
+    "times": (int, "an edition tells a fact 1, 2, 4, … times, at most so often"),
+    "editions": (int, "of the same facts, each in another order"),
     "unknown": (float, "share of the facts that are never told"),
     "forget": (float, "share of the facts to be forgotten"),
     "part": (str, f"the facts that are told: {' | '.join(PARTS)}"),
-    "roles": (int, "sentences about roles"),
+    "roles": (int, "sentences about roles in each edition"),
     "bias": (float, "share of them with the pronoun of their role"),
     "seed": (int, "of the draws"),
 }
@@ -212,10 +218,10 @@ def parse(spec: str) -> World:
                 f"data.corpora={spec!r}: {part!r} is not KEY=VALUE; the keys: {known}"
             ) from None
     world = World(**given)
-    if not 1 <= world.entities <= MOST or world.times < 1 or world.roles < 0:
+    if not 1 <= world.entities <= MOST or min(world.times, world.editions) < 1 or world.roles < 0:
         raise ValueError(
-            f"data.corpora={spec!r}: entities must be 1 to {MOST:,}, times 1 or more, roles 0 or "
-            "more"
+            f"data.corpora={spec!r}: entities must be 1 to {MOST:,}, times and editions 1 or more, "
+            "roles 0 or more"
         )
     if not all(0 <= share <= 1 for share in (world.unknown, world.forget, world.bias)):
         raise ValueError(f"data.corpora={spec!r}: unknown, forget and bias must be from 0 to 1")

@@ -73,6 +73,8 @@ COMMANDS = [
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
+            ("json", ["probe", "--run=RUN", "--pairs=pairs.jsonl"]),
+            ("out", ["probe", "--run=RUN", "--pairs=pairs.jsonl"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),
@@ -147,6 +149,7 @@ def quick(monkeypatch):
     classes = saved_classes.Classes(("a", "b"), False, "cls")
     monkeypatch.setattr("data.framed.saved_classes.read", lambda _: classes)
     monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
+    monkeypatch.setattr("launch.probing.measured.probed", lambda *_: {"run": "run", "before": None})
 
 
 @pytest.mark.parametrize(("flag", "argv"), COMMANDS)

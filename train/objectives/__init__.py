@@ -14,6 +14,7 @@ from train.objectives import classify, distill, exact_match, masked, next_token,
 from train.objectives.metrics import Metric
 from train.objectives.policy import grpo, ppo, raft, reinforce
 from train.objectives.preference import dpo, reward
+from train.objectives.unlearning import unlearn
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -96,6 +97,7 @@ OBJECTIVES: dict[str, Objective] = {
     "distill": distill,
     "reinforce": reinforce,
     "raft": raft,
+    "unlearn": unlearn,
 }
 
 
