@@ -12,9 +12,10 @@ import pytest
 from data import tokenizer as tokenizers
 from data.sources import world
 from launch.__main__ import main
+from launch.benchmarks import continuations
 from launch.errors import BadInput
 from launch.evaluation.scored_model import open_model
-from launch.probing import facts, files, pairs
+from launch.probing import facts, files, pairs, scored
 from launch.verbs.texts import probe
 from model.counted import ngram
 from scaling.report.probing.page import write_page
@@ -133,6 +134,17 @@ def test_differences_are_those_of_score(home, tmp_path):
     p = [one["logprob"] for one in json.loads((tmp_path / "s.json").read_text())["texts"]]
     assert found[0]["difference"] == pytest.approx(p[0] - p[1], abs=1e-4)
     assert found[1]["difference"] == pytest.approx((p[2] - p[4]) - (p[3] - p[5]), abs=1e-4)
+
+
+def test_single_tokens_after_one_beginning_have_the_probabilities_of_whole_texts(home):
+    """Beginnings of several lengths, one of them longer than the context."""
+    model = open_model(home / "decoder")
+    befores = ["", "a", "the cat sat on the mat", "x" * 40, "ab" * 60]
+    texts = [(before, after) for before in befores for after in ("a", "b", "yes")]
+    found = scored.log_probabilities(model, texts)
+    whole = continuations.score(model, [scored.tokens(model, text) for text in texts])
+    assert found == pytest.approx([one.logprob for one in whole], abs=1e-4)
+    assert len({round(value, 3) for value in found}) == len(texts)
 
 
 def test_consistency_and_answers_by_hand():
