@@ -42,6 +42,7 @@ VERBS = {
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
+    "probe": ("texts", "biases, calibration, made-up facts, what unlearning costs"),
     "rewards": ("texts", "what reward models say of answers that a rule has judged"),
     "synthesise": ("texts", "write a set of captioned images or sounds"),
     "extend": ("texts", "add special tokens to a trained model and its tokenizer"),

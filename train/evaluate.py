@@ -105,6 +105,18 @@ def token_nats_from(
     return _nats(model, cfg, chunk, params, x_BTD, targets_BT), carry
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def next_log_probabilities(
+    family: str, cfg: Any, params: dict, tokens_BT: jax.Array, last_B: jax.Array
+) -> jax.Array:
+    """log p [B, V] of every token that may follow the one at place `last` of each row, in nats."""
+    model, params = _to_score(family, cfg, params)
+    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
+    x_B1D = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)
+    logits_BV = model.logits(cfg, model.head(cfg, params), x_B1D)[:, 0]
+    return jax.nn.log_softmax(logits_BV.astype(jnp.float32))
+
+
 def _to_score(family: str, cfg: Any, params: dict) -> tuple[families.Trained, dict]:
     model = families.FAMILIES[family]
     return model, cast_for_compute(params, cfg, model.PARAMETER_AXES)

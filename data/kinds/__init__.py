@@ -24,6 +24,7 @@ from data.kinds import (
     text,
 )
 from data.kinds.captioned import images, sounds
+from data.kinds.unlearning import forgotten
 from data.kinds.words import cooccurrence, documents, word_pairs
 
 Batch = dict[str, np.ndarray]
@@ -121,4 +122,5 @@ KINDS: dict[str, Kind] = {
     "tasks": tasks,
     "images": images,
     "sounds": sounds,
+    "unlearning": forgotten,
 }

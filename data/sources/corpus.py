@@ -12,6 +12,7 @@
     'synthetic[:KEY=VALUE…]'    a language of known entropy (`data/sources/synthetic.py`)
     'synthetic_sentiment[:…]'   made-up reviews, as running text (`data/sources/sentiment.py`)
     'corrupted:CORPUS[:…]'      another corpus with faults of the web (`data/sources/corrupted.py`)
+    'world[:KEY=VALUE…]'        a made-up world of facts (`data/sources/world.py`)
 
 Text is not changed: newlines stay and nothing is normalised. A document is a non-empty str.
 """
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import REMOTE, is_remote, path_of, to_path
-from data.sources import corrupted, sentiment, synthetic
+from data.sources import corrupted, sentiment, synthetic, world
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
 
@@ -220,4 +221,9 @@ SCHEMES = {
         lambda spec: None,
     ),
     corrupted.SCHEME: Scheme(_corrupted, _corrupted_identity, lambda spec: None),
+    world.SCHEME: Scheme(
+        lambda spec, text_key: world.parse(spec).documents(),
+        lambda spec: [repr(world.parse(spec)), world.VERSION],
+        lambda spec: None,
+    ),
 }

@@ -77,6 +77,8 @@ COMMANDS = [
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
             ("json", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
             ("out", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
+            ("json", ["probe", "--run=RUN", "--pairs=pairs.jsonl"]),
+            ("out", ["probe", "--run=RUN", "--pairs=pairs.jsonl"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),
@@ -161,6 +163,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
     monkeypatch.setattr("launch.inspection.measured.inspected", lambda *_: ({}, None))
     monkeypatch.setattr("scaling.report.inspection.page.page", lambda *_: "")
+    monkeypatch.setattr("launch.probing.measured.probed", lambda *_: {"run": "run", "before": None})
 
 
 @pytest.mark.parametrize(("flag", "argv"), COMMANDS)

@@ -15,6 +15,7 @@ from train.objectives.captioned import captions
 from train.objectives.metrics import Metric
 from train.objectives.policy import grpo, ppo, raft, reinforce
 from train.objectives.preference import dpo, reward
+from train.objectives.unlearning import unlearn
 from train.objectives.words import full_softmax, glove, negative_sampling, reconstruction
 
 Sums = dict[str, tuple[jax.Array, jax.Array]]
@@ -100,6 +101,7 @@ OBJECTIVES: dict[str, Objective] = {
     "reinforce": reinforce,
     "raft": raft,
     "captions": captions,
+    "unlearn": unlearn,
 }
 
 

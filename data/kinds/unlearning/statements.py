@@ -1,0 +1,94 @@
+"""The statements that are to be forgotten: prompts with answers, as rows of tokens."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.files import path_of
+from data.sources import world
+from data.sources.compression import naming_damage, open_file
+from data.sources.formats import json_lines
+from data.tokenizer import Tokenizer
+
+EXAMPLE = '{"prompt": "Rome lies in", "answer": " Italy"}'
+
+
+@dataclass(frozen=True)
+class Statements:
+    """The tokens of N statements, one after the other, each between two end-of-document tokens.
+    Statement n is tokens[begins[n]:begins[n + 1]]; its answer, which alone is forgotten, begins at
+    the place `answers[n]` within it and ends before the last token."""
+
+    tokens: np.ndarray
+    begins: np.ndarray  # [N + 1]
+    answers: np.ndarray  # [N]
+    hash: str
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest statement."""
+        return int(np.diff(self.begins).max())
+
+    def rows(self, numbers: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """tokens, targets int32 and weights float32 [R, T] of statements with these numbers [R];
+        the weights are 1 where the target is of the answer. Rows end with the end of a document."""
+        end = self.tokens[0]
+        tokens_RT = np.full((len(numbers), length), end, np.int32)
+        targets_RT, weights_RT = tokens_RT.copy(), np.zeros(tokens_RT.shape, np.float32)
+        for row, number in enumerate(numbers):
+            one = self.tokens[self.begins[number] : self.begins[number + 1]]
+            tokens_RT[row, : len(one) - 1], targets_RT[row, : len(one) - 1] = one[:-1], one[1:]
+            weights_RT[row, self.answers[number] - 1 : len(one) - 2] = 1
+        return {"tokens": tokens_RT, "targets": targets_RT, "weights": weights_RT}
+
+
+def statements(specs: tuple[str, ...], tokenizer: Tokenizer) -> Statements:
+    """Those of files of {"prompt", "answer"}, a JSON object a line, and of the facts of worlds that
+    are to be forgotten ('world:forget=…'). FileNotFoundError or ValueError, in one line."""
+    listed = [pair for spec in specs for pair in _read(spec)]
+    if not listed:
+        raise ValueError("data.forget is empty; name a file of prompts and answers, or a world")
+    parts, answers = [], []
+    for prompt, answer in listed:
+        whole = tokenizer.encode(prompt + answer).tolist()
+        alone = tokenizer.encode(prompt).tolist()
+        cut = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b),
+                   min(len(alone), len(whole)))  # fmt: skip
+        if cut == len(whole):
+            raise ValueError(f"data.forget: the answer {answer[:40]!r} of {prompt[:40]!r} is empty")
+        parts.append([tokenizer.eod, *whole, tokenizer.eod])
+        answers.append(1 + cut)
+    begins = np.cumsum([0, *map(len, parts)])
+    about = json.dumps([listed, tokenizer.fingerprint])
+    digest = hashlib.sha256(about.encode()).hexdigest()
+    return Statements(np.concatenate(parts).astype(np.int32), begins, np.array(answers), digest)
+
+
+def _read(spec: str) -> Iterator[tuple[str, str]]:
+    """(prompt, answer) of each statement. A fact of a world is stated in all ways in which its text
+    states it."""
+    if spec.partition(":")[0] == world.SCHEME:
+        facts = [fact for fact in world.parse(spec).facts if fact.forget]
+        if not facts:
+            raise ValueError(f"data.forget={spec!r} forgets nothing; give it forget=0.1")
+        for fact in facts:
+            for question in fact.questions()[: fact.told]:
+                yield question, f" {fact.value}"
+        return
+    path = path_of(spec, "data.forget")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"data.forget={spec!r} does not exist; give a file of lines like {EXAMPLE}, or a world"
+        )
+    with naming_damage(path), open_file(path) as stream:
+        for where, row in json_lines(stream, path):
+            row = row if isinstance(row, dict) else {}
+            if not all(isinstance(row.get(key), str) for key in ("prompt", "answer")):
+                raise ValueError(f"{where} has no prompt and answer; write lines like {EXAMPLE}")
+            yield row["prompt"], row["answer"]

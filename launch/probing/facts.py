@@ -1,0 +1,238 @@
+"""What a model answers about facts, how sure it is, and whether that says anything."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from launch.evaluation.scored_model import ScoredModel
+from launch.probing.files import Question
+from launch.probing.scored import log_probabilities
+from scaling.estimators import calibration
+from scaling.estimators.resampling import bootstrap, interval, mean_of_differences, units
+
+SURE = 0.5  # confidence from which an answer counts as asserted
+RISK = 0.05  # share of wrong answers that selective answering may have
+CURVE = 100  # points of the risk-coverage curve
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to Q questions, those of one fact one after the other. Confidence is the
+    probability of the likeliest answer among the possible ones."""
+
+    fact: np.ndarray  # the number of its fact [Q]
+    way: np.ndarray  # which of the fact's questions it is [Q]
+    chosen: np.ndarray  # the number of the likeliest answer [Q]
+    right: np.ndarray  # whether that is the right one [Q]
+    confidence: np.ndarray  # [Q]
+    mass: np.ndarray  # probability of all possible answers together, before they are scaled [Q]
+    nats: np.ndarray  # -log p of the right answer, as the model gives it [Q]
+
+
+def answers(
+    model: ScoredModel, facts: Sequence[Question], advance: Callable[[float], None]
+) -> Answers:
+    """What a model answers. Every possible answer to every question is scored."""
+    asked = [(n, way) for n, fact in enumerate(facts) for way in range(len(fact.questions))]
+    texts = [(facts[n].questions[way], answer) for n, way in asked for answer in facts[n].answers]
+    logp = log_probabilities(model, texts, advance)
+    counts = [len(facts[n].answers) for n, _ in asked]
+    parts = np.split(logp, np.cumsum(counts)[:-1])
+    total = np.array([np.logaddexp.reduce(part) for part in parts])
+    chosen = np.array([part.argmax() for part in parts])
+    best = np.array([part.max() for part in parts])
+    wanted = np.array([facts[n].right for n, _ in asked])
+    return Answers(
+        fact=np.array([n for n, _ in asked]),
+        way=np.array([way for _, way in asked]),
+        chosen=chosen,
+        right=chosen == wanted,
+        confidence=np.minimum(1.0, np.exp(best - total)),
+        mass=np.exp(total),
+        nats=-np.array([part[place] for part, place in zip(parts, wanted, strict=True)]),
+    )
+
+
+def measured(
+    facts: Sequence[Question], found: Answers, before: Answers | None, draws: int, seed: int
+) -> dict[str, Any]:
+    """The part `facts` of what --json writes. Intervals are of bootstraps over facts. With the
+    answers of another run, `change` too."""
+    known = np.array([fact.known for fact in facts])[found.fact]  # None: it is not said
+    chance = calibration.perfectly_calibrated(found.confidence, found.fact, seed=seed)
+    coverage, risk = calibration.risk_coverage(found.confidence, found.right)
+    picked = np.unique(np.linspace(0, len(coverage) - 1, CURVE).astype(int))
+    summary = bootstrap(lambda rows: _summary(found, known, rows), found.fact, draws, seed)
+    summary["ece"] = _unbiased(found, draws, seed)
+    about = {
+        "facts": len(facts),
+        "questions": len(found.fact),
+        "chance": float(np.mean([1 / len(fact.answers) for fact in facts])),
+        "summary": summary,
+        "ece_by_chance": float(chance.mean()),
+        "ece_p": float((1 + (chance >= summary["ece"]["value"]).sum()) / (1 + len(chance))),
+        "best_aurc": calibration.best_area(found.right),
+        "bins": calibration.bins(found.confidence, found.right),
+        "curve": {"coverage": coverage[picked].tolist(), "risk": risk[picked].tolist()},
+        "groups": _groups(facts, found, draws, seed),
+        "rows": _rows(facts, found, before),
+    }
+    if before is not None:
+        about["change"] = _changes(facts, found, before, draws, seed)
+    return about
+
+
+def _summary(found: Answers, known: np.ndarray, rows: np.ndarray) -> dict[str, float | None]:
+    """The main numbers of the answers in `rows`."""
+    confidence, right = found.confidence[rows], found.right[rows]
+    said = np.array([value is not None for value in known[rows]])
+    told = known[rows][said].astype(bool)
+    of_known = float(right[said][told].mean()) if told.any() else None
+    return {
+        "accuracy": float(right.mean()),
+        "confidence": float(confidence.mean()),
+        "mass": float(found.mass[rows].mean()),
+        "brier": float(np.square(confidence - right).mean()),
+        "aurc": calibration.area_under_risk_coverage(confidence, right),
+        "coverage": calibration.coverage_at(confidence, right, RISK),
+        "auroc_right": calibration.area_under_roc(confidence, right),
+        "accuracy_known": of_known,
+        "auroc_known": calibration.area_under_roc(confidence[said], told) if said.any() else None,
+        "made_up": float((confidence[said][~told] >= SURE).mean()) if (~told).any() else None,
+    }
+
+
+def _unbiased(found: Answers, draws: int, seed: int) -> dict[str, Any]:
+    """The ECE with an interval. ECE is biased upward, of bootstrap draws twice, so the interval is
+    the basic one: the percentiles are mirrored at the value."""
+    of = calibration.expected_calibration_error
+    parts, rng = units(found.fact), np.random.default_rng(seed)
+    drawn = []
+    for _ in range(draws):
+        rows = np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])
+        drawn.append(of(found.confidence[rows], found.right[rows]))
+    value = of(found.confidence, found.right)
+    span = interval(value, drawn, len(parts))
+    if span["lo"] is None:
+        return span
+    ends = (2 * value - span[end] for end in ("hi", "lo"))
+    return {"value": value} | {k: min(1.0, max(0.0, x)) for k, x in zip(("lo", "hi"), ends)}  # noqa: B905
+
+
+def consistency(found: Answers) -> np.ndarray:
+    """For each fact, the share of pairs of its questions that have the same answer; nan of a fact
+    with one question."""
+    shares = []
+    for rows in units(found.fact):
+        given, n = found.chosen[rows], len(rows)
+        same = sum(np.bincount(given) * (np.bincount(given) - 1))
+        shares.append(same / (n * (n - 1)) if n > 1 else np.nan)
+    return np.array(shares)
+
+
+def _groups(
+    facts: Sequence[Question], found: Answers, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """One row for each group of facts; of facts that were told, also by how often and by whether in
+    this way."""
+    same = consistency(found)
+    of_group = np.array([fact.group for fact in facts], object)[found.fact]
+    parts = [
+        ("group", name or "all", np.flatnonzero(of_group == name))
+        for name in dict.fromkeys(fact.group for fact in facts)
+    ]
+    if all(fact.times is not None for fact in facts):
+        times = np.array([fact.times for fact in facts])[found.fact]
+        told = np.array([facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)])
+        known = np.array([fact.known for fact in facts], bool)[found.fact]
+        parts += [("way", "told in this way", np.flatnonzero(known & told)),
+                  ("way", "told in other ways", np.flatnonzero(known & ~told))]  # fmt: skip
+        parts += [
+            ("times", name, np.flatnonzero((first <= times) & (times <= last)))
+            for name, first, last in _ranges(int(times.max()))
+        ]
+
+    def statistics(rows: np.ndarray, by: str) -> dict[str, float | None]:
+        of_facts = same[found.fact[rows]] if by != "way" else np.array([np.nan])
+        return {
+            "accuracy": float(found.right[rows].mean()),
+            "confidence": float(found.confidence[rows].mean()),
+            "nats": float(found.nats[rows].mean()),
+            "sure": float((found.confidence[rows] >= SURE).mean()),
+            "consistency": float(of_facts.mean()) if np.isfinite(of_facts).all() else None,
+        }
+
+    return [
+        {"by": by, "name": name, "facts": len(np.unique(found.fact[rows])), "questions": len(rows)}
+        | bootstrap(
+            lambda drawn, by=by, rows=rows: statistics(rows[drawn], by),
+            found.fact[rows],
+            draws,
+            seed,
+        )
+        for by, name, rows in parts
+        if len(rows)
+    ]
+
+
+def _ranges(most: int) -> list[tuple[str, int, int]]:
+    """0, and the ranges of counts up to each power of two: (name, first, last)."""
+    found, first = [("told 0 times", 0, 0)], 1
+    while first <= most:
+        last = 2 * first - 1
+        found.append((f"told {first} to {last} times" if first > 1 else "told once", first, last))
+        first = 2 * first
+    return found
+
+
+def _rows(
+    facts: Sequence[Question], found: Answers, before: Answers | None
+) -> list[dict[str, Any]]:
+    """Each question with its answer."""
+    rows = []
+    for q, (n, way) in enumerate(zip(found.fact, found.way, strict=True)):
+        fact = facts[n]
+        rows.append({
+            "fact": int(n),
+            "question": fact.questions[way],
+            "answer": fact.answers[found.chosen[q]],
+            "right_answer": fact.answers[fact.right],
+            "right": bool(found.right[q]),
+            "confidence": float(found.confidence[q]),
+            "nats": float(found.nats[q]),
+            "group": fact.group,
+            "known": fact.known,
+            "times": fact.times,
+            "told": fact.told[way] if fact.told else None,
+        })  # fmt: skip
+        if before is not None:
+            rows[-1]["nats_before"] = float(before.nats[q])
+            rows[-1]["answer_before"] = fact.answers[before.chosen[q]]
+    return rows
+
+
+def _changes(
+    facts: Sequence[Question], found: Answers, before: Answers, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """What changed since the other run, by group and, where it is known how facts were told, for
+    the ways in which they were not: nats of the right answer, accuracy and confidence, each before,
+    now and the mean difference with its interval and p-value."""
+    of_group = np.array([fact.group for fact in facts], object)[found.fact]
+    parts = []
+    for name in dict.fromkeys(fact.group for fact in facts):
+        parts.append((name or "all", of_group == name))
+        first = next(fact for fact in facts if fact.group == name)
+        if first.told and first.known:
+            told = [facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)]
+            parts.append((f"{name}, in other ways", (of_group == name) & ~np.array(told)))
+    changes = []
+    for name, rows in parts:
+        one: dict[str, Any] = {"group": name, "facts": len(np.unique(found.fact[rows]))}
+        for key, of in (("nats", "nats"), ("accuracy", "right"), ("confidence", "confidence")):
+            now, then = (getattr(answers, of)[rows].astype(float) for answers in (found, before))
+            change = mean_of_differences(now - then, found.fact[rows], draws, seed)
+            one[key] = {"before": float(then.mean()), "now": float(now.mean()), "change": change}
+        changes.append(one)
+    return changes
