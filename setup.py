@@ -14,7 +14,8 @@ GCS = ["gcsfs>=2025.5", "google-auth>=2", "requests>=2.31"]  # gs:// folders
 S3 = ["s3fs>=2025.5"]  # s3:// folders
 RAY = ["ray>=2.52"]  # isoflop sweep --on=ray; since then Ray can ask for a token
 QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS]
+RETRIEVAL = ["bm25s>=0.2.7"]  # isoflop index --kind=bm25
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS, *RETRIEVAL]
 
 setup(
     name="isoflop",
@@ -58,6 +59,8 @@ setup(
         "wandb": ["wandb>=0.19"],
         "lm_eval": ["lm_eval>=0.4.10"],  # isoflop evaluate --tasks=lm_eval:NAME
         "vectors": VECTORS,
+        "retrieval": RETRIEVAL,
+        "faiss": ["faiss-cpu>=1.9"],  # --backend=faiss of isoflop evaluate
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate

@@ -42,6 +42,7 @@ VERBS = {
     "convert": ("models", "import or export Hugging Face weights"),
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
+    "index": ("texts", "an index of texts: BM25, vectors, states; for retrieval"),
     "tokenize": ("models", "train a tokenizer, write the token shards of a corpus"),
 }
 
