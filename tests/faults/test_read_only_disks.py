@@ -72,6 +72,8 @@ COMMANDS = [
             ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
+            ("out", ["index", "--texts=book.txt"]),
+            ("json", ["index", "--texts=book.txt", "--out=index"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
@@ -171,6 +173,7 @@ def test_every_flag_for_a_file_to_write_is_tried():
     tried = {(argv[0], flag) for flag, argv in COMMANDS} | {("export", "to")}  # names a format
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))
+    tried.add(("evaluate", "out"))  # a page, which needs an index
     tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written
