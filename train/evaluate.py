@@ -54,6 +54,14 @@ class Evaluator:
         return jax.tree.leaves(self.batches)[0].sharding.mesh.devices.flat[0]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def states(family: str, cfg: Any, params: dict, batch: dict[str, jax.Array]) -> jax.Array:
+    """The last hidden states [B, T, D] of a batch, for a trained family. Fields of the batch that
+    the family does not need are left out."""
+    model, params = _to_score(family, cfg, params)
+    return model.hidden(cfg, params, {name: batch[name] for name in model.INPUTS})
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def token_nats(
     family: str, cfg: Any, chunk: int, params: dict, tokens_BT: jax.Array, targets_BT: jax.Array

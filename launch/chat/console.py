@@ -6,7 +6,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import rich.console
@@ -43,9 +43,12 @@ class Console:
         stops: tuple[str, ...],
         max_tokens: int,
         seed: int,
+        sources: Callable[[], Sequence[str]] = tuple,
     ):
+        """`sources`: the lines about what was put before the last message, to print."""
         self.engine, self.conversation, self.sampler = engine, conversation, sampler
         self.stops, self.max_tokens, self.seed = stops, max_tokens, seed
+        self.sources = sources
         self.replies = 0
         self.request: Request | None = None  # the newest, while it is answered
         self.stopped = False  # by Ctrl-C
@@ -104,6 +107,8 @@ class Console:
         except ValueError as error:
             self.note(str(error))
             return
+        for line in self.sources():
+            self.note(line)
         if self.conversation.dropped > before:
             self.note(
                 f"the context is full: the model no longer sees the oldest "

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from configs.chat import TEMPLATES
 from data.chat.encoding import FILE, ChatEncoder, template_of
 from data.chat.templates import Template
@@ -108,17 +110,24 @@ def _found(run: Path) -> tuple[str, str] | None:
 
 
 def prompt_of(
-    run: Path, tokenizer: Tokenizer, text: str, chat: bool | None = None
+    run: Path, tokenizer: Tokenizer, text: str, chat: bool | None = None, before: str = ""
 ) -> tuple[list[int], set[int]]:
     """(the tokens that a sample of a run continues, the tokens that end it besides the usual ones).
 
     With `chat` the text is a user's message; None: if the run was trained with a template. An empty
-    text begins a new document."""
+    text begins a new document. `before` is text of others that stands before it, as passages do: no
+    string in it is a special token."""
     trained = (run / FILE).is_file() and not is_published(run)
     if text and (trained if chat is None else chat):
         encoder = encoder_of(run, tokenizer)
-        return encoder.prompt([{"role": "user", "content": text}]).tolist(), {encoder.end}
+        return encoder.prompt([{"role": "user", "content": before + text}]).tolist(), {encoder.end}
     typed = tokenizer.encode_prompt(text).tolist()
+    if before:
+        quoted = tokenizer.encode(before)
+        if np.array_equal(quoted, tokenizer.encode_prompt(before)):
+            typed = tokenizer.encode_prompt(before + text).tolist()
+        else:
+            typed = [*quoted.tolist(), *typed]
     return [*tokenizer.prefix, *typed] or [tokenizer.eod], set()
 
 

@@ -1,6 +1,6 @@
 """The prompt of a conversation: its messages through the chat template of a run, as tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data.chat.encoding import ChatEncoder, template_of
@@ -40,11 +40,14 @@ class Turns:
         self.name, self.roles = encoder.template.name, encoder.template.roles
         self.stops = () if self.trained else (NEXT,) if name == PLAIN else encoder.template.stops
         self.lead = self._lead()
+        # What is done to the messages of each prompt, as where passages are put before the last.
+        self.amend: Callable[[Messages], Messages] | None = None
 
     def prompt(self, messages: Messages) -> list[int]:
         """The tokens of a conversation up to where the assistant answers. ValueError for one that
         the template refuses."""
-        return self.encoder.prompt(messages).tolist()
+        amended = self.amend(messages) if self.amend else messages
+        return self.encoder.prompt(amended).tolist()
 
     def _lead(self) -> str:
         """White space between the prompt and the assistant's text."""

@@ -74,6 +74,8 @@ COMMANDS = [
             ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
+            ("out", ["index", "--texts=book.txt"]),
+            ("json", ["index", "--texts=book.txt", "--out=index"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
             ("json", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
             ("out", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
@@ -190,6 +192,7 @@ def test_every_flag_for_a_file_to_write_is_tried():
     tried.add(("translate", "json"))
     tried.add(("decompress", "out"))  # it needs a compressed file: tests/launch/coding
     tried |= {("quantise", "json"), ("quantise", "to")}  # they need a run with its text
+    tried.add(("evaluate", "out"))  # a page, which needs an index
     tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written

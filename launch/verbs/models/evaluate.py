@@ -5,6 +5,7 @@ isoflop evaluate --run=runs/first --data=book.txt
 isoflop evaluate --run=runs/llama --data=web.jsonl --max_bytes=1M --stride=512
 isoflop evaluate --run=runs/sft --tasks=addition_reversed,sorting --samples=16 --k=1,8
 isoflop evaluate --run=runs/sft --tasks=sorting --samples=64 --reward=runs/reward
+isoflop evaluate --run=runs/first --retrieve=runs/states --law=runs/quickstart --out=report
 isoflop evaluate --run=runs/llama --tasks=core:eval_bundle,lm_eval:mine --lm_eval_path=my_tasks
 
 Prints nats per token and bits per byte with standard errors, the loss by position in the context,
@@ -30,6 +31,13 @@ probability that one of k answers is right, without bias, with an interval over 
 a chat template answers through it; otherwise it continues the prompt to the end of the line.
 --reward is best-of-n, a baseline of reinforcement learning: how often the answer that the reward
 model prefers among n = 1, 2, 4, … is right, without bias, over all subsets of the samples.
+
+--retrieve measures what an index (isoflop index) saves, in nats per token with a standard error
+that is paired by text. An index of kind=knn makes a kNN language model (Khandelwal et al. 2020):
+its two constants are tuned on the first half of the text and measured on the second. One of
+passages puts the best ones for the last --query tokens before the text, anew every --every tokens
+(Ram et al. 2023). Passages of documents that are scored are left out. With --law, the saving of
+each size of the index is also a number of times that the model would have to be larger.
 """
 
 import time
@@ -43,6 +51,7 @@ from launch import flags
 from launch.alive import alive, bar
 from launch.errors import DONE, bad_input, writing
 from launch.files import read_config, write_json
+from launch.retrieval import options
 
 MOST_CONTEXT = 2048  # tokens of a window by default
 OF_TEXT = ("data", "text_key", "max_bytes", "context", "stride", "ngram")
@@ -51,6 +60,11 @@ OF_TASKS = (
     *("samples", "k", "prompts", "size", "temperature", "tokens", "seed", "template", "stop"),
     *("checker", "reward", "lm_eval_path", "examples"),
 )
+OF_RETRIEVAL = (
+    *("passages", "sizes", "score_tokens", "every", "query", "passage_tokens", "neighbours"),
+    *("backend", "law", "out"),
+)
+NOT_WITH_RETRIEVAL = ("context", "stride", "ngram")
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -74,6 +88,8 @@ def make_flags() -> absl_flags.FlagValues:
     )
     whole("ngram", 5, "tokens of an n-gram; 0: no n-gram model", lower_bound=0, flag_values=values)
     define_tasks(values)
+    options.define(values, passages=1)
+    options.define_scoring(values)
     flags.define_path("json", None, "write the scores, also of each document, to this file", values)
     flags.define_import(values)
     return values
@@ -126,6 +142,8 @@ def main(argv: Sequence[str]) -> int:
             return of_tasks(values, begun)
         if captions_images(values.run):
             return of_captions(values, begun)
+        if values.retrieve:
+            return of_index(values, begun)
         with alive("loading the model"):
             # Slow imports, which --help does without.
             from launch.evaluation import counted_baseline, findings, scored_model, scoring
@@ -209,12 +227,39 @@ def of_captions(values: absl_flags.FlagValues, begun: float) -> int:
     return DONE
 
 
+def of_index(values: absl_flags.FlagValues, begun: float) -> int:
+    """Prints what --retrieve saves. Returns the exit code."""
+    if values.out:
+        flags.require_writable(to_path(values.out), "out")
+    with alive("evaluating") as detail:
+        from launch.retrieval import listing, scored  # slow imports, which --help does without
+
+        about = scored.evaluate(values, lambda what, share: detail(f"{what} {bar(share)}"))
+    about["seconds"] = time.perf_counter() - begun
+    if values.out:
+        from scaling.report.retrieval import page
+
+        with writing("out", values.out), alive("drawing"):
+            about["page"] = str(page.write_page(to_path(values.out), about))
+    if values.json:
+        with writing("json", values.json):
+            write_json(to_path(values.json), about)
+    listing.show(about)
+    return DONE
+
+
 def refuse(values: absl_flags.FlagValues) -> None:
     """ValueError for flags that need --data or --tasks, or exclude them."""
     for flag in OF_TASKS if values.tasks is None else OF_TEXT:
         if values[flag].present:
             other = "without" if values.tasks is None else "with"
             raise ValueError(f"--{flag} means nothing {other} --tasks; drop it")
+    if values.tasks is not None and values.retrieve:
+        raise ValueError("--retrieve means nothing with --tasks; drop one of them")
+    for flag in OF_RETRIEVAL if not values.retrieve else NOT_WITH_RETRIEVAL:
+        if values[flag].present:
+            other = "with" if values.retrieve else "without"
+            raise ValueError(f"--{flag} means nothing {other} --retrieve; drop it")
     for flag in ("text_key", "max_bytes", "context", "stride"):
         if values.data is None and values[flag].value:
             raise ValueError(f"--{flag} means nothing without --data; add --data=TEXT or drop it")

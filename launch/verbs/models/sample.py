@@ -5,6 +5,7 @@ isoflop sample --run=runs/tiny --prompt="import " --tokens=20 --show_probabiliti
 isoflop sample --run=runs/large --draft=runs/tiny --prompt="def " --stop="\\n\\n"
 isoflop sample --run=runs/tiny --prompt="def " --beams=4 --tokens=30
 isoflop sample --run=runs/shapes --image=picture.png --temperature=0
+isoflop sample --run=runs/tiny --prompt="def read" --retrieve=runs/docs-index --passages=2
 
 Without --prompt a new document begins. Where the run was trained on conversations, the prompt is a
 user's message and the sample is the assistant's turn; --notemplate continues the text itself.
@@ -17,14 +18,18 @@ keeps what was drawn (exit code 130).
 tokens after it.
 --draft names the run of a smaller model with the same tokenizer. It guesses --ahead tokens, which
 the large model checks at once; samples keep exactly the large model's distribution.
+--retrieve puts the passages of an index that fit the prompt best before it, and names their sources
+on stderr. They leave at least a quarter of the context to the sample.
 --beams searches for the likeliest continuations, prints them all, best first, and draws nothing.
 --image names the file that a run with model.family=captioner reads: an image or, where the run was
 trained on sounds, a WAV file. --prompt is then the beginning of the caption.
 """
 
 import contextlib
+import functools
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags as absl_flags
 
@@ -37,6 +42,8 @@ from launch.chat.template import prompt_of
 from launch.converted import end_tokens
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
+from launch.retrieval import options
+from launch.retrieval.retriever import Found, described, fitting, show_sources
 from launch.sampling.continuation import Continuation, describe, describe_beam
 from launch.sampling.draw import draw, is_bounded, open_draft, open_run, restored, stream_of
 from launch.sampling.terminal import Echo, show
@@ -113,6 +120,7 @@ def make_flags() -> absl_flags.FlagValues:
     boolean("template", None, f"--prompt is a message, put in the chat template; {usual}", values)
     boolean("stream", None, "print while drawing (default: one sample on a terminal)", values)
     boolean("show_probabilities", False, f"print the {TOP} likeliest tokens of each step", values)
+    options.define(values, passages=3)
     flags.define_path(
         "json", None, "write the samples, with log-probabilities, to this file", values
     )
@@ -133,8 +141,13 @@ def main(argv: Sequence[str]) -> int:
         bounded = is_bounded(family)
         stream = stream_of(family, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
         refuse_searches(values, family)
-        told = reads.prompt if reads else prompt_of(run, tokenizer, values.prompt, values.template)
-        prompt, ends = told
+        if reads:
+            (prompt, ends), found = reads.prompt, ()
+        else:
+            of_text = functools.partial(prompt_of, run, tokenizer, values.prompt, values.template)
+            longest = most_of_prompt(values, cfg.context_length) if bounded else math.inf
+            before, found = passages(values, lambda text: len(of_text(text)[0]), longest)
+            prompt, ends = of_text(before)
         room = max(1, cfg.context_length - len(prompt)) if bounded else MOST_TOKENS
         n_tokens = values.tokens or min(room, MOST_TOKENS)
         sampler = make_sampler(values, tokenizer, end_tokens(run) | ends)
@@ -146,6 +159,8 @@ def main(argv: Sequence[str]) -> int:
         if values.beams:
             beam.check_beams(cfg, sampler, values.beams)
     context = prompt if values.prompt else []
+    if values.retrieve:
+        show_sources(found, values.passages)
     code = DONE
     if values.beams:
         with alive("searching"):
@@ -182,8 +197,28 @@ def main(argv: Sequence[str]) -> int:
     if values.json:
         about = {name: values[name].value for name in values if name not in ("json", "help")}
         with writing("json", values.json):
-            write_json(to_path(values.json), about | {"step": step, "samples": samples})
+            write_json(
+                to_path(values.json),
+                about | {"step": step, "retrieved": described(found), "samples": samples},
+            )
     return code
+
+
+def most_of_prompt(values: absl_flags.FlagValues, context: int) -> int:
+    """The tokens of a prompt with passages that leave room for the sample."""
+    return context - (values.tokens or min(MOST_TOKENS, max(1, context // 4)))
+
+
+def passages(
+    values: absl_flags.FlagValues, length_of: Callable[[str], int], longest: float
+) -> tuple[str, list[Found]]:
+    """(the text of --retrieve before the prompt, the passages in it); `length_of` counts the tokens
+    of the prompt with a text before it. ValueError for --retrieve without a prompt."""
+    if (index := options.opened(values)) is None:
+        return "", []
+    if not values.prompt:
+        raise ValueError("retrieve finds passages for a prompt; add --prompt=TEXT, or drop it")
+    return fitting(index.search(values.prompt, values.passages), length_of, longest)
 
 
 def refuse(values: absl_flags.FlagValues) -> None:

@@ -4,12 +4,15 @@ isoflop chat --run=runs/sft --system="Answer in one sentence."
 isoflop chat --run=runs/sft --temperature=0 --tokens=200
 isoflop chat --run=runs/sft --serve=8000
 isoflop chat --run=Qwen2.5-0.5B-Instruct
+isoflop chat --run=runs/sft --retrieve=runs/docs-index --passages=2
 
 --run is the folder of a run, or one of Hugging Face weights with its tokenizer's files.
 
 In the terminal, replies appear while they are drawn; Ctrl-C stops one, /help lists the commands.
 Messages go through the chat template that the model was trained with. A base model has none: it
 gets the plain template, USER: … ASSISTANT: …, and its reply ends where it begins the next turn.
+--retrieve puts the passages of an index that fit a message best before it, in at most half of the
+context, and names their sources; the next messages do not see them.
 When a conversation outgrows the context, the oldest turns are dropped, and a line says so.
 
 --serve starts an HTTP API that clients of OpenAI's understand (/v1/chat/completions,
@@ -36,6 +39,9 @@ from launch.chat.engine import Ended, Engine, cache_bytes
 from launch.chat.opened import Opened, open_run
 from launch.chat.turns import PLAIN
 from launch.errors import BUG, DONE, BadInput, bad_input
+from launch.retrieval import options
+from launch.retrieval.retriever import source_lines
+from launch.retrieval.turns import Passages
 from model.generation import sample
 from model.generation.samplers import Sampler
 
@@ -82,6 +88,7 @@ def make_flags() -> absl_flags.FlagValues:
     whole("slots", 8, "serve: requests that draw at once", flag_values=values)
     whole("waiting", 64, "serve: requests that may wait for a slot", flag_values=values)
     whole("max_body", 2**20, "serve: bytes of a request", flag_values=values)
+    options.define(values, passages=3)
     flags.define_import(values)
     absl_flags.mark_flags_as_required(["run"], values)
     return values
@@ -99,17 +106,30 @@ def main(argv: Sequence[str]) -> int:
         opened = open_run(to_path(values.run), values.length, values.template)
         tokens = values.tokens or MOST_TOKENS
         room = prompt_limit(opened.length, tokens)
+        passages = with_passages(values, opened, room)
         conversation = Conversation(opened.turns, room, values.system)
         sampler = make_sampler(values, opened)
         sample.check(opened.model.cfg, [[0]], 1, sampler, bounded=False)
         engine = made(opened, 1)
     stops = (*opened.turns.stops, *(stop.replace("\\n", "\n") for stop in values.stop))
-    console = Console(engine, conversation, sampler, stops, tokens, values.seed)
+    sources = lambda: source_lines(passages.found) if passages else ()  # noqa: E731
+    console = Console(engine, conversation, sampler, stops, tokens, values.seed, sources)
     console.note(about(opened))
     warm.step(engine)  # compiles while the user types
     console.talk()
     engine.close()
     return BUG if engine.failure else DONE
+
+
+def with_passages(values: absl_flags.FlagValues, opened: Opened, longest: int) -> Passages | None:
+    """What puts the passages of --retrieve into prompts of at most `longest` tokens, now part of
+    the turns of the model; None without --retrieve."""
+    if (index := options.opened(values)) is None:
+        return None
+    serves = values.serve is not None
+    turns = opened.turns
+    turns.amend = Passages(index, values.passages, turns, longest, serves, serves)
+    return turns.amend
 
 
 def refuse(values: absl_flags.FlagValues) -> None:
@@ -167,6 +187,7 @@ def serve(values: absl_flags.FlagValues) -> int:
     with bad_input(), alive("loading the model"):
         listening = serving.bound(serving.Place(values.host, values.serve), token)
         opened = open_run(to_path(values.run), values.length, values.template)
+        with_passages(values, opened, prompt_limit(opened.length, MOST_TOKENS))
     print(about(opened), file=sys.stderr)
     with bad_input():
         engine = started(opened, values.slots, values.waiting)
