@@ -205,7 +205,7 @@ def captions_images(run: str) -> bool:
 
 def of_captions(values: absl_flags.FlagValues, begun: float) -> int:
     """Prints how often captions are exactly right. Returns the exit code."""
-    for flag in OF_TEXT:
+    for flag in (*OF_TEXT, "retrieve"):
         if flag != "data" and values[flag].present:
             raise ValueError(f"--{flag} is for text, and run={values.run} captions images; drop it")
     with alive("loading the model"):

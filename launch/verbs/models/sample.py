@@ -142,11 +142,11 @@ def main(argv: Sequence[str]) -> int:
         stream = stream_of(family, AT_ONCE if streams(values) or values.stop else sample.CHUNK)
         refuse_searches(values, family)
         if reads:
-            (prompt, ends), found = reads.prompt, ()
+            (prompt, ends), retrieved = reads.prompt, ()
         else:
             of_text = functools.partial(prompt_of, run, tokenizer, values.prompt, values.template)
             longest = most_of_prompt(values, cfg.context_length) if bounded else math.inf
-            before, found = passages(values, lambda text: len(of_text(text)[0]), longest)
+            before, retrieved = passages(values, lambda text: len(of_text(text)[0]), longest)
             prompt, ends = of_text(before)
         room = max(1, cfg.context_length - len(prompt)) if bounded else MOST_TOKENS
         n_tokens = values.tokens or min(room, MOST_TOKENS)
@@ -160,7 +160,7 @@ def main(argv: Sequence[str]) -> int:
             beam.check_beams(cfg, sampler, values.beams)
     context = prompt if values.prompt else []
     if values.retrieve:
-        show_sources(found, values.passages)
+        show_sources(retrieved, values.passages)
     code = DONE
     if values.beams:
         with alive("searching"):
@@ -199,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
         with writing("json", values.json):
             write_json(
                 to_path(values.json),
-                about | {"step": step, "retrieved": described(found), "samples": samples},
+                about | {"step": step, "retrieved": described(retrieved), "samples": samples},
             )
     return code
 
@@ -229,8 +229,9 @@ def refuse(values: absl_flags.FlagValues) -> None:
                 raise ValueError(f"--{other} means nothing with --{flag}; drop one of them")
     if values.stream and (values.n > 1 or values.show_probabilities):
         raise ValueError("--stream shows one sample and no probabilities; drop it, or use --n=1")
-    if values.image and values.template is not None:
-        raise ValueError("--template is for text, and --image begins a caption; drop one of them")
+    for flag in ("template", "retrieve") if values.image else ():
+        if values[flag].value:
+            raise ValueError(f"--{flag} is for text, and --image begins a caption; drop one")
     if "" in values.stop:
         raise ValueError("--stop= is empty, which every text holds; give it some text, or drop it")
 

@@ -1,8 +1,8 @@
 """What cleaning is worth: a ladder for each way of cleaning one corpus, on one validation text.
 
-    isoflop sweep --config=configs/study/cleaning.py --workdir=runs/raw \\
+    isoflop sweep --config=configs/data/cleaning_effect.py --workdir=runs/raw \\
         --config.data.corpora=corrupted:book.txt --config.data.held_out=other.txt
-    isoflop sweep --config=configs/study/cleaning.py --workdir=runs/cleaned \\
+    isoflop sweep --config=configs/data/cleaning_effect.py --workdir=runs/cleaned \\
         --config.data.corpora=cleaned/text --config.data.held_out=other.txt
     isoflop compare runs/cleaned runs/raw --out=runs/comparison
 
