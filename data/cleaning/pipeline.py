@@ -46,9 +46,10 @@ def clean(
     """
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
     identity = _identity(cfg, units)
-    if (finished := _finished(out, identity)) is not None:
-        return finished
     work, text = out / ".work", out / "text"
+    if (finished := _finished(out, identity)) is not None:
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed as it ended
+        return finished
     for folder in (work, text):
         folder.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w") as file:
@@ -60,6 +61,8 @@ def clean(
             roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
             _last_step(parts, roots, exact, groups, pool, work, progress)
         tally, named = _sum(len(units), work)
+    if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
+        raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
     about = {
         "identity": identity,
         "config": cfg,

@@ -51,7 +51,7 @@ def clean(
     skipped: Collection[str] = (),
     has_bad_word: Callable[[str], Any] = lambda text: None,
 ) -> Outcome:
-    """Applies the rules but the least number of sentences, which the caller compares."""
+    """Applies all rules except the minimum number of sentences, which the caller checks."""
     left, kept = Outcome(text), []
     lower = text.lower()
     lorem = "lorem ipsum" in lower and "lorem_ipsum" not in skipped

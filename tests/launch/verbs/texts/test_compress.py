@@ -65,7 +65,7 @@ def test_any_bytes_come_back_from_a_trained_model(runs, compressed, tmp_path, ca
     out = tmp_path / "out"
     assert main(["decompress", str(compressed), f"--run={runs / 'decoder'}", f"--out={out}"]) == 0
     assert out.read_bytes() == TEXT
-    assert "SHA-256 as of the original" in capsys.readouterr().out
+    assert "the SHA-256 of the original" in capsys.readouterr().out
     about = json.loads((runs / "sizes.json").read_text())
     assert about["compressed_bytes"] == compressed.stat().st_size and about["verified"]
     assert about["coding_overhead"] == pytest.approx(0, abs=0.01)
