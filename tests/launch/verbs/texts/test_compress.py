@@ -50,6 +50,7 @@ def runs(tmp_path_factory):
         (run / "result.json").write_text('{"status": "done"}')
     (home / "text").write_bytes(TEXT)
     (home / "empty").write_bytes(b"")
+    os.mkfifo(home / "pipe")
     return home
 
 
@@ -169,7 +170,8 @@ def test_other_bits_are_noticed_before_anything_is_written(runs, compressed, tmp
         (["compress", "text", "--sweep=.", "--verify"], "means nothing with --sweep"),
         (["compress", "text", "--sweep=decoder"], "holds no finished trial"),
         (["compress", "text", "--run=decoder"], "text.iso exists; delete it, or name it"),
-        (["compress", "text", "--run=decoder", "--out=ngram"], "--out=ngram is a folder; name a"),
+        (["compress", "text", "--run=decoder", "--out=ngram"], "--out=ngram is a folder, which"),
+        (["compress", "text", "--run=decoder", "--out=pipe"], "--out=pipe is a device or a pipe"),
         (["compress", "text", "--run=decoder", "--out=./text"], "--out=text is the file that is"),
         (["compress", "empty", "--sweep=."], "--file=empty is empty; name a text to describe"),
         pytest.param(
