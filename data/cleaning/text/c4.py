@@ -13,9 +13,9 @@ POLICY = (
     "use cookies",
 )  # fmt: skip
 # Where a sentence ends and another one begins: not after an ellipsis, a title or a single letter
-# ("U.S.").
+# ("U.S."). Longer runs of closing marks would take quadratic time.
 BOUNDARY = re.compile(
-    r"[.!?。！？](?<!\.\.)(?!\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]*\s+(?=\S)"
+    r"[.!?。！？](?<!\.\.)(?!\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]{0,64}\s+(?=\S)"
 )
 
 
