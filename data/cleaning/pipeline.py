@@ -44,6 +44,8 @@ def clean(
     `cfg` is the config as plain dicts. Does nothing if OUT has the result already. ValueError, in
     one line, if it has that of another config or input, and for input that cannot be read.
     """
+    _require_outside(out, cfg["input"]["corpora"], "input.corpora")
+    _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
     identity = _identity(cfg, units)
     work, text = out / ".work", out / "text"
@@ -76,6 +78,14 @@ def clean(
     write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
     shutil.rmtree(work)
     return about
+
+
+def _require_outside(out: Path, specs: Sequence[str], key: str) -> None:
+    """ValueError if the result would become a part of a corpus that is read."""
+    for spec in specs:
+        folder = path_of(spec, key) if not corpus.scheme(spec) else None
+        if isinstance(folder, Path) and out.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"out={out} lies inside {key}={spec}; name a folder outside of it")
 
 
 def _sum(units: int, work: Path) -> tuple[Tally, list[dict[str, Any]]]:

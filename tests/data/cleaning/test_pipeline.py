@@ -263,6 +263,12 @@ def test_documents_of_which_nothing_is_left_are_counted_and_those_without_words_
     assert about["written"]["documents"] == 3 and about["rules"]["empty"]["bytes"] == 0
 
 
+def test_a_result_inside_its_input_is_refused(raw):
+    for out in (raw / "x" / ".." / "out", raw):
+        with pytest.raises(ValueError, match=f"lies inside input.corpora={raw}; name a folder"):
+            pipeline.clean(config(raw), out, 1)
+
+
 def test_input_that_changes_while_it_is_read_is_noticed(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("Too few words.\n")
