@@ -44,11 +44,14 @@ def clean(
     `cfg` is the config as plain dicts. Does nothing if OUT has the result already. ValueError, in
     one line, if it has that of another config or input, and for input that cannot be read.
     """
+    _require_outside(out, cfg["input"]["corpora"], "input.corpora")
+    _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
     identity = _identity(cfg, units)
-    if (finished := _finished(out, identity)) is not None:
-        return finished
     work, text = out / ".work", out / "text"
+    if (finished := _finished(out, identity)) is not None:
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed as it ended
+        return finished
     for folder in (work, text):
         folder.mkdir(parents=True, exist_ok=True)
     with open(work / "lock", "w") as file:
@@ -60,6 +63,8 @@ def clean(
             roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
             _last_step(parts, roots, exact, groups, pool, work, progress)
         tally, named = _sum(len(units), work)
+    if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
+        raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
     about = {
         "identity": identity,
         "config": cfg,
@@ -73,6 +78,14 @@ def clean(
     write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
     shutil.rmtree(work)
     return about
+
+
+def _require_outside(out: Path, specs: Sequence[str], key: str) -> None:
+    """ValueError if the result would become a part of a corpus that is read."""
+    for spec in specs:
+        folder = path_of(spec, key) if not corpus.scheme(spec) else None
+        if isinstance(folder, Path) and out.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"out={out} lies inside {key}={spec}; name a folder outside of it")
 
 
 def _sum(units: int, work: Path) -> tuple[Tally, list[dict[str, Any]]]:

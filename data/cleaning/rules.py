@@ -72,7 +72,7 @@ RULES: tuple[Rule, ...] = (
     Rule("unsure_language", "language", "documents whose language is unsure"),
     Rule("line_long_word", "c4", "lines with a word of more characters than", key="max_word_length",
          paper="C4's code"),
-    Rule("line_no_end", "c4", "lines that end in no . ! ? or quotation mark", paper=C4),
+    Rule("line_no_end", "c4", "lines that do not end in . ! ? or a quotation mark", paper=C4),
     Rule("line_few_words", "c4", "lines with fewer words than", key="min_line_words", paper=C4),
     Rule("line_javascript", "c4", "lines that mention JavaScript", paper=C4),
     Rule("line_policy", "c4", "lines about cookies, privacy or terms of use", paper=C4),

@@ -6,7 +6,7 @@
 header    a JSON object, compressed by zlib: the fields of Header
 gaps      bytes that no token spells, compressed by Zstandard
 content   the coded tokens
-4 bytes   CRC-32 of all that is before, little-endian
+4 bytes   CRC-32 of everything before it, little-endian
 """
 
 import dataclasses

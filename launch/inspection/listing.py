@@ -23,7 +23,7 @@ def lines(about: Mapping[str, Any]) -> list[str]:
     if about["bits_per_byte"] is not None:
         found[0] += f", {nats(about['bits_per_byte'])} bits per byte"
     if about["cut"]:
-        found[0] += f"; the text goes on, and --tokens={count} is all that was read"
+        found[0] += f"; the text goes on: only its first {count:,} tokens were read"
     if lens := about["lens"]:
         parts = zip(lens["after"], lens["loss"], strict=True)
         found.append("logit lens: " + ", ".join(f"{name} {nats(value)}" for name, value in parts))

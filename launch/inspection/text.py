@@ -10,7 +10,7 @@ from data.tokenizer import Tokenizer
 from launch.evaluation.scored_model import ScoredModel
 from launch.sampling.continuation import spell
 
-CHARACTERS = 1 << 20  # of a text that are read; no page shows as many tokens
+CHARACTERS = 1 << 20  # of a text that are read: more than any page shows
 WEIGHTS = 24_000_000  # attention weights, one byte each, that a page carries
 
 

@@ -1,7 +1,7 @@
 """Ablations: how the loss of a decoder changes when heads or neurons are switched off.
 
 A zero ablation replaces an activation by 0 at every place. A mean ablation replaces it by its mean
-over the places of the text, which keeps what the unit says at every place alike.
+over the places of the text, which keeps the part of it that is the same everywhere.
 """
 
 import functools

@@ -43,8 +43,8 @@ def measured(
     cfg: ModelConfig, start: int, n: int, params: dict, tokens_BT: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Of rows of `repeated`: `prefix_matching` [L, B, H], `previous_token` [L, B, H], and the nats
-    of the second to the last token of each half [B, 2, n - 1]. The first of the second half is left
-    out, with its equal: that the half begins again, nothing foretells."""
+    of the second to the last token of each half [B, 2, n - 1]. The first token of each half is
+    left out, because nothing predicts that the first half begins again."""
     x_BTD, seen = decoder.activations(cfg, params, {"tokens": tokens_BT})
     weights_LBHTS = seen["blocks"]["attention"]["weights"]
     logp_BTV = jax.nn.log_softmax(decoder.logits(cfg, decoder.head(cfg, params), x_BTD[:, :-1]))

@@ -55,10 +55,12 @@ class _Bounded(io.RawIOBase):
 
 def bounded(raw: BinaryIO, piece: Piece, max_expansion: float) -> BinaryIO:
     """The stream of a compressed file; it raises Damaged beyond `max_expansion` times the size of
-    the file, and SLACK."""
+    the file, and SLACK. Damaged for a file without a byte, as an interrupted download leaves it."""
     if not compressed(piece.path):
         return raw
-    most = int(SLACK + max_expansion * piece.path.stat().st_size)
+    if not (size := piece.path.stat().st_size):
+        raise Damaged("it has no bytes, not even those of an empty compressed file")
+    most = int(SLACK + max_expansion * size)
     why = f"it expands to more than {most:,} bytes (input.max_expansion={max_expansion:g})"
     return io.BufferedReader(_Bounded(raw, most, why), 1 << 20)
 

@@ -102,8 +102,8 @@ def _pieces(name: str, path: Path, single: bool, unit_bytes: int) -> list[Piece]
 
 
 def _row_groups(whole: Piece, unit_bytes: int) -> list[Piece]:
-    """Pieces of one or more row groups. A file that cannot be read is one piece, and is found to be
-    damaged by who reads it."""
+    """Pieces of one or more row groups. A file that cannot be read is one piece; reading it reports
+    the damage."""
     try:
         import pyarrow.parquet
 

@@ -13,9 +13,9 @@ POLICY = (
     "use cookies",
 )  # fmt: skip
 # Where a sentence ends and another one begins: not after an ellipsis, a title or a single letter
-# ("U.S.").
+# ("U.S."). Longer runs of closing marks would take quadratic time.
 BOUNDARY = re.compile(
-    r"[.!?。！？](?<!\.\.)(?!\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]*\s+(?=\S)"
+    r"[.!?。！？](?<!\.\.)(?!\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]{0,64}\s+(?=\S)"
 )
 
 
@@ -51,7 +51,7 @@ def clean(
     skipped: Collection[str] = (),
     has_bad_word: Callable[[str], Any] = lambda text: None,
 ) -> Outcome:
-    """Applies the rules but the least number of sentences, which the caller compares."""
+    """Applies all rules except the minimum number of sentences, which the caller checks."""
     left, kept = Outcome(text), []
     lower = text.lower()
     lorem = "lorem ipsum" in lower and "lorem_ipsum" not in skipped

@@ -65,5 +65,5 @@ def main(argv: Sequence[str]) -> int:
         write_atomic(out, content)
     seconds = time.perf_counter() - begun
     speed = len(content) / 1e6 / seconds
-    print(f"{out}: {len(content):,} bytes, SHA-256 as of the original, {speed:.3g} MB/s")
+    print(f"{out}: {len(content):,} bytes, the SHA-256 of the original, {speed:.3g} MB/s")
     return DONE

@@ -167,7 +167,9 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
 ):
     cfg = config(raw, decontaminate__against=[exam])
     monkeypatch.setattr(pipeline.processes, "started", None)
+    (whole[0] / ".work").mkdir()  # as a run leaves it that is killed as it ends
     assert pipeline.clean(cfg, whole[0], 5) == json.loads((whole[0] / "cleaning.json").read_text())
+    assert not (whole[0] / ".work").exists()
     cfg["c4"]["min_sentences"] = 4
     with pytest.raises(ValueError, match="holds the result of another config"):
         pipeline.clean(cfg, whole[0], 1)
@@ -259,6 +261,24 @@ def test_documents_of_which_nothing_is_left_are_counted_and_those_without_words_
     removed = {rule: n["documents"] for rule, n in about["rules"].items()}
     assert removed == {"contaminated": 0, "empty": 1, "exact_duplicate": 1}
     assert about["written"]["documents"] == 3 and about["rules"]["empty"]["bytes"] == 0
+
+
+def test_a_result_inside_its_input_is_refused(raw):
+    for out in (raw / "x" / ".." / "out", raw):
+        with pytest.raises(ValueError, match=f"lies inside input.corpora={raw}; name a folder"):
+            pipeline.clean(config(raw), out, 1)
+
+
+def test_input_that_changes_while_it_is_read_is_noticed(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("Too few words.\n")
+
+    def change(step: str, done: int, total: int) -> None:
+        file.write_text("Too few words, but more.\n")
+
+    with pytest.raises(ValueError, match="the input changed while it was read"):
+        pipeline.clean(config(file), tmp_path / "out", 1, change)
+    assert not (tmp_path / "out" / "cleaning.json").exists()
 
 
 def test_a_corpus_of_which_nothing_is_left(tmp_path):

@@ -106,8 +106,10 @@ def test_a_damaged_archive_ends_where_its_damage_is(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(whole)[:-2000])
     (tmp_path / "b.jsonl.zst").write_bytes(zstandard.compress(whole))
     (tmp_path / "c.jsonl.zst").write_bytes(b"this is no zstandard")
+    (tmp_path / "d.txt.gz").write_bytes(b"")
     texts, rows, files = read(tmp_path)
-    assert [name for name, _ in files] == ["a.jsonl.gz", "c.jsonl.zst"] and not rows
+    assert [name for name, _ in files] == ["a.jsonl.gz", "c.jsonl.zst", "d.txt.gz"]
+    assert not rows
     assert 3000 < len(texts) < 6000
     assert "damaged or not gzip" in files[0][1] and str(tmp_path) not in files[0][1]
 

@@ -1,5 +1,7 @@
 """Tests of single stages: normalisation, personal data, contamination, C4's line rules."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,15 @@ def test_personal_data_is_replaced(text, kind, found):
     assert listed == {kind: [found]} and left == text.replace(found, f"<{kind}>")
     others = {name: mark for name, mark in PLACEHOLDERS.items() if name != kind}
     assert private.scrubbed(text, others) == (text, {})
+
+
+def test_hostile_text_takes_linear_time():
+    number = "+123456789012345678901234567890x " * 1000
+    marks = ("!" * 990 + "a ") * 80
+    begun = time.process_time()
+    assert private.scrubbed(number, PLACEHOLDERS) == (number, {})
+    assert c4.sentences(marks) == 1 and c4.sentences("Why" + "?!" * 99 + " Yes") == 2
+    assert time.process_time() - begun < 0.8
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def runs(tmp_path_factory):
         (run / "result.json").write_text('{"status": "done"}')
     (home / "text").write_bytes(TEXT)
     (home / "empty").write_bytes(b"")
+    os.mkfifo(home / "pipe")
     return home
 
 
@@ -65,7 +66,7 @@ def test_any_bytes_come_back_from_a_trained_model(runs, compressed, tmp_path, ca
     out = tmp_path / "out"
     assert main(["decompress", str(compressed), f"--run={runs / 'decoder'}", f"--out={out}"]) == 0
     assert out.read_bytes() == TEXT
-    assert "SHA-256 as of the original" in capsys.readouterr().out
+    assert "the SHA-256 of the original" in capsys.readouterr().out
     about = json.loads((runs / "sizes.json").read_text())
     assert about["compressed_bytes"] == compressed.stat().st_size and about["verified"]
     assert about["coding_overhead"] == pytest.approx(0, abs=0.01)
@@ -169,7 +170,8 @@ def test_other_bits_are_noticed_before_anything_is_written(runs, compressed, tmp
         (["compress", "text", "--sweep=.", "--verify"], "means nothing with --sweep"),
         (["compress", "text", "--sweep=decoder"], "holds no finished trial"),
         (["compress", "text", "--run=decoder"], "text.iso exists; delete it, or name it"),
-        (["compress", "text", "--run=decoder", "--out=ngram"], "--out=ngram is a folder; name a"),
+        (["compress", "text", "--run=decoder", "--out=ngram"], "--out=ngram is a folder, which"),
+        (["compress", "text", "--run=decoder", "--out=pipe"], "--out=pipe is a device or a pipe"),
         (["compress", "text", "--run=decoder", "--out=./text"], "--out=text is the file that is"),
         (["compress", "empty", "--sweep=."], "--file=empty is empty; name a text to describe"),
         pytest.param(
