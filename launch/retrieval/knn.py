@@ -66,6 +66,8 @@ def queries(model: ScoredModel, batches: Iterator[Batch], most: int) -> Queries:
             count += end - first
         if most and count >= most:
             break
+    if not found:
+        raise ValueError("the text to score holds no token")
     return Queries(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 

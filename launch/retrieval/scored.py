@@ -121,8 +121,9 @@ def of_states(
     """What a kNN language model saves."""
     datastore.require_same(index, model)
     sizes = sizes_wanted(values.sizes, index.about["tokens"])
-    rows = of_documents(model, values) if values.data else of_validation(model)
-    asked = knn.queries(model, rows, int(values.score_tokens))
+    most = int(values.score_tokens)
+    rows = of_documents(model, values) if values.data else of_validation(model, most)
+    asked = knn.queries(model, rows, most)
     each = index.about["dimensions"] * 2 + index.array(index.named("values-")[0]).dtype.itemsize
     found = []
     for size, near in knn.neighbourhoods(
@@ -133,15 +134,19 @@ def of_states(
     return {"method": "knn", "sizes": found}
 
 
-def of_validation(model: ScoredModel) -> Iterator[knn.Batch]:
-    """The validation sequences of a run."""
+def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
+    """The validation sequences of a run or, if they have more than `most` tokens (0: no limit), as
+    many as that of them, spread evenly over the text."""
     number, dataset = 0, validation_of(model).for_run(model.config)
+    total, length = dataset.eval_sequences, model.cfg.context_length
+    count = min(total, -(-most // length)) if most else total
+    chosen = np.unique(np.linspace(0, total - 1, count).astype(int))
     for batch in dataset.examples("validation"):
         rows = np.flatnonzero(batch["weights"].any(axis=1))
-        length = batch["tokens"].shape[1]
-        spans = [(number + i, row, 0, length) for i, row in enumerate(rows)]
+        spans = [(number + i, row, 0, length) for i, row in enumerate(rows) if number + i in chosen]
         number += len(rows)
-        yield batch["tokens"], batch["targets"], spans
+        if spans:
+            yield batch["tokens"], batch["targets"], spans
 
 
 def of_documents(model: ScoredModel, values: absl_flags.FlagValues) -> Iterator[knn.Batch]:
@@ -168,18 +173,18 @@ def documents(
 def validation_of(model: ScoredModel) -> Any:
     """The dataset of a run. ValueError, in one line, if it cannot be read."""
     try:
-        return training_data(model)
+        dataset = training_data(model)
     except Unavailable as reason:
         raise ValueError(f"run={model.run}: {reason}; give --data=TEXT") from reason
+    if not hasattr(dataset, "texts"):
+        raise ValueError(f"run={model.run} was trained on no running text; give --data=TEXT")
+    return dataset
 
 
 def held_out(model: ScoredModel) -> list[np.ndarray]:
     """The validation documents of a run, each with its end."""
-    dataset = validation_of(model)
-    if not hasattr(dataset, "texts"):
-        raise ValueError(f"run={model.run} was trained on no running text; give --data=TEXT")
     found = []
-    for text in dataset.for_run(model.config).texts("validation"):
+    for text in validation_of(model).for_run(model.config).texts("validation"):
         ends = np.flatnonzero(text == model.tokenizer.eod) + 1
         found += [part for part in np.split(text, ends) if len(part)]
     return found

@@ -89,8 +89,8 @@ def on_curve(about: dict[str, Any]) -> Figure:
         layers = layers + rules.encode(x=x, y=y, x2="To:Q")
     caption = (
         f"Line: the law for models trained on {amount(about['trained_on'])} tokens. Points: the "
-        f"run, alone and with each size of the index. A dashed line ends at the size of the model "
-        "that reaches the same loss alone."
+        "law's loss for the run, alone and less what each size of the index saves. A dashed line "
+        "ends at the size of the model that reaches the same loss alone."
     )
     return Figure("on_curve", "The index on the scaling curve", caption, finish(layers))
 
