@@ -10,19 +10,20 @@ unmeasured
 from ml_collections import ConfigDict
 
 from configs import base
-from configs.space import grid
+from configs.space import grid, product
 
 WIDTHS = (8, 16, 32, 64)  # of encoder and decoder in the sweep
 
 
 def get_config(folder: str = "runs/shapes") -> ConfigDict:
-    """Two layers of each side at width 64, on the set in `folder`."""
+    """Two layers of each side at width 32, on the set in `folder`."""
     config = base.get_config("captioner", "exact_match", "images")
     config.name = "shapes"
     config.data.corpora, config.data.held_out = (f"{folder}/train",), (f"{folder}/held_out",)
     config.model.patch, config.model.context_length, config.model.init_std = 8, 14, 0.1
+    config.model.d_model = 32
     config.train.batch_size = 32
-    config.train.duration = "6 epochs"
+    config.train.duration = "12 epochs"
     config.train.max_loss_ratio = 1000.0  # a loss near 0 is often three times its median
     config.optimizer.name, config.optimizer.learning_rate = "muon", 0.02
     config.eval.sequences, config.eval.batch_size = 2000, 100
@@ -30,5 +31,5 @@ def get_config(folder: str = "runs/shapes") -> ConfigDict:
 
 
 def get_sweep(config: ConfigDict) -> list[dict]:
-    """The widths."""
-    return grid({"model.d_model": WIDTHS})
+    """The widths, half as long."""
+    return product(grid({"model.d_model": WIDTHS}), [{"train.duration": "6 epochs"}])
