@@ -2,8 +2,8 @@
 
     python -m tests.golden.gguf     # needs the packages gguf and llama-cpp-python
 
-Written with gguf 0.19.0 and llama-cpp-python 0.3.36, built with GGML_NATIVE off and without the line
-`#define GGML_GELU_FP16` in ggml/src/ggml-cpu/vec.h, by which GELU is looked up in half precision.
+Written with gguf 0.19.0 and llama-cpp-python 0.3.36, built with GGML_NATIVE off and without the
+line `#define GGML_GELU_FP16` in ggml/src/ggml-cpu/vec.h, by which GELU has half precision.
 """
 
 import hashlib

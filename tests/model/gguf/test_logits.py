@@ -10,7 +10,7 @@ import pytest
 from model import parameters
 from model.gguf import file, layouts, tensors
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import Decoder, init
+from model.transformer.decoder import Decoder, shapes
 from tests.model.gguf import cases
 
 FAST = ("gpt2", "llama_gqa")
@@ -72,7 +72,9 @@ def small(d_ff: int = 96) -> tuple[ModelConfig, dict]:
         head_dim=32, d_ff=d_ff, norm="rmsnorm", positions="rotary", activation="silu", gated=True,
         attention_bias=False, mlp_bias=False, init="fan_in",
     )  # fmt: skip
-    return cfg, jax.tree.map(np.asarray, init(cfg, jax.random.key(0)))
+    draw = np.random.default_rng(0).standard_normal
+    scaled = lambda leaf: draw(leaf.shape, np.float32) / np.float32(8)  # noqa: E731
+    return cfg, jax.tree.map(scaled, shapes(cfg))
 
 
 def decoded(cfg: ModelConfig, params: dict, kind: str) -> dict:
