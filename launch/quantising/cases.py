@@ -1,5 +1,6 @@
 """Quantises runs in one or several ways, and collects what each costs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,14 +94,12 @@ def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How):
             model.fitted,
             how,
             texts.calibration,
-            lambda share: to.advance(f"rounding, {name}", share),  # noqa: B023
+            functools.partial(to.advance, f"rounding, {name}"),
         )
-        after = measured.losses(
-            model,
-            params,
-            texts.validation,
-            lambda share: to.advance(f"scoring, {name}", share),  # noqa: B023
-        )
+        # Plain arrays are scored by the program that scored `before`; rounded inputs need codes.
+        scored = params if how.activations else kernels.dense(params)
+        advance = functools.partial(to.advance, f"scoring, {name}")
+        after = measured.losses(model, scored, texts.validation, advance)
         about = asdict(how) | _about(model, how, params) | measured.compared(before, after)
         about["sequences"] = len(before)
         if to.decode:

@@ -11,6 +11,7 @@ from scaling.report.number_text import amount, label, three_digits
 
 BITS = "Bits per weight, with scales"
 ADDED = "Loss added (nats per token)"
+ROOM = 0.5  # nats above the worst model before, up to which the curve is drawn
 SIGNIFICANT = 2  # standard errors above 0 at which a degradation counts as measured
 
 
@@ -32,23 +33,25 @@ def curve(points: Sequence[dict[str, Any]]) -> Figure:
     rows: Rows = [row(point) for point in points]
     for one in rows:
         one |= {"Low": one["Loss"] - one["SE"], "High": one["Loss"] + one["SE"]}
+    top = max(one["Before"] for one in rows) + ROOM
     losses = np.array([v for one in rows for v in (one["Low"], one["High"], one["Before"])])
+    cut = int((losses > top).any())
     x = alt.X("Bits:Q", title=BITS, scale=alt.Scale(zero=False, nice=True))
-    y = alt.Y("Loss:Q", **loss_axis(losses))
+    y = alt.Y("Loss:Q", **loss_axis(np.minimum(losses, top)))
     color, shape = colour(rows), way(rows)
     base = alt.Chart(data(rows))
-    lines = base.mark_line(strokeWidth=1.5, opacity=0.8).encode(
+    lines = base.mark_line(strokeWidth=1.5, opacity=0.8, clip=True).encode(
         x=x, y=y, color=color, detail="Series:N", strokeDash=dashes(rows)
     )
-    bars = base.mark_rule(strokeWidth=1.5).encode(x=x, y="Low:Q", y2="High:Q", color=color)
-    marks = base.mark_point(size=60, filled=True, opacity=1).encode(
+    bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(x=x, y="Low:Q", y2="High:Q", color=color)
+    marks = base.mark_point(size=60, filled=True, opacity=1, clip=True).encode(
         x=x, y=y, color=color, shape=shape, tooltip=TIPS
     )
     before = base.mark_rule(strokeDash=[2, 3], opacity=0.6).encode(y="Before:Q", color=color)
     caption = (
         "Validation loss of each model with its matrices in few bits. Bars: one standard error of "
         "the change, over the same sequences. Dotted: the model before."
-    )
+    ) + f" Losses above {top:.2f} are cut off; the table has them." * cut
     chart = finish(before + lines + bars + marks)
     return Figure("precision_curve", "Precision curve", caption, chart)
 

@@ -1,0 +1,55 @@
+"""The models of the tests: golden Hugging Face models, as far as GGUF can hold them."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from model.gguf import file
+from model.huggingface import config_json
+from model.transformer.config import ModelConfig
+from tests.model import golden
+
+FOLDER = golden.FOLDER / "hf"
+NO_WINDOW = dict(window=0, window_pattern="L", dtype="float32")
+# Golden models with a feature that llama.cpp computes otherwise are changed there.
+CHANGES = {
+    "gpt2": {},
+    "llama": {},
+    "llama_bias": {},
+    "llama_gqa": {},
+    "llama_linear": {},
+    "mistral": NO_WINDOW,
+    "qwen2": {},
+    "qwen3": {},
+    "phi3": NO_WINDOW,
+    "phi3_longrope": {},
+    "gemma": {},
+    "gemma2": dict(query_scale=0.0),
+    "gemma3": dict(query_scale=0.0),
+}
+GELU = (
+    "gpt2",
+    "gemma",
+    "gemma2",
+    "gemma3",
+)  # as llama.cpp is usually built, it rounds GELU to half precision
+TOKENS_T = np.random.default_rng(0).integers(0, 97, 24)
+LOGITS = Path(__file__).parents[2] / "golden" / "gguf.npz"
+
+
+@functools.cache
+def case(name: str) -> tuple[ModelConfig, dict, str]:
+    """(Config, parameters, model_type) of a case."""
+    cfg, params = golden.checkpoint(name)
+    cfg = dataclasses.replace(cfg, **CHANGES[name])
+    return cfg, params, config_json.read_json(FOLDER / name)["model_type"]
+
+
+def write(name: str, folder: Path, kind: str = "f32") -> Path:
+    """The GGUF file of a case, without a vocabulary."""
+    path = folder / f"{name}-{kind}.gguf"
+    cfg, params, model_type = case(name)
+    file.write(path, cfg, params, model_type, {"model": "none"}, kind)
+    return path
