@@ -102,6 +102,8 @@ def _text(about: Mapping[str, Any]) -> list[str]:
         f"text {label(about['corpus'])}: {interval_text(about['nats'], nats)} nats per token of "
         f"{about['tokens']:,} in {about['documents']:,} documents"
     ]
+    if about["unknown"]:
+        found.append(f"  {about['unknown']:,} of them are words that the vocabulary lacks")
     if "change" in about:
         found.append(
             f"  before {interval_text(about['before'], nats)}, change "

@@ -215,6 +215,9 @@ def other_text(about: Mapping[str, Any]) -> str:
         rows.append(row(["before", interval_html(about["before"], nats)]))
         changed = interval_html(about["change"], "{:+.4f}".format)
         rows.append(row([f"change, {p_text(about['change']['p'])}", changed]))
+    if about["unknown"]:
+        of = about["unknown"] / about["tokens"]
+        rows.append(row(["tokens that stand for unknown words", percent(of)]))
     title = f"Other text: {label(about['corpus'])}, {about['documents']:,} documents"
     return section(escape(title), ("", ""), rows)
 

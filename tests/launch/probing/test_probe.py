@@ -15,7 +15,7 @@ from launch.__main__ import main
 from launch.benchmarks import continuations
 from launch.errors import BadInput
 from launch.evaluation.scored_model import open_model
-from launch.probing import facts, files, pairs, scored
+from launch.probing import facts, files, other_text, pairs, scored
 from launch.verbs.texts import probe
 from model.counted import ngram
 from scaling.report.probing.page import write_page
@@ -155,6 +155,15 @@ def test_consistency_and_answers_by_hand():
     )  # fmt: skip
     shares = facts.consistency(answers)
     assert shares[:2] == pytest.approx([1 / 3, 1]) and np.isnan(shares[2])
+
+
+def test_other_text_by_hand():
+    now = np.array([[3.0, 2, 1], [0, 0, 0], [4.0, 2, 0]])
+    found = other_text.measured("a.txt", now, now - np.array([[1, 0, 0]]), 50, 0)
+    assert found["nats"]["value"] == 7 / 4 and found["change"]["value"] == 2 / 4
+    assert [found[key] for key in ("documents", "tokens", "unknown")] == [2, 4, 1]
+    with pytest.raises(ValueError, match=r"text=a.txt holds no token"):
+        other_text.measured("a.txt", now[1:2], None, 50, 0)
 
 
 def test_facts_of_a_file(home, tmp_path):
