@@ -179,6 +179,8 @@ def facts(about: Mapping[str, Any]) -> str:
              section("Calibration and selective answering", ("measure", "value"), more)]  # fmt: skip
     if "change" in about:
         parts.append(change(about["change"]))
+    if about["of_another_world"]:
+        parts.insert(0, '<p class="quiet">The run was trained on another world than this one.</p>')
     return "".join(parts) + questions(about["rows"])
 
 

@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -155,6 +156,19 @@ def test_consistency_and_answers_by_hand():
     )  # fmt: skip
     shares = facts.consistency(answers)
     assert shares[:2] == pytest.approx([1 / 3, 1]) and np.isnan(shares[2])
+
+
+def test_another_world_is_named(home, tmp_path, capsys):
+    assert not files.of_another_world(WORLD, [f"{WORLD}:part=retain", "stdlib"])
+    assert files.of_another_world(WORLD, [f"{WORLD}:seed=1"])
+    assert not files.of_another_world(WORLD, ["stdlib"])
+    assert not files.of_another_world("facts.jsonl", [WORLD])
+    shutil.copytree(home / "kept", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["data"]["corpora"] = ["world:entities=3"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    probed(tmp_path / "run", tmp_path, "--facts=world:entities=2")
+    assert "trained on another world than this one" in capsys.readouterr().out
 
 
 def test_other_text_by_hand():
