@@ -178,8 +178,8 @@ def _is(value: object, kind: str) -> bool:
 
 
 def of_another_world(spec: str, corpora: Sequence[str]) -> bool:
-    """Whether a run read worlds, and `spec` is another one than those of its `corpora`, whatever the
-    part."""
+    """Whether `spec` is another world than all those among a run's `corpora`, whatever the part;
+    False if there are none."""
     is_world = lambda name: name.partition(":")[0] == world.SCHEME  # noqa: E731
     read = [world.parse(name) for name in corpora if is_world(name)]
     if not is_world(spec) or not read:

@@ -115,6 +115,9 @@ def test_what_was_not_read_is_what_changed(whole):
     of = changes["forgotten"]
     assert of["nats"]["change"]["hi"] < -1 and of["nats"]["change"]["p"] < 0.05
     assert of["accuracy"]["before"] < 0.4 < of["accuracy"]["now"]
+    for one in changes.values():
+        found = one["nats"]
+        assert found["change"]["value"] == pytest.approx(found["now"] - found["before"])
     for name in ("neighbours", "others"):
         assert abs(changes[name]["nats"]["change"]["value"]) < 0.3
         now, before = (changes[name]["accuracy"][key] for key in ("now", "before"))
