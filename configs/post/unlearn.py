@@ -2,7 +2,8 @@
 
     isoflop train --config=configs/post/unlearn.py:runs/world --workdir=runs/unlearned
 
-2 CPU cores: unmeasured.
+2 CPU cores, 39 s of their time (2026-11): the 33 facts to be forgotten cost 4.7 nats instead of
+.22, and other facts .22 instead of .21; of reviews, which it does not keep, it loses .10 nats.
 
 The argument is the run to start from, which is also the reference that the KL holds the model to;
 the tokenizer is that of the run. data.forget names what is forgotten, by default the facts of

@@ -2,7 +2,8 @@
 
     isoflop train --config=configs/study/world.py --workdir=runs/world
 
-2 CPU cores: unmeasured.
+2 CPU cores, 41 s of their time (2026-11): of 409 facts that were told the model knows 99.9 % in the
+words in which they were told and 89.7 % in others; of those never told it makes up 92.9 %.
 
 The argument is the part of the world's facts that the text tells: all, or retain, which leaves out
 those that configs/post/unlearn.py forgets. docs/probing.md has what the model knows and makes up.

@@ -218,7 +218,7 @@ def _changes(
 ) -> list[dict[str, Any]]:
     """What changed since the other run, by group and, where it is known how facts were told, for
     the ways in which they were not: nats of the right answer, accuracy and confidence, each before,
-    now and the mean difference with its interval and p-value."""
+    now and the mean difference with its interval and p-value. Each fact counts the same."""
     of_group = np.array([fact.group for fact in facts], object)[found.fact]
     parts = []
     for name in dict.fromkeys(fact.group for fact in facts):
@@ -230,9 +230,15 @@ def _changes(
     changes = []
     for name, rows in parts:
         one: dict[str, Any] = {"group": name, "facts": len(np.unique(found.fact[rows]))}
-        for key, of in (("nats", "nats"), ("accuracy", "right"), ("confidence", "confidence")):
-            now, then = (getattr(answers, of)[rows].astype(float) for answers in (found, before))
-            change = mean_of_differences(now - then, found.fact[rows], draws, seed)
-            one[key] = {"before": float(then.mean()), "now": float(now.mean()), "change": change}
+        of = found.fact[rows]
+        for key, name in (("nats", "nats"), ("accuracy", "right"), ("confidence", "confidence")):
+            now, then = (getattr(answers, name)[rows].astype(float) for answers in (found, before))
+            change = mean_of_differences(now - then, of, draws, seed)
+            one[key] = {"before": _by_fact(then, of), "now": _by_fact(now, of), "change": change}
         changes.append(one)
     return changes
+
+
+def _by_fact(values: np.ndarray, fact: np.ndarray) -> float:
+    """The mean over facts of the mean of each."""
+    return float(np.mean([values[places].mean() for places in units(fact)]))

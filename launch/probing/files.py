@@ -1,8 +1,8 @@
 """Reads what `isoflop probe` asks: files of pairs, of sets of words and of facts, one a line."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data.files import path_of
@@ -177,6 +177,12 @@ def _is(value: object, kind: str) -> bool:
     return type(value) is {STRING: str, NUMBER: int, TRUTH: bool}[kind]
 
 
-def is_world(spec: str | Path) -> bool:
-    """Whether a corpus is a world."""
-    return str(spec).partition(":")[0] == world.SCHEME
+def of_another_world(spec: str, corpora: Sequence[str]) -> bool:
+    """Whether `spec` is another world than all those among a run's `corpora`, whatever the part;
+    False if there are none."""
+    is_world = lambda name: name.partition(":")[0] == world.SCHEME  # noqa: E731
+    read = [world.parse(name) for name in corpora if is_world(name)]
+    if not is_world(spec) or not read:
+        return False
+    whole = lambda made: dataclasses.replace(made, part="all")  # noqa: E731
+    return whole(world.parse(spec)) not in map(whole, read)

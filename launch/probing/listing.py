@@ -75,6 +75,8 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
         f"  selective answering: AURC {interval_text(s['aurc'], nats)}, best possible "
         f"{nats(about['best_aurc'])}; 5% wrong: {percent(s['coverage']['value'])} can be answered",
     ]
+    if about["of_another_world"]:
+        found.append("  the run was trained on another world than this one (data.corpora)")
     if s["auroc_known"]["value"] is not None:
         apart = interval_text(s["auroc_known"], nats)
         found.append(f"  known from unknown facts, by confidence: AUROC {apart}")
@@ -102,6 +104,8 @@ def _text(about: Mapping[str, Any]) -> list[str]:
         f"text {label(about['corpus'])}: {interval_text(about['nats'], nats)} nats per token of "
         f"{about['tokens']:,} in {about['documents']:,} documents"
     ]
+    if about["unknown"]:
+        found.append(f"  {about['unknown']:,} of them are words that the vocabulary lacks")
     if "change" in about:
         found.append(
             f"  before {interval_text(about['before'], nats)}, change "

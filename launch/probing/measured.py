@@ -37,7 +37,8 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
         models = [open_model(place, any_objective=True) for place in (run, before) if place]
         about["step"] = models[0].step
         _require_one_tokenizer(models)
-        share = float(models[0].config.data.get("validation", 0.0))
+        told = models[-1].config.data  # of the run before, which read the facts
+        share = float(told.get("validation", 0.0))
         of_facts = files.facts(asked.facts, share) if asked.facts else []
     again = asked.draws, asked.seed
     if of_pairs:
@@ -53,7 +54,13 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
     if asked.facts:
         found = [facts.answers(m, of_facts, _progress(show, "facts", m)) for m in models]
         show("intervals")
-        about["facts"] = {"file": asked.facts} | facts.measured(of_facts, *_two(found), *again)
+        corpora = told.get("corpora", ())
+        corpora = [corpora] if isinstance(corpora, str) else list(corpora)
+        other = {
+            "file": asked.facts,
+            "of_another_world": files.of_another_world(asked.facts, corpora),
+        }
+        about["facts"] = other | facts.measured(of_facts, *_two(found), *again)
     if texts:
         show("text")
         found = [other_text.nats(model, texts) for model in models]

@@ -193,13 +193,14 @@ def changes(about: Mapping[str, Any]) -> Figure | None:
         alt.Chart(data(rows))
         .mark_bar(opacity=0.85)
         .encode(
-            x=alt.X("Facts:N", sort=groups, title=None, axis=alt.Axis(labelAngle=0)),
-            xOffset=alt.XOffset("Run:N", sort=names),
-            y=alt.Y("Nats:Q", title="Nats of the right answer"),
+            y=alt.Y("Facts:N", sort=groups, title=None, axis=alt.Axis(labelLimit=170)),
+            yOffset=alt.YOffset("Run:N", sort=names),
+            x=alt.X("Nats:Q", title="Nats of the right answer"),
             color=alt.Color("Run:N", scale=alt.Scale(domain=names, range=[GREY, BLUE]), sort=names,
                             legend=alt.Legend(orient="bottom", title=None)),
             tooltip=["Facts:N", "Run:N", alt.Tooltip("Nats:Q", format=".3f")],
         )
     )  # fmt: skip
     caption = "-log p of the right answers: the higher, the more is forgotten."
-    return Figure("change", "What changed", caption, finish(chart, height=300))
+    height = 44 * len(groups)
+    return Figure("change", "What changed", caption, finish(chart, height=height))

@@ -179,6 +179,8 @@ def facts(about: Mapping[str, Any]) -> str:
              section("Calibration and selective answering", ("measure", "value"), more)]  # fmt: skip
     if "change" in about:
         parts.append(change(about["change"]))
+    if about["of_another_world"]:
+        parts.insert(0, '<p class="quiet">The run was trained on another world than this one.</p>')
     return "".join(parts) + questions(about["rows"])
 
 
@@ -215,6 +217,9 @@ def other_text(about: Mapping[str, Any]) -> str:
         rows.append(row(["before", interval_html(about["before"], nats)]))
         changed = interval_html(about["change"], "{:+.4f}".format)
         rows.append(row([f"change, {p_text(about['change']['p'])}", changed]))
+    if about["unknown"]:
+        of = about["unknown"] / about["tokens"]
+        rows.append(row(["tokens that stand for unknown words", percent(of)]))
     title = f"Other text: {label(about['corpus'])}, {about['documents']:,} documents"
     return section(escape(title), ("", ""), rows)
 

@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from launch.__main__ import main
 from launch.benchmarks import continuations
 from launch.errors import BadInput
 from launch.evaluation.scored_model import open_model
-from launch.probing import facts, files, pairs, scored
+from launch.probing import facts, files, other_text, pairs, scored
 from launch.verbs.texts import probe
 from model.counted import ngram
 from scaling.report.probing.page import write_page
@@ -114,6 +115,9 @@ def test_what_was_not_read_is_what_changed(whole):
     of = changes["forgotten"]
     assert of["nats"]["change"]["hi"] < -1 and of["nats"]["change"]["p"] < 0.05
     assert of["accuracy"]["before"] < 0.4 < of["accuracy"]["now"]
+    for one in changes.values():
+        found = one["nats"]
+        assert found["change"]["value"] == pytest.approx(found["now"] - found["before"])
     for name in ("neighbours", "others"):
         assert abs(changes[name]["nats"]["change"]["value"]) < 0.3
         now, before = (changes[name]["accuracy"][key] for key in ("now", "before"))
@@ -155,6 +159,28 @@ def test_consistency_and_answers_by_hand():
     )  # fmt: skip
     shares = facts.consistency(answers)
     assert shares[:2] == pytest.approx([1 / 3, 1]) and np.isnan(shares[2])
+
+
+def test_another_world_is_named(home, tmp_path, capsys):
+    assert not files.of_another_world(WORLD, [f"{WORLD}:part=retain", "stdlib"])
+    assert files.of_another_world(WORLD, [f"{WORLD}:seed=1"])
+    assert not files.of_another_world(WORLD, ["stdlib"])
+    assert not files.of_another_world("facts.jsonl", [WORLD])
+    shutil.copytree(home / "kept", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["data"]["corpora"] = ["world:entities=3"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    probed(tmp_path / "run", tmp_path, "--facts=world:entities=2")
+    assert "trained on another world than this one" in capsys.readouterr().out
+
+
+def test_other_text_by_hand():
+    now = np.array([[3.0, 2, 1], [0, 0, 0], [4.0, 2, 0]])
+    found = other_text.measured("a.txt", now, now - np.array([[1, 0, 0]]), 50, 0)
+    assert found["nats"]["value"] == 7 / 4 and found["change"]["value"] == 2 / 4
+    assert [found[key] for key in ("documents", "tokens", "unknown")] == [2, 4, 1]
+    with pytest.raises(ValueError, match=r"text=a.txt holds no token"):
+        other_text.measured("a.txt", now[1:2], None, 50, 0)
 
 
 def test_facts_of_a_file(home, tmp_path):
