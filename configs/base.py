@@ -174,6 +174,9 @@ def text() -> dict:
         # a tokenizer.json
         tokenizer="bytes",
         vocab_size=0,  # tokens to train bpe or unigram with, or of words; 0: all words
+        # Bytes of text, of a uniform sample of the documents, to train bpe or unigram on; 0: 2^24
+        # and 2^22
+        tokenizer_sample=Key(0, least=0),
         validation=0.05,  # share of the documents, chosen by a hash of their content
         # Corpora to validate on, one for each of `corpora`; then `validation` is not used.
         held_out=(),

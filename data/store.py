@@ -39,7 +39,8 @@ from data.sources import corpus
 from data.tokenizer import Tokenizer
 
 FORMAT = 1
-# Bytes of text to train a tokenizer on; unigram takes 5 s per MB, bpe 0.3 s.
+# Bytes of text to train a tokenizer on, unless data.tokenizer_sample says otherwise; unigram takes
+# 5 s per MB, bpe 0.3 s.
 SAMPLE_BYTES = {"bpe": 16 << 20, "unigram": 4 << 20}
 LARGEST_BLOCK = 1000
 
@@ -269,29 +270,40 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
     if name not in tokenizers.TRAINED:
         return tokenizers.from_spec(name)
     origins = [_origin(data_cfg, spec) for spec in corpora]
-    folder = named_folder(
-        cache, ["tokenizer", name], [origins, data_cfg.vocab_size, _share(data_cfg)]
-    )
+    key = [origins, data_cfg.vocab_size, _share(data_cfg)]
+    most = SAMPLE_BYTES.get(name, 0)
+    if most and getattr(data_cfg, "tokenizer_sample", 0):
+        most = data_cfg.tokenizer_sample
+        key.append(most)
+    folder = named_folder(cache, ["tokenizer", name], key)
     with locked_if_missing(folder / "tokenizer.json") as missing:
         if missing:
-            with progress_of(f"training the tokenizer {name}", None, progress) as advance:
-                texts = _training_texts(data_cfg, corpora, name, advance)
-                tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
+            size = sum(corpus.size(spec) or 0 for spec in corpora) or None
+            with progress_of(f"reading text for the tokenizer {name}", size, progress) as advance:
+                texts = _training_texts(data_cfg, corpora, most, advance)
+                if not most:  # a pass over all text, which keeps none
+                    tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
+                else:
+                    texts = list(texts)
+            if most:
+                sample = sum(len(text.encode()) for text in texts)
+                with still_at(f"training {name} on {sample:,} bytes of that text", progress):
+                    tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
     return tokenizers.load(folder)
 
 
 def _training_texts(
-    data_cfg: Any, corpora: tuple[str, ...], name: str, advance: Callable[[int], None]
+    data_cfg: Any, corpora: tuple[str, ...], most: int, advance: Callable[[int], None]
 ) -> Iterator[str]:
-    """Training documents: a sample of equal size from each corpus, or all for a tokenizer that has
-    no limit, which counts characters or words."""
+    """Training documents: a sample of at most `most` bytes, of equal size from each corpus, or all
+    if `most` is 0, for a tokenizer that counts characters or words."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
         kept = not_held_out(documents, _share(data_cfg), advance)
-        if name not in SAMPLE_BYTES:
+        if not most:
             yield from (text for _, text in kept)
         else:
-            yield from sampled(kept, SAMPLE_BYTES[name] // len(corpora))
+            yield from sampled(kept, most // len(corpora))
 
 
 def not_held_out(
@@ -306,7 +318,8 @@ def not_held_out(
 
 
 def sampled(documents: Iterable[tuple[bytes, str]], max_bytes: int) -> list[str]:
-    """A uniform sample, independent of the order: the documents with the lowest digest ends."""
+    """A uniform sample, independent of the order: the documents with the lowest digest ends. It
+    never holds more than `max_bytes` of text and a document."""
     heap: list[tuple[int, str]] = []
     total = 0
     for digest, text in documents:
@@ -392,3 +405,23 @@ def progress_of(title: str, total: int | None, shown: bool) -> Iterator[Callable
             print(f"{title}: {done / 1e6:.0f} MB", file=sys.stderr, flush=True)
 
     yield advance
+
+
+@contextlib.contextmanager
+def still_at(title: str, shown: bool) -> Iterator[None]:
+    """Says on stderr what a program is at that cannot say how far it is: on a terminal with the
+    elapsed time, elsewhere in one line."""
+    if not shown:
+        yield
+        return
+    if not sys.stderr.isatty():
+        print(title, file=sys.stderr, flush=True)
+        yield
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = progress.SpinnerColumn(), progress.TextColumn(title), progress.TimeElapsedColumn()
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(title, total=None)
+        yield

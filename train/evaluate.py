@@ -64,12 +64,19 @@ def states(family: str, cfg: Any, params: dict, batch: dict[str, jax.Array]) -> 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def token_nats(
-    family: str, cfg: Any, chunk: int, params: dict, tokens_BT: jax.Array, targets_BT: jax.Array
+    family: str,
+    cfg: Any,
+    chunk: int,
+    params: dict,
+    tokens_BT: jax.Array,
+    targets_BT: jax.Array,
+    packed: dict | None = None,
 ) -> jax.Array:
     """-log p of each target [B, T] given the tokens up to its place in its row, for a trained
-    family. Logits exist for `chunk` places of each row at a time; 0: for all."""
+    family; with the segments and positions of `packed` rows, given those of its own segment. Logits
+    exist for `chunk` places of each row at a time; 0: for all."""
     model, params = _to_score(family, cfg, params)
-    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT})
+    x_BTD = model.hidden(cfg, params, {"tokens": tokens_BT} | (packed or {}))
     return _nats(model, cfg, chunk, params, x_BTD, targets_BT)
 
 

@@ -53,11 +53,17 @@ class ScoredModel:
             return None
         return self.family.initial_carry(self.cfg, rows)
 
-    def nats(self, tokens_BT: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
-        """-log p of each target [B, T] given the tokens up to its place in its row, float64. Of a
-        trained model."""
+    def nats(
+        self,
+        tokens_BT: np.ndarray,
+        targets_BT: np.ndarray,
+        packed: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """-log p of each target [B, T] given the tokens up to its place in its row, float64; with
+        the segments and positions of `packed` rows, those of its segment. Of a trained model."""
         how = self.name, self.cfg, self._chunk(*tokens_BT.shape)
-        return np.asarray(token_nats(*how, self.fitted, tokens_BT, targets_BT), np.float64)
+        found = token_nats(*how, self.fitted, tokens_BT, targets_BT, dict(packed or {}))
+        return np.asarray(found, np.float64)
 
     def scores(
         self, tokens_BT: np.ndarray, targets_BT: np.ndarray

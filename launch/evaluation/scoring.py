@@ -59,7 +59,10 @@ def of_validation(
     beside_ET = window_nats(other.family, other.fitted, dataset) if other else None
     carry = model.initial_carry(dataset.eval_batch_size)
     for batch in dataset.examples("validation"):
-        if counted_ET is None:
+        packed = {name: batch[name] for name in ("segments", "positions") if name in batch}
+        if counted_ET is None and packed:
+            nats_BT = model.nats(batch["tokens"], batch["targets"], packed)
+        elif counted_ET is None:
             nats_BT, carry = model.nats_from(batch["tokens"], batch["targets"], carry)
         bytes_B = batch.get("bytes", np.zeros(len(batch["tokens"])))
         for row in np.flatnonzero(batch["weights"].any(axis=1)):

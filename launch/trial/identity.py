@@ -24,6 +24,7 @@ RULE = 2
 NOT_IN_ID = (
     *("name", "holdout", "imports", "checkpoint", "log", "mesh", "eval.batch_size", "code"),
     *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
+    "data.tokenizer_sample",
     *("data.validation", "data.cache", "data.max_bytes", "data.held_out", "data.label_key"),
     "data.template",
     *("model.attention", "model.scan_layers", "model.remat"),
@@ -38,7 +39,7 @@ SOURCES = {
     "data.hash": (
         *("data.corpora", "data.weights", "data.text_key", "data.tokenizer", "data.vocab_size"),
         *("data.validation", "data.max_bytes", "data.held_out", "data.label_key"),
-        *("data.template", "data.wrong_share"),
+        *("data.template", "data.wrong_share", "data.tokenizer_sample"),
     ),
     "train.init_hash": ("train.init_from",),
     "train.batch_size": ("train.batch_per_device",),

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import numpy as np
 import pytest
 
 from data.packed.packed_rows import PackedStore
+from launch.__main__ import main
 from model.kernels import backends
 from model.recurrent import language_model as recurrent
 from model.transformer.config import ModelConfig
@@ -99,3 +101,30 @@ def test_the_state_of_a_recurrent_model_starts_anew_with_each_document():
     cfg = StepConfig(model, next_token.Config(), "recurrent", "next_token")
     params = jax.jit(recurrent.init, static_argnums=0)(model, KEY)
     check(cfg, params, found(cfg, params, rows()[1]))
+
+
+@pytest.mark.slow
+def test_a_run_on_packed_rows_resumes_and_is_evaluated_as_it_was_trained(tmp_path):
+    """Stopped and resumed, it ends with the same loss; `isoflop evaluate` finds that loss too."""
+    words = [" ".join(["to", "be", "or", "not"][: 1 + n % 4] * (1 + n % 5)) for n in range(400)]
+    rows = (json.dumps({"text": f"{n} {said}"}) for n, said in enumerate(words))
+    (tmp_path / "short.jsonl").write_text("\n".join(rows))
+    keys = {
+        "data.rows": "packed", "data.corpora": f"{tmp_path}/short.jsonl", "model.n_layers": 1,
+        "data.validation": 0.3, "data.cache": f"{tmp_path}/cache", "model.d_model": 16,
+        "model.n_heads": 2, "model.context_length": 64, "train.batch_size": 4,
+        "train.duration": "8 steps", "eval.sequences": 8, "eval.batch_size": 4,
+        "log.tensorboard": False, "optimizer.learning_rate": 0.01,
+    }  # fmt: skip
+    command = ["--config=configs/base.py", *(f"--config.{k}={v}" for k, v in keys.items())]
+    found = []
+    for name, stops in (("whole", [""]), ("stopped", ["3 steps", ""])):
+        for stop in stops:
+            more = [f"--workdir={tmp_path / name}", f"--config.checkpoint.stop_at={stop}"]
+            assert main(["train", *command, *more]) == 0
+        found.append(json.loads((tmp_path / name / "result.json").read_text()))
+    assert found[0]["eval_loss"] == found[1]["eval_loss"]
+    out = tmp_path / "e.json"
+    assert main(["evaluate", f"--run={tmp_path / 'whole'}", f"--json={out}"]) == 0
+    loss = json.loads(out.read_text())["eval_loss"]
+    assert loss == pytest.approx(found[0]["eval_loss"], abs=1e-5)
