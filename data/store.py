@@ -14,14 +14,9 @@ equal documents are in the same split. With `held_out`, the share is 0 and the v
 each corpus is another corpus.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import heapq
 import json
-import re
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +26,8 @@ import numpy as np
 
 from data import build
 from data import tokenizer as tokenizers
-from data.atomic import lock
-from data.buckets import copies
-from data.files import path_of, to_path
+from data.caching import folders
+from data.files import path_of
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
 from data.tokenizer import Tokenizer
@@ -230,12 +224,12 @@ def _component(
     key = [_origin(data_cfg, spec), tokenizer.fingerprint, share]
     if tokenizer.kind in tokenizers.REVISIONS:
         key.append(tokenizers.REVISIONS[tokenizer.kind])
-    folder = named_folder(cache, [spec, tokenizer.name], key)
-    with locked_if_missing(folder / "manifest.json") as missing:
+    folder = folders.named_folder(cache, [spec, tokenizer.name], key)
+    with folders.locked_if_missing(folder / "manifest.json") as missing:
         if missing:
             size = corpus.size(spec)
             documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
-            with progress_of(f"tokenizing {spec}", size, progress) as advance:
+            with folders.progress_of(f"tokenizing {spec}", size, progress) as advance:
                 build.build(
                     folder,
                     spec,
@@ -275,11 +269,13 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
     if most and getattr(data_cfg, "tokenizer_sample", 0):
         most = data_cfg.tokenizer_sample
         key.append(most)
-    folder = named_folder(cache, ["tokenizer", name], key)
-    with locked_if_missing(folder / "tokenizer.json") as missing:
+    folder = folders.named_folder(cache, ["tokenizer", name], key)
+    with folders.locked_if_missing(folder / "tokenizer.json") as missing:
         if missing:
             size = sum(corpus.size(spec) or 0 for spec in corpora) or None
-            with progress_of(f"reading text for the tokenizer {name}", size, progress) as advance:
+            with folders.progress_of(
+                f"reading text for the tokenizer {name}", size, progress
+            ) as advance:
                 texts = _training_texts(data_cfg, corpora, most, advance)
                 if not most:  # a pass over all text, which keeps none
                     tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
@@ -287,7 +283,9 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
                     texts = list(texts)
             if most:
                 sample = sum(len(text.encode()) for text in texts)
-                with still_at(f"training {name} on {sample:,} bytes of that text", progress):
+                with folders.still_at(
+                    f"training {name} on {sample:,} bytes of that text", progress
+                ):
                     tokenizers.train(name, texts, data_cfg.vocab_size).save(folder)
     return tokenizers.load(folder)
 
@@ -336,92 +334,3 @@ def _origin(data_cfg: Any, spec: str) -> list:
     named = spec == "stdlib" or corpus.scheme(spec)
     where = spec if named else str(path_of(spec, "data.corpora").resolve())
     return [FORMAT, where, corpus.identity(spec), data_cfg.text_key, data_cfg.max_bytes]
-
-
-def named_folder(cache: Path, words: list[str], key: list) -> Path:
-    """A readable folder name that ends with a hash of `key`. Of a cache in a bucket, the folder
-    that mirrors it here."""
-    stems = [re.sub(r"[^A-Za-z0-9]+", "-", to_path(word).name).strip("-")[:40] for word in words]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-    return copies.folder_of(cache) / "-".join([*stems, digest])
-
-
-@contextlib.contextmanager
-def locked_if_missing(path: Path) -> Iterator[bool]:
-    """Yields whether `path` must be built. If so, a lock keeps other processes from building it.
-
-    The operating system releases the lock when the process ends, even if it is killed. Of a cache
-    in a bucket, the folder is fetched if it is complete there, and otherwise built and uploaded.
-    """
-    if path.exists() and copies.is_shared(path.parent):
-        yield False
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path.parent / ".lock", "w")
-    except OSError as error:
-        place = f"data.cache={path.parents[1]}"
-        if copies.origin_of(path.parent):
-            place = f"{copies.PLACE}={copies.mirror()}"
-        raise ValueError(
-            f"{place} cannot be written ({error.strerror or error}); name another place"
-        ) from error
-    with file:
-        # On a file system without locks, processes may repeat work, but writes are atomic.
-        lock(file, fcntl.LOCK_EX)
-        missing = not path.exists() and not copies.pull(path.parent, path.name)
-        yield missing
-        copies.push(path.parent, path.name)
-
-
-@contextlib.contextmanager
-def progress_of(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(bytes)`: a bar on a terminal, otherwise a line on stderr every 10 s."""
-    if not shown:
-        yield lambda n: None
-        return
-    if sys.stderr.isatty():
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda n: bar.advance(task, n)
-        return
-    done, next_line = 0, time.monotonic() + 10
-
-    def advance(n: int) -> None:
-        nonlocal done, next_line
-        done += n
-        if time.monotonic() >= next_line:
-            next_line += 10
-            print(f"{title}: {done / 1e6:.0f} MB", file=sys.stderr, flush=True)
-
-    yield advance
-
-
-@contextlib.contextmanager
-def still_at(title: str, shown: bool) -> Iterator[None]:
-    """Says on stderr what a program is at that cannot say how far it is: on a terminal with the
-    elapsed time, elsewhere in one line."""
-    if not shown:
-        yield
-        return
-    if not sys.stderr.isatty():
-        print(title, file=sys.stderr, flush=True)
-        yield
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = progress.SpinnerColumn(), progress.TextColumn(title), progress.TimeElapsedColumn()
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        bar.add_task(title, total=None)
-        yield

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from data import build, store
+from data import build
 from data import tokenizer as tokenizers
 from data.atomic import write_atomic
+from data.caching import folders
 from data.captioned import listing
 from data.captioned.listing import Captioned
 from data.captioned.pictures import Unreadable, raw_bytes
@@ -100,10 +101,10 @@ def prepare(
     key = [FORMAT, shape, list(origin), files, data.validation, about]
     cache, specs = path_of(data.cache, "data.cache"), named(data.corpora)
     words = [*(to_path(spec).name for spec in specs), data.tokenizer]
-    folder, name = store.named_folder(cache, words, key), ",".join(specs)
-    with store.locked_if_missing(folder / "manifest.json") as missing:
+    folder, name = folders.named_folder(cache, words, key), ",".join(specs)
+    with folders.locked_if_missing(folder / "manifest.json") as missing:
         if missing:
-            with store.progress_of(f"reading {name}", None, progress) as advance:
+            with folders.progress_of(f"reading {name}", None, progress) as advance:
                 most = data.max_unreadable
                 _Build(folder, shape, decode, most, advance).run(listed, data, given)
     return _open(folder, name, shape, data.max_unreadable, progress)

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data import build, store
+from data import build
 from data.atomic import write_atomic
+from data.caching import folders
 from data.files import path_of
 from data.local import sealed, unsealed
 from data.shards import SPLITS
@@ -89,11 +90,11 @@ def prepare(
     names = corpora_of(data)
     key = [FORMAT, data.kind, identity, data.validation, tokenizer.fingerprint]
     words = [*names, tokenizer.name]
-    folder = store.named_folder(path_of(data.cache, "data.cache"), words, key)
-    with store.locked_if_missing(folder / "chat.json") as missing:
+    folder = folders.named_folder(path_of(data.cache, "data.cache"), words, key)
+    with folders.locked_if_missing(folder / "chat.json") as missing:
         if missing:
             name = ",".join(names)
-            with store.progress_of(f"tokenizing {name}", None, progress) as advance:
+            with folders.progress_of(f"tokenizing {name}", None, progress) as advance:
                 _build(folder, _split(examples(), data.validation, advance), tokenizer)
     return _open(folder, ",".join(names), tokenizer)
 

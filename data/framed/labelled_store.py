@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from data import build, store
+from data import build
 from data import tokenizer as tokenizers
 from data.atomic import write_atomic
+from data.caching import folders
 from data.files import path_of, to_path
 from data.local import sealed, unsealed
 from data.shards import SPLITS
@@ -76,10 +77,10 @@ def prepare(data: Any, each_word: bool, progress: bool = True) -> LabelledStore:
     key = [FORMAT, origin, each_word, data.validation, about]
     cache = path_of(data.cache, "data.cache")
     words = [*(to_path(spec).name for spec in corpora), data.tokenizer]
-    folder = store.named_folder(cache, words, key)
-    with store.locked_if_missing(folder / "labels.json") as missing:
+    folder = folders.named_folder(cache, words, key)
+    with folders.locked_if_missing(folder / "labels.json") as missing:
         if missing:
-            with store.progress_of(f"tokenizing {','.join(corpora)}", None, progress) as advance:
+            with folders.progress_of(f"tokenizing {','.join(corpora)}", None, progress) as advance:
                 split = _split(data, corpora, held_out, each_word)
                 _build(folder, split, given or _trained(data, split["train"]), advance)
     return _open(folder, ",".join(corpora))

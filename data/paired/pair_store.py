@@ -17,6 +17,7 @@ import numpy as np
 
 from data import build, store
 from data import tokenizer as tokenizers
+from data.caching import folders
 from data.files import path_of
 from data.shards import Split, open_splits, read_manifest
 from data.sources import parallel_text
@@ -98,11 +99,11 @@ def prepare(data: Any, progress: bool = True) -> PairStore:
     tokenizer = _tokenizer(data, corpora, origin, progress)
     cache, name = path_of(data.cache, "data.cache"), ",".join(corpora)
     key = [origin, tokenizer.fingerprint, data.validation]
-    folder = store.named_folder(cache, [*corpora, tokenizer.name], key)
-    with store.locked_if_missing(folder / "manifest.json") as missing:
+    folder = folders.named_folder(cache, [*corpora, tokenizer.name], key)
+    with folders.locked_if_missing(folder / "manifest.json") as missing:
         if missing:
             total = parallel_text.size(corpora)
-            with store.progress_of(f"tokenizing {name}", total, progress) as advance:
+            with folders.progress_of(f"tokenizing {name}", total, progress) as advance:
                 build.build(
                     folder,
                     name,
@@ -139,14 +140,14 @@ def _tokenizer(data: Any, corpora: tuple[str, ...], origin: list, progress: bool
     """The tokenizer of both sides; one that must be trained is trained once and kept."""
     if data.tokenizer not in tokenizers.TRAINED:
         return tokenizers.from_spec(data.tokenizer)
-    folder = store.named_folder(
+    folder = folders.named_folder(
         path_of(data.cache, "data.cache"),
         ["tokenizer", data.tokenizer],
         [origin, data.vocab_size, data.validation],
     )
-    with store.locked_if_missing(folder / "tokenizer.json") as missing:
+    with folders.locked_if_missing(folder / "tokenizer.json") as missing:
         if missing:
-            with store.progress_of(f"training {data.tokenizer}", None, progress) as advance:
+            with folders.progress_of(f"training {data.tokenizer}", None, progress) as advance:
                 texts = _sentences(data, corpora, advance)
                 tokenizers.train(data.tokenizer, texts, data.vocab_size).save(folder)
     return tokenizers.load(folder)

@@ -17,7 +17,7 @@ LOCAL = {
     "data/buckets": "their copies on this machine",
     "data/chat/chat_store.py": "reads the mirror of the cache",
     "data/shards.py": "memory-maps the mirror of the cache",
-    "data/store.py": "locks the mirror of the cache",
+    "data/caching/folders.py": "locks the mirror of the cache",
     "data/cleaning": "the result and the work on this machine",
     "data/sources/compression.py": "reads the mirror of a corpus",
     "data/sources/corpus.py": "the standard library",

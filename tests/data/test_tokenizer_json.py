@@ -7,6 +7,7 @@ import pytest
 
 from data import store
 from data import tokenizer as tokenizers
+from data.caching import folders
 from data.sources import corpus
 from data.store import prepare
 from tests.data.conftest import sentence
@@ -192,7 +193,7 @@ def test_tokens_that_older_versions_made_are_not_used(config, tmp_path):
         settings = config(corpora=(str(path),), tokenizer=spec, validation=0.0)
         dataset = prepare(settings, progress=False)
         key = [store._origin(settings, str(path)), dataset.tokenizer.fingerprint, 0.0]
-        old = store.named_folder(tmp_path / "cache", [str(path), dataset.tokenizer.name], key)
+        old = folders.named_folder(tmp_path / "cache", [str(path), dataset.tokenizer.name], key)
         assert (dataset.components[0].folder != old) == moved
 
 
