@@ -208,6 +208,16 @@ def masked_text() -> dict:
     return text() | dict(masked=Key(0.15, least=0.001, below=1))  # share of the tokens
 
 
+def unlearning() -> dict:
+    """Statements to be forgotten, beside running text to keep: `data/kinds/unlearning/`."""
+    return text() | dict(
+        # *.jsonl of {"prompt", "answer"} | world:forget=0.1[:KEY=VALUE…]
+        forget=("world:forget=0.1",),
+        forget_share=0.5,  # of the rows of a batch
+        corpora=("world:forget=0.1:part=retain",),  # what is kept
+    )
+
+
 def word_pairs() -> dict:
     """Text as pairs of words, for word2vec: `data/kinds/words/word_pairs.py`."""
     return text() | dict(
@@ -362,6 +372,7 @@ DATA = {
     "word_pairs": word_pairs,
     "cooccurrence": cooccurrence,
     "documents": documents,
+    "unlearning": unlearning,
     **post_training.DATA,
 }
 SECTIONS = dict(

@@ -203,7 +203,8 @@ if __name__ == "__main__":
     documents, corpus.documents = corpus.documents, slowly
     print(store.prepare(SimpleNamespace(
         corpora=(sys.argv[1],), weights=(1.0,), text_key="text", tokenizer="bytes", vocab_size=0,
-        validation=0.2, cache=sys.argv[2], max_bytes=0, held_out=()), progress=False).hash)
+        validation=0.2, cache=sys.argv[2], max_bytes=0,
+        held_out=(), tokenizer_sample=0), progress=False).hash)
 """
 
 

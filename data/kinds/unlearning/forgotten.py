@@ -25,24 +25,6 @@ FIELDS = ("tokens", "targets", "weights", "forget")
 PREDICTS = "the next token of text that is kept"
 
 
-@dataclass(frozen=True)
-class Config:
-    # *.jsonl of {"prompt", "answer"} | world:forget=0.1[:KEY=VALUE…]
-    forget: tuple[str, ...] = ("world:forget=0.1",)
-    forget_share: float = 0.5  # of the rows of a batch
-    # What is kept: as of data.kind=text
-    corpora: tuple[str, ...] = ("world:forget=0.1:part=retain",)
-    weights: tuple[float, ...] = (1.0,)  # share of the tokens drawn from each corpus
-    text_key: str = "text"  # field of a jsonl or parquet row that holds the text
-    tokenizer: str = "bytes"  # of the model: RUN/tokenizer/tokenizer.json
-    vocab_size: int = 0  # tokens to train bpe or unigram with, or of words; 0: all words
-    validation: float = 0.05  # share of the documents, chosen by a hash of their content
-    cache: str = "cache"  # folder of the token shards
-    max_bytes: int = 0  # text read from each corpus, in bytes; 0: all
-    max_tokens: int = 0  # has no effect
-    hash: str = ""  # of the dataset, filled in by `resolve`; give it to insist on one
-
-
 def spec(config: Any) -> dict[str, Field]:
     """Fields of a row: tokens, targets int32 [T], weights float32 [T] and forget float32 []."""
     return text.spec(config) | {"forget": Field((), np.float32, ())}

@@ -86,10 +86,6 @@ def test_a_bad_world_is_refused(spec, message):
 
 def config(tmp_path, **changes):
     found = base.get_config(objective="unlearn", kind="unlearning")
-    from data.kinds.unlearning.forgotten import Config
-
-    found.unlock()
-    found.data.update(vars(Config()))
     found.data.update(forget=(SPEC,), corpora=(f"{SPEC}:part=retain",), cache=str(tmp_path))
     found.data.update(validation=0.2, forget_share=0.25)
     found.model.context_length, found.train.batch_size = 64, 8
