@@ -8,7 +8,7 @@
 
 `other.txt` is clean text of the same kind that the corpus does not contain. docs/data.md has the
 results. The recipe is that of configs/quickstart.py with smaller budgets, so that 2 MB of text last
-for about one epoch. 2 busy CPU cores: 2 min a ladder (2026-11).
+for about one epoch. 2 busy CPU cores: 4 to 7 min a ladder (2026-11).
 """
 
 from ml_collections import ConfigDict
