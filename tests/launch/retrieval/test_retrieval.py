@@ -140,7 +140,7 @@ REFUSED = [
     ([*INDEX, KNN], "kind=knn stores what a model makes of the text; add --run"),
     ([*INDEX, OTHER, "--tokens=5"], "--tokens=5.0 means nothing with --kind=bm25"),
     ([*INDEX, OTHER, "--words=3", "--overlap=3"], "--overlap=3 and --words=3"),
-    ([*INDEX, "--texts=HOME/none"], "does not exist"),
+    ([*INDEX, "--texts=HOME/none"], "isoflop index: data.corpora="),
     ([*INDEX, KNN, "--run=HOME/ngram"], "has no hidden states"),
     ([*INDEX, OTHER, "--kind=dense", "--run=HOME/ngram"], "has no hidden states"),
     ([*INDEX, KNN, "--run=HOME/decoder", "--stride=99"], "--stride=99 is above the model's"),
@@ -316,5 +316,5 @@ def test_other_families_make_dense_indexes(name, made_from, home, tmp_path, caps
     assert best[0].score > best[1].score
     if made_from == encoders.STATES:
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(ValueError, match="config"):
+        with pytest.raises(FileNotFoundError, match="which is not there; put it back"):
             open_index(tmp_path / "dense")
