@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.local import parse_object
+from data.retrieval.folder import write_array
 from data.sources import corpus
 from data.sources.compression import ending
 from data.sources.formats import ROW_READERS, read_file
@@ -105,7 +106,7 @@ def write(folder: Path, passages: Iterator[Passage]) -> int:
         for passage in passages:
             file.write(json.dumps(passage._asdict(), ensure_ascii=False).encode() + b"\n")
             offsets.append(file.tell())
-    np.save(folder / OFFSETS, np.array(offsets, np.uint64), allow_pickle=False)
+    write_array(folder / OFFSETS, np.array(offsets, np.uint64))  # in one step: they are complete
     return len(offsets) - 1
 
 

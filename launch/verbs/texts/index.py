@@ -19,15 +19,16 @@ The folder is complete when its manifest.json is written, which has the hash of 
 that was stopped goes on when the same command is run again; a complete index is kept as it is.
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
 
 from data.files import to_path
-from data.retrieval import bm25
+from data.retrieval import bm25, folder
 from launch import flags
 from launch.alive import alive, bar
 from launch.amounts import amount, byte_size
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     flags.require_writable(out, "out")
     with bad_input():
         refuse(values)
-        with writing("out", values.out), alive("indexing") as detail:
+        with into(out), alive("indexing") as detail:
             index, made = built(values, out, lambda share: detail(bar(share)))
     about = {key: value for key, value in index.about.items() if key != "files"}
     about |= {"index": str(out), "size": index.n_bytes, "made": made}
@@ -95,6 +96,20 @@ def main(argv: Sequence[str]) -> int:
             write_json(to_path(values.json), about)
     show(about)
     return DONE
+
+
+@contextlib.contextmanager
+def into(out: Path) -> Iterator[None]:
+    """Turns the OSError of a file of the index into one line about --out. Others pass through, such
+    as that of a text that is missing."""
+    try:
+        yield
+    except OSError as error:
+        place, file = folder.here(out), Path(error.filename or "")
+        if error.errno is None or not (file.is_relative_to(place) or place.is_relative_to(file)):
+            raise
+        with writing("out", out):
+            raise
 
 
 def refuse(values: absl_flags.FlagValues) -> None:
@@ -114,8 +129,7 @@ def refuse(values: absl_flags.FlagValues) -> None:
 
 def built(values: absl_flags.FlagValues, out: Path, advance: Any) -> tuple[Any, bool]:
     """(the index that the flags describe, whether it was made now)."""
-    from data.retrieval import folder  # slow imports, which --help does without
-    from launch.retrieval import building
+    from launch.retrieval import building  # slow imports, which --help does without
 
     place, run = folder.here(out), values.run and to_path(values.run)
     texts = building.texts_of(values, run)

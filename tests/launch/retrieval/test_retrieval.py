@@ -18,6 +18,7 @@ from launch.retrieval import datastore, encoders, knn, scored
 from launch.retrieval.retriever import Found, fitting, open_index, source_lines
 from launch.retrieval.turns import Passages
 from launch.verbs.models import sample
+from tests.launch.retrieval.conftest import TEXTS
 from tests.launch.trial.test_trial import TINY
 from tests.scaling.design.test_planning import EPOCH, law_of
 from train.evaluate import states
@@ -139,7 +140,7 @@ REFUSED = [
     ([*INDEX, KNN], "kind=knn stores what a model makes of the text; add --run"),
     ([*INDEX, OTHER, "--tokens=5"], "--tokens=5.0 means nothing with --kind=bm25"),
     ([*INDEX, OTHER, "--words=3", "--overlap=3"], "--overlap=3 and --words=3"),
-    ([*INDEX, "--texts=HOME/none"], "does not exist"),
+    ([*INDEX, "--texts=HOME/none"], "isoflop index: data.corpora="),
     ([*INDEX, KNN, "--run=HOME/ngram"], "has no hidden states"),
     ([*INDEX, OTHER, "--kind=dense", "--run=HOME/ngram"], "has no hidden states"),
     ([*INDEX, KNN, "--run=HOME/decoder", "--stride=99"], "--stride=99 is above the model's"),
@@ -275,3 +276,45 @@ def test_scored_sequences_are_spread_over_the_validation_set(home):
     assert numbers(0) == list(range(16)) and numbers(4 * CONTEXT) == [0, 5, 10, 15]
     asked = knn.queries(model, scored.of_validation(model, 4 * CONTEXT), 4 * CONTEXT)
     assert np.unique(asked.texts).tolist() == [0, 5, 10, 15] and len(asked.nats) == 4 * CONTEXT
+
+
+OF_FAMILY = {
+    "encoder": {
+        "model.family": "encoder", "objective.name": "masked", "data.kind": "masked_text",
+        "model.n_layers": 1, "model.d_model": 16, "model.n_heads": 2, "model.context_length": 16,
+        "train.duration": "4 steps", "train.batch_size": 4, "data.tokenizer": "words",
+        "eval.sequences": 4, "eval.batch_size": 4,
+    },
+    "lsa": {
+        "model.family": "lsa", "objective.name": "reconstruction", "data.kind": "documents",
+        "data.tokenizer": "words", "data.document_words": 8, "model.d_model": 4,
+        "eval.sequences": 4, "eval.batch_size": 4,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "made_from"), [("encoder", encoders.STATES), ("lsa", encoders.WORDS)]
+)
+def test_other_families_make_dense_indexes(name, made_from, home, tmp_path, capsys):
+    text = " ".join(" ".join(TEXTS.values()).split())
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{text} {i}" for i in range(2000)))
+    keys = {"data.corpora": tmp_path / "text.txt", "data.cache": tmp_path / "cache"}
+    keys |= {"data.validation": 0.2, "log.tensorboard": "false"} | OF_FAMILY[name]
+    given = [f"--config.{key}={value}" for key, value in keys.items()]
+    train = ["train", "--config=configs/base.py", f"--workdir={tmp_path}/run", *given]
+    assert main(train) == 0
+    made = ["index", "--kind=dense", f"--run={tmp_path}/run", f"--texts={home}/other", "--lines=1"]
+    assert main([*made, f"--out={tmp_path}/dense"]) == 0
+    if made_from == encoders.WORDS:
+        shutil.rmtree(tmp_path / "run")  # the index holds its word vectors
+    index = open_index(tmp_path / "dense")
+    assert index.encoder.made_from == made_from
+    best = index.search("the sea is wide and the ships are small", 2)
+    assert best[0].passage.text == "the sea is wide and the ships are small"
+    assert best[0].score > best[1].score
+    if made_from == encoders.STATES:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(FileNotFoundError, match="which is not there; put it back"):
+            open_index(tmp_path / "dense")
