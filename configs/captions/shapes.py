@@ -4,7 +4,9 @@
     isoflop train --config=configs/captions/shapes.py --workdir=runs/captions
     isoflop sweep --config=configs/captions/shapes.py --workdir=runs/captions_by_size --nofit
 
-unmeasured
+2 CPU cores that a dozen programs shared, 8 min (2026-11): 0.955 [0.945, 0.963] of the captions of
+held-out pairs of shapes are exactly right. The sweep takes 16 min: 0.197, 0.912, 0.963, 0.952 at
+widths 8, 16, 32, 64 (docs/multimodal.md).
 """
 
 from ml_collections import ConfigDict
