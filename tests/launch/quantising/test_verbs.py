@@ -12,7 +12,7 @@ from configs.chat import TEMPLATES
 from data import tokenizer as tokenizers
 from data.chat.templates import render
 from launch.__main__ import main
-from launch.chat import template
+from launch.chat import opened, template
 from launch.evaluation.scored_model import open_model
 from launch.quantising import measured, quantised
 from launch.trial import run as trial
@@ -70,7 +70,6 @@ def test_the_change_is_that_of_both_evaluations(home, int4, tmp_path, capsys):
 def test_other_verbs_read_it(home, int4, capsys):
     run, _ = int4
     assert quantised.is_quantised(run) and not quantised.is_quantised(home / "run")
-    assert main(["sample", f"--run={run}", "--prompt=", "--tokens=3", "--nostream"]) == 0
     assert main(["score", f"--run={run}", "--text=to be"]) == 0
     found = open_model(run)
     assert kernels.is_kernel(found.fitted["blocks"]["mlp"]["up"]["kernel"])
@@ -82,6 +81,15 @@ def test_other_verbs_read_it(home, int4, capsys):
     assert "is quantised already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_it_samples_and_chats(int4):
+    """By steps, from the codes."""
+    run, _ = int4
+    assert main(["sample", f"--run={run}", "--prompt=", "--tokens=3", "--nostream"]) == 0
+    assert opened.open_run(run).model.params
+
+
+@pytest.mark.slow
 def test_a_curve_has_every_run_and_format(home, tmp_path, without_pictures, capsys):
     argv = [str(home / "run"), "--format=int2,int4", "--calibrate=none,gptq", "--calibration=8"]
     assert main(["quantise", *argv, f"--curve={tmp_path / 'curve'}", "--sequences=8"]) == 0
