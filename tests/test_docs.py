@@ -22,7 +22,7 @@ COMMAND = re.compile(r"(?:^ {4}|`|srun )isoflop ([a-z]\w*)([^`\n]*)", re.MULTILI
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w*)")
 READ = ("config", "runs", "run", "draft", "table", "from", "from_hf", "config.train.init_from",
         "config.checkpoint.trunk")  # fmt: skip
-WRITTEN = ("workdir", "out", "json", "to", "to_hf")
+WRITTEN = ("workdir", "out", "json", "to", "to_hf", "to_gguf", "curve")
 MADE = re.compile(r"^ {4}cat .*> (\S+)", re.MULTILINE)
 # Its commands use entries that the reader adds first; tests/test_extending.py tests them.
 ADDED = ROOT / "docs" / "extending.md"

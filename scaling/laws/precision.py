@@ -11,7 +11,8 @@ EXPONENTS = (0.0, 0.3, 0.7)
 
 
 def post_training(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """log δ, δ(N, D, P) = C D^γD N^-γN e^(-P/γ) nats, P bits a weight. Kumar et al. 2024, eq. 2."""
+    """log δ, δ(N, D, P) = C D^γD N^-γN e^(-P/γ) nats, P bits a weight: Kumar et al. 2024,
+    section 3."""
     log_c, gamma_d, gamma_n, gamma = unstack(theta)
     bits = np.exp(x["bits"])
     log_delta = log_c + gamma_d * x["tokens"] - gamma_n * x["params"] - bits / gamma
@@ -36,7 +37,7 @@ LAWS = (
     Law(
         name="precision",
         formula="delta(N, D, P) = C D^gamma_D N^-gamma_N exp(-P/gamma)",
-        paper="Kumar et al. 2024, arXiv:2411.04330, eq. 2",
+        paper="Kumar et al. 2024, arXiv:2411.04330, section 3",
         inputs=("params", "tokens", "bits"),
         coordinates=("log_C", "gamma_D", "gamma_N", "gamma"),
         function=post_training,

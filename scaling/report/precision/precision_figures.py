@@ -71,7 +71,7 @@ def degradation(points: Sequence[dict[str, Any]]) -> Figure:
     )
     caption = (
         f"Changes that are above 0 by {SIGNIFICANT} standard errors. An exponential in the bits is "
-        "a straight line (Kumar et al. 2024, eq. 2)."
+        "a straight line (Kumar et al. 2024, section 3)."
     )
     return Figure("degradation", "What few bits add", caption, finish(lines + marks, height=320))
 

@@ -29,7 +29,7 @@ def ours(cfg: ModelConfig, params: dict) -> np.ndarray:
     return np.asarray(apply(params))[0]
 
 
-@pytest.mark.parametrize("name", list(cases.CHANGES))
+@pytest.mark.parametrize("name", CASES)
 def test_the_file_is_the_one_that_llama_cpp_read(name, kept, tmp_path):
     digest = hashlib.sha256(cases.write(name, tmp_path).read_bytes()).digest()
     assert digest == kept[f"{name}/sha256"].tobytes()
@@ -53,6 +53,7 @@ def test_llama_cpp_still_reads_the_files(name, kept, tmp_path):
     assert np.abs(found - kept[f"{name}/logits"]).max() < close
 
 
+@pytest.mark.slow
 def test_permuted_rows_turn_halves_into_neighbours():
     """The permutation of the layout llama: with it, interleaved pairs compute the same function."""
     cfg, params, _ = cases.case("llama_gqa")

@@ -15,6 +15,7 @@ from model.quantised.rounded_inputs import RoundedInputs
 from model.transformer.config import ModelConfig
 from model.transformer.decoder import shapes
 
+FAST = ("int8", "int3", "nf4")
 DECODER = families.find("decoder")
 KERNEL = np.random.default_rng(0).standard_normal((70, 24)).astype(np.float32)
 CFG = ModelConfig(
@@ -30,7 +31,10 @@ def params() -> dict:
     return jax.tree.map(lambda leaf: draw(leaf.shape, np.float32) / 5, shapes(CFG))
 
 
-@pytest.mark.parametrize("name", formats.FORMATS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in formats.FORMATS],
+)
 def test_a_stored_kernel_is_the_rounded_one(name):
     """Also where groups, blocks and bytes do not divide its 70 inputs."""
     grid = formats.FORMATS[name](KERNEL, 32)
@@ -141,7 +145,13 @@ def test_hessians_are_of_what_each_linear_reads(params):
     assert found["mlp/down"][1].shape == (40, 40)
 
 
-@pytest.mark.parametrize("how", [Quantisation("int4", 16), Quantisation("nf4", activations="int8")])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Quantisation("int4", 16),
+        pytest.param(Quantisation("nf4", activations="int8"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_is_stored_and_restored(how, params):
     made = model.quantised(DECODER, CFG, params, how)
     arrays = model.stored(made)
@@ -154,6 +164,7 @@ def test_a_model_is_stored_and_restored(how, params):
         model.restored(DECODER, CFG, arrays, how)
 
 
+@pytest.mark.slow
 def test_codes_give_the_logits_of_the_dense_weights(params):
     tokens_BT = np.arange(12)[None] % 19
     made = model.quantised(DECODER, CFG, params, Quantisation("int3", 8))
