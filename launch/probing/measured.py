@@ -7,6 +7,7 @@ from typing import Any
 
 from launch.alive import bar
 from launch.evaluation.scored_model import ScoredModel, open_model
+from launch.files import read_config
 from launch.probing import association, facts, files, other_text, pairs
 from launch.vectors.word_vectors import open_vectors
 
@@ -31,15 +32,15 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
     about: dict[str, Any] = {"run": str(run), "before": str(before) if before else None}
     of_pairs = files.pairs(asked.pairs) if asked.pairs else []
     of_words = files.word_sets(asked.weat) if asked.weat else []
+    told = (read_config(before or run) or {}).get("data", {})  # of the run that read the facts
+    share = float(told.get("validation", 0.0))
+    of_facts = files.facts(asked.facts, share) if asked.facts else []
     texts = other_text.documents(asked.text, asked.documents) if asked.text else []
-    if of_pairs or asked.facts or texts:
+    if of_pairs or of_facts or texts:
         show("loading")
         models = [open_model(place, any_objective=True) for place in (run, before) if place]
         about["step"] = models[0].step
         _require_one_tokenizer(models)
-        told = models[-1].config.data  # of the run before, which read the facts
-        share = float(told.get("validation", 0.0))
-        of_facts = files.facts(asked.facts, share) if asked.facts else []
     again = asked.draws, asked.seed
     if of_pairs:
         found = [pairs.differences(m, of_pairs, _progress(show, "pairs", m)) for m in models]
@@ -51,7 +52,7 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
         about["weat"] = {"file": asked.weat, "tests": of_run[0]}
         if before:
             about["weat"]["before"] = of_run[1]
-    if asked.facts:
+    if of_facts:
         found = [facts.answers(m, of_facts, _progress(show, "facts", m)) for m in models]
         show("intervals")
         corpora = told.get("corpora", ())

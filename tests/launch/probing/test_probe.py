@@ -24,7 +24,7 @@ from tests.launch.chat.runs import DECODER, untrained
 from train.checkpoint import write_manifest
 from train.counting import MODEL as COUNTS
 
-WORLD = "world:entities=7:times=4:editions=4:roles=2000:bias=0.8:forget=0.3"
+WORLD = "world:entities=7:times=4:editions=4:roles=1000:bias=0.8:forget=0.3"
 ROLES = "configs/probes/roles.jsonl"
 
 
@@ -126,6 +126,7 @@ def test_what_was_not_read_is_what_changed(whole):
     assert set(whole["text"]) >= {"nats", "before", "change"}
 
 
+@pytest.mark.slow
 def test_differences_are_those_of_score(home, tmp_path):
     rows = [{"first": "The doctor", "second": "The nurses"},
             {"first": "A doctor", "second": "A nurse", "continuation": " he"}]  # fmt: skip
@@ -143,7 +144,7 @@ def test_differences_are_those_of_score(home, tmp_path):
 def test_single_tokens_after_one_beginning_have_the_probabilities_of_whole_texts(home):
     """Beginnings of several lengths, one of them longer than the context."""
     model = open_model(home / "decoder")
-    befores = ["", "a", "the cat sat on the mat", "x" * 40, "ab" * 60]
+    befores = ["", "the cat", "ab" * 60]
     texts = [(before, after) for before in befores for after in ("a", "b", "yes")]
     found = scored.log_probabilities(model, texts)
     whole = continuations.score(model, [scored.tokens(model, text) for text in texts])
@@ -211,7 +212,6 @@ def test_word_vectors(home, tmp_path):
 
 def test_the_page_is_one_file_that_escapes_its_text(whole, tmp_path, without_pictures, monkeypatch):
     monkeypatch.setattr("scaling.report.frame.library", lambda: "")
-    assert json.loads((write_page(tmp_path, whole).parent / "probe.json").read_text()) == whole
     about = copy.deepcopy(whole)
     about["run"], about["pairs"]["rows"][0]["first"] = "runs/<b>", "<script>"
     about["facts"]["rows"][0]["question"] = "</script><i>"
@@ -221,6 +221,7 @@ def test_the_page_is_one_file_that_escapes_its_text(whole, tmp_path, without_pic
     test |= {"effect_size": None, "exact": True, "divisions": 2, "by_word": [0.0, 0.0]}
     about["weat"] = {"tests": [test]}
     text = write_page(tmp_path, about).read_text()
+    assert json.loads((tmp_path / "probe.json").read_text()) == about
     body = text[text.index("<main") : text.index("</main>")]
     assert not re.search(r"<(script|i|u|s|q|a)\b(?! href)", body)
     assert "<b>" not in body.replace("<b>all</b>", "") and "&lt;q&gt;" in body
