@@ -10,7 +10,8 @@ the tokenizer and the validation share. The dataset's `hash` covers only its con
 
 Each document ends with the end-of-document token. A document belongs to validation if the hash of
 its text is below the validation share. So adding documents does not move others between splits, and
-equal documents are in the same split.
+equal documents are in the same split. With `held_out`, the share is 0 and the validation split of
+each corpus is another corpus.
 """
 
 import contextlib
@@ -19,8 +20,6 @@ import hashlib
 import heapq
 import json
 import re
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,8 @@ from data.buckets import copies
 from data.files import path_of, to_path
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
+from data.terminal.progress import progress_of as progress_of
+from data.terminal.progress import still_at
 from data.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -66,6 +67,7 @@ class TokenStore:
     weights: tuple[int, ...]
     tokenizer: Tokenizer
     hash: str  # of content, tokenizer, splits and weights only
+    held_out: str = ""  # hash of the corpora of `data.held_out`, if there are any
 
     @property
     def vocab_size(self) -> int:
@@ -122,7 +124,8 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
             f"data.validation={data_cfg.validation} must be at least 0 and below 1; try 0.02"
         )
     cache = path_of(data_cfg.cache, "data.cache")
-    for spec in corpora:
+    held_out = _held_out(data_cfg, corpora)
+    for spec in (*corpora, *held_out):
         corpus.identity(spec)  # raises for missing text before a folder is created
     tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
     if data_cfg.vocab_size not in (0, tokenizer.vocab_size):
@@ -130,11 +133,20 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
             f"data.vocab_size={data_cfg.vocab_size}, but the tokenizer {tokenizer.name} has "
             f"{tokenizer.vocab_size} tokens; use that number or 0"
         )
-    components = tuple(_component(data_cfg, spec, tokenizer, cache, progress) for spec in corpora)
-    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
-    mixed = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    def component(spec: str, share: float) -> Component:
+        return _component(data_cfg, spec, share, tokenizer, cache, progress)
+
+    components = tuple(component(spec, _share(data_cfg)) for spec in corpora)
+    others = tuple(component(spec, 1.0) for spec in held_out)
+    if others:
+        components = tuple(map(_with_validation, components, others))
     return TokenStore(
-        components, weights, tokenizer, components[0].hash if len(components) == 1 else mixed
+        components,
+        weights,
+        tokenizer,
+        _hash(components, weights),
+        _hash(others, weights) if others else "",
     )
 
 
@@ -143,6 +155,14 @@ def trained_tokenizer(data_cfg: Any, *, progress: bool = True) -> Tokenizer:
     `data_cfg.cache`. Raises what `prepare` raises."""
     corpora, _ = _corpora(data_cfg)
     return _tokenizer(data_cfg, corpora, path_of(data_cfg.cache, "data.cache"), progress)
+
+
+def _hash(components: tuple[Component, ...], weights: tuple[int, ...]) -> str:
+    """The hash of a mixture; of one component, its own."""
+    if len(components) == 1:
+        return components[0].hash
+    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
@@ -180,10 +200,34 @@ def _corpora(data_cfg: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return corpora, integral_weights(weights)
 
 
+def _held_out(data_cfg: Any, corpora: tuple[str, ...]) -> tuple[str, ...]:
+    """The corpora of `data.held_out`: none, or one for each of `corpora`."""
+    given = data_cfg.held_out
+    held_out = ((given,) if given else ()) if isinstance(given, str) else tuple(given)
+    if held_out and len(held_out) != len(corpora):
+        raise ValueError(
+            f"data.held_out={held_out} and data.corpora={corpora} differ in length; give one "
+            "held-out corpus for each, or none"
+        )
+    return held_out
+
+
+def _share(data_cfg: Any) -> float:
+    """The share of the documents of `data.corpora` in their validation splits."""
+    return 0.0 if data_cfg.held_out else data_cfg.validation
+
+
+def _with_validation(trained: Component, other: Component) -> Component:
+    """`trained` with the validation split of `other`."""
+    both = hashlib.sha256(json.dumps([trained.hash, other.hash]).encode()).hexdigest()
+    splits = {"train": trained.splits["train"], "validation": other.splits["validation"]}
+    return Component(trained.name, trained.folder, both, splits)
+
+
 def _component(
-    data_cfg: Any, spec: str, tokenizer: Tokenizer, cache: Path, progress: bool
+    data_cfg: Any, spec: str, share: float, tokenizer: Tokenizer, cache: Path, progress: bool
 ) -> Component:
-    key = [_origin(data_cfg, spec), tokenizer.fingerprint, data_cfg.validation]
+    key = [_origin(data_cfg, spec), tokenizer.fingerprint, share]
     if tokenizer.kind in tokenizers.REVISIONS:
         key.append(tokenizers.REVISIONS[tokenizer.kind])
     folder = named_folder(cache, [spec, tokenizer.name], key)
@@ -198,7 +242,7 @@ def _component(
                     documents,
                     size=size,
                     tokenizer=tokenizer,
-                    validation=data_cfg.validation,
+                    validation=share,
                     advance=advance,
                 )
     manifest = read_manifest(folder)
@@ -226,7 +270,7 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
     if name not in tokenizers.TRAINED:
         return tokenizers.from_spec(name)
     origins = [_origin(data_cfg, spec) for spec in corpora]
-    key = [origins, data_cfg.vocab_size, data_cfg.validation]
+    key = [origins, data_cfg.vocab_size, _share(data_cfg)]
     most = SAMPLE_BYTES.get(name, 0)
     if most and getattr(data_cfg, "tokenizer_sample", 0):
         most = data_cfg.tokenizer_sample
@@ -255,7 +299,7 @@ def _training_texts(
     if `most` is 0, for a tokenizer that counts characters or words."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
-        kept = not_held_out(documents, data_cfg.validation, advance)
+        kept = not_held_out(documents, _share(data_cfg), advance)
         if not most:
             yield from (text for _, text in kept)
         else:
@@ -328,56 +372,3 @@ def locked_if_missing(path: Path) -> Iterator[bool]:
         missing = not path.exists() and not copies.pull(path.parent, path.name)
         yield missing
         copies.push(path.parent, path.name)
-
-
-@contextlib.contextmanager
-def progress_of(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(bytes)`: a bar on a terminal, otherwise a line on stderr every 10 s."""
-    if not shown:
-        yield lambda n: None
-        return
-    if sys.stderr.isatty():
-        from rich import progress
-        from rich.console import Console
-
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda n: bar.advance(task, n)
-        return
-    done, next_line = 0, time.monotonic() + 10
-
-    def advance(n: int) -> None:
-        nonlocal done, next_line
-        done += n
-        if time.monotonic() >= next_line:
-            next_line += 10
-            print(f"{title}: {done / 1e6:.0f} MB", file=sys.stderr, flush=True)
-
-    yield advance
-
-
-@contextlib.contextmanager
-def still_at(title: str, shown: bool) -> Iterator[None]:
-    """Says on stderr what a program is at that cannot say how far it is: on a terminal with the
-    elapsed time, elsewhere in one line."""
-    if not shown:
-        yield
-        return
-    if not sys.stderr.isatty():
-        print(title, file=sys.stderr, flush=True)
-        yield
-        return
-    from rich import progress
-    from rich.console import Console
-
-    columns = progress.SpinnerColumn(), progress.TextColumn(title), progress.TimeElapsedColumn()
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        bar.add_task(title, total=None)
-        yield
