@@ -266,6 +266,8 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
     origins = [_origin(data_cfg, spec) for spec in corpora]
     key = [origins, data_cfg.vocab_size, _share(data_cfg)]
     most = SAMPLE_BYTES.get(name, 0)
+    if most:
+        tokenizers.require_size(name, data_cfg.vocab_size)  # before all text is read
     if most and data_cfg.tokenizer_sample:
         most = data_cfg.tokenizer_sample
         key.append(most)

@@ -307,13 +307,18 @@ def _piece_bytes(processor, i: int) -> bytes:
     return processor.id_to_piece(i).replace(SPACE, " ").encode()
 
 
-def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> bytes:
-    import sentencepiece
-
+def require_size(name: str, vocab_size: int) -> None:
+    """ValueError if a tokenizer of a given size, bpe or unigram, has none."""
     if vocab_size < 1:
         raise ValueError(
             f"data.tokenizer={name!r} needs a data.vocab_size above 0, not {vocab_size}; try 4096"
         )
+
+
+def _train_sentencepiece(name: str, texts: Iterable[str], vocab_size: int) -> bytes:
+    import sentencepiece
+
+    require_size(name, vocab_size)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

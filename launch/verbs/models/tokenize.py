@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.files import to_path
+from data.kinds.text import rows_of
 from data.packed.packed_rows import PackedStore
 from data.shards import SPLITS
 from data.sources import corpus, synthetic
@@ -128,7 +129,7 @@ def describe(dataset: TokenStore) -> dict:
 
 def packing(dataset: TokenStore, config: Any) -> dict:
     """How documents fill the rows of training, one dict for each corpus, if data.rows=packed."""
-    if config.data.get("rows", "windows") != "packed":
+    if config.data.kind != "text" or rows_of(config.data) == "windows":
         return {}
     length = config.model.context_length
     counts = [part.counts() for part in PackedStore(dataset, length).parts]

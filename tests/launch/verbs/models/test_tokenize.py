@@ -45,9 +45,23 @@ def test_unknown_words_are_counted(arguments, tmp_path, capsys):
     assert "unknown" in printed and f"{share:.2%}" in printed
 
 
+def test_packing_is_printed_and_written(arguments, tmp_path, capsys):
+    keys = ["--config.data.rows=packed", "--config.model.context_length=64"]
+    assert main([*arguments, *keys, f"--json={tmp_path / 'out.json'}"]) == 0
+    about = json.loads((tmp_path / "out.json").read_text())
+    (packed,) = about["packing"]["corpora"]
+    train = about["corpora"][0]["splits"]["train"]
+    assert packed["documents"] == train["documents"]
+    assert packed["rows"] * 64 * (1 - packed["padding"]) == pytest.approx(train["tokens"])
+    printed = capsys.readouterr().out
+    assert f"{packed['rows']:,} rows of 64 tokens" in printed and "by windows" in printed
+    assert main(arguments) == 0 and "by windows" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("--config.data.rows=padded", "data.rows='padded' is unknown"),
         ("--config.data.corpora=/no/such", "/no/such' does not exist"),
         ("--config.data.tokenizer=syllables", "data.tokenizer='syllables'"),
         ("--config.data.corpora=x,y", "data.weights"),
