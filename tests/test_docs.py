@@ -93,7 +93,8 @@ def missing_inputs(page: str) -> list[str]:
         if re.match("isoflop (plan|pilot) ", line):  # elsewhere --law is the name of a law
             read += [value for name, value in given if name == "law"]
         read += [word for name, word in given if name == "" and line.startswith("isoflop compare")]
-        read += [v for n, v in given if n == "config.data.corpora" and v.endswith((".txt", "/"))]
+        corpora = [v.removeprefix("corrupted:") for n, v in given if n == "config.data.corpora"]
+        read += [v for v in corpora if v.endswith((".txt", "/"))]
         for path in (value.partition(".py:")[0] + ".py" * (".py:" in value) for value in read):
             if not (ROOT / path).exists() and not any(
                 path == known or path.startswith(known + "/") for known in made

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ def show(points: Sequence[dict[str, Any]]) -> None:
     ]
     acts = ["a8" if point["activations"] else "" for point in points]
     columns = [
-        Column("run", [printable(Path(point["run"]).name) for point in points], number=False),
+        Column("run", [printable(PurePath(point["run"]).name) for point in points], number=False),
         Column(
             "format", [f"{n} {a}".strip() for n, a in zip(names, acts, strict=True)], number=False
         ),

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from data.files import to_path
 from data.retrieval import folder
 from data.retrieval.folder import Index
 from data.tokenizer import Tokenizer, load
@@ -142,7 +143,7 @@ def of_index(index: Index, run: Path | None = None) -> Encoder:
     if about["made_from"] == WORDS:
         table = index.array(TABLE)
         return OfWords(np.asarray(table), load(index.folder), about["weights"])
-    where = run or Path(about["run"])
+    where = run or to_path(about["run"])
     try:
         encoder = OfStates(where, "retrieve")
     except FileNotFoundError:

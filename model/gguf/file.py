@@ -79,7 +79,7 @@ def write(
             writer.write_tensor_data(encoded(array, type_of(tensor, array.shape, kind)))
     finally:
         writer.close()
-    return Written(Path(path).stat().st_size, tuple(left))
+    return Written(path.stat().st_size, tuple(left))
 
 
 def _add(writer: Any, key: str, value: Any) -> None:

@@ -19,6 +19,8 @@ LOCAL = {
     "data/shards.py": "memory-maps the mirror of the cache",
     "data/caching/folders.py": "locks the mirror of the cache",
     "data/cleaning": "the result and the work on this machine",
+    "data/retrieval": "writes the mirror of an index, reads that of a corpus",
+    "data/sources/drawn/spoken_digits.py": "a temporary folder",
     "data/sources/compression.py": "reads the mirror of a corpus",
     "data/sources/corpus.py": "the standard library",
     "data/sources/messages.py": "installed packages",

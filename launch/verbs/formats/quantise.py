@@ -23,7 +23,6 @@ with the precision curve: loss against bits for each size.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -94,7 +93,7 @@ def of_curve(values: absl_flags.FlagValues, chosen: Sequence[Any], argv: Sequenc
     note_missing_drawing()
     found: list[dict[str, Any]] = []
     with alive("quantising") as detail:
-        for number, run in enumerate(runs := cases.runs_of(Path(to_path(values.run)))):
+        for number, run in enumerate(runs := cases.runs_of(to_path(values.run))):
             step = lambda text: detail(f"run {number + 1} of {len(runs)}: {text}")  # noqa: B023, E731
             found += cases.measure(run, chosen, _how(values, step))
     about = {"points": found, "made": provenance("quantise", argv)}

@@ -22,7 +22,7 @@ that was stopped goes on when the same command is run again; a complete index is
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from absl import flags as absl_flags
@@ -105,7 +105,7 @@ def into(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place, file = folder.here(out), Path(error.filename or "")
+        place, file = folder.here(out), PurePath(error.filename or "")
         if error.errno is None or not (file.is_relative_to(place) or place.is_relative_to(file)):
             raise
         with writing("out", out):

@@ -1,7 +1,7 @@
 """The HTML page of a precision curve, and its tables for the law of Kumar et al. It works offline."""
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from scaling.csv_file import cell
@@ -56,7 +56,7 @@ def tables(points: list[dict[str, Any]]) -> dict[str, str]:
         measured = point["degradation"] > 2 * (point["degradation_se"] or 0)
         rows = found.setdefault(f"{way}.csv", [])
         if measured and point["tokens"]:
-            name = f"{Path(point['run']).name} {point['format']}"
+            name = f"{PurePath(point['run']).name} {point['format']}"
             rows.append({**point, "run": name})
     return {
         name: "".join(
@@ -73,7 +73,7 @@ def table(points: list[dict[str, Any]]) -> str:
     for point in points:
         way = " ".join(filter(None, (point["calibrate"].upper(), point["activations"])))
         cells = [
-            escape(label(Path(point["run"]).name)),
+            escape(label(PurePath(point["run"]).name)),
             escape(point["format"]),
             escape(way.replace("int8", "int8 inputs") or "nearest"),
             amount(point["params"]),

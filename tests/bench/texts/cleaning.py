@@ -1,6 +1,6 @@
 """Measures isoflop clean on synthetic text: MB/s for each core, memory, state on the disk.
 
-    python -m tests.bench.cleaning --megabytes=60 --workers=1 book.txt other.txt
+    python -m tests.bench.texts.cleaning --megabytes=60 --workers=1 book.txt other.txt
 
 The text is made from the lines of the given files with a seed: in 60 of 100 documents lines with 1
 word in 12 replaced, in 12 a copy of an earlier document, in 10 a copy with three other words, the
