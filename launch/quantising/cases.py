@@ -1,6 +1,7 @@
 """Quantises runs in one or several ways, and collects what each costs."""
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -62,7 +63,7 @@ def quantise(run: Path, target: Path, how: Quantisation, to: How) -> dict[str, A
     `measured.texts` raise, and FileExistsError."""
     written.weights.refuse_full(target)
     model = _open(run)
-    about, params = next(_each(model, [how], to))
+    about, params = next(_each(model, [how], to, required=False))
     written.write(run, target, params, model.step, about)
     return about
 
@@ -81,11 +82,18 @@ def _open(run: Path) -> ScoredModel:
     return model
 
 
-def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How):
-    """(what it costs, the parameters) of each quantisation of a model."""
+def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How, required: bool = True):
+    """(what it costs, the parameters) of each quantisation of a model. NoText without the run's
+    text; unless it is `required` or needed to calibrate, then a line says that no loss is known."""
     needed = to.calibration if any(how.calibrate for how in chosen) else 0
-    texts = measured.texts(model, to.sequences, needed, to.seed)
-    before = measured.losses(model, model.fitted, texts.validation)
+    try:
+        texts = measured.texts(model, to.sequences, needed, to.seed)
+        before = measured.losses(model, model.fitted, texts.validation)
+    except measured.NoText as reason:
+        if required or needed:
+            raise
+        print(reason, file=sys.stderr)
+        texts, before = measured.Texts([], []), None
     for how in chosen:
         name = f"{how.format} {how.calibrate}".strip()
         params = kernels.quantised(
@@ -96,14 +104,17 @@ def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How):
             texts.calibration,
             functools.partial(to.advance, f"rounding, {name}"),
         )
+        about = asdict(how) | _about(model, how, params)
+        if to.decode:
+            about |= _speed(model, params, to.decode)
+        if before is None:
+            yield about, params
+            continue
         # Plain arrays are scored by the program that scored `before`; rounded inputs need codes.
         scored = params if how.activations else kernels.dense(params)
         advance = functools.partial(to.advance, f"scoring, {name}")
         after = measured.losses(model, scored, texts.validation, advance)
-        about = asdict(how) | _about(model, how, params) | measured.compared(before, after)
-        about["sequences"] = len(before)
-        if to.decode:
-            about |= _speed(model, params, to.decode)
+        about |= measured.compared(before, after) | {"sequences": len(before)}
         yield about, params
 
 
@@ -149,9 +160,9 @@ def show(points: Sequence[dict[str, Any]]) -> None:
         ),
         Column("params", [amount(point["params"]) for point in points]),
         Column("bits", [f"{point['bits']:.2f}" for point in points]),
-        Column("loss", [f"{point['loss']:.4f}" for point in points]),
-        Column("change", [f"{point['degradation']:+.5f}" for point in points]),
-        Column("± se", [f"{point['degradation_se']:.5f}" for point in points]),
+        Column("loss", [_number(point, "loss", ".4f") for point in points]),
+        Column("change", [_number(point, "degradation", "+.5f") for point in points]),
+        Column("± se", [_number(point, "degradation_se", ".5f") for point in points]),
         Column("size", [three_digits(point["bytes"] / point["bytes_before"]) for point in points]),
     ]
     if any("decode_speed" in point for point in points):
@@ -160,3 +171,8 @@ def show(points: Sequence[dict[str, Any]]) -> None:
     console.print(table, soft_wrap=True)
     if missing := [name for name in missing if name]:
         console.print(left_out(missing), soft_wrap=True)
+
+
+def _number(point: dict[str, Any], key: str, form: str) -> str:
+    """A measured number as text; a dash if it was not measured."""
+    return f"{point[key]:{form}}" if key in point else "—"

@@ -16,6 +16,10 @@ from model.generation.samplers import Sampler
 PROMPT = 8  # tokens before those that are timed
 
 
+class NoText(ValueError):
+    """Why there is no text to measure on, in one line."""
+
+
 @dataclass(frozen=True)
 class Texts:
     """Validation batches of a run, and batches of tokens [B, T] of its training text."""
@@ -26,11 +30,11 @@ class Texts:
 
 def texts(model: ScoredModel, sequences: int, calibration: int, seed: int) -> Texts:
     """The run's validation set, at most `sequences` rows (0: all), and `calibration` rows of
-    training batches. ValueError if its text is not there."""
+    training batches. NoText if its text is not there."""
     try:
         dataset = training_data(model).for_run(model.config)
     except Unavailable as reason:
-        raise ValueError(f"run={model.run}: {reason}, so no loss can be measured") from None
+        raise NoText(f"run={model.run}: {reason}, so no loss can be measured") from None
     chosen, rows = [], 0
     for batch in dataset.examples("validation"):
         if sequences and rows >= sequences:

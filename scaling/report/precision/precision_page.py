@@ -17,7 +17,7 @@ METHOD = (
     "validation set before and after. The change is a ratio of sums over sequences; its standard "
     "error takes sequences as the units and pairs them. Embeddings, the head, norms and biases are "
     "not quantised. Bits count codes and scales of the quantised weights. A table for "
-    "`isoflop fit --law=precision` has the changes that are above 0 by two standard errors, because "
+    "isoflop fit --law=precision has the changes that are above 0 by two standard errors, because "
     "the law is fitted to logarithms: smaller ones are left out, which is a selection."
 )
 COLUMNS = ("run", "params", "tokens", "bits", "degradation", "degradation_se")

@@ -19,6 +19,7 @@ from launch.trial import run as trial
 from launch.trial.start import of_run
 from model.quantised import model as kernels
 from tests.launch.trial.test_trial import TINY
+from tests.model import golden
 
 LLAMA = {
     "model.norm": "rmsnorm", "model.positions": "rotary", "model.activation": "silu",
@@ -108,6 +109,20 @@ def test_decoding_is_timed_by_turns(home):
     found = open_model(home / "run")
     seconds = measured.decode_seconds(found, {"a": found.fitted, "b": found.fitted}, 4, repeats=2)
     assert seconds.keys() == {"a", "b"} and min(seconds.values()) > 0
+
+
+def test_published_weights_are_quantised_without_a_loss(tmp_path, capsys):
+    """A converted run names no text: GPTQ and a curve need it, rounding to nearest does not."""
+    run = tmp_path / "run"
+    assert main(["convert", f"--from_hf={golden.FOLDER / 'hf' / 'llama_gqa'}", f"--to={run}"]) == 0
+    assert main(["quantise", str(run), f"--to={tmp_path / 'int8'}", "--format=int8"]) == 0
+    said = capsys.readouterr()
+    assert "so no loss can be measured" in said.err and "—" in said.out
+    assert quantised.is_quantised(tmp_path / "int8")
+    argv = [str(run), f"--to={tmp_path / 'gptq'}", "--calibrate=gptq"]
+    assert main(["quantise", *argv]) == 2
+    error = capsys.readouterr().err
+    assert "no loss can be measured" in error and not (tmp_path / "gptq").exists()
 
 
 @pytest.mark.parametrize(
