@@ -17,6 +17,6 @@ def get_config(folder: str = "runs/spoken") -> ConfigDict:
     config.name = "spoken"
     config.data.seconds = 1.28
     config.model.d_model, config.model.context_length = 32, 2
-    config.train.duration = "20 epochs"
+    config.train.duration = "10 epochs"
     config.eval.sequences = 300
     return config
