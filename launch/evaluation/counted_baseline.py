@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from data import kinds
 from launch.evaluation.scored_model import ScoredModel
 from launch.trial.resolve import prepare
 from model.counted import ngram
@@ -23,7 +24,8 @@ class Baseline:
 
 
 def training_data(model: ScoredModel):
-    """The dataset that the run was trained on. Unavailable if it is not there, or is another."""
+    """The dataset that the run was trained on. Unavailable if it is not there, is another, or is
+    no running text."""
     wanted = model.config.data.get("hash", "")
     if not wanted:
         raise Unavailable("the run names no training text, as converted models do not")
@@ -33,6 +35,8 @@ def training_data(model: ScoredModel):
         raise Unavailable(f"its training text cannot be read: {error}") from error
     if dataset.hash != wanted:
         raise Unavailable("its training text has changed since it was trained")
+    if not isinstance(dataset, kinds.Countable):
+        raise Unavailable(f"its data.kind={model.config.data.kind!r} is no running text")
     return dataset
 
 

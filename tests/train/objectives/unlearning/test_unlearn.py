@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from launch import flags
+from launch.__main__ import main as isoflop
 from launch.trial import run as trial
 from model import families
 from train.objectives.unlearning import unlearn
@@ -136,13 +137,14 @@ SMALL = {
 
 
 @pytest.mark.slow
-def test_a_run_forgets_its_statements_and_resumes(tmp_path, compiled_once):
+def test_a_run_forgets_its_statements(tmp_path, compiled_once, capsys):
     cache = {"data.cache": str(tmp_path / "cache")}
-    config = flags.load_config("configs/base.py", SMALL | cache | {"data.corpora": WORLD})
+    longer = {"data.corpora": WORLD, "train.duration": "300 steps"}
+    config = flags.load_config("configs/base.py", SMALL | cache | longer)
     assert trial.run(config, tmp_path / "base") == 0
     keys = {k: v for k, v in SMALL.items() if not k.startswith("model.") and k != "data.tokenizer"}
     keys |= cache | {"data.forget": WORLD, "data.corpora": f"{WORLD}:part=retain",
-                     "objective.limit": 6.0}  # fmt: skip
+                     "objective.limit": 6.0, "objective.kl": 1.0}  # fmt: skip
 
     def unlearned(name, **more) -> dict:
         source = f"configs/post/unlearn.py:{tmp_path}/base"
@@ -156,5 +158,7 @@ def test_a_run_forgets_its_statements_and_resumes(tmp_path, compiled_once):
     value = lambda metrics, name: metrics[name]["value"]  # noqa: E731
     assert value(begun, "divergence") == pytest.approx(0, abs=1e-6)
     assert value(held, "forget_loss") > value(begun, "forget_loss") + 1
-    assert value(held, "loss") < value(begun, "loss") + 0.3
+    assert value(held, "loss") < value(begun, "loss") + 0.5
     assert value(free, "divergence") > 3 * value(held, "divergence")  # control
+    assert isoflop(["evaluate", f"--run={tmp_path / 'held'}"]) == 2
+    assert "its data.kind='unlearning' is no running text; give --data=" in capsys.readouterr().err
