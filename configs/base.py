@@ -175,6 +175,8 @@ def text() -> dict:
         tokenizer="bytes",
         vocab_size=0,  # tokens to train bpe or unigram with, or of words; 0: all words
         validation=0.05,  # share of the documents, chosen by a hash of their content
+        # Corpora to validate on, one for each of `corpora`; then `validation` is not used.
+        held_out=(),
         cache="cache",  # folder of the token shards
         max_bytes=0,  # text read from each corpus, in bytes; 0: all
         max_tokens=Key(0, least=0),  # training tokens that a counted model counts; 0: all

@@ -38,7 +38,11 @@ def get_config(arg: str = "llama") -> ConfigDict:
 
 def get_sweep(config: ConfigDict) -> list[dict]:
     """The trials to fit, and the one to predict."""
-    trials = ladder.all_trials(LADDER, HELD_OUT)
+    return with_rates(config, ladder.all_trials(LADDER, HELD_OUT))
+
+
+def with_rates(config: ConfigDict, trials: list[dict]) -> list[dict]:
+    """The trials with a learning rate that falls with the root of the width, from 32 on."""
     rates = [config.optimizer.learning_rate * (32 / t["model.d_model"]) ** 0.5 for t in trials]
     return [
         trial | {"optimizer.learning_rate": round(rate, 4)}

@@ -10,7 +10,8 @@ the tokenizer and the validation share. The dataset's `hash` covers only its con
 
 Each document ends with the end-of-document token. A document belongs to validation if the hash of
 its text is below the validation share. So adding documents does not move others between splits, and
-equal documents are in the same split.
+equal documents are in the same split. With `held_out`, the share is 0 and the validation split of
+each corpus is another corpus.
 """
 
 import contextlib
@@ -65,6 +66,7 @@ class TokenStore:
     weights: tuple[int, ...]
     tokenizer: Tokenizer
     hash: str  # of content, tokenizer, splits and weights only
+    held_out: str = ""  # hash of the corpora of `data.held_out`, if there are any
 
     @property
     def vocab_size(self) -> int:
@@ -121,7 +123,8 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
             f"data.validation={data_cfg.validation} must be at least 0 and below 1; try 0.02"
         )
     cache = path_of(data_cfg.cache, "data.cache")
-    for spec in corpora:
+    held_out = _held_out(data_cfg, corpora)
+    for spec in (*corpora, *held_out):
         corpus.identity(spec)  # raises for missing text before a folder is created
     tokenizer = _tokenizer(data_cfg, corpora, cache, progress)
     if data_cfg.vocab_size not in (0, tokenizer.vocab_size):
@@ -129,12 +132,29 @@ def prepare(data_cfg: Any, *, progress: bool = True) -> TokenStore:
             f"data.vocab_size={data_cfg.vocab_size}, but the tokenizer {tokenizer.name} has "
             f"{tokenizer.vocab_size} tokens; use that number or 0"
         )
-    components = tuple(_component(data_cfg, spec, tokenizer, cache, progress) for spec in corpora)
-    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
-    mixed = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+
+    def component(spec: str, share: float) -> Component:
+        return _component(data_cfg, spec, share, tokenizer, cache, progress)
+
+    components = tuple(component(spec, _share(data_cfg)) for spec in corpora)
+    others = tuple(component(spec, 1.0) for spec in held_out)
+    if others:
+        components = tuple(map(_with_validation, components, others))
     return TokenStore(
-        components, weights, tokenizer, components[0].hash if len(components) == 1 else mixed
+        components,
+        weights,
+        tokenizer,
+        _hash(components, weights),
+        _hash(others, weights) if others else "",
     )
+
+
+def _hash(components: tuple[Component, ...], weights: tuple[int, ...]) -> str:
+    """The hash of a mixture; of one component, its own."""
+    if len(components) == 1:
+        return components[0].hash
+    about = [[part.hash, weight] for part, weight in zip(components, weights, strict=True)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
@@ -172,10 +192,34 @@ def _corpora(data_cfg: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return corpora, integral_weights(weights)
 
 
+def _held_out(data_cfg: Any, corpora: tuple[str, ...]) -> tuple[str, ...]:
+    """The corpora of `data.held_out`: none, or one for each of `corpora`."""
+    given = data_cfg.held_out
+    held_out = ((given,) if given else ()) if isinstance(given, str) else tuple(given)
+    if held_out and len(held_out) != len(corpora):
+        raise ValueError(
+            f"data.held_out={held_out} and data.corpora={corpora} differ in length; give one "
+            "held-out corpus for each, or none"
+        )
+    return held_out
+
+
+def _share(data_cfg: Any) -> float:
+    """The share of the documents of `data.corpora` in their validation splits."""
+    return 0.0 if data_cfg.held_out else data_cfg.validation
+
+
+def _with_validation(trained: Component, other: Component) -> Component:
+    """`trained` with the validation split of `other`."""
+    both = hashlib.sha256(json.dumps([trained.hash, other.hash]).encode()).hexdigest()
+    splits = {"train": trained.splits["train"], "validation": other.splits["validation"]}
+    return Component(trained.name, trained.folder, both, splits)
+
+
 def _component(
-    data_cfg: Any, spec: str, tokenizer: Tokenizer, cache: Path, progress: bool
+    data_cfg: Any, spec: str, share: float, tokenizer: Tokenizer, cache: Path, progress: bool
 ) -> Component:
-    key = [_origin(data_cfg, spec), tokenizer.fingerprint, data_cfg.validation]
+    key = [_origin(data_cfg, spec), tokenizer.fingerprint, share]
     if tokenizer.kind in tokenizers.REVISIONS:
         key.append(tokenizers.REVISIONS[tokenizer.kind])
     folder = named_folder(cache, [spec, tokenizer.name], key)
@@ -190,7 +234,7 @@ def _component(
                     documents,
                     size=size,
                     tokenizer=tokenizer,
-                    validation=data_cfg.validation,
+                    validation=share,
                     advance=advance,
                 )
     manifest = read_manifest(folder)
@@ -219,7 +263,7 @@ def _tokenizer(data_cfg: Any, corpora: tuple[str, ...], cache: Path, progress: b
         return tokenizers.from_spec(name)
     origins = [_origin(data_cfg, spec) for spec in corpora]
     folder = named_folder(
-        cache, ["tokenizer", name], [origins, data_cfg.vocab_size, data_cfg.validation]
+        cache, ["tokenizer", name], [origins, data_cfg.vocab_size, _share(data_cfg)]
     )
     with locked_if_missing(folder / "tokenizer.json") as missing:
         if missing:
@@ -236,7 +280,7 @@ def _training_texts(
     no limit, which counts characters or words."""
     for spec in corpora:
         documents = corpus.documents(spec, data_cfg.text_key, data_cfg.max_bytes)
-        kept = not_held_out(documents, data_cfg.validation, advance)
+        kept = not_held_out(documents, _share(data_cfg), advance)
         if name not in SAMPLE_BYTES:
             yield from (text for _, text in kept)
         else:

@@ -35,6 +35,9 @@ VERBS = {
     "translate": ("models", "translate with a model trained on pairs of sentences"),
     "evaluate": ("models", "score a model on any text, or by its answers to tasks"),
     "score": ("models", "the probability of sentences, and which is likelier"),
+    "compress": ("texts", "compress a file with the model of a run"),
+    "decompress": ("texts", "give back a file that compress has compressed"),
+    "inspect": ("texts", "look inside a model: what it makes of a text, on one page"),
     "neighbours": ("models", "words near a word, analogies, a map of words"),
     "fill": ("texts", "fill the masks of a text with a masked encoder"),
     "classify": ("texts", "classify texts with a trained classifier"),
@@ -43,6 +46,7 @@ VERBS = {
     "compile": ("models", "compile a config for a TPU slice, without a TPU"),
     "ngram": ("models", "score an n-gram model on the validation text of a config"),
     "index": ("texts", "an index of texts: BM25, vectors, states; for retrieval"),
+    "clean": ("texts", "clean raw text: rules, duplicates, personal data"),
     "tokenize": ("models", "train a tokenizer, write the token shards of a corpus"),
 }
 

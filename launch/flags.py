@@ -210,7 +210,8 @@ def help_text(values: flags.FlagValues, doc: str) -> str:
             meaning += f" (default: {flag.default})"
         rows.append((form, meaning))
     if "config" in values:
-        rows.append(("--config.KEY=VALUE", "overrides one key; configs/base.py lists them all"))
+        listing = values["config"].default or "configs/base.py"
+        rows.append(("--config.KEY=VALUE", f"overrides one key; {listing} lists them all"))
     column = 2 + max(len(form) for form, _ in rows)
     wrapped = textwrap.TextWrapper(
         100, initial_indent="  ", subsequent_indent=" " * (column + 2), break_on_hyphens=False

@@ -73,6 +73,11 @@ class Trained(Family, Protocol):
                                    what a config with `carry_state` takes from step to step
     hidden_from(cfg, params, batch, carry, key)
                                    (what `hidden` returns, the state after), from a state
+    layers(cfg, params, batch)     states [N, B, T, D] that `logits` can read, one a layer, the last
+                                   of which `hidden` returns
+    activations(cfg, params, batch), edited(cfg, params, batch, edits)
+                                   (what `hidden` returns, its activations by name), and `hidden`
+                                   with activations changed: model/transformer/hooks.py
     """
 
     PARAMETER_AXES: tuple[tuple[str, tuple[str, ...]], ...]  # path regex → logical axes

@@ -37,6 +37,7 @@ FACTS = {
     "seed": float,
     "dataset": str,
     "evaluated": str,
+    "held_out": str,
     "seconds": float,
     "tokens_per_second": float,
     "mfu": float,

@@ -11,6 +11,7 @@
     'hf:NAME[:CONFIG[:SPLIT]]'  a Hugging Face dataset, streamed (needs the package `datasets`)
     'synthetic[:KEY=VALUE…]'    a language of known entropy (`data/sources/synthetic.py`)
     'synthetic_sentiment[:…]'   made-up reviews, as running text (`data/sources/sentiment.py`)
+    'corrupted:CORPUS[:…]'      another corpus with faults of the web (`data/sources/corrupted.py`)
 
 Text is not changed: newlines stay and nothing is normalised. A document is a non-empty str.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import REMOTE, is_remote, path_of, to_path
-from data.sources import sentiment, synthetic
+from data.sources import corrupted, sentiment, synthetic
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
 
@@ -88,7 +89,7 @@ def size(spec: str) -> int | None:
 def scheme(spec: str) -> str:
     """The key in SCHEMES that `spec` begins with; '' if it names files."""
     name, colon, _ = spec.partition(":")
-    known = name in SCHEMES and not REMOTE.match(spec)
+    known = name in SCHEMES and (name == corrupted.SCHEME or not REMOTE.match(spec))
     return name if known and (colon or name != "hf") else ""
 
 
@@ -185,6 +186,16 @@ def _synthetic(spec: str, text_key: str) -> Iterator[str]:
     return synthetic.parse(spec).documents()
 
 
+def _corrupted(spec: str, text_key: str) -> Iterator[str]:
+    corruption = corrupted.parse(spec)
+    yield from corruption.documents(_read(corruption.corpus, text_key))
+
+
+def _corrupted_identity(spec: str) -> list:
+    corruption = corrupted.parse(spec)
+    return [repr(corruption), corrupted.VERSION, identity(corruption.corpus)]
+
+
 @dataclass(frozen=True)
 class Scheme:
     """A source of text other than files. Its functions do the work of `documents`, `identity` and
@@ -208,4 +219,5 @@ SCHEMES = {
         lambda spec: [repr(sentiment.parse(spec)), sentiment.VERSION],
         lambda spec: None,
     ),
+    corrupted.SCHEME: Scheme(_corrupted, _corrupted_identity, lambda spec: None),
 }

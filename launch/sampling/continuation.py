@@ -112,6 +112,12 @@ def spell(tokenizer: Tokenizer, token: int) -> str:
     """A token as visible text, spaces and newlines included."""
     if token == tokenizer.eod:
         return "<end>"
-    return repr(tokenizer.pieces[int(token)].decode("utf-8", "backslashreplace"))[1:-1].replace(
-        " ", "␣"
-    )
+    text = tokenizer.pieces[int(token)].decode("utf-8", "surrogateescape")
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    """A character; a byte of none, a newline and the like are escaped as in Python."""
+    if "\udc80" <= character <= "\udcff":
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return "␣" if character == " " else repr(character)[1:-1]

@@ -71,6 +71,7 @@ def summarise(
         "seed": resolved.seed,
         "dataset": dataset.hash,
         **evaluated(dataset),
+        **held_out(dataset),
         **failures(dataset),
         "versions": versions(),
         "device": jax.devices()[0].device_kind,
@@ -95,6 +96,12 @@ def evaluated(dataset: Dataset) -> dict[str, str]:
     """The hash of the validation examples that are used, for data of which a run's sizes may leave
     out or cut some; {} for other data."""
     return {"evaluated": dataset.evaluated} if hasattr(dataset, "evaluated") else {}
+
+
+def held_out(dataset: Dataset) -> dict[str, str]:
+    """The hash of the text of `data.held_out`, by which runs on other data are comparable."""
+    digest = getattr(getattr(dataset, "token_store", None), "held_out", "")
+    return {"held_out": digest} if digest else {}
 
 
 def failures(dataset: Dataset) -> dict[str, int]:

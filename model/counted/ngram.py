@@ -163,10 +163,13 @@ class NGram:
 
     def _number(self, tokens_N: np.ndarray) -> int:
         """The number of an n-gram; -1 if it does not occur."""
-        number = np.int64(0)
-        for level, token in zip(self.levels, tokens_N, strict=False):
-            number = level.find(number * self.vocab_size + token, number >= 0)
-        return int(number)
+        number = 0
+        for level, token in zip(self.levels, tokens_N.tolist(), strict=False):
+            key = number * self.vocab_size + token
+            number = int(level.keys.searchsorted(key))
+            if number == len(level.keys) or level.keys[number] != key:
+                return -1
+        return number
 
     def _check(self, tokens: np.ndarray) -> None:
         """ValueError for tokens outside the vocabulary."""

@@ -4,6 +4,7 @@ model/families.py states the interface. Time is the first axis inside: embedding
 of a layer are [T, B, ...].
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,6 +114,16 @@ def hidden(
 ) -> jax.Array:
     """The outputs of the last layer [B, T, H]; with a `key`, dropout is on."""
     return hidden_from(cfg, params, batch, initial_carry(cfg, len(batch["tokens"])), key)[0]
+
+
+def layers(cfg: Config, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """The outputs of each layer [L, B, T, H]: what `hidden` returns of a model that ends there."""
+    found = []
+    for number in range(1, cfg.n_layers + 1):
+        above = {f"layer_{n}" for n in range(number, cfg.n_layers)}
+        below = {name: part for name, part in params.items() if name not in above}
+        found.append(hidden(dataclasses.replace(cfg, n_layers=number), below, batch))
+    return jnp.stack(found)
 
 
 def hidden_from(

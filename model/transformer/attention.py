@@ -12,6 +12,7 @@ from model.kernels import backends, masks
 from model.partitioning import constrain, ways
 from model.transformer import parametrization
 from model.transformer.config import ModelConfig
+from model.transformer.hooks import hooked, kept, watched
 from model.transformer.layers import Linear, Norm
 from model.transformer.positions import alibi, angles, rotary
 
@@ -78,16 +79,26 @@ def attend(
 
 
 def _attend_forward(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap):
-    s_BKRS = jnp.einsum("bkrc,bksc->bkrs", q_BKRC, k_BKSC).astype(jnp.float32)
-    t_BKRS = jnp.tanh(s_BKRS / softcap) if softcap else None
-    s_BKRS = s_BKRS if t_BKRS is None else softcap * t_BKRS
-    s_BKRS = s_BKRS if bias_BKRS is None else s_BKRS + bias_BKRS
-    s_BKRS = jnp.where(mask_BRS[:, None], s_BKRS, jnp.finfo(jnp.float32).min)
-    w_BKRS = jax.nn.softmax(s_BKRS, axis=-1).astype(v_BKSC.dtype)
+    s_BKRS, t_BKRS = _scores(q_BKRC, k_BKSC, bias_BKRS, softcap)
+    w_BKRS = _masked_softmax(s_BKRS, mask_BRS).astype(v_BKSC.dtype)
     o_BKRC = checkpoint_name(jnp.einsum("bkrs,bksc->bkrc", w_BKRS, v_BKSC), "attention")
     # Of the bias, only whether there is one and its first axis are kept, without its numbers.
     biased = None if bias_BKRS is None else bias_BKRS[:, :0]
     return o_BKRC, (q_BKRC, k_BKSC, v_BKSC, w_BKRS, o_BKRC, t_BKRS, biased)
+
+
+def _scores(q_BKRC, k_BKSC, bias_BKRS, softcap) -> tuple[jax.Array, jax.Array | None]:
+    """softcap(q k) + bias, float32, and the tanh of the softcap if there is one."""
+    s_BKRS = jnp.einsum("bkrc,bksc->bkrs", q_BKRC, k_BKSC).astype(jnp.float32)
+    t_BKRS = jnp.tanh(s_BKRS / softcap) if softcap else None
+    s_BKRS = s_BKRS if t_BKRS is None else softcap * t_BKRS
+    return s_BKRS if bias_BKRS is None else s_BKRS + bias_BKRS, t_BKRS
+
+
+def _masked_softmax(s_BKRS, mask_BRS) -> jax.Array:
+    """The softmax over the keys that a query sees."""
+    s_BKRS = jnp.where(mask_BRS[:, None], s_BKRS, jnp.finfo(jnp.float32).min)
+    return jax.nn.softmax(s_BKRS, axis=-1)
 
 
 def _attend_backward(softcap, saved, do_BKRC):
@@ -120,19 +131,43 @@ def dot_product_attention(
     softcap: float = 0.0,
     bias_BHTS: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(softcap(scale q k) + bias) v per head [B, T, H, C]; G = H/K query heads share keys.
-
-    The R = G*T queries of a group form one product with their keys.
-    """
+    """softmax(softcap(scale q k) + bias) v [B, T, H, C]. G = H/K query heads share keys."""
     B, T, H, C = q_BTHC.shape
     K, G = k_BSKC.shape[2], H // k_BSKC.shape[2]
-    q_BKGTC = (q_BTHC * scale).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
-    k_BKSC, v_BKSC = k_BSKC.swapaxes(1, 2), v_BSKC.swapaxes(1, 2)
-    mask_BRS = jnp.tile(mask_BTS, (1, G, 1))
-    bias_BKRS = None if bias_BHTS is None else bias_BHTS.reshape(B, K, G * T, -1)
-    q_BKRC = q_BKGTC.reshape(B, K, G * T, C)
+    grouped = _grouped(q_BTHC, (k_BSKC, v_BSKC), mask_BTS, scale, bias_BHTS)
+    q_BKRC, (k_BKSC, v_BKSC), mask_BRS, bias_BKRS = grouped
     o_BKRC = attend(q_BKRC, k_BKSC, v_BKSC, mask_BRS, bias_BKRS, softcap)
     return o_BKRC.reshape(B, K, G, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
+
+
+def _grouped(q_BTHC, read_BSKC: tuple, mask_BTS, scale, bias_BHTS):
+    """Scaled queries, the arrays of keys (and values) that they read, mask and bias, all by
+    key/value head. The R = G*T queries of a group form one product with their keys."""
+    B, T, H, C = q_BTHC.shape
+    K, G = read_BSKC[0].shape[2], H // read_BSKC[0].shape[2]
+    q_BKGTC = (q_BTHC * scale).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4)
+    read_BKSC = tuple(x_BSKC.swapaxes(1, 2) for x_BSKC in read_BSKC)
+    mask_BRS = jnp.tile(mask_BTS, (1, G, 1))
+    bias_BKRS = None if bias_BHTS is None else bias_BHTS.reshape(B, K, G * T, -1)
+    return q_BKGTC.reshape(B, K, G * T, C), read_BKSC, mask_BRS, bias_BKRS
+
+
+def scores_and_weights(
+    q_BTHC: jax.Array,
+    k_BSKC: jax.Array,
+    mask_BTS: jax.Array,
+    scale: float,
+    softcap: float = 0.0,
+    bias_BHTS: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """What `dot_product_attention` multiplies the values by: softcap(scale q k) + bias, and its
+    softmax over the keys that the mask lets a query see, each [B, H, T, S], float32."""
+    B, T, H, _ = q_BTHC.shape
+    grouped = _grouped(q_BTHC, (k_BSKC,), mask_BTS, scale, bias_BHTS)
+    q_BKRC, (k_BKSC,), mask_BRS, bias_BKRS = grouped
+    s_BKRS, _ = _scores(q_BKRC, k_BKSC, bias_BKRS, softcap)
+    w_BKRS = _masked_softmax(s_BKRS, mask_BRS)
+    return s_BKRS.reshape(B, H, T, -1), w_BKRS.reshape(B, H, T, -1)
 
 
 def attention_spec(
@@ -201,13 +236,17 @@ class Attention(nn.Module):
         bias_BHTS = None
         if spec.bias:
             bias_BHTS = alibi(positions_BT, key_positions_BS, cfg.n_heads)
-        o_BTHC = dot_product_attention(
-            q_BTHC, k_BSKC, v_BSKC, mask_BTS, spec.scale, spec.softcap, bias_BHTS
-        )
+        how = mask_BTS, spec.scale, spec.softcap, bias_BHTS
+        if watched(self):
+            s_BHTS, w_BHTS = scores_and_weights(q_BTHC, k_BSKC, *how)
+            kept(self, "scores", s_BHTS)
+            kept(self, "weights", w_BHTS)
+        o_BTHC = dot_product_attention(q_BTHC, k_BSKC, v_BSKC, *how)
         return self._out(o_BTHC), cache
 
     def _out(self, o_BTHC: jax.Array) -> jax.Array:
         """The output projection of the heads' outputs [B, T, D]."""
+        o_BTHC = hooked(self, "heads", o_BTHC)
         bias = self.cfg.attention_bias and self.cfg.out_bias
         out = Linear(self.cfg, self.cfg.d_model, bias, residual=True, name="out")
         return out(o_BTHC.reshape(*o_BTHC.shape[:2], -1))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from model.transformer import parametrization
 from model.transformer.attention import Attention, Cache, empty_cache
 from model.transformer.config import ModelConfig
+from model.transformer.hooks import ACTIVATIONS, EDITS, hooked, kept, watched
 from model.transformer.layers import MLP, Embed, Linear, Norm, constrain
 from model.transformer.positions import sinusoidal
 from model.transformer.remat import rematerialised
@@ -63,10 +64,10 @@ class Block(nn.Module):
         n_BTD = norm("attention_norm", x_BTD, before)
         h_BTD, cache = attention(n_BTD, positions_BT, segments_BT, cache, prefill)
         if order == "parallel":
-            return add("", x_BTD, h_BTD + mlp(n_BTD)), cache
+            return hooked(self, "residual", add("", x_BTD, h_BTD + mlp(n_BTD))), cache
         x_BTD = add("attention_post_norm", x_BTD, h_BTD)
         h_BTD = mlp(norm("mlp_norm", x_BTD, before))
-        return add("mlp_post_norm", x_BTD, h_BTD), cache
+        return hooked(self, "residual", add("mlp_post_norm", x_BTD, h_BTD)), cache
 
 
 class Decoder(nn.Module):
@@ -128,11 +129,16 @@ class Decoder(nn.Module):
         if positions_BT is None:
             positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         x_BTD = self.dropout(self._embedded(tokens_BT, positions_BT))
+        x_BTD = hooked(self, "embedded", x_BTD)
         if caches is None:
             x_BTD, new_caches = self._through(x_BTD, positions_BT, segments_BT), []
         else:
             x_BTD, new_caches = self._with_caches(x_BTD, positions_BT, caches, prefill)
-        return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD, new_caches
+        return self.normed(x_BTD), new_caches
+
+    def normed(self, x_BTD: jax.Array) -> jax.Array:
+        """The residual stream after the final norm, if the model has one."""
+        return self.final_norm(x_BTD) if self.cfg.norm_position != "post" else x_BTD
 
     def _with_caches(self, x_BTD, positions_BT, caches, prefill) -> tuple[jax.Array, list[Cache]]:
         """x after all blocks, and the caches with these tokens added."""
@@ -150,34 +156,49 @@ class Decoder(nn.Module):
         """x after all blocks. With `scan_layers`, a scan runs over the repetitions of the window
         pattern, followed by the layers of an incomplete repetition.
         """
-        cfg, blocks, keys, left = self.cfg, self.blocks, self._dropout_keys(), self.cfg.n_layers
+        cfg, left = self.cfg, self.cfg.n_layers
+        # With a leading layer axis each: parameters, dropout keys or None, edits or None.
+        layers = self.blocks, self._dropout_keys(), self.get_variable(EDITS, "blocks")
 
-        def apply(x_BTD, blocks, keys, count, scanned=False):
+        def apply(x_BTD, layers, count, scanned=False):
             block = {local: self._checkpointed(local, scanned) for local in (False, True)}
+            seen = []
             for layer in range(count):
-                params, key = layer_of(blocks, layer), None if keys is None else keys[layer]
                 x_BTD = constrain(x_BTD, "batch", "seq", "activation")
-                x_BTD = block[cfg.is_local(layer)](x_BTD, params, key, positions_BT, segments_BT)
-            return x_BTD
+                how = layer_of(layers, layer), positions_BT, segments_BT
+                x_BTD, activations = block[cfg.is_local(layer)](x_BTD, *how)
+                seen.append(activations)
+            return x_BTD, jax.tree.map(lambda *x: jnp.stack(x), *seen) if seen else {}
 
-        period = cfg.period
+        period, scanned = cfg.period, {}
         if cfg.scan_layers and cfg.n_layers >= period:
             left = cfg.n_layers % period
             groups = jax.tree.map(
-                lambda x: x[: len(x) - left].reshape(-1, period, *x.shape[1:]), (blocks, keys)
+                lambda x: x[: len(x) - left].reshape(-1, period, *x.shape[1:]), layers
             )
-            step = lambda x_BTD, group: (apply(x_BTD, *group, period, scanned=True), None)  # noqa: E731
-            x_BTD, _ = jax.lax.scan(step, x_BTD, groups)
-            blocks, keys = jax.tree.map(lambda x: x[len(x) - left :], (blocks, keys))
-        return apply(x_BTD, blocks, keys, left)
+            step = lambda x_BTD, group: apply(x_BTD, group, period, scanned=True)  # noqa: E731
+            x_BTD, scanned = jax.lax.scan(step, x_BTD, groups)
+            scanned = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), scanned)
+            layers = jax.tree.map(lambda x: x[len(x) - left :], layers)
+        x_BTD, unrolled = apply(x_BTD, layers, left)
+        if watched(self):
+            parts = [part for part in (scanned, unrolled) if part]
+            kept(self, "blocks", jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
+        return x_BTD
 
     def _checkpointed(self, local: bool, scanned: bool):
-        """A block as a function of (x, parameters, dropout key or None, positions, segments)."""
-        block = self.block[local]
+        """A block as a function of (x, (parameters, dropout key or None, edits or None), positions,
+        segments) to (x, the activations that are watched)."""
+        block, watch = self.block[local], [ACTIVATIONS] * watched(self)
 
-        def apply(x_BTD, params, key, positions_BT, segments_BT):
+        def apply(x_BTD, layer, positions_BT, segments_BT):
+            params, key, edits = layer
+            variables = {"params": params} | ({} if edits is None else {EDITS: edits})
             rngs = {} if key is None else {"dropout": key}
-            return block.apply({"params": params}, x_BTD, positions_BT, segments_BT, rngs=rngs)[0]
+            (x_BTD, _), seen = block.apply(
+                variables, x_BTD, positions_BT, segments_BT, rngs=rngs, mutable=watch
+            )
+            return x_BTD, seen.get(ACTIVATIONS, {})
 
         return rematerialised(apply, self.cfg.remat, scanned)
 

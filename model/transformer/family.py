@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from model.transformer.decoder import head_of as head
 from model.transformer.decoder import init as init_decoder
 from model.transformer.decoder import logits as logits
 from model.transformer.decoder import shapes as shapes
+from model.transformer.hooks import ACTIVATIONS, EDITS
 from model.transformer.update_scales import update_scales as update_scales
 
 __all__ = ["READER", "Config", "derive", "head", "logits", "parameters", "shapes", "update_scales"]
@@ -76,6 +78,34 @@ def hidden(
     rngs = {} if key is None else {"dropout": key}
     model = Decoder(cfg, train=key is not None)
     return model.apply({"params": params}, *inputs, rngs=rngs, method="hidden")[0]
+
+
+def activations(
+    cfg: Config, params: dict, batch: Mapping[str, jax.Array]
+) -> tuple[jax.Array, dict]:
+    """(what `hidden` returns, the activations that model/transformer/hooks.py lists)."""
+    inputs = batch["tokens"], batch.get("positions"), batch.get("segments")
+    how = {"method": "hidden", "mutable": [ACTIVATIONS]}
+    (x_BTD, _), seen = Decoder(cfg).apply({"params": params}, *inputs, **how)
+    return x_BTD, seen[ACTIVATIONS]
+
+
+def edited(
+    cfg: Config, params: dict, batch: Mapping[str, jax.Array], edits: Mapping[str, Any]
+) -> jax.Array:
+    """What `hidden` returns if activations are changed on their way, as model/transformer/hooks.py
+    describes; `edits` is the collection of that name."""
+    inputs = batch["tokens"], batch.get("positions"), batch.get("segments")
+    variables = {"params": params, EDITS: edits}
+    return Decoder(cfg).apply(variables, *inputs, method="hidden")[0]
+
+
+def layers(cfg: Config, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
+    """The residual stream before the first block and after each, through the final norm
+    [L + 1, B, T, D]."""
+    _, seen = activations(cfg, params, batch)
+    x_LBTD = jnp.concatenate([seen["embedded"][None], seen["blocks"]["residual"]])
+    return Decoder(cfg).apply({"params": params | {"blocks": ()}}, x_LBTD, method="normed")
 
 
 def generate(

@@ -21,6 +21,7 @@ from model.adapters import lora
 from model.partitioning import constrain, mesh_axes, spec, summed, ways
 from model.transformer import parametrization
 from model.transformer.config import ModelConfig
+from model.transformer.hooks import hooked
 
 ACTIVATIONS = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -315,5 +316,5 @@ class MLP(nn.Module):
             h_BTF = act(Linear(cfg, cfg.d_ff, bias, name="gate")(x_BTD)) * h_BTF
         else:
             h_BTF = act(h_BTF)
-        h_BTF = constrain(h_BTF, "batch", "seq", "mlp")
+        h_BTF = hooked(self, "neurons", constrain(h_BTF, "batch", "seq", "mlp"))
         return Linear(cfg, cfg.d_model, bias, residual=True, name="down")(h_BTF)

@@ -307,6 +307,13 @@ def different(points: Points, fact: str) -> list[str]:
     return sorted({f"{row[fact]}" for row in points.facts if fact in row})
 
 
+def validated_on(points: Points) -> list[str]:
+    """The distinct hashes of what the runs were evaluated on: of the held-out corpus, or of the
+    dataset that has the validation text in it."""
+    hashes = ((row.get("held_out") or row.get("dataset")) for row in points.facts)
+    return sorted({digest for digest in hashes if digest})
+
+
 def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
     """Warnings about ladders whose losses may not be comparable."""
     warnings = []
@@ -315,7 +322,7 @@ def comparable(ladders: Sequence[Ladder], measure: str) -> list[dict[str, str]]:
     if same:
         text = f"{' and '.join(same)} are the same points"
         warnings.append({"code": "same_points", "message": text})
-    data = {ladder.name: different(ladder.points, "dataset") for ladder in ladders}
+    data = {ladder.name: validated_on(ladder.points) for ladder in ladders}
     known = {name: values for name, values in data.items() if values}
     if any(a != b for a, b in pairwise(known.values())) or any(len(v) > 1 for v in known.values()):
         hashes = ", ".join(

@@ -34,7 +34,8 @@ def _budgets(found: Sequence[Configuration]) -> list[str]:
 
 
 def _data(found: Sequence[Configuration]) -> list[str]:
-    hashes = {one.trials[0].result.get("dataset") for one in found} - {None}
+    results = [one.trials[0].result for one in found]
+    hashes = {result.get("held_out") or result.get("dataset") for result in results} - {None}
     if len(hashes) < 2:
         return []
     return [f"the trials use {len(hashes)} datasets: their losses are on different text"]

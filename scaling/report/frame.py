@@ -16,7 +16,7 @@ DRAWING = ("altair", "vl_convert")
 MODULES = (
     *("numbers", "filter", "store", "theme", "dom", "lazily", "vega", "tooltip", "colouring"),
     *("groups", "winner", "table", "parallel", "keys", "heat", "rates", "curves", "contents"),
-    *("live", "main"),
+    *("live", "tokens", "attention", "main"),
 )
 """The files of explorer/ in an order in which each comes after those that it imports."""
 IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)

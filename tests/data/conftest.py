@@ -55,6 +55,7 @@ def config(tmp_path):
             validation=0.2,
             cache=str(tmp_path / "cache"),
             max_bytes=0,
+            held_out=(),
         )
         return SimpleNamespace(**{**defaults, **changes})
 

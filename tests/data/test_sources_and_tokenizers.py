@@ -196,7 +196,7 @@ def test_a_corpus_of_characters_is_prepared_in_little_memory(tmp_path, monkeypat
     (tmp_path / "a.txt").write_text(text * 50)
     settings = types.SimpleNamespace(
         corpora=(str(tmp_path / "a.txt"),), weights=(1.0,), text_key="text", tokenizer="chars",
-        vocab_size=0, validation=0.1, cache=str(tmp_path / "cache"), max_bytes=0,
+        vocab_size=0, validation=0.1, cache=str(tmp_path / "cache"), max_bytes=0, held_out=(),
     )  # fmt: skip
     tracemalloc.start()
     try:

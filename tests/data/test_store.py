@@ -203,7 +203,7 @@ if __name__ == "__main__":
     documents, corpus.documents = corpus.documents, slowly
     print(store.prepare(SimpleNamespace(
         corpora=(sys.argv[1],), weights=(1.0,), text_key="text", tokenizer="bytes", vocab_size=0,
-        validation=0.2, cache=sys.argv[2], max_bytes=0), progress=False).hash)
+        validation=0.2, cache=sys.argv[2], max_bytes=0, held_out=()), progress=False).hash)
 """
 
 
@@ -310,6 +310,27 @@ def test_mixture_has_the_hash_of_its_parts_and_weights(config, folder_of_text, t
     assert mixed.hash == same.hash != flipped.hash
 
 
+def test_another_corpus_can_be_held_out(config, folder_of_text, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(sentence(n) for n in range(5000, 5060)))
+    one = (str(folder_of_text),)
+    plain = prepare(config(corpora=one, validation=0.3), progress=False)
+    dataset = prepare(config(corpora=one, held_out=str(other), tokenizer="bytes"), progress=False)
+    assert split_texts(dataset, "train") == list(corpus.documents(str(folder_of_text)))
+    assert split_texts(dataset, "validation") == list(corpus.documents(str(other)))
+    assert dataset.n_documents["validation"] == len(list(corpus.documents(str(other))))
+    assert dataset.hash not in {plain.hash, prepare(config(corpora=one, validation=0.0), progress=False).hash}  # fmt: skip  # noqa: E501
+    on_less = prepare(config(corpora=(str(tmp_path / "other.txt"),), held_out=str(other)), progress=False)  # fmt: skip  # noqa: E501
+    assert on_less.held_out == dataset.held_out != plain.held_out == ""
+    other.write_text(other.read_text() + "More.")
+    assert prepare(config(corpora=one, held_out=(str(other),)), progress=False).hash != dataset.hash
+    # A tokenizer trained with it sees all of the training text and nothing of the other.
+    bpe = prepare(
+        config(corpora=one, held_out=str(other), tokenizer="chars", validation=0.9), progress=False
+    )
+    assert bpe.vocab_size >= len(set("".join(corpus.documents(str(folder_of_text)))))
+
+
 def test_tokenizer_is_trained_on_training_documents_only(config, tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [sentence(i) + chr(0x4E00 + i) for i in range(200)]
@@ -337,6 +358,7 @@ def test_sample_is_bounded_and_takes_no_order_into_account(monkeypatch):
         (dict(weights=(0.0,)), ValueError, "data.weights=.*above 0"),
         (dict(corpora=("a", "b"), weights=(1, 1e-5)), ValueError, "below 1 in 1000"),
         (dict(validation=1.5), ValueError, "data.validation=1.5"),
+        (dict(held_out=("stdlib", "b")), ValueError, "data.held_out=.*differ in length"),
         (dict(corpora=("/no/such",)), FileNotFoundError, "data.corpora='/no/such' does not exist"),
         (dict(tokenizer="syllables"), ValueError, "data.tokenizer='syllables'"),
         (dict(vocab_size=300), ValueError, "data.vocab_size=300.*bytes has 256"),

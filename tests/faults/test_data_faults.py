@@ -75,6 +75,7 @@ def settings(text: Path, cache: Path, tokenizer: str = "chars") -> SimpleNamespa
         validation=0.2,
         cache=str(cache),
         max_bytes=0,
+        held_out=(),
     )
 
 

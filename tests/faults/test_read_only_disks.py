@@ -69,12 +69,16 @@ COMMANDS = [
             ("out", ["export", "trials", "--to=csv"]),
             ("json", ["evaluate", "--run=RUN", "--data=book.txt", "--max_bytes=2000"]),
             ("json", ["score", "--run=RUN", "--text=ab"]),
+            ("out", ["compress", "book.txt", "--run=RUN"]),
+            ("json", ["compress", "book.txt", "--run=RUN", "--out=book.iso"]),
             ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
             ("out", ["index", "--texts=book.txt"]),
             ("json", ["index", "--texts=book.txt", "--out=index"]),
             ("json", ["neighbours", "--run=RUN", "--word=a"]),
+            ("json", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
+            ("out", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
             ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("json", ["plan", "--law=law.json", "--flops=1e21"]),
@@ -84,6 +88,7 @@ COMMANDS = [
             ("json", ["classify", "--run=RUN", "--text=a"]),
             ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
             ("json", ["tokenize", *BASE]),
+            ("out", ["clean", "--config.input.corpora=book.txt"]),
             ("to", ["convert", f"--from_hf={HF}"]),
             ("to_hf", ["convert", "--from=RUN"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
@@ -141,6 +146,10 @@ def quick(monkeypatch):
     monkeypatch.setattr("launch.verbs.models.sample.draw", lambda *_, **__: ([], None, False))
     monkeypatch.setattr("launch.verbs.models.sample.describe", lambda *_: {})
     monkeypatch.setattr("launch.verbs.models.sample.show", lambda *_: None)
+    monkeypatch.setattr("launch.coding.coder.open_run", lambda _: None)
+    monkeypatch.setattr("launch.coding.coder.compress", lambda *_: SimpleNamespace(file=b""))
+    monkeypatch.setattr("launch.coding.listing.described", lambda *_: {})
+    monkeypatch.setattr("launch.coding.other_programs.measured", lambda _: [])
     cfg = SimpleNamespace(masked_head=True, n_classes=2, context_length=9)
     opened = SimpleNamespace(cfg=cfg, tokenizer=Tokenizer("bytes", "bytes"), step=0)
     monkeypatch.setattr("launch.texts.opened.open_run", lambda *_: opened)
@@ -149,6 +158,8 @@ def quick(monkeypatch):
     classes = saved_classes.Classes(("a", "b"), False, "cls")
     monkeypatch.setattr("data.framed.saved_classes.read", lambda _: classes)
     monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
+    monkeypatch.setattr("launch.inspection.measured.inspected", lambda *_: ({}, None))
+    monkeypatch.setattr("scaling.report.inspection.page.page", lambda *_: "")
 
 
 @pytest.mark.parametrize(("flag", "argv"), COMMANDS)
@@ -174,6 +185,7 @@ def test_every_flag_for_a_file_to_write_is_tried():
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))
     tried.add(("evaluate", "out"))  # a page, which needs an index
+    tried.add(("decompress", "out"))  # it needs a compressed file: tests/launch/coding
     tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written

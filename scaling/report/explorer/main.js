@@ -1,4 +1,5 @@
 // Starts the page: the winner and the table at once, everything else when it comes into view.
+import { attention } from "./attention.js";
 import { contents } from "./contents.js";
 import { curves } from "./curves.js";
 import { heat } from "./heat.js";
@@ -9,6 +10,7 @@ import { parallel } from "./parallel.js";
 import { rates } from "./rates.js";
 import { emit, setData, store } from "./store.js";
 import { table } from "./table.js";
+import { tokens } from "./tokens.js";
 import { drawLaw } from "./vega.js";
 import { winner } from "./winner.js";
 
@@ -29,6 +31,11 @@ function start() {
       emit("curves");
     });
     live(document.getElementById("badge"));
+  }
+  if (document.getElementById("inspection")) {
+    const inside = parsed("inspection");
+    tokens(inside);
+    if (inside.attention) attention(document.getElementById("heads"), inside);
   }
   drawLaw();
   contents(document.getElementById("contents"));

@@ -221,8 +221,8 @@ def test_reading_a_run_executes_nothing_and_says_what_to_add(tmp_path, capsys):
 
 
 def test_help_says_that_files_run_as_code(capsys):
-    # Rewards, and JSON of runs, never a config or a model.
-    only_read = {"runs", "show", "rank", "report", "overoptimisation"}
+    # Rewards, raw text, and JSON of runs, never a model; a cleaning config registers nothing.
+    only_read = {"clean", "runs", "show", "rank", "report", "overoptimisation"}
     for verb in __main__.VERBS:
         with pytest.raises(SystemExit):
             __main__.main([verb, "--help"])

@@ -200,6 +200,16 @@ def test_what_forbids_a_comparison_is_said(changes, codes):
     assert ("NOT COMPARABLE" in str(warnings)) == (codes == ["dataset"])
 
 
+@pytest.mark.parametrize(("held_out", "codes"), [("aa", []), ("bb", ["dataset"])])
+def test_other_training_data_is_compared_on_the_same_held_out_corpus(held_out, codes):
+    def on(one, **facts):
+        return replace(one, points=replace(one.points, facts=(FACTS | facts,) * len(one.points)))
+
+    a = on(ladder(1.0, 3), held_out="aa")
+    b = on(ladder(2.0, 4), held_out=held_out, dataset="fedcba9876543210")
+    assert [w["code"] for w in compare([a, b], QUICK)["warnings"]] == codes
+
+
 def test_no_draws_no_interval():
     pair = pair_of(ladder(1.0, 3), ladder(2.0, 4), Settings(draws=0))
     assert pair["multiplier"]["lo"] is None and pair["significant"] is None

