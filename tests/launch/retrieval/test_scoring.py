@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data.retrieval import folder
-from launch.retrieval import in_context, knn
+from launch.retrieval import in_context, knn, scored
 from launch.retrieval.retriever import Found
 from tests.launch.trial.test_trial import TINY
 
@@ -120,3 +120,18 @@ def test_a_share_of_each_text_is_scored():
     assert all(
         one.tokens[0] == 7 and one.first >= 1 and one.end <= len(one.tokens) for one in found
     )
+
+
+def test_smaller_indexes_are_random_parts_of_larger_ones():
+    fair, lengths = np.arange(50) % 5 > 0, np.full(50, 10)
+    small, whole = scored.nested(fair, lengths, [100, 400])
+    assert small.sum() == 10 and whole.tolist() == fair.tolist()
+    assert not (small & ~whole).any() and small[25:].any() and small[:25].any()
+
+
+def test_sizes_are_read():
+    assert scored.sizes_wanted("", 300_000) == [4687, 18_750, 75_000, 300_000]
+    assert scored.sizes_wanted("all,10k", 300_000) == [10_000, 300_000]
+    for text in ("0", "1M", "x"):
+        with pytest.raises(ValueError, match=f"sizes={text}: "):
+            scored.sizes_wanted(text, 300_000)
