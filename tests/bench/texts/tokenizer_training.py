@@ -1,6 +1,6 @@
 """Measures how long bpe and unigram take to train on much text, and the memory that they need.
 
-    python -m tests.bench.tokenizer_training --bytes=1e9 --names=bpe,unigram --folder=bench
+    python -m tests.bench.texts.tokenizer_training --bytes=1e9 --names=bpe,unigram --folder=bench
 
 The text is the standard library, repeated with seeded changes until it has --bytes: in each copy a
 third of the distinct words are replaced by made-up ones, and every document begins with a line of

@@ -1,7 +1,7 @@
 """Writes the functions and classes of the standard library as documents: short texts that have
 nothing to do with their neighbours.
 
-    python -m tests.bench.functions functions.jsonl
+    python -m tests.bench.texts.functions functions.jsonl
 """
 
 import ast
