@@ -63,6 +63,7 @@ def pair(text_folder) -> tuple[Path, Path]:
     return folders
 
 
+@pytest.mark.slow
 def test_samples_change_no_number_and_no_id(pair):
     timing = ("seconds", "tokens_per_second", "model_flops_per_second", "mfu")
     found = []

@@ -78,6 +78,7 @@ def here(home, monkeypatch):
     monkeypatch.chdir(home)
 
 
+@pytest.mark.slow
 def test_rewards_equal_those_of_the_objective(home, capsys):
     assert main(["rewards", "--answers=policy.json", "--reward=small=judge", "--out=out"]) == 0
     found = np.load(home / "out" / "small.npz")

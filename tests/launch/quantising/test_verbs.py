@@ -54,6 +54,7 @@ def int4(home):
     return home / "int4", json.loads((home / "a.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_change_is_that_of_both_evaluations(home, int4, tmp_path, capsys):
     run, about = int4
     losses = []

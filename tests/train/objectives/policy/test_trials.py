@@ -98,6 +98,7 @@ def test_ppo_on_eight_devices_is_the_same_trial(home, whole):
     assert np.abs(trained(home / "eight-seed") - trained(whole)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay_and_events_are_at_rollouts(home, whole):
     assert load(home / "base").hash == hash_of(params(home / "base"))
     reference = hash_of(params(home / "base"))
