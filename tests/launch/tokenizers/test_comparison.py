@@ -36,6 +36,7 @@ def test_scripts_without_spaces_have_no_words():
 def test_the_first_difference_of_what_came_back_is_named():
     assert difference("abc", "abc") == ""
     assert difference("abcdef", "abXdef") == "character 2: 'abcdef' became 'abXdef'"
+    assert difference("abc", "Xbc") == "character 0: 'abc' became 'Xbc'"
     assert difference("abc", "ab") == "character 2: 'abc' became 'ab'"
 
 
