@@ -125,6 +125,16 @@ def test_the_files_for_transformers_have_the_new_tokens(known, kind, tmp_path):
         assert read.encode(text).max() < known[kind].vocab_size
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bytes", exported.END), ("bytes", "Ā"), ("chars", exported.END), ("chars", exported.OTHER)],
+)
+def test_the_names_that_tokens_get_in_a_tokenizer_json_are_refused(known, kind, name):
+    """Ā stands for the byte 0 there. Two tokens of one name would be one token."""
+    with pytest.raises(ValueError, match="is the name of token"):
+        with_special_tokens(known[kind], [name])
+
+
 def test_a_template_uses_the_new_tokens(known):
     template = Template(
         "chatml",
