@@ -101,6 +101,9 @@ def test_the_declaration_is_read_without_texts(tmp_path, capsys):
     assert texts["Greek"]["premium"] == texts["Greek"]["bytes"] / texts["English"]["bytes"] > 2
     printed = capsys.readouterr().out
     assert "Greek" in printed and "s|<C3>|<BC>|<C3>|<9F>|e" in printed
+    # A pipe gets each sentence in one line, however long.
+    cut = [line for line in printed.splitlines() if line.startswith("  bytes: ")]
+    assert len(cut) == len(SENTENCES) and all(line.endswith("|n|.") for line in cut)
 
 
 @pytest.mark.parametrize(
