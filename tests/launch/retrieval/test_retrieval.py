@@ -38,6 +38,16 @@ def test_an_index_is_made_once_and_finds_passages(home, capsys):
     assert "holds another index" in capsys.readouterr().err
 
 
+def test_a_small_collection_is_searched(tmp_path):
+    (tmp_path / "one.txt").write_text("the king fought\nthe sea is wide\n")
+    made = ["index", f"--texts={tmp_path}/one.txt", "--lines=1", f"--out={tmp_path}/bm25"]
+    assert main(made) == 0
+    index = open_index(tmp_path / "bm25")
+    assert [one.number for one in index.search("king", 2)] == [0]
+    assert [one.number for one in index.search("the sea", 1, np.array([False, True]))] == [1]
+    assert index.search("zebra", 2) == []
+
+
 def test_a_dense_index_finds_the_passage_itself(home, tmp_path):
     how = f"--texts={home}/other", "--kind=dense", f"--run={home}/decoder", "--words=4"
     assert main(["index", *how, f"--out={tmp_path}/dense"]) == 0
