@@ -31,12 +31,18 @@ class How:
     passages: int
     room: int
 
-    def check(self, context: int) -> None:
-        """ValueError for sizes that leave no room in the context."""
+    def check(self, context: int, between: int) -> None:
+        """ValueError for sizes that leave no room in the context, or none for a token of each
+        passage, which `between` tokens follow."""
         if self.stride + self.room >= context:
             raise ValueError(
                 f"every={self.stride} and passage_tokens={self.room} fill the context of {context} "
                 "tokens; lower one of them"
+            )
+        if self.room // self.passages <= between:
+            raise ValueError(
+                f"passages={self.passages} and passage_tokens={self.room} leave no token to a "
+                f"passage, as {between} follow each; lower passages or raise passage_tokens"
             )
 
 
@@ -118,7 +124,7 @@ def row_of(
         between = model.tokenizer.encode(BETWEEN)
         each = how.room // len(passages) - len(between)
         for one in reversed(passages):
-            text = model.tokenizer.encode(one.passage.text)[: max(0, each)]
+            text = model.tokenizer.encode(one.passage.text)[:each]
             before = np.concatenate([before, text, between])
     kept = max(1, model.cfg.context_length + 1 - (end - begin) - len(before))
     return np.concatenate([before, part.tokens[max(0, begin - kept) : end]])

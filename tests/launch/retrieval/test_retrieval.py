@@ -163,6 +163,7 @@ REFUSED = [
     ([*SCORE, STATES, "--sizes=9M"], "from 1 to 3,000"),
     ([*SCORE, STATES, "--backend=x"], "--backend='x' is unknown"),
     ([*SCORE, "--retrieve=HOME/bm25", "--every=12"], "fill the context of 16"),
+    ([*SCORE, "--retrieve=HOME/bm25", "--passages=4"], "leave no token to a passage, as 2 follow"),
     (["evaluate", "--run=HOME/ngram", "--retrieve=HOME/bm25"], "reads no window of text"),
     ([*SCORE, STATES, "--tasks=sorting"], "--retrieve means nothing with --tasks"),
 ]

@@ -110,7 +110,11 @@ def test_passages_take_the_place_of_the_oldest_tokens():
     found = in_context.measured([part], alone, helped)
     assert (found["base"], found["saved"], found["scored"]) == (5.0, 0.8, 20)
     with pytest.raises(ValueError, match="every=2 and passage_tokens=6 fill the context of 8"):
-        how.check(8)
+        how.check(8, 2)
+    many = in_context.How(stride=2, query=3, passages=3, room=8)
+    with pytest.raises(ValueError, match="passages=3 and passage_tokens=8 leave no token to a"):
+        many.check(16, 2)
+    in_context.How(stride=2, query=3, passages=3, room=9).check(16, 2)
 
 
 def test_a_share_of_each_text_is_scored():
