@@ -18,7 +18,7 @@ from launch.evaluation.scored_model import ScoredModel, open_model
 from launch.evaluation.windows import batches
 from launch.files import AGAIN, read_json
 from launch.retrieval import datastore, in_context, knn
-from launch.retrieval.retriever import BETWEEN, Retriever
+from launch.retrieval.retriever import Retriever
 from scaling.design.planning import PlanningLaw, read_law
 from scaling.estimators.index_worth import size_factor
 from scaling.report.number_text import parse_amount
@@ -198,7 +198,7 @@ def of_passages(
     how = in_context.How(
         *(values.every, values.query, values.passages), values.passage_tokens or context // 2
     )
-    how.check(context, len(model.tokenizer.encode(BETWEEN)))
+    how.check(model)
     retriever = Retriever(index, backend=values.backend)
     if values.data:
         scored = list(documents(model, values))
