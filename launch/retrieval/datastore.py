@@ -39,6 +39,11 @@ def open_scored(run: Path) -> ScoredModel:
             f"run={run} carries its state from window to window (model.carry_state=True), and the "
             "datastore reads windows in random order; use a run without"
         )
+    if model.config.data.get("rows") == "packed":
+        raise ValueError(
+            f"run={run} was trained on data.rows=packed, one document at a time, and the windows "
+            "of a datastore hold several; use a run of data.rows=windows"
+        )
     return model
 
 

@@ -197,6 +197,21 @@ def test_an_index_of_another_tokenizer_or_model_is_refused(home, tmp_path, capsy
     assert "keys-00000.npy is cut short" in capsys.readouterr().err
 
 
+def test_a_run_of_packed_rows_has_no_datastore(home, tmp_path, capsys):
+    (tmp_path / "packed").mkdir()
+    for path in (home / "decoder").iterdir():
+        (tmp_path / "packed" / path.name).symlink_to(path)
+    config = json.loads((home / "decoder" / "config.json").read_text())
+    config["data"]["rows"] = "packed"
+    (tmp_path / "packed" / "config.json").unlink()
+    (tmp_path / "packed" / "config.json").write_text(json.dumps(config))
+    how = f"--run={tmp_path}/packed", f"--texts={home}/other", f"--out={tmp_path}/out"
+    assert main(["index", "--kind=knn", *how]) == 2
+    assert "was trained on data.rows=packed, one document" in capsys.readouterr().err
+    assert main(["evaluate", f"--run={tmp_path}/packed", f"--retrieve={home}/states"]) == 2
+    assert "was trained on data.rows=packed, one document" in capsys.readouterr().err
+
+
 def test_a_datastore_has_the_state_before_each_token(home):
     index = folder.read(home / "states")
     model = datastore.open_scored(home / "decoder")
