@@ -122,7 +122,17 @@ def of_states(
     datastore.require_same(index, model)
     sizes = sizes_wanted(values.sizes, index.about["tokens"])
     most = int(values.score_tokens)
-    rows = of_documents(model, values) if values.data else of_validation(model, most)
+    left_out, rows = 0, of_validation(model, most)
+    if values.data:
+        given = [tokens for _, tokens in documents(model, values)]
+        known = datastore.known_documents(index)
+        fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
+        if not fair:
+            raise ValueError(
+                f"retrieve={index.folder} holds every document of data={values.data}, "
+                "which are left out; give other texts"
+            )
+        left_out, rows = len(given) - len(fair), of_documents(model, fair)
     asked = knn.queries(model, rows, most)
     each = index.about["dimensions"] * 2 + index.array(index.named("values-")[0]).dtype.itemsize
     found = []
@@ -131,7 +141,7 @@ def of_states(
         lambda share: advance("searching", share),
     ):
         found.append({"tokens": size, "bytes": size * each} | knn.measured(asked, near))
-    return {"method": "knn", "sizes": found}
+    return {"method": "knn", "sizes": found, "left_out": left_out}
 
 
 def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
@@ -149,10 +159,10 @@ def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
             yield batch["tokens"], batch["targets"], spans
 
 
-def of_documents(model: ScoredModel, values: absl_flags.FlagValues) -> Iterator[knn.Batch]:
-    """The documents of --data, in windows of the context."""
+def of_documents(model: ScoredModel, given: Sequence[np.ndarray]) -> Iterator[knn.Batch]:
+    """Documents, in windows of the context."""
     start, context = len(model.start), model.cfg.context_length
-    texts = (np.array([*model.start, *tokens], np.int64) for _, tokens in documents(model, values))
+    texts = (np.array([*model.start, *tokens], np.int64) for tokens in given)
     for windows, tokens_BT, targets_BT in batches(enumerate(texts), start, context, context):
         spans = [(w.number, row, w.fresh, len(w.tokens)) for row, w in enumerate(windows)]
         yield tokens_BT, targets_BT, spans
@@ -185,8 +195,7 @@ def held_out(model: ScoredModel) -> list[np.ndarray]:
     """The validation documents of a run, each with its end."""
     found = []
     for text in validation_of(model).for_run(model.config).texts("validation"):
-        ends = np.flatnonzero(text == model.tokenizer.eod) + 1
-        found += [part for part in np.split(text, ends) if len(part)]
+        found += datastore.split(text, model.tokenizer.eod)
     return found
 
 

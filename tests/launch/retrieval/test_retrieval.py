@@ -274,6 +274,22 @@ def test_evaluate_leaves_out_the_documents_that_are_scored(home, tmp_path, capsy
     assert "holds only passages of the documents that are scored" in capsys.readouterr().err
 
 
+def test_a_datastore_leaves_out_documents_that_it_holds(home, tmp_path, capsys):
+    score = f"--retrieve={home}/states", "--neighbours=8"
+    about = evaluated(home, tmp_path, *score, f"--data={home}/text.txt")
+    model = datastore.open_scored(home / "decoder")
+    eod = model.tokenizer.eod
+    train = datastore.split(datastore.tokens_of(model, None)[0][0], eod)
+    assert about["left_out"] == len(train) > 0 and len(scored.held_out(model)) > 0
+    assert f"{len(train)} documents that it holds left out" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "one.txt").write_text(model.tokenizer.decode(train[0][:-1]))
+    assert main(["evaluate", f"--run={home}/decoder", *score, f"--data={tmp_path}/own"]) == 2
+    assert "holds every document of data=" in capsys.readouterr().err
+
+
 def test_a_stopped_datastore_goes_on_with_the_same_files(home, tmp_path, monkeypatch):
     monkeypatch.setattr(datastore, "KEYS", 800)
     how = (None, home / "decoder", 8, 3000, 0)
