@@ -31,26 +31,21 @@ def evaluate(values: absl_flags.FlagValues, advance: Advance) -> dict[str, Any]:
     """What the flags ask for, as the JSON file has it. ValueError or FileNotFoundError, in one
     line, for what cannot be measured."""
     require_backend(values.backend)
-    law = read_law(to_path(values.law)) if values.law else None
-    index = folder.read(folder.here(to_path(values.retrieve)))
     run = to_path(values.run)
+    about = {"run": str(run), "data": values.data or "validation set of the run"}
+    about |= sizes_of_run(run)
+    law = read_law(to_path(values.law)) if values.law else None
+    if law is not None:
+        require_law(about, law)  # before the minutes that scoring takes
+    index = folder.read(folder.here(to_path(values.retrieve)))
     if index.kind == "knn":
         found = of_states(values, index, datastore.open_scored(run), advance)
     else:
         model = open_model(run)
         require_window(model)
         found = of_passages(values, index, model, advance)
-    about = {
-        **{"run": str(run), "data": values.data or "validation set of the run"},
-        "index": {
-            **{
-                key: value for key, value in index.about.items() if key not in ("files", "checksum")
-            },
-            **{"path": values.retrieve, "size": index.n_bytes},
-        },
-        **sizes_of_run(run),
-        **found,
-    }
+    kept = {key: value for key, value in index.about.items() if key not in ("files", "checksum")}
+    about |= {"index": {**kept, "path": values.retrieve, "size": index.n_bytes}} | found
     if law is not None:
         add_worth(about, law)
     return about
@@ -76,16 +71,24 @@ def sizes_of_run(run: Path) -> dict[str, Any]:
     }
 
 
-def add_worth(about: dict[str, Any], law: PlanningLaw) -> None:
-    """Adds to each size of an index how many times larger a model it replaces, and to `about` the
-    law."""
-    if not about["params"]:
-        raise ValueError(f"law: run={about['run']} has no result.json with its parameters")
+def require_law(about: dict[str, Any], law: PlanningLaw) -> None:
+    """ValueError, in one line, for a run or a law that does not say what an index is worth."""
+    if not about["params"] or not about["trained_on"]:
+        what = "tokens of training" if about["params"] else "parameters"
+        raise ValueError(
+            f"law: run={about['run']} has no result.json with its {what}; name a finished run, or "
+            "drop --law"
+        )
     if law.about["params"] != "total":
         raise ValueError(
             f"law={law.about['file']} counts {law.about['params']} parameters; fit one with "
             "--params=total"
         )
+
+
+def add_worth(about: dict[str, Any], law: PlanningLaw) -> None:
+    """Adds to each size of an index how many times larger a model it replaces, and to `about` the
+    law."""
     for row in about["sizes"]:
         row["worth"] = size_factor(law, about["params"], row["saved"], row["saved_se"])
     about["law"] = law.about | {name: float(value[0]) for name, value in law.constants.items()}

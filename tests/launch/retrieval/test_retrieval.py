@@ -274,6 +274,21 @@ def test_evaluate_leaves_out_the_documents_that_are_scored(home, tmp_path, capsy
     assert "holds only passages of the documents that are scored" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("missing", ["params", "tokens", "total"])
+def test_a_law_that_does_not_fit_the_run_is_refused_before_scoring(missing, tmp_path, capsys):
+    law = law_of(EPOCH)
+    if missing == "total":
+        law["settings"]["params"] = "non_embedding"
+    (tmp_path / "law.json").write_text(json.dumps(law))
+    result = {"params": {"all": 1000}, "tokens": 5000}
+    result.pop(missing, None)
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    flags = f"--run={tmp_path}", "--retrieve=none", f"--law={tmp_path}/law.json"
+    assert main(["evaluate", *flags]) == 2
+    message = {"params": "with its parameters", "tokens": "with its tokens of training"}
+    assert message.get(missing, "fit one with --params=total") in capsys.readouterr().err
+
+
 def test_a_datastore_leaves_out_documents_that_it_holds(home, tmp_path, capsys):
     score = f"--retrieve={home}/states", "--neighbours=8"
     about = evaluated(home, tmp_path, *score, f"--data={home}/text.txt")
