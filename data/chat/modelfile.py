@@ -5,6 +5,7 @@ that the model was trained on, reads off what stands around each message, and ke
 if it gives the same text for longer conversations: the same template, or none.
 """
 
+import re
 from typing import NamedTuple
 
 from data.chat.templates import Messages, Template, render
@@ -38,15 +39,14 @@ def around(template: Template) -> Around:
     whole = render(template, _messages("u"), True)
     plain = render(template, _messages("u"))
     two = render(template, _messages("uau"))
-    begin, after_user = plain.split("content 0")
+    begin, after_user = _around(template, plain, 1)
     if not whole.startswith(plain):
         raise ValueError(_unlike(template))
-    _, between, rest = _cut(two, "content 0", "content 1")
-    between_back, end = rest.split("content 2")
+    _, between, between_back, end = _around(template, two, 3)
     if not between.startswith(after_user) or end != after_user:
         raise ValueError(_unlike(template))
     before_assistant = between[len(after_user) :]
-    tail = render(template, _messages("ua")).split("content 1")[1]
+    *_, tail = _around(template, render(template, _messages("ua")), 2)
     if not between_back.startswith(tail):
         raise ValueError(_unlike(template))
     before_user = between_back[len(tail) :]
@@ -55,12 +55,10 @@ def around(template: Template) -> Around:
     head = begin[: len(begin) - len(before_user)]
     found = {"user": (before_user, after_user), "assistant": (before_assistant, tail)}
     if "s" in roles:
-        first, second, _ = _cut(render(template, _messages("su")), "content 0", "content 1")
-        if first.startswith(head) and second.endswith(before_user):
-            found["system"] = (
-                first[len(head) :],
-                second[: len(second) - len(before_user)],
-            )
+        first, second, _ = _around(template, render(template, _messages("su")), 2)
+        if not (first.startswith(head) and second.endswith(before_user)):
+            raise ValueError(_unlike(template))
+        found["system"] = first[len(head) :], second[: len(second) - len(before_user)]
     made = Around(head, found, whole[len(plain) :])
     for order in TRIED:
         if ROLES[order[0]] in found:
@@ -74,16 +72,20 @@ def _messages(order: str) -> list[dict[str, str]]:
     return [{"role": ROLES[one], "content": f"content {n}"} for n, one in enumerate(order)]
 
 
-def _cut(text: str, first: str, second: str) -> tuple[str, str, str]:
-    before, _, rest = text.partition(first)
-    between, _, after = rest.partition(second)
-    return before, between, after
+def _around(template: Template, text: str, count: int) -> list[str]:
+    """What stands around the contents of `count` messages. ValueError unless each content is in the
+    text once, in order."""
+    parts = re.split(r"content \d", text)
+    if re.findall(r"content \d", text) != [f"content {n}" for n in range(count)]:
+        raise ValueError(_unlike(template))
+    return parts
 
 
 def _unlike(template: Template) -> str:
     return (
-        f"the chat template {template.name!r} writes a message in more than one way, which a Go "
-        "template cannot follow; the GGUF file has the Jinja template, the Modelfile has none"
+        f"the chat template {template.name!r} changes messages or writes them in more than one "
+        "way, which a Go template cannot follow; the GGUF file has the Jinja template, the "
+        "Modelfile has none"
     )
 
 
@@ -116,11 +118,12 @@ def _literal(text: str) -> str:
 
 
 def modelfile(weights: str, template: str, stops: tuple[str, ...], context_length: int) -> str:
-    """The Modelfile of a GGUF file in the same folder. ValueError for a template with three quotes,
-    which end a text there."""
+    """The Modelfile of a GGUF file in the same folder; "" leaves the template out. ValueError for a
+    template with three quotes, which end a text there."""
     if '"""' in template:
         raise ValueError('the template has """, which a Modelfile cannot hold; change it')
-    lines = [f"FROM ./{weights}", f'TEMPLATE """{template}"""']
+    lines = [f"FROM ./{weights}"]
+    lines += [f'TEMPLATE """{template}"""'] if template else []
     lines += [f"PARAMETER stop {_quoted(stop)}" for stop in stops]
     return "\n".join([*lines, f"PARAMETER num_ctx {context_length}"]) + "\n"
 

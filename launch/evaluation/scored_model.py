@@ -179,6 +179,11 @@ def with_defaults(config: Mapping[str, Any]) -> ConfigDict:
     return ConfigDict(whole)
 
 
+def packing_of(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The segments and the positions of a batch of packed rows; none of other rows."""
+    return {name: batch[name] for name in ("segments", "positions") if name in batch}
+
+
 def first_words(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     """The beginning of a text, as its name."""
     return " ".join(tokenizer.decode(tokens[:100]).split())[:60]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from data.kinds import Dataset
-from launch.evaluation.scored_model import ScoredModel, first_words
+from launch.evaluation.scored_model import ScoredModel, first_words, packing_of
 from launch.evaluation.tally import Tally
 from train.counting import window_nats
 
@@ -59,7 +59,7 @@ def of_validation(
     beside_ET = window_nats(other.family, other.fitted, dataset) if other else None
     carry = model.initial_carry(dataset.eval_batch_size)
     for batch in dataset.examples("validation"):
-        packed = {name: batch[name] for name in ("segments", "positions") if name in batch}
+        packed = packing_of(batch)
         if counted_ET is None and packed:
             nats_BT = model.nats(batch["tokens"], batch["targets"], packed)
         elif counted_ET is None:

@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from launch.evaluation.counted_baseline import Unavailable, training_data
-from launch.evaluation.scored_model import ScoredModel
+from launch.evaluation.scored_model import ScoredModel, packing_of
 from model import families
 from model.generation import sample
 from model.generation.samplers import Sampler
@@ -22,10 +22,10 @@ class NoText(ValueError):
 
 @dataclass(frozen=True)
 class Texts:
-    """Validation batches of a run, and batches of tokens [B, T] of its training text."""
+    """Validation batches of a run, and batches of its training text as `model.quantised` reads."""
 
     validation: list[dict[str, np.ndarray]]
-    calibration: list[np.ndarray]
+    calibration: list[dict[str, np.ndarray]]
 
 
 def texts(model: ScoredModel, sequences: int, calibration: int, seed: int) -> Texts:
@@ -42,10 +42,11 @@ def texts(model: ScoredModel, sequences: int, calibration: int, seed: int) -> Te
         left = sequences - rows if sequences else len(batch["tokens"])
         chosen.append({name: array[:left] for name, array in batch.items()})
         rows += len(chosen[-1]["tokens"])
-    found: list[np.ndarray] = []
-    while sum(map(len, found)) < calibration:
-        missing = calibration - sum(map(len, found))
-        found.append(dataset.batch("train", seed, len(found))["tokens"][:missing])
+    found: list[dict[str, np.ndarray]] = []
+    while missing := calibration - sum(len(batch["tokens"]) for batch in found):
+        batch = dataset.batch("train", seed, len(found))
+        read = {"tokens": batch["tokens"]} | packing_of(batch)
+        found.append({name: array[:missing] for name, array in read.items()})
     return Texts(chosen, found)
 
 
@@ -68,9 +69,8 @@ def losses(
 
 
 def _nats(model: ScoredModel, params: dict, batch: dict[str, np.ndarray]) -> np.ndarray:
-    from dataclasses import replace
-
-    return replace(model, fitted=params).nats(batch["tokens"], batch["targets"])
+    fitted = replace(model, fitted=params)
+    return fitted.nats(batch["tokens"], batch["targets"], packing_of(batch))
 
 
 def ratio(numerator_E: np.ndarray, tokens_E: np.ndarray) -> tuple[float, float]:

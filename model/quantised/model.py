@@ -53,12 +53,12 @@ def quantised(
     cfg: Any,
     params: dict,
     how: Quantisation,
-    tokens: Sequence[Any] = (),
+    batches: Sequence[dict] = (),
     advance: Callable[[float], None] = lambda share: None,
 ) -> dict:
-    """The parameters with quantised kernels. `tokens`: batches [B, T] of calibration text for
-    GPTQ, which rounds a layer after those below it, on inputs that they give. Calls `advance` with
-    the share that is done."""
+    """The parameters with quantised kernels. `batches`: calibration text for GPTQ, as
+    `inputs.products` reads it. GPTQ rounds a layer after those below it, on inputs that they give.
+    Calls `advance` with the share that is done."""
     paths = kernels(family, cfg)
     leaves = parameters.flat(jax.tree.map(np.asarray, params))
     dense, made = dict(leaves), {path: [] for path in paths}
@@ -66,7 +66,7 @@ def quantised(
     for layer in range(layers):
         sums = {}
         if how.calibrate:
-            sums = inputs.hessians(family, cfg, parameters.nested(dense), list(tokens))
+            sums = inputs.hessians(family, cfg, parameters.nested(dense), list(batches))
         for path in paths:
             kernel = np.asarray(leaves[path][layer], np.float32)
             grid = formats.FORMATS[how.format](kernel, how.groups)

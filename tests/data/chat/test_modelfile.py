@@ -56,21 +56,27 @@ def test_braces_of_a_template_stay_braces():
 @pytest.mark.parametrize(
     "source",
     [
-        # The system's message inside the user's, as in Llama 2; the last message apart.
+        # The system's message inside the user's, as in Llama 2; the last message apart; a content
+        # that is changed; one that is written twice; one that is left out.
         "{% for m in messages %}{% if m.role == 'user' %}[{% if loop.index0 == 1 and "
         "messages[0].role == 'system' %}{{ messages[0].content }}|{% endif %}{{ m.content }}]"
         "{% elif m.role == 'assistant' %}{{ m.content + eos_token }}{% endif %}{% endfor %}",
         "{% for m in messages %}{{ loop.last }}{{ m.content + eos_token }}{% endfor %}",
+        "{% for m in messages %}{{ m.content|upper + eos_token }}{% endfor %}",
+        "{% for m in messages %}{{ m.content + m.content + eos_token }}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}",
     ],
 )
 def test_templates_that_a_go_template_cannot_follow_are_refused(source):
+    with pytest.raises(ValueError, match="'mine' changes messages or writes them in more than one"):
+        modelfile.go_template(Template("mine", source, "", "</s>"), False)
+
+
+def test_a_template_without_a_system_is_written_without_one():
+    source = "{% for m in messages if m.role != 'system' %}{{ m.content + eos_token }}{% endfor %}"
     template = Template("mine", source, "", "</s>")
-    try:
-        made = modelfile.go_template(template, False)
-    except ValueError as error:
-        assert "writes a message in more than one way" in str(error)
-        return
-    assert 'eq .Role "system"' not in made  # it has no place for the system alone
+    made = modelfile.go_template(template, False)
+    assert 'eq .Role "user"' in made and 'eq .Role "system"' not in made
     assert run_go(made, talk("uau")) == render(template, talk("uau"), True)
 
 
@@ -80,5 +86,6 @@ def test_a_modelfile_has_the_template_and_its_stops():
         "FROM ./a.gguf", 'TEMPLATE """{{ .Prompt }}"""', r'PARAMETER stop "<|\"end\"|>"',
         "PARAMETER num_ctx 64",
     ]  # fmt: skip
+    assert "TEMPLATE" not in modelfile.modelfile("a.gguf", "", (), 64)
     with pytest.raises(ValueError, match="cannot hold"):
         modelfile.modelfile("a.gguf", '"""', (), 64)

@@ -69,6 +69,32 @@ def test_the_change_is_that_of_both_evaluations(home, int4, tmp_path, capsys):
     assert 4.5 <= about["bits"] < 6 and about["bytes"] < 0.8 * about["bytes_before"]
 
 
+@pytest.mark.slow
+def test_the_loss_of_packed_rows_is_that_of_evaluate(home, tmp_path):
+    """And GPTQ reads them packed."""
+    words = (home / "text.txt").read_text().split()
+    lines = [json.dumps({"text": f"{word[0]}{i}"}) for i, word in enumerate(words[:3000])]
+    (tmp_path / "text.jsonl").write_text("\n".join(lines))
+    config = base.get_config()
+    keys = {"data.corpora": (f"{tmp_path}/text.jsonl",), "data.cache": f"{tmp_path}/cache"} | TINY
+    keys |= {"data.validation": 0.2, "log.tensorboard": False, "data.rows": "packed"}
+    keys |= {"optimizer.learning_rate": 0.02}
+    config.update_from_flattened_dict(keys | LLAMA)
+    assert trial.run(config, tmp_path / "run") == 0
+    wanted, about = tmp_path / "e.json", tmp_path / "a.json"
+    argv = [str(tmp_path / "run"), f"--to={tmp_path / 'int2'}", "--format=int2", f"--json={about}"]
+    assert main(["quantise", *argv, "--calibrate=gptq", "--calibration=8"]) == 0
+    assert main(["evaluate", f"--run={tmp_path / 'run'}", "--ngram=0", f"--json={wanted}"]) == 0
+    found = json.loads(about.read_text())["loss_before"]
+    assert found == pytest.approx(json.loads(wanted.read_text())["eval_loss"], rel=1e-5)
+    model = open_model(tmp_path / "run")
+    batches = measured.texts(model, 0, 2, 0)
+    plain = [{k: x for k, x in b.items() if k != "segments"} for b in batches.validation]
+    control = measured.losses(model, model.fitted, plain)
+    assert control[:, 0].sum() / control[:, 1].sum() != pytest.approx(found, rel=1e-4)
+    assert batches.calibration[0]["segments"].max() > 1
+
+
 def test_other_verbs_read_it(home, int4, capsys):
     run, _ = int4
     assert quantised.is_quantised(run) and not quantised.is_quantised(home / "run")

@@ -130,7 +130,9 @@ def test_hessians_are_of_what_each_linear_reads(params):
     """Checked on the first layer, whose inputs are the normed embedding."""
     tokens_BT = np.random.default_rng(5).integers(0, 19, (3, 12))
     cfg = dataclasses.replace(CFG, scan_layers=True, remat="full")
-    found = inputs.hessians(DECODER, cfg, params, [tokens_BT[:1], tokens_BT[1:]])
+    found = inputs.hessians(
+        DECODER, cfg, params, [{"tokens": x} for x in (tokens_BT[:1], tokens_BT[1:])]
+    )
     assert {name: len(layers) for name, layers in found.items()} == {
         f"{part}": 2
         for part in (
@@ -143,6 +145,24 @@ def test_hessians_are_of_what_each_linear_reads(params):
     x = x * params["blocks"]["attention_norm"]["scale"][0]
     np.testing.assert_allclose(found["attention/query"][0], x.T @ x, rtol=1e-4, atol=1e-3)
     assert found["mlp/down"][1].shape == (40, 40)
+
+
+@pytest.mark.slow
+def test_hessians_of_packed_rows_are_those_of_their_texts(params):
+    """The control: read as one text, the row gives others."""
+    tokens_BT = np.random.default_rng(6).integers(0, 19, (1, 12))
+    one, two = tokens_BT[:, :5], tokens_BT[:, 5:10]
+    row = {
+        "tokens": tokens_BT,
+        "segments": np.array([[1] * 5 + [2] * 5 + [0] * 2]),
+        "positions": np.array([[*range(5), *range(5), 0, 0]]),
+    }
+    apart = inputs.hessians(DECODER, CFG, params, [{"tokens": one}, {"tokens": two}])
+    packed = inputs.hessians(DECODER, CFG, params, [row])
+    whole = inputs.hessians(DECODER, CFG, params, [{"tokens": tokens_BT[:, :10]}])
+    wanted = np.asarray(apart["mlp/down"][1])
+    np.testing.assert_allclose(packed["mlp/down"][1], wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(whole["mlp/down"][1]) - wanted).max() > 1e-3
 
 
 @pytest.mark.parametrize(
