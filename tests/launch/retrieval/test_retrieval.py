@@ -302,7 +302,7 @@ def test_a_datastore_leaves_out_documents_that_it_holds(home, tmp_path, capsys):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "one.txt").write_text(model.tokenizer.decode(train[0][:-1]))
     assert main(["evaluate", f"--run={home}/decoder", *score, f"--data={tmp_path}/own"]) == 2
-    assert "holds every document of data=" in capsys.readouterr().err
+    assert "holds every document of --data=" in capsys.readouterr().err
 
 
 def test_a_stopped_datastore_goes_on_with_the_same_files(home, tmp_path, monkeypatch):
@@ -331,7 +331,7 @@ def test_scored_sequences_are_spread_over_the_validation_set(home):
         span[0] for *_, spans in scored.of_validation(model, most) for span in spans
     ]
     assert numbers(0) == list(range(16)) and numbers(4 * CONTEXT) == [0, 5, 10, 15]
-    asked = knn.queries(model, scored.of_validation(model, 4 * CONTEXT), 4 * CONTEXT)
+    asked = knn.queries(model, scored.of_validation(model, 4 * CONTEXT))
     assert np.unique(asked.texts).tolist() == [0, 5, 10, 15] and len(asked.nats) == 4 * CONTEXT
 
 
