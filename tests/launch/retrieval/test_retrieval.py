@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from data import tokenizer as tokenizers
 from data.local import sealed
 from data.retrieval import folder
+from data.sources import corpus
 from data.tokenizer_files.special_strings import SpecialString
 from launch.__main__ import main
 from launch.chat.template import prompt_of
@@ -18,6 +20,8 @@ from launch.retrieval import datastore, encoders, knn, scored
 from launch.retrieval.retriever import Found, fitting, open_index, source_lines
 from launch.retrieval.turns import Passages
 from launch.verbs.models import sample
+from launch.verbs.texts import index as index_verb
+from tests.house import ROOT
 from tests.launch.retrieval.conftest import TEXTS
 from tests.launch.trial.test_trial import TINY
 from tests.scaling.design.test_planning import EPOCH, law_of
@@ -36,6 +40,13 @@ def test_an_index_is_made_once_and_finds_passages(home, capsys):
     assert open_index(home / "bm25").search("zebra", 2) == []
     assert main([*again[:-1], "--lines=2"]) == 2
     assert "holds another index" in capsys.readouterr().err
+
+
+def test_the_texts_of_the_first_example_of_the_help_can_be_read():
+    spec = re.search(r"--texts=(\S+)", index_verb.__doc__)[1]
+    assert next(corpus.documents(str(ROOT / spec)))
+    with pytest.raises(ValueError, match="png"):
+        list(corpus.documents(str(ROOT / "docs")))
 
 
 def test_a_small_collection_is_searched(tmp_path):
@@ -148,6 +159,7 @@ OTHER, STATES, KNN = "--texts=HOME/other", "--retrieve=HOME/states", "--kind=knn
 REFUSED = [
     ([*INDEX], "neither texts nor run is given"),
     ([*INDEX, KNN], "kind=knn stores what a model makes of the text; add --run"),
+    ([*INDEX, KNN, "--run=HOME/none"], "/none holds no config.json; give it the folder of a run"),
     ([*INDEX, OTHER, "--tokens=5"], "--tokens=5.0 means nothing with --kind=bm25"),
     ([*INDEX, OTHER, "--words=3", "--overlap=3"], "--overlap=3 and --words=3"),
     ([*INDEX, "--texts=HOME/none"], "isoflop index: data.corpora="),
