@@ -17,6 +17,7 @@ from launch.__main__ import main
 from launch.chat.template import prompt_of
 from launch.chat.turns import Turns
 from launch.retrieval import datastore, encoders, knn, scored
+from launch.retrieval.building import Texts
 from launch.retrieval.retriever import Found, fitting, open_index, source_lines
 from launch.retrieval.turns import Passages
 from launch.verbs.models import sample
@@ -207,6 +208,14 @@ def test_an_index_of_another_tokenizer_or_model_is_refused(home, tmp_path, capsy
     (tmp_path / "states" / "keys-00000.npy").write_bytes(b"\x93NUMPY")
     assert main(score) == 2
     assert "keys-00000.npy is cut short" in capsys.readouterr().err
+
+
+def test_the_tokens_of_texts_take_four_bytes_each(home):
+    model = datastore.open_scored(home / "decoder")
+    (found,), _ = datastore.tokens_of(model, Texts((f"{home}/other",)))
+    parts = datastore.split(found, model.tokenizer.eod)
+    assert found.dtype == np.int32
+    assert {model.tokenizer.decode(part[:-1]) for part in parts} == set(TEXTS.values())
 
 
 def test_a_run_of_packed_rows_has_no_datastore(home, tmp_path, capsys):
