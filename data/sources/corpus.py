@@ -55,9 +55,7 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
     yield from checked(spec, rows, max_bytes, "data.corpora")
 
 
-def checked(
-    spec: str, rows: Iterator[tuple[str, Row]], max_bytes: int, key: str
-) -> Iterator[Row]:
+def checked(spec: str, rows: Iterator[tuple[str, Row]], max_bytes: int, key: str) -> Iterator[Row]:
     """The second of each (text, row) of `spec` with a text, up to `max_bytes` bytes of text; 0: no
     limit. ValueError, naming `key`, for a corpus that changes meanwhile or holds no text."""
     total, before = 0, identity(spec)

@@ -64,7 +64,7 @@ def test_documents_know_their_file_and_row(tmp_path):
 def test_texts_that_change_while_they_are_read_are_refused(tmp_path):
     for name in "ab":
         (tmp_path / name).write_text("some text")
-    with pytest.raises(ValueError, match="texts=.* changed while it was read"):
+    with pytest.raises(ValueError, match=r"texts=.* changed while it was read"):
         for _ in passages.documents(str(tmp_path)):
             (tmp_path / "b").write_text("another text")
 
