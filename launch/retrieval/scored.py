@@ -127,15 +127,8 @@ def of_states(
     most = int(values.score_tokens)
     left_out, rows = 0, of_validation(model, most)
     if values.data:
-        given = [tokens for _, tokens in documents(model, values)]
-        known = datastore.known_documents(index)
-        fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
-        if not fair:
-            raise ValueError(
-                f"retrieve={index.folder} holds every document of data={values.data}, "
-                "which are left out; give other texts"
-            )
-        left_out, rows = len(given) - len(fair), of_documents(model, fair, most)
+        fair, left_out = unknown_documents(values, index, model)
+        rows = of_documents(model, fair, most)
     asked = knn.queries(model, rows)
     each = index.about["dimensions"] * 2 + index.array(index.named("values-")[0]).dtype.itemsize
     found = []
@@ -160,6 +153,22 @@ def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
         number += len(rows)
         if spans:
             yield batch["tokens"], batch["targets"], spans
+
+
+def unknown_documents(
+    values: absl_flags.FlagValues, index: Index, model: ScoredModel
+) -> tuple[list[np.ndarray], int]:
+    """(the documents of --data that a datastore does not hold, how many it holds). ValueError if
+    it holds all."""
+    given = [tokens for _, tokens in documents(model, values)]
+    known = datastore.known_documents(index)
+    fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
+    if not fair:
+        raise ValueError(
+            f"retrieve={index.folder} holds every document of data={values.data}, which are left "
+            "out; give other texts"
+        )
+    return fair, len(given) - len(fair)
 
 
 def of_documents(model: ScoredModel, texts: Sequence[np.ndarray], most: int) -> Iterator[knn.Batch]:

@@ -166,11 +166,12 @@ def test_a_worth_beyond_the_law_is_an_extrapolation(capsys):
     row = {"tokens": 4000, "bytes": 100, "base": 2.0, "loss": 1.5, "saved": 0.5, "saved_se": 0.1}
     row |= {"weight": 0.5, "neighbours": 8, "tuned_on": 10, "scored": 10, "worth": worth}
     law = {"range": {"params": [100, 1500]}, "source": "runs"}
-    about = {"method": "knn", "sizes": [row], "left_out": 0, "law": law, "params": 1000}
+    about = {"method": "knn", "sizes": [row], "left_out": 3, "law": law, "params": 1000}
     about |= {"run": "r", "data": "d", "index": {"path": "i", "kind": "knn"}}
     listing.show(about)
     line = "a model 2 times larger has 2k parameters, and the law was fitted up to 1.5k"
-    assert line in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert line in printed and "3 documents that it holds left out" in printed
     assert page.beyond_law(about | {"params": 700}) == ""
     assert page.beyond_law(about | {"law": {"range": {}}}) == ""
 
