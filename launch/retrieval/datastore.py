@@ -130,7 +130,7 @@ def known_documents(index: Index) -> set[int]:
     if DOCUMENTS not in index.about["files"]:
         raise ValueError(
             f"retrieve={index.folder} does not say which documents it holds, so --data may be "
-            "among them; build it again"
+            "among them; delete it and build it again"
         )
     return set(index.array(DOCUMENTS).tolist())
 

@@ -57,6 +57,9 @@ def test_constants_are_tuned_on_one_half_and_measured_on_the_other():
     half = np.arange(count) < 200
     fooled = knn.measured(asked, knn.Neighbourhood(scores, np.repeat(half[:, None], k, 1)))
     assert fooled["saved"] < -1
+    one = knn.Queries(asked.states, asked.targets, asked.nats, np.zeros(count, int))
+    with pytest.raises(ValueError, match="give --data with at least two documents"):
+        knn.measured(one, right)
     # λ p_kNN + (1 - λ) p_LM
     assert knn.mixed(np.log([2.0]), np.array([0.9]), 0.25) == pytest.approx(
         -np.log(0.25 * 0.9 + 0.75 * 0.5)
