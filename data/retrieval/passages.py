@@ -18,6 +18,7 @@ from data.sources.formats import ROW_READERS, read_file
 
 FILE, OFFSETS = "passages.jsonl", "offsets.npy"
 WORD = re.compile(r"\S{1,200}")  # a longer run of characters is several words
+LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 class Document(NamedTuple):
@@ -46,16 +47,10 @@ class Passage(NamedTuple):
 def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator[Document]:
     """The documents of `corpus.documents`, with their sources: 'web.jsonl#12' is the 13th row of
     a file. Raises what that raises."""
-    total = 0
-    for source, begin, line, text in _read(spec, text_key):
-        if text:
-            raw = text.encode()
-            total += len(raw)
-            yield Document(source, begin, line, text, hashlib.sha256(raw).digest())
-        if max_bytes and total >= max_bytes:
-            return
-    if not total:
-        raise ValueError(f"texts={spec!r} holds no text; name a corpus with documents in it")
+    rows = ((row[3], row) for row in _read(spec, text_key))
+    for source, begin, line, text in corpus.checked(spec, rows, max_bytes, "texts"):
+        digest = hashlib.sha256(text.encode()).digest()
+        yield Document(source, begin, line, text, digest)
 
 
 def _read(spec: str, text_key: str) -> Iterator[tuple[str, int, int, str]]:
@@ -81,8 +76,7 @@ def cut(document: Document, words: int, lines: int, overlap: int) -> Iterator[Pa
     """
     text = document.text
     if lines:
-        ends = np.cumsum([len(part) for part in text.splitlines(keepends=True)]).tolist()
-        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        spans = [match.span() for match in LINE.finditer(text)]
     else:
         spans = [match.span() for match in WORD.finditer(text)]
     size = lines or words

@@ -24,13 +24,14 @@ import sysconfig
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data.files import REMOTE, is_remote, path_of, to_path
 from data.sources import corrupted, sentiment, synthetic, world
 from data.sources.compression import compressed, ending
 from data.sources.formats import read_file, read_unchanged, row_text
 
+Row = TypeVar("Row")
 READ_REVISION = 1  # increment when the reading of files changes for which `read_unchanged` is False
 STDLIB_SKIPPED_FOLDERS = {
     "test",
@@ -50,17 +51,24 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
     Raises FileNotFoundError or ValueError, naming the file, if it is missing, empty, binary, not of
     the format of its suffix, or without `text_key`.
     """
+    rows = ((text, text) for text in _read(spec, text_key))
+    yield from checked(spec, rows, max_bytes, "data.corpora")
+
+
+def checked(spec: str, rows: Iterator[tuple[str, Row]], max_bytes: int, key: str) -> Iterator[Row]:
+    """The second of each (text, row) of `spec` with a text, up to `max_bytes` bytes of text; 0: no
+    limit. ValueError, naming `key`, for a corpus that changes meanwhile or holds no text."""
     total, before = 0, identity(spec)
-    for text in _read(spec, text_key):
+    for text, row in rows:
         if text:
             total += len(text.encode())
-            yield text
+            yield row
         if max_bytes and total >= max_bytes:
             return
     if identity(spec) != before:
-        raise ValueError(f"data.corpora={spec!r} changed while it was read; run the command again")
+        raise ValueError(f"{key}={spec!r} changed while it was read; run the command again")
     if not total:
-        raise ValueError(f"data.corpora={spec!r} holds no text; name a corpus with documents in it")
+        raise ValueError(f"{key}={spec!r} holds no text; name a corpus with documents in it")
 
 
 def identity(spec: str) -> list:

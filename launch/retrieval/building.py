@@ -71,8 +71,12 @@ def texts_of(values: Any, run: Path | None) -> Texts:
     a run. ValueError for a run without any."""
     cutting = {name: values[name].value for name in ("words", "lines", "overlap")}
     config = None
-    if run is not None and (found := read_config(run)) and "data" in found:
-        config = with_defaults(found).data
+    if run is not None:
+        found = read_config(run)
+        if found is None:
+            raise FileNotFoundError(f"run={run} holds no config.json; give it the folder of a run")
+        if "data" in found:
+            config = with_defaults(found).data
     key = values.text_key or (config.text_key if config else "") or "text"
     most = int(values.max_bytes)
     if values.texts:

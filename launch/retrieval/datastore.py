@@ -108,10 +108,10 @@ def tokens_of(model: ScoredModel, texts: Texts | None) -> tuple[list[np.ndarray]
             )
         return dataset.for_run(model.config).texts("train"), dataset.hash
     parts = [
-        [*model.tokenizer.encode(document.text), model.tokenizer.eod]
+        np.append(model.tokenizer.encode(document.text), model.tokenizer.eod).astype(np.int32)
         for document in texts.documents()
     ]
-    return [np.array([token for part in parts for token in part], np.int64)], texts.identity()
+    return [np.concatenate([np.zeros(0, np.int32), *parts])], texts.identity()
 
 
 def split(text: np.ndarray, eod: int) -> list[np.ndarray]:
@@ -130,7 +130,7 @@ def known_documents(index: Index) -> set[int]:
     if DOCUMENTS not in index.about["files"]:
         raise ValueError(
             f"retrieve={index.folder} does not say which documents it holds, so --data may be "
-            "among them; build it again"
+            "among them; delete it and build it again"
         )
     return set(index.array(DOCUMENTS).tolist())
 

@@ -136,14 +136,14 @@ def save(encoder: Encoder, place: Path) -> None:
         folder.write_array(place / TABLE, encoder.table)
 
 
-def of_index(index: Index, run: Path | None = None) -> Encoder:
-    """The encoder of an index. That of hidden states is read from its run, or from `run`.
+def of_index(index: Index) -> Encoder:
+    """The encoder of an index. That of hidden states is read from its run.
     ValueError or FileNotFoundError, in one line, if it is not there or is another model."""
     about = index.about
     if about["made_from"] == WORDS:
         table = index.array(TABLE)
         return OfWords(np.asarray(table), load(index.folder), about["weights"])
-    where = run or to_path(about["run"])
+    where = to_path(about["run"])
     try:
         encoder = OfStates(where, "retrieve")
     except FileNotFoundError:

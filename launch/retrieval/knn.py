@@ -51,10 +51,9 @@ class Neighbourhood:
         return Neighbourhood(self.scores[rows], self.right[rows])
 
 
-def queries(model: ScoredModel, batches: Iterator[Batch], most: int) -> Queries:
-    """What is asked of a datastore for the text of batches, up to `most` tokens; 0: all."""
+def queries(model: ScoredModel, batches: Iterator[Batch]) -> Queries:
+    """What is asked of a datastore for the text of batches."""
     found: list[tuple[np.ndarray, ...]] = []
-    count = 0
     for tokens_BT, targets_BT, spans in batches:
         batch = {"tokens": tokens_BT, "segments": np.ones_like(tokens_BT)}
         x_BTD = np.asarray(states(model.name, model.cfg, model.fitted, batch), np.float32)
@@ -63,9 +62,6 @@ def queries(model: ScoredModel, batches: Iterator[Batch], most: int) -> Queries:
             part = row, slice(first, end)
             texts = np.full(end - first, number)
             found.append((x_BTD[part], targets_BT[part], nats_BT[part], texts))
-            count += end - first
-        if most and count >= most:
-            break
     if not found:
         raise ValueError("the text to score holds no token")
     return Queries(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
@@ -127,7 +123,8 @@ def measured(asked: Queries, near: Neighbourhood) -> dict[str, Any]:
     tune, measure = asked.texts <= middle, asked.texts > middle
     if not measure.any():
         raise ValueError(
-            "the text to score is one sequence; its constants need one, its score another"
+            "the text to score is one sequence or document; its constants need one, its score "
+            "another; give --data with at least two documents, or more --score_tokens"
         )
     temperature, weight = tuned(asked.nats[tune], near.part(tune))
     base = asked.nats[measure]

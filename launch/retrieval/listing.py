@@ -8,7 +8,7 @@ from launch.amounts import amount, byte_size
 from launch.screen.fitted_table import Column, fitted
 from scaling.printable import printable
 from scaling.report.number_text import nats
-from scaling.report.retrieval.page import worth_text
+from scaling.report.retrieval.page import beyond_law, worth_text
 
 
 def method_text(about: dict[str, Any]) -> str:
@@ -63,5 +63,7 @@ def show(about: dict[str, Any]) -> None:
             f"same tokens ({printable(about['law']['source'])})",
             soft_wrap=True,
         )
+        if beyond := beyond_law(about):
+            console.print(beyond, soft_wrap=True)
     if "page" in about:
         console.print(f"page: {printable(about['page'])}", soft_wrap=True)

@@ -19,8 +19,8 @@ def define(values: absl_flags.FlagValues, passages: int) -> None:
 def define_scoring(values: absl_flags.FlagValues) -> None:
     """Defines the flags with which evaluate measures what an index saves."""
     whole, text = absl_flags.DEFINE_integer, absl_flags.DEFINE_string
-    usual = "retrieve: index sizes in tokens, such as 10k,1M,all; default: all, of knn also a "
-    text("sizes", "", usual + "quarter, a sixteenth, …", values)
+    usual = "retrieve: index sizes in tokens, such as 10k,1M,all; default: all; for knn, also 1/4, "
+    text("sizes", "", usual + "1/16, … of it", values)
     usual = "retrieve: tokens of text to score; 0: all"
     flags.define_amount("score_tokens", 30_000, usual, values)
     usual = "retrieve: passages are found anew every so many tokens"

@@ -29,9 +29,8 @@ class Found(NamedTuple):
 class Retriever:
     """An open index of passages."""
 
-    def __init__(self, index: Index, run: Path | None = None, backend: str = "numpy"):
-        """`run`: where the model of a dense index is, if it was moved. ValueError for an index of
-        another kind."""
+    def __init__(self, index: Index, backend: str = "numpy"):
+        """ValueError for an index without passages."""
         self.index, self.backend = index, backend
         if index.kind == "knn":
             raise ValueError(
@@ -44,7 +43,7 @@ class Retriever:
         else:
             from launch.retrieval import encoders  # slow imports
 
-            self.encoder = encoders.of_index(index, run)
+            self.encoder = encoders.of_index(index)
             self.mean = index.array(encoders.MEAN)
 
     def search(self, query: str, k: int, allowed: np.ndarray | None = None) -> list[Found]:
@@ -84,12 +83,10 @@ class Retriever:
         return [Found(number, score, self.passages[number]) for number, score in places]
 
 
-def open_index(
-    path: Path, run: Path | None = None, backend: str = "numpy", key: str = "retrieve"
-) -> Retriever:
+def open_index(path: Path, key: str = "retrieve") -> Retriever:
     """The index in a folder, here or in a bucket. ValueError or FileNotFoundError, in one line, for
     one that is missing, damaged or of another kind."""
-    return Retriever(folder.read(folder.here(path), key), run, backend)
+    return Retriever(folder.read(folder.here(path), key))
 
 
 def fitting(

@@ -15,7 +15,7 @@ from data.retrieval.nearest import require_backend
 from data.sources import corpus
 from launch.evaluation.counted_baseline import Unavailable, training_data
 from launch.evaluation.scored_model import ScoredModel, open_model
-from launch.evaluation.windows import batches
+from launch.evaluation.windows import BATCH
 from launch.files import AGAIN, read_json
 from launch.retrieval import datastore, in_context, knn
 from launch.retrieval.retriever import Retriever
@@ -127,16 +127,9 @@ def of_states(
     most = int(values.score_tokens)
     left_out, rows = 0, of_validation(model, most)
     if values.data:
-        given = [tokens for _, tokens in documents(model, values)]
-        known = datastore.known_documents(index)
-        fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
-        if not fair:
-            raise ValueError(
-                f"retrieve={index.folder} holds every document of data={values.data}, "
-                "which are left out; give other texts"
-            )
-        left_out, rows = len(given) - len(fair), of_documents(model, fair)
-    asked = knn.queries(model, rows, most)
+        fair, left_out = unknown_documents(values, index, model)
+        rows = of_documents(model, fair, most)
+    asked = knn.queries(model, rows)
     each = index.about["dimensions"] * 2 + index.array(index.named("values-")[0]).dtype.itemsize
     found = []
     for size, near in knn.neighbourhoods(
@@ -162,12 +155,39 @@ def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
             yield batch["tokens"], batch["targets"], spans
 
 
-def of_documents(model: ScoredModel, given: Sequence[np.ndarray]) -> Iterator[knn.Batch]:
-    """Documents, in windows of the context."""
-    start, context = len(model.start), model.cfg.context_length
-    texts = (np.array([*model.start, *tokens], np.int64) for tokens in given)
-    for windows, tokens_BT, targets_BT in batches(enumerate(texts), start, context, context):
-        spans = [(w.number, row, w.fresh, len(w.tokens)) for row, w in enumerate(windows)]
+def unknown_documents(
+    values: absl_flags.FlagValues, index: Index, model: ScoredModel
+) -> tuple[list[np.ndarray], int]:
+    """(the documents of --data that a datastore does not hold, how many it holds). ValueError if
+    it holds all."""
+    given = [tokens for _, tokens in documents(model, values)]
+    known = datastore.known_documents(index)
+    fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
+    if not fair:
+        raise ValueError(
+            f"retrieve={index.folder} holds every document of data={values.data}, which are left "
+            "out; give other texts"
+        )
+    return fair, len(given) - len(fair)
+
+
+def of_documents(model: ScoredModel, texts: Sequence[np.ndarray], most: int) -> Iterator[knn.Batch]:
+    """A stretch of each document, `most` tokens together, 0: all. Each token has at least half a
+    context before it, as far as its document goes back."""
+    context = model.cfg.context_length
+    jobs = [
+        (part, *step)
+        for part in in_context.parts(texts, model.start, most)
+        for step in part.steps(max(1, context // 2))
+    ]
+    rows = max(1, BATCH // context)
+    for first in range(0, len(jobs), rows):
+        tokens_BT, targets_BT = np.zeros((2, rows, context), np.int32)
+        spans = []
+        for row, (part, begin, end) in enumerate(jobs[first : first + rows]):
+            text = part.tokens[max(0, end - context - 1) : end]
+            tokens_BT[row, : len(text) - 1], targets_BT[row, : len(text) - 1] = text[:-1], text[1:]
+            spans.append((part.text, row, len(text) - 1 - (end - begin), len(text) - 1))
         yield tokens_BT, targets_BT, spans
 
 

@@ -1,8 +1,8 @@
 """isoflop index: makes an index of texts, for retrieval by sample, chat and evaluate.
 
-isoflop index --texts=docs/ --out=runs/docs-index
-isoflop index --texts=docs/ --texts=notes.jsonl --lines=20 --overlap=5 --out=runs/notes-index
-isoflop index --kind=dense --run=runs/encoder --texts=docs/ --out=runs/dense-index
+isoflop index --texts=README.md --out=runs/readme-index
+isoflop index --texts=stdlib --texts=notes.jsonl --lines=20 --overlap=5 --out=runs/notes-index
+isoflop index --kind=dense --run=runs/encoder --texts=README.md --out=runs/dense-index
 isoflop index --kind=knn --run=runs/first --out=runs/states
 
 --texts takes what data.corpora takes (stdlib, a file, a folder, .jsonl, .parquet, hf:NAME, …) and

@@ -42,13 +42,14 @@ def write_page(folder: str | Path, about: dict[str, Any]) -> Path:
     drawn = figures(about)
     specs = draw(folder, drawn)
     blocks = "\n".join(figure_block(figure) for figure in drawn)
-    index = about["index"]
+    index, beyond = about["index"], beyond_law(about)
+    warning = f"<p>{escape(beyond)}</p>\n" if beyond else ""
     subtitle = (
         f"{label(about['run'])} with {label(index['path'])} ({index['kind']}), on {about['data']}"
     )
     body = (
         f"<h1>{TITLE}</h1>\n<p>{escape(subtitle)}</p>\n"
-        f'<div class="figures">{blocks}</div>\n{table(about)}\n'
+        f'<div class="figures">{blocks}</div>\n{table(about)}\n{warning}'
         f'<section class="panel"><h2>Methods</h2><p>{escape(METHODS[about["method"]])}</p>'
         f"<p>{escape(OF_ALL)}</p></section>"
     )
@@ -64,6 +65,19 @@ def worth_text(worth: dict[str, Any]) -> str:
     """'1.8 [1.3, ∞]': how many times larger a model, with its interval if there is one."""
     span = f" [{times(worth['lo'])}, {times(worth['hi'])}]" if worth["draws"] else ""
     return times(worth["value"]) + span
+
+
+def beyond_law(about: dict[str, Any]) -> str:
+    """A warning if the largest model that an index is worth exceeds those of the law; '' if not."""
+    _, largest = about.get("law", {}).get("range", {}).get("params", (0, None))
+    factors = [row["worth"]["value"] for row in about["sizes"] if "worth" in row]
+    factor = max((one for one in factors if one is not None), default=0.0)
+    if largest is None or factor * about["params"] <= largest:
+        return ""
+    return (
+        f"warning: a model {times(factor)} times larger has {amount(factor * about['params'])} "
+        f"parameters, and the law was fitted up to {amount(largest)}: this is an extrapolation"
+    )
 
 
 def table(about: dict[str, Any]) -> str:

@@ -32,6 +32,8 @@ def test_sizes_and_overlap_are_counted_in_words_or_lines():
     assert [one.text for one in cut_text("a b c d e", 2)] == ["a b", "c d", "e"]
     assert [one.text for one in cut_text("a b c d e", 3, overlap=1)] == ["a b c", "c d e"]
     assert [one.text for one in cut_text("a\nb\nc\n", lines=2)] == ["a\nb", "c"]
+    separated = "a\u2028b\x0cc\rd\n\ne"  # only \n ends a line
+    assert [one.text for one in cut_text(separated, lines=1)] == ["a\u2028b\x0cc\rd", "e"]
     assert [len(one.text) for one in cut_text("x" * 450, 1)] == [200, 200, 50]
     assert cut_text("\nb", begin=7, line=3)[0][1:3] == (8, 4)
 
@@ -57,6 +59,14 @@ def test_documents_know_their_file_and_row(tmp_path):
     (tmp_path / "b" / "c.py").write_text("")
     with pytest.raises(ValueError, match="holds no text"):
         list(passages.documents(str(tmp_path / "b")))
+
+
+def test_texts_that_change_while_they_are_read_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text("some text")
+    with pytest.raises(ValueError, match=r"texts=.* changed while it was read"):
+        for _ in passages.documents(str(tmp_path)):
+            (tmp_path / "b").write_text("another text")
 
 
 def test_passages_are_read_where_they_are(tmp_path):

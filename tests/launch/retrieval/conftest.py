@@ -4,6 +4,7 @@ import pytest
 
 from configs import base
 from launch.__main__ import main
+from launch.retrieval import datastore
 from launch.trial import run as trial
 from model import families
 from model.counted import ngram
@@ -43,6 +44,12 @@ def home(text_folder, compiled_once):
     how = f"--run={text_folder}/decoder", "--kind=knn", "--tokens=3000", "--stride=8"
     assert main(["index", *how, f"--out={text_folder}/states"]) == 0
     return text_folder
+
+
+@pytest.fixture(scope="module")
+def model(home):
+    """The model of the run `decoder`."""
+    return datastore.open_scored(home / "decoder")
 
 
 @pytest.fixture(scope="module")

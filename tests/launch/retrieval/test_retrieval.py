@@ -2,22 +2,30 @@
 
 import io
 import json
+import re
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from data import tokenizer as tokenizers
 from data.local import sealed
 from data.retrieval import folder
+from data.sources import corpus
 from data.tokenizer_files.special_strings import SpecialString
 from launch.__main__ import main
 from launch.chat.template import prompt_of
 from launch.chat.turns import Turns
 from launch.retrieval import datastore, encoders, knn, scored
+from launch.retrieval.building import Texts
 from launch.retrieval.retriever import Found, fitting, open_index, source_lines
 from launch.retrieval.turns import Passages
 from launch.verbs.models import sample
+from launch.verbs.texts import index as index_verb
+from tests.house import ROOT
 from tests.launch.retrieval.conftest import TEXTS
 from tests.launch.trial.test_trial import TINY
 from tests.scaling.design.test_planning import EPOCH, law_of
@@ -36,6 +44,13 @@ def test_an_index_is_made_once_and_finds_passages(home, capsys):
     assert open_index(home / "bm25").search("zebra", 2) == []
     assert main([*again[:-1], "--lines=2"]) == 2
     assert "holds another index" in capsys.readouterr().err
+
+
+def test_the_texts_of_the_first_example_of_the_help_can_be_read():
+    spec = re.search(r"--texts=(\S+)", index_verb.__doc__)[1]
+    assert next(corpus.documents(str(ROOT / spec)))
+    with pytest.raises(ValueError, match="png"):
+        list(corpus.documents(str(ROOT / "docs")))
 
 
 def test_a_small_collection_is_searched(tmp_path):
@@ -148,6 +163,7 @@ OTHER, STATES, KNN = "--texts=HOME/other", "--retrieve=HOME/states", "--kind=knn
 REFUSED = [
     ([*INDEX], "neither texts nor run is given"),
     ([*INDEX, KNN], "kind=knn stores what a model makes of the text; add --run"),
+    ([*INDEX, KNN, "--run=HOME/none"], "/none holds no config.json; give it the folder of a run"),
     ([*INDEX, OTHER, "--tokens=5"], "--tokens=5.0 means nothing with --kind=bm25"),
     ([*INDEX, OTHER, "--words=3", "--overlap=3"], "--overlap=3 and --words=3"),
     ([*INDEX, "--texts=HOME/none"], "isoflop index: data.corpora="),
@@ -163,7 +179,6 @@ REFUSED = [
     ([*SCORE, STATES, "--sizes=9M"], "from 1 to 3,000"),
     ([*SCORE, STATES, "--backend=x"], "--backend='x' is unknown"),
     ([*SCORE, "--retrieve=HOME/bm25", "--every=12"], "fill the context of 16"),
-    ([*SCORE, "--retrieve=HOME/bm25", "--passages=4"], "leave no token to a passage, as 2 follow"),
     (["evaluate", "--run=HOME/ngram", "--retrieve=HOME/bm25"], "reads no window of text"),
     ([*SCORE, STATES, "--tasks=sorting"], "--retrieve means nothing with --tasks"),
 ]
@@ -197,24 +212,23 @@ def test_an_index_of_another_tokenizer_or_model_is_refused(home, tmp_path, capsy
     assert "keys-00000.npy is cut short" in capsys.readouterr().err
 
 
-def test_a_run_of_packed_rows_has_no_datastore(home, tmp_path, capsys):
-    (tmp_path / "packed").mkdir()
-    for path in (home / "decoder").iterdir():
-        (tmp_path / "packed" / path.name).symlink_to(path)
-    config = json.loads((home / "decoder" / "config.json").read_text())
-    config["data"]["rows"] = "packed"
-    (tmp_path / "packed" / "config.json").unlink()
-    (tmp_path / "packed" / "config.json").write_text(json.dumps(config))
-    how = f"--run={tmp_path}/packed", f"--texts={home}/other", f"--out={tmp_path}/out"
-    assert main(["index", "--kind=knn", *how]) == 2
-    assert "was trained on data.rows=packed, one document" in capsys.readouterr().err
-    assert main(["evaluate", f"--run={tmp_path}/packed", f"--retrieve={home}/states"]) == 2
-    assert "was trained on data.rows=packed, one document" in capsys.readouterr().err
+def test_the_tokens_of_texts_take_four_bytes_each(home, model):
+    (found,), _ = datastore.tokens_of(model, Texts((f"{home}/other",)))
+    parts = datastore.split(found, model.tokenizer.eod)
+    assert found.dtype == np.int32
+    assert {model.tokenizer.decode(part[:-1]) for part in parts} == set(TEXTS.values())
 
 
-def test_a_datastore_has_the_state_before_each_token(home):
+def test_a_run_of_packed_rows_has_no_datastore(model, monkeypatch):
+    packed = ConfigDict(model.config.to_dict())
+    packed.data.rows = "packed"
+    monkeypatch.setattr(datastore, "open_model", lambda run: replace(model, config=packed))
+    with pytest.raises(ValueError, match=r"was trained on data\.rows=packed, one document at a"):
+        datastore.open_scored(model.run)
+
+
+def test_a_datastore_has_the_state_before_each_token(home, model):
     index = folder.read(home / "states")
-    model = datastore.open_scored(home / "decoder")
     text = datastore.tokens_of(model, None)[0][0]
     chosen = datastore.windows([text], CONTEXT, 8, 3000, 0)
     assert len(chosen) == 375 and index.about["tokens"] == 3000
@@ -289,20 +303,17 @@ def test_a_law_that_does_not_fit_the_run_is_refused_before_scoring(missing, tmp_
     assert message.get(missing, "fit one with --params=total") in capsys.readouterr().err
 
 
-def test_a_datastore_leaves_out_documents_that_it_holds(home, tmp_path, capsys):
-    score = f"--retrieve={home}/states", "--neighbours=8"
-    about = evaluated(home, tmp_path, *score, f"--data={home}/text.txt")
-    model = datastore.open_scored(home / "decoder")
-    eod = model.tokenizer.eod
-    train = datastore.split(datastore.tokens_of(model, None)[0][0], eod)
+def test_a_datastore_leaves_out_documents_that_it_holds(home, model, tmp_path):
+    flags = f"--retrieve={home}/states", "--neighbours=8", "--score_tokens=100"
+    about = evaluated(home, tmp_path, *flags, f"--data={home}/text.txt")
+    train = datastore.split(datastore.tokens_of(model, None)[0][0], model.tokenizer.eod)
     assert about["left_out"] == len(train) > 0 and len(scored.held_out(model)) > 0
-    assert f"{len(train)} documents that it holds left out" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert sum(about["sizes"][-1][key] for key in ("scored", "tuned_on")) <= 102
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "one.txt").write_text(model.tokenizer.decode(train[0][:-1]))
-    assert main(["evaluate", f"--run={home}/decoder", *score, f"--data={tmp_path}/own"]) == 2
-    assert "holds every document of data=" in capsys.readouterr().err
+    given = SimpleNamespace(data=f"{tmp_path}/own", text_key="", max_bytes=0)
+    with pytest.raises(ValueError, match="holds every document of data="):
+        scored.unknown_documents(given, folder.read(home / "states"), model)
 
 
 def test_a_stopped_datastore_goes_on_with_the_same_files(home, tmp_path, monkeypatch):
@@ -325,13 +336,12 @@ def test_a_stopped_datastore_goes_on_with_the_same_files(home, tmp_path, monkeyp
     assert index.about["files"] == whole.about["files"]
 
 
-def test_scored_sequences_are_spread_over_the_validation_set(home):
-    model = datastore.open_scored(home / "decoder")
+def test_scored_sequences_are_spread_over_the_validation_set(model):
     numbers = lambda most: [  # noqa: E731
         span[0] for *_, spans in scored.of_validation(model, most) for span in spans
     ]
     assert numbers(0) == list(range(16)) and numbers(4 * CONTEXT) == [0, 5, 10, 15]
-    asked = knn.queries(model, scored.of_validation(model, 4 * CONTEXT), 4 * CONTEXT)
+    asked = knn.queries(model, scored.of_validation(model, 4 * CONTEXT))
     assert np.unique(asked.texts).tolist() == [0, 5, 10, 15] and len(asked.nats) == 4 * CONTEXT
 
 

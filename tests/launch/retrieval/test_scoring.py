@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from data.retrieval import folder
-from launch.retrieval import in_context, knn, scored
+from launch.retrieval import in_context, knn, listing, scored
 from launch.retrieval.retriever import Found
+from scaling.report.retrieval import page
 from tests.launch.trial.test_trial import TINY
 
 CONTEXT = TINY["model.context_length"]
@@ -56,6 +57,9 @@ def test_constants_are_tuned_on_one_half_and_measured_on_the_other():
     half = np.arange(count) < 200
     fooled = knn.measured(asked, knn.Neighbourhood(scores, np.repeat(half[:, None], k, 1)))
     assert fooled["saved"] < -1
+    one = knn.Queries(asked.states, asked.targets, asked.nats, np.zeros(count, int))
+    with pytest.raises(ValueError, match="give --data with at least two documents"):
+        knn.measured(one, right)
     # λ p_kNN + (1 - λ) p_LM
     assert knn.mixed(np.log([2.0]), np.array([0.9]), 0.25) == pytest.approx(
         -np.log(0.25 * 0.9 + 0.75 * 0.5)
@@ -137,11 +141,42 @@ def test_a_share_of_each_text_is_scored():
     )
 
 
+def test_a_datastore_is_asked_for_a_stretch_of_each_document():
+    texts = [np.arange(100), np.arange(300), np.arange(3)]
+    whole = list(scored.of_documents(Repeats(), texts, 0))
+    some = list(scored.of_documents(Repeats(), texts, 40))
+    for batches, counts in ((whole, [100, 300, 3]), (some, [10, 30, 1])):
+        seen = [[], [], []]
+        for tokens_BT, targets_BT, spans in batches:
+            for number, row, first, end in spans:
+                seen[number] += targets_BT[row, first:end].tolist()
+                at = targets_BT[row, first]
+                assert first >= min(7, at)  # half a context is before it
+                assert tokens_BT[row, : first + 1].tolist() == [0, *range(300)][at - first : at + 1]
+        assert [len(one) for one in seen] == counts
+        assert all(one == list(range(one[0], one[0] + len(one))) for one in seen)
+
+
 def test_smaller_indexes_are_random_parts_of_larger_ones():
     fair, lengths = np.arange(50) % 5 > 0, np.full(50, 10)
     small, whole = scored.nested(fair, lengths, [100, 400])
     assert small.sum() == 10 and whole.tolist() == fair.tolist()
     assert not (small & ~whole).any() and small[25:].any() and small[:25].any()
+
+
+def test_a_worth_beyond_the_law_is_an_extrapolation(capsys):
+    worth = {"value": 2.0, "lo": 1.5, "hi": None, "never": 0.1, "draws": 100}
+    row = {"tokens": 4000, "bytes": 100, "base": 2.0, "loss": 1.5, "saved": 0.5, "saved_se": 0.1}
+    row |= {"weight": 0.5, "neighbours": 8, "tuned_on": 10, "scored": 10, "worth": worth}
+    law = {"range": {"params": [100, 1500]}, "source": "runs"}
+    about = {"method": "knn", "sizes": [row], "left_out": 3, "law": law, "params": 1000}
+    about |= {"run": "r", "data": "d", "index": {"path": "i", "kind": "knn"}}
+    listing.show(about)
+    line = "a model 2 times larger has 2k parameters, and the law was fitted up to 1.5k"
+    printed = capsys.readouterr().out
+    assert line in printed and "3 documents that it holds left out" in printed
+    assert page.beyond_law(about | {"params": 700}) == ""
+    assert page.beyond_law(about | {"law": {"range": {}}}) == ""
 
 
 def test_sizes_are_read():
