@@ -134,7 +134,7 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         raise BadInput(_unknown(values, error)) from error
     except flags.Error as error:
-        given = {arg.lstrip("-").partition("=")[0] for arg in verb_args if arg.startswith("-")}
+        given = re.findall(r"^--?(\w+)(?:=.|$)", "\n".join(verb_args), re.MULTILINE)
         missing = [name for name in values if name not in given and _required(values[name])]
         raise BadInput(_missing(missing) if missing else error) from error
     if positional and left and not values[positional].present:

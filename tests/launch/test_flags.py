@@ -167,7 +167,7 @@ def test_parse_refuses_in_one_line(argument, message):
 def test_a_bad_value_before_a_required_flag_is_named():
     def parse(*argv):
         values = make_flags()
-        absl_flags.DEFINE_string("out", None, "a folder", values)
+        flags.define_path("out", None, "a folder", values)
         absl_flags.mark_flag_as_required("out", values)
         flags.parse(values, argv, "doc")
 
@@ -176,8 +176,9 @@ def test_a_bad_value_before_a_required_flag_is_named():
             parse("--workers=-1", last)
     with pytest.raises(BadInput, match="workers=-1"):
         parse("--workers=-1", "--out", "x")
-    with pytest.raises(BadInput, match="--out is not given; add --out="):
-        parse("--workers=1")
+    for argv in (["--workers=1"], ["--out="]):
+        with pytest.raises(BadInput, match="--out is not given; add --out="):
+            parse(*argv)
 
 
 def test_help_lists_every_flag_with_its_default(capsys):

@@ -4,7 +4,7 @@ import functools
 import io
 import json
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -80,6 +80,16 @@ MADE: dict[str, Callable[[], Tokenizer]] = {
     "json: lower case": lambda: of_json(saved.byte_level, "Lowercase"),
     "json: WordPiece": lambda: of_json(lambda: saved.words("WordPiece")),
 }
+FAST = ("bytes", "chars", "bpe", "words", "published bpe", "json: byte level", "json: NFKC")
+TALKING = ("bytes", "bpe", "published unigram", "json: byte level")
+
+
+def slow_beyond(names: Iterable[str], fast: Sequence[str]) -> list:
+    """The names as parameters, of which all but `fast` are slow: they are of a kind of those."""
+    slow = pytest.mark.slow
+    return [name if name in fast else pytest.param(name, marks=slow) for name in names]
+
+
 # Whole special strings, parts of them, and what normalisation or lower case makes of others.
 PARTS = st.one_of(
     st.sampled_from(SPELLED),
@@ -113,7 +123,7 @@ def test_full_width_letters_normalise_to_special_strings():
     assert unicodedata.normalize("NFKC", wide) == "<|im_end|>"
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", slow_beyond(MADE, FAST))
 @settings(max_examples=40, deadline=None)
 @given(text=WRITTEN)
 def test_no_text_yields_a_special_token(name, text):
@@ -124,7 +134,7 @@ def test_no_text_yields_a_special_token(name, text):
     assert control & set(tokenizer.encode_prompt(text + NEW[0]).tolist())
 
 
-@pytest.mark.parametrize("name", ["bytes", "bpe", "published unigram", "json: byte level"])
+@pytest.mark.parametrize("name", slow_beyond(TALKING, ("bytes", "json: byte level")))
 @settings(max_examples=15, deadline=None)
 @given(text=WRITTEN)
 def test_no_message_ends_its_turn_or_begins_another(name, text):

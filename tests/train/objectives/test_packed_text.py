@@ -76,8 +76,10 @@ def check(cfg: StepConfig, params: dict, expected: tuple[float, dict]) -> None:
 
 @functools.cache
 def alone() -> tuple[dict, tuple[float, dict]]:
-    """Fresh parameters of MODEL; the loss and gradients of documents apart, without kernels."""
-    params = jax.jit(lambda key: init(MODEL, key))(KEY)
+    """Parameters of MODEL, drawn without compiling `init`; the loss and gradients of documents
+    apart, without kernels."""
+    shapes, draw = jax.eval_shape(lambda: init(MODEL, KEY)), np.random.default_rng(1).normal
+    params = jax.tree.map(lambda leaf: draw(0, 0.2, leaf.shape).astype(leaf.dtype), shapes)
     return params, found(
         decoder_step(dataclasses.replace(MODEL, attention="xla")), params, rows()[1]
     )
