@@ -81,6 +81,15 @@ class Tokenizer:
         """Token ids int32 [n] of a document. They never include control tokens."""
         return self._encode(text)
 
+    def encode_parts(self, before: str, after: str) -> tuple[list[int], list[int]]:
+        """The tokens of `before + after`, divided where `after` begins. A token that covers parts
+        of both is the first of `after`."""
+        whole = self.encode(before + after).tolist()
+        alone = self.encode(before).tolist() if before else []
+        pairs = enumerate(zip(alone, whole, strict=False))
+        cut = next((i for i, (a, b) in pairs if a != b), min(len(alone), len(whole)))
+        return whole[:cut], whole[cut:]
+
     def encode_prompt(self, text: str) -> np.ndarray:
         """Token ids int32 [n] of a prompt, where special strings such as <|user|> are tokens."""
         if self.kind == "huggingface":

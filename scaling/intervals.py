@@ -1,6 +1,7 @@
 """Values with intervals as law.json stores them (value, lo, hi), and extrapolation factors."""
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,15 @@ def finite(value: Any) -> float | None:
 def standard_error(draws: np.ndarray) -> float | None:
     """Standard deviation of bootstrap draws; null if any draw is infinite."""
     return finite(np.std(draws, ddof=1)) if np.isfinite(draws).all() else None
+
+
+def wilson(share: float, count: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval (low, high) of a share of `count` independent cases (Wilson 1927)."""
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    spread = (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    half = z / (1 + z * z / count) * spread
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
 FAR = 10.0  # multiple of the largest fitted compute beyond which the fit's intervals are too narrow

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
-from scipy.stats import binomtest
 
 from data.captioned import listing
 from data.captioned.pictures import Unreadable, raw_bytes
 from data.captioned.store import named, require_few, unreadable
 from data.kinds import KINDS
 from launch.captions.captioner import AT_ONCE, Captioner
+from scaling.intervals import wilson
 from scaling.printable import printable
 
 LEVEL = 0.95  # of intervals
@@ -99,7 +99,6 @@ def findings(model: Captioner, data: str | None, rows: list[dict], lost: list[st
     if not rows:
         raise ValueError(f"data={data!r} holds no file that can be read; name another folder")
     right = sum(row["right"] for row in rows)
-    interval = binomtest(right, len(rows)).proportion_ci(LEVEL, "wilson")
     return {
         "run": str(model.run),
         "step": model.step,
@@ -108,7 +107,7 @@ def findings(model: Captioner, data: str | None, rows: list[dict], lost: list[st
         "unreadable": lost,
         "right": right,
         "exact_match": right / len(rows),
-        "interval": [interval.low, interval.high],
+        "interval": list(wilson(right / len(rows), len(rows), LEVEL)),
         "level": LEVEL,
         "confused": confused(rows),
         "captions": rows,

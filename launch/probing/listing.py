@@ -5,7 +5,7 @@ from typing import Any
 
 from scaling.intervals import interval_text
 from scaling.printable import printable
-from scaling.report.number_text import label, nats
+from scaling.report.number_text import label, nats, p_text
 
 signed = "{:+.3f}".format
 percent = "{:.1%}".format
@@ -24,11 +24,6 @@ def lines(about: Mapping[str, Any]) -> list[str]:
         if name in about:
             found += part(about[name])
     return found
-
-
-def p_text(p: float) -> str:
-    """'p = 0.012', or 'p < 0.001'."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _pairs(about: Mapping[str, Any]) -> list[str]:

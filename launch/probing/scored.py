@@ -17,18 +17,14 @@ Text = tuple[str, str]
 def tokens(model: ScoredModel, text: Text) -> tuple[list[int], list[int]]:
     """The tokens of both parts. The whole is encoded at once, since a token may cover parts of
     both: it is scored then. ValueError for a text without a token to score, or too many."""
-    before, after = text
-    whole = model.tokenizer.encode(before + after).tolist()
-    alone = model.tokenizer.encode(before).tolist() if before else []
-    shared = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), None)
-    cut = min(len(alone), len(whole)) if shared is None else shared
+    before, after = model.tokenizer.encode_parts(*text)
     context = model.cfg.context_length
-    if not 0 < len(whole) - cut <= context and not (model.counted and len(whole) > cut):
+    if not 0 < len(after) <= context and not (model.counted and after):
         raise ValueError(
-            f"{(before + after)[:60]!r} has {len(whole) - cut} tokens to score; a model with "
+            f"{''.join(text)[:60]!r} has {len(after)} tokens to score; a model with "
             f"model.context_length={context} scores 1 to {context}"
         )
-    return whole[:cut], whole[cut:]
+    return before, after
 
 
 def has_unknown(model: ScoredModel, text: Text) -> bool:

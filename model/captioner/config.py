@@ -8,6 +8,11 @@ from typing import Any
 from model.keys import check, check_value, key
 from model.transformer.config import CHOICES, ModelConfig
 
+# What a patch divides, by key: the data's name of it.
+SIZES = {
+    "patch_height": "the height of images (data.height) or data.mels of sounds",
+    "patch": "the width of images (data.width) or the frames of sounds (data.seconds)",
+}
 LEARNED, FROZEN = "learned", "frozen"
 SHARED = (*("norm", "activation", "gated", "dropout", "init_std", "dtype", "scan_layers", "remat"),)
 
@@ -53,17 +58,14 @@ class Config:
         if len(self.image) != 3 or min(self.image) < 1:
             raise ValueError(
                 f"model.image={self.image} must be height, width and channels, each 1 or more; "
-                "use data.kind=images, which sets it"
+                "use data.kind=images or sounds, which set it"
             )
-        for name, size, patch in zip(
-            ("height", "width"), self.image, (self.patch_height, self.patch), strict=False
-        ):
-            if size % patch:
-                named = "patch_height" if name == "height" else "patch"
+        for named, size in zip(SIZES, self.image, strict=False):
+            if size % (patch := getattr(self, named)):
                 valid = ", ".join(str(k) for k in range(1, size + 1) if size % k == 0)
                 raise ValueError(
-                    f"model.{named}={patch} does not divide the {name} of an image, {size}; use "
-                    f"{valid}, or images of another {name}"
+                    f"model.{named}={patch} does not divide {size}, {SIZES[named]}; use {valid}, "
+                    "or another size of the data"
                 )
         for width, heads in (("d_model", "n_heads"), ("encoder_width", "encoder_heads")):
             size, parts = getattr(self, width), getattr(self, heads)

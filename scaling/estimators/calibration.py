@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from scaling.settings import LEVEL
+from scaling.intervals import wilson
 
 BINS = 10
 
@@ -27,16 +27,14 @@ def bins(confidence: np.ndarray, right: np.ndarray, n_bins: int = BINS) -> list[
     least confident on. Keys: count, confidence (mean), accuracy with its Wilson interval lo, hi,
     which takes the answers for independent."""
     found = []
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
     parts = zip(*(np.array_split(x, n_bins) for x in _sorted(confidence, right)), strict=True)
     for c, share in parts:
         if not (n := len(c)):
             continue
         p = float(share.mean())
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        span = {"lo": float(middle - half), "hi": float(middle + half)}
-        found.append({"count": n, "confidence": float(c.mean()), "accuracy": p} | span)
+        low, high = wilson(p, n)
+        found.append({"count": n, "confidence": float(c.mean()), "accuracy": p}
+                     | {"lo": low, "hi": high})  # fmt: skip
     return found
 
 

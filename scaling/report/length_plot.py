@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from scaling.drafts import write
+from scaling.intervals import wilson
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, label
 from scaling.settings import LEVEL
@@ -39,11 +39,11 @@ def by_length(
     for first, last, sentences in bins:
         here = (lengths_E >= first) & (lengths_E <= last)
         exact = int(exact_E[here].sum())
-        interval = binomtest(exact, sentences).proportion_ci(LEVEL, "wilson")
+        low, high = wilson(exact / sentences, sentences)
         found.append({
             "first": first, "last": last, "words": float(lengths_E[here].mean()),
             "sentences": sentences, "exact": exact, "share": exact / sentences,
-            "lo": float(interval.low), "hi": float(interval.high),
+            "lo": low, "hi": high,
         })  # fmt: skip
     return found
 

@@ -62,6 +62,11 @@ def brief(value: Any) -> str:
     return three_digits(value) if isinstance(value, float) and len(text) > LONG_NUMBER else text
 
 
+def p_text(p: float) -> str:
+    """'p = 0.012', or 'p < 0.001'."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def deviation(parametric: dict[str, Any], name: str = "rmse") -> str:
     """A root mean square, or another statistic of the residuals, of a fitted law: '0.42%' of the
     response, or its units for a linear law."""

@@ -93,7 +93,7 @@ COMMANDS = [
             ("out", ["clean", "--config.input.corpora=book.txt"]),
             ("out", ["tokenize", "--compare=bytes"]),
             ("to", ["convert", f"--from_hf={HF}"]),
-            ("to", ["synthesise", "--count=1"]),
+            ("to", ["synthesise", "--count=10"]),
             ("to_hf", ["convert", "--from=RUN"]),
             ("to", ["extend", "--run=RUN", "--token=<|a|>"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),

@@ -1,7 +1,7 @@
 """Next-token prediction of target sentences, measured by whole sentences too.
 
 A sentence matches if the most likely token is the right one at each of its places, the end
-included. That is so exactly if greedy decoding writes the sentence, so no decoding is needed. The
+included. Greedy decoding writes those sentences and gets all others wrong, so it need not run. The
 rows of an evaluation hold one pair each.
 """
 

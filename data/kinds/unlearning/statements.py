@@ -51,35 +51,37 @@ class Statements:
 def statements(specs: tuple[str, ...], tokenizer: Tokenizer) -> Statements:
     """Those of files of {"prompt", "answer"}, a JSON object a line, and of the facts of worlds that
     are to be forgotten ('world:forget=…'). FileNotFoundError or ValueError, in one line."""
-    listed = [pair for spec in specs for pair in _read(spec)]
+    listed = [found for spec in specs for found in _read(spec)]
     if not listed:
         raise ValueError("data.forget is empty; name a file of prompts and answers, or a world")
     parts, answers = [], []
-    for prompt, answer in listed:
-        whole = tokenizer.encode(prompt + answer).tolist()
-        alone = tokenizer.encode(prompt).tolist()
-        cut = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b),
-                   min(len(alone), len(whole)))  # fmt: skip
-        if cut == len(whole):
-            raise ValueError(f"data.forget: the answer {answer[:40]!r} of {prompt[:40]!r} is empty")
-        parts.append([tokenizer.eod, *whole, tokenizer.eod])
-        answers.append(1 + cut)
+    for where, prompt, answer in listed:
+        before, after = tokenizer.encode_parts(prompt, answer)
+        if not after or not answer.strip():
+            raise ValueError(f"{where} has an empty answer to {prompt[:40]!r}; give it some words")
+        if tokenizer.unknown is not None and tokenizer.unknown in after:
+            raise ValueError(
+                f"{where} has the answer {answer[:40]!r}, which has words that the vocabulary "
+                "lacks; leave it out, or use another tokenizer"
+            )
+        parts.append([tokenizer.eod, *before, *after, tokenizer.eod])
+        answers.append(1 + len(before))
     begins = np.cumsum([0, *map(len, parts)])
-    about = json.dumps([listed, tokenizer.fingerprint])
+    about = json.dumps([[pair for _, *pair in listed], tokenizer.fingerprint])
     digest = hashlib.sha256(about.encode()).hexdigest()
     return Statements(np.concatenate(parts).astype(np.int32), begins, np.array(answers), digest)
 
 
-def _read(spec: str) -> Iterator[tuple[str, str]]:
-    """(prompt, answer) of each statement. A fact of a world is stated in all ways in which its text
-    states it."""
+def _read(spec: str) -> Iterator[tuple[str, str, str]]:
+    """(where it is, prompt, answer) of each statement. A fact of a world is stated in all ways in
+    which its text states it."""
     if spec.partition(":")[0] == world.SCHEME:
         facts = [fact for fact in world.parse(spec).facts if fact.forget]
         if not facts:
             raise ValueError(f"data.forget={spec!r} forgets nothing; give it forget=0.1")
         for fact in facts:
             for question in fact.questions()[: fact.told]:
-                yield question, f" {fact.value}"
+                yield f"data.forget={spec!r}", question, f" {fact.value}"
         return
     path = path_of(spec, "data.forget")
     if not path.is_file():
@@ -91,4 +93,4 @@ def _read(spec: str) -> Iterator[tuple[str, str]]:
             row = row if isinstance(row, dict) else {}
             if not all(isinstance(row.get(key), str) for key in ("prompt", "answer")):
                 raise ValueError(f"{where} has no prompt and answer; write lines like {EXAMPLE}")
-            yield row["prompt"], row["answer"]
+            yield where, row["prompt"], row["answer"]

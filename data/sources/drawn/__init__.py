@@ -1,7 +1,7 @@
 """Sets of captioned images and sounds that `isoflop synthesise` makes, by name.
 
 A set is a module with `items(count, seed)`, the Items of `written.py`; `count` is 0 for the set's
-own number. Equal seeds give equal files.
+own number. Equal seeds give equal files. Of EACH or more items at least one is held out.
 """
 
 from functools import partial
@@ -11,8 +11,8 @@ from data.sources.drawn import digits, shapes, spoken_digits, tones
 
 SETS = {
     "shapes": shapes,
-    "shape_triples": SimpleNamespace(items=partial(shapes.items, held="triples")),
-    "shape_pairs": SimpleNamespace(items=partial(shapes.items, held="pairs")),
+    "shape_triples": SimpleNamespace(items=partial(shapes.items, held="triples"), EACH=shapes.EACH),
+    "shape_pairs": SimpleNamespace(items=partial(shapes.items, held="pairs"), EACH=shapes.EACH),
     "digits": digits,
     "tones": tones,
     "spoken_digits": spoken_digits,

@@ -11,7 +11,7 @@ import numpy as np
 from data.sources.drawn.written import Item
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-HELD_OUT = 0.2  # share of the digits
+EACH = 5  # of so many digits one is held out
 BRIGHTEST = 16  # of a pixel in scikit-learn's data
 
 
@@ -31,5 +31,5 @@ def items(count: int, seed: int) -> Iterator[Item]:
     order = np.random.default_rng([seed]).permutation(total)[: count or total]
     for number, place in enumerate(order):
         pixels = np.round(found.images[place] * (255 / BRIGHTEST)).astype(np.uint8)
-        held_out = number < HELD_OUT * len(order)
+        held_out = number * EACH < len(order)
         yield Item(pixels[:, :, None], NAMES[found.target[place]], held_out)

@@ -31,12 +31,13 @@ class Item(NamedTuple):
 
 def write(items: Iterable[Item], folder: Path, advance: Callable[[int], None]) -> dict[str, int]:
     """Writes the folders train and held_out; returns the items of each. The lists are written last.
-    Calls `advance(1)` after each item."""
+    Calls `advance(1)` after each item. A folder is made with its first file, so that a set which
+    cannot be made leaves none."""
     lines: dict[str, list[str]] = {part: [] for part in PARTS.values()}
-    for part in lines:
-        (folder / part).mkdir(parents=True, exist_ok=True)
     for item in items:
         part = PARTS[item.held_out]
+        if not lines[part]:
+            (folder / part).mkdir(parents=True, exist_ok=True)
         ending, content = ("wav", wav(item)) if item.rate else ("png", png(item.content))
         name = f"{len(lines[part]):06d}.{ending}"
         (folder / part / name).write_bytes(content)
@@ -45,6 +46,14 @@ def write(items: Iterable[Item], folder: Path, advance: Callable[[int], None]) -
     for part, found in lines.items():
         write_atomic(folder / part / LIST, "".join(found).encode())
     return {part: len(found) for part, found in lines.items()}
+
+
+def require_both(of: str, count: int, least: int) -> None:
+    """ValueError for a count of which one of the two folders would have no file."""
+    if 0 < count < least:
+        raise ValueError(
+            f"--count={count} is too few to hold any of --of={of} out; use {least} or more, or 0"
+        )
 
 
 def require_empty(folder: Path) -> None:

@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     flags.parse(values, argv, __doc__)
     folder = to_path(values.to)
     with bad_input():
+        written.require_both(values.of, values.count, SETS[values.of].EACH)
         written.require_empty(folder)
         with alive(f"writing {values.of}") as detail, writing("to", values.to):
             done = 0

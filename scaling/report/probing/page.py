@@ -8,7 +8,7 @@ from typing import Any
 from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
-from scaling.report.number_text import escape, interval_html, label, nats
+from scaling.report.number_text import escape, interval_html, label, nats, p_text
 from scaling.report.page import card, draw, figure_block, remove_page
 
 FILE = "probe.json"
@@ -52,11 +52,11 @@ def cards(about: Mapping[str, Any]) -> str:
     found = []
     if "pairs" in about:
         mean = about["pairs"]["mean"]
-        note = f"nats, mean of {mean['units']} groups of pairs; {p_text(mean['p'])}"
+        note = f"nats, mean of {mean['units']} groups of pairs; {p_html(mean['p'])}"
         found.append(card("Paired difference", signed(mean["value"]), span(mean, signed) + note))
     for test in about.get("weat", {}).get("tests", [])[:3]:
         size = "—" if test["effect_size"] is None else f"{test['effect_size']:+.2f}"
-        note = f"{escape(label(test['name']))}; {p_text(test['p'])}"
+        note = f"{escape(label(test['name']))}; {p_html(test['p'])}"
         found.append(card("WEAT effect size", size, note))
     if "facts" in about:
         s = about["facts"]["summary"]
@@ -89,9 +89,9 @@ def span(of: Mapping[str, Any], text: Any) -> str:
     return "" if of["lo"] is None else f"{text(of['lo'])} to {text(of['hi'])}; "
 
 
-def p_text(p: float) -> str:
-    """'p = 0.012', or 'p &lt; 0.001'."""
-    return "p &lt; 0.001" if p < 0.001 else f"p = {p:.3f}"
+def p_html(p: float) -> str:
+    """A p-value as HTML."""
+    return escape(p_text(p))
 
 
 def row(cells: list[str]) -> str:
@@ -107,11 +107,11 @@ def pairs(about: Mapping[str, Any]) -> str:
     """The mean differences, of all pairs and of groups, and the pairs."""
     again = "change" in about
     rows = [row(["<b>all</b>", str(len(about["rows"])), interval_html(about["mean"], signed),
-                 p_text(about["mean"]["p"]), percent(about["mean"]["positive"])])]  # fmt: skip
+                 p_html(about["mean"]["p"]), percent(about["mean"]["positive"])])]  # fmt: skip
     if again:
         for key, name in (("before", "all, before"), ("change", "change")):
             rows.append(row([name, str(len(about["rows"])), interval_html(about[key], signed),
-                             p_text(about[key]["p"]), percent(about[key]["positive"])]))  # fmt: skip
+                             p_html(about[key]["p"]), percent(about[key]["positive"])]))  # fmt: skip
     for group in about["groups"]:
         rows.append(row([escape(label(group["group"])), str(group["pairs"]),
                          signed(group["mean"]), "", ""]))  # fmt: skip
@@ -135,7 +135,7 @@ def weat(about: Mapping[str, Any]) -> str:
     for test, then in zip(about["tests"], before, strict=True):
         effect = [effect_text(one) for one in ((test, then) if then else (test,))]
         how = "all" if test["exact"] else "drawn"
-        rows.append(row([escape(label(test["name"])), *effect, p_text(test["p"]),
+        rows.append(row([escape(label(test["name"])), *effect, p_html(test["p"]),
                          f"{test['divisions']:,} ({how})",
                          escape(", ".join(test["missing"])) or "none"]))  # fmt: skip
         targets = [(word, side) for side in "xy" for word in test["words"][side]]
@@ -172,7 +172,7 @@ def facts(about: Mapping[str, Any]) -> str:
         row(["Questions that can be answered with 5% wrong", interval_html(s["coverage"], percent)]),
         row(["AUROC of right from wrong answers", interval_html(s["auroc_right"], nats)]),
         row(["AUROC of known from unknown facts", interval_html(s["auroc_known"], nats)]),
-        row([f"ECE; p of perfect calibration: {p_text(about['ece_p'])}", interval_html(s["ece"], nats)]),
+        row([f"ECE; p of perfect calibration: {p_html(about['ece_p'])}", interval_html(s["ece"], nats)]),
         row(["Probability of all possible answers together", interval_html(s["mass"], percent)]),
     ]
     parts = [section("Facts", names, rows),
@@ -194,7 +194,7 @@ def change(changes: list[Mapping[str, Any]]) -> str:
         of = one["nats"]
         rows.append(row([escape(label(one["group"])), f"{one['facts']:,}", nats(of["before"]),
                          nats(of["now"]), interval_html(of["change"], signed),
-                         p_text(of["change"]["p"]), percent(one["accuracy"]["before"]),
+                         p_html(of["change"]["p"]), percent(one["accuracy"]["before"]),
                          percent(one["accuracy"]["now"])]))  # fmt: skip
     names = ("facts", "count", "nats before", "nats now", "change", "p", "right before", "right now")
     return section("What changed", names, rows)
@@ -219,7 +219,7 @@ def other_text(about: Mapping[str, Any]) -> str:
     if "change" in about:
         rows.append(row(["before", interval_html(about["before"], nats)]))
         changed = interval_html(about["change"], "{:+.4f}".format)
-        rows.append(row([f"change, {p_text(about['change']['p'])}", changed]))
+        rows.append(row([f"change, {p_html(about['change']['p'])}", changed]))
     if about["unknown"]:
         of = about["unknown"] / about["tokens"]
         rows.append(row(["tokens that stand for unknown words", percent(of)]))

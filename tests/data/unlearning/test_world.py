@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from data.build import digest_of, is_validation
 from data.kinds.unlearning import forgotten
 from data.kinds.unlearning.statements import statements
 from data.sources import corpus, world
-from data.tokenizer import from_spec
+from data.tokenizer import from_spec, train
 
 SPEC = "world:entities=12:times=4:editions=3:roles=30:bias=0.8:forget=0.3"
 
@@ -142,6 +143,18 @@ def test_what_is_refused(tmp_path):
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             statements((spec,), tokenizer)
+    words = train("words", ["Rome lies in Italy"])
+    rome = '{"prompt": "Rome lies in", "answer": " Italy"}\n'
+    for answer, message in (
+        ("", "line 2 has an empty answer to 'Rome lies in'"),
+        (" ", "line 2 has an empty answer"),
+        (" Peru", "line 2 has the answer ' Peru', which has words that the vocabulary lacks"),
+    ):
+        (tmp_path / "f.jsonl").write_text(rome + rome.replace(" Italy", answer))
+        with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'f.jsonl'} {message}")):
+            statements((str(tmp_path / "f.jsonl"),), words)
+    (tmp_path / "f.jsonl").write_text(rome.replace("Rome", "Lima"))  # control: only answers count
+    assert len(statements((str(tmp_path / "f.jsonl"),), words)) == 1
     cfg = config(tmp_path)
     dataset = forgotten.prepare(cfg.data, progress=False)
     cfg.model.context_length = 8

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.sources.drawn import digits, written
+from data.sources.drawn import SETS, digits, written
 from launch.__main__ import main as isoflop
 from launch.files import read_config
 from launch.trial import run as trial
@@ -119,6 +119,17 @@ def test_synthesise_never_replaces_a_file(tmp_path, capsys):
     assert "--count=9000 is above the 1797 digits" in said(
         capsys, "synthesise", "--of=digits", "--count=9000", f"--to={tmp_path / 'more'}"
     )
+    assert not (tmp_path / "more").exists()  # so that the next try finds it empty
+
+
+def test_synthesise_holds_some_out_of_every_set(tmp_path, capsys):
+    for name, drawn in SETS.items():
+        made = ["synthesise", f"--of={name}", f"--to={tmp_path / name}"]
+        fault = f"too few to hold any of --of={name} out; use {drawn.EACH} or more"
+        assert fault in said(capsys, *made, f"--count={drawn.EACH - 1}")
+        if name != "spoken_digits":  # which needs a program
+            held = [item.held_out for item in drawn.items(drawn.EACH, 0)]
+            assert sum(held) == 1 and len(held) == drawn.EACH
 
 
 @pytest.mark.slow

@@ -156,9 +156,15 @@ def test_flops_count_patches_and_tokens_by_hand():
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"image": ()}, "model.image=.* must be height, width and channels.*data.kind=images"),
-        ({"patch": 4}, "model.patch=4 does not divide the width of an image, 6; use 1, 2, 3, 6"),
-        ({"patch_height": 3}, "model.patch_height=3 does not divide the height"),
+        ({"image": ()}, "model.image=.* must be height, width and channels.*data.kind=images or s"),
+        (
+            {"patch": 4},
+            r"model.patch=4 does not divide 6, .*data.width.*frames of sounds.*; use 1, 2, 3",
+        ),
+        (
+            {"patch_height": 3},
+            r"model.patch_height=3 does not divide 4, .*\(data.height\) or data.mels",
+        ),
         ({"encoder_heads": 5}, "model.encoder_heads=5 does not divide model.encoder_width=12"),
         ({"projector": "none"}, "model.projector='none' is unknown; use one of linear, mlp"),
         ({"encoder": "thawed"}, "use one of learned, frozen"),

@@ -11,7 +11,10 @@ import pytest
 from launch import flags
 from launch.__main__ import main as isoflop
 from launch.trial import run as trial
+from launch.trial.start import hash_of
 from model import families
+from tests.launch import toy
+from tests.launch.trial.test_seams import params, process
 from train.objectives.unlearning import unlearn
 
 STATED = SimpleNamespace(
@@ -136,21 +139,35 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_run_forgets_its_statements(tmp_path, compiled_once, capsys):
-    cache = {"data.cache": str(tmp_path / "cache")}
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, compiled_once):
+    """A folder with a run that has read the world."""
+    folder = tmp_path_factory.mktemp("unlearning")
     longer = {"data.corpora": WORLD, "train.duration": "300 steps"}
-    config = flags.load_config("configs/base.py", SMALL | cache | longer)
-    assert trial.run(config, tmp_path / "base") == 0
-    keys = {k: v for k, v in SMALL.items() if not k.startswith("model.") and k != "data.tokenizer"}
-    keys |= cache | {"data.forget": WORLD, "data.corpora": f"{WORLD}:part=retain",
-                     "objective.limit": 6.0, "objective.kl": 1.0}  # fmt: skip
+    config = flags.load_config("configs/base.py", SMALL | cached(folder) | longer)
+    assert trial.run(config, folder / "base") == 0
+    return folder
 
+
+def cached(home) -> dict[str, str]:
+    return {"data.cache": str(home / "cache")}
+
+
+def unlearning(home) -> dict:
+    """The keys of a run that unlearns a part of the world."""
+    keys = {k: v for k, v in SMALL.items() if not k.startswith("model.") and k != "data.tokenizer"}
+    return keys | cached(home) | {
+        "data.forget": WORLD, "data.corpora": f"{WORLD}:part=retain", "objective.limit": 6.0,
+        "objective.kl": 1.0,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_forgets_its_statements(home, capsys):
     def unlearned(name, **more) -> dict:
-        source = f"configs/post/unlearn.py:{tmp_path}/base"
-        assert trial.run(flags.load_config(source, keys | more), tmp_path / name) in (0, 42)
-        result = tmp_path / name / "result.json"
-        return json.loads(result.read_text())["metrics"] if result.exists() else {}
+        config = flags.load_config(f"configs/post/unlearn.py:{home}/base", unlearning(home) | more)
+        assert trial.run(config, home / name) == 0
+        return json.loads((home / name / "result.json").read_text())["metrics"]
 
     held = unlearned("held")
     begun = unlearned("begun", **{"train.duration": "1 steps", "optimizer.learning_rate": 0.0})
@@ -160,5 +177,24 @@ def test_a_run_forgets_its_statements(tmp_path, compiled_once, capsys):
     assert value(held, "forget_loss") > value(begun, "forget_loss") + 1
     assert value(held, "loss") < value(begun, "loss") + 0.5
     assert value(free, "divergence") > 3 * value(held, "divergence")  # control
-    assert isoflop(["evaluate", f"--run={tmp_path / 'held'}"]) == 2
+    assert isoflop(["evaluate", f"--run={home / 'held'}"]) == 2
     assert "its data.kind='unlearning' is no running text; give --data=" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_bit_equal(home, capfd):
+    keys = unlearning(home) | {"train.duration": "12 steps", "checkpoint.every": "4 steps"}
+    keys |= {"model.family": "decoder", "model.context_length": 16, "model.n_layers": 1,
+             "model.n_heads": 2, "objective.name": "unlearn", "data.kind": "unlearning",
+             "train.init_from": f"{home}/base"}  # fmt: skip
+    keys["data.tokenizer"] = f"{home}/base/tokenizer/tokenizer.json"
+    keys = {key: str(value) for key, value in keys.items()}
+    assert trial.run(toy.config(home, **keys), home / "straight") == 0
+    straight = hash_of(params(home / "straight"))
+    given = [f"{key}={value}" for key, value in keys.items()]
+    assert process(home, "killed", *given, "kill_at=8") == -9
+    assert not (home / "killed" / "result.json").exists()
+    assert hash_of(params(home / "killed")) != straight
+    assert trial.run(toy.config(home, **keys), home / "killed") == 0
+    assert "resuming at step 8 of 12" in "".join(capfd.readouterr())
+    assert hash_of(params(home / "killed")) == straight
