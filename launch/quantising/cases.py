@@ -174,5 +174,5 @@ def show(points: Sequence[dict[str, Any]]) -> None:
 
 
 def _number(point: dict[str, Any], key: str, form: str) -> str:
-    """A measured number as text; a dash if it was not measured."""
-    return f"{point[key]:{form}}" if key in point else "—"
+    """A measured number as text; a dash if it is not known."""
+    return f"{point[key]:{form}}" if point.get(key) is not None else "—"

@@ -14,10 +14,11 @@ from data.chat.templates import render
 from launch.__main__ import main
 from launch.chat import opened, template
 from launch.evaluation.scored_model import open_model
-from launch.quantising import measured, quantised
+from launch.quantising import cases, measured, quantised
 from launch.trial import run as trial
 from launch.trial.start import of_run
 from model.quantised import model as kernels
+from scaling.report.precision import precision_page
 from tests.launch.trial.test_trial import TINY
 from tests.model import golden
 
@@ -129,6 +130,19 @@ def test_a_curve_has_every_run_and_format(home, tmp_path, without_pictures, caps
     assert lost[0] > lost[2] and lost[1] < lost[0]  # fewer bits lose more; GPTQ loses less
     header, *rows = (tmp_path / "curve" / "precision.csv").read_text().splitlines()
     assert header == "run,params,tokens,bits,degradation,degradation_se" and rows
+
+
+def test_a_single_sequence_has_no_standard_error(capsys):
+    one, two = np.array([[30.0, 15.0]]), np.array([[33.0, 15.0], [31.0, 12.0]])
+    about = measured.compared(one, two[:1])
+    assert about["degradation"] == pytest.approx(0.2) and about["degradation_se"] is None
+    assert measured.compared(two, two[::-1])["loss_se"] > 0  # control
+    json.dumps(about, allow_nan=False)
+    size = {"params": 9, "bits": 4.5, "bytes": 1, "bytes_before": 2}
+    point = {"run": "a", "format": "int4", "calibrate": "", "activations": ""} | size | about
+    cases.show([point])
+    assert "—" in capsys.readouterr().out
+    assert "<td>—</td>" in precision_page.table([point])
 
 
 @pytest.mark.slow
