@@ -74,8 +74,8 @@ def _sentencepiece(saved: Saved) -> dict[str, Any]:
     for fault, is_one in faults.items():
         if is_one:
             raise ValueError(
-                f"data.tokenizer={saved.name!r} is a SentencePiece model with {fault}, of which "
-                "llama.cpp makes other tokens; train with data.tokenizer=bpe or bytes"
+                f"data.tokenizer={saved.name!r} is a SentencePiece model with {fault}; "
+                "llama.cpp would make other tokens; train with data.tokenizer=bpe or bytes"
             )
     unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == piece.UNKNOWN)
     return {

@@ -17,8 +17,7 @@ FOLDERS = ("tokenizer", KEPT)  # of a run, with all files in them
 
 def write(run: Path, target: Path, params: dict, step: int, about: dict[str, Any]) -> None:
     """Writes `target`, atomically. It computes in float32, and holds no adapters: theirs are in
-    `params`. FileExistsError for a folder that is not empty."""
-    weights.refuse_full(target)
+    `params`."""
     config = read_config(run)
     config["model"] = config["model"] | {"dtype": "float32"}
     if (config.get("adapter") or {}).get("name"):

@@ -185,6 +185,26 @@ def test_bad_input_is_one_line(argv, message, home, int4, monkeypatch, capsys):
     assert message in error and error.count("\n") == 1 and not (home / "x").exists()
 
 
+@pytest.mark.parametrize(
+    "argv", [["quantise", "missing", "--to=out"], ["convert", "--from=missing", "--to_gguf=out"]]
+)
+def test_a_missing_run_is_not_blamed_on_the_output(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "missing" in error and "cannot be written" not in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["quantise", "run", "--to=."], ["convert", "--from=run", "--to_gguf=."]]
+)
+def test_a_full_folder_has_one_remedy(argv, home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "not empty; name a new folder" in error and "name another place" not in error
+
+
 def test_a_damaged_quantised_json_is_one_line(home, int4, tmp_path, capsys):
     shutil.copytree(int4[0], tmp_path / "run")
     (tmp_path / "run" / "quantised.json").write_text('{"format": "int4"}')
