@@ -45,6 +45,8 @@ def home(text_folder, compiled_once):
 @pytest.fixture(scope="module")
 def int4(home):
     """(the quantised run, what the verb wrote of it)."""
+    (home / "run" / "imports").mkdir()
+    (home / "run" / "imports" / "own.py").write_text("MINE = 1\n")
     argv = [
         str(home / "run"),
         f"--to={home / 'int4'}",
@@ -98,6 +100,8 @@ def test_the_loss_of_packed_rows_is_that_of_evaluate(home, tmp_path):
 
 def test_other_verbs_read_it(home, int4, capsys):
     run, _ = int4
+    for name in ("imports/own.py", "chat_template.jinja", "tokenizer/tokenizer.json"):
+        assert (run / name).read_bytes() == (home / "run" / name).read_bytes()
     assert quantised.is_quantised(run) and not quantised.is_quantised(home / "run")
     assert main(["score", f"--run={run}", "--text=to be"]) == 0
     found = open_model(run)
