@@ -209,6 +209,15 @@ def test_a_full_folder_has_one_remedy(argv, home, monkeypatch, capsys):
     assert "not empty; name a new folder" in error and "name another place" not in error
 
 
+@pytest.mark.slow
+def test_a_place_that_cannot_be_written_is_named(home, capsys):
+    (home / "file").write_text("")
+    for argv in (["quantise", "--to"], ["convert", "--to_gguf"]):
+        run = f"--from={home / 'run'}" if argv[0] == "convert" else str(home / "run")
+        assert main([argv[0], run, f"{argv[1]}={home / 'file' / 'out'}"]) == 2
+        assert f"{argv[1]}={home / 'file' / 'out'} cannot be written" in capsys.readouterr().err
+
+
 def test_a_damaged_quantised_json_is_one_line(home, int4, tmp_path, capsys):
     shutil.copytree(int4[0], tmp_path / "run")
     (tmp_path / "run" / "quantised.json").write_text('{"format": "int4"}')
@@ -237,6 +246,17 @@ def test_a_run_becomes_gguf_with_its_template(home, tmp_path, capsys):
     capsys.readouterr()
     assert main(["convert", *argv]) == 2
     assert "exists already and is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_extended_run_becomes_gguf(home, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    run, out = tmp_path / "run", tmp_path / "out"
+    argv = [f"--run={home / 'run'}", f"--to={run}", "--token=<|a|>", "--token=<|b|>"]
+    assert main(["extend", *argv]) == 0
+    assert main(["convert", f"--from={run}", f"--to_gguf={out}", "--gguf_type=f32"]) == 0
+    tokens = gguf.GGUFReader(out / "run-f32.gguf").get_field("tokenizer.ggml.tokens").contents()
+    assert tokens[-2:] == ["<|a|>", "<|b|>"] and len(tokens) == 258
 
 
 def test_prompts_are_the_tokens_of_training(home, tmp_path):
