@@ -17,9 +17,9 @@ A run that trained adapters is written in PEFT's format, on top of the weights t
 folder of the weights that adapters change.
 
 --to_gguf writes one file with the weights, the tokenizer and the chat template, for llama.cpp and
-LM Studio, and a Modelfile for Ollama. A model or a tokenizer with which
-these programs would compute something else is refused. A chat template that Ollama cannot follow is
-left out of the Modelfile, and a line says so.
+LM Studio, and a Modelfile for Ollama. A model or a tokenizer with which these programs would
+compute something else is refused. A chat template that Ollama cannot follow is left out of the
+Modelfile, and a line says so.
 """
 
 import contextlib

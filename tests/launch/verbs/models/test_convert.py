@@ -231,10 +231,10 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([f"--from={HF / 'llama'}", f"--to_hf={to}"], "holds a Hugging Face model"),
         (
             [f"--from_hf={HF / 'llama'}", f"--to_hf={to}"],
-            "give --from_hf=FOLDER --to=RUN, --from=RUN",
+            "give --from_hf=FOLDER --to=RUN,",
         ),
         ([f"--from_hf={HF / 'llama'}", f"--to={to}", "--model_type=phi3"], "goes with --to_hf"),
-        ([], "give --from_hf=FOLDER --to=RUN, --from=RUN"),
+        ([], "give --from_hf=FOLDER --to=RUN,"),
     ]
     for argv, message in cases:
         assert run(*argv) == 2, argv
