@@ -229,10 +229,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
         ([f"--from_hf={HF / 'llama'}", f"--to={mamba}"], "is not empty; name a new folder"),
         ([f"--from={tmp_path}", f"--to_hf={to}"], "holds no config.json"),
         ([f"--from={HF / 'llama'}", f"--to_hf={to}"], "holds a Hugging Face model"),
-        (
-            [f"--from_hf={HF / 'llama'}", f"--to_hf={to}"],
-            "give --from_hf=FOLDER --to=RUN,",
-        ),
+        ([f"--from_hf={HF / 'llama'}", f"--to_hf={to}"], "give --from_hf=FOLDER --to=RUN,"),
         ([f"--from_hf={HF / 'llama'}", f"--to={to}", "--model_type=phi3"], "goes with --to_hf"),
         ([], "give --from_hf=FOLDER --to=RUN,"),
     ]
