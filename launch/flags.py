@@ -112,8 +112,7 @@ def parse(
 
     The flag `positional` may also be written as a bare argument: `rank runs/a` is
     `rank --runs=runs/a`. Where a verb takes any number of bare arguments, they are added to `bare`.
-    On --help prints the help and raises SystemExit(0). Raises BadInput for
-    anything unknown, and if `positional` has no value.
+    On --help prints the help and raises SystemExit(0). BadInput if flags are unknown or missing.
     """
     if any(arg in ("-h", "-help", "--help", "--helpfull") for arg in argv):
         print(help_text(values, doc))
@@ -135,7 +134,8 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         raise BadInput(_unknown(values, error)) from error
     except flags.Error as error:
-        missing = [name for name in values if _required(values[name])]
+        given = {arg.lstrip("-").partition("=")[0] for arg in verb_args if arg.startswith("-")}
+        missing = [name for name in values if name not in given and _required(values[name])]
         raise BadInput(_missing(missing) if missing else error) from error
     if positional and left and not values[positional].present:
         values[positional].parse(left.pop(0))

@@ -83,17 +83,23 @@ def samples(raw: bytes, seconds: float) -> tuple[np.ndarray, int]:
             rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
             if not RATES[0] <= rate <= RATES[1]:
                 raise Unreadable(f"it has {rate:,} samples a second; resample it")
+            if not 1 <= width <= 4:
+                raise Unreadable(
+                    f"its samples have {8 * width} bits; convert it to 8, 16, 24 or 32"
+                )
             if (length := file.getnframes() / rate) > seconds + 1e-9:
                 raise Unreadable(f"it lasts {length:.2f} s, longer than data.seconds={seconds}")
-            content = file.readframes(file.getnframes())
+            content, size = file.readframes(file.getnframes()), width * channels
+            if len(content) < file.getnframes() * size:
+                raise Unreadable(
+                    f"it ends too early: {len(content) // size:,} of {file.getnframes():,} samples"
+                )
     except (wave.Error, EOFError, RuntimeError, ZeroDivisionError) as error:
         said = str(error).encode("unicode_escape").decode()[:120] or "it ends too early"
         raise Unreadable(f"it is no WAV file of whole numbers ({said})") from None
-    count = len(content) // (width * channels)
-    if not count:
+    if not content:
         raise Unreadable("it has no samples")
-    values = whole_numbers(content[: count * width * channels], width)
-    return values.reshape(count, channels).mean(1), rate
+    return whole_numbers(content, width).reshape(-1, channels).mean(1), rate
 
 
 def whole_numbers(content: bytes, width: int) -> np.ndarray:

@@ -45,10 +45,8 @@ def difference(text: str, back: str) -> str:
     """Where a text and what came back first differ, in words; "" if they are equal."""
     if text == back:
         return ""
-    place = next(
-        (i for i, pair in enumerate(zip(text, back, strict=False)) if pair[0] != pair[1]), 0
-    )
-    place = place or min(len(text), len(back))
+    shorter = min(len(text), len(back))
+    place = next((i for i in range(shorter) if text[i] != back[i]), shorter)
     here = slice(max(0, place - AROUND), place + AROUND)
     return f"character {place}: {text[here]!r} became {back[here]!r}"
 

@@ -17,10 +17,13 @@ from functools import cached_property
 import numpy as np
 
 from data import loader
+from data.caching import folders
 from data.packed.best_fit import best_fit_decreasing
 from data.paired.packing import Rows, offsets, ranges
 from data.shards import Split
 from data.store import Component, TokenStore
+
+LARGE = 50_000_000  # tokens from which the progress of packing is shown
 
 
 @dataclass(frozen=True)
@@ -150,14 +153,17 @@ class PackedStore:
 
 
 def packed_split(part: Component, split: str, store: TokenStore, length: int) -> PackedSplit:
-    """A split of a corpus, to be packed. ValueError if its end-of-document tokens are not as many
-    as its documents."""
+    """A split of a corpus, to be packed: its tokens are read once to find where documents end, with
+    a progress bar if they are many. ValueError if its end-of-document tokens are not as many as its
+    documents."""
     tokens, eod = part.splits[split], store.tokenizer.eod
-    ends = [
-        begin + np.flatnonzero(shard == eod)
-        for begin, shard in zip(tokens.begins, tokens.shards, strict=False)
-    ]
-    ends_N = np.concatenate([np.empty(0, np.int64), *ends])
+    size, shown = sum(shard.nbytes for shard in tokens.shards), tokens.n_tokens > LARGE
+    ends = [np.empty(0, np.int64)]
+    with folders.progress_of(f"reading {part.name} to pack it", size, shown) as advance:
+        for begin, shard in zip(tokens.begins, tokens.shards, strict=False):
+            ends.append(begin + np.flatnonzero(shard == eod))
+            advance(shard.nbytes)
+    ends_N = np.concatenate(ends)
     if len(ends_N) != tokens.n_documents:
         raise ValueError(
             f"corpus {part.name!r} has {tokens.n_documents:,} documents ({split}), but "

@@ -91,21 +91,29 @@ class Scores:
             raise ValueError(f"{folder}: bm25s cannot read it ({error}); build it again") from None
 
     def __call__(self, query: Sequence[str]) -> np.ndarray:
-        """The score of each passage for a query's words, float32 [P]; unknown words count
-        nothing."""
+        """The score of each passage for a query's words, float32 [P]; unknown words add nothing."""
         known = self.index.get_tokens_ids(list(query))
         return self.index.get_scores_from_ids(known)
 
+    def sharing(self, query: Sequence[str]) -> np.ndarray:
+        """Whether each passage has a word of the query [P]. Its score does not say so: in a small
+        collection the okapi score of a shared word is 0 or less."""
+        columns = self.index.scores
+        found = np.zeros(columns["num_docs"], bool)
+        for known in self.index.get_tokens_ids(list(query)):
+            first, end = columns["indptr"][known : known + 2]
+            found[columns["indices"][first:end]] = True
+        return found
 
-def best(scores: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[tuple[int, float]]:
-    """The `k` passages of the highest scores, best first, the earlier of equal ones first. Those
-    with a score of 0 or less share nothing with the query and are left out."""
-    if allowed is not None:
-        scores = np.where(allowed, scores, -math.inf)
+
+def best(scores: np.ndarray, k: int, allowed: np.ndarray) -> list[tuple[int, float]]:
+    """The `k` passages of the highest scores among those that are `allowed` [P], best first, the
+    earlier of equal ones first."""
+    scores = np.where(allowed, scores, -math.inf)
     k = min(k, len(scores))
     if not k:
         return []
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
     among = np.flatnonzero(scores >= least)
     order = among[np.lexsort((among, -scores[among]))][:k]
-    return [(int(i), float(scores[i])) for i in order if scores[i] > 0]
+    return [(int(i), float(scores[i])) for i in order if allowed[i]]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data.tokenizer import Saved
+from data.tokenizer import Saved, Tokenizer
 from data.tokenizer_files import sentencepiece_model
 from data.tokenizer_files.tokenizer_json import BYTE_LEVEL, SPACE, token_ids
 
@@ -43,6 +43,13 @@ def files(saved: Saved, context_length: int) -> dict[str, bytes]:
         "generation_config.json": as_json(ids(saved)),
     }
     return contents | ({"tokenizer.model": saved.model} if saved.kind == "sentencepiece" else {})
+
+
+def names(saved: Saved | Tokenizer) -> dict[str, int]:
+    """{name: id} of the tokens that a tokenizer.json lists for bytes, characters or the model of
+    another tokenizer.json; empty for other kinds. Special strings that were added are left out."""
+    described = saved.kind in ("bytes", "chars", "huggingface")
+    return token_ids(DESCRIBE[saved.kind](saved)) if described else {}
 
 
 def with_added(about: dict, saved: Saved) -> dict:

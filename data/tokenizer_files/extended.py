@@ -12,7 +12,9 @@ from data.tokenizer_files.special_strings import SpecialString
 def with_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer:
     """The tokenizer with one more token for each of `names`, such as <|im_start|>, whose ids follow
     the others in this order. Texts keep their tokens: a new token is read in prompts only, and
-    no document yields it. ValueError for a name that is empty, given twice or a token already."""
+    no document yields it. ValueError for a name that is empty, given twice or a
+    token already, here or in a tokenizer.json."""
+    exported_names = exported.names(tokenizer)
     for name in names:
         if not name.strip() or names.count(name) > 1:
             why = "is given twice" if name.strip() else "is empty"
@@ -22,6 +24,11 @@ def with_special_tokens(tokenizer: Tokenizer, names: Sequence[str]) -> Tokenizer
             raise ValueError(
                 f"token={name!r} is token {ids[0]} of the tokenizer {tokenizer.name!r} already; "
                 "leave it out, or use a longer string such as <|name|>"
+            )
+        if name in exported_names:
+            raise ValueError(
+                f"token={name!r} is the name of token {exported_names[name]} of the tokenizer "
+                f"{tokenizer.name!r} in a tokenizer.json; use another string"
             )
     added = [SpecialString(name, tokenizer.vocab_size + n) for n, name in enumerate(names)]
     kind, model, specials = tokenizer.kind, tokenizer.model, (*tokenizer.specials, *added)

@@ -14,6 +14,7 @@ from data.tokenizer import Tokenizer, read_saved
 from data.tokenizer_files import exported
 from data.tokenizer_files.extended import with_special_tokens
 from launch.converted import KEPT, copy_kept, is_published
+from launch.errors import writing
 from launch.files import read_config, write_json
 from launch.restored import family_of
 from launch.trial.start import of_run
@@ -70,7 +71,11 @@ def extend(run: Path, target: Path, names: Sequence[str], rows: str, say: Any) -
     section = config["model"] | {"vocab_size": size}
     _, grown = families.read({"family": "decoder"} | section)
     parameters.check(jax.eval_shape(lambda: family.init(grown, jax.random.key(0))), params)
-    with copies.made_here(target) as new, weights.whole_folder(new) as folder:
+    with (
+        writing("to", target),
+        copies.made_here(target) as new,
+        weights.whole_folder(new) as folder,
+    ):
         made.save(folder / "tokenizer")
         write_json(folder / "config.json", _config(config, section, target))
         _write_files(run, folder, grown.context_length)

@@ -8,7 +8,7 @@ import numpy as np
 
 from launch.evaluation.scored_model import ScoredModel
 from launch.probing.files import Question
-from launch.probing.scored import log_probabilities
+from launch.probing.scored import has_unknown, log_probabilities
 from scaling.estimators import calibration
 from scaling.estimators.resampling import bootstrap, interval, mean_of_differences, units
 
@@ -29,6 +29,28 @@ class Answers:
     confidence: np.ndarray  # [Q]
     mass: np.ndarray  # probability of all possible answers together, before they are scaled [Q]
     nats: np.ndarray  # -log p of the right answer, as the model gives it [Q]
+
+
+def known_facts(model: ScoredModel, facts: Sequence[Question]) -> list[Question]:
+    """The facts whose questions and answers have only words of the vocabulary: unknown words are
+    all the same token, so answers of them would be equal. ValueError if there are none."""
+    kept = [
+        fact
+        for fact in facts
+        if not any(
+            has_unknown(model, (question, answer))
+            for question, answer in (
+                *((question, fact.answers[0]) for question in fact.questions),
+                *((fact.questions[0], answer) for answer in fact.answers[1:]),
+            )
+        )
+    ]
+    if not kept:
+        raise ValueError(
+            f"facts: the vocabulary of {model.run} lacks words of each of the {len(facts)} facts; "
+            "use facts of its words, or a model with another tokenizer"
+        )
+    return kept
 
 
 def answers(

@@ -76,11 +76,16 @@ def pairs(spec: str) -> list[Pair]:
 def word_sets(spec: str) -> list[Sets]:
     """The sets of words of each test in a file; raises what `pairs` raises."""
     needs = dict.fromkeys(("x", "y", "a", "b"), STRINGS)
-    listed = rows(spec, "weat", needs, {"name": STRING}, "sets of words", WORDS)
-    return [
-        Sets(row.get("name", f"test {n}"), *(tuple(row[key]) for key in needs))
-        for n, (_, row) in enumerate(listed, start=1)
-    ]
+    found = []
+    for where, row in rows(spec, "weat", needs, {"name": STRING}, "sets of words", WORDS):
+        for one, other in (("x", "y"), ("a", "b")):
+            if both := [word for word in row[one] if word in row[other]]:
+                raise ValueError(
+                    f"{where} has {both[0][:40]!r} in {one} and in {other}; leave it in one of them"
+                )
+        name = row.get("name", f"test {len(found) + 1}")
+        found.append(Sets(name, *(tuple(row[key]) for key in needs)))
+    return found
 
 
 def facts(spec: str, validation: float) -> list[Question]:
@@ -98,6 +103,12 @@ def facts(spec: str, validation: float) -> list[Question]:
             )
         if len(row["answers"]) < 2:
             raise ValueError(f"{where} has one answer; give wrong ones too")
+        for key in ("questions", "answers"):
+            if not all(text.strip() for text in row[key]):
+                raise ValueError(f"{where} has an empty text among its {key}; give it some words")
+        if len(set(row["answers"])) < len(row["answers"]):
+            twice = next(text for text in row["answers"] if row["answers"].count(text) > 1)
+            raise ValueError(f"{where} has the answer {twice[:40]!r} twice; let answers differ")
         group, known = row.get("group", ""), row.get("known")
         found.append(
             Question(tuple(row["questions"]), tuple(row["answers"]), row["right"], group, known)

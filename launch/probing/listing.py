@@ -75,6 +75,8 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
         f"  selective answering: AURC {interval_text(s['aurc'], nats)}, best possible "
         f"{nats(about['best_aurc'])}; 5% wrong: {percent(s['coverage']['value'])} can be answered",
     ]
+    if about["left_out"]:
+        found.append(f"  {about['left_out']:,} more facts have words that the vocabulary lacks")
     if about["of_another_world"]:
         found.append("  the run was trained on another world than this one (data.corpora)")
     if s["auroc_known"]["value"] is not None:

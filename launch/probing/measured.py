@@ -53,12 +53,14 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
         if before:
             about["weat"]["before"] = of_run[1]
     if of_facts:
+        asked_for, of_facts = len(of_facts), facts.known_facts(models[0], of_facts)
         found = [facts.answers(m, of_facts, _progress(show, "facts", m)) for m in models]
         show("intervals")
         corpora = told.get("corpora", ())
         corpora = [corpora] if isinstance(corpora, str) else list(corpora)
         other = {
             "file": asked.facts,
+            "left_out": asked_for - len(of_facts),
             "of_another_world": files.of_another_world(asked.facts, corpora),
         }
         about["facts"] = other | facts.measured(of_facts, *_two(found), *again)

@@ -6,6 +6,7 @@ states are kept, so every token has at least context - stride tokens before it. 
 random order, so that the first M keys are those of a random part of the text.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from train.evaluate import states
 KEYS = 1 << 17  # of a file, about
 ROWS = 128  # windows that are read at once
 HALF = 65504.0  # the largest float16
+DOCUMENTS = "documents.npy"  # the digest of each document of the text
 
 
 def open_scored(run: Path) -> ScoredModel:
@@ -38,6 +40,11 @@ def open_scored(run: Path) -> ScoredModel:
         raise ValueError(
             f"run={run} carries its state from window to window (model.carry_state=True), and the "
             "datastore reads windows in random order; use a run without"
+        )
+    if model.config.data.get("rows") == "packed":
+        raise ValueError(
+            f"run={run} was trained on data.rows=packed, one document at a time, and the windows "
+            "of a datastore hold several; use a run of data.rows=windows"
         )
     return model
 
@@ -79,6 +86,8 @@ def build(
                     folder.write_array(place / name, array)
             dimensions = np.load(place / names[0], mmap_mode="r").shape[1]
             advance(min(1.0, (first + at_once) / len(chosen)))
+        digests = [digest(part) for text in found for part in split(text, model.tokenizer.eod)]
+        folder.write_array(place / DOCUMENTS, np.unique(np.array(digests, np.uint64)))
         tokens = {"tokens": len(chosen) * stride, "dimensions": dimensions}
         named = {"run": str(run.resolve()), "tokenizer_name": model.tokenizer.name}
         return folder.finish(place, settings, about | tokens | named), True
@@ -103,6 +112,27 @@ def tokens_of(model: ScoredModel, texts: Texts | None) -> tuple[list[np.ndarray]
         for document in texts.documents()
     ]
     return [np.array([token for part in parts for token in part], np.int64)], texts.identity()
+
+
+def split(text: np.ndarray, eod: int) -> list[np.ndarray]:
+    """The documents of a text of tokens, each with its end."""
+    parts = np.split(text, np.flatnonzero(text == eod) + 1)
+    return [part for part in parts if len(part)]
+
+
+def digest(document: np.ndarray) -> int:
+    """8 bytes of the SHA-256 of the tokens of a document and its end."""
+    return int.from_bytes(hashlib.sha256(document.astype(np.int64).tobytes()).digest()[:8])
+
+
+def known_documents(index: Index) -> set[int]:
+    """The digests of the documents in a datastore. ValueError for one that was built without."""
+    if DOCUMENTS not in index.about["files"]:
+        raise ValueError(
+            f"retrieve={index.folder} does not say which documents it holds, so --data may be "
+            "among them; build it again"
+        )
+    return set(index.array(DOCUMENTS).tolist())
 
 
 def windows(

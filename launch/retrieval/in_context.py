@@ -31,12 +31,19 @@ class How:
     passages: int
     room: int
 
-    def check(self, context: int) -> None:
-        """ValueError for sizes that leave no room in the context."""
-        if self.stride + self.room >= context:
+    def check(self, model: ScoredModel) -> None:
+        """ValueError for sizes that leave no room in the context, or none for a token of each
+        passage."""
+        context, between = model.cfg.context_length, len(model.tokenizer.encode(BETWEEN))
+        if len(model.start) + self.room + self.stride > context:
             raise ValueError(
                 f"every={self.stride} and passage_tokens={self.room} fill the context of {context} "
                 "tokens; lower one of them"
+            )
+        if self.room // self.passages <= between:
+            raise ValueError(
+                f"passages={self.passages} and passage_tokens={self.room} leave no token to a "
+                f"passage, as {between} follow each; lower passages or raise passage_tokens"
             )
 
 
@@ -112,16 +119,18 @@ def row_of(
     model: ScoredModel, part: Part, begin: int, end: int, passages: Sequence[Found], how: How
 ) -> np.ndarray:
     """What the model reads: the passages, the best one last, as many tokens before `begin` as fit,
-    and those up to `end`, of which the last is only a target."""
-    before = np.zeros(0, np.int64)
-    if passages:
-        between = model.tokenizer.encode(BETWEEN)
-        each = how.room // len(passages) - len(between)
-        for one in reversed(passages):
-            text = model.tokenizer.encode(one.passage.text)[: max(0, each)]
-            before = np.concatenate([before, text, between])
-    kept = max(1, model.cfg.context_length + 1 - (end - begin) - len(before))
-    return np.concatenate([before, part.tokens[max(0, begin - kept) : end]])
+    and those up to `end`, of which the last is only a target. The tokens that begin a text come
+    before the passages, as the end of a document between them would separate them from the text."""
+    most = model.cfg.context_length + 1
+    if not passages:
+        return part.tokens[max(0, end - most) : end]
+    before, between = np.array(model.start, np.int64), model.tokenizer.encode(BETWEEN)
+    each = how.room // len(passages) - len(between)
+    for one in reversed(passages):
+        text = model.tokenizer.encode(one.passage.text)[:each]
+        before = np.concatenate([before, text, between])
+    first = max(len(model.start), end - (most - len(before)))
+    return np.concatenate([before, part.tokens[first:end]])
 
 
 def add(model: ScoredModel, rows: Sequence[tuple[int, np.ndarray, int]], sums: np.ndarray) -> None:

@@ -18,6 +18,8 @@ def method_text(about: dict[str, Any]) -> str:
         return (
             f"kNN-LM, {one['neighbours']} neighbours; λ and temperature tuned on "
             f"{one['tuned_on']:,} tokens, measured on {one['scored']:,} others"
+            + f"; {about['left_out']:,} documents that it holds left out"
+            * bool(about["left_out"])
         )
     left_out = f"; {about['left_out']:,} passages of scored documents left out" * bool(
         about["left_out"]

@@ -48,8 +48,8 @@ class Retriever:
             self.mean = index.array(encoders.MEAN)
 
     def search(self, query: str, k: int, allowed: np.ndarray | None = None) -> list[Found]:
-        """The `k` best passages for a query, best first, of those that are `allowed` [P]. A passage
-        that shares no word with the query is none of BM25's."""
+        """The `k` best passages for a query, best first, of those that are `allowed` [P]. BM25
+        leaves out passages that share no word with the query."""
         return self.search_all([query], k, allowed)[0]
 
     def search_all(
@@ -57,8 +57,7 @@ class Retriever:
     ) -> list[list[Found]]:
         """`search` for several queries."""
         if self.index.kind == "bm25":
-            best = (bm25.best(self.scores(bm25.words(query)), k, allowed) for query in queries)
-            return [self._found(places) for places in best]
+            return [self._found(self._best(query, k, allowed)) for query in queries]
         from launch.retrieval import encoders
 
         vectors = encoders.centred(self.encoder(queries), self.mean)
@@ -74,6 +73,12 @@ class Retriever:
             self._found([one for one in zip(ids, scores, strict=True) if one[0] >= 0])
             for ids, scores in rows
         ]
+
+    def _best(self, query: str, k: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
+        words = bm25.words(query)
+        sharing = self.scores.sharing(words)
+        kept = sharing if allowed is None else sharing & allowed
+        return bm25.best(self.scores(words), k, kept)
 
     def _found(self, places: Sequence[tuple[int, float]]) -> list[Found]:
         return [Found(number, score, self.passages[number]) for number, score in places]

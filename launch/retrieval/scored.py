@@ -31,26 +31,21 @@ def evaluate(values: absl_flags.FlagValues, advance: Advance) -> dict[str, Any]:
     """What the flags ask for, as the JSON file has it. ValueError or FileNotFoundError, in one
     line, for what cannot be measured."""
     require_backend(values.backend)
-    law = read_law(to_path(values.law)) if values.law else None
-    index = folder.read(folder.here(to_path(values.retrieve)))
     run = to_path(values.run)
+    about = {"run": str(run), "data": values.data or "validation set of the run"}
+    about |= sizes_of_run(run)
+    law = read_law(to_path(values.law)) if values.law else None
+    if law is not None:
+        require_law(about, law)  # before the minutes that scoring takes
+    index = folder.read(folder.here(to_path(values.retrieve)))
     if index.kind == "knn":
         found = of_states(values, index, datastore.open_scored(run), advance)
     else:
         model = open_model(run)
         require_window(model)
         found = of_passages(values, index, model, advance)
-    about = {
-        **{"run": str(run), "data": values.data or "validation set of the run"},
-        "index": {
-            **{
-                key: value for key, value in index.about.items() if key not in ("files", "checksum")
-            },
-            **{"path": values.retrieve, "size": index.n_bytes},
-        },
-        **sizes_of_run(run),
-        **found,
-    }
+    kept = {key: value for key, value in index.about.items() if key not in ("files", "checksum")}
+    about |= {"index": {**kept, "path": values.retrieve, "size": index.n_bytes}} | found
     if law is not None:
         add_worth(about, law)
     return about
@@ -76,16 +71,24 @@ def sizes_of_run(run: Path) -> dict[str, Any]:
     }
 
 
-def add_worth(about: dict[str, Any], law: PlanningLaw) -> None:
-    """Adds to each size of an index how many times larger a model it replaces, and to `about` the
-    law."""
-    if not about["params"]:
-        raise ValueError(f"law: run={about['run']} has no result.json with its parameters")
+def require_law(about: dict[str, Any], law: PlanningLaw) -> None:
+    """ValueError, in one line, for a run or a law that does not say what an index is worth."""
+    if not about["params"] or not about["trained_on"]:
+        what = "tokens of training" if about["params"] else "parameters"
+        raise ValueError(
+            f"law: run={about['run']} has no result.json with its {what}; name a finished run, or "
+            "drop --law"
+        )
     if law.about["params"] != "total":
         raise ValueError(
             f"law={law.about['file']} counts {law.about['params']} parameters; fit one with "
             "--params=total"
         )
+
+
+def add_worth(about: dict[str, Any], law: PlanningLaw) -> None:
+    """Adds to each size of an index how many times larger a model it replaces, and to `about` the
+    law."""
     for row in about["sizes"]:
         row["worth"] = size_factor(law, about["params"], row["saved"], row["saved_se"])
     about["law"] = law.about | {name: float(value[0]) for name, value in law.constants.items()}
@@ -122,7 +125,17 @@ def of_states(
     datastore.require_same(index, model)
     sizes = sizes_wanted(values.sizes, index.about["tokens"])
     most = int(values.score_tokens)
-    rows = of_documents(model, values) if values.data else of_validation(model, most)
+    left_out, rows = 0, of_validation(model, most)
+    if values.data:
+        given = [tokens for _, tokens in documents(model, values)]
+        known = datastore.known_documents(index)
+        fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
+        if not fair:
+            raise ValueError(
+                f"retrieve={index.folder} holds every document of data={values.data}, "
+                "which are left out; give other texts"
+            )
+        left_out, rows = len(given) - len(fair), of_documents(model, fair)
     asked = knn.queries(model, rows, most)
     each = index.about["dimensions"] * 2 + index.array(index.named("values-")[0]).dtype.itemsize
     found = []
@@ -131,7 +144,7 @@ def of_states(
         lambda share: advance("searching", share),
     ):
         found.append({"tokens": size, "bytes": size * each} | knn.measured(asked, near))
-    return {"method": "knn", "sizes": found}
+    return {"method": "knn", "sizes": found, "left_out": left_out}
 
 
 def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
@@ -149,10 +162,10 @@ def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
             yield batch["tokens"], batch["targets"], spans
 
 
-def of_documents(model: ScoredModel, values: absl_flags.FlagValues) -> Iterator[knn.Batch]:
-    """The documents of --data, in windows of the context."""
+def of_documents(model: ScoredModel, given: Sequence[np.ndarray]) -> Iterator[knn.Batch]:
+    """Documents, in windows of the context."""
     start, context = len(model.start), model.cfg.context_length
-    texts = (np.array([*model.start, *tokens], np.int64) for _, tokens in documents(model, values))
+    texts = (np.array([*model.start, *tokens], np.int64) for tokens in given)
     for windows, tokens_BT, targets_BT in batches(enumerate(texts), start, context, context):
         spans = [(w.number, row, w.fresh, len(w.tokens)) for row, w in enumerate(windows)]
         yield tokens_BT, targets_BT, spans
@@ -185,8 +198,7 @@ def held_out(model: ScoredModel) -> list[np.ndarray]:
     """The validation documents of a run, each with its end."""
     found = []
     for text in validation_of(model).for_run(model.config).texts("validation"):
-        ends = np.flatnonzero(text == model.tokenizer.eod) + 1
-        found += [part for part in np.split(text, ends) if len(part)]
+        found += datastore.split(text, model.tokenizer.eod)
     return found
 
 
@@ -198,7 +210,7 @@ def of_passages(
     how = in_context.How(
         *(values.every, values.query, values.passages), values.passage_tokens or context // 2
     )
-    how.check(context)
+    how.check(model)
     retriever = Retriever(index, backend=values.backend)
     if values.data:
         scored = list(documents(model, values))

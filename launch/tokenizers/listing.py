@@ -37,11 +37,11 @@ def show(about: dict[str, Any]) -> None:
         )
     console.print(table)
     for place, sentence in enumerate(about["sentences"]):
-        console.print(plain(sentence))
+        console.print(plain(sentence), soft_wrap=True)
         for name, one in zip(names, about["tokenizers"], strict=True):
             found = one["sentences"][place]
             split = "|".join(printable(piece) for piece in found)
-            console.print(Text(f"  {name}: {len(found)} tokens  {split}"))
+            console.print(Text(f"  {name}: {len(found)} tokens  {split}"), soft_wrap=True)
 
 
 def share(value: float | None) -> str:

@@ -164,6 +164,22 @@ def test_parse_refuses_in_one_line(argument, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_bad_value_before_a_required_flag_is_named():
+    def parse(*argv):
+        values = make_flags()
+        absl_flags.DEFINE_string("out", None, "a folder", values)
+        absl_flags.mark_flag_as_required("out", values)
+        flags.parse(values, argv, "doc")
+
+    for last in ("--out=x", "-out=x"):
+        with pytest.raises(BadInput, match="workers=-1"):
+            parse("--workers=-1", last)
+    with pytest.raises(BadInput, match="workers=-1"):
+        parse("--workers=-1", "--out", "x")
+    with pytest.raises(BadInput, match="--out is not given; add --out="):
+        parse("--workers=1")
+
+
 def test_help_lists_every_flag_with_its_default(capsys):
     with pytest.raises(SystemExit) as left:
         flags.parse(make_flags(), ["--help"], "What it is.")

@@ -48,10 +48,9 @@ def write(items: Iterable[Item], folder: Path, advance: Callable[[int], None]) -
 
 
 def require_empty(folder: Path) -> None:
-    """ValueError for a folder that holds a set, which is never replaced."""
-    for part in PARTS.values():
-        if (at := folder / part / LIST).exists():
-            raise ValueError(f"{at} is there already; name another folder, or delete this one")
+    """FileExistsError for a file or a folder that is not empty: nothing is ever replaced."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"to={folder} exists already and is not empty; name a new folder")
 
 
 def png(pixels_HWC: np.ndarray) -> bytes:

@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 from data.files import to_path
 from launch import flags
 from launch.alive import alive
-from launch.errors import DONE, BadInput, bad_input, writing
+from launch.errors import DONE, BadInput, bad_input
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
     run, target = to_path(values.run), to_path(values.to)
     say = lambda line: print(line, file=sys.stderr)  # noqa: E731
-    with bad_input(), alive("adding tokens"), writing("to", target):
+    with bad_input(), alive("adding tokens"):
         made = vocabulary.extend(run, target, values.token, values.rows, say)
     for place, name in enumerate(values.token):
         print(f"token {made.first + place}  {name!r}")

@@ -31,7 +31,7 @@ def make_flags() -> absl_flags.FlagValues:
     """The flags of this verb."""
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_enum("of", "shapes", list(SETS), "the set to write", flag_values=values)
-    flags.define_path("to", None, "folder to write; it holds no set yet", values)
+    flags.define_path("to", None, "folder to write; new or empty", values)
     whole = absl_flags.DEFINE_integer
     whole("count", 0, "files, those held out included; 0: the set's own number", lower_bound=0,
           flag_values=values)  # fmt: skip

@@ -179,6 +179,9 @@ def facts(about: Mapping[str, Any]) -> str:
              section("Calibration and selective answering", ("measure", "value"), more)]  # fmt: skip
     if "change" in about:
         parts.append(change(about["change"]))
+    if about["left_out"]:
+        note = f"{about['left_out']:,} more facts have words that the vocabulary lacks."
+        parts.insert(0, f'<p class="quiet">{note}</p>')
     if about["of_another_world"]:
         parts.insert(0, '<p class="quiet">The run was trained on another world than this one.</p>')
     return "".join(parts) + questions(about["rows"])

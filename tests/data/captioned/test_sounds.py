@@ -30,6 +30,13 @@ def wav(samples: np.ndarray, width: int = 2, rate: int = RATE, channels: int = 1
     return content.getvalue()
 
 
+def of_64_bits(raw: bytes) -> bytes:
+    """A WAV file of 16 bits whose header says 64."""
+    header = bytearray(raw)
+    header[32:36] = (8).to_bytes(2, "little") + (64).to_bytes(2, "little")
+    return bytes(header)
+
+
 def test_mel_energies_are_those_of_librosa():
     mel = SPECTROGRAM.mel(GOLDEN["sound"] / 32768.0)
     np.testing.assert_allclose(mel, GOLDEN["mel"], rtol=2e-5, atol=1e-9)
@@ -75,6 +82,9 @@ def test_another_rate_is_resampled():
         (wav(np.zeros(0)), "no samples"),
         (wav(np.zeros(9_000)), r"lasts 0.56 s, longer than data.seconds=0.25"),
         (wav(np.zeros(9), rate=99), "has 99 samples a second"),
+        (of_64_bits(wav(np.zeros(8))), "samples have 64 bits; convert it to 8, 16, 24 or 32"),
+        (wav(np.zeros(100))[:-50], "ends too early: 75 of 100 samples"),
+        (wav(np.zeros(100), channels=2)[:-1], "ends too early: 49 of 50 samples"),
     ],
 )
 def test_what_cannot_be_read_says_why(raw, reason):

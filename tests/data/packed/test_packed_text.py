@@ -1,5 +1,6 @@
 """Tests packed rows of text: best-fit-decreasing, and batches of whole documents."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from data import loader
+from data.caching import folders
 from data.kinds import text
+from data.packed import packed_rows
 from data.packed.best_fit import best_fit_decreasing
 from data.packed.packed_rows import PackedStore, own_documents
 from data.shards import Split
@@ -192,6 +195,15 @@ def test_a_config_chooses_packed_rows(text_folder):
 def test_what_packed_rows_cannot_do_is_refused(text_folder, keys, message):
     with pytest.raises(ValueError, match=message):
         resolved(config_in(text_folder, **keys))
+
+
+def test_reading_many_tokens_to_pack_them_is_said(monkeypatch, capsys):
+    clock = SimpleNamespace(monotonic=itertools.count(0, 20).__next__)
+    monkeypatch.setattr(folders, "time", clock)
+    assert len(PackedStore(STORE, 16).parts[0].rows) and not capsys.readouterr().err
+    monkeypatch.setattr(packed_rows, "LARGE", 100)
+    assert len(PackedStore(STORE, 16).parts[0].rows)
+    assert capsys.readouterr().err == "reading corpus0 to pack it: 0 MB\n" * 2  # for each shard
 
 
 def test_an_end_token_inside_a_document_is_refused():

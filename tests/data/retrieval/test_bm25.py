@@ -46,12 +46,25 @@ def test_the_floor_of_the_idf_counts(tmp_path, monkeypatch):
     np.testing.assert_allclose(found[2], GOLDEN["scores"]["okapi"][2], atol=1e-6)
 
 
-def test_the_best_are_in_order_and_share_a_word():
+def test_the_best_are_in_order():
     values = np.array([0.0, 2.0, 3.0, 2.0, -1.0, 1.0], np.float32)
-    assert bm25.best(values, 3) == [(2, 3.0), (1, 2.0), (3, 2.0)]
-    assert bm25.best(values, 9) == [(2, 3.0), (1, 2.0), (3, 2.0), (5, 1.0)]
-    allowed = np.array([True, True, False, False, True, True])
+    every = np.ones(6, bool)
+    assert bm25.best(values, 3, every) == [(2, 3.0), (1, 2.0), (3, 2.0)]
+    allowed = np.array([False, True, False, False, True, True])
     assert bm25.best(values, 2, allowed) == [(1, 2.0), (5, 1.0)]
+    assert bm25.best(values, 9, allowed) == [(1, 2.0), (5, 1.0), (4, -1.0)]
+
+
+@pytest.mark.parametrize("variant", bm25.VARIANTS)
+def test_a_shared_word_counts_and_not_the_sign_of_the_score(variant, tmp_path):
+    bm25.build(tmp_path, [["the", "king"], ["the", "sea", "king"], ["a"]], variant)
+    found = bm25.Scores(tmp_path)
+    assert found.sharing(["sea", "king", "zebra"]).tolist() == [True, True, False]
+    assert found.sharing(["zebra"]).tolist() == [False] * 3
+    bm25.build(tmp_path / "two", [["the", "king"], ["the", "sea"]])
+    okapi = bm25.Scores(tmp_path / "two")
+    assert okapi(["the"]).max() < 0 == okapi(["king"]).max()
+    assert okapi.sharing(["the"]).all() and okapi.sharing(["king"]).tolist() == [True, False]
 
 
 def test_texts_without_words_are_refused(tmp_path):

@@ -104,11 +104,18 @@ def test_bad_input_is_one_line(home, tmp_path, capsys):
         assert f"run={home / 'run'}" in said(capsys, verb, run, *flags)
 
 
-def test_synthesise_never_replaces_a_set(tmp_path, capsys):
+def test_synthesise_never_replaces_a_file(tmp_path, capsys):
     made = ["synthesise", "--of=digits", "--count=20", f"--to={tmp_path / 'set'}"]
+    (tmp_path / "set").mkdir()  # an empty folder is taken
     assert isoflop(made) == 0
     assert "train: 16 files" in capsys.readouterr().out
-    assert "is there already; name another folder" in said(capsys, *made)
+    assert f"to={tmp_path / 'set'} exists already and is not empty" in said(capsys, *made)
+    mine = tmp_path / "set" / "train" / "000000.png"  # in a folder without a list
+    (tmp_path / "set" / "train" / "captions.jsonl").unlink()
+    shutil.rmtree(tmp_path / "set" / "held_out")
+    mine.write_bytes(b"mine")
+    assert "exists already and is not empty; name a new folder" in said(capsys, *made)
+    assert mine.read_bytes() == b"mine"
     assert "--count=9000 is above the 1797 digits" in said(
         capsys, "synthesise", "--of=digits", "--count=9000", f"--to={tmp_path / 'more'}"
     )

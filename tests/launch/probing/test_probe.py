@@ -31,7 +31,10 @@ ROLES = "configs/probes/roles.jsonl"
 def counted(folder, texts, order=6, k=0.01):
     """A run of n-grams of words, whose probabilities are nearly shares of counts. A sentence stands
     between two ends of a document, as it is asked."""
-    words = tokenizers.train("words", list(world.parse(WORLD).documents()), 0)
+    made = world.parse(WORLD)
+    questions = (text for fact in made.facts for text in fact.questions())
+    values = (f" {value}" for relation in world.RELATIONS.values() for value in relation.values)
+    words = tokenizers.train("words", [*made.documents(), *questions, "".join(values)], 0)
     cfg = ngram.Config(words.vocab_size, order=order, smoothing="add_k", k=k)
     (folder / "checkpoints" / "1").mkdir(parents=True)
     with open(folder / "checkpoints" / "1" / COUNTS, "wb") as file:
@@ -219,11 +222,13 @@ def test_the_page_is_one_file_that_escapes_its_text(whole, tmp_path, without_pic
     about["pairs"]["groups"][0]["group"] = "</script><s>"  # in a figure too
     test = {"name": "<s>", "words": {k: ["<q>"] for k in "xyab"}, "missing": ["<a>"], "p": 0.5}
     test |= {"effect_size": None, "exact": True, "divisions": 2, "by_word": [0.0, 0.0]}
+    about["facts"]["left_out"] = 3
     about["weat"] = {"tests": [test]}
     text = write_page(tmp_path, about).read_text()
     assert json.loads((tmp_path / "probe.json").read_text()) == about
     body = text[text.index("<main") : text.index("</main>")]
     assert not re.search(r"<(script|i|u|s|q|a)\b(?! href)", body)
+    assert "3 more facts have words" in body
     assert "<b>" not in body.replace("<b>all</b>", "") and "&lt;q&gt;" in body
     for heading in ("Paired texts", "Facts", "What changed", "Other text", "WEAT"):
         assert heading in body
@@ -254,6 +259,19 @@ TYPO = '{"first": "a", "second": "b", "contiuation": "c"}'
         ("pairs", '{"first": "a", "second": "b", "against": "c"}', "against and no continuation"),
         ("weat", '{"x": ["a"], "y": ["b"], "a": ["c"]}', "line 1 lacks b"),
         ("weat", '{"x": ["a"], "y": "b", "a": ["c"], "b": ["d"]}', "must be a list of texts"),
+        (
+            "weat",
+            '{"x": ["a", "b"], "y": ["c", "a"], "a": ["d"], "b": ["e"]}',
+            "has 'a' in x and in y",
+        ),
+        ("weat", '{"x": ["a"], "y": ["b"], "a": ["c"], "b": ["c"]}', "has 'c' in a and in b"),
+        (
+            "facts",
+            '{"questions": ["a"], "answers": ["b", "b"], "right": 0}',
+            "the answer 'b' twice",
+        ),
+        ("facts", '{"questions": ["a"], "answers": ["b", " "], "right": 0}', "among its answers"),
+        ("facts", '{"questions": ["a", ""], "answers": ["b", "c"], "right": 0}', "its questions"),
         ("facts", "", "holds no fact"),
         ("facts", '{"questions": ["a"], "answers": ["b", "c"], "right": 2}', "use 0 to 1"),
         ("facts", '{"questions": ["a"], "answers": ["b"], "right": 0}', "give wrong ones too"),
@@ -295,6 +313,20 @@ def test_pairs_of_unknown_words_are_left_out(home, tmp_path):
     assert found["left_out"] == 1 and len(found["rows"]) == 1
     file.write_text(json.dumps(rows[0]))
     assert main(["probe", f"--run={home / 'whole'}", f"--pairs={file}"]) == 2
+
+
+def test_facts_of_unknown_words_are_left_out(home, tmp_path, capsys):
+    """Both answers of the second would be the same token; the third asks with an unknown word."""
+    row = {"questions": ["The doctor said that"], "answers": [" he", " she"], "right": 0}
+    rows = [row, row | {"answers": [" zebra", " yak"]}, row | {"questions": ["A zebra is"]}]
+    file = tmp_path / "facts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = probed(home / "whole", tmp_path, f"--facts={file}")["facts"]
+    assert [found["facts"], found["left_out"], len(found["rows"])] == [1, 2, 1]
+    assert "2 more facts have words that the vocabulary lacks" in capsys.readouterr().out
+    file.write_text("\n".join(map(json.dumps, rows[1:])))
+    assert main(["probe", f"--run={home / 'whole'}", f"--facts={file}"]) == 2
+    assert "lacks words of each of the 2 facts" in capsys.readouterr().err
 
 
 def test_the_shipped_files_are_read_and_ask_for_the_world_s_roles():

@@ -38,6 +38,16 @@ def test_an_index_is_made_once_and_finds_passages(home, capsys):
     assert "holds another index" in capsys.readouterr().err
 
 
+def test_a_small_collection_is_searched(tmp_path):
+    (tmp_path / "one.txt").write_text("the king fought\nthe sea is wide\n")
+    made = ["index", f"--texts={tmp_path}/one.txt", "--lines=1", f"--out={tmp_path}/bm25"]
+    assert main(made) == 0
+    index = open_index(tmp_path / "bm25")
+    assert [one.number for one in index.search("king", 2)] == [0]
+    assert [one.number for one in index.search("the sea", 1, np.array([False, True]))] == [1]
+    assert index.search("zebra", 2) == []
+
+
 def test_a_dense_index_finds_the_passage_itself(home, tmp_path):
     how = f"--texts={home}/other", "--kind=dense", f"--run={home}/decoder", "--words=4"
     assert main(["index", *how, f"--out={tmp_path}/dense"]) == 0
@@ -153,6 +163,7 @@ REFUSED = [
     ([*SCORE, STATES, "--sizes=9M"], "from 1 to 3,000"),
     ([*SCORE, STATES, "--backend=x"], "--backend='x' is unknown"),
     ([*SCORE, "--retrieve=HOME/bm25", "--every=12"], "fill the context of 16"),
+    ([*SCORE, "--retrieve=HOME/bm25", "--passages=4"], "leave no token to a passage, as 2 follow"),
     (["evaluate", "--run=HOME/ngram", "--retrieve=HOME/bm25"], "reads no window of text"),
     ([*SCORE, STATES, "--tasks=sorting"], "--retrieve means nothing with --tasks"),
 ]
@@ -184,6 +195,21 @@ def test_an_index_of_another_tokenizer_or_model_is_refused(home, tmp_path, capsy
     (tmp_path / "states" / "keys-00000.npy").write_bytes(b"\x93NUMPY")
     assert main(score) == 2
     assert "keys-00000.npy is cut short" in capsys.readouterr().err
+
+
+def test_a_run_of_packed_rows_has_no_datastore(home, tmp_path, capsys):
+    (tmp_path / "packed").mkdir()
+    for path in (home / "decoder").iterdir():
+        (tmp_path / "packed" / path.name).symlink_to(path)
+    config = json.loads((home / "decoder" / "config.json").read_text())
+    config["data"]["rows"] = "packed"
+    (tmp_path / "packed" / "config.json").unlink()
+    (tmp_path / "packed" / "config.json").write_text(json.dumps(config))
+    how = f"--run={tmp_path}/packed", f"--texts={home}/other", f"--out={tmp_path}/out"
+    assert main(["index", "--kind=knn", *how]) == 2
+    assert "was trained on data.rows=packed, one document" in capsys.readouterr().err
+    assert main(["evaluate", f"--run={tmp_path}/packed", f"--retrieve={home}/states"]) == 2
+    assert "was trained on data.rows=packed, one document" in capsys.readouterr().err
 
 
 def test_a_datastore_has_the_state_before_each_token(home):
@@ -246,6 +272,37 @@ def test_evaluate_leaves_out_the_documents_that_are_scored(home, tmp_path, capsy
     # With --data, those of its own documents.
     assert main(["evaluate", f"--run={home}/decoder", *flags, f"--data={home}/text.txt"]) == 2
     assert "holds only passages of the documents that are scored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["params", "tokens", "total"])
+def test_a_law_that_does_not_fit_the_run_is_refused_before_scoring(missing, tmp_path, capsys):
+    law = law_of(EPOCH)
+    if missing == "total":
+        law["settings"]["params"] = "non_embedding"
+    (tmp_path / "law.json").write_text(json.dumps(law))
+    result = {"params": {"all": 1000}, "tokens": 5000}
+    result.pop(missing, None)
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    flags = f"--run={tmp_path}", "--retrieve=none", f"--law={tmp_path}/law.json"
+    assert main(["evaluate", *flags]) == 2
+    message = {"params": "with its parameters", "tokens": "with its tokens of training"}
+    assert message.get(missing, "fit one with --params=total") in capsys.readouterr().err
+
+
+def test_a_datastore_leaves_out_documents_that_it_holds(home, tmp_path, capsys):
+    score = f"--retrieve={home}/states", "--neighbours=8"
+    about = evaluated(home, tmp_path, *score, f"--data={home}/text.txt")
+    model = datastore.open_scored(home / "decoder")
+    eod = model.tokenizer.eod
+    train = datastore.split(datastore.tokens_of(model, None)[0][0], eod)
+    assert about["left_out"] == len(train) > 0 and len(scored.held_out(model)) > 0
+    assert f"{len(train)} documents that it holds left out" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "one.txt").write_text(model.tokenizer.decode(train[0][:-1]))
+    assert main(["evaluate", f"--run={home}/decoder", *score, f"--data={tmp_path}/own"]) == 2
+    assert "holds every document of data=" in capsys.readouterr().err
 
 
 def test_a_stopped_datastore_goes_on_with_the_same_files(home, tmp_path, monkeypatch):

@@ -102,15 +102,30 @@ def test_passages_take_the_place_of_the_oldest_tokens():
     assert helped[0] == 5 * 20 - 4 * 4
     assert in_context.score(model, Finds("efgh"), [part], how, np.array([False]), nothing)[0] == 100
     row = in_context.row_of(model, part, 19, 21, Finds("efghij").search_all(["x"], 1)[0], how)
-    assert bytes(row.tolist()) == b"efgh\n\njklmnopqrst" and len(row) == 17
+    assert bytes(row.tolist()) == b"\0efgh\n\nklmnopqrst" and len(row) == 17
+    # Near the beginning of a text, nothing is between a passage and it.
+    row = in_context.row_of(model, part, 3, 5, Finds("efgh").search_all(["x"], 1)[0], how)
+    assert bytes(row.tolist()) == b"\0efgh\n\nabcd"
+    assert bytes(in_context.row_of(model, part, 3, 5, [], how).tolist()) == b"\0abcd"
+    assert len(in_context.row_of(model, part, 19, 21, [], how)) == 17
     assert (
         in_context.query_of(model, part, 3, how) == "ab"
         and in_context.query_of(model, part, 9, how) == "fgh"
     )
     found = in_context.measured([part], alone, helped)
     assert (found["base"], found["saved"], found["scored"]) == (5.0, 0.8, 20)
-    with pytest.raises(ValueError, match="every=2 and passage_tokens=6 fill the context of 8"):
-        how.check(8)
+
+
+def test_passages_that_do_not_fit_are_refused():
+    how = lambda passages, room: in_context.How(2, 3, passages, room)  # noqa: E731
+    for passages, room, message in (
+        (1, 14, "every=2 and passage_tokens=14 fill the context of 16"),
+        (3, 8, "passages=3 and passage_tokens=8 leave no token to a passage, as 2 follow each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            how(passages, room).check(Repeats())
+    how(1, 13).check(Repeats())
+    how(3, 9).check(Repeats())
 
 
 def test_a_share_of_each_text_is_scored():

@@ -36,6 +36,7 @@ def test_scripts_without_spaces_have_no_words():
 def test_the_first_difference_of_what_came_back_is_named():
     assert difference("abc", "abc") == ""
     assert difference("abcdef", "abXdef") == "character 2: 'abcdef' became 'abXdef'"
+    assert difference("abc", "Xbc") == "character 0: 'abc' became 'Xbc'"
     assert difference("abc", "ab") == "character 2: 'abc' became 'ab'"
 
 
@@ -100,6 +101,9 @@ def test_the_declaration_is_read_without_texts(tmp_path, capsys):
     assert texts["Greek"]["premium"] == texts["Greek"]["bytes"] / texts["English"]["bytes"] > 2
     printed = capsys.readouterr().out
     assert "Greek" in printed and "s|<C3>|<BC>|<C3>|<9F>|e" in printed
+    # A pipe gets each sentence in one line, however long.
+    cut = [line for line in printed.splitlines() if line.startswith("  bytes: ")]
+    assert len(cut) == len(SENTENCES) and all(line.endswith("|n|.") for line in cut)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def test_gradients(name):
         "flops": random.uniform(1e14, 1e20, 9),
         "unique_tokens": random.uniform(5e7, 1e10, 9),
         "k": random.uniform(1, 100, 9),
+        "bits": random.uniform(2, 8, 9),
         "kl": random.uniform(0.1, 30, 9),
         "examples": random.uniform(10, 1e5, 9),
     }
@@ -66,6 +67,7 @@ def test_every_law_recovers_itself(name):
         "flops": 6 * n * d,
         "unique_tokens": d / random.uniform(1, 9, 40),
         "k": random.uniform(1, 100, 40),
+        "bits": random.uniform(2, 8, 40),
         "kl": random.uniform(0.1, 30, 40),
         "examples": np.exp(random.uniform(2, 12, 40)),
     }

@@ -134,6 +134,7 @@ def test_any_constant_of_any_law_can_be_fixed(name):
         "flops": random.uniform(1e14, 1e20, 9),
         "unique_tokens": random.uniform(5e7, 1e10, 9),
         "k": random.uniform(1, 100, 9),
+        "bits": random.uniform(2, 8, 9),
         "kl": random.uniform(0.1, 30, 9),
         "examples": random.uniform(10, 1e5, 9),
     }

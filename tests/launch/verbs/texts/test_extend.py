@@ -125,6 +125,16 @@ def test_the_files_for_transformers_have_the_new_tokens(known, kind, tmp_path):
         assert read.encode(text).max() < known[kind].vocab_size
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("bytes", exported.END), ("bytes", "Ā"), ("chars", exported.END), ("chars", exported.OTHER)],
+)
+def test_the_names_that_tokens_get_in_a_tokenizer_json_are_refused(known, kind, name):
+    """Ā stands for the byte 0 there. Two tokens of one name would be one token."""
+    with pytest.raises(ValueError, match="is the name of token"):
+        with_special_tokens(known[kind], [name])
+
+
 def test_a_template_uses_the_new_tokens(known):
     template = Template(
         "chatml",
@@ -194,17 +204,25 @@ def test_training_goes_on_from_it(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"token": "x"}, "token='x' is token"),
-        ({"token": " "}, "token=' ' is empty"),
-        ({"rows": "zero"}, "rows='zero' is unknown; use one of mean, pieces"),
-        ({"run": golden.FOLDER / "hf" / "llama_gqa"}, "isoflop convert --from_hf="),
-        ({"run": "nowhere"}, "nowhere"),
-        ({"to": "{run}"}, "exists already and is not empty"),
+        ({"token": "x"}, "--token='x' is token"),
+        ({"token": " "}, "--token=' ' is empty"),
+        ({"rows": "zero"}, "--rows='zero' is unknown; use one of mean, pieces"),
+        ({"run": golden.FOLDER / "hf" / "llama_gqa"}, "--run={hf} holds Hugging Face weights"),
+        ({"run": "nowhere"}, "--run=nowhere holds no config.json"),
+        ({"to": "{run}"}, "{run} exists already and is not empty; name a new folder\n"),
+        ({"to": "{file}/to"}, "--to={file}/to cannot be written (Not a directory); name"),
     ],
 )
 def test_what_cannot_be_extended_is_one_line(run, changes, message, tmp_path, capsys):
     given = {"run": run / "base", "token": "<|x|>", "to": tmp_path / "to"} | changes
-    given = {k: str(v).replace("{run}", str(run / "base")) for k, v in given.items()}
+    (tmp_path / "file").touch()
+    places = {
+        "run": run / "base",
+        "hf": golden.FOLDER / "hf" / "llama_gqa",
+        "file": tmp_path / "file",
+    }
+    given = {name: str(value).format(**places) for name, value in given.items()}
     assert main(["extend", *(f"--{name}={value}" for name, value in given.items())]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1 and not (tmp_path / "to").exists()
+    assert error.startswith(f"isoflop extend: {message.format(**places)}")
+    assert error.count("\n") == 1 and not (tmp_path / "to").exists()
