@@ -1,12 +1,15 @@
 """Hugging Face folders, and what a converted run keeps of one: configs and tokenizer files."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from data import tokenizer as tokenizers
+from data.chat.encoding import FILE as TEMPLATE
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import published
 from data.tokenizer_files.added_tokens import end_ids
+from launch.config.imports import FOLDER as IMPORTS
 from launch.files import read_config
 
 KEPT = "huggingface"  # folder of the run that holds these files
@@ -27,6 +30,21 @@ def end_tokens(run: Path) -> set[int]:
     """The tokens that end a text according to the published files, such as the end of a turn; empty
     if the run was not converted. ValueError if a file is damaged."""
     return set(end_ids(published_files(run)))
+
+
+def copy_kept(
+    run: Path, folder: Path, without: Sequence[str] = (), also: Sequence[str] = ()
+) -> None:
+    """Copies to `folder` what a run keeps beside its weights and config: its chat template, the
+    user's files that it imports, those of a published model but for the names in `without`, and the
+    folders `also`."""
+    for name in (KEPT, IMPORTS, *also):
+        for file in (run / name).iterdir() if (run / name).is_dir() else ():
+            if file.is_file() and not (name == KEPT and file.name in without):
+                (folder / name).mkdir(exist_ok=True)
+                (folder / name / file.name).write_bytes(file.read_bytes())
+    if (run / TEMPLATE).is_file():
+        (folder / TEMPLATE).write_bytes((run / TEMPLATE).read_bytes())
 
 
 def read_tokenizer(run: Path, vocab_size: int, flag: str) -> Tokenizer:

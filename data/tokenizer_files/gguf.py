@@ -6,12 +6,13 @@ one line, for every other tokenizer: llama.cpp would load it and make other toke
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data.tokenizer import Saved
 from data.tokenizer_files import sentencepiece_model
 from data.tokenizer_files.exported import END
+from data.tokenizer_files.special_strings import SpecialString
 from data.tokenizer_files.tokenizer_json import BYTE_LEVEL, token_ids
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED = 1, 2, 3, 4, 5  # as in SentencePiece; a byte is 6
@@ -40,6 +41,7 @@ def described(saved: Saved, names: Mapping[int, str] | None = None) -> dict[str,
             "llama.cpp one at most; keep the model in safetensors"
         )
     about = DESCRIBE[saved.kind](saved)
+    _append(about, saved.specials)
     about["token_type"][saved.eod] = CONTROL
     for i, name in (names or {}).items():
         about["tokens"][i] = name
@@ -49,6 +51,17 @@ def described(saved: Saved, names: Mapping[int, str] | None = None) -> dict[str,
     start = {"bos_token_id": saved.prefix[0]} if saved.prefix else {}
     flags = {"add_bos_token": bool(saved.prefix), "add_eos_token": False}
     return about | {"eos_token_id": saved.eod} | start | flags
+
+
+def _append(about: dict[str, Any], specials: Sequence[SpecialString]) -> None:
+    """Adds the special strings whose ids follow those of a tokenizer's model, as those have that
+    `isoflop extend` adds to bytes."""
+    for special in sorted(specials, key=lambda one: one.id):
+        if special.id == len(about["tokens"]):
+            about["tokens"].append(special.text)
+            about["token_type"].append(CONTROL)
+            if "scores" in about:
+                about["scores"].append(0.0)
 
 
 def _bytes(saved: Saved) -> dict[str, Any]:
@@ -74,8 +87,8 @@ def _sentencepiece(saved: Saved) -> dict[str, Any]:
     for fault, is_one in faults.items():
         if is_one:
             raise ValueError(
-                f"data.tokenizer={saved.name!r} is a SentencePiece model with {fault}, of which "
-                "llama.cpp makes other tokens; train with data.tokenizer=bpe or bytes"
+                f"data.tokenizer={saved.name!r} is a SentencePiece model with {fault}; "
+                "llama.cpp would make other tokens; train with data.tokenizer=bpe or bytes"
             )
     unknown = next(i for i, piece in enumerate(proto.pieces) if piece.type == piece.UNKNOWN)
     return {

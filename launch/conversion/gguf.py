@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data import tokenizer as tokenizers
 from data.buckets import copies
@@ -13,32 +13,41 @@ from data.tokenizer_files import gguf as vocabulary
 from launch.chat import template as chat_template
 from launch.errors import BadInput
 from launch.trial.start import of_run
-from model.gguf import file, layouts
+from model.gguf import file
 from model.huggingface import weights
 from model.transformer.config import ModelConfig
 
 MODELFILE = "Modelfile"
 
 
-def write(
-    run: Path,
-    target: Path,
-    cfg: ModelConfig,
-    model_type: str,
-    kind: str,
-    say: Callable[[str], None],
-) -> file.Written:
-    """Writes FOLDER/NAME-TYPE.gguf and FOLDER/Modelfile from the newest checkpoint of a run.
-    ValueError or FileNotFoundError, in one line, for a model or a tokenizer that GGUF cannot
-    hold."""
-    file.check_type(kind)
-    layouts.check(cfg, model_type)
-    weights.refuse_full(target)
+class Content(NamedTuple):
+    """What the two files say of a run."""
+
+    cfg: ModelConfig
+    params: dict
+    model_type: str
+    keys: dict[str, Any]  # of the tokenizer
+    kind: str  # type of the matrices
+    name: str
+    modelfile: str
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.name}-{self.kind}.gguf"
+
+
+def read(
+    run: Path, cfg: ModelConfig, model_type: str, kind: str, say: Callable[[str], None]
+) -> Content:
+    """Reads the newest checkpoint of a run, its tokenizer and its chat template. ValueError or
+    FileNotFoundError, in one line, for a model or a tokenizer that GGUF cannot hold."""
+    file.check(cfg, model_type, {}, kind)
     saved = tokenizers.read_saved(run / "tokenizer")
     encoder = encoder_of(run, saved)
     keys = vocabulary.described(saved, encoder.names if encoder else None)
     if encoder:
         keys |= chat_keys(encoder, saved)
+    file.check(cfg, model_type, keys, kind)
     template, stops = modelfile.RAW, ()
     if encoder:
         stops = encoder.template.stops
@@ -48,11 +57,17 @@ def write(
             template = ""
             say(f"{MODELFILE}: {error}")
     params, _ = of_run(run, say)
-    name = run.resolve().name
+    found = Content(cfg, params, model_type, keys, kind, run.resolve().name, "")
+    text = modelfile.modelfile(found.file_name, template, stops, cfg.context_length)
+    return found._replace(modelfile=text)
+
+
+def write(content: Content, target: Path) -> file.Written:
+    """Writes FOLDER/NAME-TYPE.gguf and FOLDER/Modelfile. BadInput without the package gguf."""
+    cfg, params, model_type, keys, kind, name, text = content
     with copies.made_here(target) as new, weights.whole_folder(new) as folder:
-        gguf_name = f"{name}-{kind}.gguf"
-        written = _needs_package(folder / gguf_name, cfg, params, model_type, keys, kind, name)
-        text = modelfile.modelfile(gguf_name, template, stops, cfg.context_length)
+        path = folder / content.file_name
+        written = _needs_package(path, cfg, params, model_type, keys, kind, name)
         (folder / MODELFILE).write_text(text, encoding="utf-8")
     return written
 

@@ -9,12 +9,11 @@ import numpy as np
 
 from data import tokenizer as tokenizers
 from data.buckets import copies
-from data.chat.encoding import FILE as TEMPLATE
 from data.local import parse_object
 from data.tokenizer import Tokenizer, read_saved
 from data.tokenizer_files import exported
 from data.tokenizer_files.extended import with_special_tokens
-from launch.converted import KEPT, is_published
+from launch.converted import KEPT, copy_kept, is_published
 from launch.errors import writing
 from launch.files import read_config, write_json
 from launch.restored import family_of
@@ -121,13 +120,7 @@ def _config(config: Mapping[str, Any], section: dict, target: Path) -> dict:
 def _write_files(run: Path, folder: Path, context_length: int) -> None:
     """Copies what a run keeps of its template, its imports and a published model, of which the
     tokenizer's files become those of the new one."""
-    for name in (KEPT, "imports"):
-        for file in (run / name).iterdir() if (run / name).is_dir() else ():
-            if file.is_file() and not (name == KEPT and file.name in PIECES):
-                (folder / name).mkdir(exist_ok=True)
-                (folder / name / file.name).write_bytes(file.read_bytes())
-    if (run / TEMPLATE).is_file():
-        (folder / TEMPLATE).write_bytes((run / TEMPLATE).read_bytes())
+    copy_kept(run, folder, PIECES)
     if not (folder / KEPT).is_dir():
         return
     for name, content in exported.files(read_saved(folder / "tokenizer"), context_length).items():

@@ -2,17 +2,17 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
 
 from launch.evaluation.scored_model import ScoredModel, open_model
 from launch.files import read_json
-from launch.quantising import measured, quantised, written
+from launch.quantising import measured, quantised
 from launch.screen.fitted_table import Column, fitted, left_out
 from model import parameters
 from model.quantised import model as kernels
@@ -58,42 +58,37 @@ def runs_of(folder: Path) -> list[Path]:
     return done
 
 
-def quantise(run: Path, target: Path, how: Quantisation, to: How) -> dict[str, Any]:
-    """Writes the quantised run `target`; returns what it costs. Raises what `open_model` and
-    `measured.texts` raise, and FileExistsError."""
-    written.weights.refuse_full(target)
-    model = _open(run)
-    about, params = next(_each(model, [how], to, required=False))
-    written.write(run, target, params, model.step, about)
-    return about
+class Opened(NamedTuple):
+    """A model, and the texts that it is measured on; None if its run has none."""
+
+    model: ScoredModel
+    texts: measured.Texts | None
 
 
-def measure(run: Path, chosen: Sequence[Quantisation], to: How) -> list[dict[str, Any]]:
-    """What each quantisation of a run costs, without writing it."""
-    return [about for about, _ in _each(_open(run), chosen, to)]
-
-
-def _open(run: Path) -> ScoredModel:
-    """The model of a run. ValueError for one that is quantised already or cannot be."""
+def opened(run: Path, chosen: Sequence[Quantisation], to: How, required: bool = True) -> Opened:
+    """Reads a run. ValueError or FileNotFoundError for one that is quantised already or cannot be,
+    and for one without its text; unless that is `required` or needed to calibrate, then a line
+    says that no loss is known."""
     if quantised.is_quantised(run):
         raise ValueError(f"run={run} is quantised already; name the run that it was made from")
     model = open_model(run, any_objective=True)
     kernels.kernels(model.family, model.cfg)
-    return model
-
-
-def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How, required: bool = True):
-    """(what it costs, the parameters) of each quantisation of a model. NoText without the run's
-    text; unless it is `required` or needed to calibrate, then a line says that no loss is known."""
     needed = to.calibration if any(how.calibrate for how in chosen) else 0
     try:
-        texts = measured.texts(model, to.sequences, needed, to.seed)
-        before = measured.losses(model, model.fitted, texts.validation)
+        return Opened(model, measured.texts(model, to.sequences, needed, to.seed))
     except measured.NoText as reason:
         if required or needed:
             raise
         print(reason, file=sys.stderr)
-        texts, before = measured.Texts([], []), None
+        return Opened(model, None)
+
+
+def costs(
+    found: Opened, chosen: Sequence[Quantisation], to: How
+) -> Iterator[tuple[dict[str, Any], dict]]:
+    """(what it costs, the parameters) of each quantisation of a model."""
+    model, texts = found
+    before = measured.losses(model, model.fitted, texts.validation) if texts else None
     for how in chosen:
         name = f"{how.format} {how.calibrate}".strip()
         params = kernels.quantised(
@@ -101,7 +96,7 @@ def _each(model: ScoredModel, chosen: Sequence[Quantisation], to: How, required:
             model.cfg,
             model.fitted,
             how,
-            texts.calibration,
+            texts.calibration if texts else (),
             functools.partial(to.advance, f"rounding, {name}"),
         )
         about = asdict(how) | _about(model, how, params)
@@ -174,5 +169,5 @@ def show(points: Sequence[dict[str, Any]]) -> None:
 
 
 def _number(point: dict[str, Any], key: str, form: str) -> str:
-    """A measured number as text; a dash if it was not measured."""
-    return f"{point[key]:{form}}" if key in point else "—"
+    """A measured number as text; a dash if it is not known."""
+    return f"{point[key]:{form}}" if point.get(key) is not None else "—"

@@ -1,6 +1,5 @@
 """The loss that quantising costs, paired by sequence, and the speed and the size of the result."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from launch.evaluation.scored_model import ScoredModel, packing_of
 from model import families
 from model.generation import sample
 from model.generation.samplers import Sampler
+from train.objectives.metrics import ratio
 
 PROMPT = 8  # tokens before those that are timed
 
@@ -73,20 +73,9 @@ def _nats(model: ScoredModel, params: dict, batch: dict[str, np.ndarray]) -> np.
     return fitted.nats(batch["tokens"], batch["targets"], packing_of(batch))
 
 
-def ratio(numerator_E: np.ndarray, tokens_E: np.ndarray) -> tuple[float, float]:
-    """(the ratio of two sums over sequences, its standard error), Cochran 1977, eq. 6.13."""
-    value = numerator_E.sum() / tokens_E.sum()
-    count = len(tokens_E)
-    if count < 2:
-        return float(value), math.nan
-    residuals = numerator_E - value * tokens_E
-    spread = math.sqrt(float(np.square(residuals).sum()) / (count - 1) / count)
-    return float(value), spread / float(tokens_E.mean())
-
-
-def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
+def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float | None]:
     """The losses of both models in nats per token, and the difference with its standard error over
-    sequences, which both have read."""
+    sequences, which both have read. The errors are None for a single sequence."""
     loss, loss_se = ratio(before[:, 0], before[:, 1])
     quantised, quantised_se = ratio(after[:, 0], after[:, 1])
     change, change_se = ratio(after[:, 0] - before[:, 0], before[:, 1])

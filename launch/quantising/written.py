@@ -4,32 +4,23 @@ from pathlib import Path
 from typing import Any
 
 from data.buckets import copies
-from data.chat.encoding import FILE as TEMPLATE
-from launch.converted import KEPT
+from launch.converted import copy_kept
 from launch.files import read_config, write_json
 from launch.quantising.quantised import FILE
 from model.huggingface import weights
 from model.quantised import model
 from train.checkpoint import Checkpoints
 
-FOLDERS = ("tokenizer", KEPT)  # of a run, with all files in them
-
 
 def write(run: Path, target: Path, params: dict, step: int, about: dict[str, Any]) -> None:
     """Writes `target`, atomically. It computes in float32, and holds no adapters: theirs are in
-    `params`. FileExistsError for a folder that is not empty."""
-    weights.refuse_full(target)
+    `params`."""
     config = read_config(run)
     config["model"] = config["model"] | {"dtype": "float32"}
     if (config.get("adapter") or {}).get("name"):
         config["adapter"] = {"name": ""}
     with copies.made_here(target) as new, weights.whole_folder(new) as folder:
-        for name in FOLDERS:
-            for file in (run / name).iterdir() if (run / name).is_dir() else ():
-                (folder / name).mkdir(exist_ok=True)
-                (folder / name / file.name).write_bytes(file.read_bytes())
-        if (run / TEMPLATE).is_file():
-            (folder / TEMPLATE).write_bytes((run / TEMPLATE).read_bytes())
+        copy_kept(run, folder, also=("tokenizer",))
         checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, keep_best=0)
         checkpoints.save(step, {"params": model.stored(params)}, {})
         checkpoints.close()

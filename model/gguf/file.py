@@ -36,6 +36,18 @@ def check_type(kind: str) -> None:
         raise ValueError(f"gguf_type={kind!r} is unknown; use one of {', '.join(TYPES)}")
 
 
+def check(cfg: ModelConfig, model_type: str, vocabulary: Mapping[str, Any], kind: str) -> None:
+    """ValueError, in one line, for a model, a type or a vocabulary that `write` refuses."""
+    check_type(kind)
+    layouts.check(cfg, model_type)
+    if len(tokens := vocabulary.get("tokens", ())) not in (0, cfg.vocab_size):
+        raise ValueError(
+            f"model.vocab_size={cfg.vocab_size} rows of the embedding for {len(tokens)} tokens of "
+            "the tokenizer: llama.cpp needs as many; train with model.vocab_size=0, or convert a "
+            "model whose embedding has a row for each token and no other"
+        )
+
+
 def write(
     path: Path,
     cfg: ModelConfig,
@@ -51,15 +63,8 @@ def write(
     does not fit, ImportError without the package gguf."""
     import gguf
 
-    check_type(kind)
-    layouts.check(cfg, model_type)
+    check(cfg, model_type, vocabulary, kind)
     layout = layouts.find(model_type)
-    if len(tokens := vocabulary.get("tokens", ())) not in (0, cfg.vocab_size):
-        raise ValueError(
-            f"model.vocab_size={cfg.vocab_size} rows of the embedding for {len(tokens)} tokens of "
-            "the tokenizer: llama.cpp needs as many; train with model.vocab_size=0, or convert a "
-            "model whose embedding has a row for each token and no other"
-        )
     writer = gguf.GGUFWriter(path, layout.arch)
     writer.add_type("model")
     writer.add_quantization_version(2)

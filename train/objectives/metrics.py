@@ -24,22 +24,23 @@ class Metric:
     floor: float | None = None
 
     def __call__(self, rows: Rows) -> tuple[float, float | None] | None:
-        """(value, standard error), with rows as the independent units. The error is None for a
-        single row. Returns None if `rows` lacks a sum that the metric needs, or has no weight.
-
-        Ratio estimator: rows may have different denominators (Cochran 1977, eq. 6.13).
-        """
+        """(value, standard error) as `ratio` gives them. Returns None if `rows` lacks a sum that
+        the metric needs, or has no weight."""
         if self.of not in rows or self.per not in rows:
             return None
         of, per = (np.asarray(rows[name], np.float64).ravel() for name in (self.of, self.per))
         of, per = of[per > 0], per[per > 0]
-        if not len(per):
-            return None
-        value, n = of.sum() / self.divisor / per.sum(), len(of)
-        residuals = of / self.divisor - value * per
-        variance = np.square(residuals).sum() / (n - 1) / n if n > 1 else None
-        error = None if variance is None else math.sqrt(variance) / float(per.mean())
-        return float(value), error
+        return ratio(of / self.divisor, per) if len(per) else None
+
+
+def ratio(of_R: np.ndarray, per_R: np.ndarray) -> tuple[float, float | None]:
+    """(Σ of / Σ per, its standard error), with rows as the independent units. The error is None for
+    a single row. Rows may have different denominators (Cochran 1977, eq. 6.13)."""
+    value, n = of_R.sum() / per_R.sum(), len(per_R)
+    if n < 2:
+        return float(value), None
+    variance = np.square(of_R - value * per_R).sum() / (n - 1) / n
+    return float(value), math.sqrt(variance) / float(per_R.mean())
 
 
 def measure(metrics: Mapping[str, Metric], rows: Rows) -> dict[str, tuple[float, float | None]]:

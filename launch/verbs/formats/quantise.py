@@ -63,18 +63,24 @@ def main(argv: Sequence[str]) -> int:
         if bool(values.to) == bool(values.curve):
             raise ValueError("give --to=RUN for one quantised run, or --curve=DIR for a curve")
     with alive("loading the library"):
-        from launch.quantising import cases  # slow to import
+        from launch.quantising import cases, written  # slow to import
+        from model.huggingface import weights
 
     with bad_input():
         chosen = cases.of_flags(values)
-        if values.curve:
-            return of_curve(values, chosen, argv)
-        if len(chosen) > 1:
+        if values.to and len(chosen) > 1:
             raise ValueError(f"to={values.to} is one run; give one --format and one --calibrate")
-        with alive("quantising") as detail:
-            target, how = to_path(values.to), _how(values, detail)
-            with writing("to", target):
-                about = cases.quantise(to_path(values.run), target, chosen[0], how)
+    if values.curve:
+        return of_curve(values, chosen, argv)
+    run, target = to_path(values.run), to_path(values.to)
+    with alive("quantising") as detail:
+        how = _how(values, detail)
+        with bad_input():
+            weights.refuse_full(target)
+            found = cases.opened(run, chosen, how, required=False)
+        about, params = next(cases.costs(found, chosen, how))
+        with writing("to", target):
+            written.write(run, target, params, found.model.step, about)
     if values.json:
         with writing("json", values.json):
             write_json(to_path(values.json), about)
@@ -93,9 +99,15 @@ def of_curve(values: absl_flags.FlagValues, chosen: Sequence[Any], argv: Sequenc
     note_missing_drawing()
     found: list[dict[str, Any]] = []
     with alive("quantising") as detail:
-        for number, run in enumerate(runs := cases.runs_of(to_path(values.run))):
-            step = lambda text: detail(f"run {number + 1} of {len(runs)}: {text}")  # noqa: B023, E731
-            found += cases.measure(run, chosen, _how(values, step))
+        with bad_input():
+            runs = cases.runs_of(to_path(values.run))
+        for number, run in enumerate(runs):
+            how = _how(
+                values, lambda text, at=number + 1: detail(f"run {at} of {len(runs)}: {text}")
+            )
+            with bad_input():
+                opened = cases.opened(run, chosen, how)
+            found += [about for about, _ in cases.costs(opened, chosen, how)]
     about = {"points": found, "made": provenance("quantise", argv)}
     with writing("curve", values.curve), alive("drawing the page"):
         place = report_line(precision_page.write_page(to_path(values.curve), about))

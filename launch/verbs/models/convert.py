@@ -17,8 +17,9 @@ A run that trained adapters is written in PEFT's format, on top of the weights t
 folder of the weights that adapters change.
 
 --to_gguf writes one file with the weights, the tokenizer and the chat template, for llama.cpp and
-LM Studio, and a Modelfile for Ollama. A model, a tokenizer or a chat template that these programs
-would read as another one is refused, or left out with a line that says so.
+LM Studio, and a Modelfile for Ollama. A model or a tokenizer with which these programs would
+compute something else is refused. A chat template that Ollama cannot follow is left out of the
+Modelfile, and a line says so.
 """
 
 import contextlib
@@ -259,11 +260,14 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
 
 def to_gguf(run: Path, target: Path, model_type: str, kind: str) -> int:
     """Writes the newest checkpoint of a run for llama.cpp."""
-    with bad_input(), alive("writing the weights"), writing("to_gguf", target):
+    with bad_input(), alive("reading the weights"):
         cfg = read_model(run, "from")
+        weights.refuse_full(target)
         original = read_json(run / KEPT / "config.json", CONVERT) or {}
         model_type = known_type(cfg, original, model_type)
-        written = gguf.write(run, target, cfg, model_type, kind, _complain)
+        content = gguf.read(run, cfg, model_type, kind, _complain)
+    with alive("writing the weights"), writing("to_gguf", target):
+        written = gguf.write(content, target)
     if written.left:
         _complain(
             f"{len(written.left)} matrices, such as {written.left[0]}, are float16: their rows are "

@@ -81,7 +81,7 @@ def table(points: list[dict[str, Any]]) -> str:
             nats(point["loss_before"]),
             nats(point["loss"]),
             f"{point['degradation']:+.5f}",
-            f"{point['degradation_se']:.5f}",
+            "—" if point["degradation_se"] is None else f"{point['degradation_se']:.5f}",
             three_digits(point["bytes"] / point["bytes_before"]),
         ]
         rows.append("<tr>" + "".join(f"<td>{one}</td>" for one in cells) + "</tr>")

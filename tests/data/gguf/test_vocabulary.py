@@ -8,6 +8,7 @@ import pytest
 from data import tokenizer as tokenizers
 from data.tokenizer import Tokenizer
 from data.tokenizer_files import exported, gguf
+from data.tokenizer_files.extended import with_special_tokens
 from data.tokenizer_files.tokenizer_json import BYTE_LEVEL
 
 TEXT = ["the cat sat on the mat, the hat. Süße Köche präferieren 12 Törtchen!\n" * 20] * 9
@@ -18,7 +19,7 @@ TEXTS = (
         "Köche präferieren süße Törtchen.",
         "日本語 <|endoftext|> 😀",
     ),
-    *("don't 1234 x=3;\r\n", "</s> <unk> <0x41>", "a" * 300),
+    *("a <|one|> b<|two|>", "don't 1234 x=3;\r\n", "</s> <unk> <0x41>", "a" * 300),
 )
 
 
@@ -50,11 +51,23 @@ def made(name: str) -> Tokenizer:
         return Tokenizer("bytes", "bytes")
     if name == "bpe":
         return tokenizers.train("bpe", TEXT, 300)
+    if name.startswith("extended "):
+        return with_special_tokens(made(name.removeprefix("extended ")), ADDED)
     split = {"gpt2": None, "llama3": gguf.LLAMA3, "qwen2": gguf.QWEN2}[name]
     return Tokenizer("huggingface", name, byte_level(split, ignore_merges=name == "llama3"))
 
 
-NAMES = ("bytes", "bpe", "gpt2", "llama3", "qwen2")
+ADDED = ("<|one|>", "<|two|>")
+NAMES = (
+    "extended bytes",
+    "extended bpe",
+    "extended gpt2",
+    "bytes",
+    "bpe",
+    "gpt2",
+    "llama3",
+    "qwen2",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,6 +78,10 @@ def test_every_row_has_a_name_and_a_type(name, tmp_path):
     assert len(set(about["tokens"])) == tokenizer.vocab_size
     assert about["eos_token_id"] == tokenizer.eod and not about["add_bos_token"]
     assert about["token_type"][tokenizer.eod] == gguf.CONTROL
+    assert len(about.get("scores", about["tokens"])) == tokenizer.vocab_size
+    if name.startswith("extended"):
+        assert tuple(about["tokens"][-2:]) == ADDED
+        assert about["token_type"][-2:] == [gguf.CONTROL] * 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,6 +99,9 @@ def test_tokens_of_llama_cpp_are_ours(name, tmp_path):
         assert theirs.encode(text + "!") != ours
         assert theirs.decode(ours).decode() == text
     assert theirs.encode(theirs_end(path), special=True) == [tokenizer.eod]
+    ours = tokenizer.encode_prompt(TEXTS[4]).tolist()
+    assert theirs.encode(TEXTS[4], special=True) == ours
+    assert (tokenizer.vocab_size - 1 in ours) == name.startswith("extended")
 
 
 def vocabulary_file(about: dict, path):

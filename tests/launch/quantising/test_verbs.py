@@ -14,10 +14,11 @@ from data.chat.templates import render
 from launch.__main__ import main
 from launch.chat import opened, template
 from launch.evaluation.scored_model import open_model
-from launch.quantising import measured, quantised
+from launch.quantising import cases, measured, quantised
 from launch.trial import run as trial
 from launch.trial.start import of_run
 from model.quantised import model as kernels
+from scaling.report.precision import precision_page
 from tests.launch.trial.test_trial import TINY
 from tests.model import golden
 
@@ -44,6 +45,8 @@ def home(text_folder, compiled_once):
 @pytest.fixture(scope="module")
 def int4(home):
     """(the quantised run, what the verb wrote of it)."""
+    (home / "run" / "imports").mkdir()
+    (home / "run" / "imports" / "own.py").write_text("MINE = 1\n")
     argv = [
         str(home / "run"),
         f"--to={home / 'int4'}",
@@ -97,6 +100,8 @@ def test_the_loss_of_packed_rows_is_that_of_evaluate(home, tmp_path):
 
 def test_other_verbs_read_it(home, int4, capsys):
     run, _ = int4
+    for name in ("imports/own.py", "chat_template.jinja", "tokenizer/tokenizer.json"):
+        assert (run / name).read_bytes() == (home / "run" / name).read_bytes()
     assert quantised.is_quantised(run) and not quantised.is_quantised(home / "run")
     assert main(["score", f"--run={run}", "--text=to be"]) == 0
     found = open_model(run)
@@ -129,6 +134,19 @@ def test_a_curve_has_every_run_and_format(home, tmp_path, without_pictures, caps
     assert lost[0] > lost[2] and lost[1] < lost[0]  # fewer bits lose more; GPTQ loses less
     header, *rows = (tmp_path / "curve" / "precision.csv").read_text().splitlines()
     assert header == "run,params,tokens,bits,degradation,degradation_se" and rows
+
+
+def test_a_single_sequence_has_no_standard_error(capsys):
+    one, two = np.array([[30.0, 15.0]]), np.array([[33.0, 15.0], [31.0, 12.0]])
+    about = measured.compared(one, two[:1])
+    assert about["degradation"] == pytest.approx(0.2) and about["degradation_se"] is None
+    assert measured.compared(two, two[::-1])["loss_se"] > 0  # control
+    json.dumps(about, allow_nan=False)
+    size = {"params": 9, "bits": 4.5, "bytes": 1, "bytes_before": 2}
+    point = {"run": "a", "format": "int4", "calibrate": "", "activations": ""} | size | about
+    cases.show([point])
+    assert "—" in capsys.readouterr().out
+    assert "<td>—</td>" in precision_page.table([point])
 
 
 @pytest.mark.slow
@@ -171,6 +189,35 @@ def test_bad_input_is_one_line(argv, message, home, int4, monkeypatch, capsys):
     assert message in error and error.count("\n") == 1 and not (home / "x").exists()
 
 
+@pytest.mark.parametrize(
+    "argv", [["quantise", "missing", "--to=out"], ["convert", "--from=missing", "--to_gguf=out"]]
+)
+def test_a_missing_run_is_not_blamed_on_the_output(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "missing" in error and "cannot be written" not in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv", [["quantise", "run", "--to=."], ["convert", "--from=run", "--to_gguf=."]]
+)
+def test_a_full_folder_has_one_remedy(argv, home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "not empty; name a new folder" in error and "name another place" not in error
+
+
+@pytest.mark.slow
+def test_a_place_that_cannot_be_written_is_named(home, capsys):
+    (home / "file").write_text("")
+    for argv in (["quantise", "--to"], ["convert", "--to_gguf"]):
+        run = f"--from={home / 'run'}" if argv[0] == "convert" else str(home / "run")
+        assert main([argv[0], run, f"{argv[1]}={home / 'file' / 'out'}"]) == 2
+        assert f"{argv[1]}={home / 'file' / 'out'} cannot be written" in capsys.readouterr().err
+
+
 def test_a_damaged_quantised_json_is_one_line(home, int4, tmp_path, capsys):
     shutil.copytree(int4[0], tmp_path / "run")
     (tmp_path / "run" / "quantised.json").write_text('{"format": "int4"}')
@@ -199,6 +246,17 @@ def test_a_run_becomes_gguf_with_its_template(home, tmp_path, capsys):
     capsys.readouterr()
     assert main(["convert", *argv]) == 2
     assert "exists already and is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_extended_run_becomes_gguf(home, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    run, out = tmp_path / "run", tmp_path / "out"
+    argv = [f"--run={home / 'run'}", f"--to={run}", "--token=<|a|>", "--token=<|b|>"]
+    assert main(["extend", *argv]) == 0
+    assert main(["convert", f"--from={run}", f"--to_gguf={out}", "--gguf_type=f32"]) == 0
+    tokens = gguf.GGUFReader(out / "run-f32.gguf").get_field("tokenizer.ggml.tokens").contents()
+    assert tokens[-2:] == ["<|a|>", "<|b|>"] and len(tokens) == 258
 
 
 def test_prompts_are_the_tokens_of_training(home, tmp_path):

@@ -1,4 +1,8 @@
-"""Tests GGUF files against llama.cpp: its logits of the same bytes, here or from a golden file."""
+"""Tests GGUF files against llama.cpp: its logits of the same bytes, here or from a golden file.
+
+The golden logits of GPT-2 and Gemma are those of a llama.cpp built without GGML_GELU_FP16, which
+otherwise looks GELU up in a table of half precision (docs/quantisation.md).
+"""
 
 import dataclasses
 import hashlib
