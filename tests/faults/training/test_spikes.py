@@ -98,6 +98,7 @@ def test_without_spikes_the_policy_changes_no_bit(train):
     assert parameters(control) != parameters(runs[0])
 
 
+@pytest.mark.slow
 def test_a_rewind_leaves_out_the_data_of_the_spike(train):
     code, output, folder, read = train("rewind", BOTH, on_spike="rewind")
     assert code == 0, output

@@ -49,6 +49,7 @@ def result(run: Path) -> dict:
     return json.loads((run / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_holds_its_adapters_alone_and_counts_them(home):
     held, told, of_base = flat(home / "lora"), result(home / "lora"), result(home / "base")
     assert all("/lora_" in path for path in held)

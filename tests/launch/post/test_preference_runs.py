@@ -67,6 +67,7 @@ def stored(home, base) -> Path:
     return home / "stored"
 
 
+@pytest.mark.slow
 def test_a_reward_model_has_a_fresh_head_and_its_metrics(home, base):
     told = run(home, "reward", f"post/reward.py:{base}", **PAIRS)
     assert told["params"]["classes"] == 17 and told["predicts"] == reward.PREDICTS
@@ -129,6 +130,7 @@ def test_dpo_of_adapters_takes_their_base_as_the_reference(home, base):
     assert np.ptp(here) > 1e-4  # control: the loss moves
 
 
+@pytest.mark.slow
 def test_dpo_in_bfloat16_begins_at_log_two(home, base):
     """The reference is rounded as the policy is, though its run has another dtype."""
     keys = PAIRS | {"model.dtype": "bfloat16", "objective.beta": "1.0", "train.duration": "2 steps"}

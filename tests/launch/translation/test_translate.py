@@ -72,6 +72,7 @@ def written(argv, capsys) -> tuple[list[str], dict]:
     return capsys.readouterr().out.splitlines(), json.load(open("out.json"))
 
 
+@pytest.mark.slow
 def test_metrics_of_whole_sentences_are_in_the_result(here):
     metrics = json.loads((here / "mt" / "result.json").read_text())["metrics"]
     assert {"loss", "accuracy", "exact_match", "exact_match_1_8", "bits_per_byte"} <= set(metrics)

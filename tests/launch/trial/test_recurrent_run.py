@@ -38,6 +38,7 @@ def result(home, name: str) -> dict:
     return json.loads((home / name / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_goes_on_with_its_state(home):
     trained(home, "halves", **{"checkpoint.stop_at": "30 steps"})
     trained(home, "halves")

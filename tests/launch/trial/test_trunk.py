@@ -177,6 +177,7 @@ def stop_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(record.Record, "after_chunk", killed)
 
 
+@pytest.mark.slow
 def test_a_killed_trunk_resumes_and_keeps_what_it_keeps(home, whole, direct, monkeypatch):
     changes = {"checkpoint.keep_at": ("80 steps",), "checkpoint.every": "30 steps"}
     stop_at(monkeypatch, 70)
@@ -274,6 +275,7 @@ def sweeps(home):
     return home
 
 
+@pytest.mark.slow
 def test_a_sweep_with_shared_trunks_has_the_results_of_one_without(sweeps):
     found = {p.parent.name: p.parent for p in sweeps.glob("shared/*/result.json")}
     others = {p.parent.name for p in sweeps.glob("separate/*/result.json")}

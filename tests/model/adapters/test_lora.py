@@ -91,6 +91,7 @@ def test_dropout_is_on_the_inputs_of_the_adapters_alone():
     assert set(np.unique(x)) == {0, np.float32(1 / 0.75)} and abs(x.mean() - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_gradients_of_a_quantised_base_are_those_of_its_dense_matrix():
     adapted = Adapted(decoder, dataclasses.replace(LORA, base_dtype="nf4"))
     tree, base = trained(adapted)

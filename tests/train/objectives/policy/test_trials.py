@@ -185,6 +185,7 @@ def test_a_reference_in_bfloat16_begins_at_the_policy(home, adapter):
     assert kl[0] == 0 and abs(kl[-1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_rewards_without_variance_are_said_after_twenty_steps(home, capsys):
     keys = {"data.checker": f"{prompts.HERE}:raises", "train.duration": "21 steps"}
     keys |= {"objective.kl": "0", "log.every": "0 steps"}
