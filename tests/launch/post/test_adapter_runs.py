@@ -61,6 +61,7 @@ def test_a_run_holds_its_adapters_alone_and_counts_them(home):
     assert told["id"] != of_base["id"] and told["eval_loss"] < of_base["eval_loss"]
 
 
+@pytest.mark.slow
 def test_verbs_read_the_merged_model(home):
     family, cfg = family_of(home / "lora")
     params, step = restored(home / "lora", family, cfg)
@@ -127,6 +128,7 @@ def test_the_memory_of_each_component_is_said_before_the_run(home, capsys):
         assert ("frozen base" in said[0]) == (name == "packed")
 
 
+@pytest.mark.slow
 def test_a_round_trip_through_peft_keeps_the_model(home, capsys):
     """Of an adapter without a quantised base, whose dequantised values PEFT's folder lacks."""
     keys = adapted(home, **{"adapter.base_dtype": "", "adapter.dora": "True"})

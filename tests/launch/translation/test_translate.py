@@ -79,6 +79,7 @@ def test_metrics_of_whole_sentences_are_in_the_result(here):
     assert "exact_match_9_16" not in metrics  # no sentence is that long
 
 
+@pytest.mark.slow
 def test_greedy_matches_as_often_as_the_evaluation_says(here, capsys):
     """The metric exact_match reads the right sentence; greedy decoding reads what it wrote."""
     from launch.translation.held_out import held_out

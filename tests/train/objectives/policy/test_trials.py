@@ -109,6 +109,7 @@ def test_frozen_parameters_stay_and_events_are_at_rollouts(home, whole):
     assert all(step % 4 == 0 for step in steps)
 
 
+@pytest.mark.slow
 def test_rollouts_and_updates_have_rates_of_their_own(home, whole):
     told = json.loads((whole / "result.json").read_text())
     tokens, seconds = {}, {}
