@@ -7,8 +7,6 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install
 UV     := $(shell command -v uv 2>/dev/null)
 # Overridden as in `make ladder PYTHON=/opt/python3.12/bin/python3`.
 PYTHON ?=
-# Tests start many processes, which would compile our files anew where bytecode is not kept.
-CACHED := PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
 .PHONY: help install ladder history assistant test test-all lint format bench scaling-table clean
@@ -42,11 +40,11 @@ assistant: $(VENV)/installed-report  ## SFT, a reward model, DPO, PPO and GRPO o
 
 test: $(VENV)/installed-dev  ## the fast tests (about 8 minutes on 2 cores)
 	@echo "==> Running the fast tests"
-	@$(CACHED) $(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
 
 test-all: $(VENV)/installed-dev  ## every test, the slow ones too
 	@echo "==> Running every test"
-	@$(CACHED) $(BIN)/python -m pytest
+	@$(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev  ## check formatting and style with ruff
 	@echo "==> Checking formatting and style"

@@ -72,6 +72,7 @@ def alone():
     return trained_on({"data": 1, "fsdp": 1})
 
 
+@pytest.mark.slow
 def test_the_base_keeps_its_bits_and_every_adapter_moves(alone):
     before, after, metrics = alone
     equal = lambda a, b: np.array_equal(np.asarray(a), np.asarray(b))  # noqa: E731

@@ -143,6 +143,7 @@ def encoded(answers, encoder):
     return answered.encoded(answers.prompts, answers.texts, answers.most, encoder)
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_cut_has_no_end(home):
     model = scored_model.open_model(Path("policy"))
     encoder = answered.encoder_of(Path("policy"), model.tokenizer)

@@ -74,6 +74,7 @@ def test_verbs_read_the_merged_model(home):
     assert found["lora"] < found["base"]
 
 
+@pytest.mark.slow
 def test_adapters_of_other_weights_are_refused(home, capsys):
     shutil.copytree(home / "base", home / "moved")
     keys = adapted(home, **{"train.init_from": str(home / "moved")})

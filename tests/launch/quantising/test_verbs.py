@@ -98,6 +98,7 @@ def test_the_loss_of_packed_rows_is_that_of_evaluate(home, tmp_path):
     assert batches.calibration[0]["segments"].max() > 1
 
 
+@pytest.mark.slow
 def test_other_verbs_read_it(home, int4, capsys):
     run, _ = int4
     for name in ("imports/own.py", "chat_template.jinja", "tokenizer/tokenizer.json"):

@@ -295,6 +295,7 @@ def test_a_sweep_with_shared_trunks_has_the_results_of_one_without(sweeps):
     assert all(read_json(p)["branched_at"] == 0 for p in sweeps.glob("separate/*/result.json"))
 
 
+@pytest.mark.slow
 def test_control_the_sweep_s_numbers_do_depend_on_what_they_are_compared_with(sweeps):
     results = [read_json(p) for p in sweeps.glob("shared/*/result.json")]
     for one, other in itertools.combinations(results, 2):

@@ -100,6 +100,7 @@ def of_embedding(params) -> jax.Array:
     return -logp_TV[np.arange(11), TOKENS[1:]][FIRST - 1 :].mean()
 
 
+@pytest.mark.slow
 def test_without_everything_the_embedding_alone_predicts():
     nothing = np.zeros((2, 1, 1, 1, 1))
     changes = ablation.edits("heads", nothing, nothing)["blocks"]

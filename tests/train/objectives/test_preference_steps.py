@@ -81,9 +81,8 @@ def apart(tree, other) -> float:
 gradients_of = jax.jit(gradients, static_argnums=2)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "dpo")) for n in CASES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_micro_batches_of_unequal_weight_have_the_gradient_of_the_whole(name):
     params, frozen = weights_of(step_of(name))
     key, batch = jax.random.key(0), batch_of()
