@@ -11,6 +11,7 @@ from model import classes
 from model.families import Trained
 from train.objectives.cross_entropy import cross_entropy, training_loss
 from train.objectives.metrics import Metric
+from train.objectives.refusals import refuse_settings
 
 FIELDS = ("tokens", "segments", "label")
 NEEDS = ("pooled",)
@@ -38,12 +39,7 @@ def configure(config: Any) -> Config:
             f"model.n_classes=0, but objective.name={config.objective.name!r} trains the head of "
             "the classes; give --config.model.n_classes=N"
         )
-    for key in ("z_loss", "loss_chunk"):
-        if config.train[key]:
-            raise ValueError(
-                f"train.{key}={config.train[key]} has no effect with objective.name="
-                f"{config.objective.name!r}; use 0"
-            )
+    refuse_settings(config, "z_loss", "loss_chunk")
     return Config(config.train.label_smoothing)
 
 

@@ -24,6 +24,7 @@ from model.families import Trained
 from train.objectives import loss_in_chunks
 from train.objectives.cross_entropy import cross_entropy
 from train.objectives.metrics import Metric
+from train.objectives.refusals import refuse_settings, require_distribution, require_vocabulary
 
 FIELDS = ("tokens", "targets", "weights")
 NEEDS = ("hidden", "head", "logits")
@@ -80,12 +81,7 @@ def configure(config: Any) -> Loss:
             f"objective.mix={keys.mix} must be above 0 and below 1; the ends are "
             "objective.divergence=forward and reverse"
         )
-    for key in ("z_loss", "label_smoothing"):
-        if config.train[key]:
-            raise ValueError(
-                f"train.{key}={config.train[key]} has no effect with objective.name='distill'; "
-                "use 0"
-            )
+    refuse_settings(config, "z_loss", "label_smoothing")
     loss_in_chunks.require(config.train.loss_chunk, config.model.context_length)
     chosen = keys.divergence, keys.mix, keys.temperature, keys.hard_weight
     return Loss(*chosen, config.train.loss_chunk)
@@ -94,17 +90,8 @@ def configure(config: Any) -> Loss:
 def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
     """ValueError for a teacher that gives no distribution of the next token, or one over another
     vocabulary."""
-    for name, family, teacher in frozen:
-        if not all(hasattr(families.FAMILIES[family], need) for need in NEEDS):
-            raise ValueError(
-                f"objective.{name} is of the family {family!r}, which gives no distribution of the "
-                "next token; use a decoder"
-            )
-        if teacher.vocab_size != model.vocab_size:
-            raise ValueError(
-                f"objective.{name} has model.vocab_size={teacher.vocab_size}, and the student "
-                f"{model.vocab_size}; use a teacher of the same vocabulary"
-            )
+    require_distribution(frozen, NEEDS)
+    require_vocabulary(model, frozen)
 
 
 def kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:

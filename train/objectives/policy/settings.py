@@ -6,6 +6,7 @@ from typing import Any
 from model import families
 from train.objectives.policy.estimators import KL
 from train.objectives.policy.surrogate import NORMALISE
+from train.objectives.refusals import refuse_settings
 
 FROZEN = {"reference": "objective.reference", "reward": "objective.reward_model"}
 # Without a reference of its own, the weights that training starts from; without a reward model,
@@ -124,12 +125,7 @@ def configure(config: Any) -> Config:
             f"adapter.dropout={rate}, but objective.name={config.objective.name!r} needs the "
             "policy that drew the responses, without dropout; use 0"
         )
-    for key in ("z_loss", "loss_chunk", "label_smoothing"):
-        if config.train[key]:
-            raise ValueError(
-                f"train.{key}={config.train[key]} has no effect with objective.name="
-                f"{config.objective.name!r}; use 0"
-            )
+    refuse_settings(config, "z_loss", "loss_chunk", "label_smoothing")
     return cfg
 
 

@@ -23,6 +23,7 @@ from model.families import Trained
 from train.objectives import loss_in_chunks
 from train.objectives.metrics import Metric
 from train.objectives.preference import pairs
+from train.objectives.refusals import refuse_settings, require_distribution
 
 FIELDS = pairs.FIELDS
 MAKES = ("tokens",)
@@ -84,19 +85,14 @@ def configure(config: Any) -> Loss:
             f"objective.label_smoothing={keys.label_smoothing} has no effect with "
             f"objective.variant={keys.variant!r}; use 0, or the variants sigmoid or robust"
         )
-    pairs.refuse_token_settings(config, "z_loss", "label_smoothing")
+    refuse_settings(config, "z_loss", "label_smoothing")
     loss_in_chunks.require(config.train.loss_chunk, config.model.context_length)
     return Loss(keys.variant, keys.beta, keys.label_smoothing, config.train.loss_chunk)
 
 
 def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
     """ValueError for a reference that gives no distribution of the next token."""
-    for name, family, _ in frozen:
-        if not all(hasattr(families.FAMILIES[family], need) for need in NEEDS):
-            raise ValueError(
-                f"objective.{name} is of the family {family!r}, which gives no distribution of the "
-                "next token; use a decoder"
-            )
+    require_distribution(frozen, NEEDS)
 
 
 def sigmoid(h_B: jax.Array, lengths: tuple, cfg: Loss) -> jax.Array:

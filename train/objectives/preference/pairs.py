@@ -60,13 +60,3 @@ def log_probabilities(
     score = jax.checkpoint(score) if chunk else score
     nll_RT = loss_in_chunks.each(score, chunk, x_RTD, targets_RT)
     return -(nll_RT * weights_RT).sum(-1)
-
-
-def refuse_token_settings(config: Any, *keys: str) -> None:
-    """ValueError for settings of the section `train` that a loss of pairs does not read."""
-    for key in keys:
-        if config.train[key]:
-            raise ValueError(
-                f"train.{key}={config.train[key]} has no effect with objective.name="
-                f"{config.objective.name!r}; use 0"
-            )

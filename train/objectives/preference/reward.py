@@ -17,6 +17,7 @@ from model import classes
 from model.families import Trained
 from train.objectives.metrics import Metric
 from train.objectives.preference import pairs
+from train.objectives.refusals import refuse_settings
 
 FIELDS = (*pairs.FIELDS, "margin")
 MAKES = ("tokens", "segments")
@@ -53,7 +54,7 @@ def configure(config: Any) -> Config:
         )
     if not config.objective.centring >= 0:
         raise ValueError(f"objective.centring={config.objective.centring} is below 0; use 0.01")
-    pairs.refuse_token_settings(config, "z_loss", "loss_chunk", "label_smoothing")
+    refuse_settings(config, "z_loss", "loss_chunk", "label_smoothing")
     return Config(config.objective.centring)
 
 

@@ -20,7 +20,9 @@ from model import families
 from model.families import Trained
 from train.objectives import loss_in_chunks
 from train.objectives.cross_entropy import cross_entropy
+from train.objectives.distill import kl
 from train.objectives.metrics import Metric
+from train.objectives.refusals import refuse_settings, require_distribution, require_vocabulary
 
 FIELDS = ("tokens", "targets", "weights", "forget")
 NEEDS = ("hidden", "head", "logits")
@@ -65,12 +67,7 @@ def configure(config: Any) -> Loss:
     for key in ("limit", "kl", "nats"):
         if not keys[key] >= 0:
             raise ValueError(f"objective.{key}={keys[key]} must be at least 0")
-    for key in ("z_loss", "label_smoothing"):
-        if config.train[key]:
-            raise ValueError(
-                f"train.{key}={config.train[key]} has no effect with objective.name='unlearn'; "
-                "use 0"
-            )
+    refuse_settings(config, "z_loss", "label_smoothing")
     loss_in_chunks.require(config.train.loss_chunk, config.model.context_length)
     return Loss(keys.limit, keys.kl, keys.nats, config.train.loss_chunk)
 
@@ -78,17 +75,8 @@ def configure(config: Any) -> Loss:
 def check_frozen(model: Any, frozen: tuple[tuple[str, str, Any], ...]) -> None:
     """ValueError for a reference that gives no distribution of the next token, or one over another
     vocabulary."""
-    for name, family, reference in frozen:
-        if not all(hasattr(families.FAMILIES[family], need) for need in NEEDS):
-            raise ValueError(
-                f"objective.{name} is of the family {family!r}, which gives no distribution of the "
-                "next token; use a decoder"
-            )
-        if reference.vocab_size != model.vocab_size:
-            raise ValueError(
-                f"objective.{name} has model.vocab_size={reference.vocab_size}, and the model "
-                f"{model.vocab_size}; use a reference of the same vocabulary"
-            )
+    require_distribution(frozen, NEEDS)
+    require_vocabulary(model, frozen)
 
 
 def _scores(
@@ -106,7 +94,7 @@ def _scores(
         log_p_BTV = jax.nn.log_softmax(jax.lax.stop_gradient(kept_BTV))
         return {
             "nats": cross_entropy(logits_BTV, targets_BT)[0],
-            "divergence": (jnp.exp(log_p_BTV) * (log_p_BTV - log_q_BTV)).sum(-1),
+            "divergence": kl(log_p_BTV, log_q_BTV),
         }
 
     x_BTD = model.hidden(cfg.model, params, batch, key)
