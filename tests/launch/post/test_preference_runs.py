@@ -236,7 +236,10 @@ def test_weights_that_do_not_go_with_the_data_are_refused(home, base, capfd):
         ({"objective.teacher": str(home / "counted")}, "of the family 'ngram', which is counted"),
         ({"objective.teacher": str(home / "none")}, "objective.teacher="),
         (teacher | {"model.context_length": "64"}, "has model.context_length=32, and the rows 64"),
-        (teacher | {"model.vocab_size": "300"}, "model.vocab_size=256, and the model that is trained 300"),
+        (
+            teacher | {"model.vocab_size": "300"},
+            "vocab_size=256, and the model that is trained 300",
+        ),
     ):
         run(home, "refused", "post/distill.py", 2, **on_text | keys)
         said = capfd.readouterr().err
