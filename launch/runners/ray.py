@@ -108,7 +108,7 @@ class _Run:
         self.suspects: dict[str, set[str]] = collections.defaultdict(set)
         self.avoided: set[str] = set(self.session.blind)
         self.said: set[str] = set()
-        self.slots: dict[str, str] = {}  # that there are to be: the machine of each, by its key
+        self.slots: dict[str, str] = {}  # the wanted slots: key → machine
         self.looked, self.signalled = 0.0, 0
         self.session.renew()
 
