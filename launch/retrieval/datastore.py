@@ -101,11 +101,6 @@ def tokens_of(model: ScoredModel, texts: Texts | None) -> tuple[list[np.ndarray]
             dataset = training_data(model)
         except Unavailable as reason:
             raise ValueError(f"run={model.run}: {reason}; give --texts=TEXT") from reason
-        if not hasattr(dataset, "texts"):
-            raise ValueError(
-                f"run={model.run} was trained on data.kind={model.config.data.kind!r}, which is no "
-                "running text; give --texts=TEXT"
-            )
         return dataset.for_run(model.config).texts("train"), dataset.hash
     parts = [
         np.append(model.tokenizer.encode(document.text), model.tokenizer.eod).astype(np.int32)

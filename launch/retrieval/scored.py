@@ -206,12 +206,9 @@ def documents(
 def validation_of(model: ScoredModel) -> Any:
     """The dataset of a run. ValueError, in one line, if it cannot be read."""
     try:
-        dataset = training_data(model)
+        return training_data(model)
     except Unavailable as reason:
         raise ValueError(f"run={model.run}: {reason}; give --data=TEXT") from reason
-    if not hasattr(dataset, "texts"):
-        raise ValueError(f"run={model.run} was trained on no running text; give --data=TEXT")
-    return dataset
 
 
 def held_out(model: ScoredModel) -> list[np.ndarray]:
