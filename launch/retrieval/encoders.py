@@ -1,6 +1,6 @@
 """Vectors of texts for a dense index: mean states of a trained model, or mean word vectors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -164,15 +164,3 @@ def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     Mean states of a model point nearly the same way without this (Mu & Viswanath 2018)."""
     vectors = vectors - mean
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-
-
-def in_batches(texts: Iterable[str], size: int = ROWS) -> Iterator[list[str]]:
-    """Texts, `size` at a time."""
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

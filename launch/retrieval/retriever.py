@@ -83,10 +83,10 @@ class Retriever:
         return [Found(number, score, self.passages[number]) for number, score in places]
 
 
-def open_index(path: Path, key: str = "retrieve") -> Retriever:
+def open_index(path: Path) -> Retriever:
     """The index in a folder, here or in a bucket. ValueError or FileNotFoundError, in one line, for
     one that is missing, damaged or of another kind."""
-    return Retriever(folder.read(folder.here(path), key))
+    return Retriever(folder.read(folder.here(path)))
 
 
 def fitting(

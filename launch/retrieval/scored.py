@@ -275,12 +275,10 @@ def passages_of(
     return fair, lengths
 
 
-def nested(
-    fair: np.ndarray, lengths: np.ndarray, sizes: Sequence[int], seed: int = 0
-) -> Iterator[np.ndarray]:
+def nested(fair: np.ndarray, lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[np.ndarray]:
     """Which passages [P] an index of each size in tokens has: random ones, each set within the
     next."""
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(fair))
+    order = np.random.default_rng(0).permutation(np.flatnonzero(fair))
     reached = np.cumsum(lengths[order])
     for size in sizes:
         allowed = np.zeros(len(fair), bool)
