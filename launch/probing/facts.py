@@ -32,8 +32,8 @@ class Answers:
 
 
 def known_facts(model: ScoredModel, facts: Sequence[Question]) -> list[Question]:
-    """The facts whose questions and answers have only words of the vocabulary: unknown words are
-    all the same token, so answers of them would be equal. ValueError if there are none."""
+    """The facts whose questions and answers have only words of the vocabulary. Unknown words are
+    all one token, so answers with them would be equal. ValueError if no fact is left."""
     kept = [
         fact
         for fact in facts
@@ -152,8 +152,8 @@ def consistency(found: Answers) -> np.ndarray:
 def _groups(
     facts: Sequence[Question], found: Answers, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """One row for each group of facts; of facts that were told, also by how often and by whether in
-    this way."""
+    """One row for each group of facts. Facts of a world also have rows by how often they were told,
+    and by whether in this way."""
     same = consistency(found)
     parts = [("group", name, np.flatnonzero(rows)) for name, rows in _by_group(facts, found)]
     if all(fact.times is not None for fact in facts):
@@ -240,9 +240,9 @@ def _rows(
 def _changes(
     facts: Sequence[Question], found: Answers, before: Answers, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """What changed since the other run, by group and, where it is known how facts were told, for
-    the ways in which they were not: nats of the right answer, accuracy and confidence, each before,
-    now and the mean difference with its interval and p-value. Each fact counts the same."""
+    """What changed since the other run, by group: nats of the right answer, accuracy and
+    confidence, each before, now and the mean difference with its interval and p-value. Facts of a
+    world also have a row for the ways in which they were not told. Each fact counts the same."""
     parts = []
     for name, rows in _by_group(facts, found):
         parts.append((name, rows))

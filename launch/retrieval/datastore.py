@@ -133,7 +133,7 @@ def known_documents(index: Index) -> set[int]:
 def windows(
     texts: Sequence[np.ndarray], context: int, stride: int, most: int, seed: int
 ) -> np.ndarray:
-    """(text, first token) of each window [W, 2], in random order: as many as hold `most` keys, 0:
+    """(text, first token) of each window [W, 2], in random order: enough for `most` keys, 0:
     all. ValueError for texts that are shorter than a window."""
     found = [
         np.stack([np.full_like(begins, number), begins], axis=1)

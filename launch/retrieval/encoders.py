@@ -75,8 +75,8 @@ class OfStates:
 
 
 class OfWords:
-    """The mean vector of a text's tokens. `weighed` gives rare ones more weight. Tokens without a
-    vector, as unknown ones, count nothing."""
+    """The mean vector of a text's tokens. `weighed` gives rare ones more weight. Unknown tokens
+    have the vector 0."""
 
     made_from = WORDS
 
@@ -93,7 +93,7 @@ class OfWords:
 
     def weighed(self, texts: Iterable[str]) -> "OfWords":
         """The same with each token weighted by log((1 + N) / (1 + n)), where n of these N texts
-        have it: tokens that all texts have say nothing of any."""
+        have it: a token of every text has no weight."""
         found, count = np.zeros(len(self.table)), 0
         for text in texts:
             found[np.unique(self.tokenizer.encode(text))] += 1
@@ -129,16 +129,15 @@ def open_encoder(run: Path) -> Encoder:
 
 
 def save(encoder: Encoder, place: Path) -> None:
-    """Writes what `of_index` needs to encode queries: for word vectors everything, so that their
-    run may go."""
+    """Writes what `of_index` needs to encode queries. An index of word vectors needs no run."""
     encoder.tokenizer.save(place)
     if isinstance(encoder, OfWords):
         folder.write_array(place / TABLE, encoder.table)
 
 
 def of_index(index: Index) -> Encoder:
-    """The encoder of an index. That of hidden states is read from its run.
-    ValueError or FileNotFoundError, in one line, if it is not there or is another model."""
+    """The encoder of an index. Hidden states need their run: ValueError or FileNotFoundError, in
+    one line, if it is missing or has other weights."""
     about = index.about
     if about["made_from"] == WORDS:
         table = index.array(TABLE)

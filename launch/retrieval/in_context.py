@@ -1,5 +1,5 @@
-"""Retrieval in context (Ram et al. 2023): while a text is read, passages that match its last tokens
-are put before them, anew every few tokens, and the model scores the next ones.
+"""Retrieval in context (Ram et al. 2023): every few tokens, passages that match the last tokens of
+a text are put before it, and the model scores the next ones.
 
 Every `stride` tokens the last `query` tokens, as text, are the query. The passages take the place
 of the oldest tokens of the context, so the model reads as many tokens with them as without. Both
