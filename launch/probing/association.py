@@ -21,9 +21,8 @@ def _test(vectors: WordVectors, sets: Sets, seed: int) -> dict[str, Any]:
         missing += [word for word, place in found.items() if place is None]
         words[name] = [word for word, place in found.items() if place is not None]
         places[name] = [place for place in found.values() if place is not None]
-    targets, attributes = (vectors.unit[places[a] + places[b]] for a, b in ("xy", "ab"))
-    cosines = targets @ attributes.T
-    cosines = cosines.toarray() if hasattr(cosines, "toarray") else cosines
+    targets, attributes = places["x"] + places["y"], places["a"] + places["b"]
+    cosines = vectors.cosines(vectors.unit[targets])[:, attributes]
     try:
         about = weat(cosines, len(places["x"]), len(places["a"]), seed=seed)
     except ValueError as error:
