@@ -45,7 +45,7 @@ class Console:
         seed: int,
         sources: Callable[[], Sequence[str]] = tuple,
     ):
-        """`sources`: the lines about what was put before the last message, to print."""
+        """`sources` returns the lines to print about what was put before the last message."""
         self.engine, self.conversation, self.sampler = engine, conversation, sampler
         self.stops, self.max_tokens, self.seed = stops, max_tokens, seed
         self.sources = sources

@@ -115,8 +115,8 @@ def prompt_of(
     """(the tokens that a sample of a run continues, the tokens that end it besides the usual ones).
 
     With `chat` the text is a user's message; None: if the run was trained with a template. An empty
-    text begins a new document. `before` is text of others that stands before it, as passages do: no
-    string in it is a special token."""
+    text begins a new document. `before` is untrusted text, such as passages, to put before it: no
+    string in it becomes a special token."""
     trained = (run / FILE).is_file() and not is_published(run)
     if text and (trained if chat is None else chat):
         encoder = encoder_of(run, tokenizer)

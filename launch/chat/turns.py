@@ -40,7 +40,7 @@ class Turns:
         self.name, self.roles = encoder.template.name, encoder.template.roles
         self.stops = () if self.trained else (NEXT,) if name == PLAIN else encoder.template.stops
         self.lead = self._lead()
-        # What is done to the messages of each prompt, as where passages are put before the last.
+        # Changes the messages of each prompt: retrieval puts passages before the last one.
         self.amend: Callable[[Messages], Messages] | None = None
 
     def prompt(self, messages: Messages) -> list[int]:

@@ -24,8 +24,8 @@ class Baseline:
 
 
 def training_data(model: ScoredModel):
-    """The dataset that the run was trained on. Unavailable if it is not there, is another, or is
-    no running text."""
+    """The running text that the run was trained on. Unavailable if it is missing or has changed, or
+    if the data are not running text."""
     wanted = model.config.data.get("hash", "")
     if not wanted:
         raise Unavailable("the run names no training text, as converted models do not")

@@ -59,8 +59,9 @@ class ScoredModel:
         targets_BT: np.ndarray,
         packed: Mapping[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """-log p of each target [B, T] given the tokens up to its place in its row, float64; with
-        the segments and positions of `packed` rows, those of its segment. Of a trained model."""
+        """-log p of each target [B, T] given the tokens up to its place in its row, float64. In
+        rows `packed` with segments and positions, only tokens of its segment count. Of a trained
+        model."""
         how = self.name, self.cfg, self._chunk(*tokens_BT.shape)
         found = token_nats(*how, self.fitted, tokens_BT, targets_BT, dict(packed or {}))
         return np.asarray(found, np.float64)
@@ -180,7 +181,7 @@ def with_defaults(config: Mapping[str, Any]) -> ConfigDict:
 
 
 def packing_of(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The segments and the positions of a batch of packed rows; none of other rows."""
+    """The segments and positions of a batch of packed rows; {} for other batches."""
     return {name: batch[name] for name in ("segments", "positions") if name in batch}
 
 

@@ -10,7 +10,7 @@ from launch.evaluation.scored_model import ScoredModel
 from launch.probing.files import Question
 from launch.probing.scored import has_unknown, log_probabilities
 from scaling.estimators import calibration
-from scaling.estimators.resampling import bootstrap, interval, mean_of_differences, units
+from scaling.estimators.resampling import bootstrap, mean_of_differences, units
 
 SURE = 0.5  # confidence from which an answer counts as asserted
 RISK = 0.05  # share of wrong answers that selective answering may have
@@ -32,8 +32,8 @@ class Answers:
 
 
 def known_facts(model: ScoredModel, facts: Sequence[Question]) -> list[Question]:
-    """The facts whose questions and answers have only words of the vocabulary: unknown words are
-    all the same token, so answers of them would be equal. ValueError if there are none."""
+    """The facts whose questions and answers have only words of the vocabulary. Unknown words are
+    all one token, so answers with them would be equal. ValueError if no fact is left."""
     kept = [
         fact
         for fact in facts
@@ -127,20 +127,15 @@ def _summary(found: Answers, known: np.ndarray, rows: np.ndarray) -> dict[str, f
 
 
 def _unbiased(found: Answers, draws: int, seed: int) -> dict[str, Any]:
-    """The ECE with an interval. ECE is biased upward, of bootstrap draws twice, so the interval is
-    the basic one: the percentiles are mirrored at the value."""
+    """The ECE with an interval. ECE is biased upward, and bootstrap draws add that bias again, so
+    this is the basic interval: the percentiles are mirrored at the value."""
     of = calibration.expected_calibration_error
-    parts, rng = units(found.fact), np.random.default_rng(seed)
-    drawn = []
-    for _ in range(draws):
-        rows = np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])
-        drawn.append(of(found.confidence[rows], found.right[rows]))
-    value = of(found.confidence, found.right)
-    span = interval(value, drawn, len(parts))
+    one = lambda rows: {"ece": of(found.confidence[rows], found.right[rows])}  # noqa: E731
+    span = bootstrap(one, found.fact, draws, seed)["ece"]
     if span["lo"] is None:
         return span
-    ends = (2 * value - span[end] for end in ("hi", "lo"))
-    return {"value": value} | {k: min(1.0, max(0.0, x)) for k, x in zip(("lo", "hi"), ends)}  # noqa: B905
+    low, high = np.clip([2 * span["value"] - span[end] for end in ("hi", "lo")], 0, 1).tolist()
+    return {"value": span["value"], "lo": low, "hi": high}
 
 
 def consistency(found: Answers) -> np.ndarray:
@@ -157,17 +152,13 @@ def consistency(found: Answers) -> np.ndarray:
 def _groups(
     facts: Sequence[Question], found: Answers, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """One row for each group of facts; of facts that were told, also by how often and by whether in
-    this way."""
+    """One row for each group of facts. Facts of a world also have rows by how often they were told,
+    and by whether in this way."""
     same = consistency(found)
-    of_group = np.array([fact.group for fact in facts], object)[found.fact]
-    parts = [
-        ("group", name or "all", np.flatnonzero(of_group == name))
-        for name in dict.fromkeys(fact.group for fact in facts)
-    ]
+    parts = [("group", name, np.flatnonzero(rows)) for name, rows in _by_group(facts, found)]
     if all(fact.times is not None for fact in facts):
         times = np.array([fact.times for fact in facts])[found.fact]
-        told = np.array([facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)])
+        told = _told(facts, found)
         known = np.array([fact.known for fact in facts], bool)[found.fact]
         parts += [("way", "told in this way", np.flatnonzero(known & told)),
                   ("way", "told in other ways", np.flatnonzero(known & ~told))]  # fmt: skip
@@ -197,6 +188,17 @@ def _groups(
         for by, name, rows in parts
         if len(rows)
     ]
+
+
+def _by_group(facts: Sequence[Question], found: Answers) -> list[tuple[str, np.ndarray]]:
+    """(name, whether each question is about a fact of it [Q]) of each group of facts."""
+    of_group = np.array([fact.group for fact in facts], object)[found.fact]
+    return [(name or "all", of_group == name) for name in dict.fromkeys(f.group for f in facts)]
+
+
+def _told(facts: Sequence[Question], found: Answers) -> np.ndarray:
+    """Whether the fact of each question was told in that way [Q]."""
+    return np.array([facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)])
 
 
 def _ranges(most: int) -> list[tuple[str, int, int]]:
@@ -238,23 +240,21 @@ def _rows(
 def _changes(
     facts: Sequence[Question], found: Answers, before: Answers, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """What changed since the other run, by group and, where it is known how facts were told, for
-    the ways in which they were not: nats of the right answer, accuracy and confidence, each before,
-    now and the mean difference with its interval and p-value. Each fact counts the same."""
-    of_group = np.array([fact.group for fact in facts], object)[found.fact]
+    """What changed since the other run, by group: nats of the right answer, accuracy and
+    confidence, each before, now and the mean difference with its interval and p-value. Facts of a
+    world also have a row for the ways in which they were not told. Each fact counts the same."""
     parts = []
-    for name in dict.fromkeys(fact.group for fact in facts):
-        parts.append((name or "all", of_group == name))
-        first = next(fact for fact in facts if fact.group == name)
+    for name, rows in _by_group(facts, found):
+        parts.append((name, rows))
+        first = facts[found.fact[rows.argmax()]]
         if first.told and first.known:
-            told = [facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)]
-            parts.append((f"{name}, in other ways", (of_group == name) & ~np.array(told)))
+            parts.append((f"{name}, in other ways", rows & ~_told(facts, found)))
     changes = []
     for name, rows in parts:
         one: dict[str, Any] = {"group": name, "facts": len(np.unique(found.fact[rows]))}
         of = found.fact[rows]
-        for key, name in (("nats", "nats"), ("accuracy", "right"), ("confidence", "confidence")):
-            now, then = (getattr(answers, name)[rows].astype(float) for answers in (found, before))
+        for key, field in (("nats", "nats"), ("accuracy", "right"), ("confidence", "confidence")):
+            now, then = (getattr(run, field)[rows].astype(float) for run in (found, before))
             change = mean_of_differences(now - then, of, draws, seed)
             one[key] = {"before": _by_fact(then, of), "now": _by_fact(now, of), "change": change}
         changes.append(one)

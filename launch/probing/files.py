@@ -91,7 +91,7 @@ def word_sets(spec: str) -> list[Sets]:
 def facts(spec: str, validation: float) -> list[Question]:
     """The facts of a world ('world:KEY=VALUE…'), as a run with this share of validation was told
     them, or those in a file; raises what `pairs` raises."""
-    if spec.partition(":")[0] == world.SCHEME:
+    if is_world(spec):
         return of_world(spec, validation)
     needs = {"questions": STRINGS, "answers": STRINGS, "right": NUMBER}
     found = []
@@ -189,11 +189,17 @@ def _is(value: object, kind: str) -> bool:
 
 
 def of_another_world(spec: str, corpora: Sequence[str]) -> bool:
-    """Whether `spec` is another world than all those among a run's `corpora`, whatever the part;
-    False if there are none."""
-    is_world = lambda name: name.partition(":")[0] == world.SCHEME  # noqa: E731
-    read = [world.parse(name) for name in corpora if is_world(name)]
-    if not is_world(spec) or not read:
+    """Whether `spec` is a world, and a run's `corpora` have worlds but not this one. The part of a
+    world is ignored."""
+    if not is_world(spec):
         return False
-    whole = lambda made: dataclasses.replace(made, part="all")  # noqa: E731
-    return whole(world.parse(spec)) not in map(whole, read)
+    asked, *read = (
+        dataclasses.replace(world.parse(name), part="all")
+        for name in (spec, *filter(is_world, corpora))
+    )
+    return bool(read) and asked not in read
+
+
+def is_world(spec: str) -> bool:
+    """Whether a corpus or --facts names a world."""
+    return spec.partition(":")[0] == world.SCHEME

@@ -18,13 +18,13 @@ Show = Callable[[str], None]
 class Asked:
     """The flags of the verb; "" for what is not asked."""
 
-    pairs: str = ""
-    weat: str = ""
-    facts: str = ""
-    text: str = ""
-    documents: int = 200
-    draws: int = 1000
-    seed: int = 0
+    pairs: str
+    weat: str
+    facts: str
+    text: str
+    documents: int
+    draws: int
+    seed: int
 
 
 def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def measured(
     spec: str, now: np.ndarray, before: np.ndarray | None, draws: int, seed: int
 ) -> dict[str, Any]:
     """The part `text` of what --json writes: nats per token and, beside another run, the change,
-    with intervals over documents. Documents without a token are left out; ValueError if no other is
-    there."""
+    with intervals over documents. Documents without a token are left out; ValueError if none has
+    one."""
     used = now[:, 1] > 0
     if not used.any():
         raise ValueError(f"text={spec} holds no token of this model's; name another text")

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from data.build import is_validation
 from data.retrieval import bm25, folder, passages
 from data.retrieval.folder import Index
 from data.sources import corpus
 from launch.evaluation.scored_model import with_defaults
 from launch.files import read_config
+from launch.retrieval import encoders
 
 SHARD = 4096  # passages of a file of vectors
 Advance = Callable[[float], None]
@@ -48,8 +50,6 @@ class Texts:
 
     def documents(self) -> Iterator[passages.Document]:
         """The documents that are indexed."""
-        from data.build import is_validation
-
         for spec in self.specs:
             for document in passages.documents(spec, self.text_key, self.max_bytes):
                 if not is_validation(document.digest, self.validation):
@@ -122,8 +122,6 @@ def build_bm25(
 def build_dense(place: Path, texts: Texts, run: Path, advance: Advance) -> tuple[Index, bool]:
     """(the index of vectors in a folder, whether it was built now). Vectors that a killed build
     wrote are kept."""
-    from launch.retrieval import encoders  # slow imports
-
     encoder = encoders.open_encoder(run)
     settings = {"kind": "dense", "texts": texts.identity(), "weights": encoder.weights}
     with folder.building(place, settings) as missing:
@@ -132,22 +130,19 @@ def build_dense(place: Path, texts: Texts, run: Path, advance: Advance) -> tuple
         found = prepared(place, texts, lambda share: advance(share / 5))
         if isinstance(encoder, encoders.OfWords):
             encoder = encoder.weighed(passage.text for passage in found)
-        total, size, count = None, 0, 0
+        total, size = 0.0, 0
         for number, first in enumerate(range(0, len(found), SHARD)):
             path = place / folder.shard_name("vectors", number)
             chosen = [found[i].text for i in range(first, min(first + SHARD, len(found)))]
             size += sum(len(text.encode()) for text in chosen)
             if not path.is_file():
                 made = []
-                for batch in encoders.in_batches(chosen):
-                    made.append(encoder(batch))
-                    done = first + sum(map(len, made))
-                    advance(0.2 + 0.8 * done / len(found))
+                for begin in range(0, len(chosen), encoders.ROWS):
+                    made.append(encoder(chosen[begin : begin + encoders.ROWS]))
+                    advance(0.2 + 0.8 * (first + begin) / len(found))
                 folder.write_array(path, np.concatenate(made))
-            vectors = np.load(path, allow_pickle=False).astype(float)
-            total = vectors.sum(0) if total is None else total + vectors.sum(0)
-            count += len(vectors)
-        folder.write_array(place / encoders.MEAN, (total / count).astype(np.float32))
+            total = total + np.load(path, allow_pickle=False).astype(float).sum(0)
+        folder.write_array(place / encoders.MEAN, (total / len(found)).astype(np.float32))
         encoders.save(encoder, place)
         about = described("dense", texts, len(found), size) | {
             "run": str(run.resolve()),

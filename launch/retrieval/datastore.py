@@ -101,11 +101,6 @@ def tokens_of(model: ScoredModel, texts: Texts | None) -> tuple[list[np.ndarray]
             dataset = training_data(model)
         except Unavailable as reason:
             raise ValueError(f"run={model.run}: {reason}; give --texts=TEXT") from reason
-        if not hasattr(dataset, "texts"):
-            raise ValueError(
-                f"run={model.run} was trained on data.kind={model.config.data.kind!r}, which is no "
-                "running text; give --texts=TEXT"
-            )
         return dataset.for_run(model.config).texts("train"), dataset.hash
     parts = [
         np.append(model.tokenizer.encode(document.text), model.tokenizer.eod).astype(np.int32)
@@ -138,7 +133,7 @@ def known_documents(index: Index) -> set[int]:
 def windows(
     texts: Sequence[np.ndarray], context: int, stride: int, most: int, seed: int
 ) -> np.ndarray:
-    """(text, first token) of each window [W, 2], in random order: as many as hold `most` keys, 0:
+    """(text, first token) of each window [W, 2], in random order: enough for `most` keys, 0:
     all. ValueError for texts that are shorter than a window."""
     found = [
         np.stack([np.full_like(begins, number), begins], axis=1)

@@ -1,6 +1,6 @@
 """Vectors of texts for a dense index: mean states of a trained model, or mean word vectors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,8 +75,8 @@ class OfStates:
 
 
 class OfWords:
-    """The mean vector of a text's tokens. `weighed` gives rare ones more weight. Tokens without a
-    vector, as unknown ones, count nothing."""
+    """The mean vector of a text's tokens. `weighed` gives rare ones more weight. Unknown tokens
+    have the vector 0."""
 
     made_from = WORDS
 
@@ -93,7 +93,7 @@ class OfWords:
 
     def weighed(self, texts: Iterable[str]) -> "OfWords":
         """The same with each token weighted by log((1 + N) / (1 + n)), where n of these N texts
-        have it: tokens that all texts have say nothing of any."""
+        have it: a token of every text has no weight."""
         found, count = np.zeros(len(self.table)), 0
         for text in texts:
             found[np.unique(self.tokenizer.encode(text))] += 1
@@ -129,16 +129,15 @@ def open_encoder(run: Path) -> Encoder:
 
 
 def save(encoder: Encoder, place: Path) -> None:
-    """Writes what `of_index` needs to encode queries: for word vectors everything, so that their
-    run may go."""
+    """Writes what `of_index` needs to encode queries. An index of word vectors needs no run."""
     encoder.tokenizer.save(place)
     if isinstance(encoder, OfWords):
         folder.write_array(place / TABLE, encoder.table)
 
 
 def of_index(index: Index) -> Encoder:
-    """The encoder of an index. That of hidden states is read from its run.
-    ValueError or FileNotFoundError, in one line, if it is not there or is another model."""
+    """The encoder of an index. Hidden states need their run: ValueError or FileNotFoundError, in
+    one line, if it is missing or has other weights."""
     about = index.about
     if about["made_from"] == WORDS:
         table = index.array(TABLE)
@@ -164,15 +163,3 @@ def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     Mean states of a model point nearly the same way without this (Mu & Viswanath 2018)."""
     vectors = vectors - mean
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-
-
-def in_batches(texts: Iterable[str], size: int = ROWS) -> Iterator[list[str]]:
-    """Texts, `size` at a time."""
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -1,5 +1,5 @@
-"""Retrieval in context (Ram et al. 2023): while a text is read, passages that match its last tokens
-are put before them, anew every few tokens, and the model scores the next ones.
+"""Retrieval in context (Ram et al. 2023): every few tokens, passages that match the last tokens of
+a text are put before it, and the model scores the next ones.
 
 Every `stride` tokens the last `query` tokens, as text, are the query. The passages take the place
 of the oldest tokens of the context, so the model reads as many tokens with them as without. Both
@@ -7,6 +7,7 @@ losses are of the same tokens. Without passages, each token has at least context
 before it, as far as the text goes back.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,20 +63,19 @@ class Part:
             yield begin, min(begin + stride, self.end)
 
 
-def parts(
-    texts: Sequence[np.ndarray], start: Sequence[int], most: int, seed: int = 0
-) -> list[Part]:
-    """A stretch of each text, the same share of all: `most` tokens together, or all if it is 0. It
-    begins at a random place. A text begins after the tokens `start`."""
-    total, rng = sum(map(len, texts)), np.random.default_rng(seed)
+def parts(texts: Sequence[np.ndarray], start: Sequence[int], most: int) -> list[Part]:
+    """A stretch of each text, from a random place on. Its share of the text is the same for all, so
+    that they have about `most` tokens together; 0: all. A text begins after the tokens `start`."""
+    total, rng = sum(map(len, texts)), np.random.default_rng(0)
     share = min(1.0, most / total) if most else 1.0
     found = []
     for number, text in enumerate(texts):
-        count = round(len(text) * share + 0.5 - 1e-9) if len(text) else 0
-        begin = int(rng.integers(len(text) - count + 1)) if count else 0
+        if not len(text):
+            continue
+        count = math.ceil(len(text) * share - 1e-9)
+        first = len(start) + int(rng.integers(len(text) - count + 1))
         tokens = np.array([*start, *text], np.int64)
-        if count:
-            found.append(Part(number, tokens, begin + len(start), begin + count + len(start)))
+        found.append(Part(number, tokens, first, first + count))
     return found
 
 

@@ -13,21 +13,19 @@ from scaling.report.retrieval.page import beyond_law, worth_text
 
 def method_text(about: dict[str, Any]) -> str:
     """How the index was used, in a line."""
+    left_out = about["left_out"]
     if about["method"] == "knn":
         one = about["sizes"][-1]
         return (
             f"kNN-LM, {one['neighbours']} neighbours; λ and temperature tuned on "
             f"{one['tuned_on']:,} tokens, measured on {one['scored']:,} others"
-            + f"; {about['left_out']:,} documents that it holds left out"
-            * bool(about["left_out"])
+            + (f"; {left_out:,} documents that it holds left out" if left_out else "")
         )
-    left_out = f"; {about['left_out']:,} passages of scored documents left out" * bool(
-        about["left_out"]
-    )
     return (
         f"retrieval in context: {about['passages']} of at most {about['passage_tokens']} tokens in "
-        f"a context of {about['context']}, anew every {about['every']} tokens for the last "
-        f"{about['query']}; {about['sizes'][-1]['scored']:,} tokens scored{left_out}"
+        f"a context of {about['context']}, a search every {about['every']} tokens for the last "
+        f"{about['query']}; {about['sizes'][-1]['scored']:,} tokens scored"
+        + (f"; {left_out:,} passages of scored documents left out" if left_out else "")
     )
 
 

@@ -23,13 +23,13 @@ def define_scoring(values: absl_flags.FlagValues) -> None:
     text("sizes", "", usual + "1/16, … of it", values)
     usual = "retrieve: tokens of text to score; 0: all"
     flags.define_amount("score_tokens", 30_000, usual, values)
-    usual = "retrieve: passages are found anew every so many tokens"
+    usual = "retrieve: tokens between two searches for passages"
     whole("every", 4, usual, lower_bound=1, flag_values=values)
-    usual = "retrieve: tokens before them that are the query"
+    usual = "retrieve: tokens of a query, the last ones read"
     whole("query", 32, usual, lower_bound=1, flag_values=values)
     usual = "retrieve: tokens of all passages together; 0: half the context"
     whole("passage_tokens", 0, usual, lower_bound=0, flag_values=values)
-    usual = "retrieve: of knn, nearest states of each token"
+    usual = "retrieve: knn: nearest states of each token"
     whole("neighbours", 64, usual, lower_bound=1, flag_values=values)
     usual = "retrieve: what searches vectors and states, exactly: numpy | faiss"
     text("backend", "numpy", usual, values)

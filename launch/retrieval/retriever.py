@@ -83,18 +83,18 @@ class Retriever:
         return [Found(number, score, self.passages[number]) for number, score in places]
 
 
-def open_index(path: Path, key: str = "retrieve") -> Retriever:
+def open_index(path: Path) -> Retriever:
     """The index in a folder, here or in a bucket. ValueError or FileNotFoundError, in one line, for
     one that is missing, damaged or of another kind."""
-    return Retriever(folder.read(folder.here(path), key))
+    return Retriever(folder.read(folder.here(path)))
 
 
 def fitting(
     found: Sequence[Found], length_of: Callable[[str], int], room: int
 ) -> tuple[str, list[Found]]:
-    """(the text before a prompt, the passages in it): as many of the best ones as `room` tokens
-    hold, where `length_of` counts the tokens of a text. The best one is the last of them, next to
-    the prompt. It is cut at its end if even it is too long."""
+    """(the text before a prompt, the passages in it). The best passages are taken until `room`
+    tokens are full; `length_of` counts the tokens of a text. The best one comes last, next to the
+    prompt. It is cut at its end if it is too long on its own."""
     for count in range(len(found), 0, -1):
         text = BETWEEN.join(one.passage.text for one in found[count - 1 :: -1]) + BETWEEN
         if length_of(text) <= room:
@@ -126,7 +126,7 @@ def show_sources(found: Sequence[Found], asked: int) -> None:
     """Prints the sources of the passages before a prompt on stderr."""
     lines = source_lines(found) or ["no passage was put before the prompt"]
     if found and len(found) < asked:
-        lines.append(f"{len(found)} of {asked} passages: no more match, or fit the context")
+        lines.append(f"{len(found)} of {asked} passages: others do not match or do not fit")
     print(*lines, sep="\n", file=sys.stderr)
 
 

@@ -141,8 +141,8 @@ def of_states(
 
 
 def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
-    """The validation sequences of a run or, if they have more than `most` tokens (0: no limit), as
-    many as that of them, spread evenly over the text."""
+    """The validation sequences of a run: about `most` tokens, spread evenly over the text; 0:
+    all."""
     number, dataset = 0, validation_of(model).for_run(model.config)
     total, length = dataset.eval_sequences, model.cfg.context_length
     count = min(total, -(-most // length)) if most else total
@@ -158,8 +158,8 @@ def of_validation(model: ScoredModel, most: int) -> Iterator[knn.Batch]:
 def unknown_documents(
     values: absl_flags.FlagValues, index: Index, model: ScoredModel
 ) -> tuple[list[np.ndarray], int]:
-    """(the documents of --data that a datastore does not hold, how many it holds). ValueError if
-    it holds all."""
+    """(the documents of --data that a datastore does not hold, the number that it does).
+    ValueError if it holds all."""
     given = [tokens for _, tokens in documents(model, values)]
     known = datastore.known_documents(index)
     fair = [tokens for tokens in given if datastore.digest(tokens) not in known]
@@ -206,12 +206,9 @@ def documents(
 def validation_of(model: ScoredModel) -> Any:
     """The dataset of a run. ValueError, in one line, if it cannot be read."""
     try:
-        dataset = training_data(model)
+        return training_data(model)
     except Unavailable as reason:
         raise ValueError(f"run={model.run}: {reason}; give --data=TEXT") from reason
-    if not hasattr(dataset, "texts"):
-        raise ValueError(f"run={model.run} was trained on no running text; give --data=TEXT")
-    return dataset
 
 
 def held_out(model: ScoredModel) -> list[np.ndarray]:
@@ -278,12 +275,10 @@ def passages_of(
     return fair, lengths
 
 
-def nested(
-    fair: np.ndarray, lengths: np.ndarray, sizes: Sequence[int], seed: int = 0
-) -> Iterator[np.ndarray]:
-    """Which passages [P] an index of each size in tokens has: random ones, each set within the
-    next."""
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(fair))
+def nested(fair: np.ndarray, lengths: np.ndarray, sizes: Sequence[int]) -> Iterator[np.ndarray]:
+    """Which passages [P] an index of each size in tokens has: random ones. Each set contains the
+    one before."""
+    order = np.random.default_rng(0).permutation(np.flatnonzero(fair))
     reached = np.cumsum(lengths[order])
     for size in sizes:
         allowed = np.zeros(len(fair), bool)

@@ -117,7 +117,8 @@ def spell(tokenizer: Tokenizer, token: int) -> str:
 
 
 def _visible(character: str) -> str:
-    """A character; a byte of none, a newline and the like are escaped as in Python."""
+    """A character as text. Bytes that are no character, newlines and the like are escaped as in
+    Python."""
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return "␣" if character == " " else repr(character)[1:-1]

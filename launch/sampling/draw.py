@@ -110,8 +110,6 @@ def open_run(run: Path) -> tuple[Family, Any, Tokenizer]:
     """The family, its Config and the tokenizer of a run's folder, or of Hugging Face weights.
     ValueError for a model that continues no text, and says why a folder has no tokenizer."""
     family, cfg = family_of(run, published=True)
-    if "image" in family.INPUTS:
-        raise ValueError(f"run={run} was not trained to continue text{instead(family, cfg, run)}")
     if not continues_text(family):
         able = ", ".join(name for name, other in FAMILIES.items() if continues_text(other))
         raise ValueError(

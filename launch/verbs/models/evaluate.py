@@ -34,10 +34,10 @@ model prefers among n = 1, 2, 4, … is right, without bias, over all subsets of
 
 --retrieve measures what an index (isoflop index) saves, in nats per token with a standard error
 that is paired by text. An index of kind=knn makes a kNN language model (Khandelwal et al. 2020):
-its two constants are tuned on the first half of the text and measured on the second. One of
-passages puts the best ones for the last --query tokens before the text, anew every --every tokens
-(Ram et al. 2023). Passages of documents that are scored are left out. With --law, the saving of
-each size of the index is also a number of times that the model would have to be larger.
+its two constants are tuned on the first half of the text and measured on the second. An index of
+passages is searched every --every tokens for the last --query tokens, and the best passages are put
+before the text (Ram et al. 2023). Passages of documents that are scored are left out. --law also
+says how many times larger a model would have to be to save as much.
 """
 
 import time

@@ -122,13 +122,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def with_passages(values: absl_flags.FlagValues, opened: Opened, longest: int) -> Passages | None:
-    """What puts the passages of --retrieve into prompts of at most `longest` tokens, now part of
-    the turns of the model; None without --retrieve."""
+    """Makes the turns of the model put the passages of --retrieve into prompts of at most `longest`
+    tokens. Returns that `Passages`; None without --retrieve."""
     if (index := options.opened(values)) is None:
         return None
-    serves = values.serve is not None
     turns = opened.turns
-    turns.amend = Passages(index, values.passages, turns, longest, serves, serves)
+    turns.amend = Passages(index, values.passages, turns, longest, values.serve is not None)
     return turns.amend
 
 

@@ -65,7 +65,7 @@ def make_flags() -> absl_flags.FlagValues:
     shared = "words or lines that a passage shares with the one before"
     whole("overlap", 0, shared, lower_bound=0, flag_values=values)
     choice("bm25", "okapi", bm25.VARIANTS, "bm25: the variant", flag_values=values)
-    real("k1", 1.5, "bm25: how slowly more of a word count less", 0, flag_values=values)
+    real("k1", 1.5, "bm25: how slowly repeats of a word count less", 0, flag_values=values)
     real("b", 0.75, "bm25: how much the length of a passage counts", 0, 1, flag_values=values)
     real("delta", 0.5, "bm25: of the variants bm25+ and bm25l", 0, flag_values=values)
     usual = "knn: tokens between two windows; 0: half a context, so each token has half before it"

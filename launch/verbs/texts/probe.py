@@ -61,9 +61,10 @@ def main(argv: Sequence[str]) -> int:
         with alive("probing") as show:
             from launch.probing import measured  # slow imports, which --help does without
 
-            keys = (*ASKED, "documents", "draws", "seed")
-            asked = measured.Asked(**{key: values[key].value or "" for key in keys[:4]},
-                                   **{key: values[key].value for key in keys[4:]})  # fmt: skip
+            texts = {key: values[key].value or "" for key in ASKED}
+            asked = measured.Asked(
+                **texts, documents=values.documents, draws=values.draws, seed=values.seed
+            )
             before = to_path(values.before) if values.before else None
             about = measured.probed(to_path(values.run), before, asked, show)
     about["made"] = provenance("probe", argv)
