@@ -73,7 +73,7 @@ def test_what_the_training_split_states(made):
     ("spec", "message"),
     [
         ("world:cities=3", "'cities=3' is not KEY=VALUE"),
-        ("world:entities=no", "'entities=no'"),
+        ("world:entities=no", "entities='no' is not valid"),
         ("world:entities=0", "entities must be 1 to 4,900"),
         ("world:bias=2", "must be from 0 to 1"),
         ("world:part=some", "part='some' is unknown; use one of all, forget, retain"),
