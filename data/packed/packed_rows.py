@@ -118,8 +118,7 @@ class PackedStore:
         self, seed: int, first_step: int, steps: int, batch_size: int, rows: loader.Rows | None
     ) -> loader.Batch:
         """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
-        in_batch = loader.rows_of_batch(batch_size, rows)
-        row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
+        row = loader.rows_of_steps(first_step, steps, batch_size, rows)
         component, rank = loader.assign(row, self.store.weights)
         batch: loader.Batch = {}
         for number, part in enumerate(self.parts):
