@@ -1,6 +1,5 @@
 """Cuts texts into passages of words or lines, which know their source and their place in it."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.build import digest_of
 from data.local import parse_object
 from data.retrieval.folder import write_array
 from data.sources import corpus
@@ -49,8 +49,7 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
     a file. Raises what that raises."""
     rows = ((row[3], row) for row in _read(spec, text_key))
     for source, begin, line, text in corpus.checked(spec, rows, max_bytes, "texts"):
-        digest = hashlib.sha256(text.encode()).digest()
-        yield Document(source, begin, line, text, digest)
+        yield Document(source, begin, line, text, digest_of(text.encode()))
 
 
 def _read(spec: str, text_key: str) -> Iterator[tuple[str, int, int, str]]:
