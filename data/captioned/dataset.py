@@ -35,7 +35,7 @@ def spec_of(shape: Shape, length: int) -> dict[str, Field]:
 
 
 def require_choices(data: Any) -> None:
-    """ValueError for sizes that are no sizes, and an unknown treatment of long captions."""
+    """ValueError for an unknown data.too_long and a negative data.max_unreadable."""
     if data.too_long not in TOO_LONG:
         raise ValueError(
             f"data.too_long={data.too_long!r} is unknown; use one of {', '.join(TOO_LONG)}"

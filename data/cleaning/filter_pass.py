@@ -186,7 +186,7 @@ class Filter:
         bands = np.zeros((len(counts), 0), np.uint64)
         if self.on["minhash"] and len(counts):
             bands = signatures.bands_of(hashes, counts, self.cfg["minhash"])
-            for place in np.flatnonzero(counts == 0):  # no words to resemble one another by
+            for place in np.flatnonzero(counts == 0):  # without words, equal texts only
                 bands[place] = signatures.hashes_of([given[place][1]])[0, 0]
         n = self.cfg["decontaminate"]["ngram"]
         return bands, contamination.contaminated(hashes, counts, n, self.grams)[0]

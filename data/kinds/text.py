@@ -62,7 +62,7 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
 @dataclass(frozen=True)
 class Dataset:
     """A token store. `for_run` sets the sizes of batches and of the evaluation set, and whether
-    each row goes on where it ended in the batch before, or holds packed documents."""
+    each row continues the same row of the batch before, or holds packed documents."""
 
     token_store: store.TokenStore
     length: int = 0
