@@ -1,5 +1,6 @@
 """Paths of shared folders: on this machine, or in a bucket (gs://…, s3://…)."""
 
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -68,3 +69,9 @@ def local_path(spec: str, key: str) -> Path:
 def is_remote(path: Path) -> bool:
     """Whether a path is in a bucket. Nothing there can be renamed, locked or appended to."""
     return not isinstance(path, pathlib.Path) and "://" in os.fspath(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file on this machine, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
