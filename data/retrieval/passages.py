@@ -57,9 +57,8 @@ def _read(spec: str, text_key: str) -> Iterator[tuple[str, int, int, str]]:
         texts = corpus.SCHEMES[corpus.scheme(spec)].read(spec, text_key)
         yield from ((f"{spec}#{number}", 0, 1, text) for number, text in enumerate(texts))
         return
-    listed = corpus.files(spec)
-    single = spec != "stdlib" and len(listed) == 1 and Path(listed[0][0]).name == Path(spec).name
-    for name, path in listed:
+    single = corpus.is_file(spec)
+    for name, path in corpus.files(spec):
         begin, line = 0, 1
         for number, text in enumerate(read_file(path, text_key, single)):
             if ending(path) in ROW_READERS:
