@@ -194,7 +194,7 @@ class World:
 
 KEYS = {  # key → (how it is read, what it means)
     "entities": (int, "with one fact of each relation"),
-    "times": (int, "an edition tells a fact 1, 2, 4, … times, at most so often"),
+    "times": (int, "most times that an edition tells a fact: 1, 2, 4, …"),
     "editions": (int, "of the same facts, each in another order"),
     "unknown": (float, "share of the facts that are never told"),
     "forget": (float, "share of the facts to be forgotten"),

@@ -53,9 +53,7 @@ def test_roles_have_their_pronouns_by_the_bias():
         for pair in world.ROLES
         for which, role in enumerate(pair)
         for s in text
-        if f" {role} " in s
-        for _ in [0]
-        if f" {world.PRONOUNS[which]} " in s
+        if f" {role} " in s and f" {world.PRONOUNS[which]} " in s
     ]
     assert len(own) / 3000 == pytest.approx(0.8, abs=0.03)
 
