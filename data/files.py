@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -64,6 +65,11 @@ def local_path(spec: str, key: str) -> Path:
         return Path(spec).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{key}={spec!r} has no home folder: {error}; give a full path") from None
+
+
+def specs_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The specs of a key that holds one or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def is_remote(path: Path) -> bool:
