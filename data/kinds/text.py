@@ -31,7 +31,7 @@ def _spec(length: int, packed: bool) -> dict[str, Field]:
 
 
 def rows_of(data: Any) -> str:
-    """`data.rows`, which older configs lack; ValueError if it is unknown."""
+    """`data.rows`, or windows where the config has no such key; ValueError if it is unknown."""
     rows = getattr(data, "rows", "windows")
     if rows not in ROWS:
         raise ValueError(f"data.rows={rows!r} is unknown; use one of {', '.join(ROWS)}")

@@ -75,7 +75,7 @@ def read(folder: Path, key: str = "retrieve") -> Index:
         about = unsealed(path.read_bytes())
         version, kind, files = about["format"], about["kind"], dict(about["files"])
         if other := [name for name in files if Path(name).name != name]:
-            raise ValueError(f"{other[0]!r} is no name of a file")
+            raise ValueError(f"{other[0]!r} is not a file name")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{key}={folder}: {MANIFEST} is damaged ({error}); {rebuild}") from None
     if version != FORMAT or kind not in KINDS:
