@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from data.files import specs_of
 from data.retrieval import bm25, folder, passages
 from data.retrieval.folder import Index
 from data.sources import corpus
@@ -85,7 +84,7 @@ def texts_of(values: Any, run: Path | None) -> Texts:
         return Texts(tuple(values.texts), key, most, **cutting, validation=held_out)
     if config is None or "corpora" not in config:
         raise ValueError(f"run={run} names no training text; give --texts=TEXT")
-    specs = specs_of(config.corpora)
+    specs = (config.corpora,) if isinstance(config.corpora, str) else tuple(config.corpora)
     most = most or config.max_bytes
     return Texts(specs, key, most, **cutting, validation=config.validation)
 
