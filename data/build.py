@@ -188,14 +188,18 @@ _tokenizer: Tokenizer
 def _start_worker(kind: str, name: str, model: bytes, end: int | None, specials: tuple) -> None:
     global _tokenizer
     _tokenizer = Tokenizer(kind, name, model, end=end, specials=specials)
+    exit_with_parent()
+
+
+def exit_with_parent() -> None:
+    """Ends this worker, which waits for work forever, when its parent is killed."""
     parent = multiprocessing.parent_process()
 
-    def exit_with_parent() -> None:
+    def wait() -> None:
         parent.join()
         os._exit(1)
 
-    # A worker waits for work forever, so it must end itself when its parent is killed.
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _work(folder: Path, group: Group) -> dict:

@@ -1,9 +1,11 @@
 """Paths of shared folders: on this machine, or in a bucket (gs://…, s3://…)."""
 
+import hashlib
 import importlib.util
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -65,6 +67,17 @@ def local_path(spec: str, key: str) -> Path:
         raise ValueError(f"{key}={spec!r} has no home folder: {error}; give a full path") from None
 
 
+def specs_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The specs of a key that holds one or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def is_remote(path: Path) -> bool:
     """Whether a path is in a bucket. Nothing there can be renamed, locked or appended to."""
     return not isinstance(path, pathlib.Path) and "://" in os.fspath(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file on this machine, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

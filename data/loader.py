@@ -55,10 +55,9 @@ def read_chunk(
 ) -> Batch:
     """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
     require_windows(store, batch_size, context_length)
-    in_batch = rows_of_batch(batch_size, rows)
-    row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
+    row = rows_of_steps(first_step, steps, batch_size, rows)
     windows = _shuffled_windows(store, seed, row, context_length, split)
-    return _batch(windows.reshape(steps, len(in_batch), context_length + 1))
+    return _batch(windows.reshape(steps, -1, context_length + 1))
 
 
 def eval_batches(
@@ -87,9 +86,15 @@ def _scored(store: TokenStore, windows: np.ndarray, counts: np.ndarray) -> Batch
     """An evaluation batch of windows [B, T + 1], in which only the rows that `counts` [B] count."""
     batch = _batch(windows)
     batch["weights"][~counts] = 0
-    if store.token_bytes is None:
+    return with_bytes(batch, store.token_bytes)
+
+
+def with_bytes(batch: Batch, token_bytes: np.ndarray | None) -> Batch:
+    """The batch with one more field, bytes float32 [B], of the text in the targets of each row, if
+    tokens determine them."""
+    if token_bytes is None:
         return batch
-    text_bytes = (store.token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
+    text_bytes = (token_bytes[batch["targets"]] * batch["weights"]).sum(-1)
     return batch | {"bytes": text_bytes.astype(np.float32)}
 
 
@@ -197,6 +202,17 @@ def rows_of_batch(batch_size: int, rows: Rows | None) -> np.ndarray:
     return np.asarray(rows, np.int64)
 
 
+def rows_of_steps(first_step: int, steps: int, batch_size: int, rows: Rows | None) -> np.ndarray:
+    """The global numbers of `rows` of the batches of `steps` steps [K * B], in order."""
+    first_K1 = np.arange(first_step, first_step + steps)[:, None] * batch_size
+    return (first_K1 + rows_of_batch(batch_size, rows)).ravel()
+
+
+def spread(n: int, available: int) -> np.ndarray:
+    """`n` numbers below `available`, evenly spread: the middles of n equal parts."""
+    return (2 * np.arange(n) + 1) * available // (2 * max(n, 1))
+
+
 def _shuffled_windows(
     store: TokenStore, seed: int, row: np.ndarray, context_length: int, split: str
 ) -> np.ndarray:
@@ -262,8 +278,7 @@ def fixed_starts(
             small = _too_small(part.name, tokens, split, context_length)
             raise ValueError(f"{small}, more documents or a larger data.validation")
         n = min(int(sequences), available)
-        # The middles of n equal parts of the split.
-        starts.append((2 * np.arange(n) + 1) * available // (2 * max(n, 1)) * context_length)
+        starts.append(spread(n, available) * context_length)
     return starts
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.atomic import write_atomic
+from data.files import sha256_of
 from data.local import sealed, unsealed
 
 SPLITS = ("train", "validation")
@@ -34,9 +35,8 @@ def damage(path: Path, size: int, sha256: str) -> str | None:
         return f"has {stat.st_size} bytes instead of {size}"
     memo = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, sha256)
     if memo not in _verified:
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                return "is damaged: its SHA-256 is not that of the manifest"
+        if sha256_of(path) != sha256:
+            return "is damaged: its SHA-256 is not that of the manifest"
         _verified.add(memo)
     return None
 

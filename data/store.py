@@ -27,7 +27,7 @@ import numpy as np
 from data import build
 from data import tokenizer as tokenizers
 from data.caching import folders
-from data.files import path_of
+from data.files import path_of, specs_of
 from data.shards import SPLITS, Split, open_splits, read_manifest
 from data.sources import corpus
 from data.tokenizer import Tokenizer
@@ -179,8 +179,7 @@ def integral_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
 
 
 def _corpora(data_cfg: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    specs = data_cfg.corpora
-    corpora = (specs,) if isinstance(specs, str) else tuple(specs)
+    corpora = specs_of(data_cfg.corpora)
     weights = tuple(data_cfg.weights)
     if not corpora:
         raise ValueError("data.corpora is empty; name at least one, such as 'stdlib'")

@@ -5,8 +5,7 @@
 
 A section is a stage; they run in this order. `on=False` switches a stage off, and the name of a
 rule in `skip` switches off that rule alone. Bounds are those of the papers that
-data/cleaning/rules.py names. 2 busy CPU cores: 3.7 MB/s for
-each core (2026-11, docs/data.md).
+data/cleaning/rules.py names. 2 busy CPU cores: 3.7 MB/s for each core (2026-11, docs/data.md).
 """
 
 from ml_collections import ConfigDict
@@ -47,7 +46,7 @@ def sections() -> dict[str, object]:
             unit_bytes=Key(32 << 20, least=1 << 10),  # of input on the disk that one worker takes
             max_expansion=Key(
                 200.0, least=1
-            ),  # a file that unpacks to more times its size: damaged
+            ),  # files that unpack to more times their size: damaged
             max_damaged=Key(10, least=0),  # damaged files that are skipped; one more ends the run
             max_bad_rows=Key(0.01, least=0),  # share of rows that cannot be read and are skipped
         ),
@@ -60,7 +59,7 @@ def sections() -> dict[str, object]:
             on=True,
             keep=("en",),  # ISO 639 codes
             min_probability=Key(0.65, least=0, below=1.01),
-            characters=Key(300, least=20),  # from the middle of a document, that are looked at
+            characters=Key(300, least=20),  # looked at, in the middle of a document
         ),
         c4=dict(
             on=True,

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.files import is_remote
+from data.files import is_remote, sha256_of
 from data.local import sealed, unsealed
 
 INDEX = "files.json"
@@ -150,8 +150,7 @@ def _belongs(path: Path) -> bool:
 
 
 def _about(path: Path) -> dict:
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     size = path.stat().st_size
     return {"object": f"{sha256[:16]}-{path.name}", "size": size, "sha256": sha256}
 

@@ -347,8 +347,8 @@ _keep_out: set[str] = set()  # buckets whose preconditions are known to work
 
 def _require_preconditions(url: str, content: bytes, version: str) -> str:
     """OSError for a store that creates an object which is there: none of its writes would be
-    refused. Asked once for each bucket, of the lock that this process has just created. If that has
-    been removed meanwhile, it is created anew. Returns its version."""
+    refused. Asked once for each bucket, of the lock that this process has just created, which is
+    created again if it has been removed meanwhile. Returns its version."""
     bucket = url[: url.index("/", len("gs://")) + 1]
     if bucket in _keep_out:
         return version

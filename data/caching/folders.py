@@ -1,4 +1,4 @@
-"""Folders of a cache: their names, who builds them, and how far the building is."""
+"""Folders of a cache: their names, their locks, and the progress of building them."""
 
 import contextlib
 import fcntl
@@ -86,8 +86,8 @@ def progress_of(title: str, total: int | None, shown: bool) -> Iterator[Callable
 
 @contextlib.contextmanager
 def still_at(title: str, shown: bool) -> Iterator[None]:
-    """Says on stderr what a program is at that cannot say how far it is: on a terminal with the
-    elapsed time, elsewhere in one line."""
+    """Names work without known progress on stderr: on a terminal with the elapsed time, else in
+    one line."""
     if not shown:
         yield
         return

@@ -35,7 +35,7 @@ def spec_of(shape: Shape, length: int) -> dict[str, Field]:
 
 
 def require_choices(data: Any) -> None:
-    """ValueError for sizes that are no sizes, and an unknown treatment of long captions."""
+    """ValueError for an unknown data.too_long and a negative data.max_unreadable."""
     if data.too_long not in TOO_LONG:
         raise ValueError(
             f"data.too_long={data.too_long!r} is unknown; use one of {', '.join(TOO_LONG)}"
@@ -118,8 +118,7 @@ class CaptionedDataset:
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         size = self.config.train.batch_size
-        in_batch = loader.rows_of_batch(size, rows)
-        rank = (np.arange(step, step + count)[:, None] * size + in_batch).ravel()
+        rank = loader.rows_of_steps(step, count, size, rows)
         available = len(self.store.captions[split].lengths_N)
         made = self.rows(split, loader.shuffled(rank, available, seed, 0))
         return {name: x.reshape(count, -1, *x.shape[1:]) for name, x in made.items()}
@@ -130,15 +129,12 @@ class CaptionedDataset:
         [B], of the caption."""
         size, available = self.config.eval.batch_size, len(self.store.captions[split].lengths_N)
         wanted = min(self.config.eval.sequences, available)
-        numbers = (2 * np.arange(wanted) + 1) * available // (2 * wanted)
+        numbers = loader.spread(wanted, available)
         for first in range(0, wanted, size):
             part = numbers[first : first + size]
             batch = self.rows(split, np.resize(part, size))
             batch["weights"][len(part) :] = 0
-            if (sizes := self.tokenizer.token_bytes) is not None:
-                text_bytes = (sizes[batch["targets"]] * batch["weights"]).sum(-1)
-                batch["bytes"] = text_bytes.astype(np.float32)
-            yield batch
+            yield loader.with_bytes(batch, self.tokenizer.token_bytes)
 
     def rows(self, split: str, numbers_R: np.ndarray) -> loader.Batch:
         """The fields of rows with these images."""

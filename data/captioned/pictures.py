@@ -66,7 +66,7 @@ def pixels(raw: bytes, shape: tuple[int, int, int], max_pixels: int) -> np.ndarr
     except PIL.Image.DecompressionBombError:
         raise Unreadable(_too_large("far too many", max_pixels)) from None
     except PIL.UnidentifiedImageError:
-        raise Unreadable(f"it is no image of the formats {', '.join(FORMATS)}") from None
+        raise Unreadable(f"it is not an image of the formats {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise any type on damaged files
         said = str(error).encode("unicode_escape").decode()[:120]
         raise Unreadable(f"it is damaged ({said})") from None

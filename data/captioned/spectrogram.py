@@ -60,7 +60,7 @@ class Spectrogram:
 
     def image(self, raw: bytes) -> np.ndarray:
         """The image of a WAV file's bytes. A shorter sound is followed by silence; Unreadable for
-        a longer one, and for what is no WAV file of whole numbers."""
+        a longer one, and for a file that is not a WAV file of integer samples."""
         x = resampled(*samples(raw, self.seconds), self.sample_rate)[: self.samples]
         return eight_bits(self.mel(np.pad(x, (0, self.samples - len(x)))))[:, :, None]
 
@@ -96,7 +96,7 @@ def samples(raw: bytes, seconds: float) -> tuple[np.ndarray, int]:
                 )
     except (wave.Error, EOFError, RuntimeError, ZeroDivisionError) as error:
         said = str(error).encode("unicode_escape").decode()[:120] or "it ends too early"
-        raise Unreadable(f"it is no WAV file of whole numbers ({said})") from None
+        raise Unreadable(f"it is not a WAV file of integer samples ({said})") from None
     if not content:
         raise Unreadable("it has no samples")
     return whole_numbers(content, width).reshape(-1, channels).mean(1), rate

@@ -29,7 +29,7 @@ from data.caching import folders
 from data.captioned import listing
 from data.captioned.listing import Captioned
 from data.captioned.pictures import Unreadable, raw_bytes
-from data.files import path_of, to_path
+from data.files import path_of, specs_of, to_path
 from data.local import sealed
 from data.shards import SPLITS, Split, content_hash, open_splits, read_manifest
 from data.tokenizer import Tokenizer
@@ -90,7 +90,7 @@ def prepare(
     if not 0 <= data.validation < 1:
         raise ValueError(f"data.validation={data.validation} must be at least 0 and below 1")
     listed = {
-        key: listing.files(named(data[key]), f"data.{key}", data.file_key, data.caption_key)
+        key: listing.files(specs_of(data[key]), f"data.{key}", data.file_key, data.caption_key)
         for key in ("corpora", "held_out")
     }
     given = None
@@ -99,7 +99,7 @@ def prepare(
     about = given.fingerprint if given else [data.tokenizer, data.vocab_size]
     files = [listing.identity(found) for found in listed.values()]
     key = [FORMAT, shape, list(origin), files, data.validation, about]
-    cache, specs = path_of(data.cache, "data.cache"), named(data.corpora)
+    cache, specs = path_of(data.cache, "data.cache"), specs_of(data.corpora)
     words = [*(to_path(spec).name for spec in specs), data.tokenizer]
     folder, name = folders.named_folder(cache, words, key), ",".join(specs)
     with folders.locked_if_missing(folder / "manifest.json") as missing:
@@ -108,11 +108,6 @@ def prepare(
                 most = data.max_unreadable
                 _Build(folder, shape, decode, most, advance).run(listed, data, given)
     return _open(folder, name, shape, data.max_unreadable, progress)
-
-
-def named(specs: str | Sequence[str]) -> tuple[str, ...]:
-    """The lists that a key names."""
-    return (specs,) if isinstance(specs, str) else tuple(specs)
 
 
 class _Build:

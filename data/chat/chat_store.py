@@ -22,7 +22,7 @@ import numpy as np
 from data import build
 from data.atomic import write_atomic
 from data.caching import folders
-from data.files import path_of
+from data.files import path_of, specs_of
 from data.local import sealed, unsealed
 from data.shards import SPLITS
 from data.tokenizer import Tokenizer
@@ -101,7 +101,7 @@ def prepare(
 
 def corpora_of(data: Any) -> tuple[str, ...]:
     """The corpora of a `data` section; ValueError if there are none."""
-    names = (data.corpora,) if isinstance(data.corpora, str) else tuple(data.corpora)
+    names = specs_of(data.corpora)
     if not names or not all(names):
         raise ValueError("data.corpora is empty; name a .jsonl, or task:NAME")
     return names

@@ -113,8 +113,7 @@ class ConversationDataset:
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         size = self.config.train.batch_size
-        in_batch = loader.rows_of_batch(size, rows)
-        rank = (np.arange(step, step + count)[:, None] * size + in_batch).ravel()
+        rank = loader.rows_of_steps(step, count, size, rows)
         arranged = self.rows if split == "train" else one_each(self.kept[split][0])
         chosen = loader.shuffled(rank, len(arranged), seed, 0)
         filled = self._filled(split, *arranged.of(chosen), len(rank))
@@ -126,15 +125,12 @@ class ConversationDataset:
         bytes float32 [B], of the targets that count."""
         numbers, size = self.kept[split][0], self.config.eval.batch_size
         wanted = min(self.config.eval.sequences, len(numbers))
-        numbers = numbers[(2 * np.arange(wanted) + 1) * len(numbers) // (2 * wanted)]
+        numbers = numbers[loader.spread(wanted, len(numbers))]
         for first in range(0, wanted, size):
             part = numbers[first : first + size]
             row_p = np.arange(len(part))
             batch = self._filled(split, part, row_p, np.zeros_like(row_p), size)
-            if (sizes := self.tokenizer.token_bytes) is not None:
-                text_bytes = (sizes[batch["targets"]] * batch["weights"]).sum(-1)
-                batch["bytes"] = text_bytes.astype(np.float32)
-            yield batch
+            yield loader.with_bytes(batch, self.tokenizer.token_bytes)
 
     def _filled(
         self, split: str, numbers_p: np.ndarray, row_p: np.ndarray, place_p: np.ndarray, n_rows: int

@@ -35,7 +35,6 @@ class Around(NamedTuple):
 def around(template: Template) -> Around:
     """What a template writes around messages. ValueError if it is not a fixed text for each role,
     as where the system's message is put into the user's."""
-    roles = [letter for letter in "sua" if ROLES[letter] in template.roles]
     whole = render(template, _messages("u"), True)
     plain = render(template, _messages("u"))
     two = render(template, _messages("uau"))
@@ -54,7 +53,7 @@ def around(template: Template) -> Around:
         raise ValueError(_unlike(template))
     head = begin[: len(begin) - len(before_user)]
     found = {"user": (before_user, after_user), "assistant": (before_assistant, tail)}
-    if "s" in roles:
+    if "system" in template.roles:
         first, second, _ = _around(template, render(template, _messages("su")), 2)
         if not (first.startswith(head) and second.endswith(before_user)):
             raise ValueError(_unlike(template))

@@ -101,8 +101,7 @@ class PreferenceDataset:
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         size, numbers = self.config.train.batch_size, self.kept[split][0]
-        in_batch = loader.rows_of_batch(size, rows)
-        rank = (np.arange(step, step + count)[:, None] * size + in_batch).ravel()
+        rank = loader.rows_of_steps(step, count, size, rows)
         made = self._rows(split, numbers[loader.shuffled(rank, len(numbers), seed, 0)])
         return {name: x.reshape(count, -1, *x.shape[1:]) for name, x in made.items()}
 
@@ -111,7 +110,7 @@ class PreferenceDataset:
         last batch have weights 0."""
         numbers, size = self.kept[split][0], self.config.eval.batch_size
         wanted = min(self.config.eval.sequences, len(numbers))
-        numbers = numbers[(2 * np.arange(wanted) + 1) * len(numbers) // (2 * wanted)]
+        numbers = numbers[loader.spread(wanted, len(numbers))]
         for first in range(0, wanted, size):
             part = numbers[first : first + size]
             batch = self._rows(split, np.resize(part, size))

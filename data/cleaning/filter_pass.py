@@ -38,8 +38,7 @@ class Filter:
     def __init__(self, cfg: Mapping[str, Any], grams: np.ndarray):
         self.cfg, self.grams, self.skip = cfg, grams, frozenset(cfg["skip"])
         self.words = Vocabulary(cfg["gopher_quality"]["stop_words"])
-        on = {name: section["on"] for name, section in cfg.items() if "on" in section}
-        self.on = on
+        self.on = on = {name: one["on"] for name, one in cfg.items() if "on" in one}
         self.repair = normalise.repair() if on["normalise"] and cfg["normalise"]["ftfy"] else None
         self.detect = language.detector(cfg["language"]["characters"]) if on["language"] else None
         listed = cfg["c4"]["bad_words"] if on["c4"] else ""
@@ -60,10 +59,10 @@ class Filter:
 
         with written(survivor_file(folder, unit.number), LEVEL) as stream:
             for batch in self._batches(unit, tally):
-                left, words = self._judged(batch, tally)
+                left, (bands, shared) = self._judged(batch, tally)
                 if left:
-                    pending.append((signatures.hashes_of([text for _, text in left]), *words[:1]))
-                    contaminated += (kept + np.flatnonzero(words[1])).tolist()
+                    pending.append((signatures.hashes_of([text for _, text in left]), bands))
+                    contaminated += (kept + np.flatnonzero(shared)).tolist()
                 kept += len(left)
                 rows = (json.dumps(row, ensure_ascii=False) for row in left)
                 stream.write("".join(row + "\n" for row in rows).encode())
@@ -186,7 +185,7 @@ class Filter:
         bands = np.zeros((len(counts), 0), np.uint64)
         if self.on["minhash"] and len(counts):
             bands = signatures.bands_of(hashes, counts, self.cfg["minhash"])
-            for place in np.flatnonzero(counts == 0):  # no words to resemble one another by
+            for place in np.flatnonzero(counts == 0):  # without words, equal texts only
                 bands[place] = signatures.hashes_of([given[place][1]])[0, 0]
         n = self.cfg["decontaminate"]["ngram"]
         return bands, contamination.contaminated(hashes, counts, n, self.grams)[0]

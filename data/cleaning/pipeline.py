@@ -4,8 +4,8 @@
 2. All signatures: which documents are duplicates (`duplicates/`).
 3. Every unit alone: what is left is written (`write_pass.py`).
 
-What a unit or a task yields is in a file that has its name only when it is whole. A killed run
-leaves these files, and the same command goes on behind them.
+The result of each unit is a file that gets its name only when it is complete. A killed run leaves
+these files, and the same command continues after them.
 """
 
 import hashlib

@@ -2,9 +2,7 @@
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.atomic import write_atomic
+from data.build import exit_with_parent
 from data.cleaning.duplicates import clusters
 from data.cleaning.filter_pass import Filter
 from data.cleaning.input.units import Unit
@@ -66,13 +65,7 @@ def _start(cfg: Mapping[str, Any], work: Path, out: Path) -> None:
     global _stages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     _stages = Stages(cfg, work, out)
-    parent = multiprocessing.parent_process()
-
-    def exit_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    exit_with_parent()
 
 
 def _call(name: str, arguments: tuple) -> Any:
@@ -102,7 +95,7 @@ class Pool:
 
 @contextlib.contextmanager
 def started(workers: int, cfg: Mapping[str, Any], work: Path, out: Path) -> Iterator[Pool]:
-    """A pool of so many processes. OSError if one of them dies."""
+    """A pool of `workers` processes. OSError if one of them dies."""
     if workers == 1:
         stages = Stages(cfg, work, out)
         yield Pool(1, lambda name, tasks: (getattr(stages, name)(*task) for task in tasks))
@@ -128,7 +121,7 @@ def started(workers: int, cfg: Mapping[str, Any], work: Path, out: Path) -> Iter
             f"a process that cleans {work.parent} died, perhaps out of memory; run the command "
             "again: finished units are kept"
         ) from error
-    except BaseException:  # what they are working on is not waited for
+    except BaseException:  # does not wait for unfinished tasks
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         raise

@@ -48,7 +48,7 @@ class Tally:
         self._example(rule, where, text, value)
 
     def changed(self, rule: str, where: str, times: int, example: str, n_bytes: int = 0) -> None:
-        """Counts what a rule changes in one document, so many `times`; `n_bytes` that go."""
+        """Counts a document that a rule changes in `times` places, and the `n_bytes` it removes."""
         counts = self._of(rule)
         counts["changed"] += 1
         counts["times"] += times

@@ -44,7 +44,7 @@ def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
             raise ValueError(f"{key}={_at(cfg, key)!r} is unknown; use {' | '.join(choices)}")
     for name in cfg["skip"]:
         if name not in BY_NAME:
-            raise ValueError(f"skip={name} is no rule; rules are {', '.join(BY_NAME)}")
+            raise ValueError(f"skip={name} is not a rule; rules are {', '.join(BY_NAME)}")
         if name in ALWAYS:
             raise ValueError(f"skip={name} is a rule that always holds; take it out of skip")
     if len(cfg["gopher_quality"]["stop_words"]) > MOST_STOP_WORDS:
@@ -64,7 +64,9 @@ def check(cfg: Mapping[str, Any], bounds: Mapping[str, Any], spec: str) -> None:
     known = language.codes() if cfg["language"]["on"] else cfg["language"]["keep"]
     for code in cfg["language"]["keep"]:
         if code not in known:
-            raise ValueError(f"language.keep={code} is no language; known are {', '.join(known)}")
+            raise ValueError(
+                f"language.keep={code} is not a known language; use one of {', '.join(known)}"
+            )
 
 
 def _require_packages(cfg: Mapping[str, Any]) -> None:

@@ -107,8 +107,7 @@ class LabelledDataset:
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         size = self.config.train.batch_size
-        in_batch = loader.rows_of_batch(size, rows)
-        rank = (np.arange(step, step + count)[:, None] * size + in_batch).ravel()
+        rank = loader.rows_of_steps(step, count, size, rows)
         chosen = np.arange(len(self.store.splits[split].lengths_N))
         chosen = self.training if split == "train" else chosen
         made = self._rows(split, chosen[loader.shuffled(rank, len(chosen), seed, 0)])
@@ -119,7 +118,7 @@ class LabelledDataset:
         have no label."""
         available, size = len(self.store.splits[split].lengths_N), self.config.eval.batch_size
         wanted = min(self.config.eval.sequences, available)
-        numbers = (2 * np.arange(wanted) + 1) * available // (2 * wanted)
+        numbers = loader.spread(wanted, available)
         for first in range(0, wanted, size):
             part = numbers[first : first + size]
             batch = self._rows(split, np.resize(part, size))

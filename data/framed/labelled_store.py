@@ -23,7 +23,7 @@ from data import build
 from data import tokenizer as tokenizers
 from data.atomic import write_atomic
 from data.caching import folders
-from data.files import path_of, to_path
+from data.files import path_of, specs_of, to_path
 from data.local import sealed, unsealed
 from data.shards import SPLITS
 from data.sources import labelled_text
@@ -64,9 +64,7 @@ def prepare(data: Any, each_word: bool, progress: bool = True) -> LabelledStore:
     Raises FileNotFoundError or ValueError, in one line, for texts that cannot be read, a label that
     no training text has, a tokenizer that is not available and a damaged cache.
     """
-    corpora, held_out = (
-        (spec,) if isinstance(spec, str) else tuple(spec) for spec in (data.corpora, data.held_out)
-    )
+    corpora, held_out = specs_of(data.corpora), specs_of(data.held_out)
     if not 0 <= data.validation < 1:
         raise ValueError(f"data.validation={data.validation} must be at least 0 and below 1")
     given = None

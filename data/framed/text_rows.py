@@ -29,10 +29,9 @@ class TextRows:
         """The batches of `count` steps, arrays [count, B, ...]."""
         sizes = self.batch_size, self.length
         read = loader.read_chunk(self.token_store, seed, step, count, *sizes, rows, split)
-        in_batch = loader.rows_of_batch(self.batch_size, rows)
-        row_KB = np.arange(step, step + count)[:, None] * self.batch_size + in_batch
-        made = make(read["tokens"].reshape(-1, self.length), seed, row_KB.ravel())
-        return {name: x.reshape(count, len(in_batch), -1) for name, x in made.items()}
+        row = loader.rows_of_steps(step, count, self.batch_size, rows)
+        made = make(read["tokens"].reshape(-1, self.length), seed, row)
+        return {name: x.reshape(count, len(row) // count, -1) for name, x in made.items()}
 
     def examples(
         self, make: Make, split: str, key: Any

@@ -86,8 +86,8 @@ class Kind(Protocol):
     of a batch, and of `examples`, begins where the same row of the batch before ended; `TASK`:
     dotted keys that change what is predicted, which results state where they are not at their
     defaults; of kinds with a field `image`: `image_shape(data)`, its (height, width, channels),
-    which become the key `image` of a model, and `reader(data)`, which makes it of a file's bytes
-    or raises Unreadable."""
+    which become the key `image` of a model, and `reader(data)`, a function from a file's bytes to
+    that field, which raises Unreadable."""
 
     FIELDS: tuple[str, ...]  # of every training batch
     PREDICTS: str  # what the loss is averaged over; losses of different ones are never compared

@@ -31,7 +31,7 @@ def _spec(length: int, packed: bool) -> dict[str, Field]:
 
 
 def rows_of(data: Any) -> str:
-    """`data.rows`, which older configs lack; ValueError if it is unknown."""
+    """`data.rows`, or windows where the config has no such key; ValueError if it is unknown."""
     rows = getattr(data, "rows", "windows")
     if rows not in ROWS:
         raise ValueError(f"data.rows={rows!r} is unknown; use one of {', '.join(ROWS)}")
@@ -62,7 +62,7 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
 @dataclass(frozen=True)
 class Dataset:
     """A token store. `for_run` sets the sizes of batches and of the evaluation set, and whether
-    each row goes on where it ended in the batch before, or holds packed documents."""
+    each row continues the same row of the batch before, or holds packed documents."""
 
     token_store: store.TokenStore
     length: int = 0

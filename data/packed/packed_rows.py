@@ -118,8 +118,7 @@ class PackedStore:
         self, seed: int, first_step: int, steps: int, batch_size: int, rows: loader.Rows | None
     ) -> loader.Batch:
         """The batches of `steps` steps from `first_step` on: arrays [K, B, T]."""
-        in_batch = loader.rows_of_batch(batch_size, rows)
-        row = (np.arange(first_step, first_step + steps)[:, None] * batch_size + in_batch).ravel()
+        row = loader.rows_of_steps(first_step, steps, batch_size, rows)
         component, rank = loader.assign(row, self.store.weights)
         batch: loader.Batch = {}
         for number, part in enumerate(self.parts):
@@ -153,9 +152,9 @@ class PackedStore:
 
 
 def packed_split(part: Component, split: str, store: TokenStore, length: int) -> PackedSplit:
-    """A split of a corpus, to be packed: its tokens are read once to find where documents end, with
-    a progress bar if they are many. ValueError if its end-of-document tokens are not as many as its
-    documents."""
+    """A split of a corpus, to be packed. Reads its tokens once to find where documents end, with a
+    progress bar if they are many. ValueError if the numbers of end-of-document tokens and of
+    documents differ."""
     tokens, eod = part.splits[split], store.tokenizer.eod
     size, shown = sum(shard.nbytes for shard in tokens.shards), tokens.n_tokens > LARGE
     ends = [np.empty(0, np.int64)]

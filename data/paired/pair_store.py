@@ -18,7 +18,7 @@ import numpy as np
 from data import build, store
 from data import tokenizer as tokenizers
 from data.caching import folders
-from data.files import path_of
+from data.files import path_of, specs_of
 from data.shards import Split, open_splits, read_manifest
 from data.sources import parallel_text
 from data.sources.parallel_text import BETWEEN
@@ -92,7 +92,7 @@ def prepare(data: Any, progress: bool = True) -> PairStore:
     Raises FileNotFoundError or ValueError, in one line, for pairs that cannot be read, a tokenizer
     that is not available, and a shard that is missing, truncated or damaged.
     """
-    corpora = (data.corpora,) if isinstance(data.corpora, str) else tuple(data.corpora)
+    corpora = specs_of(data.corpora)
     if not 0 <= data.validation < 1:
         raise ValueError(f"data.validation={data.validation} must be at least 0 and below 1")
     origin = [FORMAT, parallel_text.identity(corpora), data.source_key, data.target_key]
@@ -121,7 +121,7 @@ def prepare(data: Any, progress: bool = True) -> PairStore:
 
 def held_out(data: Any) -> list[tuple[str, str]]:
     """The validation pairs of a `data` section as they are written, in the order of the store."""
-    corpora = (data.corpora,) if isinstance(data.corpora, str) else tuple(data.corpora)
+    corpora = specs_of(data.corpora)
     held = (
         text
         for text in _documents(data, corpora)

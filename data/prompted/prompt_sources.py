@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data import loader
-from data.files import path_of
+from data.files import path_of, specs_of
 from data.shards import SPLITS
 from data.sources.compression import naming_damage, open_file
 from data.sources.formats import json_lines
@@ -89,8 +89,7 @@ class Listed:
 
 def specs(corpora: str | Sequence[str]) -> tuple[str, ...]:
     """The files of a `data.corpora`, which may be one or none."""
-    listed = (corpora,) if isinstance(corpora, str) else tuple(corpora)
-    return tuple(spec for spec in listed if spec)
+    return tuple(spec for spec in specs_of(corpora) if spec)
 
 
 def read(corpora: Sequence[str], validation: float) -> Listed:

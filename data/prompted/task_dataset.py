@@ -94,8 +94,7 @@ class TaskDataset:
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         size = self.config.train.batch_size
-        in_batch = loader.rows_of_batch(size, rows)
-        numbers = (np.arange(step, step + count)[:, None] * size + in_batch).ravel()
+        numbers = loader.rows_of_steps(step, count, size, rows)
         made = self._rows([self._drawn(split, seed, int(number)) for number in numbers])
         return {name: x.reshape(count, -1, *x.shape[1:]) for name, x in made.items()}
 

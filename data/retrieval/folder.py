@@ -10,7 +10,6 @@ bucket is built here and uploaded when it is complete.
 """
 
 import contextlib
-import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from data.atomic import lock, write_atomic
 from data.buckets import copies
+from data.files import sha256_of
 from data.local import sealed, unsealed
 
 FORMAT = 1
@@ -60,12 +60,6 @@ def here(place: Path) -> Path:
     return found
 
 
-def hash_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read(folder: Path, key: str = "retrieve") -> Index:
     """The index in a folder, which `key` names in errors. FileNotFoundError or ValueError, in one
     line, for a folder without an index, one of another version, and a file that is missing or
@@ -81,7 +75,7 @@ def read(folder: Path, key: str = "retrieve") -> Index:
         about = unsealed(path.read_bytes())
         version, kind, files = about["format"], about["kind"], dict(about["files"])
         if other := [name for name in files if Path(name).name != name]:
-            raise ValueError(f"{other[0]!r} is no name of a file")
+            raise ValueError(f"{other[0]!r} is not a file name")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{key}={folder}: {MANIFEST} is damaged ({error}); {rebuild}") from None
     if version != FORMAT or kind not in KINDS:
@@ -94,7 +88,7 @@ def read(folder: Path, key: str = "retrieve") -> Index:
         if not file.is_file() or file.stat().st_size != one["bytes"]:
             what = "is cut short or too long" if file.is_file() else "is missing"
             raise ValueError(f"{key}={folder}: {name} {what}; {rebuild}")
-        if hash_of(file) != one["sha256"]:
+        if sha256_of(file) != one["sha256"]:
             raise ValueError(f"{key}={folder}: {name} is damaged, its hash differs; {rebuild}")
     return Index(folder, about)
 
@@ -142,7 +136,7 @@ def _begin(folder: Path, about: dict[str, Any], key: str) -> None:
 def finish(folder: Path, settings: Mapping[str, Any], about: Mapping[str, Any]) -> Index:
     """Writes the manifest, with the hashes of all files in the folder; it is an index now."""
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": hash_of(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.iterdir())
         if path.name not in (BUILDING, LOCK) and path.suffix != ".tmp"
     }

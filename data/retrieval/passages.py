@@ -1,6 +1,5 @@
 """Cuts texts into passages of words or lines, which know their source and their place in it."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.build import digest_of
 from data.local import parse_object
 from data.retrieval.folder import write_array
 from data.sources import corpus
@@ -49,8 +49,7 @@ def documents(spec: str, text_key: str = "text", max_bytes: int = 0) -> Iterator
     a file. Raises what that raises."""
     rows = ((row[3], row) for row in _read(spec, text_key))
     for source, begin, line, text in corpus.checked(spec, rows, max_bytes, "texts"):
-        digest = hashlib.sha256(text.encode()).digest()
-        yield Document(source, begin, line, text, digest)
+        yield Document(source, begin, line, text, digest_of(text.encode()))
 
 
 def _read(spec: str, text_key: str) -> Iterator[tuple[str, int, int, str]]:
@@ -58,9 +57,8 @@ def _read(spec: str, text_key: str) -> Iterator[tuple[str, int, int, str]]:
         texts = corpus.SCHEMES[corpus.scheme(spec)].read(spec, text_key)
         yield from ((f"{spec}#{number}", 0, 1, text) for number, text in enumerate(texts))
         return
-    listed = corpus.files(spec)
-    single = spec != "stdlib" and len(listed) == 1 and Path(listed[0][0]).name == Path(spec).name
-    for name, path in listed:
+    single = corpus.is_file(spec)
+    for name, path in corpus.files(spec):
         begin, line = 0, 1
         for number, text in enumerate(read_file(path, text_key, single)):
             if ending(path) in ROW_READERS:

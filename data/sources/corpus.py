@@ -76,7 +76,7 @@ def identity(spec: str) -> list:
     in place of the time. Reads no text."""
     if scheme(spec):
         return SCHEMES[scheme(spec)].identity(spec)
-    single, about = _is_file(spec), []
+    single, about = is_file(spec), []
     for name, path, stat in _with_stats(spec):
         changed = stat.st_ino if is_remote(path) else stat.st_mtime_ns
         about.append([name, stat.st_size, changed])
@@ -164,11 +164,11 @@ def _read(spec: str, text_key: str) -> Iterator[str]:
         yield from SCHEMES[scheme(spec)].read(spec, text_key)
         return
     for _, path in files(spec):
-        yield from read_file(path, text_key, _is_file(spec))
+        yield from read_file(path, text_key, is_file(spec))
 
 
-def _is_file(spec: str) -> bool:
-    """Whether `spec` names a single file."""
+def is_file(spec: str) -> bool:
+    """Whether a corpus of files is a single one."""
     return spec != "stdlib" and path_of(spec, "data.corpora").is_file()
 
 

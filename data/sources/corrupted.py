@@ -14,6 +14,8 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from data.sources.specs.settings import settings
+
 VERSION = 1  # of the draws; part of a corpus's identity
 SCHEME = "corrupted"
 MOST_COPIES = 16  # of one page
@@ -132,20 +134,15 @@ KEYS = {  # key → (how it is read, what it means)
 
 def parse(spec: str) -> Corruption:
     """The corruption of a spec; ValueError for no corpus, an unknown key or a bad value."""
-    corpus, given = spec.partition(":")[2], {}
+    corpus, parts = spec.partition(":")[2], []
     while "=" in corpus.rpartition(":")[2]:
-        corpus, _, setting = corpus.rpartition(":")
-        key, _, text = setting.partition("=")
-        if key not in KEYS:
-            known = ", ".join(f"{name} ({meaning})" for name, (_, meaning) in KEYS.items())
-            raise ValueError(f"data.corpora={spec!r} has an unknown key {key!r}; the keys: {known}")
-        try:
-            given[key] = KEYS[key][0](text)
-        except ValueError:
-            raise ValueError(f"data.corpora={spec!r}: {key}={text!r} is not a number") from None
+        corpus, _, part = corpus.rpartition(":")
+        parts.append(part)
+    given = dict(settings(spec, parts, KEYS))
+    for key, value in given.items():
         least, most = {"size": (1, 1 << 20), "seed": (0, 1 << 32)}.get(key, (0, 1))
-        if not least <= given[key] <= most:
-            raise ValueError(f"data.corpora={spec!r}: {key}={text} must be {least} to {most}")
+        if not least <= value <= most:
+            raise ValueError(f"data.corpora={spec!r}: {key}={value} must be {least} to {most}")
     if not corpus:
         raise ValueError(f"data.corpora={spec!r} names no text; give corrupted:CORPUS")
     return Corruption(corpus, **given)

@@ -14,6 +14,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from data.sources.specs.settings import settings
+
 VERSION = 1  # of the grammar and the draws; part of a corpus's identity
 SCHEME = "synthetic_sentiment"
 LABELS = ("negative", "positive")
@@ -85,17 +87,7 @@ KEYS = {  # key → (how it is read, what it means)
 
 def parse(spec: str) -> Reviews:
     """The reviews of a spec; ValueError for an unknown key or a bad value."""
-    given = {}
-    for part in spec.split(":")[1:]:
-        key, _, text = part.partition("=")
-        try:
-            given[key] = KEYS[key][0](text)
-        except (KeyError, ValueError):
-            known = ", ".join(f"{name} ({meaning})" for name, (_, meaning) in KEYS.items())
-            raise ValueError(
-                f"data.corpora={spec!r}: {part!r} is not KEY=NUMBER; the keys: {known}"
-            ) from None
-    reviews = Reviews(**given)
+    reviews = Reviews(**dict(settings(spec, spec.split(":")[1:], KEYS)))
     shares = reviews.negated, reviews.turned
     if reviews.texts < 1 or reviews.clauses < 1 or not 0 <= min(shares) <= max(shares) <= 1:
         raise ValueError(

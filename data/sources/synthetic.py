@@ -43,6 +43,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.shards import Split
+from data.sources.specs.settings import settings
 from data.tokenizer import Tokenizer
 
 VERSION = 1  # of the draws and h; part of a corpus's identity
@@ -259,37 +260,29 @@ def _shares(text: str) -> tuple[float, ...]:
     return tuple(float(share) for share in text.split("+"))
 
 
-# The keys of a spec: the field that each sets, its parser, and its meaning.
-KEYS: dict[str, tuple[str, Callable[[str], object], str]] = {
-    "M": ("letters", _equal, "number of equal letters, 2 to 26"),
-    "letters": ("letters", _shares, "probabilities of the letters, instead of M, such as .5+.3+.2"),
-    "p": ("p", float, "probability of a value"),
-    "S": ("n_values", _count, "number of values"),
-    "noise": ("noise", float, "probability that a value is not h(word)"),
-    "seed": ("seed", _count, "seed of h, the value of each word"),
-    "sample": ("sample", _count, "seed of the text"),
-    "tokens": ("tokens", _count, "length of the text in tokens"),
-    "document": ("document", _count, "tokens per document"),
+# The keys of a spec: the parser and the meaning of each.
+KEYS = {
+    "M": (_equal, "number of equal letters, 2 to 26"),
+    "letters": (_shares, "probabilities of the letters, instead of M, such as .5+.3+.2"),
+    "p": (float, "probability of a value"),
+    "S": (_count, "number of values"),
+    "noise": (float, "probability that a value is not h(word)"),
+    "seed": (_count, "seed of h, the value of each word"),
+    "sample": (_count, "seed of the text"),
+    "tokens": (_count, "length of the text in tokens"),
+    "document": (_count, "tokens per document"),
 }
+FIELDS = {"M": "letters", "S": "n_values"}  # set by keys of another name
 
 
 def parse(spec: str) -> Corpus:
     """The corpus of 'synthetic[:KEY=VALUE…]'; ValueError for an unknown key or a bad value."""
     given: dict[str, object] = {}
-    for part in spec.split(":")[1:]:
-        key, equals, text = part.partition("=")
-        if key not in KEYS or not equals:
-            known = ", ".join(f"{name} ({meaning})" for name, (_, _, meaning) in KEYS.items())
-            raise ValueError(f"data.corpora={spec!r}: {part!r} is not KEY=VALUE; the keys: {known}")
-        field, read, meaning = KEYS[key]
+    for key, value in settings(spec, spec.split(":")[1:], KEYS):
+        field = FIELDS.get(key, key)
         if field in given:
             raise ValueError(f"data.corpora={spec!r}: {key} sets {field} again; give it once")
-        try:
-            given[field] = read(text)
-        except (ValueError, ZeroDivisionError, OverflowError):
-            raise ValueError(
-                f"data.corpora={spec!r}: {key}={text!r} is not valid ({meaning}); give a number"
-            ) from None
+        given[field] = value
     about = {
         field: given.pop(field) for field in ("sample", "tokens", "document") if field in given
     }

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from data.sources.specs.settings import settings
+
 VERSION = 1  # of the grammar and the draws; part of a corpus's identity
 
 
@@ -182,20 +184,7 @@ KEYS = {
 
 def parse(spec: str) -> Task:
     """The task of 'synthetic_pairs[:KEY=VALUE…]'; ValueError for an unknown key or a bad value."""
-    given = {}
-    for part in spec.split(":")[1:]:
-        key, equals, text = part.partition("=")
-        if key not in KEYS or not equals:
-            known = ", ".join(f"{name} ({meaning})" for name, (_, meaning) in KEYS.items())
-            raise ValueError(f"data.corpora={spec!r}: {part!r} is not KEY=VALUE; the keys: {known}")
-        read, meaning = KEYS[key]
-        try:
-            given[key] = read(text)
-        except (ValueError, OverflowError):
-            raise ValueError(
-                f"data.corpora={spec!r}: {key}={text!r} is not valid ({meaning}); give a number"
-            ) from None
-    task = Task(**given)
+    task = Task(**dict(settings(spec, spec.split(":")[1:], KEYS)))
     if task.size not in SIZES:
         raise ValueError(f"data.corpora={spec!r}: size={task.size!r}; use {', '.join(SIZES)}")
     if task.sentences < 1 or task.clauses < 1:

@@ -2,8 +2,8 @@
 
 A fact says what an entity has of a relation: the home of Kalo is Borne. Some facts are never
 stated, so that no model of the text can know them. The others are stated 1, 2, 4, … times, each
-fact in half of the templates of its relation, so that the other half asks for it in a way in which
-it was never told:
+fact in half of the templates of its relation, so that the other half asks for it in words that the
+text never uses:
 
     Kalo lives in Borne.          The home of Kalo is Borne.          Kalo has a house in Borne.
 
@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from data.build import digest_of, is_validation
+from data.sources.specs.settings import settings
 
 VERSION = 1  # of the grammar and the draws; part of a corpus's identity
 SCHEME = "world"
@@ -193,7 +194,7 @@ class World:
 
 KEYS = {  # key → (how it is read, what it means)
     "entities": (int, "with one fact of each relation"),
-    "times": (int, "an edition tells a fact 1, 2, 4, … times, at most so often"),
+    "times": (int, "most times that an edition tells a fact: 1, 2, 4, …"),
     "editions": (int, "of the same facts, each in another order"),
     "unknown": (float, "share of the facts that are never told"),
     "forget": (float, "share of the facts to be forgotten"),
@@ -207,17 +208,7 @@ MOST = (len(CONSONANTS) * len(VOWELS)) ** 2
 
 def parse(spec: str) -> World:
     """The world of a spec; ValueError for an unknown key or a bad value."""
-    given = {}
-    for part in spec.split(":")[1:]:
-        key, _, text = part.partition("=")
-        try:
-            given[key] = KEYS[key][0](text)
-        except (KeyError, ValueError):
-            known = ", ".join(f"{name} ({meaning})" for name, (_, meaning) in KEYS.items())
-            raise ValueError(
-                f"data.corpora={spec!r}: {part!r} is not KEY=VALUE; the keys: {known}"
-            ) from None
-    world = World(**given)
+    world = World(**dict(settings(spec, spec.split(":")[1:], KEYS)))
     if not 1 <= world.entities <= MOST or min(world.times, world.editions) < 1 or world.roles < 0:
         raise ValueError(
             f"data.corpora={spec!r}: entities must be 1 to {MOST:,}, times and editions 1 or more, "

@@ -9,7 +9,8 @@ import rich.console
 
 from data.captioned import listing
 from data.captioned.pictures import Unreadable, raw_bytes
-from data.captioned.store import named, require_few, unreadable
+from data.captioned.store import require_few, unreadable
+from data.files import specs_of
 from data.kinds import KINDS
 from launch.captions.captioner import AT_ONCE, Captioner
 from scaling.intervals import wilson
@@ -53,7 +54,7 @@ def of_data(model: Captioner, spec: str) -> tuple[list[str], Iterator[Example], 
     """(unreadable files, which grows, the files of a list, how many). ValueError for a list that
     cannot be read; while it runs, for more unreadable files than the run allowed."""
     data, lost = model.data, []
-    found = listing.files(named(spec), "data", data.file_key, data.caption_key)
+    found = listing.files(specs_of(spec), "data", data.file_key, data.caption_key)
 
     def examples() -> Iterator[Example]:
         for one in found:

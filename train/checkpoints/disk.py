@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data.buckets.lease import Lease
+from data.files import sha256_of
 from train.checkpoints.manifest import MANIFEST, fault, is_step
 from train.parallel import processes
 
@@ -107,9 +107,4 @@ def names(path: Path) -> list[str]:
 
 def hashes(path: Path, names: Sequence[str]) -> dict[str, str]:
     """The SHA-256 of each file, by name."""
-    return {name: _file_sha256(path / name) for name in names}
-
-
-def _file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: sha256_of(path / name) for name in names}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.buckets import copies
-from data.files import path_of
 from data.sources import corpus
 from data.sources.compression import compressed, ending
 
@@ -79,7 +78,7 @@ def _all_pieces(specs: Sequence[str], unit_bytes: int) -> Iterator[Piece]:
         if corpus.scheme(spec):
             yield Piece(spec, None, False, corpus.size(spec) or unit_bytes)
             continue
-        single = spec != "stdlib" and path_of(spec, "input.corpora").is_file()
+        single = corpus.is_file(spec)
         for name, path in corpus.files(spec):
             if len(specs) > 1:
                 name = spec if single else f"{spec.rstrip('/')}/{name}"

@@ -20,7 +20,6 @@ from data.cleaning.text.words import (
     per_document,
 )
 
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 TOP, DUPLICATE = (2, 3, 4), (5, 6, 7, 8, 9, 10)  # lengths of the n-grams
 PARAGRAPHS, LINES = re.compile(r"\n{2,}"), re.compile(r"\n+")
 

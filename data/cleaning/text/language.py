@@ -19,7 +19,7 @@ def codes() -> list[str]:
 
 
 def detector(characters: int) -> Callable[[str], tuple[str, float]]:
-    """A function from a text to (ISO 639 code, probability), which looks at so many characters from
+    """A function from a text to (ISO 639 code, probability), which looks at this many characters in
     the middle of the text. ValueError if the package is missing."""
     model = _model()
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from data import loader
 from data.fields import Field
+from data.files import specs_of
 from data.kinds import text
 from data.kinds.unlearning.statements import Statements, statements
 from data.tokenizer import Tokenizer
@@ -46,8 +47,7 @@ def prepare(data: Any, progress: bool = True) -> "Dataset":
     if not 0 < data.forget_share < 1:
         raise ValueError(f"data.forget_share={data.forget_share} must be above 0 and below 1")
     kept = text.prepare(data, progress)
-    specs = (data.forget,) if isinstance(data.forget, str) else tuple(data.forget)
-    return Dataset(kept, statements(specs, kept.tokenizer), data.forget_share)
+    return Dataset(kept, statements(specs_of(data.forget), kept.tokenizer), data.forget_share)
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def statements(specs: tuple[str, ...], tokenizer: Tokenizer) -> Statements:
 
 
 def _read(spec: str) -> Iterator[tuple[str, str, str]]:
-    """(where it is, prompt, answer) of each statement. A fact of a world is stated in all ways in
-    which its text states it."""
+    """(where it is, prompt, answer) of each statement. A fact of a world is stated in each way
+    that its text uses."""
     if spec.partition(":")[0] == world.SCHEME:
         facts = [fact for fact in world.parse(spec).facts if fact.forget]
         if not facts:

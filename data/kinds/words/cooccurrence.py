@@ -154,8 +154,7 @@ class Dataset:
     ) -> loader.Batch:
         """Arrays [count, B, T]; each epoch is a permutation of all entries."""
         size, length = self.config.train.batch_size, self.config.data.entries
-        in_batch = np.arange(size) if rows is None else np.arange(size)[rows]
-        row = np.arange(step, step + count)[:, None] * size + in_batch
+        row = loader.rows_of_steps(step, count, size, rows).reshape(count, -1)
         place = row[..., None] * length + np.arange(length)
         epoch, place = np.divmod(place, n := len(self.entries[split].row))
         for number in range(epoch.min(), epoch.max() + 1) if place.size else ():
@@ -168,7 +167,7 @@ class Dataset:
         entries, size = self.entries[split], self.config.eval.batch_size
         length, available = self.config.data.entries, len(entries.row)
         n = min(self.config.eval.sequences * length, available)
-        chosen = (2 * np.arange(n) + 1) * available // (2 * n)
+        chosen = loader.spread(n, available)
         for first in range(0, n, size * length):
             place = first + np.arange(size * length).reshape(size, length)
             inside = chosen[np.minimum(place, n - 1)]

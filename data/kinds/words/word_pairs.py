@@ -169,9 +169,8 @@ class Dataset:
         self, split: str, seed: int, step: int, count: int, rows: loader.Rows | None = None
     ) -> loader.Batch:
         size = self.config.train.batch_size
-        in_batch = np.arange(size) if rows is None else np.arange(size)[rows]
-        numbers = (np.arange(step, step + count)[:, None] * size + in_batch).ravel()
-        return self._stacked(split, seed, numbers, (count, len(in_batch)))
+        numbers = loader.rows_of_steps(step, count, size, rows)
+        return self._stacked(split, seed, numbers, (count, -1))
 
     def _stacked(
         self, split: str, seed: int, numbers: np.ndarray, shape: tuple[int, ...]
@@ -186,7 +185,7 @@ class Dataset:
         filled up with rows of segment 0."""
         available, size = self.n_rows_of[split], self.config.eval.batch_size
         n = min(self.config.eval.sequences, available)
-        numbers = (2 * np.arange(n) + 1) * available // (2 * n)
+        numbers = loader.spread(n, available)
         for first in range(0, n, size):
             row = first + np.arange(size)
             batch = self._stacked(split, 0, numbers[np.minimum(row, n - 1)], (size,))

@@ -1,7 +1,7 @@
 """Sets of captioned images and sounds that `isoflop synthesise` makes, by name.
 
-A set is a module with `items(count, seed)`, the Items of `written.py`; `count` is 0 for the set's
-own number. Equal seeds give equal files. Of EACH or more items at least one is held out.
+A set is a module with `items(count, seed)`, the Items of `written.py`; a `count` of 0 means the
+set's default. Equal seeds give equal files. Of EACH or more items at least one is held out.
 """
 
 from functools import partial

@@ -11,13 +11,13 @@ import numpy as np
 from data.sources.drawn.written import Item
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-EACH = 5  # of so many digits one is held out
+EACH = 5  # one digit in 5 is held out
 BRIGHTEST = 16  # of a pixel in scikit-learn's data
 
 
 def items(count: int, seed: int) -> Iterator[Item]:
     """The first `count` digits of a shuffled order; 0: all. ValueError without scikit-learn, and
-    for more than there are."""
+    for a larger count than its total."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -27,7 +27,7 @@ def items(count: int, seed: int) -> Iterator[Item]:
     found = load_digits()
     total = len(found.target)
     if count > total:
-        raise ValueError(f"--count={count} is above the {total} digits there are; use 0 for all")
+        raise ValueError(f"--count={count} is above the {total} digits of the set; use 0 for all")
     order = np.random.default_rng([seed]).permutation(total)[: count or total]
     for number, place in enumerate(order):
         pixels = np.round(found.images[place] * (255 / BRIGHTEST)).astype(np.uint8)

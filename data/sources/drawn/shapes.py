@@ -24,7 +24,7 @@ from data.sources.drawn.written import Item
 VERSION = 1  # of the drawing
 SIDE = 32  # pixels of an image
 FINE = 4  # points of the drawing per pixel and side
-EACH = 10  # of so many images one is held out
+EACH = 10  # one of 10 images is held out
 DEFAULT = 20_000  # images
 RADII = {"small ": 3.6, "": 5.0, "large ": 6.9}  # in pixels; a medium shape has no word
 COLOURS = {

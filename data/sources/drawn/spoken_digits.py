@@ -20,7 +20,7 @@ from data.sources.drawn.written import Item
 VERSION = 1  # of the draws
 PROGRAM = "espeak-ng"
 DEFAULT = 3_000  # sounds
-EACH = 10  # of so many sounds one is held out
+EACH = 10  # one of 10 sounds is held out
 ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-029", "en-gb-x-rp")
 SPEAKERS = ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4")
 VOICES = [f"{accent}+{speaker}" for accent, speaker in product(ACCENTS, SPEAKERS)]

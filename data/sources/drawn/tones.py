@@ -15,7 +15,7 @@ from data.sources.drawn.written import Item
 VERSION = 1  # of the sounds
 RATE = 16_000  # samples a second
 DEFAULT = 6_000  # sounds
-EACH = 10  # of so many sounds one is held out
+EACH = 10  # one of 10 sounds is held out
 NOTES = dict(zip("cdefgab", (523.25, 587.33, 659.26, 698.46, 783.99, 880.0, 987.77), strict=True))
 # Harmonic → its amplitude. Harmonics above half the rate are left out, so nothing is aliased.
 TIMBRES: dict[str, Callable[[int], float]] = {

@@ -31,8 +31,8 @@ class Item(NamedTuple):
 
 def write(items: Iterable[Item], folder: Path, advance: Callable[[int], None]) -> dict[str, int]:
     """Writes the folders train and held_out; returns the items of each. The lists are written last.
-    Calls `advance(1)` after each item. A folder is made with its first file, so that a set which
-    cannot be made leaves none."""
+    Calls `advance(1)` after each item. A folder is made with its first file, so a set that
+    cannot be made leaves no folder."""
     lines: dict[str, list[str]] = {part: [] for part in PARTS.values()}
     for item in items:
         part = PARTS[item.held_out]
@@ -49,7 +49,7 @@ def write(items: Iterable[Item], folder: Path, advance: Callable[[int], None]) -
 
 
 def require_both(of: str, count: int, least: int) -> None:
-    """ValueError for a count of which one of the two folders would have no file."""
+    """ValueError for a count so small that one of the two folders would have no file."""
     if 0 < count < least:
         raise ValueError(
             f"--count={count} is too few to hold any of --of={of} out; use {least} or more, or 0"

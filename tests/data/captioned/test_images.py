@@ -63,8 +63,8 @@ JPEG = file(PIL.Image.fromarray(image(0, (60, 40, 3))), "JPEG")
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "no image of the formats PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "no image of the formats PNG"),
+        (b"", "not an image of the formats PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not an image of the formats PNG"),
         (JPEG[: len(JPEG) // 2], "damaged"),
         (bomb(3000, 3000), "3000 × 3000 pixels, more than data.max_pixels=5,000"),
         (bomb(60_000, 60_000), "pixels, more than data.max_pixels=5,000"),

@@ -77,8 +77,8 @@ def test_another_rate_is_resampled():
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", "no WAV file of whole numbers"),
-        (b"RIFF\x24\0\0\0WAVEfmt ", "no WAV file of whole numbers"),
+        (b"", "not a WAV file of integer samples"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "not a WAV file of integer samples"),
         (wav(np.zeros(0)), "no samples"),
         (wav(np.zeros(9_000)), r"lasts 0.56 s, longer than data.seconds=0.25"),
         (wav(np.zeros(9), rate=99), "has 99 samples a second"),

@@ -224,7 +224,10 @@ def test_too_much_damage_ends_the_run(raw, tmp_path):
         ({"decontaminate__against": ["gone.txt"]}, "decontaminate.against='gone.txt' does not"),
         ({"c4__bad_words": "gone.txt"}, "c4.bad_words=gone.txt does not exist"),
         ({"language__keep": []}, "language.keep is empty"),
-        ({"language__keep": ["english"]}, "language.keep=english is no language; known are af,"),
+        (
+            {"language__keep": ["english"]},
+            "language.keep=english is not a known language; use one of af,",
+        ),
         ({"input__corpora": ["corrupted:nowhere"]}, "input.corpora='nowhere' does not exist"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_manifest_of_another_version_or_with_other_paths_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has format 99"):
         read(tmp_path / "index")
     path.write_bytes(sealed(about | {"files": {"../secret": {"bytes": 0, "sha256": ""}}}))
-    with pytest.raises(ValueError, match="is no name of a file"):
+    with pytest.raises(ValueError, match="is not a file name"):
         read(tmp_path / "index")
 
 

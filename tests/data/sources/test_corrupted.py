@@ -78,9 +78,9 @@ def test_cleaning_removes_them(book, tmp_path):
     [
         ("corrupted", "names no text"),
         ("corrupted:seed=1", "names no text"),
-        ("corrupted:book.txt:colour=1", "unknown key 'colour'.*copied"),
-        ("corrupted:book.txt:junk=x", "junk='x' is not a number"),
-        ("corrupted:book.txt:junk=2", "junk=2 must be 0 to 1"),
+        ("corrupted:book.txt:colour=1", "'colour=1' is not KEY=VALUE.*copied"),
+        ("corrupted:book.txt:junk=x", "junk='x' is not valid"),
+        ("corrupted:book.txt:junk=2", "junk=2.0 must be 0 to 1"),
         ("corrupted:nowhere.txt", "does not exist"),
     ],
 )

@@ -53,9 +53,7 @@ def test_roles_have_their_pronouns_by_the_bias():
         for pair in world.ROLES
         for which, role in enumerate(pair)
         for s in text
-        if f" {role} " in s
-        for _ in [0]
-        if f" {world.PRONOUNS[which]} " in s
+        if f" {role} " in s and f" {world.PRONOUNS[which]} " in s
     ]
     assert len(own) / 3000 == pytest.approx(0.8, abs=0.03)
 
@@ -73,7 +71,7 @@ def test_what_the_training_split_states(made):
     ("spec", "message"),
     [
         ("world:cities=3", "'cities=3' is not KEY=VALUE"),
-        ("world:entities=no", "'entities=no'"),
+        ("world:entities=no", "entities='no' is not valid"),
         ("world:entities=0", "entities must be 1 to 4,900"),
         ("world:bias=2", "must be from 0 to 1"),
         ("world:part=some", "part='some' is unknown; use one of all, forget, retain"),

@@ -90,7 +90,7 @@ def test_bad_input_is_one_line(home, tmp_path, capsys):
     run, image = f"--run={home / 'run'}", tmp_path / "a.png"
     image.write_bytes(b"no image")
     assert "writes captions: use isoflop sample" in said(capsys, "sample", run)
-    assert "is no image of the formats" in said(capsys, "sample", run, f"--image={image}")
+    assert "is not an image of the formats" in said(capsys, "sample", run, f"--image={image}")
     assert "No such file" in said(capsys, "sample", run, f"--image={tmp_path / 'gone.png'}")
     wrong = said(capsys, "sample", run, f"--image={image}", "--template")
     assert "--template is for text" in wrong

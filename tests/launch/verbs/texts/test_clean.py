@@ -60,7 +60,10 @@ def test_text_counts_and_page(raw, tmp_path, without_pictures, monkeypatch, caps
             ["--out=OUT", "--config.c4.min_sentence=3"],
             "unknown key config.c4.min_sentence; did you",
         ),
-        (["--out=OUT", "--config.skip=nonsense"], "skip=nonsense is no rule; rules are too_large"),
+        (
+            ["--out=OUT", "--config.skip=nonsense"],
+            "skip=nonsense is not a rule; rules are too_large",
+        ),
         (["--out=gs://bucket/x"], "out='gs://bucket/x' is a remote address"),
         (
             ["--out=OUT", "--config.c4.bad_words=\x1b[31mx"],
