@@ -39,9 +39,3 @@ def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
     dead = diagonal == 0
     damped = hessian + np.diag(np.where(dead, 1.0, DAMPING * (diagonal.mean() or 1.0)))
     return np.linalg.cholesky(np.linalg.inv(damped)).T
-
-
-def output_error(kernel: np.ndarray, rounded: np.ndarray, hessian: np.ndarray) -> float:
-    """The sum of squared changes of the outputs, tr(Δ^T H Δ): what GPTQ makes small."""
-    change = kernel.astype(np.float64) - rounded
-    return float(np.einsum("io,ij,jo->", change, hessian.astype(np.float64), change))
