@@ -1,9 +1,8 @@
 """GPTQ: rounds a matrix so that its outputs on calibration text change little.
 
-Frantar et al. 2022 (arXiv:2210.17323), section 3. The inputs are rounded in order; the error of
-each is passed on to those that are not rounded yet, by the inverse of the Hessian H = 2 X X^T of
-the squared error of the outputs. Scales are those of the unrounded matrix, so they can be stored in
-the same formats.
+Frantar et al. 2022 (arXiv:2210.17323), section 3. The inputs are rounded in order. The inverse of
+H = 2 X X^T, the Hessian of the outputs' squared error, distributes the error of each over the
+inputs after it. Scales are those of the unrounded matrix, so the same formats can store the result.
 """
 
 import numpy as np
