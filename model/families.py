@@ -74,8 +74,8 @@ class Trained(Family, Protocol):
                                    what a config with `carry_state` takes from step to step
     hidden_from(cfg, params, batch, carry, key)
                                    (what `hidden` returns, the state after), from a state
-    layers(cfg, params, batch)     states [N, B, T, D] that `logits` can read, one a layer, the last
-                                   of which `hidden` returns
+    layers(cfg, params, batch)     states [N, B, T, D] layer by layer, which `logits` can read;
+                                   the last is what `hidden` returns
     activations(cfg, params, batch), edited(cfg, params, batch, edits)
                                    (what `hidden` returns, its activations by name), and `hidden`
                                    with activations changed: model/transformer/hooks.py

@@ -91,6 +91,11 @@ def _fields(of: type) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]
     return ruled, [field for field in fields if field.metadata["needs"]]
 
 
+def divisors(n: int, most: int = 64) -> str:
+    """The divisors of n up to `most`, for messages."""
+    return ", ".join(str(k) for k in range(1, min(n, most) + 1) if n % k == 0)
+
+
 def check_value(config: Any, name: str, value: Any) -> None:
     """Raises ValueError if the value breaks the choices, letters or bounds of a key."""
     metadata = config.__dataclass_fields__[name].metadata

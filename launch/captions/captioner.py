@@ -24,8 +24,8 @@ from model.captioner import reading
 from model.generation import sample
 from model.generation.samplers import Sampler
 
-AT_ONCE = 64  # images of one program
-# A caption may be as long as the context: its last token is never read.
+AT_ONCE = 64  # images in a batch
+# The last token of a caption is never read, so a caption may fill the context.
 READER = reading.READER._replace(bounded=False)
 
 
@@ -50,17 +50,16 @@ class Captioner:
         return KINDS[self.data.kind].reader(self.data)(raw)
 
     def write(self, images_NHWC: np.ndarray) -> Iterator[tuple[list[int], bool]]:
-        """(the likeliest caption's tokens without the end, whether it ended) of each image."""
+        """Greedy captions: (tokens without the end, whether it ended) of each image."""
         sampler = Sampler(
             temperature=0.0, vocab_size=self.tokenizer.vocab_size, stop=(self.tokenizer.eod,)
         )
         for first in range(0, len(images_NHWC), AT_ONCE):
             part = images_NHWC[first : first + AT_ONCE]
             padded = np.resize(part, (AT_ONCE, *part.shape[1:]))  # one program for all
+            params, prompts = reading.with_images(self.params, padded), [self.prompt] * AT_ONCE
             drawn = sample.sample(
-                *(reading.with_images(self.params, padded), self.cfg, [self.prompt] * AT_ONCE),
-                *(self.cfg.context_length, sampler),
-                reader=READER,
+                params, self.cfg, prompts, self.cfg.context_length, sampler, reader=READER
             )
             for tokens, count in zip(drawn.tokens_BN, drawn.lengths_B[: len(part)], strict=False):
                 written = tokens[:count].tolist()
@@ -108,7 +107,7 @@ def open_run(run: Path) -> Captioner:
 
 
 def frozen_encoder(run: Path, config: Mapping[str, Any]) -> dict:
-    """The encoder that a run used and did not train. ValueError if its weights are others now."""
+    """The encoder that a run used and did not train. ValueError if its weights have changed."""
     section = config.get("objective", {})
     source, stated = section.get("encoder", ""), section.get("encoder_hash", "")
     if not source:
@@ -117,7 +116,7 @@ def frozen_encoder(run: Path, config: Mapping[str, Any]) -> dict:
     if found.hash != stated:
         raise ValueError(
             f"run={run} was trained with an encoder of the hash {stated!r}, but the weights in "
-            f"objective.encoder={source} have the hash {found.hash!r}; put back the others"
+            f"objective.encoder={source} have the hash {found.hash!r}; restore the original weights"
         )
     return jax.device_put(found.params["encoder"])
 

@@ -51,8 +51,8 @@ def of_validation(model: Captioner) -> tuple[list[str], Iterator[Example], int]:
 
 
 def of_data(model: Captioner, spec: str) -> tuple[list[str], Iterator[Example], int]:
-    """(unreadable files, which grows, the files of a list, how many). ValueError for a list that
-    cannot be read; while it runs, for more unreadable files than the run allowed."""
+    """(unreadable files so far, the examples of a list, how many). ValueError for a list that
+    cannot be read. The iterator raises it for more unreadable files than the run allowed."""
     data, lost = model.data, []
     found = listing.files(specs_of(spec), "data", data.file_key, data.caption_key)
 
@@ -79,10 +79,14 @@ def measure(
     def caption_all() -> None:
         images = np.stack([one.image for one in waiting])
         for one, (tokens, ended) in zip(waiting, model.write(images), strict=True):
-            right = ended and tokens == one.caption
-            texts = (model.tokenizer.decode(ids) for ids in (one.caption, tokens))
-            rows.append(dict(zip(("file", "caption", "written"), (one.name, *texts), strict=True)))
-            rows[-1]["right"] = right
+            rows.append(
+                {
+                    "file": one.name,
+                    "caption": model.tokenizer.decode(one.caption),
+                    "written": model.tokenizer.decode(tokens),
+                    "right": ended and tokens == one.caption,
+                }
+            )
         waiting.clear()
         advance(len(rows))
 
@@ -116,7 +120,8 @@ def findings(model: Captioner, data: str | None, rows: list[dict], lost: list[st
 
 
 def confused(rows: list[dict]) -> list[dict[str, Any]]:
-    """Which word was written in place of which, in captions of as many words, most often first."""
+    """Pairs of a right word and the one written in its place, most frequent first. Captions
+    written with a wrong number of words are left out."""
     pairs: Counter = Counter()
     for row in rows:
         caption, written = row["caption"].split(), row["written"].split()

@@ -67,19 +67,14 @@ def write(content: Content, target: Path) -> file.Written:
     cfg, params, model_type, keys, kind, name, text = content
     with copies.made_here(target) as new, weights.whole_folder(new) as folder:
         path = folder / content.file_name
-        written = _needs_package(path, cfg, params, model_type, keys, kind, name)
+        try:
+            written = file.write(path, cfg, params, model_type, keys, kind, name)
+        except ImportError as error:
+            raise BadInput(
+                f"to_gguf needs the library gguf ({error}); pip install -e '.[gguf]' adds it"
+            ) from error
         (folder / MODELFILE).write_text(text, encoding="utf-8")
     return written
-
-
-def _needs_package(*arguments: Any) -> file.Written:
-    """`file.write`; BadInput without the package gguf."""
-    try:
-        return file.write(*arguments)
-    except ImportError as error:
-        raise BadInput(
-            f"to_gguf needs the library gguf ({error}); pip install -e '.[gguf]' adds it"
-        ) from error
 
 
 def encoder_of(run: Path, saved: Saved) -> ChatEncoder | None:
@@ -90,8 +85,8 @@ def encoder_of(run: Path, saved: Saved) -> ChatEncoder | None:
 
 
 def chat_keys(encoder: ChatEncoder, saved: Saved) -> dict[str, Any]:
-    """The keys of a chat template. Programs put the token that begins a text before a conversation
-    if the template writes it, and a template sees no such token where the tokenizer has none."""
+    """The keys of a chat template. Programs add the token that begins a text if the template writes
+    it; the template is told of none if the tokenizer has none."""
     source, template = encoder.template.source, encoder.template
     if not saved.prefix:
         source = "{% set bos_token = '' %}" + source

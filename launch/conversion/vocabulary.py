@@ -40,7 +40,7 @@ class Extended(NamedTuple):
 
 
 def extend(run: Path, target: Path, names: Sequence[str], rows: str, say: Any) -> Extended:
-    """Writes into `target` the newest checkpoint of `run` with a token more for each of `names`.
+    """Writes into `target` the newest checkpoint of `run` with one more token for each of `names`.
 
     A new entry of the embedding and of the head is the mean of those of all tokens ("mean", Hewitt
     2021), or of the pieces that spelled the token before ("pieces"). ValueError or
@@ -106,7 +106,7 @@ def with_entries(
 
 
 def _config(config: Mapping[str, Any], section: dict, target: Path) -> dict:
-    """The config.json of the new run: it starts from nothing, and its data are not yet made."""
+    """The config.json of the new run, without its start weights, adapter and data hash."""
     data = {"tokenizer": str(target / "tokenizer" / "tokenizer.json"), "hash": ""}
     if "vocab_size" in config["data"]:
         data["vocab_size"] = 0
@@ -118,8 +118,8 @@ def _config(config: Mapping[str, Any], section: dict, target: Path) -> dict:
 
 
 def _write_files(run: Path, folder: Path, context_length: int) -> None:
-    """Copies what a run keeps of its template, its imports and a published model, of which the
-    tokenizer's files become those of the new one."""
+    """Copies a run's template, imports and published files, with the tokenizer's files replaced by
+    those of the new one."""
     copy_kept(run, folder, PIECES)
     if not (folder / KEPT).is_dir():
         return

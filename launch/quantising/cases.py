@@ -46,7 +46,7 @@ def of_flags(values: Any) -> list[Quantisation]:
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The run in a folder, or the finished runs of a sweep in it. ValueError if there is none."""
+    """The run in a folder, or the finished runs of a sweep in it. ValueError if it has none."""
     if (folder / "config.json").is_file():
         return [folder]
     children = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -66,9 +66,9 @@ class Opened(NamedTuple):
 
 
 def opened(run: Path, chosen: Sequence[Quantisation], to: How, required: bool = True) -> Opened:
-    """Reads a run. ValueError or FileNotFoundError for one that is quantised already or cannot be,
-    and for one without its text; unless that is `required` or needed to calibrate, then a line
-    says that no loss is known."""
+    """Reads a run. ValueError or FileNotFoundError for one that is quantised already or cannot be.
+    Without its text, too, if that is `required` or needed to calibrate; otherwise a line says that
+    no loss is known."""
     if quantised.is_quantised(run):
         raise ValueError(f"run={run} is quantised already; name the run that it was made from")
     model = open_model(run, any_objective=True)

@@ -17,7 +17,7 @@ PROMPT = 8  # tokens before those that are timed
 
 
 class NoText(ValueError):
-    """Why there is no text to measure on, in one line."""
+    """Raised where the text to measure on is missing."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Texts:
 
 def texts(model: ScoredModel, sequences: int, calibration: int, seed: int) -> Texts:
     """The run's validation set, at most `sequences` rows (0: all), and `calibration` rows of
-    training batches. NoText if its text is not there."""
+    training batches. NoText if its text is missing."""
     try:
         dataset = training_data(model).for_run(model.config)
     except Unavailable as reason:
@@ -92,8 +92,8 @@ def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float | None]:
 def decode_seconds(
     model: ScoredModel, sets: dict[str, dict], tokens: int, repeats: int = 5
 ) -> dict[str, float]:
-    """Median seconds in which each set of parameters continues a prompt by `tokens` tokens, one
-    row. The sets take turns, after one run of each that compiles."""
+    """Median seconds that each set of parameters takes to continue one prompt by `tokens` tokens.
+    The sets take turns; the first turn compiles and is not counted."""
     reader = families.reader(model.family)
     prompt = [int(i) for i in model.start] + [0] * (PROMPT - len(model.start))
     ready = {name: reader.prepare(params, model.cfg) for name, params in sets.items()}

@@ -30,8 +30,8 @@ def of_file(run: Path) -> Quantisation:
 
 
 def read(run: Path, say: Callable[[str], None] = print) -> tuple[dict[str, Any], dict]:
-    """(parameters with quantised kernels, meta) of a run's newest good checkpoint. ValueError where
-    they are not those of its config."""
+    """(parameters with quantised kernels, meta) of a run's newest good checkpoint. ValueError if
+    they do not fit its config."""
     how = of_file(run)
     family, cfg = read_family(run, "run")
     arrays, meta = restore_params(run / "checkpoints", say)

@@ -13,8 +13,8 @@ from train.checkpoint import Checkpoints
 
 
 def write(run: Path, target: Path, params: dict, step: int, about: dict[str, Any]) -> None:
-    """Writes `target`, atomically. It computes in float32, and holds no adapters: theirs are in
-    `params`."""
+    """Writes `target`, atomically. The new run computes in float32 and has no adapters: `params`
+    contains them."""
     config = read_config(run)
     config["model"] = config["model"] | {"dtype": "float32"}
     if (config.get("adapter") or {}).get("name"):

@@ -11,10 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from model.captioner.config import Config, encoder
-from model.partitioning import constrain
-from model.transformer.decoder import Block, init_blocks, layer_of
+from model.transformer.decoder import Block, in_turn, init_blocks
 from model.transformer.layers import Embed, Linear, Norm
-from model.transformer.remat import rematerialised
 
 
 def patches(cfg: Config, image_BHWC: jax.Array) -> jax.Array:
@@ -51,16 +49,7 @@ class Encoder(nn.Module):
             rngs = {} if key is None else {"dropout": key}
             return block.apply({"params": params}, x_BPE, order_BP, rngs=rngs)[0]
 
-        block_of = rematerialised(apply, cfg.remat, cfg.scan_layers)
-
-        def layer(x_BPE, of_layer):
-            return block_of(constrain(x_BPE, "batch", None, "activation"), *of_layer), None
-
-        if cfg.scan_layers:
-            x_BPE, _ = jax.lax.scan(layer, x_BPE, (blocks, keys))
-        else:
-            for number in range(cfg.encoder_layers):
-                x_BPE, _ = layer(x_BPE, layer_of((blocks, keys), number))
+        x_BPE = in_turn(shared, apply, (blocks, keys), x_BPE)
         return Norm(shared, name="final_norm")(x_BPE)
 
 

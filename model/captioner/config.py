@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model.keys import check, check_value, key
-from model.transformer.config import CHOICES, ModelConfig
+from model.keys import check, check_value, divisors, key
+from model.transformer.config import CHOICES, ModelConfig, mlp_width
 
 # What a patch divides, by key: the data's name of it.
 SIZES = {
@@ -14,7 +14,8 @@ SIZES = {
     "patch": "the width of images (data.width) or the frames of sounds (data.seconds)",
 }
 LEARNED, FROZEN = "learned", "frozen"
-SHARED = (*("norm", "activation", "gated", "dropout", "init_std", "dtype", "scan_layers", "remat"),)
+# Keys of the blocks of both stacks.
+SHARED = ("norm", "activation", "gated", "dropout", "init_std", "dtype", "scan_layers", "remat")
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,16 @@ class Config:
             )
         for named, size in zip(SIZES, self.image, strict=False):
             if size % (patch := getattr(self, named)):
-                valid = ", ".join(str(k) for k in range(1, size + 1) if size % k == 0)
                 raise ValueError(
-                    f"model.{named}={patch} does not divide {size}, {SIZES[named]}; use {valid}, "
-                    "or another size of the data"
+                    f"model.{named}={patch} does not divide {size}, {SIZES[named]}; use "
+                    f"{divisors(size, size)}, or another size of the data"
                 )
         for width, heads in (("d_model", "n_heads"), ("encoder_width", "encoder_heads")):
             size, parts = getattr(self, width), getattr(self, heads)
             if size % parts:
-                valid = (str(k) for k in range(1, min(size, 64) + 1) if size % k == 0)
                 raise ValueError(
                     f"model.{heads}={parts} does not divide model.{width}={size}; use "
-                    f"{', '.join(valid)}"
+                    f"{divisors(size)}"
                 )
 
     @property
@@ -104,11 +103,6 @@ def derive(keys: Mapping[str, Any]) -> Config:
     keys["encoder_heads"] = keys["encoder_heads"] or keys["n_heads"]
     keys["d_ff"] = keys["d_ff"] or mlp_width(d_model, keys["gated"])
     return Config(**keys)
-
-
-def mlp_width(width: int, gated: bool) -> int:
-    """The width of an MLP where none is given: 4 D, or 8/3 D rounded up to 8 when gated."""
-    return -(-8 * width // 3 // 8) * 8 if gated else 4 * width
 
 
 @functools.lru_cache(maxsize=64)

@@ -22,19 +22,13 @@ from model.transformer import decoder as transformer
 from model.transformer import family as of_decoder
 
 INPUTS = ("image", "tokens")
-BLOCKS = (
-    (r"^encoder/blocks/attention/(query|key|value)/kernel$", ("layer", "embed", "heads")),
-    (r"^encoder/blocks/attention/(query|key|value)/bias$", ("layer", "heads")),
-    (r"^encoder/blocks/attention/out/kernel$", ("layer", "heads", "embed")),
-    (r"^encoder/blocks/mlp/(up|gate)/kernel$", ("layer", "embed", "mlp")),
-    (r"^encoder/blocks/mlp/(up|gate)/bias$", ("layer", "mlp")),
-    (r"^encoder/blocks/mlp/down/kernel$", ("layer", "mlp", "embed")),
-    (r"^encoder/blocks/(attention/out|mlp/down)/bias$", ("layer", "vector")),
-    (r"^encoder/blocks/(attention|mlp)_norm/(scale|bias)$", ("layer", "vector")),
-)
 PARAMETER_AXES = (
     *((rf"^decoder/{rule[1:]}", axes) for rule, axes in of_decoder.PARAMETER_AXES),
-    *BLOCKS,
+    *(
+        (rf"^encoder/{rule[1:]}", axes)
+        for rule, axes in of_decoder.PARAMETER_AXES
+        if rule.startswith("^blocks/")
+    ),
     (r"^encoder/patch/kernel$", ("vector", "mlp")),
     (r"^encoder/position/embedding$", ("position", "embed")),
     (r"^encoder/final_norm/(scale|bias)$", ("vector",)),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model.keys import check, check_value, key
+from model.keys import check, check_value, divisors, key
 from model.transformer.config import CHOICES, ModelConfig
 
 SHARED = (
@@ -44,10 +44,9 @@ class Config:
     def __post_init__(self):
         check(self)
         if self.d_model % self.n_heads:
-            divisors = (str(k) for k in range(1, min(self.d_model, 64) + 1) if not self.d_model % k)
             raise ValueError(
                 f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model}; "
-                f"use {', '.join(divisors)}"
+                f"use {divisors(self.d_model)}"
             )
 
 

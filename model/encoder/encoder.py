@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from model.encoder.config import Config, layers
-from model.partitioning import constrain
-from model.transformer.decoder import Block, init_blocks, layer_of
+from model.transformer.decoder import Block, in_turn, init_blocks
 from model.transformer.layers import ACTIVATIONS, Embed, Linear, Norm
-from model.transformer.remat import rematerialised
 
 
 class Encoder(nn.Module):
@@ -58,16 +56,7 @@ class Encoder(nn.Module):
             rngs = {} if key is None else {"dropout": key}
             return self.block.apply({"params": params}, x_BTD, order_BT, segments_BT, rngs=rngs)[0]
 
-        block = rematerialised(apply, self.cfg.remat, self.cfg.scan_layers)
-
-        def layer(x_BTD, of_layer):
-            return block(constrain(x_BTD, "batch", "seq", "activation"), *of_layer), None
-
-        if self.cfg.scan_layers:
-            return jax.lax.scan(layer, x_BTD, (self.blocks, keys))[0]
-        for number in range(self.cfg.n_layers):
-            x_BTD, _ = layer(x_BTD, layer_of((self.blocks, keys), number))
-        return x_BTD
+        return in_turn(layers(self.cfg), apply, (self.blocks, keys), x_BTD)
 
     def pooled(self, batch: Mapping[str, jax.Array]) -> jax.Array:
         """The state of each row's first token, through the pooler if there is one [B, D]."""

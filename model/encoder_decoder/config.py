@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model.keys import check, check_value, key
+from model.keys import check, check_value, divisors, key
 from model.transformer.config import CHOICES, ModelConfig
 
 RELATIVE = {"positions": ("relative",)}
@@ -81,10 +81,9 @@ def derive(keys: Mapping[str, Any]) -> Config:
     d_model, n_heads = keys["d_model"], keys["n_heads"]
     if not keys["head_dim"]:
         if d_model % n_heads:
-            divisors = (str(k) for k in range(1, min(d_model, 64) + 1) if d_model % k == 0)
             raise ValueError(
                 f"model.n_heads={n_heads} does not divide model.d_model={d_model}; "
-                f"use {', '.join(divisors)}, or set model.head_dim"
+                f"use {divisors(d_model)}, or set model.head_dim"
             )
         keys["head_dim"] = d_model // n_heads
     keys["d_ff"] = keys["d_ff"] or 4 * d_model

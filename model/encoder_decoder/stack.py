@@ -9,11 +9,9 @@ import jax.numpy as jnp
 
 from model.encoder_decoder.cross_attention import CrossAttention, Keys
 from model.encoder_decoder.relative_positions import RelativeBias
-from model.partitioning import constrain
 from model.transformer.config import ModelConfig
-from model.transformer.decoder import layer_of
+from model.transformer.decoder import in_turn, layer_of
 from model.transformer.layers import MLP, Norm
-from model.transformer.remat import rematerialised
 
 
 @flax.struct.dataclass
@@ -122,17 +120,7 @@ class Stack(nn.Module):
             rngs = {} if key is None else {"dropout": key}
             return self.block.apply({"params": params}, x_BTD, *rest, rngs=rngs)
 
-        block = rematerialised(apply, cfg.remat, cfg.scan_layers)
-
-        def layer(x_BTD, of_layer):
-            return block(constrain(x_BTD, "batch", "seq", "activation"), *of_layer, *rest), None
-
-        x_BTD = self.dropout(x_BTD)
-        if cfg.scan_layers:
-            x_BTD, _ = jax.lax.scan(layer, x_BTD, (self.blocks, keys))
-        else:
-            for number in range(cfg.n_layers):
-                x_BTD, _ = layer(x_BTD, layer_of((self.blocks, keys), number))
+        x_BTD = in_turn(cfg, apply, (self.blocks, keys), self.dropout(x_BTD), *rest)
         return self._normed(x_BTD)
 
     def caches(self, memory_BSD: jax.Array, length: int) -> tuple[LayerCache, ...]:

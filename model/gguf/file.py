@@ -19,10 +19,10 @@ KEPT = ("position_embd.weight", "rope_")  # float32 in every file, as llama.cpp'
 
 
 class Written(NamedTuple):
-    """What `write` wrote: the size in bytes, and matrices whose rows no block divides."""
+    """What `write` wrote."""
 
-    size: int
-    left: tuple[str, ...]
+    size: int  # bytes
+    left: tuple[str, ...]  # matrices in float16, because no block divides their rows
 
 
 def check_type(kind: str) -> None:
@@ -43,8 +43,7 @@ def check(cfg: ModelConfig, model_type: str, vocabulary: Mapping[str, Any], kind
     if len(tokens := vocabulary.get("tokens", ())) not in (0, cfg.vocab_size):
         raise ValueError(
             f"model.vocab_size={cfg.vocab_size} rows of the embedding for {len(tokens)} tokens of "
-            "the tokenizer: llama.cpp needs as many; train with model.vocab_size=0, or convert a "
-            "model whose embedding has a row for each token and no other"
+            "the tokenizer: llama.cpp needs one row for each token; train with model.vocab_size=0"
         )
 
 
@@ -99,7 +98,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
         writer.add_float32(key, value)
     elif isinstance(value, str):
         writer.add_string(key, value)
-    elif value and isinstance(value[0], int) and not isinstance(value[0], bool):
+    elif value and type(value[0]) is int:
         kind = gguf.GGUFValueType
         writer.add_key_value(key, value, kind.ARRAY, sub_type=kind.INT32)
     else:
@@ -113,7 +112,8 @@ def _describe(writer: Any, arrays: Any, kind: str) -> list[str]:
     left = []
     for name, array in arrays:
         found = type_of(name, array.shape, kind)
-        left += [name] if (found, kind) == ("f16", kind) and kind not in ("f16", "f32") else []
+        if found == "f16" and kind != "f16":
+            left.append(name)
         raw = gguf.GGMLQuantizationType[found.upper()]
         shape = array.shape
         if found not in ("f32", "f16"):  # gguf asks for the shape in bytes
@@ -138,12 +138,3 @@ def encoded(array: np.ndarray, kind: str) -> np.ndarray:
     if kind in ("f32", "f16"):
         return array.astype({"f32": np.float32, "f16": np.float16}[kind])
     return gguf.quants.quantize(array, gguf.GGMLQuantizationType[kind.upper()])
-
-
-def decoded(array: np.ndarray, kind: str) -> np.ndarray:
-    """The float32 values that `encoded` gives an array: what a reader of the file computes with."""
-    import gguf
-
-    if kind in ("f32", "f16"):
-        return encoded(array, kind).astype(np.float32)
-    return gguf.quants.dequantize(encoded(array, kind), gguf.GGMLQuantizationType[kind.upper()])

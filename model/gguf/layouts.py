@@ -1,13 +1,13 @@
 """What llama.cpp's architectures can hold: the table LAYOUTS, and the keys of a GGUF file.
 
-Read from llama.cpp's loaders (src/models/*.cpp). `fault` says in one line why a model does not fit
-the layout that its Hugging Face family has there; llama.cpp itself would load many of these models
-and compute something else.
+Read from llama.cpp's loaders (src/models/*.cpp). `check` refuses a model that does not fit the
+layout of its Hugging Face family; llama.cpp would load many of these models and compute something
+else.
 """
 
 from dataclasses import dataclass
 
-from model.transformer import parametrization
+from model.transformer import parametrization, positions
 from model.transformer.config import ModelConfig
 
 QKV = ("query", "key", "value")
@@ -20,10 +20,10 @@ class Layout:
     arch         its name in GGUF
     activation   the only activation that it computes
     biases       Linears that may have a bias; tensors that it does not read are refused
-    fused        query, key and value are one tensor, and so are gate and up, if there are gates
+    fused        query, key and value are one tensor; gate and up, where it has gates, are another
     interleaved  rotary pairs are neighbours, so rows of query and key are permuted
     offset       the scale of a norm is stored as 1 + ours
-    scalings     of rotary positions, besides none
+    scalings     valid values of model.rope_scaling besides none
     local        layers may have a window
     tied         the head is the embedding
     """
@@ -60,11 +60,11 @@ LAYOUTS = {
     "gemma3_text": Layout("gemma3", local=True, **GEMMA),
 }
 """{model_type of Hugging Face: Layout}."""
-LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of Gemma 27B, whose scores llama.cpp scales so
+LARGEST = {"gemma2": 46, "gemma3_text": 62}  # layers of Gemma 27B: see `_scale`
 
 
 def find(model_type: str) -> Layout:
-    """The Layout of a Hugging Face family. ValueError lists those that there are."""
+    """The Layout of a Hugging Face family. ValueError lists the known ones."""
     if model_type not in LAYOUTS:
         raise ValueError(
             f"model_type={model_type!r} has no GGUF layout here; use one of {', '.join(LAYOUTS)}"
@@ -104,13 +104,14 @@ def faults(cfg: ModelConfig, model_type: str, layout: Layout) -> dict[str, str]:
     if layout.local and abs(parametrization.scores(cfg) / _scale(cfg, model_type) - 1) > 1e-6:
         found["query_scale"] = f"{_scale(cfg, model_type):.6g}"
     if model_type == "gemma2":
-        found |= {k: "a cap above 0" for k in CAPS if not getattr(cfg, k)}
+        found |= {
+            k: "a cap above 0"
+            for k in ("attention_softcap", "logit_softcap")
+            if not getattr(cfg, k)
+        }
     elif model_type == "gemma3_text" and cfg.attention_softcap:
         found["attention_softcap"] = "no cap"
     return found
-
-
-CAPS = ("attention_softcap", "logit_softcap")
 
 
 def _scale(cfg: ModelConfig, model_type: str) -> float:
@@ -142,7 +143,7 @@ def keys(cfg: ModelConfig, model_type: str) -> dict[str, bool | int | float | st
         about |= {
             "rope.scaling.type": "longrope",
             "rope.scaling.original_context_length": cfg.rope_original_context,
-            "rope.scaling.attn_factor": longrope_factor(cfg),
+            "rope.scaling.attn_factor": positions.longrope(cfg, cfg.context_length)[1],
         }
     local = [cfg.is_local(layer) for layer in range(cfg.n_layers)]
     if find(model_type).local and any(local):
@@ -156,10 +157,3 @@ def keys(cfg: ModelConfig, model_type: str) -> dict[str, bool | int | float | st
     if cfg.logit_softcap:
         about["final_logit_softcapping"] = float(cfg.logit_softcap)
     return about
-
-
-def longrope_factor(cfg: ModelConfig) -> float:
-    """What longrope multiplies rotated dimensions by: `model/transformer/positions.py`."""
-    from model.transformer import positions
-
-    return positions.longrope(cfg, cfg.context_length)[1]

@@ -15,8 +15,8 @@ import numpy as np
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
 
-NUMBERS = 1 << 26  # numbers of the activations that exist at one time, about
-SITES = {"heads": "attention", "neurons": "mlp"}  # the module that has them
+NUMBERS = 1 << 26  # activations in memory at one time, roughly
+SITES = {"heads": "attention", "neurons": "mlp"}  # their module
 
 
 def units(cfg: ModelConfig, site: str) -> tuple[int, ...]:
@@ -70,8 +70,8 @@ def losses(
     values_N: np.ndarray,
     show: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """The loss [N] with each unit (layer, unit) alone set to its value [N, …]. As many at a time as
-    NUMBERS allows; `show` is told how many are done."""
+    """The loss [N] with each unit (layer, unit) alone set to its value [N, …]. NUMBERS limits the
+    units in one program; `show` receives how many are done."""
     T = len(tokens_T)
     widths = cfg.vocab_size + 4 * cfg.d_model + 3 * cfg.d_ff + 2 * cfg.n_heads * T
     size = min(max(1, NUMBERS // (T * widths)), len(places_N2))

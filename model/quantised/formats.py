@@ -107,7 +107,7 @@ FORMATS: dict[str, Callable[[np.ndarray, int], Grid]] = {
 
 
 def check(name: str, group: int) -> None:
-    """ValueError for a format or a group size that there is not."""
+    """ValueError for an unknown format or a group size below 1."""
     if name not in FORMATS:
         raise ValueError(f"format={name!r} is unknown; use one of {', '.join(FORMATS)}")
     if group < 1:

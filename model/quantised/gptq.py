@@ -1,9 +1,8 @@
 """GPTQ: rounds a matrix so that its outputs on calibration text change little.
 
-Frantar et al. 2022 (arXiv:2210.17323), section 3. The inputs are rounded in order; the error of
-each is passed on to those that are not rounded yet, by the inverse of the Hessian H = 2 X X^T of
-the squared error of the outputs. Scales are those of the unrounded matrix, so they can be stored in
-the same formats.
+Frantar et al. 2022 (arXiv:2210.17323), section 3. The inputs are rounded in order. The inverse of
+H = 2 X X^T, the Hessian of the outputs' squared error, distributes the error of each over the
+inputs after it. Scales are those of the unrounded matrix, so the same formats can store the result.
 """
 
 import numpy as np
@@ -39,9 +38,3 @@ def _inverse_factor(hessian: np.ndarray) -> np.ndarray:
     dead = diagonal == 0
     damped = hessian + np.diag(np.where(dead, 1.0, DAMPING * (diagonal.mean() or 1.0)))
     return np.linalg.cholesky(np.linalg.inv(damped)).T
-
-
-def output_error(kernel: np.ndarray, rounded: np.ndarray, hessian: np.ndarray) -> float:
-    """The sum of squared changes of the outputs, tr(Δ^T H Δ): what GPTQ makes small."""
-    change = kernel.astype(np.float64) - rounded
-    return float(np.einsum("io,ij,jo->", change, hessian.astype(np.float64), change))

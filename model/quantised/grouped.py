@@ -1,4 +1,4 @@
-"""A matrix in 2 to 8 bits a weight, with one scale for each group of inputs of an output (absmax).
+"""A matrix in 2 to 6 bits a weight, with one scale for each group of inputs of an output (absmax).
 
 The values of b bits are -m/m … m/m times the scale, m = 2^(b-1) - 1: symmetric, so 2 bits have
 three values. Scales are float16, as in llama.cpp's Q4_0 and Q8_0. Groups along the inputs are those
@@ -12,7 +12,7 @@ import numpy as np
 
 from model.partitioning import constrain
 
-PER_BYTE = {2: 4, 3: 2, 4: 2, 5: 1, 6: 1, 7: 1, 8: 1}  # codes in a byte of memory
+PER_BYTE = {2: 4, 3: 2, 4: 2, 5: 1, 6: 1}  # codes in a byte of memory
 
 
 @flax.struct.dataclass
@@ -33,10 +33,8 @@ class Grouped:
         *lead, rows, _, outputs = parts.shape
         codes = parts.reshape(*lead, rows * per, outputs)[..., : self.inputs, :]
         scales = jnp.repeat(self.scales.astype(jnp.float32), self.group, axis=-2)
-        values = (codes.astype(jnp.float32) - m) * (
-            scales[..., : self.inputs, :] * np.float32(1 / m)
-        )
-        return values.astype(dtype)
+        steps = scales[..., : self.inputs, :] * np.float32(1 / m)
+        return ((codes.astype(jnp.float32) - m) * steps).astype(dtype)
 
     def gathered(self, fan_in: str | None, outputs: str | None) -> "Grouped":
         """One matrix, sharded by the outputs and whole along the inputs."""
@@ -45,7 +43,7 @@ class Grouped:
 
 
 def levels(bits: int) -> np.ndarray:
-    """The values of all codes, times 1 / scale, sorted: float32 [2 m + 1]."""
+    """The values of all codes for a scale of 1, sorted: float32 [2 m + 1]."""
     m = 2 ** (bits - 1) - 1
     return (np.arange(-m, m + 1) * np.float32(1 / m)).astype(np.float32)
 
@@ -64,7 +62,6 @@ def packed(codes: np.ndarray, scales: np.ndarray, bits: int, group: int) -> Grou
     per = PER_BYTE[bits]
     whole = np.zeros((-(-inputs // per) * per, outputs), np.uint8)
     whole[:inputs] = codes
-    parts = (
-        whole.reshape(-1, per, outputs) << (np.arange(per, dtype=np.uint8) * (8 // per))[:, None]
-    )
+    shifts = np.arange(per, dtype=np.uint8) * (8 // per)
+    parts = whole.reshape(-1, per, outputs) << shifts[:, None]
     return Grouped(np.bitwise_or.reduce(parts, axis=1), scales, bits, group, inputs)

@@ -117,7 +117,7 @@ def hidden(
 
 
 def layers(cfg: Config, params: dict, batch: Mapping[str, jax.Array]) -> jax.Array:
-    """The outputs of each layer [L, B, T, H]: what `hidden` returns of a model that ends there."""
+    """The outputs of each layer [L, B, T, H]: what `hidden` returns if the model ends there."""
     found = []
     for number in range(1, cfg.n_layers + 1):
         above = {f"layer_{n}" for n in range(number, cfg.n_layers)}

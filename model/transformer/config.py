@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.keys import check, check_value, defaults, key, rules
+from model.keys import check, check_value, defaults, divisors, key, rules
 
 ROTARY = {"positions": ("rotary",)}
 SCALED_BY_FACTOR = {"rope_scaling": ("linear", "llama3")}
@@ -84,7 +84,7 @@ class ModelConfig:
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"model.n_kv_heads={self.n_kv_heads} does not divide model.n_heads={self.n_heads}; "
-                f"use {_divisors(self.n_heads)}"
+                f"use {divisors(self.n_heads)}"
             )
         for name in BASE_SIZES[self.parametrization]:
             if not getattr(self, name):
@@ -184,14 +184,14 @@ def derive(keys: dict) -> ModelConfig:
         if d_model % n_heads:
             raise ValueError(
                 f"model.n_heads={n_heads} does not divide model.d_model={d_model}; "
-                f"use {_divisors(d_model)}, or set model.head_dim"
+                f"use {divisors(d_model)}, or set model.head_dim"
             )
         keys["head_dim"] = d_model // n_heads
     keys["n_kv_heads"] = keys["n_kv_heads"] or n_heads
-    if not keys["d_ff"]:
-        keys["d_ff"] = -(-8 * d_model // 3 // 8) * 8 if keys["gated"] else 4 * d_model
+    keys["d_ff"] = keys["d_ff"] or mlp_width(d_model, keys["gated"])
     return ModelConfig(**keys)
 
 
-def _divisors(n: int) -> str:
-    return ", ".join(str(k) for k in range(1, min(n, 64) + 1) if n % k == 0)
+def mlp_width(width: int, gated: bool) -> int:
+    """The width of an MLP where none is given: 4 D, or 8/3 D rounded up to 8 when gated."""
+    return -(-8 * width // 3 // 8) * 8 if gated else 4 * width

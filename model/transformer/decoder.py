@@ -7,6 +7,8 @@ unrolled loop (faster on CPU), the scan over layers (compiled once) and every ch
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -255,6 +257,21 @@ def init_blocks(key: jax.Array, cfg: ModelConfig) -> dict:
     x_BTD, positions_BT = jnp.zeros((1, 1, cfg.d_model)), jnp.zeros((1, 1), jnp.int32)
     init = lambda key: Block(cfg, parent=None).init(key, x_BTD, positions_BT)["params"]  # noqa: E731
     return jax.vmap(init)(jax.random.split(key, cfg.n_layers))
+
+
+def in_turn(cfg: ModelConfig, apply: Callable, layers: Any, x_BTD: jax.Array, *rest) -> jax.Array:
+    """x [B, T, D] after the blocks of a stack without caches, where apply(x, *layer, *rest) is x
+    after one. The arrays of `layers` have a leading layer axis."""
+    block = rematerialised(apply, cfg.remat, cfg.scan_layers)
+
+    def step(x_BTD, layer):
+        return block(constrain(x_BTD, "batch", "seq", "activation"), *layer, *rest), None
+
+    if cfg.scan_layers:
+        return jax.lax.scan(step, x_BTD, layers)[0]
+    for number in range(cfg.n_layers):
+        x_BTD, _ = step(x_BTD, layer_of(layers, number))
+    return x_BTD
 
 
 def layer_of(blocks: dict, layer: int) -> dict:

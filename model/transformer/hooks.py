@@ -1,7 +1,7 @@
 """Hooks: how activations leave a Transformer, and how they are changed on their way.
 
-A module passes an activation through `hooked` under a name. It is returned as it is, and the
-compiled program is the one without the hook, unless the caller of `apply` asks for more:
+A module passes an activation through `hooked` under a name, which returns it unchanged and adds
+nothing to the compiled program, unless the caller of `apply` asks for more:
 
     mutable=["intermediates"]     the activations come back as variables of that collection
     {"params": …, "edits": …}     an activation x becomes keep * x + add, where `edits` has
@@ -41,7 +41,7 @@ def kept(module: nn.Module, name: str, x: Any) -> None:
 
 
 def hooked(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
-    """x, changed by the edit of its name if there is one. The caller gets it if it asks."""
+    """x, changed by its edit, if any, and returned to a caller that asks for activations."""
     if module.has_variable(EDITS, name):
         edit = module.get_variable(EDITS, name)
         x = (edit["keep"] * x + edit["add"]).astype(x.dtype)

@@ -4,10 +4,10 @@ data/retrieval/bm25.py.
     pip install rank_bm25==0.2.2
     python tests/golden/bm25.py
 
-The words of the passages have Zipf's frequencies, so that one of them is in more than half of the
-passages: BM25Okapi floors its idf, which would be negative. Queries repeat words and hold unknown
-ones. BM25L is left out: in rank_bm25 0.2.2 it multiplies the weight by the count once more than
-the paper that it cites does.
+The words have Zipf's frequencies, so that one of them is in more than half of the passages:
+BM25Okapi floors its idf, which would be negative. Queries repeat words and contain unknown
+ones. BM25L is left out: rank_bm25 0.2.2 multiplies its weight by the count once more than the cited
+paper.
 """
 
 import json

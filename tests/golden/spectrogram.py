@@ -1,4 +1,8 @@
-"""Writes spectrogram.npz: a sound and its mel energies as librosa computes them."""
+"""Writes spectrogram.npz: a sound and its mel energies as librosa computes them.
+
+pip install librosa==0.11.0
+python tests/golden/spectrogram.py
+"""
 
 from pathlib import Path
 

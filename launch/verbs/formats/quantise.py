@@ -5,9 +5,9 @@ isoflop quantise runs/first --to=runs/first-gptq --format=int3 --calibrate=gptq
 isoflop quantise runs/first --to=runs/first-int8 --format=int8 --activations=int8
 isoflop quantise runs/quickstart --curve=precision --format=int8,int4,int3,int2
 
-The result of --to is a run that sample, chat, evaluate and score load; they multiply from its
-codes. convert, train.init_from and all else see the same weights in float32. The matrices of the
-blocks are stored so; embeddings, the head, norms and biases stay as they are.
+The result of --to is a run that sample, chat, evaluate and score load; they compute with its codes.
+convert, train.init_from and other readers get the same weights in float32. Only the matrices of the
+blocks are quantised; embeddings, the head, norms and biases stay as they are.
 
 --format: int8 has one scale for each output, int6 to int2 one for each --groups inputs of an
 output, nf4 is that of QLoRA. --activations=int8 also rounds what the matrices read, one scale for
@@ -15,7 +15,7 @@ each token. --calibrate=gptq rounds each matrix so that its outputs on training 
 (Frantar et al. 2022); without it each weight is rounded to the nearest value.
 
 The loss before and after is measured on the run's validation set, and the difference has a standard
-error over the same sequences. --decode times both models by turns, with one token at a time.
+error over the same sequences. --decode times both models in turns, one token at a time.
 
 --curve takes a folder of runs and several formats, with commas between them, quantises each run in
 each format, and writes DIR/precision.csv, which `isoflop fit --law=precision` reads, and a page

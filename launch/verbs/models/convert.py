@@ -102,7 +102,7 @@ def make_flags() -> absl_flags.FlagValues:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Converts in one of the two directions. Returns the exit code."""
+    """Converts in one of the three directions. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__)
     pairs = (("from_hf", "to"), ("from", "to_hf"), ("from", "to_gguf"))
@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
             return adapters_to_hf(run, target, values.base or "", values.model_type)
         return to_hf(run, target, values.model_type)
     if values.model_type:
-        raise BadInput(f"--model_type={values.model_type} goes with --to_hf; drop it")
+        raise BadInput(f"--model_type={values.model_type} goes with --to_hf and --to_gguf; drop it")
     if peft.is_adapter(to_path(values.from_hf)):
         return adapters_from_hf(to_path(values.from_hf), to_path(values.to), values.base or "")
     return from_hf(to_path(values.from_hf), to_path(values.to))
@@ -134,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
 def adapters_to_hf(run: Path, target: Path, base: str, model_type: str) -> int:
     """Writes the adapters of a run's newest checkpoint for PEFT."""
     with bad_input(), alive("writing the adapters"), writing("to_hf", target):
-        adapters.write(run, target, base, model_type, lambda line: print(line, file=sys.stderr))
+        adapters.write(run, target, base, model_type, _complain)
     print(f"{target}: adapters for PEFT")
     return DONE
 
@@ -250,7 +250,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
             extra |= mark_ids(run) if is_bert else {}
         if (run / TEMPLATE).is_file():
             files[TEMPLATE] = (run / TEMPLATE).read_bytes()
-        params, _ = of_run(run, lambda line: print(line, file=sys.stderr))
+        params, _ = of_run(run, _complain)
     with bad_input(), alive("writing the weights"), writing("to_hf", target):
         with copies.made_here(target) as folder:
             save(folder, cfg, params, extra=extra, files=files)

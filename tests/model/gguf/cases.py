@@ -29,12 +29,8 @@ CHANGES = {
     "gemma2": dict(query_scale=0.0),
     "gemma3": dict(query_scale=0.0),
 }
-GELU = (
-    "gpt2",
-    "gemma",
-    "gemma2",
-    "gemma3",
-)  # as llama.cpp is usually built, it rounds GELU to half precision
+# A llama.cpp built as usual rounds their GELU to half precision.
+GELU = ("gpt2", "gemma", "gemma2", "gemma3")
 TOKENS_T = np.random.default_rng(0).integers(0, 97, 24)
 LOGITS = Path(__file__).parents[2] / "golden" / "gguf.npz"
 

@@ -84,13 +84,20 @@ def small(d_ff: int = 96) -> tuple[ModelConfig, dict]:
 
 def decoded(cfg: ModelConfig, params: dict, kind: str) -> dict:
     """The parameters that a reader of a file of this type computes with."""
+    import gguf
+
+    def read(array: np.ndarray) -> np.ndarray:
+        stored = file.encoded(array, kind)
+        if kind == "f16":
+            return stored.astype(np.float32)
+        return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[kind.upper()])
+
     leaves = dict(parameters.flat(params))
     for path, leaf in leaves.items():
         if path.endswith("kernel"):
-            each = [file.decoded(np.ascontiguousarray(k.T), kind).T for k in leaf]
-            leaves[path] = np.stack(each)
+            leaves[path] = np.stack([read(np.ascontiguousarray(k.T)).T for k in leaf])
         if path.endswith("embedding"):
-            leaves[path] = file.decoded(leaf, kind)
+            leaves[path] = read(leaf)
     return parameters.nested(leaves)
 
 

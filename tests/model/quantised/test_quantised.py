@@ -83,16 +83,15 @@ def correlated(rows: int = 400) -> np.ndarray:
 def test_gptq_changes_outputs_less(name):
     x_MI = correlated()
     hessian, grid = x_MI.T @ x_MI, formats.FORMATS[name](KERNEL, 32)
-    nearest = gptq.output_error(KERNEL, grid.values(grid.codes(KERNEL)), hessian)
-    codes = gptq.calibrated(KERNEL, hessian, grid)
-    better = gptq.output_error(KERNEL, grid.values(codes), hessian)
-    assert better < 0.5 * nearest
-    change = x_MI.astype(np.float64) @ (grid.values(codes) - KERNEL)
-    assert better == pytest.approx(np.square(change).sum(), rel=1e-4)
+
+    def changed(codes: np.ndarray) -> float:
+        return np.square(x_MI.astype(np.float64) @ (grid.values(codes) - KERNEL)).sum()
+
+    better = changed(gptq.calibrated(KERNEL, hessian, grid))
+    assert better < 0.5 * changed(grid.codes(KERNEL))
     # A control: the Hessian of other inputs is of no use.
     other = np.random.default_rng(3).permutation(70)
-    wrong = gptq.calibrated(KERNEL, hessian[np.ix_(other, other)], grid)
-    assert gptq.output_error(KERNEL, grid.values(wrong), hessian) > better
+    assert changed(gptq.calibrated(KERNEL, hessian[np.ix_(other, other)], grid)) > better
 
 
 def test_gptq_of_independent_inputs_is_nearest(monkeypatch):
@@ -133,13 +132,8 @@ def test_hessians_are_of_what_each_linear_reads(params):
     found = inputs.hessians(
         DECODER, cfg, params, [{"tokens": x} for x in (tokens_BT[:1], tokens_BT[1:])]
     )
-    assert {name: len(layers) for name, layers in found.items()} == {
-        f"{part}": 2
-        for part in (
-            *("attention/query", "attention/key", "attention/value", "attention/out"),
-            *("mlp/up", "mlp/gate", "mlp/down"),
-        )
-    }
+    parts = "attention/query attention/key attention/value attention/out mlp/up mlp/gate mlp/down"
+    assert {name: len(layers) for name, layers in found.items()} == dict.fromkeys(parts.split(), 2)
     x = params["embed"]["embedding"][tokens_BT].reshape(-1, 24)
     x = x / np.sqrt(np.square(x).mean(-1, keepdims=True) + CFG.norm_eps)
     x = x * params["blocks"]["attention_norm"]["scale"][0]

@@ -23,9 +23,8 @@ HYPER = dict(
     learning_rate=1e-2, warmup=2, decay=2, total=10, final=0.1, b1=0.9, b2=0.95, eps=1e-8,
     weight_decay=0.1, clip_norm=1.0,
 )  # fmt: skip
-# A textbook's example, from the project's reference data (shared/reference/README.md): nine tokens,
-# "Emma hates games but she is a great friend", what they ask of person, animal, noun, adjective (Q)
-# and what they offer (K), the scores and, to two digits, the weights.
+# A textbook's example: the nine tokens "Emma hates games but she is a great friend", with queries
+# and keys in four dimensions (person, animal, noun, adjective), scores, and weights to two digits.
 Q = [
     [1.1, 0, 0, 0, 1.1, 0, 0.2, 0.5, 1.0],
     [0.7, 0, 0, 0, 0, 0, 0, 0, 0.9],

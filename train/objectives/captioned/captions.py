@@ -1,7 +1,7 @@
-"""Captions by whole sentences, as `exact_match`, where the encoder may be that of another run.
+"""The objective `exact_match` for captions, optionally with the frozen encoder of another run.
 
-The run objective.encoder is a captioner. Its encoder is read and never updated: the projector and
-the decoder learn to use its states, as in the first stage of LLaVA (Liu et al. 2023).
+objective.encoder names a run of a captioner. Its encoder is never updated: the projector and the
+decoder learn to use its states, as in the first stage of LLaVA (Liu et al. 2023).
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ METRICS = exact_match.METRICS
 ENCODER = "objective.encoder"
 FROZEN = {"encoder": ENCODER}
 MAY_LACK = OTHER_TEXT = (ENCODER,)
-# The keys of a model that say what its encoder is.
-SAME = ("image", "patch", "patch_height", "encoder_layers", "encoder_width", "encoder_heads")
-SAME += captioner.SHARED
+# The keys of a model that describe its encoder.
+SAME = (
+    *("image", "patch", "patch_height", "encoder_layers", "encoder_width", "encoder_heads"),
+    *captioner.SHARED,
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Config:
 
 
 def configure(config: Any) -> Any:
-    """The settings of `next_token`. ValueError where the model has no frozen encoder and one is
-    named, or the other way round."""
+    """The settings of `exact_match`. ValueError unless the model has a frozen encoder and the
+    objective names one, or neither."""
     of_model = config.model.get("encoder", "")
     if of_model == captioner.FROZEN and not config.objective.encoder:
         raise ValueError(
@@ -72,7 +74,7 @@ def whole(params: dict, frozen: dict) -> dict:
 def loss(
     model: Trained, params: dict, frozen: dict, cfg: Any, batch: dict, key: jax.Array
 ) -> tuple[jax.Array, dict]:
-    """The loss and the metric of `next_token`."""
+    """The loss of `exact_match`."""
     return exact_match.loss(model, whole(params, frozen), {}, cfg, batch, key)
 
 
