@@ -11,7 +11,7 @@ from scaling.drafts import as_path, write
 from scaling.report import word_map
 from scaling.report.frame import embedded, frame, missing_package
 from scaling.report.inspection import heads, text
-from scaling.report.number_text import amount, escape, label, nats
+from scaling.report.number_text import escape, label, nats
 from scaling.report.page import card
 
 MAP = "embedding-map"  # the id of its element

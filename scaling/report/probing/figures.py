@@ -5,11 +5,10 @@ from typing import Any
 
 import altair as alt
 
-from scaling.report.axes import BLUE, GREY, INK, ORANGE, PALETTE, Figure, data, finish
+from scaling.report.axes import BLUE, GREY, INK, ORANGE, PALETTE, Figure, Rows, data, finish
 from scaling.report.number_text import label
 
 MOST_GROUPS = 40  # bars of a figure
-Rows = list[dict[str, Any]]
 
 
 def figures(about: Mapping[str, Any]) -> list[Figure]:

@@ -20,6 +20,7 @@ from data.cleaning import pipeline
 from launch.verbs.texts.clean import plain
 
 KEPT = 20_000  # documents that copies are drawn from
+WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def synthetic(file: Path, lines: list[str], n_bytes: int) -> None:
@@ -87,9 +88,6 @@ def main() -> None:
             }
         )
     )
-
-
-WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def cpu() -> float:
