@@ -10,7 +10,7 @@ from scaling.printable import printable
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape
-from scaling.report.page import card, draw, figure_block, remove_page
+from scaling.report.page import card, draw, figure_block, remove_page, table_row
 
 LONGEST = 300  # characters of an example
 METHOD = (
@@ -49,7 +49,7 @@ def page(
     body = "\n".join(
         [
             "<h1>A cleaned corpus</h1>",
-            f'<p class="quiet">{escape(printable(names))}</p>',
+            f'<p class="quiet">{escape(names)}</p>',
             f'<section class="cards">{cards(about)}</section>',
             f'<div class="figures">{"".join(figure_block(figure) for figure in drawn)}</div>',
             table(about, rules),
@@ -93,7 +93,7 @@ def table(about: Mapping[str, Any], rules: Mapping[str, Any]) -> str:
             f"{counts['changed']:,}", f"{counts['times']:,}",
             size(counts["bytes"]), share(counts["bytes"], read["bytes"]), escape(rule.paper),
         ]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ["stage", "rule", "what it removes or changes", "documents removed", "share",
              "documents changed", "changes", "text removed", "share", "source"]  # fmt: skip
     return section("Rules", names, rows)

@@ -12,7 +12,7 @@ from scaling.report import word_map
 from scaling.report.frame import embedded, frame, missing_package
 from scaling.report.inspection import heads, text
 from scaling.report.number_text import escape, label, nats
-from scaling.report.page import card
+from scaling.report.page import card, reproduction
 
 MAP = "embedding-map"  # the id of its element
 
@@ -36,7 +36,8 @@ def page(about: Mapping[str, Any], weights_LHTS: np.ndarray | None = None) -> st
         heads.ablated(about) if about["ablation"] else "",
         heads.induction(about) if about["induction"] else "",
         neighbours(about) if about["embedding"] else "",
-        made(about),
+        '<section class="panel" id="made" data-title="Source">'
+        f"{reproduction(about.get('made'))}</section>",
     ]
     drawable = about["embedding"] and not missing_package()
     specs = {MAP: word_map.spec(about["embedding"]["map"])} if drawable else {}
@@ -121,15 +122,4 @@ def neighbours(about: Mapping[str, Any]) -> str:
         f"<details><summary>Nearest tokens of {len(listed)} tokens of the text, with their cosines</summary>"
         f'<div class="scroll"><table class="wrapped"><thead><tr><th>token</th><th>nearest</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details></section>"
-    )
-
-
-def made(about: Mapping[str, Any]) -> str:
-    """The information needed to reproduce the numbers."""
-    found = about.get("made") or {}
-    lines = [("command", found.get("command")), ("commit", found.get("commit"))]
-    content = "\n".join(escape(f"{name:<8}  {value}") for name, value in lines if value)
-    return (
-        f'<section class="panel" id="made" data-title="Source"><h2>How to make these numbers</h2>'
-        f"<pre>{content}</pre></section>"
     )

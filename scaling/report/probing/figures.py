@@ -5,7 +5,7 @@ from typing import Any
 
 import altair as alt
 
-from scaling.report.axes import BLUE, GREY, INK, ORANGE, PALETTE, Figure, Rows, data, finish
+from scaling.report.axes import BLUE, GREY, INK, ORANGE, PALETTE, Figure, data, finish
 from scaling.report.number_text import label
 
 MOST_GROUPS = 40  # bars of a figure
