@@ -74,9 +74,9 @@ def subtitle(about: Mapping[str, Any]) -> str:
 
 def cards(about: Mapping[str, Any]) -> str:
     """The main numbers."""
-    shown = [card("Loss", number(about["loss"]), "nats per token of the text")]
+    shown = [card("Loss", text.loss(about["loss"]), "nats per token of the text")]
     if about["bits_per_byte"] is not None:
-        shown.append(card("Bits per byte", number(about["bits_per_byte"]), "of the same text"))
+        shown.append(card("Bits per byte", nats(about["bits_per_byte"]), "of the same text"))
     first = sum(rank == 1 for rank in about["rank"])
     shown.append(card("Best guess right", f"{first / len(about['rank']):.0%}",
                       f"{first:,} of {len(about['rank']):,} tokens were the likeliest"))  # fmt: skip
@@ -94,11 +94,6 @@ def cards(about: Mapping[str, Any]) -> str:
     return "\n".join(shown)
 
 
-def number(value: float | None) -> str:
-    """A loss; ∞ for a token without any probability."""
-    return "∞" if value is None else nats(value)
-
-
 def neighbours(about: Mapping[str, Any]) -> str:
     """The map of the embedding, and the nearest tokens of those of the text."""
     drawn, listed = about["embedding"]["map"], about["embedding"]["neighbours"]
@@ -108,12 +103,8 @@ def neighbours(about: Mapping[str, Any]) -> str:
     )
     figure = f'<div class="chart" id="{MAP}"></div>' if not missing_package() else ""
     rows = "".join(
-        f"<tr><td><code>{escape(row['token'])}</code></td><td>"
-        + " ".join(
-            f'<span class="near"><code>{escape(word)}</code> <small>{cosine:.2f}</small></span>'
-            for word, cosine in zip(row["nearest"], row["cosine"], strict=True)
-        )
-        + "</td></tr>"
+        f"<tr><td><code>{escape(row['token'])}</code></td>"
+        f"<td>{text.listed(row['nearest'], row['cosine'], '{:.2f}')}</td></tr>"
         for row in listed
     )
     return (
