@@ -6,6 +6,7 @@ from typing import Any
 
 from scaling.csv_file import cell
 from scaling.drafts import as_path, write
+from scaling.laws.precision import significant
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import amount, escape, label, nats, three_digits
@@ -53,9 +54,8 @@ def tables(points: list[dict[str, Any]]) -> dict[str, str]:
     found: dict[str, list[dict]] = {}
     for point in points:
         way = "-".join(filter(None, ("precision", point["calibrate"], point["activations"])))
-        measured = point["degradation"] > 2 * (point["degradation_se"] or 0)
         rows = found.setdefault(f"{way}.csv", [])
-        if measured and point["tokens"]:
+        if significant(point) and point["tokens"]:
             name = f"{PurePath(point['run']).name} {point['format']}"
             rows.append({**point, "run": name})
     return {
