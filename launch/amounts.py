@@ -4,16 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from scaling.report.number_text import amount as amount
+from scaling.report.number_text import byte_size as byte_size
 from scaling.report.number_text import three_digits
 
 flops = three_digits  # powers of ten, as the flags --flops and --budgets take them
-_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0, "B"))
-
-
-def byte_size(number: float) -> str:
-    """1234567 bytes as '1.23MB', in units of 1000."""
-    size, unit = next(row for row in _BYTES if number >= 0.9995 * row[0])
-    return f"{number / (size or 1):.3g}{unit}"
 
 
 def clock(seconds: float) -> str:

@@ -36,7 +36,7 @@ def copy_kept(
     run: Path, folder: Path, without: Sequence[str] = (), also: Sequence[str] = ()
 ) -> None:
     """Copies to `folder` what a run keeps beside its weights and config: its chat template, the
-    user's files that it imports, those of a published model but for the names in `without`, and the
+    user's files that it imports, those of a published model except the names in `without`, and the
     folders `also`."""
     for name in (KEPT, IMPORTS, *also):
         for file in (run / name).iterdir() if (run / name).is_dir() else ():

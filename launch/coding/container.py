@@ -115,7 +115,7 @@ def unpack_gaps(packed: bytes, most: int) -> list[tuple[int, bytes]]:
         return []
     try:
         with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
-            # Two numbers and one byte a gap, at most. All at once would allocate as much.
+            # At most two numbers and one byte a gap. One read would allocate that much at once.
             parts, left = [], 20 * most + 20
             while left and (part := reader.read(min(left, 1 << 20))):
                 parts.append(part)

@@ -9,8 +9,7 @@ SUFFIX = ".iso"
 
 def output(given: str | None, usual: Path, source: Path) -> Path:
     """The file to write: `given`, which is replaced, or else `usual`, which must not exist.
-    ValueError, in one line, if it cannot be written because it is no file, or the file
-    `source` that is read."""
+    ValueError, in one line, if it is not a file, or is `source`, the file that is read."""
     out = to_path(given) if given else usual
     if not given and out.exists():
         raise ValueError(f"out={out} exists; delete it, or name it with --out to replace it")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from scaling.report.inspection.text import loss
 from scaling.report.number_text import nats
 
 SHOWN = 3  # heads and neurons
@@ -18,15 +19,15 @@ def show(about: Mapping[str, Any]) -> None:
 
 def lines(about: Mapping[str, Any]) -> list[str]:
     """One line a part."""
-    count, loss = len(about["tokens"]), about["loss"]
-    found = [f"{count:,} tokens, {'∞' if loss is None else nats(loss)} nats per token"]
+    count = len(about["tokens"])
+    found = [f"{count:,} tokens, {loss(about['loss'])} nats per token"]
     if about["bits_per_byte"] is not None:
         found[0] += f", {nats(about['bits_per_byte'])} bits per byte"
     if about["cut"]:
         found[0] += f"; the text goes on: only its first {count:,} tokens were read"
     if lens := about["lens"]:
         parts = zip(lens["after"], lens["loss"], strict=True)
-        found.append("logit lens: " + ", ".join(f"{name} {nats(value)}" for name, value in parts))
+        found.append("logit lens: " + ", ".join(f"{name} {loss(value)}" for name, value in parts))
     if ablation := about["ablation"]:
         found += _ablations(ablation)
     if (induction := about["induction"]) and "saved" in induction:

@@ -16,6 +16,7 @@ from launch.evaluation.scored_model import ScoredModel
 from launch.inspection.embedding import embedding
 from launch.inspection.text import Text, name, printable_tokens
 from model.inspection import ablation, attention, induction, readings
+from scaling.intervals import finite
 from train.parallel.precision import rounded
 
 TOP = 5  # likeliest tokens that are listed
@@ -100,7 +101,6 @@ def _of_text(model: ScoredModel, text: Text, read: readings.Reading) -> dict[str
     spelled = b"".join(model.tokenizer.pieces[token] for token in ids)
     bits = float(nats.sum()) / math.log(2)
     known = model.tokenizer.token_bytes is not None and len(spelled) and math.isfinite(bits)
-    finite = lambda value: value if math.isfinite(value) else None  # noqa: E731
     return {
         "start": named(text.tokens[: text.start]),
         "cut": text.cut,
@@ -111,7 +111,7 @@ def _of_text(model: ScoredModel, text: Text, read: readings.Reading) -> dict[str
         "rank": last.rank_T[scored].tolist(),
         "top": [named(row) for row in last.top_TK[scored]],
         "top_p": _rounded(np.exp(last.logp_TK[scored])),
-        "loss": finite(float(nats.mean())),
+        "loss": finite(nats.mean()),
         "bits_per_byte": bits / len(spelled) if known else None,
         "next": {"top": named(last.top_TK[-1]), "top_p": _rounded(np.exp(last.logp_TK[-1]))},
     }
@@ -125,9 +125,9 @@ def _lens(model: ScoredModel, text: Text, read: readings.Reading) -> dict[str, A
     names = [
         [name(model.tokenizer, int(token)) for token in row] for row in read.top_TK[:, scored, 0]
     ]
-    layers = len(nats_NT) - model.cfg.n_layers  # 1 if the embedding is read too
+    embeddings = len(nats_NT) - model.cfg.n_layers  # 1 if the embedding is read too, else 0
     return {
-        "after": ["embedding"] * layers + [f"layer {n + 1}" for n in range(model.cfg.n_layers)],
+        "after": ["embedding"] * embeddings + [f"layer {n + 1}" for n in range(model.cfg.n_layers)],
         "loss": _rounded(nats_NT.mean(-1)),
         "nats": _rounded(nats_NT),
         "top": names,

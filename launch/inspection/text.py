@@ -43,8 +43,8 @@ def read(text: str | None, file: str | None) -> str:
 
 
 def encoded(model: ScoredModel, text: str, most: int) -> Text:
-    """At most `most` tokens of a text, after the tokens that stand before every text. ValueError if
-    there is none, and if their attention is more than a page can carry."""
+    """At most `most` tokens of a text, after the tokens that stand before every text. ValueError
+    without any, and if their attention is more than a page can carry."""
     ids = model.tokenizer.encode(text)
     if not len(ids):
         raise ValueError(f"text ({text[:40]!r}) holds no token; give it some words")

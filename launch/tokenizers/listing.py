@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scaling.printable import printable
+from scaling.report.tokenizers.tokenizer_page import number, share
 
 
 def show(about: dict[str, Any]) -> None:
@@ -44,14 +45,6 @@ def show(about: dict[str, Any]) -> None:
             console.print(Text(f"  {name}: {len(found)} tokens  {split}"), soft_wrap=True)
 
 
-def share(value: float | None) -> str:
-    return "—" if value is None else f"{value:.1%}"
-
-
 def plain(text: str) -> Text:
     """A text from outside, without escapes and without markup."""
     return Text(printable(text))
-
-
-def number(value: float | None) -> str:
-    return "—" if value is None else f"{value:.2f}"

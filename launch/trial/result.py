@@ -99,7 +99,7 @@ def evaluated(dataset: Dataset) -> dict[str, str]:
 
 
 def held_out(dataset: Dataset) -> dict[str, str]:
-    """The hash of the text of `data.held_out`, by which runs on other data are comparable."""
+    """The hash of the text of `data.held_out`: runs with the same one are comparable."""
     digest = getattr(getattr(dataset, "token_store", None), "held_out", "")
     return {"held_out": digest} if digest else {}
 

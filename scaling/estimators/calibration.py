@@ -1,7 +1,7 @@
 """Whether confidence is worth anything: calibration, selective answering, separation.
 
 Confidences are probabilities in [0, 1]; `right` says which answers are right. Answers of equal
-confidence are in no order: each counts as right by the share of those that are.
+confidence have no order: each counts as the share of right answers among them.
 """
 
 from typing import Any

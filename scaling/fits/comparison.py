@@ -308,8 +308,8 @@ def different(points: Points, fact: str) -> list[str]:
 
 
 def validated_on(points: Points) -> list[str]:
-    """The distinct hashes of what the runs were evaluated on: of the held-out corpus, or of the
-    dataset that has the validation text in it."""
+    """The distinct hashes of what the runs were evaluated on: the held-out corpus, or otherwise the
+    dataset, which contains the validation text."""
     hashes = ((row.get("held_out") or row.get("dataset")) for row in points.facts)
     return sorted({digest for digest in hashes if digest})
 

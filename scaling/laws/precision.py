@@ -1,6 +1,8 @@
 """The law of post-training quantisation: Kumar et al. 2024, the loss that few bits add."""
 
+from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from scaling.laws.law import Inputs, Law, unstack
 
 DECAYS = (0.2, 0.4, 0.7, 1.0, 2.0)  # bits in which the degradation falls by a factor e
 EXPONENTS = (0.0, 0.3, 0.7)
+SIGNIFICANT = 2  # standard errors above 0 at which a degradation counts as measured
 
 
 def post_training(theta: np.ndarray, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
@@ -31,6 +34,11 @@ def starts(x: Inputs, log_response: np.ndarray) -> np.ndarray:
             for d, n, gamma in product(EXPONENTS, EXPONENTS, DECAYS)
         ]
     )
+
+
+def significant(point: Mapping[str, Any]) -> bool:
+    """Whether a degradation is above 0 by SIGNIFICANT standard errors."""
+    return point["degradation"] > SIGNIFICANT * (point["degradation_se"] or 0)
 
 
 LAWS = (

@@ -11,7 +11,7 @@ from scaling.drafts import as_path, write
 from scaling.fits.comparison import Ladder
 from scaling.report.number_text import amount, escape, interval_html, label, needed, prose, three_digits
 from scaling.report.frame import frame, missing_package
-from scaling.report.page import card, draw, figure_block, remove_page
+from scaling.report.page import card, draw, figure_block, remove_page, table_row
 
 Comparison = dict[str, Any]
 
@@ -94,7 +94,7 @@ def table(compared: Comparison) -> str:
             escape(", ".join(v[:16] for v in part["datasets"]) or "unknown"),
             f"<code>{part['sha256'][:16]}</code>",
         ]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = (
         "ladder", "points", "compute (FLOPs)", f"losses of the frontier ({compared['unit']})", slopes(compared), "data",
         "SHA-256 of the points",
@@ -119,7 +119,7 @@ def counted(ladders: Sequence[Ladder]) -> str:
         flops = three_digits(one.flops) if np.isfinite(one.flops) else "—"
         cells = [escape(label(one.id)), escape(label(one.family)), *counts, flops]
         cells.append(f"{one.loss:.4f}{error}")
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ("model", "family", "counts kept", "tokens", "counting operations", "loss (nats per token)")
     return section("Counted models", names, rows) if rows else ""
 
@@ -139,7 +139,7 @@ def pairs(compared: Comparison) -> str:
             interval_html(needed(other)) + f" <small>{other['method']}</small>",
             interval_html(needed(pair["trend"])) + f" <small>{known}</small>",
         ]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = (
         "pair", f"losses compared ({compared['unit']})",
         f"times the compute, {compared['method']} method", "by the other method",

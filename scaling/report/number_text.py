@@ -8,6 +8,7 @@ from typing import Any
 from scaling.laws.law import symbols
 from scaling.printable import printable
 
+BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (0, "B"))
 LETTERS = {"T": 1e12, "B": 1e9, "M": 1e6, "k": 1e3}  # of counts, as in "a 7B model"
 LONGEST_LABEL = 80  # characters of a name
 LONG_NUMBER = 8  # characters
@@ -21,6 +22,12 @@ def amount(value: float) -> str:
         if value >= 0.9995 * size:  # 999,999 rounds to 1M
             return f"{three_digits(value / size)}{letter}"
     return three_digits(value)
+
+
+def byte_size(number: float) -> str:
+    """1234567 bytes as '1.23MB', in units of 1000."""
+    size, unit = next(row for row in BYTES if abs(number) >= 0.9995 * row[0])
+    return f"{number / (size or 1):.3g}{unit}"
 
 
 def parse_amount(text: str) -> float:

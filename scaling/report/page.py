@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from string import Template
 from typing import Any
@@ -130,6 +130,19 @@ def subtitle(law: dict[str, Any]) -> str:
     return escape(f"{points['n']} points of {points['runs']} runs fitted{held}.")
 
 
+def table_row(cells: Sequence[str]) -> str:
+    """A row of a table. Cells are already HTML."""
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def reproduction(made: Mapping[str, Any] | None, more: Sequence[tuple[str, str]] = ()) -> str:
+    """The command and the commit of a page's numbers, and `more` facts, under a title."""
+    found = made or {}
+    lines = [("command", found.get("command")), ("commit", found.get("commit")), *more]
+    text = "\n".join(escape(f"{name:<8}  {value}") for name, value in lines if value)
+    return f"<h2>How to make these numbers</h2><pre>{text}</pre>"
+
+
 def card(label: str, value: str, note: str = "", kind: str = "") -> str:
     return (
         f'<div class="card {kind}"><div class="label">{escape(label)}</div>'
@@ -228,13 +241,13 @@ def trials(points: Points) -> str:
             *(number_cell(values[i]) for values in points.other.values()),
             "held out" if points.holdout[i] else "",
         ]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     for b in points.baselines:
         counts = ((b.params, amount), (b.tokens, amount), (b.flops, three_digits))
         cells = [escape(label(b.id)), *(number_cell(v or None, text) for v, text in counts)]
         cells += [number_cell(b.loss, nats), number_cell(b.loss_se, nats)]
         cells += [""] * (len(names) - len(cells) - 1) + [escape(f"baseline, {label(b.family)}")]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     head = "".join(f"<th>{name}</th>" for name in names)
     more = (
         ""

@@ -18,7 +18,7 @@ def test_amount(value, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0B"), (12, "12B"), (1234, "1.23kB"), (4.02e10, "40.2GB"), (999_600, "1MB")],
+    [(0, "0B"), (12, "12B"), (-1234, "-1.23kB"), (4.02e10, "40.2GB"), (999_600, "1MB")],
 )
 def test_byte_size(value, text):
     assert byte_size(value) == text

@@ -12,6 +12,7 @@ has what each rule removed, with examples, and OUT/index.html shows it. The resu
 on --workers. A stopped run goes on where it was when the same command is given again.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         if not values.out:
             raise ValueError("out is not given; add --out=FOLDER")
         note_missing_drawing()
-        cfg = plain(flags.load_config(values.config, overrides))
+        cfg = json.loads(flags.load_config(values.config, overrides).to_json())
         settings.check(cfg, cleaning.bounds(), values.config)
         out = values.out
         with writing("out", out):
@@ -71,14 +72,6 @@ def main(argv: Sequence[str]) -> int:
     print(f"text: {out / 'text'}")
     print(place.strip())
     return DONE
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A config as dicts and lists that JSON holds."""
-    found = config.to_dict() if hasattr(config, "to_dict") else config
-    if isinstance(found, dict):
-        return {key: plain(value) for key, value in found.items()}
-    return [plain(value) for value in found] if isinstance(found, tuple | list) else found
 
 
 def progress(detail: Callable[[str], None]) -> pipeline.Progress:

@@ -2,10 +2,10 @@
 
 isoflop extend --run=runs/base --token='<|im_start|>' --token='<|im_end|>' --to=runs/base-chat
 
-Writes a run whose tokenizer has a token more for each --token, and whose embedding and head have
-an entry more for each. Old tokens keep their ids and logits. Train on from it with
---config.train.init_from=RUN and --config.data.tokenizer=RUN/tokenizer/tokenizer.json. New tokens
-are read in prompts and templates; text that spells one never yields it.
+Writes a run whose tokenizer, embedding and head have one more entry for each --token. Old tokens
+keep their ids and logits. Train on from it with --config.train.init_from=RUN and
+--config.data.tokenizer=RUN/tokenizer/tokenizer.json. New tokens are read in prompts and templates;
+ordinary text that spells one is still cut into old tokens.
 """
 
 import sys
@@ -28,8 +28,8 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_string(
         "rows",
         "mean",
-        "what a new entry of embedding and head is the mean of: mean, of all tokens; pieces, of "
-        "those that spelled the new token before",
+        "new entries of embedding and head: mean, the mean of all tokens; pieces, the mean of the "
+        "tokens that spelled the new one before",
         values,
     )
     flags.define_import(values)

@@ -8,12 +8,12 @@ and its rank; the attention of each head; the logit lens, which is what the mode
 each layer; how the loss changes if a head or a neuron is switched off; how far each head is an
 induction head; and a map of the token embedding with the neighbours of the text's tokens.
 
-Attention, ablations and induction heads are of decoders. Recurrent models have the tokens and the
-logit lens, n-gram models the tokens; other families are refused.
+Decoders have all of these. Recurrent models have only the tokens and the logit lens, n-gram models
+only the tokens; other families are refused.
 
-The text begins after the tokens that the model expects before a text, otherwise after the end of a
-document, as in `isoflop score`. It is cut to --tokens and to the model's context. An ablation is
-exact for every head, and for the --neurons whose gradient times activation is the largest; the
+As in `isoflop score`, the text follows the tokens that the model expects before every text, or the
+end of a document if it expects none. It is cut to --tokens and to the model's context. An ablation
+is exact for every head, and for the --neurons whose gradient times activation is the largest; the
 others are not tried.
 """
 
@@ -36,7 +36,7 @@ def make_flags() -> absl_flags.FlagValues:
     flags.define_path("run", None, "folder of the run: finished, stopped or converted", values)
     absl_flags.DEFINE_string("text", None, "text to look at", flag_values=values)
     flags.define_path("file", None, "file with the text", values)
-    most = "most tokens of the text; its context is a bound too"
+    most = "tokens of the text to read, at most; the model's context is a limit too"
     whole("tokens", 128, most, lower_bound=1, flag_values=values)
     flags.define_path("out", None, "folder of the page; default: RUN/inspection", values)
     flags.define_path("json", None, "also write the numbers to this file", values)

@@ -33,9 +33,9 @@ def make_flags() -> absl_flags.FlagValues:
     absl_flags.DEFINE_enum("of", "shapes", list(SETS), "the set to write", flag_values=values)
     flags.define_path("to", None, "folder to write; new or empty", values)
     whole = absl_flags.DEFINE_integer
-    whole("count", 0, "files, those held out included; 0: the set's own number", lower_bound=0,
+    whole("count", 0, "files, including those held out; 0: the default of the set", lower_bound=0,
           flag_values=values)  # fmt: skip
-    whole("seed", 0, "of the drawing and of what is held out", lower_bound=0, flag_values=values)
+    whole("seed", 0, "seed of the items and of what is held out", lower_bound=0, flag_values=values)
     absl_flags.mark_flags_as_required(["to"], values)
     return values
 

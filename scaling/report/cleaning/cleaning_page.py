@@ -9,8 +9,8 @@ from scaling.drafts import write
 from scaling.printable import printable
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
-from scaling.report.number_text import escape
-from scaling.report.page import card, draw, figure_block, remove_page
+from scaling.report.number_text import byte_size, escape
+from scaling.report.page import card, draw, figure_block, remove_page, table_row
 
 LONGEST = 300  # characters of an example
 METHOD = (
@@ -49,7 +49,7 @@ def page(
     body = "\n".join(
         [
             "<h1>A cleaned corpus</h1>",
-            f'<p class="quiet">{escape(printable(names))}</p>',
+            f'<p class="quiet">{escape(names)}</p>',
             f'<section class="cards">{cards(about)}</section>',
             f'<div class="figures">{"".join(figure_block(figure) for figure in drawn)}</div>',
             table(about, rules),
@@ -71,7 +71,7 @@ def cards(about: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             card("text left", share(left["bytes"], read["bytes"]),
-                 f"{size(left['bytes'])} of {size(read['bytes'])}"),
+                 f"{byte_size(left['bytes'])} of {byte_size(read['bytes'])}"),
             card("documents left", share(left["documents"], read["documents"]),
                  f"{left['documents']:,} of {read['documents']:,}"),
             card("duplicates", f"{duplicates:,}", "documents equal or similar to an earlier one"),
@@ -91,9 +91,9 @@ def table(about: Mapping[str, Any], rules: Mapping[str, Any]) -> str:
             escape(rule.stage), f"<code>{escape(name)}</code>", escape(meaning(about, rule)),
             f"{counts['documents']:,}", share(counts["documents"], read["documents"]),
             f"{counts['changed']:,}", f"{counts['times']:,}",
-            size(counts["bytes"]), share(counts["bytes"], read["bytes"]), escape(rule.paper),
+            byte_size(counts["bytes"]), share(counts["bytes"], read["bytes"]), escape(rule.paper),
         ]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ["stage", "rule", "what it removes or changes", "documents removed", "share",
              "documents changed", "changes", "text removed", "share", "source"]  # fmt: skip
     return section("Rules", names, rows)
@@ -151,15 +151,6 @@ def removed(about: Mapping[str, Any], rule: str) -> int:
 
 def share(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "—"
-
-
-def size(n_bytes: int) -> str:
-    """Bytes in a unit that suits them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(n_bytes) < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.3g} TB"
 
 
 def brief(text: str) -> str:

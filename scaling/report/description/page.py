@@ -8,7 +8,7 @@ from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import amount, escape, label
-from scaling.report.page import card, draw, figure_block, remove_page
+from scaling.report.page import card, draw, figure_block, remove_page, table_row
 
 FILE = "description.json"
 NAMES = {"float32": "float32", "bfloat16": "bfloat16", "zstd": "bfloat16 by zstd"}
@@ -80,7 +80,7 @@ def table(about: dict[str, Any]) -> str:
             cells.append(f"{strong} <small>= {parts}</small>")
         pays = row["pays_from"]
         cells.append(amount(pays) if pays else "—")
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     than = escape(about["than"]) if about["than"] else "the others"
     names = ["trial", "parameters", "bits/byte", *(f"{n}: text + model" for n in NAMES.values())]
     return section("Models", [*names, f"shorter than {than} from, bytes"], rows)

@@ -11,8 +11,8 @@ from scaling.drafts import as_path, write
 from scaling.report import word_map
 from scaling.report.frame import embedded, frame, missing_package
 from scaling.report.inspection import heads, text
-from scaling.report.number_text import amount, escape, label, nats
-from scaling.report.page import card
+from scaling.report.number_text import escape, label, nats
+from scaling.report.page import card, reproduction
 
 MAP = "embedding-map"  # the id of its element
 
@@ -36,7 +36,8 @@ def page(about: Mapping[str, Any], weights_LHTS: np.ndarray | None = None) -> st
         heads.ablated(about) if about["ablation"] else "",
         heads.induction(about) if about["induction"] else "",
         neighbours(about) if about["embedding"] else "",
-        made(about),
+        '<section class="panel" id="made" data-title="Source">'
+        f"{reproduction(about.get('made'))}</section>",
     ]
     drawable = about["embedding"] and not missing_package()
     specs = {MAP: word_map.spec(about["embedding"]["map"])} if drawable else {}
@@ -73,9 +74,9 @@ def subtitle(about: Mapping[str, Any]) -> str:
 
 def cards(about: Mapping[str, Any]) -> str:
     """The main numbers."""
-    shown = [card("Loss", number(about["loss"]), "nats per token of the text")]
+    shown = [card("Loss", text.loss(about["loss"]), "nats per token of the text")]
     if about["bits_per_byte"] is not None:
-        shown.append(card("Bits per byte", number(about["bits_per_byte"]), "of the same text"))
+        shown.append(card("Bits per byte", nats(about["bits_per_byte"]), "of the same text"))
     first = sum(rank == 1 for rank in about["rank"])
     shown.append(card("Best guess right", f"{first / len(about['rank']):.0%}",
                       f"{first:,} of {len(about['rank']):,} tokens were the likeliest"))  # fmt: skip
@@ -93,11 +94,6 @@ def cards(about: Mapping[str, Any]) -> str:
     return "\n".join(shown)
 
 
-def number(value: float | None) -> str:
-    """A loss; ∞ for a token without any probability."""
-    return "∞" if value is None else nats(value)
-
-
 def neighbours(about: Mapping[str, Any]) -> str:
     """The map of the embedding, and the nearest tokens of those of the text."""
     drawn, listed = about["embedding"]["map"], about["embedding"]["neighbours"]
@@ -107,12 +103,8 @@ def neighbours(about: Mapping[str, Any]) -> str:
     )
     figure = f'<div class="chart" id="{MAP}"></div>' if not missing_package() else ""
     rows = "".join(
-        f"<tr><td><code>{escape(row['token'])}</code></td><td>"
-        + " ".join(
-            f'<span class="near"><code>{escape(word)}</code> <small>{cosine:.2f}</small></span>'
-            for word, cosine in zip(row["nearest"], row["cosine"], strict=True)
-        )
-        + "</td></tr>"
+        f"<tr><td><code>{escape(row['token'])}</code></td>"
+        f"<td>{text.listed(row['nearest'], row['cosine'], '{:.2f}')}</td></tr>"
         for row in listed
     )
     return (
@@ -121,15 +113,4 @@ def neighbours(about: Mapping[str, Any]) -> str:
         f"<details><summary>Nearest tokens of {len(listed)} tokens of the text, with their cosines</summary>"
         f'<div class="scroll"><table class="wrapped"><thead><tr><th>token</th><th>nearest</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details></section>"
-    )
-
-
-def made(about: Mapping[str, Any]) -> str:
-    """The information needed to reproduce the numbers."""
-    found = about.get("made") or {}
-    lines = [("command", found.get("command")), ("commit", found.get("commit"))]
-    content = "\n".join(escape(f"{name:<8}  {value}") for name, value in lines if value)
-    return (
-        f'<section class="panel" id="made" data-title="Source"><h2>How to make these numbers</h2>'
-        f"<pre>{content}</pre></section>"
     )

@@ -25,13 +25,13 @@ def tokens(about: Mapping[str, Any]) -> str:
     spans, rows = [], []
     columns = (about[name] for name in ("pieces", "nats", "entropy", "rank", "top", "top_p"))
     for place, (piece, value, entropy, rank, top, top_p) in enumerate(zip(*columns, strict=True)):
-        shown = "∞" if value is None else nats(value)
+        shown = loss(value)
         tip = f"{piece}: {shown} nats, rank {rank:,}"
         spans.append(token_span(piece, (MOST if value is None else value) / MOST, tip, place))
         rows.append(
             f"<tr><td><code>{escape(piece)}</code></td><td>{probability(value)}</td>"
             f"<td>{shown}</td><td>{nats(entropy)}</td><td>{rank:,}</td>"
-            f"<td>{guesses(top, top_p)}</td></tr>"
+            f"<td>{listed(top, top_p)}</td></tr>"
         )
     before = " ".join(f"<code>{escape(piece)}</code>" for piece in about["start"])
     head = "".join(
@@ -47,7 +47,7 @@ def tokens(about: Mapping[str, Any]) -> str:
         f"<span>{MOST:g} or more</span></div>"
         f'<div class="strip" id="strip" tabindex="0" role="group" aria-label="The tokens of the text">{"".join(spans)}</div>'
         '<div class="detail" id="detail" aria-live="polite"></div>'
-        f"<p>After the text: {guesses(after['top'], after['top_p'])}</p>"
+        f"<p>After the text: {listed(after['top'], after['top_p'])}</p>"
         "<details><summary>All tokens as a table</summary>"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         "</table></div></details></section>"
@@ -60,11 +60,16 @@ def probability(value: float | None) -> str:
     return f"{p:.1%}" if p >= 0.001 or not p else f"{p:.1e}"
 
 
-def guesses(top: Sequence[str], top_p: Sequence[float]) -> str:
-    """Tokens with their probabilities, best first."""
+def loss(value: float | None) -> str:
+    """Nats; ∞ for a token without any probability."""
+    return "∞" if value is None else nats(value)
+
+
+def listed(pieces: Sequence[str], numbers: Sequence[float], form: str = "{:.1%}") -> str:
+    """Tokens, each with its number in small print: by default a probability."""
     return " ".join(
-        f'<span class="near"><code>{escape(piece)}</code> <small>{p:.1%}</small></span>'
-        for piece, p in zip(top, top_p, strict=True)
+        f'<span class="near"><code>{escape(piece)}</code> <small>{form.format(n)}</small></span>'
+        for piece, n in zip(pieces, numbers, strict=True)
     )
 
 
@@ -73,7 +78,7 @@ def lens(about: Mapping[str, Any]) -> str:
     found = about["lens"]
     worst = max([value for value in found["loss"] if value is not None], default=1.0) or 1.0
     bars = "".join(
-        f"<tr><td>{escape(name)}</td><td>{nats(value) if value is not None else '∞'}</td>"
+        f"<tr><td>{escape(name)}</td><td>{loss(value)}</td>"
         f'<td class="bar"><span style="width:{100 * (value or worst) / worst:.1f}%"></span></td></tr>'
         for name, value in zip(found["after"], found["loss"], strict=True)
     )

@@ -9,7 +9,7 @@ from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, label
-from scaling.report.page import card, draw, figure_block, remove_page
+from scaling.report.page import card, draw, figure_block, remove_page, reproduction, table_row
 
 FILE = "phases.json"
 SHOWN = 12  # prompts whose answers the page shows
@@ -48,7 +48,7 @@ def page(about: dict[str, Any], drawn: list[Any], specs: dict[str, dict]) -> str
             answers(about),
             table(about),
             talk(about),
-            cited(about),
+            f'<section class="panel">{reproduction(about.get("made"))}</section>',
         ]
     )
     return frame(title, body, specs)
@@ -75,7 +75,7 @@ def answers(about: dict[str, Any]) -> str:
             given = phase["answers"][place]
             mark = "✓" if given["right"] else "✗"
             cells.append(f"{mark} <code>{escape(brief(given['response']))}</code>")
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ("prompt", "a right answer", *(label(phase["name"]) for phase in phases))
     return section("One answer of each to the same prompts", names, rows)
 
@@ -91,7 +91,7 @@ def table(about: dict[str, Any]) -> str:
         ]  # fmt: skip
         for one in phase["pass_at_k"]:
             cells.append(f"{one['value']:.1%} <small>[{one['lo']:.1%}, {one['hi']:.1%}]</small>")
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     ks = (f"pass@{one['k']}" for one in about["phases"][0]["pass_at_k"])
     names = ("phase", "objective", "data", "steps", "seconds", *RATES.values(), "status", *ks)
     return section("Runs", names, rows)
@@ -104,14 +104,6 @@ def talk(about: dict[str, Any]) -> str:
         '<section class="panel"><h2>Talk with it</h2>'
         f"<pre>isoflop chat --run={run}\nisoflop chat --run={run} --serve=8000</pre></section>"
     )
-
-
-def cited(about: dict[str, Any]) -> str:
-    """The information needed to reproduce the numbers."""
-    made = about.get("made") or {}
-    lines = [("command", made.get("command")), ("commit", made.get("commit"))]
-    text = "\n".join(escape(f"{name:<8}  {value}") for name, value in lines if value)
-    return f'<section class="panel"><h2>How to make these numbers</h2><pre>{text}</pre></section>'
 
 
 def whole(value: Any) -> str:

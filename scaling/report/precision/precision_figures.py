@@ -6,13 +6,13 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from scaling.laws.precision import SIGNIFICANT, significant
 from scaling.report.axes import PALETTE, Figure, Rows, data, finish, log_axis, loss_axis
 from scaling.report.number_text import amount, label, three_digits
 
 BITS = "Bits per weight, with scales"
 ADDED = "Loss added (nats per token)"
 ROOM = 0.5  # nats above the worst model before, up to which the curve is drawn
-SIGNIFICANT = 2  # standard errors above 0 at which a degradation counts as measured
 
 
 def figures(points: Sequence[dict[str, Any]]) -> list[Figure]:
@@ -21,11 +21,6 @@ def figures(points: Sequence[dict[str, Any]]) -> list[Figure]:
     if any(map(significant, points)):
         found.append(degradation([point for point in points if significant(point)]))
     return found
-
-
-def significant(point: dict[str, Any]) -> bool:
-    """Whether a degradation is above 0 by SIGNIFICANT standard errors."""
-    return point["degradation"] > SIGNIFICANT * (point["degradation_se"] or 0)
 
 
 def curve(points: Sequence[dict[str, Any]]) -> Figure:

@@ -6,10 +6,11 @@ from typing import Any
 
 from scaling.csv_file import cell
 from scaling.drafts import as_path, write
+from scaling.laws.precision import significant
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import amount, escape, label, nats, three_digits
-from scaling.report.page import draw, figure_block, remove_page
+from scaling.report.page import draw, figure_block, remove_page, table_row
 
 TITLE = "Precision curve"
 METHOD = (
@@ -53,9 +54,8 @@ def tables(points: list[dict[str, Any]]) -> dict[str, str]:
     found: dict[str, list[dict]] = {}
     for point in points:
         way = "-".join(filter(None, ("precision", point["calibrate"], point["activations"])))
-        measured = point["degradation"] > 2 * (point["degradation_se"] or 0)
         rows = found.setdefault(f"{way}.csv", [])
-        if measured and point["tokens"]:
+        if significant(point) and point["tokens"]:
             name = f"{PurePath(point['run']).name} {point['format']}"
             rows.append({**point, "run": name})
     return {
@@ -84,6 +84,6 @@ def table(points: list[dict[str, Any]]) -> str:
             "—" if point["degradation_se"] is None else f"{point['degradation_se']:.5f}",
             three_digits(point["bytes"] / point["bytes_before"]),
         ]
-        rows.append("<tr>" + "".join(f"<td>{one}</td>" for one in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ("run", "format", "rounding", "parameters", "bits", "loss before", "loss", "change")
     return section("All runs", (*names, "± (paired)", "size"), rows)

@@ -9,7 +9,6 @@ from scaling.report.axes import BLUE, GREY, INK, ORANGE, PALETTE, Figure, data, 
 from scaling.report.number_text import label
 
 MOST_GROUPS = 40  # bars of a figure
-Rows = list[dict[str, Any]]
 
 
 def figures(about: Mapping[str, Any]) -> list[Figure]:

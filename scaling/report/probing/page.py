@@ -9,7 +9,7 @@ from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, interval_html, label, nats, p_text
-from scaling.report.page import card, draw, figure_block, remove_page
+from scaling.report.page import card, draw, figure_block, remove_page, reproduction, table_row
 
 FILE = "probe.json"
 MOST_ROWS = 400  # rows of a table of all pairs or questions
@@ -44,7 +44,8 @@ def page(about: Mapping[str, Any], drawn: list[Any], specs: dict[str, dict]) -> 
     for key, part in (("pairs", pairs), ("weat", weat), ("facts", facts), ("text", other_text)):
         if key in about:
             body.append(part(about[key]))
-    return frame(f"Probe of {name}", "\n".join([*body, made(about)]), specs)
+    body.append(f'<section class="panel">{reproduction(about.get("made"))}</section>')
+    return frame(f"Probe of {name}", "\n".join(body), specs)
 
 
 def cards(about: Mapping[str, Any]) -> str:
@@ -55,9 +56,8 @@ def cards(about: Mapping[str, Any]) -> str:
         note = f"nats, mean of {mean['units']} groups of pairs; {p_html(mean['p'])}"
         found.append(card("Paired difference", signed(mean["value"]), span(mean, signed) + note))
     for test in about.get("weat", {}).get("tests", [])[:3]:
-        size = "—" if test["effect_size"] is None else f"{test['effect_size']:+.2f}"
         note = f"{escape(label(test['name']))}; {p_html(test['p'])}"
-        found.append(card("WEAT effect size", size, note))
+        found.append(card("WEAT effect size", effect_text(test), note))
     if "facts" in about:
         s = about["facts"]["summary"]
         known = "accuracy" if s["accuracy_known"]["value"] is None else "accuracy_known"
@@ -94,10 +94,6 @@ def p_html(p: float) -> str:
     return escape(p_text(p))
 
 
-def row(cells: list[str]) -> str:
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
 def folded(summary: str, table: str) -> str:
     """A table that opens on a click."""
     return f"<details><summary>{escape(summary)}</summary>{table}</details>"
@@ -106,20 +102,20 @@ def folded(summary: str, table: str) -> str:
 def pairs(about: Mapping[str, Any]) -> str:
     """The mean differences, of all pairs and of groups, and the pairs."""
     again = "change" in about
-    rows = [row(["<b>all</b>", str(len(about["rows"])), interval_html(about["mean"], signed),
-                 p_html(about["mean"]["p"]), percent(about["mean"]["positive"])])]  # fmt: skip
+    rows = [table_row(["<b>all</b>", str(len(about["rows"])), interval_html(about["mean"], signed),
+                       p_html(about["mean"]["p"]), percent(about["mean"]["positive"])])]  # fmt: skip
     if again:
         for key, name in (("before", "all, before"), ("change", "change")):
-            rows.append(row([name, str(len(about["rows"])), interval_html(about[key], signed),
-                             p_html(about[key]["p"]), percent(about[key]["positive"])]))  # fmt: skip
+            rows.append(table_row([name, str(len(about["rows"])), interval_html(about[key], signed),
+                                   p_html(about[key]["p"]), percent(about[key]["positive"])]))  # fmt: skip
     for group in about["groups"]:
-        rows.append(row([escape(label(group["group"])), str(group["pairs"]),
-                         signed(group["mean"]), "", ""]))  # fmt: skip
+        rows.append(table_row([escape(label(group["group"])), str(group["pairs"]),
+                               signed(group["mean"]), "", ""]))  # fmt: skip
     names = ("group", "pairs", "difference (nats)", "p of no difference", "above 0")
     listed = [
-        row([escape(one["first"]), escape(one["second"]), escape(one["continuation"]),
-             escape(one["against"]), signed(one["difference"])]
-            + ([signed(one["before"])] if again else []))
+        table_row([escape(one["first"]), escape(one["second"]), escape(one["continuation"]),
+                   escape(one["against"]), signed(one["difference"])]
+                  + ([signed(one["before"])] if again else []))
         for one in about["rows"][:MOST_ROWS]
     ]  # fmt: skip
     heads = ("first", "second", "continuation", "against", "difference", *(["before"] * again))
@@ -135,13 +131,13 @@ def weat(about: Mapping[str, Any]) -> str:
     for test, then in zip(about["tests"], before, strict=True):
         effect = [effect_text(one) for one in ((test, then) if then else (test,))]
         how = "all" if test["exact"] else "drawn"
-        rows.append(row([escape(label(test["name"])), *effect, p_html(test["p"]),
-                         f"{test['divisions']:,} ({how})",
-                         escape(", ".join(test["missing"])) or "none"]))  # fmt: skip
+        rows.append(table_row([escape(label(test["name"])), *effect, p_html(test["p"]),
+                               f"{test['divisions']:,} ({how})",
+                               escape(", ".join(test["missing"])) or "none"]))  # fmt: skip
         targets = [(word, side) for side in "xy" for word in test["words"][side]]
         for (word, side), value in zip(targets, test["by_word"], strict=True):
-            listed.append(row([escape(label(test["name"])), side.upper(), escape(word),
-                               signed(value)]))  # fmt: skip
+            listed.append(table_row([escape(label(test["name"])), side.upper(), escape(word),
+                                     signed(value)]))  # fmt: skip
     names = ("test", "effect size d", *(["d before"] if about.get("before") else []),
              "p (one-sided)", "divisions", "missing words")  # fmt: skip
     heads = ("test", "set", "word", "s: nearer to A than to B")
@@ -158,22 +154,22 @@ def effect_text(test: Mapping[str, Any]) -> str:
 def facts(about: Mapping[str, Any]) -> str:
     """The groups of facts, what changed, and every question."""
     rows = [
-        row([escape(label(str(group["name"]))), f"{group['facts']:,}",
-             *(interval_html(group[key], percent)
-               for key in ("accuracy", "confidence", "sure", "consistency")),
-             interval_html(group["nats"], nats)])
+        table_row([escape(label(str(group["name"]))), f"{group['facts']:,}",
+                   *(interval_html(group[key], percent)
+                     for key in ("accuracy", "confidence", "sure", "consistency")),
+                   interval_html(group["nats"], nats)])
         for group in about["groups"]
     ]  # fmt: skip
     names = ("facts", "count", "right", "confidence", "50% sure or more", "same answer", "nats")
     s = about["summary"]
     more = [
-        row(["Brier score", interval_html(s["brier"], nats)]),
-        row([f"AURC; best possible {nats(about['best_aurc'])}", interval_html(s["aurc"], nats)]),
-        row(["Questions that can be answered with 5% wrong", interval_html(s["coverage"], percent)]),
-        row(["AUROC of right from wrong answers", interval_html(s["auroc_right"], nats)]),
-        row(["AUROC of known from unknown facts", interval_html(s["auroc_known"], nats)]),
-        row([f"ECE; p of perfect calibration: {p_html(about['ece_p'])}", interval_html(s["ece"], nats)]),
-        row(["Probability of all possible answers together", interval_html(s["mass"], percent)]),
+        table_row(["Brier score", interval_html(s["brier"], nats)]),
+        table_row([f"AURC; best possible {nats(about['best_aurc'])}", interval_html(s["aurc"], nats)]),
+        table_row(["Questions that can be answered with 5% wrong", interval_html(s["coverage"], percent)]),
+        table_row(["AUROC of right from wrong answers", interval_html(s["auroc_right"], nats)]),
+        table_row(["AUROC of known from unknown facts", interval_html(s["auroc_known"], nats)]),
+        table_row([f"ECE; p of perfect calibration: {p_html(about['ece_p'])}", interval_html(s["ece"], nats)]),
+        table_row(["Probability of all possible answers together", interval_html(s["mass"], percent)]),
     ]
     parts = [section("Facts", names, rows),
              section("Calibration and selective answering", ("measure", "value"), more)]  # fmt: skip
@@ -183,7 +179,7 @@ def facts(about: Mapping[str, Any]) -> str:
         note = f"{about['left_out']:,} more facts have words that the vocabulary lacks."
         parts.insert(0, f'<p class="quiet">{note}</p>')
     if about["of_another_world"]:
-        parts.insert(0, '<p class="quiet">The run was trained on another world than this one.</p>')
+        parts.insert(0, '<p class="quiet">The run was trained on a different world.</p>')
     return "".join(parts) + questions(about["rows"])
 
 
@@ -192,10 +188,10 @@ def change(changes: list[Mapping[str, Any]]) -> str:
     rows = []
     for one in changes:
         of = one["nats"]
-        rows.append(row([escape(label(one["group"])), f"{one['facts']:,}", nats(of["before"]),
-                         nats(of["now"]), interval_html(of["change"], signed),
-                         p_html(of["change"]["p"]), percent(one["accuracy"]["before"]),
-                         percent(one["accuracy"]["now"])]))  # fmt: skip
+        rows.append(table_row([escape(label(one["group"])), f"{one['facts']:,}", nats(of["before"]),
+                               nats(of["now"]), interval_html(of["change"], signed),
+                               p_html(of["change"]["p"]), percent(one["accuracy"]["before"]),
+                               percent(one["accuracy"]["now"])]))  # fmt: skip
     names = ("facts", "count", "nats before", "nats now", "change", "p", "right before", "right now")
     return section("What changed", names, rows)
 
@@ -203,10 +199,10 @@ def change(changes: list[Mapping[str, Any]]) -> str:
 def questions(listed: list[Mapping[str, Any]]) -> str:
     """A table of the questions."""
     rows = [
-        row([f"<code>{escape(one['question'])}</code>", f"<code>{escape(one['answer'])}</code>",
-             "✓" if one["right"] else f"✗ <code>{escape(one['right_answer'])}</code>",
-             percent(one["confidence"]), escape(label(one["group"])),
-             "—" if one["times"] is None else str(one["times"])])
+        table_row([f"<code>{escape(one['question'])}</code>", f"<code>{escape(one['answer'])}</code>",
+                   "✓" if one["right"] else f"✗ <code>{escape(one['right_answer'])}</code>",
+                   percent(one["confidence"]), escape(label(one["group"])),
+                   "—" if one["times"] is None else str(one["times"])])
         for one in listed[:MOST_ROWS]
     ]  # fmt: skip
     names = ("question", "answer", "right", "confidence", "facts", "times told")
@@ -215,21 +211,13 @@ def questions(listed: list[Mapping[str, Any]]) -> str:
 
 def other_text(about: Mapping[str, Any]) -> str:
     """The loss on other text."""
-    rows = [row(["nats per token", interval_html(about["nats"], nats)])]
+    rows = [table_row(["nats per token", interval_html(about["nats"], nats)])]
     if "change" in about:
-        rows.append(row(["before", interval_html(about["before"], nats)]))
+        rows.append(table_row(["before", interval_html(about["before"], nats)]))
         changed = interval_html(about["change"], "{:+.4f}".format)
-        rows.append(row([f"change, {p_html(about['change']['p'])}", changed]))
+        rows.append(table_row([f"change, {p_html(about['change']['p'])}", changed]))
     if about["unknown"]:
         of = about["unknown"] / about["tokens"]
-        rows.append(row(["tokens that stand for unknown words", percent(of)]))
+        rows.append(table_row(["tokens that stand for unknown words", percent(of)]))
     title = f"Other text: {label(about['corpus'])}, {about['documents']:,} documents"
     return section(escape(title), ("", ""), rows)
-
-
-def made(about: Mapping[str, Any]) -> str:
-    """The information needed to reproduce the numbers."""
-    found = about.get("made") or {}
-    lines = [("command", found.get("command")), ("commit", found.get("commit"))]
-    text = "\n".join(escape(f"{name:<8}  {value}") for name, value in lines if value)
-    return f'<section class="panel"><h2>How to make these numbers</h2><pre>{text}</pre></section>'

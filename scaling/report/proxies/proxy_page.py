@@ -9,7 +9,7 @@ from scaling.laws.law import symbols
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, interval_html, label, three_digits
-from scaling.report.page import draw, figure_block, remove_page
+from scaling.report.page import draw, figure_block, remove_page, table_row
 
 TITLE = "Reward over-optimisation"
 METHOD = (
@@ -76,6 +76,6 @@ def table(parts: list[dict[str, Any]], key: str) -> str:
                 peak = part["peak"]
                 turned = "turns over" if turns_over(part) else "no turn within these n"
                 cells.append(f"n = {peak['n']:,}, {three_digits(peak['gold'])}; {turned}")
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+            rows.append(table_row(cells))
     names = ["proxy", "law", "α", "β", "root mean square"] + ["peak"] * (key == "samples")
     return section({"samples": "Best-of-n", "policies": "Policies"}[key], names, rows)

@@ -8,7 +8,7 @@ from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import amount, escape, label, nats, three_digits
-from scaling.report.page import draw, figure_block, remove_page
+from scaling.report.page import draw, figure_block, remove_page, table_row
 
 TITLE = "What an index saves"
 METHODS = {
@@ -94,5 +94,5 @@ def table(about: dict[str, Any]) -> str:
             cells.append(f"{row['weight']:.2f}")
         if law:
             cells.append(worth_text(row["worth"]))
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row([*map(escape, cells)]))
     return section("Sizes of the index", names, rows)

@@ -10,7 +10,7 @@ from scaling.printable import printable
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, label
-from scaling.report.page import card, draw, figure_block
+from scaling.report.page import card, draw, figure_block, reproduction, table_row
 
 FILE = "tokenizers.json"
 SHOWN = 4  # texts of a tokenizer that do not come back
@@ -41,6 +41,7 @@ def write_page(folder: str | Path, about: dict[str, Any]) -> Path:
 
 def page(about: dict[str, Any], drawn: list[Any], specs: dict[str, dict]) -> str:
     """The whole page as text, in the style of the report."""
+    texts = [(f"text {name}", one["from"]) for name, one in about["texts"].items()]
     body = "\n".join(
         [
             STYLE,
@@ -52,7 +53,7 @@ def page(about: dict[str, Any], drawn: list[Any], specs: dict[str, dict]) -> str
             by_text(about),
             *(split(about, number) for number in range(len(about["sentences"]))),
             trips(about),
-            cited(about),
+            f'<section class="panel">{reproduction(about.get("made"), texts)}</section>',
         ]
     )
     return frame("Tokenizers compared", body, specs)
@@ -80,7 +81,7 @@ def summary(about: dict[str, Any]) -> str:
             number(one["fertility"]), share(one["unknown"]), f"{one['came_back']} of {count}",
             f"{one['megabytes_per_second']:.1f}", f"{one['seconds_until_ready']:.1f}",
         )  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ("tokenizer", "vocabulary", "bytes a token", "tokens a word", "unknown", "texts that come back",
              "MB/s", "seconds to train or load")  # fmt: skip
     return section("All texts together", names, rows)
@@ -93,7 +94,7 @@ def by_text(about: dict[str, Any]) -> str:
         cells = [escape(label(text))]
         for one in about["tokenizers"]:
             cells.append(cell(one["texts"][text]))
-        rows.append("<tr>" + "".join(f"<td>{one}</td>" for one in cells) + "</tr>")
+        rows.append(table_row(cells))
     names = ("text", *(label(one["name"]) for one in about["tokenizers"]))
     title = "Bytes a token <small>tokens a word"
     if about["parallel"]:
@@ -118,7 +119,7 @@ def split(about: dict[str, Any], place: int) -> str:
         spans = "".join(f"<span>{escape(shown(piece))}</span>" for piece in found)
         name = f"{escape(label(one['name']))} <small>{len(found)} tokens</small>"
         rows.append(f'<b>{name}</b><div class="pieces">{spans}</div>')
-    sentence = escape(printable(about["sentences"][place]))
+    sentence = escape(about["sentences"][place])
     return f'<section class="panel"><h2>{sentence}</h2><div class="split">{"".join(rows)}</div></section>'
 
 
@@ -134,22 +135,13 @@ def trips(about: dict[str, Any]) -> str:
         name = escape(label(one["name"]))
         changed = {t: c["round_trip"] for t, c in one["texts"].items() if c["round_trip"]}
         for text, said in list(changed.items())[:SHOWN]:
-            said = f"<code>{escape(printable(said))}</code>"
+            said = f"<code>{escape(said)}</code>"
             rows.append(f"<tr><td>{name}</td><td>{escape(label(text))}</td><td>{said}</td></tr>")
         if (more := len(changed) - SHOWN) > 0:
             rows.append(f"<tr><td>{name}</td><td>{more} more</td><td></td></tr>")
     if not rows:
         return ""
     return section("Texts that do not come back", ("tokenizer", "text", "first difference"), rows)
-
-
-def cited(about: dict[str, Any]) -> str:
-    """The information needed to reproduce the numbers."""
-    made = about.get("made") or {}
-    lines = [("command", made.get("command")), ("commit", made.get("commit"))]
-    lines += [(f"text {name}", one["from"]) for name, one in about["texts"].items()]
-    text = "\n".join(escape(printable(f"{name:<8}  {value}")) for name, value in lines if value)
-    return f'<section class="panel"><h2>How to make these numbers</h2><pre>{text}</pre></section>'
 
 
 def number(value: float | None) -> str:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from configs.data import cleaning
 from data.cleaning import pipeline
-from launch.verbs.texts.clean import plain
 
 KEPT = 20_000  # documents that copies are drawn from
+WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def synthetic(file: Path, lines: list[str], n_bytes: int) -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "raw.jsonl")
         synthetic(file, lines, int(given.megabytes * 1e6))
-        cfg = plain(cleaning.get_config())
+        cfg = json.loads(cleaning.get_config().to_json())
         cfg["input"]["corpora"] = [str(file)]
         before = cpu()
         about = pipeline.clean(cfg, Path(folder, "out"), given.workers)
@@ -87,9 +87,6 @@ def main() -> None:
             }
         )
     )
-
-
-WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def cpu() -> float:

@@ -10,7 +10,6 @@ from configs.data import cleaning
 from data.atomic import lock
 from data.cleaning import filter_pass, pipeline, settings, write_pass
 from data.sources import corpus
-from launch.verbs.texts.clean import plain
 
 WORDS = """the river and a harbour of morning that was with people to have little time for these
 mountains of evening weather because children question reason many other good""".split()
@@ -45,7 +44,7 @@ def raw(tmp_path_factory) -> Path:
 
 
 def config(raw: Path, **changes) -> dict:
-    cfg = plain(cleaning.get_config())
+    cfg = json.loads(cleaning.get_config().to_json())
     cfg["input"] |= {"corpora": [str(raw)], "unit_bytes": 3000}
     for key, value in changes.items():
         section, leaf = key.split("__")

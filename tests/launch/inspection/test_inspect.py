@@ -1,5 +1,6 @@
 """Tests `isoflop inspect` on untrained runs: its numbers, its page, what it refuses."""
 
+import base64
 import dataclasses
 import json
 import re
@@ -42,6 +43,12 @@ def inspected(run, tmp_path, *flags) -> tuple[dict, str]:
     argv = ["inspect", f"--run={run}", f"--json={file}", f"--out={tmp_path / 'out'}", *flags]
     assert main(argv) == 0
     return json.loads(file.read_text()), (tmp_path / "out" / "index.html").read_text()
+
+
+def embedded(text: str) -> dict:
+    """What the code of a page reads."""
+    found = re.search(r'<script type="application/json" id="inspection">(.*?)</script>', text)
+    return json.loads(found[1])
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +121,7 @@ def test_the_page_is_one_file_that_escapes_the_text(decoder):
     body = text[text.index("<main") : text.index("</main>")]
     assert "<b>" not in re.sub(r"<b>(?=<code>)", "", body) and "</script>" not in body
     assert body.count('class="token"') == len(IDS)
-    carried = re.search(r'<script type="application/json" id="inspection">(.*?)</script>', text)[1]
-    carried = json.loads(carried)
+    carried = embedded(text)
     assert carried["pieces"] == found["pieces"] and carried["attention"]["length"] == len(IDS) + 1
     assert not re.search(r'(src|href)="(?!#)', body)
     for part in ("tokens", "lens", "attention", "induction", "embedding", "made"):
@@ -123,13 +129,9 @@ def test_the_page_is_one_file_that_escapes_the_text(decoder):
 
 
 def test_weights_are_one_byte_each_up_to_the_query(decoder):
-    import base64
-
     weights = np.zeros((1, 2, 3, 3))
     weights[0, 1, 2] = [0.5, 0.25, 0.25]
-    text = page(decoder[0], weights)
-    carried = re.search(r'<script type="application/json" id="inspection">(.*?)</script>', text)[1]
-    codes = [*base64.b64decode(json.loads(carried)["attention"]["codes"])]
+    codes = [*base64.b64decode(embedded(page(decoder[0], weights))["attention"]["codes"])]
     assert codes == [0] * 9 + [128, 64, 64]
 
 
