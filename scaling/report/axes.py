@@ -106,17 +106,14 @@ def baseline_rows(points: Points) -> Rows:
     for b in points.baselines:
         counts = {"N": b.params, "D": b.tokens, "C": b.flops}
         known = {k: float(v) if np.isfinite(v) and v > 0 else None for k, v in counts.items()}
-        texts = {
-            name: text(known[k]) if known[k] else "unknown"
-            for name, k, text in COUNTS
-        }
+        texts = {name: text(known[k]) if known[k] else "unknown" for name, k, text in COUNTS}
         names = {"Run": label(b.id), "Kind": label(b.family)}
         rows.append(names | {"Loss": float(b.loss)} | known | texts)
     return rows
 
 
 def baseline_layers(rows: Rows, x: str, at: dict[str, Any]) -> list[alt.Chart]:
-    """Labelled squares for baselines whose x (N, D or C) is known, and labelled horizontal rules for
+    """Labelled squares for baselines whose x (N, D or C) is known, labelled horizontal rules for
     the others. `at` has the x and y channels of the plot.
     """
     layers = []
@@ -127,7 +124,9 @@ def baseline_layers(rows: Rows, x: str, at: dict[str, Any]) -> list[alt.Chart]:
     if unknown := [row for row in rows if row[x] is None]:
         base = alt.Chart(data(unknown)).encode(y=at["y"], tooltip=TOOLTIP)
         layers.append(base.mark_rule(color=INK, strokeDash=[2, 3]))
-        layers.append(base.mark_text(align="left", x=4, dy=-6, color=INK, limit=300).encode(text="Run:N"))
+        layers.append(
+            base.mark_text(align="left", x=4, dy=-6, color=INK, limit=300).encode(text="Run:N")
+        )
     return layers
 
 
@@ -141,7 +140,7 @@ def data(rows: Rows) -> alt.Data:
 
 
 def log_color(column: str, values: np.ndarray, title: str, text: Callable[[float], str]):
-    """Colour by a column on a logarithmic scale, light to dark, with round numbers in the legend."""
+    """Colour by a column on a logarithmic scale, light to dark; the legend has round numbers."""
     low, high = float(np.min(values)), float(np.max(values))
     leads = (1, 3) if high / low > 30 else (1, 2, 5)
     ticks = [m * 10.0**k for k in range(1, 30) for m in leads if low <= m * 10.0**k <= high]

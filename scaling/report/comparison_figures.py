@@ -117,13 +117,17 @@ def against(
     for ladder in ladders:
         points = measured_in(ladder.points.select(~ladder.points.holdout), compared["measure"])
         rows += [run_row(points, row) | {"Ladder": label(ladder.name)} for row in shown(points)]
-    counted = [row | {"Ladder": row["Kind"]} for row in counted_rows(ladders, compared) if row[count]]
+    counted = [
+        row | {"Ladder": row["Kind"]} for row in counted_rows(ladders, compared) if row[count]
+    ]
     rows = [row for row in rows if row[count]]
     names = [label(part["name"]) for part in compared["ladders"]]
     kinds = [kind for kind in dict.fromkeys(row["Ladder"] for row in counted) if kind not in names]
     color = colour([*names, *kinds], [*names, *kinds], "right")
     x = log_axis(np.array([row[count] for row in [*rows, *counted]]), title, amount)
-    y = loss_axis(np.array([row["Loss"] for row in [*rows, *counted]]), f"Loss ({compared['unit']})")
+    y = loss_axis(
+        np.array([row["Loss"] for row in [*rows, *counted]]), f"Loss ({compared['unit']})"
+    )
     at = {"x": alt.X(f"{count}:Q", **x), "y": alt.Y("Loss:Q", **y), "color": color}
     tips = [alt.Tooltip("Ladder:N"), *TOOLTIP]
     layers = [alt.Chart(data(rows)).mark_circle(size=44, opacity=0.6).encode(**at, tooltip=tips)]
@@ -136,7 +140,9 @@ def against(
             " Squares are counted models: their parameters are counts and their FLOPs counting "
             "operations, so they appear here and in no ratio of compute."
         )
-    return Figure(name, f"Loss against {title.lower()}", caption, finish(alarm(alt.layer(*layers), compared)))
+    return Figure(
+        name, f"Loss against {title.lower()}", caption, finish(alarm(alt.layer(*layers), compared))
+    )
 
 
 def positions(compared: Comparison) -> Figure | None:
@@ -148,7 +154,11 @@ def positions(compared: Comparison) -> Figure | None:
         for part in one["bins"]:
             error = part["se"] or 0.0
             middle = (part["first"] * part["last"]) ** 0.5
-            place = str(part["first"]) if part["first"] == part["last"] else f"{part['first']}–{part['last']}"
+            place = (
+                str(part["first"])
+                if part["first"] == part["last"]
+                else f"{part['first']}–{part['last']}"
+            )
             rows.append({
                 "Ladder": label(one["ladder"]), "Run": label(one["run"]), "Position": middle,
                 "Positions": place, "Loss": part["loss"], "lo": part["loss"] - error,
@@ -156,7 +166,9 @@ def positions(compared: Comparison) -> Figure | None:
             })  # fmt: skip
     names = list(dict.fromkeys(row["Ladder"] for row in rows))
     color = colour(names, names, "top-right")
-    x = log_axis(np.array([row["Position"] for row in rows]), "Position in the context (tokens)", amount)
+    x = log_axis(
+        np.array([row["Position"] for row in rows]), "Position in the context (tokens)", amount
+    )
     y = loss_axis(np.array([row[key] for row in rows for key in ("lo", "hi")]))
     base = alt.Chart(data(rows))
     at = {"x": alt.X("Position:Q", **x), "color": color}
@@ -175,7 +187,9 @@ def positions(compared: Comparison) -> Figure | None:
     )
     if any(one["counted"] for one in compared["positions"]):
         caption += " Counted models also see the text before the window."
-    return Figure("positions", "Loss by position in the context", caption, finish(alt.layer(*layers)))
+    return Figure(
+        "positions", "Loss by position in the context", caption, finish(alt.layer(*layers))
+    )
 
 
 def multipliers(compared: Comparison) -> Figure | None:

@@ -9,8 +9,16 @@ import numpy as np
 
 from scaling.drafts import as_path, write
 from scaling.fits.comparison import Ladder
-from scaling.report.number_text import amount, escape, interval_html, label, needed, prose, three_digits
 from scaling.report.frame import frame, missing_package
+from scaling.report.number_text import (
+    amount,
+    escape,
+    interval_html,
+    label,
+    needed,
+    prose,
+    three_digits,
+)
 from scaling.report.page import card, draw, figure_block, remove_page, table_row
 
 Comparison = dict[str, Any]
@@ -77,7 +85,9 @@ def cards(compared: Comparison) -> str:
             continue
         known = {True: "significant", False: "not significant", None: "no interval"}
         p = "" if pair["p"] is None else f", p = {pair['p']:.2g}"
-        note = f"times the compute of {escape(first)} for equal loss; {known[pair['significant']]}{p}"
+        note = (
+            f"times the compute of {escape(first)} for equal loss; {known[pair['significant']]}{p}"
+        )
         value = interval_html(needed(pair["multiplier"]))
         blocks.append(card(f"{other} needs", value, note, "good" if pair["significant"] else ""))
     return "\n".join(blocks)
@@ -89,15 +99,16 @@ def table(compared: Comparison) -> str:
     for part in compared["ladders"]:
         c, reach = part["flops"], part["reach"]
         cells = [
-            escape(label(part["name"])), str(part["n"]), f"{three_digits(c[0])} to {three_digits(c[1])}",
+            escape(label(part["name"])), str(part["n"]),
+            f"{three_digits(c[0])} to {three_digits(c[1])}",
             f"{reach[0]:.4f} to {reach[1]:.4f}", interval_html(part["slope"]),
             escape(", ".join(v[:16] for v in part["datasets"]) or "unknown"),
             f"<code>{part['sha256'][:16]}</code>",
         ]  # fmt: skip
         rows.append(table_row(cells))
     names = (
-        "ladder", "points", "compute (FLOPs)", f"losses of the frontier ({compared['unit']})", slopes(compared), "data",
-        "SHA-256 of the points",
+        "ladder", "points", "compute (FLOPs)", f"losses of the frontier ({compared['unit']})",
+        slopes(compared), "data", "SHA-256 of the points",
     )  # fmt: skip
     return section("Ladders", names, rows)
 
@@ -120,7 +131,14 @@ def counted(ladders: Sequence[Ladder]) -> str:
         cells = [escape(label(one.id)), escape(label(one.family)), *counts, flops]
         cells.append(f"{one.loss:.4f}{error}")
         rows.append(table_row(cells))
-    names = ("model", "family", "counts kept", "tokens", "counting operations", "loss (nats per token)")
+    names = (
+        "model",
+        "family",
+        "counts kept",
+        "tokens",
+        "counting operations",
+        "loss (nats per token)",
+    )
     return section("Counted models", names, rows) if rows else ""
 
 
@@ -164,10 +182,7 @@ def cited(compared: Comparison) -> str:
     lines += [(f"points, {label(part['name'])}", part["sha256"]) for part in compared["ladders"]]
     width = max(len(name) for name, _ in lines)
     text = "\n".join(escape(f"{name:<{width}}  {value}") for name, value in lines if value)
-    return (
-        '<section class="panel"><h2>How to cite these numbers</h2>'
-        f"<pre>{text}</pre></section>"
-    )
+    return f'<section class="panel"><h2>How to cite these numbers</h2><pre>{text}</pre></section>'
 
 
 def method(compared: Comparison) -> str:

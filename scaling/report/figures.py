@@ -10,6 +10,7 @@ import altair as alt
 import numpy as np
 
 from scaling.intervals import interval_text
+from scaling.laws.optimal_split import optimal_params
 from scaling.report.axes import (
     BLUE,
     FLOPS,
@@ -33,11 +34,9 @@ from scaling.report.axes import (
     log_loss_axis,
     loss_axis,
     response_title,
-    shown,
     run_row,
+    shown,
 )
-from scaling.laws.optimal_split import optimal_params
-from scaling.report.number_text import amount, label, nats, power_of_ten, three_digits
 from scaling.report.law_figures import (
     by_input,
     clouds,
@@ -46,6 +45,7 @@ from scaling.report.law_figures import (
     residuals,
     split_coordinates,
 )
+from scaling.report.number_text import amount, label, nats, power_of_ten, three_digits
 from scaling.table import Points
 
 Law = dict[str, Any]
@@ -112,7 +112,8 @@ def isoflop(points: Points, law: Law) -> Figure | None:
     lines = [key(m) | {"N": n, "Loss": v} for m in named for n, v in m["parabola"]]
     best = [
         {"Budget": m["Budget"], "N": m["params"]["value"], "Loss": m["loss"]["value"],
-         "Optimal N": interval_text(m["params"], amount), "Lowest loss": interval_text(m["loss"], nats)}
+         "Optimal N": interval_text(m["params"], amount),
+         "Lowest loss": interval_text(m["loss"], nats)}
         for m in named if m["params"]["value"]
     ]  # fmt: skip
     counted = baseline_rows(points)
@@ -223,8 +224,10 @@ def frontier(points: Points, law: Law) -> Figure | None:
     ]  # fmt: skip
     held, counted = held_out(law), baseline_rows(points)
     heights = [
-        r[k] for r in [*dots, *lines, *held, *counted]
-        for k in ("Loss", "lo", "hi", "Outcome") if r.get(k)
+        r[k]
+        for r in [*dots, *lines, *held, *counted]
+        for k in ("Loss", "lo", "hi", "Outcome")
+        if r.get(k)
     ]
     every = [r["C"] for r in [*dots, *lines, *held, *counted] if r["C"]]
     x = log_axis(np.array(every), FLOPS, power_of_ten)
@@ -317,11 +320,15 @@ def prediction(points: Points, law: Law) -> Figure | None:
          "Predicted": interval_text(v, nats)}
         for name, v in predictions if v["value"] is not None
     ]  # fmt: skip
-    outcome = [] if entry["outcome"] is None else [{"Loss": entry["outcome"], "Law": rows[0]["Law"]}]
+    outcome = (
+        [] if entry["outcome"] is None else [{"Loss": entry["outcome"], "Law": rows[0]["Law"]}]
+    )
     values = [r[k] for r in [*rows, *outcome] for k in ("Loss", "lo", "hi") if r.get(k)]
     title = response_title(law)
     x = alt.X("Loss:Q", **loss_axis(np.array(values), title))
-    y = alt.Y("Law:N", title=None, sort=[name for name, _ in predictions], scale=alt.Scale(padding=0.6))
+    y = alt.Y(
+        "Law:N", title=None, sort=[name for name, _ in predictions], scale=alt.Scale(padding=0.6)
+    )
     tips = [alt.Tooltip("Law:N"), alt.Tooltip("Predicted:N")]
     base = alt.Chart(data(rows))
     layers = [

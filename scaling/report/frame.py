@@ -1,5 +1,4 @@
-"""The frame of every page: one HTML file with its style, its data, its code and no address outside.
-"""
+"""The frame of every page: one HTML file with its style, data, code and no address outside."""
 
 import importlib.util
 import json
@@ -59,7 +58,9 @@ def code() -> str:
         text = (HERE / "explorer" / f"{name}.js").read_text(encoding="utf-8")
         exported = ", ".join(name for _, name in EXPORT.findall(text))
         inside = EXPORT.sub(r"\1", IMPORT.sub("", text))
-        texts.append(f"const {{ {exported} }} = (() => {{\n{inside}\nreturn {{ {exported} }};\n}})();")
+        texts.append(
+            f"const {{ {exported} }} = (() => {{\n{inside}\nreturn {{ {exported} }};\n}})();"
+        )
     return "\n".join(texts)
 
 
@@ -70,7 +71,9 @@ def library() -> str:
     import vl_convert
 
     # "</script" and "<!--" inside a string would end or nest the script element.
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return (
+        vl_convert.javascript_bundle().replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    )
 
 
 def missing_package() -> str | None:

@@ -8,6 +8,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from scaling.laws import LAWS
+from scaling.laws.law import symbols
+from scaling.laws.optimal_split import optimal_params
 from scaling.report.axes import (
     BLUE,
     FLOPS,
@@ -15,8 +18,8 @@ from scaling.report.axes import (
     GREY,
     INK,
     ORANGE,
-    PARAMS,
     PALETTE,
+    PARAMS,
     TOKENS,
     TOOLTIP,
     VERMILION,
@@ -30,12 +33,9 @@ from scaling.report.axes import (
     log_color,
     loss_axis,
     response_title,
-    shown,
     run_row,
+    shown,
 )
-from scaling.laws import LAWS
-from scaling.laws.optimal_split import optimal_params
-from scaling.laws.law import symbols
 from scaling.report.number_text import amount, deviation, label, power_of_ten
 from scaling.table import Points
 
@@ -182,7 +182,10 @@ def residuals(points: Points, law: Law) -> Figure | None:
         return None
     fitted = LAWS[part["name"]]
     columns = points.columns()
-    measured, predicted = points.response(fitted), fitted.loss(np.array(part["coordinates"]), columns)
+    measured, predicted = (
+        points.response(fitted),
+        fitted.loss(np.array(part["coordinates"]), columns),
+    )
     off = measured - predicted if fitted.linear else 100 * (measured / predicted - 1)
     title, unit = ("Measured minus law", "") if fitted.linear else ("Measured over law (%)", " (%)")
     name = "tokens" if np.isfinite(points.tokens).all() else fitted.inputs[0]
@@ -204,7 +207,9 @@ def residuals(points: Points, law: Law) -> Figure | None:
         shape=kind(points),
         tooltip=tips,
     )
-    caption = f"Root mean square {deviation(part)}; a pattern here means that the law does not hold."
+    caption = (
+        f"Root mean square {deviation(part)}; a pattern here means that the law does not hold."
+    )
     return Figure("residuals", "Residuals of the law", caption, finish(chart, height=300))
 
 

@@ -82,7 +82,9 @@ def require(file: Path) -> None:
     if file.suffix not in SUFFIXES:
         raise ValueError(f"by_length={file} must end with {', '.join(SUFFIXES)}")
     if name := missing_package():
-        raise ValueError(f"by_length={file} needs the package {name}: pip install 'isoflop[report]'")
+        raise ValueError(
+            f"by_length={file} needs the package {name}: pip install 'isoflop[report]'"
+        )
 
 
 def write_plot(file: Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Path:

@@ -67,8 +67,8 @@ def note_missing_drawing() -> None:
     """Prints a line to stderr if the page and figures cannot be written."""
     if name := missing_package():
         print(
-            f"no figures and no page of the law: {name} is not installed; pip install -e '.[report]' adds it. "
-            "All numbers are still printed and written",
+            f"no figures and no page of the law: {name} is not installed; pip install -e "
+            "'.[report]' adds it. All numbers are still printed and written",
             file=sys.stderr,
         )
 

@@ -78,4 +78,6 @@ def write_map(file: Path, about: Mapping[str, Any]) -> Path:
 
         return write(file, vl_convert.vegalite_to_png(spec(about), scale=PNG_SCALE))
     head = f"<h1>Words of {escape(about['run'])}</h1>\n"
-    return write(file, frame(f"Words of {about['run']}", head + section(about), {NAME: spec(about)}))
+    return write(
+        file, frame(f"Words of {about['run']}", head + section(about), {NAME: spec(about)})
+    )

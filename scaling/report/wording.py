@@ -134,8 +134,8 @@ def sensitivity(law: dict[str, Any]) -> str:
     if curves["a"]["value"] is None:
         parts.append(f"<p class=reason>Approach 1: {prose(curves['reason'])}</p>")
     note = (
-        "A conclusion should hold in every row. Intervals are 90 %. Those of other objectives and of "
-        f"fewer runs come from {FEW_DRAWS} draws, and are left out for very long tables."
+        "A conclusion should hold in every row. Intervals are 90 %. Those of other objectives and "
+        f"of fewer runs come from {FEW_DRAWS} draws, and are left out for very long tables."
     )
     return folded("analyses", "Sensitivity", note, "".join(parts))
 
@@ -150,7 +150,16 @@ def conventions(law: dict[str, Any]) -> str:
         + [interval_html(row["isoflop"]["a"])]
         for row in law["conventions"]
     ]
-    head = ("N counted as", "C by", "g", "E (nats per token)", "α", "β", "a, parametric", "a, iso-FLOP")
+    head = (
+        "N counted as",
+        "C by",
+        "g",
+        "E (nats per token)",
+        "α",
+        "β",
+        "a, parametric",
+        "a, iso-FLOP",
+    )
     note = (
         "The same runs with other counting conventions. If C/D ∝ N^g, then a = β / (α + g β). "
         "Iso-FLOP exponents need runs of equal C under the same count."
@@ -175,16 +184,17 @@ def methods(law: dict[str, Any]) -> str:
         text.append(
             f"We fitted {part['law']} ({part['paper']}) to {part['n']} points by minimising the "
             "sum of "
-            f"{LOSSES[part['loss']].format(delta=setting(part['delta']))} of the {'' if part.get('linear') else 'log-'}{part['response']} with analytic "
-            "gradients from "
-            f"{part['starts']} starts ({part['reached']} of those polished reached the best "
-            "minimum, objective "
-            f"{part['objective']:.6e}, scaled gradient {three_digits(part['gradient_norm'])}, condition "
-            "number "
+            f"{LOSSES[part['loss']].format(delta=setting(part['delta']))} of the "
+            f"{'' if part.get('linear') else 'log-'}{part['response']} with analytic gradients "
+            f"from {part['starts']} starts ({part['reached']} of those polished reached the best "
+            f"minimum, objective {part['objective']:.6e}, scaled gradient "
+            f"{three_digits(part['gradient_norm'])}, condition number "
             f"{three_digits(part['condition'])}); the residuals have a root mean square of "
             f"{deviation(part)} and a mean of "
             f"{three_digits(part['bias']) if part.get('linear') else format(part['bias'], '+.3%')}."
-            + "".join(f" {name} = {three_digits(v)} was fixed." for name, v in part["fixed"].items())
+            + "".join(
+                f" {name} = {three_digits(v)} was fixed." for name, v in part["fixed"].items()
+            )
             + (
                 " Runs are weighted by the inverse square of their standard error."
                 if chosen["weights"] == "loss_se"
@@ -193,14 +203,14 @@ def methods(law: dict[str, Any]) -> str:
         )
         if part["draws"]:
             text.append(
-                f"Intervals contain {chosen['level']:.0%} of {part['draws']} bootstrap draws, made by "
-                f"{how[part['resampling']]} (seed {chosen['seed']}); those of predictions include "
-                "the noise of one run."
+                f"Intervals contain {chosen['level']:.0%} of {part['draws']} bootstrap draws, made "
+                f"by {how[part['resampling']]} (seed {chosen['seed']}); those of predictions "
+                "include the noise of one run."
             )
     if law["envelope"]["a"]["value"] is not None:
         text.append(
-            "The envelope (approach 1) is the lowest smoothed curve at each of 1,500 budgets, if its "
-            "size is neither the smallest nor the largest. Its intervals resample runs."
+            "The envelope (approach 1) is the lowest smoothed curve at each of 1,500 budgets, if "
+            "its size is neither the smallest nor the largest. Its intervals resample runs."
         )
     how_found = INTERPOLATIONS[chosen["interpolation"]].format(window=chosen["window"])
     text.append(

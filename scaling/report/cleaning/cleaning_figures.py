@@ -46,7 +46,9 @@ def removals(about: Mapping[str, Any], rules: Mapping[str, Any]) -> Figure | Non
         )
     )  # fmt: skip
     caption = "Text that goes by each rule, in the order in which rules are applied."
-    return Figure("removed", "What each rule removed", caption, finish(chart, height=20 * len(rows) + 40))
+    return Figure(
+        "removed", "What each rule removed", caption, finish(chart, height=20 * len(rows) + 40)
+    )
 
 
 def lengths(about: Mapping[str, Any]) -> Figure | None:
@@ -101,7 +103,9 @@ def languages(about: Mapping[str, Any]) -> Figure | None:
             tooltip=["Language:N", "Documents:Q"],
         )
     )  # fmt: skip
-    caption = f"Languages of the documents read, the {MOST_LANGUAGES} commonest (symmetric log axis)."
+    caption = (
+        f"Languages of the documents read, the {MOST_LANGUAGES} commonest (symmetric log axis)."
+    )
     return Figure("languages", "Languages", caption, finish(chart, height=20 * len(rows) + 40))
 
 
@@ -119,5 +123,7 @@ def group_sizes(about: Mapping[str, Any]) -> Figure | None:
             tooltip=["Size:N", "Groups:Q"],
         )
     )
-    caption = "Groups of exact and near duplicates; one document of each is kept (symmetric log axis)."
+    caption = (
+        "Groups of exact and near duplicates; one document of each is kept (symmetric log axis)."
+    )
     return Figure("groups", "Groups of duplicates", caption, finish(chart, height=280))

@@ -57,7 +57,8 @@ def page(
             groups(about),
             faults(about),
             f'<section class="panel"><h2>Methods</h2><p>{escape(METHOD)}</p>'
-            f"<pre>{escape(made.get('command', ''))}\n{escape(versions(about, made))}</pre></section>",
+            f"<pre>{escape(made.get('command', ''))}\n{escape(versions(about, made))}</pre>",
+            "</section>",
         ]
     )
     return frame("A cleaned corpus", body, specs)

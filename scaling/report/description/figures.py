@@ -36,7 +36,9 @@ def figure(about: dict[str, Any]) -> Figure:
         rows += line
         if name != "text" and line:
             best.append(min(line, key=lambda row: row["Bytes"]))
-    others = [{"Name": row["name"], "Bytes": row["bytes"]} for row in about["others"] if "bytes" in row]
+    others = [
+        {"Name": row["name"], "Bytes": row["bytes"]} for row in about["others"] if "bytes" in row
+    ]
     y_values = np.array([row["Bytes"] for row in (*rows, *others)])
     x = alt.X("N:Q", **log_axis(np.array([row["N"] for row in rows]), PARAMS, amount))
     y = alt.Y("Bytes:Q", **log_axis(y_values, "Bytes", amount, pad=1.1))
@@ -45,7 +47,9 @@ def figure(about: dict[str, Any]) -> Figure:
     base = alt.Chart(data(rows)).encode(
         x=x,
         y=y,
-        color=alt.Color("Form:N", scale=scale, sort=names, legend=alt.Legend(title=None, labelLimit=260)),
+        color=alt.Color(
+            "Form:N", scale=scale, sort=names, legend=alt.Legend(title=None, labelLimit=260)
+        ),
         tooltip=["Run:N", "Form:N", "Parameters:N", alt.Tooltip("Bytes:Q", format=",")],
     )  # fmt: skip
     marked = alt.Chart(data(best)).mark_point(size=190, strokeWidth=2.5, color=VERMILION, opacity=1)

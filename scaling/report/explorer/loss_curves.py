@@ -16,8 +16,8 @@ Pairs = list[tuple[float, float]]
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl that another process may be writing; [] without the file. Lines that are no
-    JSON objects are left out, as an interrupted write leaves them."""
+    """The rows of a metrics.jsonl that another process may be writing; [] without the file. Lines
+    that are no JSON objects, as an interrupted write leaves them, are left out."""
     rows = []
     try:
         lines = file.read_bytes().split(b"\n")

@@ -10,8 +10,8 @@ from typing import Any
 from scaling.drafts import read_object, write
 from scaling.laws import LAWS
 from scaling.ranking.trials import Sweep
-from scaling.report.explorer.trial_columns import Curves, curve_columns, trial_columns
 from scaling.report import word_map
+from scaling.report.explorer.trial_columns import Curves, curve_columns, trial_columns
 from scaling.report.frame import embedded, frame, missing_package
 from scaling.report.number_text import escape, prose
 from scaling.report.page import law_part
@@ -26,8 +26,8 @@ FILES = ("law.json", "points.csv", "ranking.json", "ranking.csv", "words.json")
 
 @dataclass(frozen=True)
 class LawPart:
-    """What the page says about the law of a sweep, with the specifications of its figures. `version`
-    tells law.json apart from an earlier one."""
+    """What the page says about the law of a sweep, with the specifications of its figures.
+    `version` tells law.json apart from an earlier one."""
 
     html: str
     specs: Mapping[str, Any] = field(default_factory=dict)
@@ -75,7 +75,8 @@ def read_law(sweep: Sweep, folder: Path) -> LawPart:
         known = LAWS.get(law["settings"]["law"], LAWS["parametric"])
         points = read_runs(sweep.folder, known)
         if sha256(fitted_rows(_counted(points, law["settings"]), known)) != law["points"]["sha256"]:
-            line = f"law.json was fitted to other points than those of these trials; {fit} fits it again."
+            line = "law.json was fitted to other points than those of these trials; "
+            line += f"{fit} fits it again."
             return LawPart(_none(line))
         reasons = [law[name].get("reason") for name in ("parametric", "isoflop", "envelope")]
         version = str(file.stat().st_mtime_ns)
@@ -100,7 +101,9 @@ def _counted(points: Points, settings: Mapping[str, Any]) -> Points:
 
 
 def _none(line: str) -> str:
-    return f'<section class="panel" id="laws"><h2>The scaling law</h2><p>{escape(line)}</p></section>'
+    return (
+        f'<section class="panel" id="laws"><h2>The scaling law</h2><p>{escape(line)}</p></section>'
+    )
 
 
 def _refused(law: Mapping[str, Any]) -> str:

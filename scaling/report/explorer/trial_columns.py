@@ -17,12 +17,12 @@ DIGITS = 9  # significant digits of a measured number
 def trial_columns(sweep: Sweep, ranking: Mapping[str, Any], curves: Curves) -> dict[str, Any]:
     """The trials and their ranking for the page: lists [n] of n trials, in the order of the sweep.
 
-        keys            varied keys as in the ranking, with `labels` (texts) of their `values`
-        trials          id, status, held_out, seed, value and error of the metric, params, tokens,
-                        flops (6ND), seconds, latest (the newest validation or training loss of a
-                        trial that has not ended), and `keys`: the place of each trial's value
-        configurations  as in the ranking, as lists [m]; `trials` are places in the lists above
-        ranking         the rest of the ranking, with texts that are safe to show
+    keys            varied keys as in the ranking, with `labels` (texts) of their `values`
+    trials          id, status, held_out, seed, value and error of the metric, params, tokens,
+                    flops (6ND), seconds, latest (the newest validation or training loss of a
+                    trial that has not ended), and `keys`: the place of each trial's value
+    configurations  as in the ranking, as lists [m]; `trials` are places in the lists above
+    ranking         the rest of the ranking, with texts that are safe to show
     """
     ids = {trial.id: place for place, trial in enumerate(sweep.trials)}
     columns = _columns(sweep.trials, ranking["metric"], curves)

@@ -34,11 +34,14 @@ def attention(about: Mapping[str, Any]) -> str:
     )
     return (
         '<section class="panel" id="attention"><h2>Attention</h2>'
-        '<p class="quiet">Each picture is one head: rows are the tokens that read, from the first at '
+        '<p class="quiet">Each picture is one head: rows are the tokens that read, from the first '
+        "at "
         "the top, columns the tokens that are read. Choose a head, then a token. The weights are "
         f"computed by plain attention ({escape(found['backend'])}){other}.</p>"
-        '<div id="heads"><noscript>The pictures need JavaScript; the table below does not.</noscript></div>'
-        '<details><summary>All heads as a table</summary><p class="quiet">Means over the tokens: the '
+        '<div id="heads"><noscript>The pictures need JavaScript; the table below does '
+        "not.</noscript></div>"
+        '<details><summary>All heads as a table</summary><p class="quiet">Means over the tokens: '
+        "the "
         "entropy of the weights, and the weight of the first token and of the token before. The "
         "induction score is of repeated random tokens. Ablations: the change in loss without the "
         f'head, nats per token.</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
@@ -59,34 +62,35 @@ def ablated(about: Mapping[str, Any]) -> str:
         f"<td>{one['estimated_mean']:+.4f}</td><td>{one['activation']:.3f}</td></tr>"
         for one in found["neurons"]
     )
-    names = (
-        *("neuron", "zero", "mean", "zero, estimated", "mean, estimated", "mean activation"),
-    )
+    names = (*("neuron", "zero", "mean", "zero, estimated", "mean, estimated", "mean activation"),)
     head = "".join(f"<th>{name}</th>" for name in names)
     neurons = (
-        f"<h3>Neurons</h3><p class='quiet'>The {len(found['neurons'])} neurons whose gradient times "
-        "activation is the largest. The estimates are these products: the change in loss to first "
+        f"<h3>Neurons</h3><p class='quiet'>The {len(found['neurons'])} neurons whose gradient "
+        "times activation is the largest. The estimates are these products: the change in loss to "
+        "first "
         f'order.</p><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
         "</table></div>"
     )
     return (
         '<section class="panel" id="ablations"><h2>Ablations</h2>'
         '<p class="quiet">The change in loss, nats per token of this text, when one head alone is '
-        f"switched off; with all heads it is {nats(found['loss'])}. A mean ablation sets the head to "
+        f"switched off; with all heads it is {nats(found['loss'])}. A mean ablation sets the head "
+        "to "
         "its mean output over the text. Rows are layers, columns heads.</p>"
         f'<div class="beside">{grids}</div>{neurons if rows else ""}</section>'
     )
 
 
 def grid(values: Sequence[Sequence[float]], most: float = 0.0, sign: str = "+") -> str:
-    """A table of layers and heads, each cell coloured by its share of `most`, or else of the largest
-    size."""
+    """A table of layers and heads, each cell coloured by its share of `most`, or else of the
+    largest size."""
     largest = most or max((abs(value) for row in values for value in row), default=0) or 1
     head = "".join(f"<th>{n + 1}</th>" for n in range(len(values[0])))
     rows = []
     for layer, row in enumerate(values):
         cells = "".join(
-            f'<td class="cell{" less" if value < 0 else ""}" style="--s:{abs(value) / largest:.2f}">'
+            f'<td class="cell{" less" if value < 0 else ""}" '
+            f'style="--s:{abs(value) / largest:.2f}">'
             f"{value:{sign}.{decimals(largest)}f}</td>"
             for value in row
         )

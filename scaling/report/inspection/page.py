@@ -78,8 +78,8 @@ def cards(about: Mapping[str, Any]) -> str:
     if about["bits_per_byte"] is not None:
         shown.append(card("Bits per byte", nats(about["bits_per_byte"]), "of the same text"))
     first = sum(rank == 1 for rank in about["rank"])
-    shown.append(card("Best guess right", f"{first / len(about['rank']):.0%}",
-                      f"{first:,} of {len(about['rank']):,} tokens were the likeliest"))  # fmt: skip
+    note = f"{first:,} of {len(about['rank']):,} tokens were the likeliest"
+    shown.append(card("Best guess right", f"{first / len(about['rank']):.0%}", note))
     if about["ablation"]:
         zero = np.array(about["ablation"]["heads"]["zero"])
         layer, head = np.unravel_index(zero.argmax(), zero.shape)
@@ -99,7 +99,8 @@ def neighbours(about: Mapping[str, Any]) -> str:
     drawn, listed = about["embedding"]["map"], about["embedding"]["neighbours"]
     caption = (
         f"The tokens of the text and others of the vocabulary, {len(drawn['words'])} in all: their "
-        f"vectors in the embedding, scaled to length 1, {drawn['projection']}. Scroll to zoom, drag to move."
+        f"vectors in the embedding, scaled to length 1, {drawn['projection']}. Scroll to zoom, "
+        "drag to move."
     )
     figure = f'<div class="chart" id="{MAP}"></div>' if not missing_package() else ""
     rows = "".join(
@@ -110,7 +111,9 @@ def neighbours(about: Mapping[str, Any]) -> str:
     return (
         f'<section class="panel" id="embedding"><h2>Embedding</h2>{figure}'
         f'<p class="quiet">{escape(caption)}</p>'
-        f"<details><summary>Nearest tokens of {len(listed)} tokens of the text, with their cosines</summary>"
-        f'<div class="scroll"><table class="wrapped"><thead><tr><th>token</th><th>nearest</th></tr></thead>'
+        f"<details><summary>Nearest tokens of {len(listed)} tokens of the text, with their "
+        "cosines</summary>"
+        '<div class="scroll"><table '
+        'class="wrapped"><thead><tr><th>token</th><th>nearest</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></details></section>"
     )

@@ -45,7 +45,8 @@ def tokens(about: Mapping[str, Any]) -> str:
         "expected it. Point at one, tap it, or go through them with the arrow keys.</p>"
         '<div class="legend"><span>0 nats</span><span class="surprise" aria-hidden="true"></span>'
         f"<span>{MOST:g} or more</span></div>"
-        f'<div class="strip" id="strip" tabindex="0" role="group" aria-label="The tokens of the text">{"".join(spans)}</div>'
+        '<div class="strip" id="strip" tabindex="0" role="group" aria-label="The tokens of the '
+        f'text">{"".join(spans)}</div>'
         '<div class="detail" id="detail" aria-live="polite"></div>'
         f"<p>After the text: {listed(after['top'], after['top_p'])}</p>"
         "<details><summary>All tokens as a table</summary>"
@@ -79,7 +80,8 @@ def lens(about: Mapping[str, Any]) -> str:
     worst = max([value for value in found["loss"] if value is not None], default=1.0) or 1.0
     bars = "".join(
         f"<tr><td>{escape(name)}</td><td>{loss(value)}</td>"
-        f'<td class="bar"><span style="width:{100 * (value or worst) / worst:.1f}%"></span></td></tr>'
+        '<td class="bar"><span '
+        f'style="width:{100 * (value or worst) / worst:.1f}%"></span></td></tr>'
         for name, value in zip(found["after"], found["loss"], strict=True)
     )
     head = "".join(f"<th>{escape(name)}</th>" for name in ("next token", *found["after"]))
@@ -87,7 +89,8 @@ def lens(about: Mapping[str, Any]) -> str:
     for place, piece in enumerate(about["pieces"]):
         cells = "".join(
             f'<td class="cell{" right" if top[place] == piece else ""}" style="--s:{p[place]:.2f}" '
-            f'title="{p[place]:.1%}"><code>{escape(top[place])}</code> <small>{p[place]:.0%}</small></td>'
+            f'title="{p[place]:.1%}"><code>{escape(top[place])}</code> '
+            f"<small>{p[place]:.0%}</small></td>"
             for top, p in zip(found["top"], found["top_p"], strict=True)
         )
         rows.append(f"<tr><th><code>{escape(piece)}</code></th>{cells}</tr>")

@@ -41,14 +41,18 @@ def passes(about: dict[str, Any]) -> Figure:
     )  # fmt: skip
     layers = [
         base.mark_bar(opacity=0.85).encode(y=alt.Y("value:Q", **share)),
-        base.mark_rule(color="#1d2330").encode(y=alt.Y("lo:Q", **share), y2="hi:Q", color=alt.value("#1d2330")),
+        base.mark_rule(color="#1d2330").encode(
+            y=alt.Y("lo:Q", **share), y2="hi:Q", color=alt.value("#1d2330")
+        ),
     ]
     first = about["phases"][0]
     caption = (
         f"pass@k is the probability that one of k answers is right. {first['prompts']} prompts of "
         f"{about['task']}{held_out(about)}; 90% intervals over prompts."
     )
-    return Figure("passes", "Right answers by phase", caption, finish(alt.layer(*layers), height=340))
+    return Figure(
+        "passes", "Right answers by phase", caption, finish(alt.layer(*layers), height=340)
+    )
 
 
 def held_out(about: dict[str, Any]) -> str:
@@ -73,7 +77,8 @@ def curves(about: dict[str, Any], quantity: str, title: str, caption: str) -> Fi
         if quantity in row
     ]
     scale = alt.Scale(domain=list(names), range=list(PALETTE[: len(names)]))
-    chart = alt.Chart(data(rows)).mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22)).encode(
+    line = alt.Chart(data(rows)).mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=22))
+    chart = line.encode(
         x=alt.X("Step:Q", title="Update"),
         y=alt.Y("Value:Q", title=title),
         color=alt.Color("Phase:N", scale=scale, sort=list(names), legend=alt.Legend(title=None)),

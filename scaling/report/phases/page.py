@@ -42,7 +42,8 @@ def page(about: dict[str, Any], drawn: list[Any], specs: dict[str, dict]) -> str
     body = "\n".join(
         [
             f"<h1>{escape(title)}</h1>",
-            f'<p class="quiet">What each phase of post-training brought: {escape(label(about["task"]))}.</p>',
+            '<p class="quiet">What each phase of post-training brought: '
+            f"{escape(label(about['task']))}.</p>",
             f'<section class="cards">{cards(about)}</section>',
             f'<div class="figures">{"".join(figure_block(figure) for figure in drawn)}</div>',
             answers(about),

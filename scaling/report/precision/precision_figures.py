@@ -38,7 +38,9 @@ def curve(points: Sequence[dict[str, Any]]) -> Figure:
     lines = base.mark_line(strokeWidth=1.5, opacity=0.8, clip=True).encode(
         x=x, y=y, color=color, detail="Series:N", strokeDash=dashes(rows)
     )
-    bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(x=x, y="Low:Q", y2="High:Q", color=color)
+    bars = base.mark_rule(strokeWidth=1.5, clip=True).encode(
+        x=x, y="Low:Q", y2="High:Q", color=color
+    )
     marks = base.mark_point(size=60, filled=True, opacity=1, clip=True).encode(
         x=x, y=y, color=color, shape=shape, tooltip=TIPS
     )

@@ -1,4 +1,4 @@
-"""The HTML page of a precision curve, and its tables for the law of Kumar et al. It works offline."""
+"""The HTML page of a precision curve, with tables for the law of Kumar et al. It works offline."""
 
 import json
 from pathlib import Path, PurePath

@@ -42,8 +42,8 @@ def differences(about: Mapping[str, Any]) -> Figure:
     )
     left = f"; the {MOST_GROUPS} furthest from 0" if len(about["groups"]) > MOST_GROUPS else ""
     caption = (
-        "Above 0, the model prefers the first text of a pair, or the continuation after it. Mean of "
-        f"each group of pairs{left}."
+        "Above 0, the model prefers the first text of a pair, or the continuation after it. Mean "
+        f"of each group of pairs{left}."
     )
     height = max(120, 24 * len(rows))
     return Figure("pairs", "Paired texts", caption, finish(chart, height=height))
@@ -70,12 +70,14 @@ def reliability(about: Mapping[str, Any]) -> Figure:
     y = alt.Y("Accuracy:Q", title="Right answers", **share)
     chart = alt.layer(
         perfect.encode(x="Confidence:Q", y="Accuracy:Q"),
-        base.mark_rule(color=INK).encode(y=alt.Y("lo:Q", title="Right answers", **share), y2="hi:Q"),
+        base.mark_rule(color=INK).encode(
+            y=alt.Y("lo:Q", title="Right answers", **share), y2="hi:Q"
+        ),
         base.mark_point(filled=True, size=70, color=BLUE, opacity=1).encode(y=y),
     )
     caption = (
-        "Each point is a tenth of the answers, by confidence. On the dashed line confidence is what "
-        "it says; below it the model is too sure. 90% Wilson intervals."
+        "Each point is a tenth of the answers, by confidence. On the dashed line confidence is "
+        "what it says; below it the model is too sure. 90% Wilson intervals."
     )
     return Figure("reliability", "Reliability", caption, finish(chart, height=300), half=True)
 

@@ -102,12 +102,12 @@ def folded(summary: str, table: str) -> str:
 def pairs(about: Mapping[str, Any]) -> str:
     """The mean differences, of all pairs and of groups, and the pairs."""
     again = "change" in about
-    rows = [table_row(["<b>all</b>", str(len(about["rows"])), interval_html(about["mean"], signed),
-                       p_html(about["mean"]["p"]), percent(about["mean"]["positive"])])]  # fmt: skip
-    if again:
-        for key, name in (("before", "all, before"), ("change", "change")):
-            rows.append(table_row([name, str(len(about["rows"])), interval_html(about[key], signed),
-                                   p_html(about[key]["p"]), percent(about[key]["positive"])]))  # fmt: skip
+    rows = []
+    of_all = [("mean", "<b>all</b>"), ("before", "all, before"), ("change", "change")]
+    for key, name in of_all if again else of_all[:1]:
+        found = about[key]
+        rows.append(table_row([name, str(len(about["rows"])), interval_html(found, signed),
+                               p_html(found["p"]), percent(found["positive"])]))  # fmt: skip
     for group in about["groups"]:
         rows.append(table_row([escape(label(group["group"])), str(group["pairs"]),
                                signed(group["mean"]), "", ""]))  # fmt: skip
@@ -164,15 +164,28 @@ def facts(about: Mapping[str, Any]) -> str:
     s = about["summary"]
     more = [
         table_row(["Brier score", interval_html(s["brier"], nats)]),
-        table_row([f"AURC; best possible {nats(about['best_aurc'])}", interval_html(s["aurc"], nats)]),
-        table_row(["Questions that can be answered with 5% wrong", interval_html(s["coverage"], percent)]),
+        table_row(
+            [f"AURC; best possible {nats(about['best_aurc'])}", interval_html(s["aurc"], nats)]
+        ),
+        table_row(
+            ["Questions that can be answered with 5% wrong", interval_html(s["coverage"], percent)]
+        ),
         table_row(["AUROC of right from wrong answers", interval_html(s["auroc_right"], nats)]),
         table_row(["AUROC of known from unknown facts", interval_html(s["auroc_known"], nats)]),
-        table_row([f"ECE; p of perfect calibration: {p_html(about['ece_p'])}", interval_html(s["ece"], nats)]),
-        table_row(["Probability of all possible answers together", interval_html(s["mass"], percent)]),
+        table_row(
+            [
+                f"ECE; p of perfect calibration: {p_html(about['ece_p'])}",
+                interval_html(s["ece"], nats),
+            ]
+        ),
+        table_row(
+            ["Probability of all possible answers together", interval_html(s["mass"], percent)]
+        ),
     ]
-    parts = [section("Facts", names, rows),
-             section("Calibration and selective answering", ("measure", "value"), more)]  # fmt: skip
+    parts = [
+        section("Facts", names, rows),
+        section("Calibration and selective answering", ("measure", "value"), more),
+    ]
     if "change" in about:
         parts.append(change(about["change"]))
     if about["left_out"]:
@@ -192,14 +205,24 @@ def change(changes: list[Mapping[str, Any]]) -> str:
                                nats(of["now"]), interval_html(of["change"], signed),
                                p_html(of["change"]["p"]), percent(one["accuracy"]["before"]),
                                percent(one["accuracy"]["now"])]))  # fmt: skip
-    names = ("facts", "count", "nats before", "nats now", "change", "p", "right before", "right now")
+    names = (
+        "facts",
+        "count",
+        "nats before",
+        "nats now",
+        "change",
+        "p",
+        "right before",
+        "right now",
+    )
     return section("What changed", names, rows)
 
 
 def questions(listed: list[Mapping[str, Any]]) -> str:
     """A table of the questions."""
     rows = [
-        table_row([f"<code>{escape(one['question'])}</code>", f"<code>{escape(one['answer'])}</code>",
+        table_row([f"<code>{escape(one['question'])}</code>",
+                   f"<code>{escape(one['answer'])}</code>",
                    "✓" if one["right"] else f"✗ <code>{escape(one['right_answer'])}</code>",
                    percent(one["confidence"]), escape(label(one["group"])),
                    "—" if one["times"] is None else str(one["times"])])

@@ -15,12 +15,12 @@ TITLE = "Reward over-optimisation"
 METHOD = (
     "Best-of-n is estimated from all samples of a prompt, without bias (Nakano et al. 2021, "
     "appendix I); its KL is log n - (n - 1)/n, or less where answers repeat. Rewards are measured "
-    "from their mean under the policy that drew the samples. The laws are those of Gao et al. 2022, fitted by least squares "
-    "to the curve without n = 1. Intervals hold 90 % of bootstrap draws: of prompts for best-of-n, "
-    "of residuals for policies. "
-    "A law fits better if the interval of the difference of the two root mean squares lies on one "
-    "side of 0. A curve turns over if its peak lies above its end by more than two standard "
-    "errors, where each half of the prompts is measured at the peak of the other half."
+    "from their mean under the policy that drew the samples. The laws are those of Gao et al. "
+    "2022, fitted by least squares to the curve without n = 1. Intervals hold 90 % of bootstrap "
+    "draws: of prompts for best-of-n, of residuals for policies. A law fits better if the interval "
+    "of the difference of the two root mean squares lies on one side of 0. A curve turns over if "
+    "its peak lies above its end by more than two standard errors, where each half of the prompts "
+    "is measured at the peak of the other half."
 )
 
 
@@ -67,7 +67,8 @@ def table(parts: list[dict[str, Any]], key: str) -> str:
         for name, law in part["laws"].items():
             cells = [
                 escape(label(part["name"])),
-                escape(symbols(law["law"])) + (f" ({verdict})" if (verdict := fits(part, name)) else ""),
+                escape(symbols(law["law"]))
+                + (f" ({verdict})" if (verdict := fits(part, name)) else ""),
                 interval_html(law["alpha"]),
                 interval_html(law["beta"]),
                 three_digits(law["rmse"]),

@@ -1,4 +1,4 @@
-"""The figures of an index: what it saves against its size, and on the scaling curve of the model."""
+"""The figures of an index: what it saves against its size, and on the model's scaling curve."""
 
 from typing import Any
 
@@ -85,7 +85,10 @@ def on_curve(about: dict[str, Any]) -> Figure:
         if factor := row["worth"]["value"]:
             steps.append({"N": params, "Loss": height, "To": params * factor})
     values = np.array([row["Loss"] for row in (*curve, *dots)])
-    x, y = alt.X("N:Q", **log_axis(span, PARAMS, amount)), alt.Y("Loss:Q", **loss_axis(values, LOSS))
+    x, y = (
+        alt.X("N:Q", **log_axis(span, PARAMS, amount)),
+        alt.Y("Loss:Q", **loss_axis(values, LOSS)),
+    )
     line = alt.Chart(data(curve)).mark_line(strokeWidth=2, color=BLUE).encode(x=x, y=y)
     marks = alt.Chart(data(dots)).mark_point(size=60, filled=True, opacity=1, color=VERMILION)
     tips = [alt.Tooltip("Index:N"), alt.Tooltip("Loss:Q", format=".4f")]
@@ -125,8 +128,8 @@ def worth(about: dict[str, Any]) -> Figure:
     tips.append(alt.Tooltip("Factor:Q", format=".3g"))
     marks = base.mark_point(size=70, filled=True, opacity=1, color=BLUE)
     caption = (
-        "How many times larger a model, trained on the same tokens, has the loss of this model with "
-        "the index. Bars: 90 % intervals of the law and of the measured saving."
+        "How many times larger a model, trained on the same tokens, has the loss of this model "
+        "with the index. Bars: 90 % intervals of the law and of the measured saving."
     )
     return Figure(
         "worth", "What the index is worth", caption,

@@ -12,20 +12,21 @@ from scaling.report.page import draw, figure_block, remove_page, table_row
 
 TITLE = "What an index saves"
 METHODS = {
-    "knn": "kNN language model (Khandelwal et al. 2020): λ p_kNN + (1 − λ) p_LM, where p_kNN is the "
-    "softmax of minus the squared distances, divided by a temperature, of the nearest stored states. "
-    "The keys are the states after the last norm; the paper stores the input of the last block's "
-    "MLP. λ and the temperature have the lowest loss on the first half of the text; all losses here "
-    "are of the second half.",
-    "in_context": "Retrieval in context (Ram et al. 2023): every few tokens, the passages that match "
-    "the last tokens best are put before the text and take the place of its oldest tokens. Nothing "
-    "is tuned. Passages of documents that are scored are left out.",
+    "knn": "kNN language model (Khandelwal et al. 2020): λ p_kNN + (1 − λ) p_LM, where p_kNN is "
+    "the softmax of minus the squared distances, divided by a temperature, of the nearest stored "
+    "states. The keys are the states after the last norm; the paper stores the input of the last "
+    "block's MLP. λ and the temperature have the lowest loss on the first half of the text; all "
+    "losses here are of the second half.",
+    "in_context": "Retrieval in context (Ram et al. 2023): every few tokens, the passages that "
+    "match the last tokens best are put before the text and take the place of its oldest tokens. "
+    "Nothing is tuned. Passages of documents that are scored are left out.",
 }
 OF_ALL = (
     "Smaller indexes are random parts of the largest. Standard errors are paired by text. What an "
     "index is worth follows from the fitted law L(N, D) = E + A N^-α + B D^-β: the factor x with "
-    "A (x N)^-α = A N^-α − saved; ∞ where no size saves as much on these tokens. Its interval holds "
-    "90 % of the law's bootstrap draws, each with a draw of the saving from its standard error."
+    "A (x N)^-α = A N^-α − saved; ∞ where no size saves as much on these tokens. Its interval "
+    "holds 90 % of the law's bootstrap draws, each with a draw of the saving from its standard "
+    "error."
 )
 
 

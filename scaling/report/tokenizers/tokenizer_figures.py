@@ -20,7 +20,8 @@ def lengths(about: dict[str, Any]) -> Figure:
     names = [label(one["name"]) for one in about["tokenizers"]]
     texts = [label(name) for name in about["texts"]]
     rows = [
-        {"Text": label(text), "Tokenizer": label(one["name"]), "Bytes a token": counts["bytes_per_token"]}
+        {"Text": label(text), "Tokenizer": label(one["name"]),
+         "Bytes a token": counts["bytes_per_token"]}
         for one in about["tokenizers"]
         for text, counts in one["texts"].items()
         if not counts["round_trip"]

@@ -21,8 +21,11 @@ STYLE = """<style>
 .pieces span:nth-child(2n) { background: none; border: 1px solid var(--line); }
 .split { display: grid; grid-template-columns: minmax(90px, 180px) 1fr; gap: 8px 14px; }
 .split b { font-weight: 500; overflow-wrap: anywhere; }
-@media (max-width: 560px) { .split { grid-template-columns: 1fr; gap: 2px 0; } .split b { margin-top: 8px; } }
-</style>"""  # fmt: skip
+@media (max-width: 560px) {
+  .split { grid-template-columns: 1fr; gap: 2px 0; }
+  .split b { margin-top: 8px; }
+}
+</style>"""
 
 
 def write_page(folder: str | Path, about: dict[str, Any]) -> Path:
@@ -42,11 +45,12 @@ def write_page(folder: str | Path, about: dict[str, Any]) -> Path:
 def page(about: dict[str, Any], drawn: list[Any], specs: dict[str, dict]) -> str:
     """The whole page as text, in the style of the report."""
     texts = [(f"text {name}", one["from"]) for name, one in about["texts"].items()]
+    names = ", ".join(label(one["name"]) for one in about["tokenizers"])
     body = "\n".join(
         [
             STYLE,
             "<h1>Tokenizers compared</h1>",
-            f'<p class="quiet">{escape(", ".join(label(one["name"]) for one in about["tokenizers"]))}</p>',
+            f'<p class="quiet">{escape(names)}</p>',
             f'<section class="cards">{cards(about)}</section>',
             summary(about),
             f'<div class="figures">{"".join(figure_block(figure) for figure in drawn)}</div>',
@@ -82,8 +86,8 @@ def summary(about: dict[str, Any]) -> str:
             f"{one['megabytes_per_second']:.1f}", f"{one['seconds_until_ready']:.1f}",
         )  # fmt: skip
         rows.append(table_row(cells))
-    names = ("tokenizer", "vocabulary", "bytes a token", "tokens a word", "unknown", "texts that come back",
-             "MB/s", "seconds to train or load")  # fmt: skip
+    names = ("tokenizer", "vocabulary", "bytes a token", "tokens a word", "unknown",
+             "texts that come back", "MB/s", "seconds to train or load")  # fmt: skip
     return section("All texts together", names, rows)
 
 
@@ -120,7 +124,8 @@ def split(about: dict[str, Any], place: int) -> str:
         name = f"{escape(label(one['name']))} <small>{len(found)} tokens</small>"
         rows.append(f'<b>{name}</b><div class="pieces">{spans}</div>')
     sentence = escape(about["sentences"][place])
-    return f'<section class="panel"><h2>{sentence}</h2><div class="split">{"".join(rows)}</div></section>'
+    split = f'<div class="split">{"".join(rows)}</div>'
+    return f'<section class="panel"><h2>{sentence}</h2>{split}</section>'
 
 
 def shown(piece: str) -> str:

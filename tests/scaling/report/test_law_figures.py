@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("altair")
 
-from scaling.fits.analysis import analyse
 from scaling.csv_file import read_csv
-from scaling.settings import Settings
+from scaling.fits.analysis import analyse
+from scaling.laws import LAWS
 from scaling.report.law_figures import (
     by_input,
     contours,
@@ -16,7 +16,7 @@ from scaling.report.law_figures import (
     iso_compute,
     plane,
 )
-from scaling.laws import LAWS
+from scaling.settings import Settings
 from tests.scaling.ladder import TRUTH, best_params, simulate
 
 THETA = np.array(
@@ -67,9 +67,7 @@ def test_laws_of_one_input_are_drawn_over_their_points(tmp_path):
         (tmp_path / f"{name}.csv").write_text(f"examples,loss\n{rows}")
         points = read_csv(tmp_path / f"{name}.csv", law=law)
         parts.append((name, points, analyse(points, Settings(draws=0, law=law.name))))
-    lines, dots = (
-        layer["data"]["values"] for layer in by_input(parts).chart.to_dict()["layer"]
-    )
+    lines, dots = (layer["data"]["values"] for layer in by_input(parts).chart.to_dict()["layer"])
     for name, gamma, other in (("full", 0.6, 0.4), ("lora", 0.4, 0.6)):
         x, y = np.array([(row["X"], row["Y"]) for row in lines if row["Name"] == name]).T
         assert y == pytest.approx(0.3 + 5 * x**-gamma, rel=1e-4)

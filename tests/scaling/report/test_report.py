@@ -16,11 +16,11 @@ import pytest
 from launch.errors import BadInput
 from launch.law.fitting import fit_runs
 from launch.verbs.results.fit import SETTINGS, main
-from scaling.fits.analysis import analyse
-from scaling.settings import Settings
 from scaling.csv_file import read_csv, to_csv
+from scaling.fits.analysis import analyse
 from scaling.report import page as report_page
 from scaling.report.number_text import amount, setting, three_digits
+from scaling.settings import Settings
 from scaling.table import sha256
 from tests.scaling.ladder import simulate, true_loss, write_runs
 
@@ -46,7 +46,9 @@ def test_the_page_needs_nothing_else(report):
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=", markup)
     assert not re.findall(r"(?:import|fetch|from)\s*\(?\s*[\"']https?:", page)
     assert "vegaEmbed" in page
-    assert markup.count("<script") == 3  # the figures, one library for all, the code that draws them
+    assert (
+        markup.count("<script") == 3
+    )  # the figures, one library for all, the code that draws them
     assert not re.search(r"\$[a-z]+\b", markup)
 
 
@@ -143,7 +145,9 @@ def test_the_published_fit_in_one_command(chinchilla, tmp_path):
     assert law["points"]["n"] == 240 and law["points"]["left_out"] == {"of highest loss": 5}
     found, expected = law["parametric"], chinchilla.expected
     assert found["objective"] == pytest.approx(expected["objective"], rel=1e-6)
-    assert found["standard_errors"]["B"] == pytest.approx(expected["standard errors"]["B"], rel=1e-3)
+    assert found["standard_errors"]["B"] == pytest.approx(
+        expected["standard errors"]["B"], rel=1e-3
+    )
     assert law["made"]["command"].startswith("isoflop fit --table=")
 
 
@@ -314,7 +318,11 @@ WITHOUT = (
 def without_drawing(*argv):
     """Runs a verb in a process without the drawing packages."""
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT, *argv], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", WITHOUT, *argv],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
 
 
@@ -367,7 +375,8 @@ def test_numbers_have_one_format(report):
     ("text", "value", "shown"),
     [
         (amount, 50_000, "50k"), (amount, 999_900, "1M"), (amount, 7e9, "7B"), (amount, 12.0, "12"),
-        (three_digits, 1e13, "1e13"), (three_digits, 1.234e13, "1.23e13"), (three_digits, 9.999e13, "1e14"),
+        (three_digits, 1e13, "1e13"), (three_digits, 1.234e13, "1.23e13"),
+        (three_digits, 9.999e13, "1e14"),
         (three_digits, 0.003, "3e-3"), (three_digits, -0.00123456, "-1.23e-3"),
         (three_digits, 0.0, "0"), (three_digits, 0.35, "0.35"), (three_digits, 2085.43, "2.09e3"),
         (three_digits, 100.0, "100"), (setting, 0.003, "3e-3"), (setting, 1.25e-7, "1.25e-7"),

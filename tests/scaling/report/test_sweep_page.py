@@ -30,7 +30,10 @@ def write_sweep(folder, names=("a", "b", "c", "bad"), copies=1):
         for place, name in enumerate(names):
             key = f"{name}{copy}"
             rate, loss = RATES[place], LOSSES[place] + 0.01 * copy
-            values = {"optimizer.learning_rate": rate, "model.act": HOSTILE if place % 2 else "relu"}
+            values = {
+                "optimizer.learning_rate": rate,
+                "model.act": HOSTILE if place % 2 else "relu",
+            }
             trials[key] = {"overrides": values | {"seed": copy}}
             home = folder / f"{key}"
             home.mkdir(parents=True)
@@ -44,7 +47,9 @@ def write_sweep(folder, names=("a", "b", "c", "bad"), copies=1):
             result = {"status": "diverged" if place == 3 else "done", "seed": copy, "id": key}
             measured = {"value": loss, "se": 0.01, "unit": "nats/token", "better": "lower"}
             result |= {"metrics": {"loss": measured}, "params": {"mlp": 1000}, "tokens": 320_000}
-            (home / "result.json").write_text(json.dumps(result | {"flops": {"6nd": 1.92e9}, "eval_loss": loss}))
+            (home / "result.json").write_text(
+                json.dumps(result | {"flops": {"6nd": 1.92e9}, "eval_loss": loss})
+            )
     plan = {"config": "c.py", "base": {"seed": 0, "model": {"act": "relu"}}, "trials": trials}
     (folder / "sweep.json").write_text(json.dumps(plan))
     return read_sweeps(folder)[0]
@@ -62,7 +67,12 @@ def ranking_of(sweep):
         for i, group in enumerate(groups.values())
     ]  # fmt: skip
     keys = [
-        {"key": "optimizer.learning_rate", "name": "learning_rate", "scale": "log", "values": list(RATES)},
+        {
+            "key": "optimizer.learning_rate",
+            "name": "learning_rate",
+            "scale": "log",
+            "values": list(RATES),
+        },
         {"key": "model.act", "name": "act", "scale": "category", "values": [HOSTILE, "relu"]},
     ]
     effects = [
@@ -99,7 +109,9 @@ def test_the_columns_say_of_each_trial_what_its_files_say(sweep):
     assert (curves[0]["per_step"], curves[0]["evaluated"]["value"]) == (8000, [2.5])
     assert len(curves[0]["train"]["step"]) == 40 and curves[0]["train"]["seconds"][-1] == 20
     (sweep.folder / "a0" / "result.json").unlink()
-    unfinished = trial_columns(read_sweeps(sweep.folder)[0], ranking_of(sweep) | {"configurations": []}, curves)
+    unfinished = trial_columns(
+        read_sweeps(sweep.folder)[0], ranking_of(sweep) | {"configurations": []}, curves
+    )
     assert unfinished["trials"]["latest"][0] == 2.5 and unfinished["trials"]["value"][0] is None
 
 
@@ -146,7 +158,9 @@ def test_the_page_needs_nothing_else_and_no_name_becomes_markup(sweep, monkeypat
 def test_a_law_of_other_trials_is_not_shown(sweep):
     report = sweep.folder / "report"
     report.mkdir()
-    (report / "law.json").write_text('{"settings": {"law": "parametric"}, "points": {"sha256": "x"}}')
+    (report / "law.json").write_text(
+        '{"settings": {"law": "parametric"}, "points": {"sha256": "x"}}'
+    )
     assert "was fitted to other points" in read_law(sweep, report).html
     (report / "law.json").write_text("[")
     assert "cannot be shown" in read_law(sweep, report).html
@@ -173,10 +187,26 @@ def test_the_law_of_these_trials_is_part_of_the_page(tmp_path):
     assert "No scaling law from these trials: parametric:" in read_law(few, report).html
 
 
-NUMBERS = (0.0, 1e-5, 0.003, 0.00123456, 0.35, 1.0, 12.0, 99.95, 999.6, 2085.43, 50_000, 999_900, 1e13, 9.999e13)
+NUMBERS = (
+    0.0,
+    1e-5,
+    0.003,
+    0.00123456,
+    0.35,
+    1.0,
+    12.0,
+    99.95,
+    999.6,
+    2085.43,
+    50_000,
+    999_900,
+    1e13,
+    9.999e13,
+)
 SCRIPT = """
 const told = {}, wait = () => new Promise((done) => setTimeout(done, 100));
-const one = (query) => document.querySelector(query), all = (query) => [...document.querySelectorAll(query)];
+const one = (query) => document.querySelector(query);
+const all = (query) => [...document.querySelectorAll(query)];
 const ids = () => all("#trials tbody td:nth-child(2)").map((cell) => cell.textContent);
 const type = async (text) => {
   const filter = one("#trials input");
