@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import flags
 from launch.__main__ import VERBS, module_of
+from launch.config import config_file
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,7 +123,7 @@ def refused_keys(page: str) -> list[str]:
             if name.startswith("config.") and name != "config.train.init_from"
         }
         try:
-            flags.load_config(given["config"], keys)
+            config_file.load_config(given["config"], keys)
         except FileNotFoundError:
             continue  # the weights of a run, which `missing_inputs` looks for
         except ValueError as error:

@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from configs import space
-from launch import flags
+from launch.config import config_file
 from launch.runners import RUNNERS
 from launch.search.asked import Asked
 from launch.sweep.search import SEARCHES
@@ -140,7 +140,7 @@ def config(**changes):
     keys = KEYS | changes
     if keys["model.family"] == "ngram":
         keys = {key: value for key, value in keys.items() if key not in FAMILY_KEYS}
-    return flags.load_config("configs/base.py", keys)
+    return config_file.load_config("configs/base.py", keys)
 
 
 def result(workdir: Path) -> dict:

@@ -14,9 +14,9 @@ from data import store
 from data.files import to_path
 from launch.alive import alive
 from launch.config import sweep_file
+from launch.config.config_file import base_of, load_config, load_module
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
-from launch.flags import base_of, load_config, load_module
 from launch.pilot import proposal
 from launch.pilot.designs import FEWEST_BUDGETS, held_out_budget, numbers
 from launch.pilot.ladder import Ladder

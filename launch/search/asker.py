@@ -10,7 +10,7 @@ from typing import Any
 from configs import space
 from configs.space import Overrides, Search
 from data.atomic import lock
-from launch import flags
+from launch.config import config_file
 from launch.errors import writing
 from launch.files import AGAIN, read_json, write_json
 from launch.search import budget
@@ -55,7 +55,7 @@ class Asker:
         example = {k: axis.at(0.0) if callable(axis) else axis for k, axis in search.axes.items()}
         config = planner.base.copy_and_resolve_references()
         try:
-            flags.apply_overrides(config.lock(), example)
+            config_file.apply_overrides(config.lock(), example)
         except ValueError as error:
             raise ValueError(f"search.axes: {error}") from error
         self._granted: dict[str, float] = {}  # parts of their length that trials may train
@@ -300,8 +300,8 @@ def plan(
     `given` are the keys of the search that the command line sets. ValueError in one line for what
     `search.read` and `Asker` refuse.
     """
-    base = flags.load_config(spec, overrides)
-    module, _ = flags.load_module(spec)
+    base = config_file.load_config(spec, overrides)
+    module, _ = config_file.load_module(spec)
     search = read(module, base, spec, given)
     if search is None:
         if there := expand.recorded(workdir).get("search"):

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from configs import space
 from data.kinds import Dataset
-from launch import amounts, flags
-from launch.config import imports
+from launch import amounts
+from launch.config import config_file, imports
 from launch.errors import writing
 from launch.files import AGAIN, read_json, write_json
 from launch.runners.tasks import Slot
@@ -95,8 +95,8 @@ def plan(
     of an older rule keeps that id. Raises ValueError or FileNotFoundError in one line that names
     the trial.
     """
-    base = flags.load_config(spec, overrides, workdir)
-    module, _ = flags.load_module(spec)
+    base = config_file.load_config(spec, overrides, workdir)
+    module, _ = config_file.load_module(spec)
     if not hasattr(module, "get_sweep"):
         raise ValueError(f"config={spec} has no get_sweep(config); use isoflop train for one model")
     variations = space.seeds(trials_of(module, base, spec), seeds, base.seed)
@@ -112,12 +112,12 @@ def trials_of(module: ModuleType, base: ConfigDict, spec: str) -> list[dict[str,
     """The overrides of every trial that a config file's `get_sweep` returns or yields; NumPy
     scalars and arrays become Python numbers and lists. ValueError for anything else.
     """
-    with flags.executing(spec):
+    with config_file.executing(spec):
         found = module.get_sweep(base)
     if isinstance(found, Mapping) or not isinstance(found, Iterable):
         kind = type(found).__name__
         raise ValueError(f"config={spec}: get_sweep returns a {kind}; return a list of dicts")
-    with flags.executing(spec):  # a generator runs only here
+    with config_file.executing(spec):  # a generator runs only here
         trials = list(found)
     for number, trial in enumerate(trials):
         if not isinstance(trial, Mapping):
@@ -150,7 +150,7 @@ class Planner:
             )
         config = self.base.copy_and_resolve_references()
         config.lock()
-        self.notes |= set(flags.apply_overrides(config, variation))
+        self.notes |= set(config_file.apply_overrides(config, variation))
         section = config.data.to_json()
         if section not in self._datasets:
             self._datasets[section] = prepare(config)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from configs import space
 from configs.distributions import Choice
 from configs.space import Overrides, Search
-from launch import flags
+from launch.config import config_file
 from launch.search import budget, grid, latin_hypercube, random, sobol, tpe
 from launch.search.asked import Asked
 from launch.sweep.expand import plain
@@ -61,7 +61,7 @@ def read(
                 "the axes; see configs/study/rate_search.py"
             )
         return None
-    with flags.executing(spec):
+    with config_file.executing(spec):
         found = module.get_search(base)
     known = [field.name for field in fields(Search)]
     if not isinstance(found, Search | Mapping):

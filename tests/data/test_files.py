@@ -28,7 +28,7 @@ LOCAL = {
     "launch/cluster": "records and scripts on this machine",
     "launch/coding/same_bits.py": "the processor",
     "launch/compile/variants.py": "a temporary folder",
-    "launch/flags.py": "frames of a config file",
+    "launch/config/config_file.py": "frames of a config file",
     "launch/pilot/rounds.py": "a temporary folder",
     "launch/restored.py": "a checkpoint's copy on this machine",
     "launch/runners/local.py": "logs on this machine",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from launch.config import combination, sections
-from launch.flags import load_config
+from launch.config.config_file import load_config
 from launch.trial import run as trial
 from launch.trial.identity import identity
 from launch.trial.resolve import predicts, resolve_sizes

@@ -6,6 +6,7 @@ from absl import flags as absl_flags
 from launch import __main__ as command
 from launch import flags
 from launch.amounts import amount
+from launch.config import config_file
 from launch.errors import BadInput
 from scaling.report.number_text import parse_amount
 from tests.launch.fake import CONFIG
@@ -90,13 +91,13 @@ def test_the_paths_of_a_config_and_of_ladders_are_checked_too(tmp_path, monkeypa
     assert "ladder='gs://b/x' names no bucket" in capsys.readouterr().err
     for key in ("checkpoint.trunk", "train.init_from"):
         with pytest.raises(ValueError, match=f"^{key}='s3://b/x' names no bucket"):
-            flags.load_config("configs/base.py", {key: "s3://b/x"})
-    home = flags.load_config("configs/base.py", {"checkpoint.trunk": "~/x"})
+            config_file.load_config("configs/base.py", {key: "s3://b/x"})
+    home = config_file.load_config("configs/base.py", {"checkpoint.trunk": "~/x"})
     assert home.checkpoint.trunk == str(tmp_path / "x")
     with pytest.raises(ValueError, match=r"^config='gs://b/x.py' is a remote address"):
-        flags.load_config("gs://b/x.py")
+        config_file.load_config("gs://b/x.py")
     (tmp_path / "c.py").write_text(CONFIG)
-    assert flags.load_config("~/c.py:big").model.width == 512
+    assert config_file.load_config("~/c.py:big").model.width == 512
     assert [path.name for path in tmp_path.iterdir()] == ["c.py"]
 
 

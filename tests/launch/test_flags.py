@@ -1,12 +1,15 @@
 """Tests of the command line: flags, config files, sweep files, overrides, exit codes."""
 
 import json
+import os
+import sys
 
 import pytest
 from absl import flags as absl_flags
 
 from launch import __main__ as command
 from launch import flags
+from launch.config import config_file
 from launch.errors import BadInput, bad_input
 from tests.launch.fake import CONFIG
 
@@ -15,6 +18,16 @@ from tests.launch.fake import CONFIG
 def spec(tmp_path):
     (tmp_path / "c.py").write_text(CONFIG)
     return str(tmp_path / "c.py")
+
+
+def test_an_edit_of_equal_length_within_a_second_counts(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert config_file.load_config(spec).seed == 0
+    file, times = tmp_path / "c.py", (tmp_path / "c.py").stat()
+    text = file.read_text()
+    file.write_text(text.replace("seed=0", "seed=7"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert config_file.load_config(spec).seed == 7
 
 
 @pytest.mark.parametrize(
@@ -39,7 +52,7 @@ def spec(tmp_path):
     ],
 )
 def test_a_value_takes_the_type_of_its_key(spec, key, text, value):
-    config = flags.load_config(spec, {key: text})
+    config = config_file.load_config(spec, {key: text})
     node = config.model.width if key == "model.width" else config[key]
     assert node == value and type(node) is type(value)
 
@@ -68,18 +81,18 @@ def test_a_value_takes_the_type_of_its_key(spec, key, text, value):
 )
 def test_an_unknown_key_or_a_wrong_type_is_refused_by_name(spec, key, value, message):
     with pytest.raises(ValueError) as error:
-        flags.load_config(spec, {key: value})
+        config_file.load_config(spec, {key: value})
     assert str(error.value).startswith(message)
 
 
 def test_the_argument_after_the_colon_reaches_get_config(spec):
-    assert flags.load_config(f"{spec}:big").model.width == 512
-    assert flags.load_config(spec).model.width == 64
+    assert config_file.load_config(f"{spec}:big").model.width == 512
+    assert config_file.load_config(spec).model.width == 64
 
 
 def test_the_config_is_locked(spec):
     with pytest.raises((AttributeError, KeyError)):
-        flags.load_config(spec).model.unheard_of = 1
+        config_file.load_config(spec).model.unheard_of = 1
 
 
 @pytest.mark.parametrize(
@@ -87,18 +100,18 @@ def test_the_config_is_locked(spec):
 )
 def test_a_missing_config_file_names_the_nearest(name, near):
     with pytest.raises(FileNotFoundError, match=rf"configs/{near}\.py"):
-        flags.load_config(name)
+        config_file.load_config(name)
 
 
 def test_a_config_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert flags.load_config("configs/base.py", {"seed": "5"}).seed == 5
+    assert config_file.load_config("configs/base.py", {"seed": "5"}).seed == 5
 
 
 def test_a_file_without_get_config_is_refused(tmp_path):
     (tmp_path / "c.py").write_text("x = 1")
     with pytest.raises(ValueError, match="no get_config"):
-        flags.load_config(str(tmp_path / "c.py"))
+        config_file.load_config(str(tmp_path / "c.py"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +136,7 @@ def test_an_error_in_a_config_file_is_one_line_that_names_its_line(tmp_path, tex
     file = tmp_path / "c.py"
     file.write_text(text)
     with pytest.raises(ValueError) as error:
-        flags.load_config(str(file))
+        config_file.load_config(str(file))
     shown = str(error.value)
     assert shown.startswith(f"config={file}, line ") and message in shown
     assert "\n" not in shown and len(shown) < 300
@@ -131,7 +144,7 @@ def test_an_error_in_a_config_file_is_one_line_that_names_its_line(tmp_path, tex
 
 def test_an_error_that_names_its_key_already_passes_through():
     with pytest.raises(ValueError, match=r"^configs/pretrain.py:gpt5 is unknown; did you mean"):
-        flags.load_config("configs/pretrain.py:gpt5")
+        config_file.load_config("configs/pretrain.py:gpt5")
 
 
 def make_flags():
@@ -280,11 +293,11 @@ def written(tmp_path, spec, **changes):
 
 def test_a_sweep_file_is_its_base_config_with_overrides_and_has_its_trials(tmp_path, spec):
     name = written(tmp_path, f"{spec}:big")
-    config = flags.load_config(name, {"model.depth": "3"})
+    config = config_file.load_config(name, {"model.depth": "3"})
     assert (config.lr, config.seed, config.model.width, config.model.depth) == (0.5, 7, 512, 3)
-    assert flags.load_module(name)[0].get_sweep(config) == [{"seed": 1}]
-    assert flags.load_config(name).model.depth == 2
-    assert flags.load_config(written(tmp_path, spec, overrides=None)).lr == 1e-3
+    assert config_file.load_module(name)[0].get_sweep(config) == [{"seed": 1}]
+    assert config_file.load_config(name).model.depth == 2
+    assert config_file.load_config(written(tmp_path, spec, overrides=None)).lr == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -307,7 +320,7 @@ def test_a_sweep_file_is_its_base_config_with_overrides_and_has_its_trials(tmp_p
 )
 def test_a_wrong_sweep_file_is_refused_with_file_key_and_remedy(tmp_path, spec, changes, message):
     with pytest.raises(ValueError) as error:
-        flags.load_config(written(tmp_path, spec, **changes))
+        config_file.load_config(written(tmp_path, spec, **changes))
     assert message in str(error.value) and "\n" not in str(error.value)
     assert str(error.value).startswith(f"config={tmp_path / 's.json'}: ")
 
@@ -316,7 +329,7 @@ def test_a_wrong_sweep_file_is_refused_with_file_key_and_remedy(tmp_path, spec, 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path, text):
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(ValueError, match=r"s.json is not valid JSON|s.json is not a sweep; write"):
-        flags.load_config(str(tmp_path / "s.json"))
+        config_file.load_config(str(tmp_path / "s.json"))
 
 
 def _positional(argv):

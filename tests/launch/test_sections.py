@@ -5,14 +5,13 @@ import dataclasses
 import pytest
 
 from configs import base
-from launch import flags
-from launch.config import sections
+from launch.config import config_file, sections
 from model.families import FAMILIES
 
 
 def test_shared_keys_keep_their_values_and_the_rest_is_dropped_by_name(capsys):
     given = {"model.family": "ngram", "model.order": "3"}
-    config = flags.load_config("configs/study/ladder.py", given)
+    config = config_file.load_config("configs/study/ladder.py", given)
     assert config.model.to_dict() == {
         "family": "ngram", "vocab_size": 0, "context_length": 128, "order": 3,
         "smoothing": "modified_kneser_ney", "k": 1.0, "discount": 0.0,
@@ -24,13 +23,13 @@ def test_shared_keys_keep_their_values_and_the_rest_is_dropped_by_name(capsys):
 
 
 def test_the_same_choice_changes_nothing(capsys):
-    plain = flags.load_config("configs/study/ladder.py")
-    same = flags.load_config("configs/study/ladder.py", {"model.family": "decoder"})
+    plain = config_file.load_config("configs/study/ladder.py")
+    same = config_file.load_config("configs/study/ladder.py", {"model.family": "decoder"})
     assert same.to_json() == plain.to_json() and capsys.readouterr().err == ""
 
 
 def test_back_again_has_the_defaults_of_what_was_dropped():
-    config = flags.load_config("configs/study/ladder.py", {"model.family": "ngram"})
+    config = config_file.load_config("configs/study/ladder.py", {"model.family": "ngram"})
     sections.swap(config, "model", "decoder")
     assert config.model.norm == base.decoder()["norm"]
     assert config.model.context_length == 128
@@ -49,16 +48,16 @@ def test_back_again_has_the_defaults_of_what_was_dropped():
 )
 def test_an_unknown_choice_lists_the_known_ones(key, message):
     with pytest.raises(ValueError, match=message):
-        flags.load_config("configs/base.py", {key: "x"})
+        config_file.load_config("configs/base.py", {key: "x"})
 
 
 def test_a_key_that_the_choice_lacks_is_refused():
     with pytest.raises(ValueError, match=r"unknown key config\.model\.d_model"):
-        flags.load_config("configs/base.py", {"model.family": "ngram", "model.d_model": "8"})
+        config_file.load_config("configs/base.py", {"model.family": "ngram", "model.d_model": "8"})
     heads = {"model.family": "recurrent", "model.n_heads": "2"}
     message = r"=recurrent has none, and these have: decoder, encoder.*; did you mean .*n_layers"
     with pytest.raises(ValueError, match=message):
-        flags.load_config("configs/base.py", heads)
+        config_file.load_config("configs/base.py", heads)
 
 
 @pytest.mark.parametrize("family", base.MODELS)

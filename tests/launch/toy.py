@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 
-from launch import flags
+from launch.config import config_file
 from launch.trial import run as trial
 from model.families import CONVENTIONS, FAMILIES
 from train.objectives import OBJECTIVES, next_token
@@ -172,7 +172,7 @@ def config(home: Path, **keys):
         "log.every": "2 steps", "log.tensorboard": "False", "optimizer.learning_rate": "0.02",
     }  # fmt: skip
     given = {key: value for key, value in (defaults | keys).items() if value != ABSENT}
-    return flags.load_config("configs/base.py", given)
+    return config_file.load_config("configs/base.py", given)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from configs import base
 from configs.chat import TEMPLATES
 from data import tokenizer as tokenizers
 from data.chat.encoding import ChatEncoder, template_of
-from launch import flags
+from launch.config import config_file
 from launch.trial import run as trial
 from launch.trial.identity import trial_id
 from launch.trial.resolve import prepare, resolve
@@ -35,7 +35,7 @@ SAMPLED = {"log.samples": "25 %", "log.prompts": ("to ", ""), "log.sample_tokens
 
 def config(home: Path, **changes):
     text = {"data.corpora": str(home / "text.txt"), "data.cache": str(home / "cache")}
-    return flags.load_config("configs/base.py", KEYS | text | changes)
+    return config_file.load_config("configs/base.py", KEYS | text | changes)
 
 
 def rows(file: Path) -> list[dict]:

@@ -24,6 +24,7 @@ from data.atomic import write_atomic
 from data.files import to_path
 from launch import flags
 from launch.alive import alive
+from launch.config import config_file
 from launch.errors import BAD_INPUT, DONE, BadInput, bad_input, writing
 from launch.files import write_json
 from train.ahead_of_time import topology
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
             raise BadInput(f"--{name} is missing; isoflop compile --help shows an example")
     with bad_input():
         target = topology.parse(values.topology)
-        config = flags.load_config(values.config, overrides)
+        config = config_file.load_config(values.config, overrides)
     if values.search:
         return variants.run(values, config, target, overrides, console)
     report = compiled_report(config, target, values.hlo)

@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 from data.files import to_path
 from launch import flags
 from launch.alive import alive
+from launch.config import config_file
 from launch.errors import DONE, bad_input, writing
 from launch.files import write_json
 from launch.trial.resolve import prepare, resolve
@@ -52,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
     overrides = flags.parse(values, argv, __doc__)
     begun = time.perf_counter()
     with bad_input():
-        config = flags.load_config(values.config, overrides)
+        config = config_file.load_config(values.config, overrides)
         chosen = {f"model.{key}": values[key].value for key in KEYS}
-        flags.apply_overrides(config, {"model.family": "ngram"} | chosen)
+        config_file.apply_overrides(config, {"model.family": "ngram"} | chosen)
         dataset = prepare(config)
         config = resolve(config, dataset)
         dataset = dataset.for_run(config)

@@ -26,6 +26,7 @@ from data.sources import corpus, synthetic
 from data.store import Component, TokenStore, prepare
 from launch import flags
 from launch.alive import alive
+from launch.config import config_file
 from launch.errors import DONE, BadInput, bad_input, writing
 from launch.files import write_json
 from launch.law.fitting import provenance, report_line
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     if values.out or values.texts or values.sentence:
         raise BadInput("--out, --texts and --sentence go with --compare=TOKENIZER,TOKENIZER…")
     with bad_input():
-        config = flags.load_config(values.config, overrides)
+        config = config_file.load_config(values.config, overrides)
         dataset = prepare(config.data)
         about = describe(dataset) | packing(dataset, config)
     if values.json:
@@ -76,7 +77,7 @@ def compared(values: absl_flags.FlagValues, argv: Sequence[str], overrides: dict
     from launch.tokenizers import comparison, listing
 
     with bad_input(), alive("comparing tokenizers") as say:
-        config = flags.load_config(values.config, overrides)
+        config = config_file.load_config(values.config, overrides)
         if unnamed := [one for one in values.texts if not all(one.partition("=")[::2])]:
             raise ValueError(f"texts={unnamed[0]} has no name; write NAME=CORPUS")
         texts = dict(one.split("=", 1) for one in values.texts)

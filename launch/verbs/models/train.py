@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 
 from data.files import to_path
 from launch import flags
+from launch.config import config_file
 from launch.errors import bad_input
 from launch.trial import distributed
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     begun, values = time.time(), make_flags()
     overrides = flags.parse(values, argv, __doc__)
     with bad_input():
-        config = flags.load_config(values.config, overrides, values.workdir)
+        config = config_file.load_config(values.config, overrides, values.workdir)
         cluster = distributed.find(values.coordinator, values.processes, values.process)
 
     if values.dry_run:

@@ -29,6 +29,7 @@ from data.files import local_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.amounts import clock
+from launch.config import config_file
 from launch.errors import DONE, bad_input, writing
 from launch.law.fitting import provenance, report_line
 from launch.screen.fitted_table import Column, fitted
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         if not values.out:
             raise ValueError("out is not given; add --out=FOLDER")
         note_missing_drawing()
-        cfg = json.loads(flags.load_config(values.config, overrides).to_json())
+        cfg = json.loads(config_file.load_config(values.config, overrides).to_json())
         settings.check(cfg, cleaning.bounds(), values.config)
         out = values.out
         with writing("out", out):

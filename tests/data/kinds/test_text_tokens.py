@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from launch import flags
+from launch.config import config_file
 from launch.trial.resolve import describe, prepare, resolve
 
 COUNTED = {"model.family": "ngram", "model.order": "2"}
@@ -11,7 +11,7 @@ COUNTED = {"model.family": "ngram", "model.order": "2"}
 
 def config_in(home, **keys):
     usual = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"}
-    return flags.load_config("configs/base.py", usual | {"eval.sequences": "4"} | keys)
+    return config_file.load_config("configs/base.py", usual | {"eval.sequences": "4"} | keys)
 
 
 def test_a_counted_model_reads_the_first_tokens_of_the_training_text_alone(text_folder):

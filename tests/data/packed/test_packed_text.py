@@ -16,7 +16,7 @@ from data.packed.best_fit import best_fit_decreasing
 from data.packed.packed_rows import PackedStore, own_documents
 from data.shards import Split
 from data.store import Component, TokenStore
-from launch import flags
+from launch.config import config_file
 from launch.trial.resolve import prepare, resolve
 
 EOD = 99
@@ -159,7 +159,7 @@ def test_evaluation_has_the_windows_of_other_runs_without_a_view_of_other_docume
 def config_in(home, **keys):
     usual = {"data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache"}
     keys = {name.replace("_", ".", 1): value for name, value in keys.items()}
-    return flags.load_config("configs/base.py", usual | {"data.rows": "packed"} | keys)
+    return config_file.load_config("configs/base.py", usual | {"data.rows": "packed"} | keys)
 
 
 def resolved(config):

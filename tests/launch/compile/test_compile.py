@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.__main__ import main as isoflop
 from launch.compile import docs_table, variants, verdict
 from launch.compile.variants import Variant
+from launch.config import config_file
 from launch.errors import BAD_INPUT, BUG, DONE, BadInput
 from launch.trial.resolve import resolve_sizes
 from launch.verbs.models import compile as verb
@@ -77,7 +77,7 @@ def test_the_estimate_counts_kernels_at_the_peak(monkeypatch):
     monkeypatch.setattr(costs, "measure", lambda text: found)
     monkeypatch.setattr(compiled, "libtpu_version", lambda: "none")
     there = topology.parse("v5e:2x2")
-    config = resolve_sizes(flags.load_config("configs/pretrain.py:tiny"), there.devices)
+    config = resolve_sizes(config_file.load_config("configs/pretrain.py:tiny"), there.devices)
     mesh = jax.sharding.AbstractMesh((4,), ("fsdp",))
     program = compiled.Program("text", 1, 1, 2, 0.0)
     report = compiled.describe(config, there, mesh, program)
@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_bad_input_with_a_verdict(tmp_path, capsys):
 @needs_libtpu
 def test_the_state_of_a_large_model_is_never_made():
     """7B on 256 devices: the state, 12 bytes per parameter, is described but not allocated."""
-    config = flags.load_config(
+    config = config_file.load_config(
         "configs/pretrain.py:llama2-7b", {"train.batch_per_device": 1, "model.n_layers": 2}
     )
     there = topology.parse("v5e:16x16")
@@ -179,7 +179,7 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(topology, "installed", lambda: False)
     with pytest.raises(BadInput, match="pip install"):
         verb.compiled_report(
-            flags.load_config("configs/pretrain.py:tiny"), topology.parse("v5e:2x2")
+            config_file.load_config("configs/pretrain.py:tiny"), topology.parse("v5e:2x2")
         )
 
 
@@ -205,7 +205,7 @@ def test_the_list_of_topologies(capsys):
 
 
 def test_meshes_of_a_search_use_every_device():
-    config = flags.load_config("configs/pretrain.py:tiny")
+    config = config_file.load_config("configs/pretrain.py:tiny")
     for devices in (1, 8, 24):
         found = variants.meshes(config, devices)
         assert {math.prod(mesh.values()) for mesh in found} == {devices}
@@ -345,7 +345,7 @@ def test_a_page_without_marks_is_bad_input(tmp_path, capsys):
 def test_the_documents_rows_are_of_known_families_and_topologies():
     published = [row[:3] for row in docs_table.PUBLISHED.values()]
     for family, slice_of, overrides in [*docs_table.COMPILED.values(), *published]:
-        config = flags.load_config(f"configs/pretrain.py:{family}", {})
+        config = config_file.load_config(f"configs/pretrain.py:{family}", {})
         assert topology.parse(slice_of).devices
         for key in overrides:
             section, leaf = key.split(".")

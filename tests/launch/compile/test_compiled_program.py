@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.__main__ import main as isoflop
+from launch.config import config_file
 from launch.errors import DONE
 from launch.trial.resolve import resolve_sizes
 from tests.launch.compile.test_compile import CONFIG, SMALL, needs_libtpu, overrides
@@ -42,7 +42,9 @@ def layered(layers: int, scan: bool) -> costs.Costs:
 def training_program(changes: dict) -> compiled.Program:
     """The tiny config with these changes, compiled for four chips."""
     there = topology.parse("v5e:2x2")
-    config = flags.load_config("configs/pretrain.py:tiny", {"model.dtype": "bfloat16"} | changes)
+    config = config_file.load_config(
+        "configs/pretrain.py:tiny", {"model.dtype": "bfloat16"} | changes
+    )
     resolved = resolve_sizes(config, there.devices)
     mesh = sharding.make_mesh(dict(resolved.mesh), topology.devices(there))
     return compiled.compile_chunk(resolved, mesh)

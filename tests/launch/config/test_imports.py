@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data.buckets.lease import Unlocked
-from launch import __main__, flags
-from launch.config import imports
+from launch import __main__
+from launch.config import config_file, imports
 from launch.errors import BadInput
 from launch.trial.identity import identity, trial_id
 from launch.trial.resolve import prepare, resolve
@@ -52,7 +52,7 @@ def lab(tmp_path) -> Path:
 
 def config(folder: Path, **changes):
     text = {"data.corpora": str(folder / "text.txt"), "data.cache": str(folder / "cache")}
-    return flags.load_config("configs/base.py", KEYS | text | changes)
+    return config_file.load_config("configs/base.py", KEYS | text | changes)
 
 
 def command(verb: str, folder: Path, *more: str) -> int:

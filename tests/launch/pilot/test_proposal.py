@@ -7,7 +7,7 @@ import pytest
 from configs import isoflop
 from configs.study import ladder
 from launch.config import sweep_file
-from launch.flags import base_of, load_config, load_module
+from launch.config.config_file import base_of, load_config, load_module
 from launch.pilot.proposal import (
     MOST_STEP,
     candidates,

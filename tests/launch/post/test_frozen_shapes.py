@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.__main__ import main as isoflop
 from launch.compile import frozen_models
+from launch.config import config_file
 from launch.errors import BAD_INPUT
 from launch.trial import start as weights
 from launch.trial.resolve import resolve_sizes
@@ -32,7 +32,7 @@ def of_objective(objective: str, **keys: str):
         given |= {"data.prompt_length": "6", "data.answer_length": "4", "objective.max_tokens": "4"}
     if objective == "distill":
         given |= {"objective.teacher": LLAMA}
-    return resolve_sizes(flags.load_config("configs/base.py", given), 1)
+    return resolve_sizes(config_file.load_config("configs/base.py", given), 1)
 
 
 def described(tree) -> dict:
@@ -64,12 +64,12 @@ def test_the_shapes_are_those_of_the_weights(case):
 
 def test_a_reference_without_a_name_has_the_size_of_the_policy():
     """Without its value head. Rows keep their stored log-probabilities instead of a reference."""
-    resolved = resolve_sizes(flags.load_config("configs/post/ppo.py", ONE_LAYER), 1)
+    resolved = resolve_sizes(config_file.load_config("configs/post/ppo.py", ONE_LAYER), 1)
     found = frozen_models.start(resolved)
     ((name, family, cfg),) = found.frozen_models
     assert (name, family, cfg.n_layers, cfg.n_classes) == ("reference", "decoder", 1, 0)
     assert resolved.model.n_classes == 1 and "classes" not in found.frozen["reference"]
-    stored = resolve_sizes(flags.load_config("configs/post/dpo.py", ONE_LAYER), 1)
+    stored = resolve_sizes(config_file.load_config("configs/post/dpo.py", ONE_LAYER), 1)
     assert frozen_models.start(stored) == Start()
     batches = compiled.abstract_chunk(stored, make_mesh({"fsdp": 1}, jax.devices()[:1]))[2]
     assert batches["chosen_reference"].shape == batches["chosen"].shape[:2]
@@ -79,7 +79,7 @@ def test_a_reference_without_a_name_has_the_size_of_the_policy():
 def test_the_batches_of_a_rollout_have_the_shapes_of_the_updates(objective):
     changes = ONE_LAYER | {"train.batch_size": 8, "objective.samples": 2}
     changes |= {"objective.minibatches": 2, "objective.epochs": 3, "objective.max_tokens": 16}
-    config = flags.load_config(f"configs/post/{objective}.py", changes)
+    config = config_file.load_config(f"configs/post/{objective}.py", changes)
     resolved = resolve_sizes(config, 1)
     start, mesh = frozen_models.start(resolved), make_mesh({"fsdp": 1}, jax.devices()[:1])
     _, state, batches, _ = compiled.abstract_chunk(resolved, mesh, start)

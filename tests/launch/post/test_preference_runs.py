@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.__main__ import main as isoflop
+from launch.config import config_file
 from launch.trial import run as trial
 from launch.trial.resolve import prepare, resolve
 from launch.trial.start import hash_of, require_template, start
@@ -36,7 +36,7 @@ def run(home: Path, name: str, config: str, expected: int = 0, **keys) -> dict:
     given = {"data.cache": f"{home}/cache"} | COMMON | keys
     if ":" in config:  # the model comes with the weights
         given = {key: value for key, value in given.items() if key not in FROM_BASE}
-    config = flags.load_config(f"configs/{config}", given)
+    config = config_file.load_config(f"configs/{config}", given)
     assert trial.run(config, home / name) == expected
     return json.loads((home / name / "result.json").read_text()) if expected == 0 else {}
 
@@ -139,7 +139,7 @@ def test_dpo_in_bfloat16_begins_at_log_two(home, base):
 
 
 def test_weights_of_another_chat_template_are_refused(home, base, tmp_path):
-    config = flags.load_config(f"configs/post/dpo.py:{base}", PAIRS)
+    config = config_file.load_config(f"configs/post/dpo.py:{base}", PAIRS)
     config.data.template = "{{ messages }}"
     require_template("objective.reference", tmp_path, config)  # of an unknown template
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
@@ -154,7 +154,7 @@ def read(home: Path, base: Path, **keys) -> tuple:
     """(the dataset with stored values, the frozen parameters that are left) of a DPO run."""
     given = {"data.cache": f"{home}/other-cache"} | COMMON | PAIRS | keys
     given = {key: value for key, value in given.items() if key not in FROM_BASE}
-    config = flags.load_config(f"configs/post/dpo.py:{base}", given)
+    config = config_file.load_config(f"configs/post/dpo.py:{base}", given)
     dataset = prepare(config)
     resolved = resolve(config, dataset)
     found, begun = stored_values.with_stored(resolved, dataset.for_run(resolved), start(resolved))
@@ -225,7 +225,7 @@ def test_weights_that_do_not_go_with_the_data_are_refused(home, base, capfd):
     assert of_text["status"] == "done"
     ngram = {"model.family": "ngram", "model.order": "2"}
     given = {key: value for key, value in COMMON.items() if key not in FROM_BASE[1:]}
-    counted = flags.load_config(
+    counted = config_file.load_config(
         "configs/base.py", given | on_text | ngram | {"data.cache": f"{home}/cache"}
     )
     assert trial.run(counted, home / "counted") == 0

@@ -14,10 +14,9 @@ import jax
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.__main__ import main as isoflop
 from launch.compile import frozen_models
-from launch.config import combination
+from launch.config import combination, config_file
 from launch.runners import RUNNERS
 from launch.trial import run as trial
 from launch.trial.identity import trial_id
@@ -221,7 +220,7 @@ def test_a_config_file_that_names_weights_gets_their_model(home, whole, capsys):
         f"    config.model.span = 2\n    config.train.init_from = {str(whole)!r}\n"
         "    return config\n"
     )
-    config = flags.load_config(str(home / "tune.py"), {"model.context_length": "8"})
+    config = config_file.load_config(str(home / "tune.py"), {"model.context_length": "8"})
     assert (config.model.span, config.model.context_length) == (4, 8)
     assert "brings its own model, without span=2" in capsys.readouterr().err
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from data.fields import Field
-from launch import flags
+from launch.config import config_file
 from model.adapters.adapted import Adapter
 from model.transformer import family as decoder
 from model.transformer.config import ModelConfig
@@ -134,7 +134,7 @@ def test_the_loss_of_a_policy_that_is_its_reference_is_log_two():
 
 
 def test_a_reference_that_is_quantised_has_stored_values_of_its_own():
-    config = flags.load_config(
+    config = config_file.load_config(
         "configs/base.py", {"objective.name": "dpo", "data.kind": "preferences"}
     )
     dataset, paths = SimpleNamespace(hash="of the data"), set()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data.loader import eval_batches
-from launch import flags
 from launch.__main__ import main
+from launch.config import config_file
 from launch.trial.resolve import prepare, resolve
 from model.counted import ngram
 from train import counting
@@ -35,7 +35,7 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(keys):
-    config = flags.load_config("configs/base.py", keys)
+    config = config_file.load_config("configs/base.py", keys)
     dataset = prepare(config, progress=False)
     return dataset.for_run(resolve(config, dataset))
 

@@ -6,7 +6,7 @@ import pytest
 
 from configs.families import FAMILIES
 from launch.__main__ import main
-from launch.flags import load_config
+from launch.config.config_file import load_config
 from launch.pilot.shapes import FAMILY_NAMES, config_near, interpolate, members, param_count
 from model import families
 from scaling.validate import Unsupported

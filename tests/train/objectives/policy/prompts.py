@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from launch import flags
+from launch.config import config_file
 from launch.trial import run as trial
 
 
@@ -43,7 +43,7 @@ def base(home: Path) -> Path:
             "data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache",
             "train.duration": "2 steps", "train.batch_size": "4",
         }  # fmt: skip
-        assert trial.run(flags.load_config("configs/base.py", keys), home / "base") == 0
+        assert trial.run(config_file.load_config("configs/base.py", keys), home / "base") == 0
     return home / "base"
 
 
@@ -61,7 +61,7 @@ def keys_of(home: Path, objective: str = "grpo", **keys: str) -> dict[str, str]:
 
 def config(home: Path, objective: str = "grpo", **keys: str):
     """The config of such a trial."""
-    return flags.load_config("configs/base.py", keys_of(home, objective, **keys))
+    return config_file.load_config("configs/base.py", keys_of(home, objective, **keys))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from launch import flags
+from launch.config import config_file
 from launch.trial import chunk
 from launch.trial.identity import trial_id
 from train.policy import rollouts
@@ -66,7 +66,7 @@ def test_many_updates_on_virtual_devices_are_refused(monkeypatch):
         "objective.name": "ppo", "data.kind": "tasks", "objective.epochs": "5",
         "objective.minibatches": "4", "model.n_classes": "1",
     }  # fmt: skip
-    config = flags.load_config("configs/base.py", keys)
+    config = config_file.load_config("configs/base.py", keys)
     assert chunk.chunk_steps(config, cpu=True) == 20
     monkeypatch.setattr("jax.device_count", lambda: 8)
     assert chunk.chunk_steps(config, cpu=False) == 20
@@ -77,8 +77,8 @@ def test_many_updates_on_virtual_devices_are_refused(monkeypatch):
 def test_where_the_reference_is_computed_does_not_change_the_trial():
     keys = {"objective.name": "dpo", "data.kind": "preferences"}
     ids = {
-        trial_id(flags.load_config("configs/base.py", keys | more))
+        trial_id(config_file.load_config("configs/base.py", keys | more))
         for more in ({"objective.stored": "True"}, {"objective.stored": "False"})
     }
-    other = trial_id(flags.load_config("configs/base.py", keys | {"objective.beta": "0.2"}))
+    other = trial_id(config_file.load_config("configs/base.py", keys | {"objective.beta": "0.2"}))
     assert len(ids) == 1 and other not in ids

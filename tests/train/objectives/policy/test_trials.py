@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data.kinds import tasks
-from launch import flags
+from launch.config import config_file
 from launch.trial import run as trial
 from launch.trial.start import hash_of, load
 from model import families
@@ -241,7 +241,7 @@ def test_weights_that_cannot_judge_or_refer_are_refused(home, capsys):
             "data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache",
             "train.duration": "1 steps", "train.batch_size": "4",
         }  # fmt: skip
-        assert trial.run(flags.load_config("configs/base.py", given), home / name) == 0
+        assert trial.run(config_file.load_config("configs/base.py", given), home / name) == 0
     for key, name, message in (
         ("reward_model", "base", "model.n_classes=0; use a run with objective.name=reward"),
         ("reward_model", "several", "model.n_classes=2; use a run with objective.name=reward"),
@@ -261,7 +261,7 @@ def test_the_reward_model_and_the_reference_have_sizes_of_their_own(home, capsys
             "data.corpora": f"{home}/text.txt", "data.cache": f"{home}/cache",
             "train.duration": "1 steps", "train.batch_size": "4",
         }  # fmt: skip
-        assert trial.run(flags.load_config("configs/base.py", given), home / name) == 0
+        assert trial.run(config_file.load_config("configs/base.py", given), home / name) == 0
     read = {
         "objective.reference": str(home / "refers"),
         "objective.reward_model": str(home / "judges"),

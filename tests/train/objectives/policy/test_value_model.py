@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.compile import frozen_models
+from launch.config import config_file
 from launch.trial import run as trial
 from launch.trial import start as weights
 from launch.trial.resolve import describe, prepare, resolve, resolve_sizes
@@ -202,7 +202,7 @@ def config(home: Path, **keys: str):
     given |= {"data.prompt_length": "6", "data.answer_length": "4", "objective.max_tokens": "4"}
     given |= {"train.batch_size": "8", "eval.sequences": "8", "eval.batch_size": "8"}
     given |= {"train.duration": "8 steps"}
-    return flags.load_config("configs/base.py", given | keys)
+    return config_file.load_config("configs/base.py", given | keys)
 
 
 def test_a_run_counts_and_starts_from_both_models(fresh):
@@ -280,7 +280,7 @@ def home(tmp_path_factory, compiled_once) -> Path:
         "data.cache": f"{folder}/cache", "model.context_length": "32", "train.batch_size": "8",
         "train.duration": "8 steps", "optimizer.learning_rate": "0.01",
     }  # fmt: skip
-    assert trial.run(flags.load_config("configs/base.py", keys), folder / "judge") == 0
+    assert trial.run(config_file.load_config("configs/base.py", keys), folder / "judge") == 0
     return folder
 
 

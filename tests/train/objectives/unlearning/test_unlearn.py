@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from launch import flags
 from launch.__main__ import main as isoflop
+from launch.config import config_file
 from launch.trial import run as trial
 from launch.trial.start import hash_of
 from model import families
@@ -124,10 +124,10 @@ def test_evaluation_keeps_the_parts_apart():
     ],
 )
 def test_bad_keys_are_refused(key, value, message):
-    config = flags.load_config("configs/post/unlearn.py", {key: value})
+    config = config_file.load_config("configs/post/unlearn.py", {key: value})
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         unlearn.configure(config)
-    unlearn.configure(flags.load_config("configs/post/unlearn.py", {}))
+    unlearn.configure(config_file.load_config("configs/post/unlearn.py", {}))
 
 
 WORLD = "world:entities=10:times=2:editions=10:forget=0.3"
@@ -144,7 +144,7 @@ def home(tmp_path_factory, compiled_once):
     """A folder with a run that has read the world."""
     folder = tmp_path_factory.mktemp("unlearning")
     longer = {"data.corpora": WORLD, "train.duration": "300 steps"}
-    config = flags.load_config("configs/base.py", SMALL | cached(folder) | longer)
+    config = config_file.load_config("configs/base.py", SMALL | cached(folder) | longer)
     assert trial.run(config, folder / "base") == 0
     return folder
 
@@ -165,7 +165,9 @@ def unlearning(home) -> dict:
 @pytest.mark.slow
 def test_a_run_forgets_its_statements(home, capsys):
     def unlearned(name, **more) -> dict:
-        config = flags.load_config(f"configs/post/unlearn.py:{home}/base", unlearning(home) | more)
+        config = config_file.load_config(
+            f"configs/post/unlearn.py:{home}/base", unlearning(home) | more
+        )
         assert trial.run(config, home / name) == 0
         return json.loads((home / name / "result.json").read_text())["metrics"]
 
