@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from absl import flags
 
 from data.files import is_remote, path_of
 from launch.config import imports
-from launch.errors import BadInput, bad_input
+from launch.errors import BadInput, bad_input, writing
 from scaling.report.number_text import parse_amount
 
 EXECUTED = (
@@ -77,13 +78,18 @@ def _path(text: str, name: str) -> str | None:
 
 
 def require_writable(path: Path, name: str) -> None:
-    """BadInput if this process may not write into a folder in a bucket. A folder on this machine is
-    checked where it is written."""
+    """BadInput if this process may not write into a folder, which need not exist yet. Verbs ask it
+    before long work. What else exists under its name is left to them."""
     if is_remote(path):
         from data.buckets import reach  # slow to import
 
         with bad_input():
             reach.require_writable(path, f"--{name}")
+        return
+    near = next((one for one in (path, *path.parents) if one.exists()), path)
+    if near != path or near.is_dir():
+        with writing(name, path), tempfile.TemporaryDirectory(prefix=".written-", dir=near):
+            pass
 
 
 def _amount(text: str, name: str) -> float:

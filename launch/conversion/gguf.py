@@ -1,5 +1,6 @@
 """Writes a run as a folder for llama.cpp, LM Studio and Ollama: a GGUF file and a Modelfile."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,12 @@ class Content(NamedTuple):
         return f"{self.name}-{self.kind}.gguf"
 
 
+def require_package() -> None:
+    """BadInput without the package gguf."""
+    if importlib.util.find_spec("gguf") is None:
+        raise BadInput("to_gguf needs the library gguf; pip install -e '.[gguf]' adds it")
+
+
 def read(
     run: Path, cfg: ModelConfig, model_type: str, kind: str, say: Callable[[str], None]
 ) -> Content:
@@ -63,16 +70,11 @@ def read(
 
 
 def write(content: Content, target: Path) -> file.Written:
-    """Writes FOLDER/NAME-TYPE.gguf and FOLDER/Modelfile. BadInput without the package gguf."""
+    """Writes FOLDER/NAME-TYPE.gguf and FOLDER/Modelfile."""
     cfg, params, model_type, keys, kind, name, text = content
     with copies.made_here(target) as new, weights.whole_folder(new) as folder:
         path = folder / content.file_name
-        try:
-            written = file.write(path, cfg, params, model_type, keys, kind, name)
-        except ImportError as error:
-            raise BadInput(
-                f"to_gguf needs the library gguf ({error}); pip install -e '.[gguf]' adds it"
-            ) from error
+        written = file.write(path, cfg, params, model_type, keys, kind, name)
         (folder / MODELFILE).write_text(text, encoding="utf-8")
     return written
 

@@ -95,6 +95,9 @@ COMMANDS = [
             ("to", ["convert", f"--from_hf={HF}"]),
             ("to", ["synthesise", "--count=10"]),
             ("to_hf", ["convert", "--from=RUN"]),
+            ("to_gguf", ["convert", "--from=RUN"]),
+            ("to", ["quantise", "RUN"]),
+            ("curve", ["quantise", "RUN"]),
             ("to", ["extend", "--run=RUN", "--token=<|a|>"]),
             ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
             ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),
@@ -186,12 +189,12 @@ def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_flag(
 
 
 def test_every_flag_for_a_file_to_write_is_tried():
-    written = {"workdir", "json", "csv", "out", "to", "to_hf", "hlo", "records"}
+    written = {"workdir", "json", "csv", "out", "to", "to_hf", "to_gguf", "curve", "hlo", "records"}
     tried = {(argv[0], flag) for flag, argv in COMMANDS} | {("export", "to")}  # names a format
     # It needs a model of pairs, and writes as the others do.
     tried.add(("translate", "json"))
     tried.add(("decompress", "out"))  # it needs a compressed file: tests/launch/coding
-    tried |= {("quantise", "json"), ("quantise", "to")}  # they need a run with its text
+    tried.add(("quantise", "json"))  # it needs a run with its text
     tried.add(("evaluate", "out"))  # a page, which needs an index
     tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
     for verb in command.VERBS:

@@ -62,6 +62,8 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if bool(values.to) == bool(values.curve):
             raise ValueError("give --to=RUN for one quantised run, or --curve=DIR for a curve")
+    flag = "to" if values.to else "curve"
+    flags.require_writable(to_path(values[flag].value), flag)
     with alive("loading the library"):
         from launch.quantising import cases, written  # slow to import
         from model.huggingface import weights

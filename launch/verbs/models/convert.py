@@ -112,6 +112,8 @@ def main(argv: Sequence[str]) -> int:
             "give --from_hf=FOLDER --to=RUN, --from=RUN --to_hf=FOLDER, or --from=RUN "
             "--to_gguf=FOLDER"
         )
+    for name in given & {"to", "to_hf", "to_gguf"}:
+        flags.require_writable(to_path(values[name].value), name)
     if values.to_gguf:
         target = to_path(values.to_gguf)
         return to_gguf(to_path(values["from"].value), target, values.model_type, values.gguf_type)
@@ -260,6 +262,7 @@ def to_hf(run: Path, target: Path, model_type: str) -> int:
 
 def to_gguf(run: Path, target: Path, model_type: str, kind: str) -> int:
     """Writes the newest checkpoint of a run for llama.cpp."""
+    gguf.require_package()
     with bad_input(), alive("reading the weights"):
         cfg = read_model(run, "from")
         weights.refuse_full(target)

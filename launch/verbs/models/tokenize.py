@@ -76,6 +76,8 @@ def compared(values: absl_flags.FlagValues, argv: Sequence[str], overrides: dict
     """Compares tokenizers and writes what the flags ask for. Returns the exit code."""
     from launch.tokenizers import comparison, listing
 
+    if values.out:
+        flags.require_writable(to_path(values.out), "out")
     with bad_input(), alive("comparing tokenizers") as say:
         config = config_file.load_config(values.config, overrides)
         if unnamed := [one for one in values.texts if not all(one.partition("=")[::2])]:

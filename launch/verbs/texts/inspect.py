@@ -63,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
 
             model = scored_model.open_model(to_path(values.run), any_objective=True)
         text = texts.encoded(model, given, values.tokens)
+    out = to_path(values.out) if values.out else model.run / "inspection"
+    flags.require_writable(out, "out")
     from launch.inspection import listing, measured
     from scaling.report.inspection.page import write_page
 
@@ -74,7 +76,6 @@ def main(argv: Sequence[str]) -> int:
     if values.json:
         with writing("json", values.json):
             write_json(to_path(values.json), about)
-    out = to_path(values.out) if values.out else model.run / "inspection"
     with writing("out", out):
         page = write_page(out, about, weights_LHTS)
     listing.show(about)

@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> int:
     """Prints what was measured and writes what the flags ask for. Returns the exit code."""
     values = make_flags()
     flags.parse(values, argv, __doc__, positional="run")
+    if values.out:
+        flags.require_writable(to_path(values.out), "out")
     with bad_input():
         if not any(values[flag].value for flag in ASKED):
             raise ValueError(f"nothing is asked; give one of {', '.join(f'--{f}' for f in ASKED)}")
