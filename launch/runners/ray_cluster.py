@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from launch.checkout import COMMIT, ROOT, commit
 from launch.runners import local, ray_slices
@@ -34,8 +35,9 @@ _CPU_SLOTS_OF_ACCELERATORS = 1  # cores that Ray counts for a trial on a GPU or 
 
 
 def connect(cluster: Cluster) -> None:
-    """Joins the cluster, or starts one on this machine, which it says. ValueError in one line if it
-    cannot be reached, or has another version of Ray or Python."""
+    """Joins the cluster and takes the code there, or starts Ray on this machine, which it says.
+    ValueError in one line if the cluster cannot be reached, or has another version of Ray or
+    Python."""
     if importlib.util.find_spec("ray") is None:
         raise ValueError("on=ray needs the package ray; pip install 'isoflop[ray]'")
     import ray
@@ -44,22 +46,33 @@ def connect(cluster: Cluster) -> None:
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS", "") or "local"
     _require_reachable(address)
-    begun = {"num_cpus": len(local.available_cores()), "include_dashboard": False}
-    with tempfile.TemporaryDirectory() as staged:
-        code(Path(staged))
+    with contextlib.nullcontext(_begun()) if address == "local" else _with_code() as options:
         try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"working_dir": staged, "env_vars": _environment()},
-                **(begun if address == "local" else {}),
-            )
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             ray.shutdown()
             raise ValueError(_explained(address, error)) from None
     if address == "local":
-        print(f"--on=ray: no --address, so Ray runs on this machine ({begun['num_cpus']} cores)")
+        cores = len(local.available_cores())
+        print(f"--on=ray: no --address, so Ray runs on this machine ({cores} cores)")
+
+
+def _begun() -> dict[str, Any]:
+    """How Ray starts on this machine. Its workers have the code and the environment of this
+    process: with a runtime environment, Ray could start none of them ahead of time."""
+    options = {"num_cpus": len(local.available_cores()), "include_dashboard": False}
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        options["num_gpus"] = 0
+    return options
+
+
+@contextlib.contextmanager
+def _with_code() -> Iterator[dict[str, Any]]:
+    """What the machines of a cluster get: a copy of the code, and the environment that trials
+    need."""
+    with tempfile.TemporaryDirectory() as staged:
+        code(Path(staged))
+        yield {"runtime_env": {"working_dir": staged, "env_vars": _environment()}}
 
 
 def _explained(address: str, error: Exception) -> str:
