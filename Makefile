@@ -8,6 +8,9 @@ UV     := $(shell command -v uv 2>/dev/null)
 # Overridden as in `make ladder PYTHON=/opt/python3.12/bin/python3`.
 PYTHON ?=
 
+# Tests start many processes: with bytecode kept, they need not compile the modules again.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
+
 .DEFAULT_GOAL := help
 .PHONY: help install ladder history assistant test test-all lint format bench scaling-table clean
 
@@ -40,11 +43,11 @@ assistant: $(VENV)/installed-report  ## SFT, a reward model, DPO, PPO and GRPO o
 
 test: $(VENV)/installed-dev  ## the fast tests (about 8 minutes on 2 cores)
 	@echo "==> Running the fast tests"
-	@$(BIN)/python -m pytest -m 'not slow' -n auto --dist loadfile
+	@$(PYTEST) -m 'not slow' -n auto --dist loadfile
 
 test-all: $(VENV)/installed-dev  ## every test, the slow ones too
 	@echo "==> Running every test"
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 lint: $(VENV)/installed-dev  ## check formatting and style with ruff
 	@echo "==> Checking formatting and style"
