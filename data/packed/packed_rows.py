@@ -2,6 +2,7 @@
 
 A document is the tokens of a split up to an end-of-document token, included. One that is longer
 than a row is cut into pieces, of which all but the last fill a row; pieces are packed by best fit.
+Some of these documents are cut once more where that leaves gaps (`data/packed/gap_filling.py`).
 Every token is a target once per epoch. Its input is the token before it; that of the first token
 of a document is the end-of-document token, as when a new document is sampled:
 
@@ -19,6 +20,7 @@ import numpy as np
 from data import loader
 from data.caching import folders
 from data.packed.best_fit import best_fit_decreasing
+from data.packed.gap_filling import Pieces, cut, fill_gaps
 from data.paired.packing import Rows, offsets, ranges
 from data.shards import Split
 from data.store import Component, TokenStore
@@ -36,25 +38,21 @@ class PackedSplit:
     document_lengths: np.ndarray  # with the end-of-document token, int64 [N]
 
     @cached_property
-    def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(where the targets of each piece begin in the split, how many they are, whether the piece
-        begins a document) [P]."""
-        lengths_N = self.document_lengths
-        counts_N = -(-lengths_N // self.length)
-        place_P = ranges(counts_N)
-        begins_P = np.repeat(np.cumsum(lengths_N) - lengths_N, counts_N) + place_P * self.length
-        left_P = np.repeat(lengths_N, counts_N) - place_P * self.length
-        return begins_P, np.minimum(left_P, self.length), place_P == 0
+    def packed(self) -> tuple[Pieces, Rows]:
+        """The pieces of all documents, and the rows that hold them."""
+        pieces = cut(self.document_lengths, self.length)
+        return fill_gaps(pieces, best_fit_decreasing(pieces.lengths_P, self.length), self.length)
 
-    @cached_property
+    @property
     def rows(self) -> Rows:
-        return best_fit_decreasing(self.pieces[1], self.length)
+        return self.packed[1]
 
     def read(self, rows_n: np.ndarray) -> loader.Batch:
         """The rows with these numbers [n]: tokens, targets, segments, positions int32 [n, T],
         weights float32."""
-        piece_p, row_p, place_p = self.rows.of(rows_n)
-        begins_p, lengths_p, first_p = (array[piece_p] for array in self.pieces)
+        pieces, rows = self.packed
+        piece_p, row_p, place_p = rows.of(rows_n)
+        begins_p, lengths_p, first_p = (array[piece_p] for array in pieces)
         begin_m = np.repeat(offsets(lengths_p, place_p), lengths_p)
         within_m, row_m = ranges(lengths_p), np.repeat(row_p, lengths_p)
         target_m = take(self.split, begins_p, lengths_p)
@@ -87,14 +85,14 @@ class PackedSplit:
         # A window begins with token k * length. Its first target is the next one, which no longer
         # sees the tokens before. That cuts a document if it has both and begins earlier.
         windows_N = np.maximum((ends_N - 2) // self.length - begins_N // self.length, 0)
-        cuts_N = -(-self.document_lengths // self.length) - 1
+        pieces, rows = self.packed
         tokens = int(ends_N[-1]) if len(ends_N) else 0
         return {
             "documents": len(ends_N),
-            "rows": len(self.rows),
-            "padding": 1 - tokens / max(1, len(self.rows) * self.length),
-            "cut_documents": int((cuts_N > 0).sum()),
-            "cuts": int(cuts_N.sum()),
+            "rows": len(rows),
+            "padding": 1 - tokens / max(1, len(rows) * self.length),
+            "cut_documents": int((self.document_lengths > self.length).sum()),
+            "cuts": len(pieces.lengths_P) - len(ends_N),
             "cut_documents_by_windows": int((windows_N > 0).sum()),
             "cuts_by_windows": int(windows_N.sum()),
         }
