@@ -18,14 +18,12 @@ from functools import cached_property
 import numpy as np
 
 from data import loader
-from data.caching import folders
 from data.packed.best_fit import best_fit_decreasing
+from data.packed.document_lengths import document_lengths
 from data.packed.gap_filling import Pieces, cut, fill_gaps
 from data.paired.packing import Rows, offsets, ranges
 from data.shards import Split
-from data.store import Component, TokenStore
-
-LARGE = 50_000_000  # tokens from which the progress of packing is shown
+from data.store import TokenStore
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,16 @@ class PackedStore:
 
     @cached_property
     def parts(self) -> list[PackedSplit]:
-        """The training split of each component."""
+        """The training split of each component; raises what `document_lengths` raises."""
+        tokenizer = self.store.tokenizer
         return [
-            packed_split(part, "train", self.store, self.length) for part in self.store.components
+            PackedSplit(
+                part.splits["train"],
+                tokenizer.eod,
+                self.length,
+                document_lengths(part, "train", tokenizer),
+            )
+            for part in self.store.components
         ]
 
     def read_chunk(
@@ -147,27 +152,6 @@ class PackedStore:
                 f"{self.length}, but a batch needs train.batch_size={batch_size}; use more text or "
                 "a smaller batch"
             )
-
-
-def packed_split(part: Component, split: str, store: TokenStore, length: int) -> PackedSplit:
-    """A split of a corpus, to be packed. Reads its tokens once to find where documents end, with a
-    progress bar if they are many. ValueError if the numbers of end-of-document tokens and of
-    documents differ."""
-    tokens, eod = part.splits[split], store.tokenizer.eod
-    size, shown = sum(shard.nbytes for shard in tokens.shards), tokens.n_tokens > LARGE
-    ends = [np.empty(0, np.int64)]
-    with folders.progress_of(f"reading {part.name} to pack it", size, shown) as advance:
-        for begin, shard in zip(tokens.begins, tokens.shards, strict=False):
-            ends.append(begin + np.flatnonzero(shard == eod))
-            advance(shard.nbytes)
-    ends_N = np.concatenate(ends)
-    if len(ends_N) != tokens.n_documents:
-        raise ValueError(
-            f"corpus {part.name!r} has {tokens.n_documents:,} documents ({split}), but "
-            f"{len(ends_N):,} end-of-document tokens: data.tokenizer={store.tokenizer.name!r} uses "
-            f"token {eod} for text too; use data.rows=windows"
-        )
-    return PackedSplit(tokens, eod, length, np.diff(ends_N, prepend=-1))
 
 
 def take(split: Split, begins_p: np.ndarray, lengths_p: np.ndarray) -> np.ndarray:
