@@ -2,6 +2,7 @@
 
 A document is the tokens of a split up to an end-of-document token, included. One that is longer
 than a row is cut into pieces, of which all but the last fill a row; pieces are packed by best fit.
+Some of these documents are cut once more where that leaves gaps (`data/packed/gap_filling.py`).
 Every token is a target once per epoch. Its input is the token before it; that of the first token
 of a document is the end-of-document token, as when a new document is sampled:
 
@@ -17,13 +18,12 @@ from functools import cached_property
 import numpy as np
 
 from data import loader
-from data.caching import folders
 from data.packed.best_fit import best_fit_decreasing
+from data.packed.document_lengths import document_lengths
+from data.packed.gap_filling import Pieces, cut, fill_gaps
 from data.paired.packing import Rows, offsets, ranges
 from data.shards import Split
-from data.store import Component, TokenStore
-
-LARGE = 50_000_000  # tokens from which the progress of packing is shown
+from data.store import TokenStore
 
 
 @dataclass(frozen=True)
@@ -36,25 +36,21 @@ class PackedSplit:
     document_lengths: np.ndarray  # with the end-of-document token, int64 [N]
 
     @cached_property
-    def pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(where the targets of each piece begin in the split, how many they are, whether the piece
-        begins a document) [P]."""
-        lengths_N = self.document_lengths
-        counts_N = -(-lengths_N // self.length)
-        place_P = ranges(counts_N)
-        begins_P = np.repeat(np.cumsum(lengths_N) - lengths_N, counts_N) + place_P * self.length
-        left_P = np.repeat(lengths_N, counts_N) - place_P * self.length
-        return begins_P, np.minimum(left_P, self.length), place_P == 0
+    def packed(self) -> tuple[Pieces, Rows]:
+        """The pieces of all documents, and the rows that hold them."""
+        pieces = cut(self.document_lengths, self.length)
+        return fill_gaps(pieces, best_fit_decreasing(pieces.lengths_P, self.length), self.length)
 
-    @cached_property
+    @property
     def rows(self) -> Rows:
-        return best_fit_decreasing(self.pieces[1], self.length)
+        return self.packed[1]
 
     def read(self, rows_n: np.ndarray) -> loader.Batch:
         """The rows with these numbers [n]: tokens, targets, segments, positions int32 [n, T],
         weights float32."""
-        piece_p, row_p, place_p = self.rows.of(rows_n)
-        begins_p, lengths_p, first_p = (array[piece_p] for array in self.pieces)
+        pieces, rows = self.packed
+        piece_p, row_p, place_p = rows.of(rows_n)
+        begins_p, lengths_p, first_p = (array[piece_p] for array in pieces)
         begin_m = np.repeat(offsets(lengths_p, place_p), lengths_p)
         within_m, row_m = ranges(lengths_p), np.repeat(row_p, lengths_p)
         target_m = take(self.split, begins_p, lengths_p)
@@ -87,14 +83,14 @@ class PackedSplit:
         # A window begins with token k * length. Its first target is the next one, which no longer
         # sees the tokens before. That cuts a document if it has both and begins earlier.
         windows_N = np.maximum((ends_N - 2) // self.length - begins_N // self.length, 0)
-        cuts_N = -(-self.document_lengths // self.length) - 1
+        pieces, rows = self.packed
         tokens = int(ends_N[-1]) if len(ends_N) else 0
         return {
             "documents": len(ends_N),
-            "rows": len(self.rows),
-            "padding": 1 - tokens / max(1, len(self.rows) * self.length),
-            "cut_documents": int((cuts_N > 0).sum()),
-            "cuts": int(cuts_N.sum()),
+            "rows": len(rows),
+            "padding": 1 - tokens / max(1, len(rows) * self.length),
+            "cut_documents": int((self.document_lengths > self.length).sum()),
+            "cuts": len(pieces.lengths_P) - len(ends_N),
             "cut_documents_by_windows": int((windows_N > 0).sum()),
             "cuts_by_windows": int(windows_N.sum()),
         }
@@ -109,9 +105,16 @@ class PackedStore:
 
     @cached_property
     def parts(self) -> list[PackedSplit]:
-        """The training split of each component."""
+        """The training split of each component; raises what `document_lengths` raises."""
+        tokenizer = self.store.tokenizer
         return [
-            packed_split(part, "train", self.store, self.length) for part in self.store.components
+            PackedSplit(
+                part.splits["train"],
+                tokenizer.eod,
+                self.length,
+                document_lengths(part, "train", tokenizer),
+            )
+            for part in self.store.components
         ]
 
     def read_chunk(
@@ -149,27 +152,6 @@ class PackedStore:
                 f"{self.length}, but a batch needs train.batch_size={batch_size}; use more text or "
                 "a smaller batch"
             )
-
-
-def packed_split(part: Component, split: str, store: TokenStore, length: int) -> PackedSplit:
-    """A split of a corpus, to be packed. Reads its tokens once to find where documents end, with a
-    progress bar if they are many. ValueError if the numbers of end-of-document tokens and of
-    documents differ."""
-    tokens, eod = part.splits[split], store.tokenizer.eod
-    size, shown = sum(shard.nbytes for shard in tokens.shards), tokens.n_tokens > LARGE
-    ends = [np.empty(0, np.int64)]
-    with folders.progress_of(f"reading {part.name} to pack it", size, shown) as advance:
-        for begin, shard in zip(tokens.begins, tokens.shards, strict=False):
-            ends.append(begin + np.flatnonzero(shard == eod))
-            advance(shard.nbytes)
-    ends_N = np.concatenate(ends)
-    if len(ends_N) != tokens.n_documents:
-        raise ValueError(
-            f"corpus {part.name!r} has {tokens.n_documents:,} documents ({split}), but "
-            f"{len(ends_N):,} end-of-document tokens: data.tokenizer={store.tokenizer.name!r} uses "
-            f"token {eod} for text too; use data.rows=windows"
-        )
-    return PackedSplit(tokens, eod, length, np.diff(ends_N, prepend=-1))
 
 
 def take(split: Split, begins_p: np.ndarray, lengths_p: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from data import build, shards
 from data.buckets import copies
 from data.files import path_of
 from data.local import sealed
+from data.packed.packed_rows import PackedStore
 from data.store import prepare
 from tests.data.conftest import sentence
 
@@ -55,6 +56,19 @@ def test_a_second_machine_fetches_what_the_first_has_built(
     monkeypatch.setattr(build, "GROUP_BYTES", 4000)
     here = prepare(config(corpora=(str(texts),), tokenizer=tokenizer), progress=False)
     assert here.hash == first.hash
+
+
+def test_document_lengths_are_kept_in_the_copy_of_each_machine(config, shared, corpus, machine):
+    settings = config(corpora=(corpus,), cache=f"{shared}/cache")
+    found = []
+    for name in ("first", "second"):
+        machine(name)
+        dataset = prepare(settings, progress=False)
+        folder, part = dataset.components[0].folder, PackedStore(dataset, 64).parts[0]
+        assert len(list(folder.glob("train-*.lengths"))) == 1
+        found.append((folder, part.document_lengths.tolist()))
+        assert prepare(settings, progress=False).hash == dataset.hash  # the copy is still complete
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
 
 
 def test_the_text_is_not_read_where_its_tokens_are(config, shared, corpus, machine, served):

@@ -11,7 +11,7 @@ import pytest
 from data import loader
 from data.caching import folders
 from data.kinds import text
-from data.packed import packed_rows
+from data.packed import document_lengths
 from data.packed.best_fit import best_fit_decreasing
 from data.packed.packed_rows import PackedStore, own_documents
 from data.shards import Split
@@ -201,7 +201,7 @@ def test_reading_many_tokens_to_pack_them_is_said(monkeypatch, capsys):
     clock = SimpleNamespace(monotonic=itertools.count(0, 20).__next__)
     monkeypatch.setattr(folders, "time", clock)
     assert len(PackedStore(STORE, 16).parts[0].rows) and not capsys.readouterr().err
-    monkeypatch.setattr(packed_rows, "LARGE", 100)
+    monkeypatch.setattr(document_lengths, "LARGE", 100)
     assert len(PackedStore(STORE, 16).parts[0].rows)
     assert capsys.readouterr().err == "reading corpus0 to pack it: 0 MB\n" * 2  # for each shard
 

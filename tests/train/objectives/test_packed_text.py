@@ -28,27 +28,27 @@ MODEL = ModelConfig(
 )  # fmt: skip
 RNG = np.random.default_rng(0)
 DOCUMENTS = [RNG.integers(0, 90, n) for n in (49, 9, 29, 19, 59, 39, 29, 1)]  # they fill two rows
+# One document fills two rows; the first is cut again to fill gaps of 44, 42 and 42 tokens.
+CUT_AGAIN = [RNG.integers(0, 90, n) for n in (255, 85, 85, 83)]
 compiled = jax.jit(step_module.gradients, static_argnums=2)
 
 
-def rows() -> tuple[dict, dict]:
-    """Batches [8, T] with equal documents: two packed rows, or one document a row, whose padding
-    no token sees. Rows that are not needed are empty."""
-    store = store_of(DOCUMENTS)
-    part = PackedStore(store, T).parts[0]
+def rows(documents: list[np.ndarray] = DOCUMENTS) -> tuple[dict, dict]:
+    """Batches [8, T] with equal documents: packed rows, or one document, or a piece of one, a row,
+    whose padding no token sees. Rows that are not needed are empty."""
+    part = PackedStore(store_of(documents), T).parts[0]
     together = part.read(np.arange(len(part.rows)))
-    assert len(part.rows) == 2 and together["segments"].max() > 2
+    n, segments = len(part.rows), together["segments"]
+    assert (segments.max(1) > 1).sum() > 1  # more than one row has several
     apart = {name: np.zeros((8, T), array.dtype) for name, array in together.items()}
-    documents = [
-        (row, s) for row in range(2) for s in range(1, together["segments"][row].max() + 1)
-    ]
+    documents = [(row, s) for row in range(n) for s in range(1, segments[row].max() + 1)]
     for place, (row, segment) in enumerate(documents):
         here = together["segments"][row] == segment
         for name in ("tokens", "targets", "weights"):
             apart[name][place, : here.sum()] = together[name][row][here]
     filled = {name: np.zeros((8, T), array.dtype) for name, array in together.items()}
     for name, array in together.items():
-        filled[name][:2] = array
+        filled[name][:n] = array
     return filled, {name: apart[name] for name in ("tokens", "targets", "weights")}
 
 
@@ -62,10 +62,10 @@ def distance(one: dict, other: dict) -> float:
     return float(max(jax.tree.leaves(apart)))
 
 
-def check(cfg: StepConfig, params: dict, expected: tuple[float, dict]) -> None:
+def check(cfg: StepConfig, params: dict, expected: tuple[float, dict], documents=DOCUMENTS) -> None:
     """Packed rows have the expected loss and gradients; without their borders, as a control, they
     have others."""
-    together, _ = rows()
+    together, _ = rows(documents)
     loss, gradient = found(cfg, params, together)
     assert loss == pytest.approx(expected[0], abs=2e-6)
     assert distance(gradient, expected[1]) < 5e-6
@@ -95,6 +95,15 @@ def alone() -> tuple[dict, tuple[float, dict]]:
 def test_packed_documents_have_the_loss_and_gradients_that_they_have_apart(backend):
     model = dataclasses.replace(MODEL, attention=backend)
     check(decoder_step(model), *alone())
+
+
+def test_pieces_that_fill_gaps_have_the_loss_and_gradients_that_they_have_apart():
+    """A document of two rows is longer than one anyway, and its first row is cut again."""
+    cfg, (params, _) = decoder_step(dataclasses.replace(MODEL, attention="xla")), alone()
+    together, apart = rows(CUT_AGAIN)
+    used = (together["segments"] > 0).sum(1)
+    assert used.tolist() == [T] * 4 + [0] * 4 and apart["weights"].any(1).sum() == 7
+    check(cfg, params, found(cfg, params, apart), CUT_AGAIN)
 
 
 @pytest.mark.slow
