@@ -6,6 +6,7 @@ from typing import Any
 from scaling.intervals import interval_text
 from scaling.printable import printable
 from scaling.report.number_text import label, nats, p_text
+from scaling.report.probing.wording import other_world
 
 signed = "{:+.3f}".format
 percent = "{:.1%}".format
@@ -73,7 +74,7 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
     if about["left_out"]:
         found.append(f"  {about['left_out']:,} more facts have words that the vocabulary lacks")
     if about["of_another_world"]:
-        found.append("  the run was trained on another world than this one (data.corpora)")
+        found.append(f"  warning: {other_world(about)}")
     if s["auroc_known"]["value"] is not None:
         apart = interval_text(s["auroc_known"], nats)
         found.append(f"  known from unknown facts, by confidence: AUROC {apart}")

@@ -62,6 +62,7 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
             "file": asked.facts,
             "left_out": asked_for - len(of_facts),
             "of_another_world": files.of_another_world(asked.facts, corpora),
+            "worlds_of_run": [name for name in corpora if files.is_world(name)],
         }
         about["facts"] = other | facts.measured(of_facts, *_two(found), *again)
     if texts:

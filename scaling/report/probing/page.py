@@ -10,6 +10,7 @@ from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, interval_html, label, nats, p_text
 from scaling.report.page import card, draw, figure_block, remove_page, reproduction, table_row
+from scaling.report.probing.wording import other_world
 
 FILE = "probe.json"
 MOST_ROWS = 400  # rows of a table of all pairs or questions
@@ -179,7 +180,7 @@ def facts(about: Mapping[str, Any]) -> str:
         note = f"{about['left_out']:,} more facts have words that the vocabulary lacks."
         parts.insert(0, f'<p class="quiet">{note}</p>')
     if about["of_another_world"]:
-        parts.insert(0, '<p class="quiet">The run was trained on a different world.</p>')
+        parts.insert(0, f'<p class="quiet">Warning: {escape(other_world(about))}.</p>')
     return "".join(parts) + questions(about["rows"])
 
 

@@ -175,7 +175,9 @@ def test_another_world_is_named(home, tmp_path, capsys):
     config["data"]["corpora"] = ["world:entities=3"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     probed(tmp_path / "run", tmp_path, "--facts=world:entities=2")
-    assert "trained on another world than this one" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "warning: --facts=world:entities=2 is not the world in the run's data.corpora" in said
+    assert "use --facts=world:entities=3" in said
 
 
 def test_other_text_by_hand():
