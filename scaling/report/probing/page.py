@@ -10,12 +10,13 @@ from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, interval_html, label, nats, p_text
 from scaling.report.page import card, draw, figure_block, remove_page, reproduction, table_row
-from scaling.report.probing.wording import other_world
+from scaling.report.probing.wording import other_world, unlearned_unread
 
 FILE = "probe.json"
 MOST_ROWS = 400  # rows of a table of all pairs or questions
 signed = "{:+.3f}".format
 percent = "{:.1%}".format
+signed_percent = "{:+.1%}".format
 
 
 def write_page(folder: str | Path, about: Mapping[str, Any]) -> Path:
@@ -176,6 +177,8 @@ def facts(about: Mapping[str, Any]) -> str:
              section("Calibration and selective answering", ("measure", "value"), more)]  # fmt: skip
     if "change" in about:
         parts.append(change(about["change"]))
+    if about["unlearned_unread"]:
+        parts.insert(0, f'<p class="quiet">Warning: {escape(unlearned_unread(about))}.</p>')
     if about["left_out"]:
         note = f"{about['left_out']:,} more facts have words that the vocabulary lacks."
         parts.insert(0, f'<p class="quiet">{note}</p>')
@@ -188,13 +191,21 @@ def change(changes: list[Mapping[str, Any]]) -> str:
     """What changed since the run before, by group."""
     rows = []
     for one in changes:
-        of = one["nats"]
+        of, right = one["nats"], one["accuracy"]
         rows.append(table_row([escape(label(one["group"])), f"{one['facts']:,}", nats(of["before"]),
                                nats(of["now"]), interval_html(of["change"], signed),
-                               p_html(of["change"]["p"]), percent(one["accuracy"]["before"]),
-                               percent(one["accuracy"]["now"])]))  # fmt: skip
-    names = ("facts", "count", "nats before", "nats now", "change", "p", "right before", "right now")
-    return section("What changed", names, rows)
+                               p_html(of["change"]["p"]), percent(right["before"]),
+                               percent(right["now"]),
+                               interval_html(right["change"], signed_percent)]))  # fmt: skip
+    names = ("facts", "count", "nats before", "nats now", "change", "p", "right before",
+             "right now", "change")  # fmt: skip
+    note = ""
+    if any(one["group"].endswith(", as unlearned") for one in changes):
+        note = (
+            '<p class="quiet">As unlearned: asked in the words of data.forget. In other ways: in '
+            "words that were not unlearned, whether or not the training text used them.</p>"
+        )
+    return section("What changed", names, rows) + note
 
 
 def questions(listed: list[Mapping[str, Any]]) -> str:

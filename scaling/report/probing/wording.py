@@ -11,3 +11,8 @@ def other_world(about: Mapping[str, Any]) -> str:
         f"--facts={about['file']} is not the world in the run's data.corpora; to ask what the run "
         f"was told, use --facts={read}"
     )
+
+
+def unlearned_unread(about: Mapping[str, Any]) -> str:
+    """Why the facts are not divided by the words in which the run unlearned them."""
+    return f"{about['unlearned_unread']}; so what was unlearned is not told from other ways to ask"
