@@ -202,8 +202,9 @@ def change(changes: list[Mapping[str, Any]]) -> str:
     note = ""
     if any(one["group"].endswith(", as unlearned") for one in changes):
         note = (
-            '<p class="quiet">As unlearned: asked in the words of data.forget. In other ways: in '
-            "words that were not unlearned, whether or not the training text used them.</p>"
+            '<p class="quiet">As unlearned: asked in the words of data.forget. Forgotten facts in '
+            "other ways: in all other words. Other facts in other ways: in words in which the "
+            "training text never told them.</p>"
         )
     return section("What changed", names, rows) + note
 
