@@ -231,7 +231,7 @@ SCHEMES = {
     corrupted.SCHEME: Scheme(_corrupted, _corrupted_identity, lambda spec: None),
     world.SCHEME: Scheme(
         lambda spec, text_key: world.parse(spec).documents(),
-        lambda spec: [repr(world.parse(spec)), world.VERSION],
+        lambda spec: world.parse(spec).identity,
         lambda spec: None,
     ),
 }

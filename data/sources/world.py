@@ -2,8 +2,8 @@
 
 A fact says what an entity has of a relation: the home of Kalo is Borne. Some facts are never
 stated, so that no model of the text can know them. The others are stated 1, 2, 4, … times, each
-fact in half of the templates of its relation, so that the other half asks for it in words that the
-text never uses:
+fact in `ways` (2) of the four templates of its relation, so that the others ask for it in words
+that the text never uses:
 
     Kalo lives in Borne.          The home of Kalo is Borne.          Kalo has a house in Borne.
 
@@ -17,6 +17,7 @@ pages by heart. All draws follow from the seed. As a corpus, the spec is 'world[
 the keys of KEYS.
 """
 
+import dataclasses
 import functools
 import itertools
 import random
@@ -94,8 +95,8 @@ ABOUT_ROLES = (  # what comes before the pronoun, and what after
 
 
 class Fact(NamedTuple):
-    """What an entity has of a relation. `times`: how often an edition says so, in the first half of
-    `templates`, which are shuffled. `forget`: whether it is in the part to be forgotten."""
+    """What an entity has of a relation. `times`: how often an edition says so, in the first `ways`
+    of `templates`, which are shuffled. `forget`: whether it is in the part to be forgotten."""
 
     entity: str
     relation: str
@@ -103,6 +104,7 @@ class Fact(NamedTuple):
     times: int
     templates: tuple[str, ...]
     forget: bool
+    ways: int
 
     def questions(self) -> list[str]:
         """What comes before the value, in the order of `templates`."""
@@ -111,7 +113,7 @@ class Fact(NamedTuple):
     @property
     def told(self) -> int:
         """How many of `templates` the text uses for this fact."""
-        return min(self.times, len(self.templates) // 2)
+        return min(self.times, self.ways)
 
     def statements(self) -> list[str]:
         """The sentences that say so."""
@@ -132,6 +134,14 @@ class World:
     roles: int = 0
     bias: float = 0.5
     seed: int = 0
+    ways: int = dataclasses.field(default=2, repr=False)
+
+    @property
+    def identity(self) -> list[str | int]:
+        """What the text follows from. The default of `ways`, which is newer than the other keys, is
+        left out, so that old datasets keep their hash."""
+        newer = [] if self.ways == World.ways else [f"ways={self.ways}"]
+        return [repr(self), VERSION, *newer]
 
     @functools.cached_property
     def facts(self) -> tuple[Fact, ...]:
@@ -152,7 +162,7 @@ class World:
         times = 2 ** draw.randrange(self.times.bit_length())
         return Fact(
             entity, relation, draw.choice(values), 0 if unknown else times,
-            tuple(draw.sample(templates, len(templates))), forget and not unknown,
+            tuple(draw.sample(templates, len(templates))), forget and not unknown, self.ways,
         )  # fmt: skip
 
     def sentences(self) -> Iterator[str]:
@@ -202,7 +212,9 @@ KEYS = {  # key → (how it is read, what it means)
     "roles": (int, "sentences about roles in each edition"),
     "bias": (float, "share of them with the pronoun of their role"),
     "seed": (int, "of the draws"),
+    "ways": (int, "templates in which a fact is told, of 4"),
 }
+WAYS = min(len(relation.templates) for relation in RELATIONS.values())
 MOST = (len(CONSONANTS) * len(VOWELS)) ** 2
 
 
@@ -216,6 +228,8 @@ def parse(spec: str) -> World:
         )
     if not all(0 <= share <= 1 for share in (world.unknown, world.forget, world.bias)):
         raise ValueError(f"data.corpora={spec!r}: unknown, forget and bias must be from 0 to 1")
+    if not 1 <= world.ways <= WAYS:
+        raise ValueError(f"data.corpora={spec!r}: ways={world.ways} must be from 1 to {WAYS}")
     if world.part not in PARTS:
         raise ValueError(
             f"data.corpora={spec!r}: part={world.part!r} is unknown; use one of {', '.join(PARTS)}"

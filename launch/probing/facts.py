@@ -201,6 +201,14 @@ def _told(facts: Sequence[Question], found: Answers) -> np.ndarray:
     return np.array([facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)])
 
 
+def _unlearned(facts: Sequence[Question], found: Answers) -> np.ndarray:
+    """Whether the run unlearned the answer to each question, in the words of the question [Q]."""
+    return np.array([
+        bool(facts[n].unlearned) and facts[n].unlearned[way]
+        for n, way in zip(found.fact, found.way, strict=True)
+    ])  # fmt: skip
+
+
 def _ranges(most: int) -> list[tuple[str, int, int]]:
     """0, and the ranges of counts up to each power of two: (name, first, last)."""
     found, first = [("told 0 times", 0, 0)], 1
@@ -230,6 +238,7 @@ def _rows(
             "known": fact.known,
             "times": fact.times,
             "told": fact.told[way] if fact.told else None,
+            "unlearned": fact.unlearned[way] if fact.unlearned else None,
         })  # fmt: skip
         if before is not None:
             rows[-1]["nats_before"] = float(before.nats[q])
@@ -240,17 +249,11 @@ def _rows(
 def _changes(
     facts: Sequence[Question], found: Answers, before: Answers, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """What changed since the other run, by group: nats of the right answer, accuracy and
-    confidence, each before, now and the mean difference with its interval and p-value. Facts of a
-    world also have a row for the ways in which they were not told. Each fact counts the same."""
-    parts = []
-    for name, rows in _by_group(facts, found):
-        parts.append((name, rows))
-        first = facts[found.fact[rows.argmax()]]
-        if first.told and first.known:
-            parts.append((f"{name}, in other ways", rows & ~_told(facts, found)))
+    """What changed since the other run, by group and way of asking: nats of the right answer,
+    accuracy and confidence, each before, now and the mean difference with its interval and p-value.
+    Each fact counts the same."""
     changes = []
-    for name, rows in parts:
+    for name, rows in _by_way(facts, found):
         one: dict[str, Any] = {"group": name, "facts": len(np.unique(found.fact[rows]))}
         of = found.fact[rows]
         for key, field in (("nats", "nats"), ("accuracy", "right"), ("confidence", "confidence")):
@@ -259,6 +262,27 @@ def _changes(
             one[key] = {"before": _by_fact(then, of), "now": _by_fact(now, of), "change": change}
         changes.append(one)
     return changes
+
+
+def _by_way(facts: Sequence[Question], found: Answers) -> list[tuple[str, np.ndarray]]:
+    """(name, which questions [Q]) of each group of facts, and of parts of it: of facts that the run
+    unlearned, the ways in which it did and the others, of which some may have been told too; of
+    other facts of a world, the ways in which they were not told."""
+    parts, unlearned = [], _unlearned(facts, found)
+    forgotten = np.isin(found.fact, found.fact[unlearned])
+    for name, rows in _by_group(facts, found):
+        parts.append((name, rows))
+        first = facts[found.fact[rows.argmax()]]
+        if (rows & unlearned).any():
+            others = rows & forgotten & ~unlearned
+            parts.append((f"{name}, as unlearned", rows & unlearned))
+            parts.append((f"{name}, in other ways", others))
+            if first.told:
+                told = _told(facts, found)
+                parts.append((f"{name}, in other ways that were told", others & told))
+        elif first.told and first.known:
+            parts.append((f"{name}, in other ways", rows & ~_told(facts, found)))
+    return [(name, rows) for name, rows in parts if rows.any()]
 
 
 def _by_fact(values: np.ndarray, fact: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """Reads what `isoflop probe` asks: files of pairs, of sets of words and of facts, one a line."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data.files import path_of
@@ -44,7 +44,7 @@ class Sets:
 class Question:
     """Ways to ask for one fact, with the possible answers, which follow each question. `told` says
     of each way whether the fact was stated in it, `times` how often the training text states it;
-    None where that is not known."""
+    None where that is not known. `unlearned` says of each way whether the run unlearned it."""
 
     questions: tuple[str, ...]
     answers: tuple[str, ...]
@@ -53,6 +53,7 @@ class Question:
     known: bool | None = None
     times: int | None = None
     told: tuple[bool, ...] | None = None
+    unlearned: tuple[bool, ...] = ()  # (): none
 
 
 def pairs(spec: str) -> list[Pair]:
@@ -114,6 +115,13 @@ def facts(spec: str, validation: float) -> list[Question]:
             Question(tuple(row["questions"]), tuple(row["answers"]), row["right"], group, known)
         )
     return found
+
+
+def with_unlearned(questions: Sequence[Question], prompts: Set[str]) -> list[Question]:
+    """The questions, of which those among `prompts` were unlearned."""
+    return [
+        replace(one, unlearned=tuple(way in prompts for way in one.questions)) for one in questions
+    ]
 
 
 def of_world(spec: str, validation: float) -> list[Question]:

@@ -6,9 +6,11 @@ from typing import Any
 from scaling.intervals import interval_text
 from scaling.printable import printable
 from scaling.report.number_text import label, nats, p_text
+from scaling.report.probing.wording import other_world, unlearned_unread
 
 signed = "{:+.3f}".format
 percent = "{:.1%}".format
+signed_percent = "{:+.1%}".format
 
 
 def show(about: Mapping[str, Any]) -> None:
@@ -73,12 +75,14 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
     if about["left_out"]:
         found.append(f"  {about['left_out']:,} more facts have words that the vocabulary lacks")
     if about["of_another_world"]:
-        found.append("  the run was trained on another world than this one (data.corpora)")
+        found.append(f"  warning: {other_world(about)}")
     if s["auroc_known"]["value"] is not None:
         apart = interval_text(s["auroc_known"], nats)
         found.append(f"  known from unknown facts, by confidence: AUROC {apart}")
         made_up = interval_text(s["made_up"], percent)
         found.append(f"  made up, with a confidence of 50% or more: {made_up} of unknown facts")
+    if about["unlearned_unread"]:
+        found.append(f"  warning: {unlearned_unread(about)}")
     for group in about["groups"]:
         name = label(group["name"])
         cells = f"accuracy {interval_text(group['accuracy'], percent)}, confidence "
@@ -87,11 +91,12 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
             cells += f", consistency {percent(group['consistency']['value'])}"
         found.append(f"  {name} ({group['facts']} facts): {cells}")
     for one in about.get("change", []):
-        of = one["nats"]
+        of, right = one["nats"], one["accuracy"]
         found.append(
             f"  change, {label(one['group'])}: nats of the right answer {of['before']:.3f} → "
             f"{of['now']:.3f}, {interval_text(of['change'], signed)}, {p_text(of['change']['p'])}; "
-            f"accuracy {percent(one['accuracy']['before'])} → {percent(one['accuracy']['now'])}"
+            f"accuracy {percent(right['before'])} → {percent(right['now'])}, "
+            f"{interval_text(right['change'], signed_percent)}"
         )
     return found
 

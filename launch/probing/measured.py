@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.files import specs_of
+from data.kinds.unlearning import statements
 from launch.alive import bar
 from launch.evaluation.scored_model import ScoredModel, open_model
 from launch.files import read_config
@@ -35,6 +37,9 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
     told = (read_config(before or run) or {}).get("data", {})  # of the run that read the facts
     share = float(told.get("validation", 0.0))
     of_facts = files.facts(asked.facts, share) if asked.facts else []
+    unread = ""
+    if of_facts and before:
+        of_facts, unread = _with_unlearned(of_facts, run)
     texts = other_text.documents(asked.text, asked.documents) if asked.text else []
     if of_pairs or of_facts or texts:
         show("loading")
@@ -62,6 +67,8 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
             "file": asked.facts,
             "left_out": asked_for - len(of_facts),
             "of_another_world": files.of_another_world(asked.facts, corpora),
+            "worlds_of_run": [name for name in corpora if files.is_world(name)],
+            "unlearned_unread": unread,
         }
         about["facts"] = other | facts.measured(of_facts, *_two(found), *again)
     if texts:
@@ -69,6 +76,19 @@ def probed(run: Path, before: Path | None, asked: Asked, show: Show) -> dict[str
         found = [other_text.nats(model, texts) for model in models]
         about["text"] = other_text.measured(asked.text, *_two(found), *again)
     return about
+
+
+def _with_unlearned(facts: list[files.Question], run: Path) -> tuple[list[files.Question], str]:
+    """The facts, with what the run unlearned if that was its objective, and why it cannot be read
+    or ""."""
+    config = read_config(run) or {}
+    if config.get("data", {}).get("kind") != "unlearning":
+        return facts, ""
+    try:
+        prompts = statements.prompts(specs_of(config["data"]["forget"]))
+    except (FileNotFoundError, ValueError) as error:
+        return facts, str(error)
+    return files.with_unlearned(facts, prompts), ""
 
 
 def _two(found: list) -> tuple[Any, Any]:

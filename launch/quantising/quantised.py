@@ -6,12 +6,10 @@ from typing import Any
 
 from launch.files import AGAIN, read_family, read_json
 from model.quantised import model
-from model.quantised.model import Quantisation, dense
+from model.quantised.model import Quantisation
 from train.checkpoint import restore_params
 
 FILE = "quantised.json"
-
-__all__ = ["FILE", "dense", "is_quantised", "of_file", "read"]
 
 
 def is_quantised(run: Path) -> bool:

@@ -26,6 +26,7 @@ from model import families, parameters
 from model.adapters.adapted import Adapted, family_of
 from model.beside import Beside, Models
 from model.huggingface import bert, config_json, peft, weights
+from model.quantised.model import dense
 from train import objectives
 from train.checkpoint import finished, restore_params
 from train.loop import Start
@@ -130,7 +131,7 @@ def of_run(run: Path, say: Callable[[str], None] = print) -> tuple[dict, dict]:
     trained on; ValueError if those are others now."""
     if quantised.is_quantised(run):
         params, meta = quantised.read(run, say)
-        return quantised.dense(params), meta
+        return dense(params), meta
     params, meta = restore_params(run / "checkpoints", say)
     config = _config(run)
     params = {name: x for name, x in params.items() if name not in objectives.beside(config)}
@@ -184,10 +185,15 @@ def resolve(config: ConfigDict, tokenizer: Tokenizer | None = None) -> None:
         require_template(key, source, config)
     if config.train.init_from and "template" in config.data:  # a phase of post-training
         read.append(("train.init_from", to_path(config.train.init_from)))
-    other_text = getattr(objectives.find(config.objective.name), "OTHER_TEXT", ())
     for key, source in read:
-        if tokenizer is not None and key not in other_text:
+        if tokenizer is not None and not has_other_text(key, config):
             require_tokenizer(key, source, tokenizer)
+
+
+def has_other_text(key: str, config: ConfigDict) -> bool:
+    """Whether the model that `key` names may have another tokenizer and another length of text than
+    the rows of the data."""
+    return key in getattr(objectives.find(config.objective.name), "OTHER_TEXT", ())
 
 
 def frozen_sources(config: ConfigDict) -> dict[str, tuple[str, Path]]:
@@ -309,8 +315,7 @@ def _load_other(key: str, source: Path, resolved: ConfigDict) -> Weights:
     """Weights of another model than the trained one. ValueError for shorter sequences."""
     found = load(source, key)
     longest, length = (of.get("context_length", 0) for of in (found.section, resolved.model))
-    other_text = getattr(objectives.find(resolved.objective.name), "OTHER_TEXT", ())
-    if longest and longest < length and key not in other_text:
+    if longest and longest < length and not has_other_text(key, resolved):
         raise ValueError(
             f"{key}={source} has model.context_length={longest}, and the rows {length} tokens; "
             f"use --config.model.context_length={longest}"

@@ -72,6 +72,11 @@ def statements(specs: tuple[str, ...], tokenizer: Tokenizer) -> Statements:
     return Statements(np.concatenate(parts).astype(np.int32), begins, np.array(answers), digest)
 
 
+def prompts(specs: tuple[str, ...]) -> set[str]:
+    """The prompts of all statements; raises what `statements` raises for what cannot be read."""
+    return {prompt for spec in specs for _, prompt, _ in _read(spec)}
+
+
 def _read(spec: str) -> Iterator[tuple[str, str, str]]:
     """(where it is, prompt, answer) of each statement. A fact of a world is stated in each way
     that its text uses."""

@@ -14,7 +14,8 @@ calibrated, and whether it tells known facts from unknown ones. --text measures 
 corpus.
 
 --before names the run before a change, such as unlearning: everything is measured of both, and the
-differences have intervals. docs/probing.md describes the files and the numbers.
+differences have intervals. Facts that the run unlearned are asked in the words in which it did, and
+in others. docs/probing.md describes the files and the numbers.
 """
 
 from collections.abc import Sequence

@@ -194,7 +194,7 @@ def changes(about: Mapping[str, Any]) -> Figure | None:
         alt.Chart(data(rows))
         .mark_bar(opacity=0.85)
         .encode(
-            y=alt.Y("Facts:N", sort=groups, title=None, axis=alt.Axis(labelLimit=170)),
+            y=alt.Y("Facts:N", sort=groups, title=None, axis=alt.Axis(labelLimit=240)),
             yOffset=alt.YOffset("Run:N", sort=names),
             x=alt.X("Nats:Q", title="Nats of the right answer"),
             color=alt.Color("Run:N", scale=alt.Scale(domain=names, range=[GREY, BLUE]), sort=names,

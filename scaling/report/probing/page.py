@@ -10,11 +10,13 @@ from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
 from scaling.report.number_text import escape, interval_html, label, nats, p_text
 from scaling.report.page import card, draw, figure_block, remove_page, reproduction, table_row
+from scaling.report.probing.wording import other_world, unlearned_unread
 
 FILE = "probe.json"
 MOST_ROWS = 400  # rows of a table of all pairs or questions
 signed = "{:+.3f}".format
 percent = "{:.1%}".format
+signed_percent = "{:+.1%}".format
 
 
 def write_page(folder: str | Path, about: Mapping[str, Any]) -> Path:
@@ -162,6 +164,7 @@ def facts(about: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     names = ("facts", "count", "right", "confidence", "50% sure or more", "same answer", "nats")
     s = about["summary"]
+    calibration = f"ECE; p of perfect calibration: {p_html(about['ece_p'])}"
     more = [
         table_row(["Brier score", interval_html(s["brier"], nats)]),
         table_row(
@@ -172,12 +175,7 @@ def facts(about: Mapping[str, Any]) -> str:
         ),
         table_row(["AUROC of right from wrong answers", interval_html(s["auroc_right"], nats)]),
         table_row(["AUROC of known from unknown facts", interval_html(s["auroc_known"], nats)]),
-        table_row(
-            [
-                f"ECE; p of perfect calibration: {p_html(about['ece_p'])}",
-                interval_html(s["ece"], nats),
-            ]
-        ),
+        table_row([calibration, interval_html(s["ece"], nats)]),
         table_row(
             ["Probability of all possible answers together", interval_html(s["mass"], percent)]
         ),
@@ -188,11 +186,13 @@ def facts(about: Mapping[str, Any]) -> str:
     ]
     if "change" in about:
         parts.append(change(about["change"]))
+    if about["unlearned_unread"]:
+        parts.insert(0, f'<p class="quiet">Warning: {escape(unlearned_unread(about))}.</p>')
     if about["left_out"]:
         note = f"{about['left_out']:,} more facts have words that the vocabulary lacks."
         parts.insert(0, f'<p class="quiet">{note}</p>')
     if about["of_another_world"]:
-        parts.insert(0, '<p class="quiet">The run was trained on a different world.</p>')
+        parts.insert(0, f'<p class="quiet">Warning: {escape(other_world(about))}.</p>')
     return "".join(parts) + questions(about["rows"])
 
 
@@ -200,22 +200,22 @@ def change(changes: list[Mapping[str, Any]]) -> str:
     """What changed since the run before, by group."""
     rows = []
     for one in changes:
-        of = one["nats"]
+        of, right = one["nats"], one["accuracy"]
         rows.append(table_row([escape(label(one["group"])), f"{one['facts']:,}", nats(of["before"]),
                                nats(of["now"]), interval_html(of["change"], signed),
-                               p_html(of["change"]["p"]), percent(one["accuracy"]["before"]),
-                               percent(one["accuracy"]["now"])]))  # fmt: skip
-    names = (
-        "facts",
-        "count",
-        "nats before",
-        "nats now",
-        "change",
-        "p",
-        "right before",
-        "right now",
-    )
-    return section("What changed", names, rows)
+                               p_html(of["change"]["p"]), percent(right["before"]),
+                               percent(right["now"]),
+                               interval_html(right["change"], signed_percent)]))  # fmt: skip
+    names = ("facts", "count", "nats before", "nats now", "change", "p", "right before",
+             "right now", "change")  # fmt: skip
+    note = ""
+    if any(one["group"].endswith(", as unlearned") for one in changes):
+        note = (
+            '<p class="quiet">As unlearned: asked in the words of data.forget. Forgotten facts in '
+            "other ways: in all other words. Other facts in other ways: in words in which the "
+            "training text never told them.</p>"
+        )
+    return section("What changed", names, rows) + note
 
 
 def questions(listed: list[Mapping[str, Any]]) -> str:

@@ -1,10 +1,13 @@
 """Measures isoflop clean on synthetic text: MB/s for each core, memory, state on the disk.
 
     python -m tests.bench.texts.cleaning --megabytes=60 --workers=1 book.txt other.txt
+    python -m tests.bench.texts.cleaning --megabytes=2000 --write=synthetic.jsonl book.txt other.txt
+    python -m tests.bench.texts.cleaning --workers=2 --read=synthetic.jsonl
 
-The text is made from the lines of the given files with a seed: in 60 of 100 documents lines with 1
-word in 12 replaced, in 12 a copy of an earlier document, in 10 a copy with three other words, the
-rest with French articles or personal data. Time is that of the CPU, all processes together, so it
+--write only writes the text, and --read cleans it, so that the memory is that of cleaning. The text
+is made from the lines of the given files with a seed: in 60 of 100 documents lines with 1 word in
+12 replaced, in 12 a copy of an earlier document, in 10 a copy with three other words, the rest with
+French articles or personal data. Time is that of the CPU, all processes together, so it
 hardly depends on what else the machine does; the start of the processes counts.
 """
 
@@ -62,31 +65,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("files", nargs="+")
+    parser.add_argument("--write", type=Path, help="write the text to this file, and clean nothing")
+    parser.add_argument("--read", type=Path, help="clean this file instead of making text")
+    parser.add_argument("files", nargs="*")
     given = parser.parse_args()
-    texts = [Path(name).read_text() for name in given.files]
-    lines = [line.strip() for text in texts for line in text.splitlines() if line.count(" ") > 7]
+    if bool(given.files) == bool(given.read):
+        parser.error("name files of lines to make text from, or --read=FILE")
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "raw.jsonl")
-        synthetic(file, lines, int(given.megabytes * 1e6))
-        cfg = json.loads(cleaning.get_config().to_json())
-        cfg["input"]["corpora"] = [str(file)]
-        before = cpu()
-        about = pipeline.clean(cfg, Path(folder, "out"), given.workers)
-        seconds = cpu() - before
-    peak = max(resource.getrusage(who).ru_maxrss for who in WHO) / 1024
-    print(
-        json.dumps(
-            {
-                "megabytes_per_second_and_core": round(about["read"]["bytes"] / 1e6 / seconds, 2),
-                "cpu_seconds": round(seconds, 1),
-                "largest_process_mib": round(peak),
-                "documents": about["read"]["documents"],
-                "share_left": round(about["written"]["bytes"] / about["read"]["bytes"], 3),
-                **about["bytes_of_state"],
-            }
-        )
-    )
+        file = given.read or given.write or Path(folder, "raw.jsonl")
+        if given.files:
+            texts = [Path(name).read_text() for name in given.files]
+            lines = [line.strip() for text in texts for line in text.splitlines()]
+            long = [line for line in lines if line.count(" ") > 7]
+            synthetic(file, long, int(given.megabytes * 1e6))
+        if not given.write:
+            print(json.dumps(cleaned(file, Path(folder, "out"), given.workers)))
+
+
+def cleaned(file: Path, out: Path, workers: int) -> dict[str, float]:
+    """Speed, memory and sizes of cleaning a file."""
+    cfg = json.loads(cleaning.get_config().to_json())
+    cfg["input"]["corpora"] = [str(file)]
+    before = cpu()
+    about = pipeline.clean(cfg, out, workers)
+    seconds = cpu() - before
+    parent, worker = (resource.getrusage(who).ru_maxrss / 1024 for who in WHO)
+    return {
+        "megabytes_per_second_and_core": round(about["read"]["bytes"] / 1e6 / seconds, 2),
+        "cpu_seconds": round(seconds, 1),
+        "largest_process_mib": round(max(parent, worker)),
+        "parent_mib": round(parent),
+        "largest_worker_mib": round(worker),
+        "documents": about["read"]["documents"],
+        "share_left": round(about["written"]["bytes"] / about["read"]["bytes"], 3),
+        **about["bytes_of_state"],
+    }
 
 
 def cpu() -> float:

@@ -35,6 +35,21 @@ def test_each_fact_is_stated_as_often_as_it_says(made):
     assert sum("said" in s or "because" in s for s in told) > 0
 
 
+def test_ways_are_the_templates_in_which_a_fact_is_told(made):
+    """More ways only add templates, and the default leaves the identity of old text as it was."""
+    more = world.parse(f"{SPEC}:ways=4")
+    assert [f.told for f in more.facts] == [min(f.times, 4) for f in made.facts]
+    for fewer, one in zip(made.facts, more.facts, strict=True):
+        assert (one.templates, one.value) == (fewer.templates, fewer.value)
+        assert set(fewer.statements()) <= set(one.statements())
+        assert len(one.statements()) == one.times and len(set(one.statements())) == one.told
+    assert made.identity == [repr(made), world.VERSION] and "ways" not in repr(made)
+    assert world.parse(f"{SPEC}:ways=2").identity == made.identity != more.identity
+    for ways in (0, 5):
+        with pytest.raises(ValueError, match=rf"ways={ways} must be from 1 to 4"):
+            world.parse(f"{SPEC}:ways={ways}")
+
+
 def test_parts_divide_what_is_told(made):
     whole, forget, retain = (
         collections.Counter(dataclasses.replace(made, part=part).sentences())

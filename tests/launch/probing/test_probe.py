@@ -112,6 +112,38 @@ def test_what_was_told_is_known_and_what_was_not_is_made_up(whole):
     assert found["summary"]["auroc_known"]["value"] > 0.6
 
 
+def test_unlearned_facts_are_divided_by_the_words_in_which_they_were_unlearned(
+    home, tmp_path, capsys
+):
+    """The run unlearned one way of each fact; its model of n-grams did not read what it unlearned,
+    and read the other ways in which these facts are told."""
+    one_way = f"{WORLD}:ways=1"
+    gone = {q for f in world.parse(one_way).facts if f.forget for q in f.questions()[: f.told]}
+    told = world.parse(WORLD).sentences()
+    run = counted(tmp_path / "run", [s for s in told if s.rsplit(" ", 1)[0] not in gone])
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"kind": "unlearning", "forget": [one_way]}
+    (run / "config.json").write_text(json.dumps(config))
+    flags = (f"--before={home / 'whole'}", f"--facts={WORLD}")
+    found = probed(run, tmp_path, *flags)["facts"]
+    changes = {one["group"]: one for one in found["change"]}
+    assert {row["question"] for row in found["rows"] if row["unlearned"]} == gone
+    as_unlearned = changes["forgotten, as unlearned"]
+    assert as_unlearned["accuracy"]["before"] == 1 > as_unlearned["accuracy"]["now"] + 0.3
+    told_otherwise = changes["forgotten, in other ways that were told"]
+    assert told_otherwise["accuracy"]["now"] == told_otherwise["accuracy"]["before"] == 1
+    assert told_otherwise["facts"] < as_unlearned["facts"]  # some are told in one way only
+    forgotten = sum(f.forget for f in world.parse(WORLD).facts)
+    assert changes["forgotten, in other ways"]["facts"] == forgotten == as_unlearned["facts"]
+    assert "others, as unlearned" not in changes and "others, in other ways" in changes
+    assert "change, forgotten, as unlearned: nats" in capsys.readouterr().out
+    config["data"]["forget"] = ["gone.jsonl"]
+    (run / "config.json").write_text(json.dumps(config))
+    found = probed(run, tmp_path, *flags)["facts"]
+    assert "forgotten, as unlearned" not in {one["group"] for one in found["change"]}
+    assert "warning: data.forget='gone.jsonl' does not exist" in capsys.readouterr().out
+
+
 def test_what_was_not_read_is_what_changed(whole):
     """The run before never read what is to be forgotten."""
     changes = {one["group"]: one for one in whole["facts"]["change"]}
@@ -175,7 +207,9 @@ def test_another_world_is_named(home, tmp_path, capsys):
     config["data"]["corpora"] = ["world:entities=3"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     probed(tmp_path / "run", tmp_path, "--facts=world:entities=2")
-    assert "trained on another world than this one" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "warning: --facts=world:entities=2 is not the world in the run's data.corpora" in said
+    assert "use --facts=world:entities=3" in said
 
 
 def test_other_text_by_hand():
@@ -222,13 +256,15 @@ def test_the_page_is_one_file_that_escapes_its_text(whole, tmp_path, without_pic
     about["pairs"]["groups"][0]["group"] = "</script><s>"  # in a figure too
     test = {"name": "<s>", "words": {k: ["<q>"] for k in "xyab"}, "missing": ["<a>"], "p": 0.5}
     test |= {"effect_size": None, "exact": True, "divisions": 2, "by_word": [0.0, 0.0]}
-    about["facts"]["left_out"] = 3
+    about["facts"]["left_out"], about["facts"]["unlearned_unread"] = 3, "<u>gone"
+    about["facts"]["change"][0]["group"] = "<i>, as unlearned"
     about["weat"] = {"tests": [test]}
     text = write_page(tmp_path, about).read_text()
     assert json.loads((tmp_path / "probe.json").read_text()) == about
     body = text[text.index("<main") : text.index("</main>")]
     assert not re.search(r"<(script|i|u|s|q|a)\b(?! href)", body)
-    assert "3 more facts have words" in body
+    assert "3 more facts have words" in body and "asked in the words of data.forget" in body
+    assert "&lt;u&gt;gone; so what was unlearned" in body
     assert "<b>" not in body.replace("<b>all</b>", "") and "&lt;q&gt;" in body
     for heading in ("Paired texts", "Facts", "What changed", "Other text", "WEAT"):
         assert heading in body

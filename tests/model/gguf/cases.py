@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model import parameters
 from model.gguf import file
 from model.huggingface import config_json
 from model.transformer.config import ModelConfig
@@ -49,3 +50,24 @@ def write(name: str, folder: Path, kind: str = "f32") -> Path:
     cfg, params, model_type = case(name)
     file.write(path, cfg, params, model_type, {"model": "none"}, kind)
     return path
+
+
+def decoded(params: dict, kind: str) -> dict:
+    """The parameters that a reader of a file of this type computes with."""
+    import gguf
+
+    def read(rows: np.ndarray) -> np.ndarray:  # [outputs, inputs]
+        found = file.type_of("blk", rows.shape, kind)
+        stored = file.encoded(np.ascontiguousarray(rows), found)
+        if found in ("f32", "f16"):
+            return stored.astype(np.float32)
+        return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[found.upper()])
+
+    leaves = dict(parameters.flat(params))
+    for path, leaf in leaves.items():
+        array = np.asarray(leaf)
+        if path.endswith("kernel"):  # [layers, inputs, outputs]
+            leaves[path] = np.stack([read(kernel.T).T for kernel in array])
+        if path.endswith("embedding"):
+            leaves[path] = read(array)
+    return parameters.nested(leaves)

@@ -1,6 +1,7 @@
 """Logits and tokens of llama.cpp through llama-cpp-python, in float32 wherever it allows it."""
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import llama_cpp
@@ -21,25 +22,40 @@ def load(path: Path, vocabulary_only: bool = False):
     return model
 
 
-def logits(path: Path, tokens_T: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Logits [T, V] of one text, read at once by one thread."""
-    model, count = load(path), len(tokens_T)
+def context(model, count: int):
+    """What `decode` reads up to `count` tokens with, by one thread."""
     how = llama_cpp.llama_context_default_params()
     how.n_ctx = how.n_batch = how.n_ubatch = count
     how.n_threads = how.n_threads_batch = 1
     how.type_k = how.type_v = F32
     how.flash_attn_type = 0
-    context = llama_cpp.llama_init_from_model(model, how)
-    batch = llama_cpp.llama_batch_init(count, 0, 1)
-    batch.n_tokens = count
-    for i, token in enumerate(tokens_T.tolist()):
-        batch.token[i], batch.pos[i], batch.logits[i] = token, i, 1
+    return llama_cpp.llama_init_from_model(model, how)
+
+
+def decode(context, tokens_T: Sequence[int], first: int = 0) -> None:
+    """Reads tokens after the `first` ones and computes the logits of each."""
+    batch = llama_cpp.llama_batch_init(len(tokens_T), 0, 1)
+    batch.n_tokens = len(tokens_T)
+    for i, token in enumerate(tokens_T):
+        batch.token[i], batch.pos[i], batch.logits[i] = token, first + i, 1
         batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
     assert llama_cpp.llama_decode(context, batch) == 0
-    shape = count, vocab_size
-    found = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape).copy()
     llama_cpp.llama_batch_free(batch)
-    llama_cpp.llama_free(context)
+
+
+def forget(context) -> None:
+    """Empties the cache of keys and values."""
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+
+
+def logits(path: Path, tokens_T: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Logits [T, V] of one text, read at once by one thread."""
+    model = load(path)
+    reader = context(model, len(tokens_T))
+    decode(reader, tokens_T.tolist())
+    shape = len(tokens_T), vocab_size
+    found = np.ctypeslib.as_array(llama_cpp.llama_get_logits(reader), shape).copy()
+    llama_cpp.llama_free(reader)
     llama_cpp.llama_model_free(model)
     return found
 

@@ -82,25 +82,6 @@ def small(d_ff: int = 96) -> tuple[ModelConfig, dict]:
     return cfg, jax.tree.map(scaled, shapes(cfg))
 
 
-def decoded(cfg: ModelConfig, params: dict, kind: str) -> dict:
-    """The parameters that a reader of a file of this type computes with."""
-    import gguf
-
-    def read(array: np.ndarray) -> np.ndarray:
-        stored = file.encoded(array, kind)
-        if kind == "f16":
-            return stored.astype(np.float32)
-        return gguf.quants.dequantize(stored, gguf.GGMLQuantizationType[kind.upper()])
-
-    leaves = dict(parameters.flat(params))
-    for path, leaf in leaves.items():
-        if path.endswith("kernel"):
-            leaves[path] = np.stack([read(np.ascontiguousarray(k.T)).T for k in leaf])
-        if path.endswith("embedding"):
-            leaves[path] = read(leaf)
-    return parameters.nested(leaves)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["f16", "q8_0", "q4_0"])
 def test_quantised_logits_differ_by_less_than_the_quantiser_does(kind, tmp_path):
@@ -112,7 +93,7 @@ def test_quantised_logits_differ_by_less_than_the_quantiser_does(kind, tmp_path)
     path = tmp_path / f"{kind}.gguf"
     assert not file.write(path, cfg, params, "llama", {"model": "none"}, kind).left
     theirs = llama_logits.logits(path, cases.TOKENS_T, cfg.vocab_size)
-    same, whole = ours(cfg, decoded(cfg, params, kind)), ours(cfg, params)
+    same, whole = ours(cfg, cases.decoded(params, kind)), ours(cfg, params)
     rms = lambda a, b: float(np.sqrt(np.square(a - b).mean()))  # noqa: E731
     assert rms(theirs, same) < rms(same, whole)
     assert rms(theirs, same) < {"f16": 2e-3, "q8_0": 2e-2, "q4_0": 2e-2}[kind]
