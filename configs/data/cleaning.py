@@ -76,6 +76,12 @@ def sections() -> dict[str, object]:
             bands=Key(14, least=1, below=1025),
             rows=Key(8, least=1, below=1025),  # minima of a band, all equal in near duplicates
         ),
+        spans=dict(
+            on=True,
+            sentences=Key(3, least=1, below=65),  # of a span that is removed where it occurs again
+            min_sentences=Key(3, least=0),  # with fewer left, the rest of the document goes
+            min_words=Key(50, least=0),
+        ),
         private=dict(  # the placeholders
             on=True,
             email="<EMAIL>",

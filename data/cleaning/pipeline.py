@@ -1,7 +1,8 @@
 """Cleans corpora in three steps, each resumable, with any number of processes and one result.
 
 1. Every unit of input alone: what a document's own text decides (`filter_pass.py`).
-2. All signatures: which documents are duplicates (`duplicates/`).
+2. All signatures: which documents are duplicates, and which spans of sentences repeat
+   (`duplicates/`).
 3. Every unit alone: what is left is written (`write_pass.py`).
 
 The result of each unit is a file that gets its name only when it is complete. A killed run leaves
@@ -21,7 +22,8 @@ import numpy as np
 from data.atomic import lock, write_atomic
 from data.cleaning import processes
 from data.cleaning.duplicates import clusters
-from data.cleaning.filter_pass import signature_file
+from data.cleaning.duplicates.spans import Marks, Spans, by_document
+from data.cleaning.filter_pass import signature_file, span_file
 from data.cleaning.input.units import Unit, naming, plan
 from data.cleaning.records import Tally
 from data.cleaning.text import contamination
@@ -29,7 +31,7 @@ from data.files import path_of
 from data.local import parse_object, unsealed
 from data.sources import corpus
 
-VERSION = 2  # increment when the same config and input give another result
+VERSION = 3  # increment when the same config and input give another result
 LIMITS = ("max_damaged", "max_bad_rows")  # keys of the section input
 MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
 Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
@@ -61,7 +63,8 @@ def clean(
         with processes.started(workers, cfg, work, text) as pool:
             parts = _first_step(cfg, units, pool, work, progress)
             roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
-            _last_step(parts, roots, exact, groups, pool, work, progress)
+            marks = _spans(cfg, parts, roots, len(grams) > 0, pool, work, progress)
+            _last_step(parts, roots, exact, groups, marks, pool, work, progress)
         tally, named = _sum(len(units), work)
     if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
         raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
@@ -73,7 +76,12 @@ def clean(
         "groups": groups["histogram"],
         "largest_groups": sorted(named, key=lambda one: (-one["size"], one["where"])),
         "versions": _versions(),
-        "bytes_of_state": {"signatures": groups["bytes"], "roots": roots.nbytes + exact.nbytes},
+        "bytes_of_state": {
+            "signatures": groups["bytes"],
+            "roots": roots.nbytes + exact.nbytes,
+            "spans": _size(work.glob("*.spans")),
+            "marks": marks.bits.nbytes if marks else 0,
+        },
     }
     write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
     shutil.rmtree(work)
@@ -170,14 +178,14 @@ def _first_step(
     pool: processes.Pool,
     work: Path,
     progress: Progress,
-) -> list[list[int]]:
-    """How many documents each file of signatures has, by unit."""
-    parts: list[list[int] | None] = [None] * len(units)
+) -> list[list[tuple[int, int]]]:
+    """How many documents and sentences each file of signatures has, by unit."""
+    parts: list[list[tuple[int, int]] | None] = [None] * len(units)
     sizes, faults, done = [unit.size for unit in units], Tally(), 0
 
     def finished(number: int, record: dict[str, Any]) -> None:
         nonlocal done
-        parts[number] = record["parts"]
+        parts[number] = [tuple(part) for part in record["parts"]]
         done += sizes[number]
         faults.add(record["tally"])
         _require_readable(cfg, faults.about)
@@ -212,16 +220,16 @@ def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
 
 def _second_step(
     cfg: Mapping[str, Any],
-    by_unit: Sequence[Sequence[int]],
+    by_unit: Sequence[Sequence[tuple[int, int]]],
     pool: processes.Pool,
     work: Path,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """(the document that each document's group keeps [N], which are exact duplicates [N], what is
     known of the groups)."""
-    parts = [(unit, part, n) for unit, one in enumerate(by_unit) for part, n in enumerate(one)]
-    files = [signature_file(work, unit, part) for unit, part, _ in parts]
-    *firsts, total = [0, *np.cumsum([n for *_, n in parts]).tolist()]
+    files = [signature_file(work, *place) for place in _places(by_unit)]
+    sizes = [documents for parts in by_unit for documents, _ in parts]
+    *firsts, total = [0, *np.cumsum(sizes).tolist()]
     skip = cfg["skip"]
     bands = cfg["minhash"]["bands"] if cfg["minhash"]["on"] else 0
     columns, split = 1 + bands, clusters.ranges(total, MEMORY // pool.workers)
@@ -236,21 +244,69 @@ def _second_step(
         clusters.join(parents, pairs)
     clusters.flatten(parents)
     histogram, largest = clusters.sizes(parents)
-    size = sum(file.stat().st_size for file in files)
-    return parents, exact, {"histogram": histogram, "largest": largest, "bytes": size}
+    about = {"histogram": histogram, "largest": largest, "bytes": _size(files)}
+    return parents, exact, about
+
+
+def _places(by_unit: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """(unit, part) of each file of signatures."""
+    return [(unit, part) for unit, parts in enumerate(by_unit) for part in range(len(parts))]
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _spans(
+    cfg: Mapping[str, Any],
+    by_unit: Sequence[Sequence[tuple[int, int]]],
+    roots: np.ndarray,
+    against: bool,
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> Marks | None:
+    """The sentences at which repeated spans begin; None if spans are not looked for. Documents that
+    go as a whole, for duplicates or, `against` evaluation sets, as contaminated, hold no first
+    occurrence of a span."""
+    sizes = [part for parts in by_unit for part in parts]
+    sentences = sum(n for _, n in sizes)
+    if not sentences:
+        return None
+    kept = np.ones(len(roots), bool)
+    whole = against and cfg["decontaminate"]["remove"] == "document"
+    whole = whole and "contaminated" not in cfg["skip"]
+    first = 0
+    for unit, parts in enumerate(by_unit):
+        stop = first + sum(documents for documents, _ in parts)
+        kept[first:stop] = roots[first:stop] == np.arange(first, stop)
+        if whole:
+            contaminated = _record(processes.filter_record(work, unit))["contaminated"]
+            kept[first + np.array(contaminated, np.int64)] = False
+        first = stop
+    with open(work / processes.KEPT, "wb") as stream:
+        np.save(stream, kept, allow_pickle=False)
+    marks, split = Marks(sentences), clusters.ranges(sentences, MEMORY // pool.workers)
+    files = [span_file(work, *place) for place in _places(by_unit)]
+    for done, numbers in enumerate(pool.repeated(files, sizes, split)):
+        progress("spans", done, split)
+        marks.add(numbers)
+    return marks
 
 
 def _last_step(
-    by_unit: Sequence[Sequence[int]],
+    by_unit: Sequence[Sequence[tuple[int, int]]],
     roots: np.ndarray,
     exact: np.ndarray,
     groups: Mapping[str, Any],
+    marks: Marks | None,
     pool: processes.Pool,
     work: Path,
     progress: Progress,
 ) -> None:
-    sizes = [sum(parts) for parts in by_unit]
+    sizes = [sum(documents for documents, _ in parts) for parts in by_unit]
     ends, numbers = np.cumsum(sizes).tolist(), range(len(sizes))
+    last = np.cumsum([sum(n for _, n in parts) for parts in by_unit]).tolist()
     written = [_record(processes.write_record(work, number)) is not None for number in numbers]
     largest = dict(groups["largest"])
 
@@ -263,7 +319,14 @@ def _last_step(
             fates = np.where(same, 0, np.where(exact[first : first + size], 1, 2)).astype(np.uint8)
             mine = {root: n for root, n in largest.items() if first <= root < ends[number]}
             contaminated = _record(processes.filter_record(work, number))["contaminated"]
-            yield number, contaminated, fates, first, mine
+            repeated = {}
+            if marks and by_unit[number]:
+                begins = marks.between(last[number - 1] if number else 0, last[number])
+                files = (span_file(work, number, part) for part in range(len(by_unit[number])))
+                found = zip(files, by_unit[number], strict=True)
+                counts = [Spans(file, documents).counts for file, (documents, _) in found]
+                repeated = by_document(begins, np.concatenate(counts))
+            yield number, contaminated, repeated, fates, first, mine
 
     done = sum(size for size, there in zip(sizes, written, strict=True) if there)
     progress("write", done, sum(sizes))

@@ -36,7 +36,12 @@ from scaling.printable import printable
 from scaling.report.cleaning.cleaning_page import write_page
 from scaling.report.page import note_missing_drawing
 
-STEPS = {"filter": "filtering", "compare": "finding duplicates", "write": "writing"}
+STEPS = {
+    "filter": "filtering",
+    "compare": "finding duplicates",
+    "spans": "finding repeated spans",
+    "write": "writing",
+}
 
 
 def make_flags() -> absl_flags.FlagValues:
