@@ -48,7 +48,7 @@ def sections() -> dict[str, object]:
                 200.0, least=1
             ),  # files that unpack to more times their size: damaged
             max_damaged=Key(10, least=0),  # damaged files that are skipped; one more ends the run
-            max_bad_rows=Key(0.01, least=0),  # share of rows that cannot be read and are skipped
+            max_bad_rows=Key(0.01, least=0),  # share of all rows that cannot be read: skipped
         ),
         normalise=dict(
             on=True,

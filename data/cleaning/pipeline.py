@@ -188,7 +188,7 @@ def _first_step(
         parts[number] = [tuple(part) for part in record["parts"]]
         done += sizes[number]
         faults.add(record["tally"])
-        _require_readable(cfg, faults.about)
+        _require_readable(cfg, faults.about, done / max(1, sum(sizes)))
 
     for unit in units:
         if record := _record(processes.filter_record(work, unit.number)):
@@ -201,8 +201,10 @@ def _first_step(
     return parts
 
 
-def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """ValueError if more of the input is damaged than the config allows."""
+def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any], share: float) -> None:
+    """ValueError if more of the input is damaged than the config allows. `share` of its bytes are
+    read: a limit of bad rows is one for all rows that the input has at this rate, so a bad file
+    among many good ones ends no run, and rows that are all bad end it soon."""
     faults, given = about["faults"], cfg["input"]
     named = "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
     if faults["files"] > given["max_damaged"]:
@@ -211,10 +213,12 @@ def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
             f"{given['max_damaged']} ({named}); repair or remove them, or raise the limit"
         )
     rows = about["read"]["documents"] + faults["rows"]
-    if faults["rows"] > max(10, given["max_bad_rows"] * rows):
+    if faults["rows"] > max(10, given["max_bad_rows"] * rows / min(1, share)):
+        so_far = " so far" if share < 1 else ""
         raise ValueError(
-            f"{faults['rows']} of {rows} rows cannot be read, more than input.max_bad_rows="
-            f"{given['max_bad_rows']} ({named}); repair them, or raise the limit"
+            f"{faults['rows']} of {rows} rows{so_far} cannot be read, more than "
+            f"input.max_bad_rows={given['max_bad_rows']} of all ({named}); repair them, or raise "
+            "the limit"
         )
 
 

@@ -1,6 +1,7 @@
 """Measures isoflop clean on synthetic text: MB/s for each core, memory, state on the disk.
 
     python -m tests.bench.texts.cleaning --megabytes=60 --workers=1 book.txt other.txt
+    python -m tests.bench.texts.cleaning --off=spans book.txt other.txt      # without a stage
 
 The text is made from the lines of the given files with a seed: in 60 of 100 documents lines with 1
 word in 12 replaced, in 12 a copy of an earlier document, in 10 a copy with three other words, the
@@ -62,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--off", action="append", default=[], help="stage that is left out")
     parser.add_argument("files", nargs="+")
     given = parser.parse_args()
     texts = [Path(name).read_text() for name in given.files]
@@ -71,6 +73,8 @@ def main() -> None:
         synthetic(file, lines, int(given.megabytes * 1e6))
         cfg = json.loads(cleaning.get_config().to_json())
         cfg["input"]["corpora"] = [str(file)]
+        for stage in given.off:
+            cfg[stage]["on"] = False
         before = cpu()
         about = pipeline.clean(cfg, Path(folder, "out"), given.workers)
         seconds = cpu() - before

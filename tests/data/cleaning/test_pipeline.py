@@ -219,6 +219,26 @@ def test_too_much_damage_ends_the_run(raw, tmp_path):
         pipeline.clean(config(bad), tmp_path / "b", 1)
 
 
+def test_bad_rows_are_judged_over_all_of_the_input(tmp_path):
+    off = {f"{stage}__on": False for stage in settings.STAGES}
+    (tmp_path / "in").mkdir()
+    bad, good = json.dumps({"txt": "a"}) + "\n", json.dumps({"text": "a word"}) + "\n"
+    (tmp_path / "in" / "a.jsonl").write_text(bad * 30)
+    (tmp_path / "in" / "b.jsonl").write_text(good * 3100)
+    about = pipeline.clean(config(tmp_path / "in", **off), tmp_path / "a", 1)
+    assert (about["faults"]["rows"], about["read"]["documents"]) == (30, 3100)
+    (tmp_path / "in" / "b.jsonl").write_text(good * 2900)
+    with pytest.raises(ValueError, match=r"^30 of \d+ rows( so far)? cannot be read, more than"):
+        pipeline.clean(config(tmp_path / "in", **off), tmp_path / "b", 1)
+    # Rows that are all bad end the run when 1 % of all, if not more than 10, are read.
+    (tmp_path / "in" / "b.jsonl").write_text(bad * 9000)
+    with pytest.raises(
+        ValueError, match=r"^261 of 261 rows so far cannot.*max_bad_rows=0\.001 of all"
+    ):
+        pipeline.clean(config(tmp_path / "in", **off, input__max_bad_rows=0.001), tmp_path / "c", 1)
+    assert len(list((tmp_path / "c" / ".work").glob("*.json"))) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
