@@ -5,7 +5,7 @@
 
 A section is a stage; they run in this order. `on=False` switches a stage off, and the name of a
 rule in `skip` switches off that rule alone. Bounds are those of the papers that
-data/cleaning/rules.py names. 2 busy CPU cores: 3.7 MB/s for each core (2026-11, docs/data.md).
+data/cleaning/rules.py names. 2 busy CPU cores: 3.9 MB/s for each core (2026-11, docs/data.md).
 """
 
 from ml_collections import ConfigDict
