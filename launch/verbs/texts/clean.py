@@ -4,8 +4,8 @@ isoflop clean --config=configs/data/cleaning.py --config.input.corpora=raw/ --ou
 isoflop train --config=configs/quickstart.py --config.data.corpora=clean/text --workdir=runs/a
 
 Normalises Unicode, keeps some languages, applies the rules of C4 and Gopher, removes exact and near
-duplicates, replaces personal data, and removes what evaluation sets contain. The config switches
-each stage and rule on or off; configs/data/cleaning.py lists its keys.
+duplicates and repeated spans of sentences, replaces personal data, and removes what evaluation sets
+contain. The config switches each stage and rule on or off; configs/data/cleaning.py lists its keys.
 
 OUT/text/ has the text that is left, as .jsonl.zst files that data.corpora reads. OUT/cleaning.json
 has what each rule removed, with examples, and OUT/index.html shows it. The result does not depend
