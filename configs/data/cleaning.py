@@ -5,7 +5,7 @@
 
 A section is a stage; they run in this order. `on=False` switches a stage off, and the name of a
 rule in `skip` switches off that rule alone. Bounds are those of the papers that
-data/cleaning/rules.py names. 2 busy CPU cores: 3.7 MB/s for each core (2026-11, docs/data.md).
+data/cleaning/rules.py names. 2 busy CPU cores: 3.9 MB/s for each core (2026-11, docs/data.md).
 """
 
 from ml_collections import ConfigDict
@@ -48,7 +48,7 @@ def sections() -> dict[str, object]:
                 200.0, least=1
             ),  # files that unpack to more times their size: damaged
             max_damaged=Key(10, least=0),  # damaged files that are skipped; one more ends the run
-            max_bad_rows=Key(0.01, least=0),  # share of rows that cannot be read and are skipped
+            max_bad_rows=Key(0.01, least=0),  # share of all rows that cannot be read: skipped
         ),
         normalise=dict(
             on=True,
@@ -75,6 +75,12 @@ def sections() -> dict[str, object]:
             ngram=Key(5, least=1, below=65),  # words
             bands=Key(14, least=1, below=1025),
             rows=Key(8, least=1, below=1025),  # minima of a band, all equal in near duplicates
+        ),
+        spans=dict(
+            on=True,
+            sentences=Key(3, least=1, below=65),  # of a span that is removed where it occurs again
+            min_sentences=Key(3, least=0),  # with fewer left, the rest of the document goes
+            min_words=Key(50, least=0),
         ),
         private=dict(  # the placeholders
             on=True,

@@ -16,7 +16,7 @@ import numpy as np
 import zstandard
 
 from data.atomic import write_atomic
-from data.cleaning.duplicates import signatures
+from data.cleaning.duplicates import signatures, spans
 from data.cleaning.input.raw import Damaged, Document
 from data.cleaning.input.reading import documents
 from data.cleaning.input.units import Unit
@@ -28,7 +28,8 @@ from data.cleaning.text.words import Vocabulary, Words
 
 BATCH_CHARACTERS, BATCH_DOCUMENTS = 1 << 20, 1 << 14
 LARGEST = 16 << 20  # bytes of a document
-DOCUMENTS_AT_ONCE = 1 << 19  # whose signatures are in memory and in one file
+# Whose signatures are in memory and in one file, at most about.
+DOCUMENTS_AT_ONCE, SENTENCES_AT_ONCE = 1 << 19, 1 << 22
 LEVEL = 1  # of zstandard, for files that the last pass reads once
 
 
@@ -39,34 +40,42 @@ class Filter:
         self.cfg, self.grams, self.skip = cfg, grams, frozenset(cfg["skip"])
         self.words = Vocabulary(cfg["gopher_quality"]["stop_words"])
         self.on = on = {name: one["on"] for name, one in cfg.items() if "on" in one}
+        self.spans = on["spans"] and "repeated_span" not in self.skip
         self.repair = normalise.repair() if on["normalise"] and cfg["normalise"]["ftfy"] else None
         self.detect = language.detector(cfg["language"]["characters"]) if on["language"] else None
         listed = cfg["c4"]["bad_words"] if on["c4"] else ""
         self.bad_word = c4.bad_words(read_words(listed) if listed else [])
 
     def unit(self, unit: Unit, folder: Path) -> dict[str, Any]:
-        """Writes the survivors (.jsonl.zst) and signatures (.sig) of a unit into `folder`. Returns
-        its record: the counts, and how many documents each .sig file has."""
+        """Writes the survivors (.jsonl.zst), signatures (.sig) and spans of sentences (.spans) of a
+        unit into `folder`. Returns its record: the counts, and how many documents and sentences
+        each .sig and .spans file has."""
         tally, parts, contaminated, kept = Tally(), [], [], 0
-        pending: list[tuple[np.ndarray, np.ndarray]] = []
+        pending: list[tuple[np.ndarray, ...]] = []
 
         def flush() -> None:
-            exact, bands = (np.concatenate(columns) for columns in zip(*pending, strict=True))
-            name = signature_file(folder, unit.number, len(parts))
-            write_atomic(name, signatures.packed(exact, bands))
-            parts.append(len(exact))
+            exact, bands, sentences, counts = map(np.concatenate, zip(*pending, strict=True))
+            place = folder, unit.number, len(parts)
+            write_atomic(signature_file(*place), signatures.packed(exact, bands))
+            if self.spans:
+                length = self.cfg["spans"]["sentences"]
+                write_atomic(span_file(*place), spans.packed(sentences, counts, length))
+            parts.append([len(exact), len(sentences)])
             pending.clear()
 
         with written(survivor_file(folder, unit.number), LEVEL) as stream:
             for batch in self._batches(unit, tally):
                 left, (bands, shared) = self._judged(batch, tally)
                 if left:
-                    pending.append((signatures.hashes_of([text for _, text in left]), bands))
+                    texts = [text for _, text in left]
+                    sentences = spans.sentences_of(texts if self.spans else [])
+                    pending.append((signatures.hashes_of(texts), bands, *sentences))
                     contaminated += (kept + np.flatnonzero(shared)).tolist()
                 kept += len(left)
                 rows = (json.dumps(row, ensure_ascii=False) for row in left)
                 stream.write("".join(row + "\n" for row in rows).encode())
-                if kept - sum(parts) >= DOCUMENTS_AT_ONCE:
+                documents, sentences = (sum(len(one[i]) for one in pending) for i in (0, 2))
+                if documents >= DOCUMENTS_AT_ONCE or sentences >= SENTENCES_AT_ONCE:
                     flush()
             if pending:
                 flush()
@@ -199,6 +208,11 @@ def survivor_file(folder: Path, unit: int) -> Path:
 def signature_file(folder: Path, unit: int, part: int) -> Path:
     """The signatures of some of these documents, in their order."""
     return folder / f"{unit:06}-{part:03}.sig"
+
+
+def span_file(folder: Path, unit: int, part: int) -> Path:
+    """The spans of sentences of the same documents."""
+    return folder / f"{unit:06}-{part:03}.spans"
 
 
 @contextlib.contextmanager

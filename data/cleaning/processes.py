@@ -14,11 +14,13 @@ import numpy as np
 
 from data.atomic import write_atomic
 from data.build import exit_with_parent
-from data.cleaning.duplicates import clusters
+from data.cleaning.duplicates import clusters, spans
 from data.cleaning.filter_pass import Filter
 from data.cleaning.input.units import Unit
 from data.cleaning.write_pass import Writer
 from data.local import sealed
+
+KEPT = "kept.npy"  # in the folder of the work: which documents are compared for repeated spans
 
 
 class Stages:
@@ -40,6 +42,11 @@ class Stages:
         """A task of the second step, and its edges."""
         column, part, parts = task
         return task, clusters.edges(files, firsts, columns, column, part, parts)
+
+    def repeated(self, files: Sequence[Path], sizes: Sequence[tuple], part: int, parts: int):
+        """The repeated spans of a range of hashes."""
+        kept = np.load(self.work / KEPT, mmap_mode="r", allow_pickle=False)
+        return spans.repeated(files, sizes, kept, part, parts)
 
     def written(self, number: int, *rest: Any) -> tuple[int, dict[str, Any]]:
         """The number and the record of a unit after the last step."""
@@ -87,6 +94,12 @@ class Pool:
     ) -> Iterator[tuple[tuple, np.ndarray]]:
         """`Stages.edges` of each task."""
         return self.run("edges", ((task, files, firsts, columns) for task in tasks))
+
+    def repeated(
+        self, files: Sequence[Path], sizes: Sequence[tuple], parts: int
+    ) -> Iterator[np.ndarray]:
+        """`Stages.repeated` of each range of hashes."""
+        return self.run("repeated", ((files, sizes, part, parts) for part in range(parts)))
 
     def written(self, tasks: Iterable[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
         """`Stages.written` of each task."""

@@ -85,6 +85,10 @@ RULES: tuple[Rule, ...] = (
     *(_bound(name, "gopher_repetition", *rest) for name, *rest in _REPETITION),
     Rule("exact_duplicate", "exact", "documents equal to an earlier one"),
     Rule("near_duplicate", "minhash", "documents that resemble an earlier one", paper=BRODER),
+    Rule("repeated_span", "spans", "spans that occurred before; sentences of a span:",
+         key="sentences", paper=C4),
+    Rule("few_sentences_left", "spans", "after that, fewer sentences than", key="min_sentences"),
+    Rule("few_words_left", "spans", "after that, fewer words than", key="min_words"),
     Rule("contaminated", "decontaminate", "n-grams of words of evaluation sets", paper=GPT3),
     *(Rule(name, "private", what) for name, what in (
         ("email", "e-mail addresses"), ("ip_address", "IP addresses"),

@@ -19,7 +19,7 @@ CHOICES = {
 }
 STAGES = (
     "normalise", "language", "c4", "gopher_quality", "gopher_repetition", "exact", "minhash",
-    "private", "decontaminate", "final",
+    "spans", "decontaminate", "private", "final",
 )  # fmt: skip
 MOST_STOP_WORDS = 64  # a bit each
 ALWAYS = ("too_large", "empty")  # rules that cannot be skipped

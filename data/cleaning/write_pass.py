@@ -1,4 +1,5 @@
-"""The last pass over a unit: drops duplicates, contamination and personal data, writes the text."""
+"""The last pass over a unit: drops duplicates, repeated spans, contamination and personal data, and
+writes the text."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data.cleaning.duplicates import spans
 from data.cleaning.filter_pass import survivor_file, survivors, written
 from data.cleaning.records import LONGEST_EXAMPLE, Tally
 from data.cleaning.text import contamination, normalise, private
@@ -33,6 +35,7 @@ class Writer:
         self,
         number: int,
         contaminated: list[int],
+        repeated: Mapping[int, list[int]],
         fates: np.ndarray,
         first: int,
         roots: Mapping[int, int],
@@ -41,9 +44,11 @@ class Writer:
     ) -> dict[str, Any]:
         """Writes the text of a unit, unless none is left. Returns its counts.
 
-        `fates` says of each of its documents whether it is kept (0), an exact duplicate (1) or a
-        near one (2); `first` is the number of its first document over all units, and `roots` the
-        sizes of the largest groups of duplicates by the number of the document that is kept.
+        `contaminated` are its documents that share n-grams with evaluation sets, and `repeated` has
+        the sentences at which repeated spans begin, by document. `fates` says of each document
+        whether it is kept (0), an exact duplicate (1) or a near one (2); `first` is the number of
+        its first document over all units, and `roots` the sizes of the largest groups of duplicates
+        by the number of the document that is kept.
         """
         tally, groups, shared = Tally(), [], set(contaminated)
         path = output_file(out, number)
@@ -55,6 +60,10 @@ class Writer:
                     continue
                 if size := roots.get(first + place):
                     groups.append({"size": size, "where": where, "text": text[:LONGEST_EXAMPLE]})
+                if place in repeated:
+                    text = self._without_spans(where, text, repeated[place], tally)
+                    if text is None:
+                        continue
                 if place in shared and self.decontaminates:
                     text = self._decontaminated(where, text, tally)
                     if text is None:
@@ -71,16 +80,34 @@ class Writer:
             path.unlink()
         return {"tally": tally.about, "groups": groups}
 
+    def _without_spans(self, where: str, text: str, begins: list[int], tally: Tally) -> str | None:
+        """The text without repeated spans of sentences; None if too little is left of it."""
+        section = self.cfg["spans"]
+        left, sentences, example = spans.without(text, begins, section["sentences"])
+        cut = len(text.encode()) - len(left.encode())
+        tally.changed("repeated_span", where, len(begins), example, cut)
+        words = len(left.split())
+        for rule, found, least in (
+            ("few_sentences_left", sentences, section["min_sentences"]),
+            ("few_words_left", words, section["min_words"]),
+        ):
+            if found < least and rule not in self.skip:
+                tally.removed(rule, where, left, found)
+                return None
+        return left
+
     def _decontaminated(self, where: str, text: str, tally: Tally) -> str | None:
         """The text without what it shares with evaluation sets; None if the document goes."""
         section = self.cfg["decontaminate"]
         around = section["around"] if section["remove"] == "span" else 0
-        left, spans = contamination.without_spans(text, section["ngram"], self.grams, around)
+        left, shared = contamination.without_spans(text, section["ngram"], self.grams, around)
+        if not shared:  # they were in spans that are removed
+            return text
         if section["remove"] == "document":
-            tally.removed("contaminated", where, text, spans[0][:LONGEST_EXAMPLE])
+            tally.removed("contaminated", where, text, shared[0][:LONGEST_EXAMPLE])
             return None
         cut = len(text.encode()) - len(left.encode())
-        tally.changed("contaminated", where, len(spans), spans[0], cut)
+        tally.changed("contaminated", where, len(shared), shared[0], cut)
         return left
 
     def _private(self, where: str, text: str, tally: Tally) -> str:

@@ -24,6 +24,14 @@ def ranges(documents: int, memory: int) -> int:
     return max(1, -(-documents * BYTES_PER_ENTRY // memory))
 
 
+def within(hashes: np.ndarray, part: int, parts: int) -> slice:
+    """Where sorted hashes lie in one of `parts` equal ranges."""
+    low, high = (part * 2**64) // parts, ((part + 1) * 2**64) // parts
+    start = np.searchsorted(hashes, np.uint64(low)) if part else 0
+    stop = np.searchsorted(hashes, np.uint64(high)) if part + 1 < parts else len(hashes)
+    return slice(int(start), int(stop))
+
+
 def edges(
     files: Sequence[Path], firsts: Sequence[int], columns: int, column: int, part: int, parts: int
 ) -> np.ndarray:
@@ -32,19 +40,16 @@ def edges(
 
     `files` are the units' signatures, `firsts` the numbers of their first documents.
     """
-    low, high = (part * 2**64) // parts, ((part + 1) * 2**64) // parts
     hashes, numbers, seconds = [], [], []
     for file, first in zip(files, firsts, strict=True):
         unit = Signatures(file, columns)
-        values = unit.hashes[column]
-        start = np.searchsorted(values, np.uint64(low)) if part else 0
-        stop = np.searchsorted(values, np.uint64(high)) if part + 1 < parts else len(values)
-        if start == stop:
+        here = within(unit.hashes[column], part, parts)
+        if here.start == here.stop:
             continue
-        hashes.append(np.array(values[start:stop]))
-        numbers.append(unit.numbers[column, start:stop].astype(np.uint64) + np.uint64(first))
+        hashes.append(np.array(unit.hashes[column, here]))
+        numbers.append(unit.numbers[column, here].astype(np.uint64) + np.uint64(first))
         if column == 0:
-            seconds.append(np.array(unit.seconds[start:stop]))
+            seconds.append(np.array(unit.seconds[here]))
     if not hashes:
         return np.zeros((0, 2), np.uint64)
     hashed, number = np.concatenate(hashes), np.concatenate(numbers)

@@ -1,5 +1,6 @@
 """The rules of C4 (Raffel et al. 2020, section 2.2), line by line and for whole documents."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -17,6 +18,7 @@ POLICY = (
 BOUNDARY = re.compile(
     r"[.!?。！？](?<!\.\.)(?!\.)(?<!\b[^\W\d_]\.)(?<!\b(?:Mr|Dr|Ms|Jr|Sr|St|vs|Co)\.)[^\w\s]{0,64}\s+(?=\S)"
 )
+LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*(?=\S)")  # those of splitlines
 
 
 @dataclass
@@ -36,6 +38,16 @@ class Outcome:
 def sentences(line: str) -> int:
     """The number of sentences in a line that is not empty."""
     return 1 + len(BOUNDARY.findall(line))
+
+
+def split(text: str) -> list[str]:
+    """The sentences of all lines, each with the white space behind it; those that `sentences`
+    counts. Together they are the text without white space at its ends."""
+    text = text.strip()
+    begins = {match.end() for match in BOUNDARY.finditer(text)}
+    begins.update(match.end() for match in LINE_END.finditer(text))
+    places = [0, *sorted(begins), len(text)]
+    return [text[begin:end] for begin, end in itertools.pairwise(places)] if text else []
 
 
 def bad_words(words: Collection[str]) -> Callable[[str], Any]:

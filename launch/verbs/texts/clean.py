@@ -4,12 +4,13 @@ isoflop clean --config=configs/data/cleaning.py --config.input.corpora=raw/ --ou
 isoflop train --config=configs/quickstart.py --config.data.corpora=clean/text --workdir=runs/a
 
 Normalises Unicode, keeps some languages, applies the rules of C4 and Gopher, removes exact and near
-duplicates, replaces personal data, and removes what evaluation sets contain. The config switches
-each stage and rule on or off; configs/data/cleaning.py lists its keys.
+duplicates and repeated spans of sentences, replaces personal data, and removes what evaluation sets
+contain. The config switches each stage and rule on or off; configs/data/cleaning.py lists its keys.
 
 OUT/text/ has the text that is left, as .jsonl.zst files that data.corpora reads. OUT/cleaning.json
 has what each rule removed, with examples, and OUT/index.html shows it. The result does not depend
-on --workers. A stopped run goes on where it was when the same command is given again.
+on --workers. A stopped run goes on where it was when the same command is given again. OUT may be in
+a bucket (gs://…, s3://…): the work is done in a folder here, and the text is uploaded at the end.
 """
 
 import json
@@ -25,7 +26,7 @@ from configs.data import cleaning
 from data.build import usable_cores
 from data.cleaning import pipeline, settings
 from data.cleaning.rules import BY_NAME
-from data.files import local_path
+from data.files import to_path
 from launch import flags
 from launch.alive import alive, bar
 from launch.amounts import clock
@@ -37,7 +38,13 @@ from scaling.printable import printable
 from scaling.report.cleaning.cleaning_page import write_page
 from scaling.report.page import note_missing_drawing
 
-STEPS = {"filter": "filtering", "compare": "finding duplicates", "write": "writing"}
+STEPS = {
+    "filter": "filtering",
+    "compare": "finding duplicates",
+    "spans": "finding repeated spans",
+    "write": "writing",
+    "upload": "uploading",
+}
 
 
 def make_flags() -> absl_flags.FlagValues:
@@ -45,7 +52,7 @@ def make_flags() -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     text, whole = absl_flags.DEFINE_string, absl_flags.DEFINE_integer
     text("config", "configs/data/cleaning.py", "what is cleaned, and how: FILE.py", values)
-    flags.define_path("out", None, "folder of the result (required)", values, local_path)
+    flags.define_path("out", None, "folder of the result (required)", values)
     whole("workers", 0, "processes; 0: one for each core", lower_bound=0, flag_values=values)
     return values
 
@@ -57,10 +64,11 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         if not values.out:
             raise ValueError("out is not given; add --out=FOLDER")
+        out = to_path(values.out)
+        flags.require_writable(out, "out")
         note_missing_drawing()
         cfg = json.loads(config_file.load_config(values.config, overrides).to_json())
         settings.check(cfg, cleaning.bounds(), values.config)
-        out = values.out
         with writing("out", out):
             out.mkdir(parents=True, exist_ok=True)
         workers = values.workers or usable_cores()
@@ -76,14 +84,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def progress(detail: Callable[[str], None]) -> pipeline.Progress:
-    """Shows the share of a step that is done and the time that is left; of the first step also the
-    bytes of input. What an earlier run has done does not count for the time."""
+    """Shows the share of a step that is done and the time that is left; of the first and last step
+    also the bytes. What an earlier run has done does not count for the time."""
     begun: dict[str, tuple[float, int]] = {}
 
     def show(step: str, done: int, total: int) -> None:
         began, before = begun.setdefault(step, (time.monotonic(), done))
         text = f"{STEPS[step]} {bar(done / max(1, total))}"
-        if step == "filter":
+        if step in ("filter", "upload"):
             text += f" {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
         if done > before:
             left = (time.monotonic() - began) * (total - done) / (done - before)

@@ -18,7 +18,8 @@ METHOD = (
     "removes it. The shares are of the documents and bytes that were read. Examples are the "
     "documents of a rule whose places have the smallest checksums; of personal data the form alone "
     "is kept. Groups of duplicates are joined over all pairs, and the first document in the order "
-    "of the input is kept."
+    "of the input is kept. Repeated spans of sentences are looked for in the documents that are "
+    "left, and their first occurrence is kept."
 )
 
 

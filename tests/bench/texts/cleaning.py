@@ -3,6 +3,7 @@
     python -m tests.bench.texts.cleaning --megabytes=60 --workers=1 book.txt other.txt
     python -m tests.bench.texts.cleaning --megabytes=2000 --write=synthetic.jsonl book.txt other.txt
     python -m tests.bench.texts.cleaning --workers=2 --read=synthetic.jsonl
+    python -m tests.bench.texts.cleaning --off=spans book.txt other.txt      # without a stage
 
 --write only writes the text, and --read cleans it, so that the memory is that of cleaning. The text
 is made from the lines of the given files with a seed: in 60 of 100 documents lines with 1 word in
@@ -16,6 +17,7 @@ import json
 import random
 import resource
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from configs.data import cleaning
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--write", type=Path, help="write the text to this file, and clean nothing")
     parser.add_argument("--read", type=Path, help="clean this file instead of making text")
+    parser.add_argument("--off", action="append", default=[], help="stage that is left out")
     parser.add_argument("files", nargs="*")
     given = parser.parse_args()
     if bool(given.files) == bool(given.read):
@@ -79,13 +82,15 @@ def main() -> None:
             long = [line for line in lines if line.count(" ") > 7]
             synthetic(file, long, int(given.megabytes * 1e6))
         if not given.write:
-            print(json.dumps(cleaned(file, Path(folder, "out"), given.workers)))
+            print(json.dumps(cleaned(file, Path(folder, "out"), given.workers, given.off)))
 
 
-def cleaned(file: Path, out: Path, workers: int) -> dict[str, float]:
-    """Speed, memory and sizes of cleaning a file."""
+def cleaned(file: Path, out: Path, workers: int, off: Sequence[str]) -> dict[str, float]:
+    """Speed, memory and sizes of cleaning a file, without the stages `off`."""
     cfg = json.loads(cleaning.get_config().to_json())
     cfg["input"]["corpora"] = [str(file)]
+    for stage in off:
+        cfg[stage]["on"] = False
     before = cpu()
     about = pipeline.clean(cfg, out, workers)
     seconds = cpu() - before

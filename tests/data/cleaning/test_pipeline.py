@@ -34,6 +34,7 @@ def raw(tmp_path_factory) -> Path:
     texts += [document(91) + "\n" + DATA, document(92) + f"\nQuestion: {EXAM}, they asked of us."]
     texts += ["Der Hund läuft schnell über die Straße und die Katze schläft.\n" * 9]
     texts += [document(93) + "\r\nThe Ko\u0308ln harbour was a good place for the people."]
+    texts += [document(96) + "\n" + "\n".join(document(7).split("\n")[2:6])]  # repeated sentences
     for part in range(3):
         rows = [json.dumps({"text": text}) for text in texts[part::3]]
         (folder / f"{part}.jsonl").write_text("\n".join(rows) + "\n")
@@ -79,6 +80,8 @@ def test_every_rule_counts_what_it_removes(whole):
         "few_sentences": 1, "exact_duplicate": 2, "near_duplicate": 1, "contaminated": 1,
     }  # fmt: skip
     assert about["read"]["documents"] == about["written"]["documents"] + sum(removed.values())
+    repeated = about["rules"]["repeated_span"]
+    assert (repeated["changed"], repeated["times"]) == (1, 2)
     assert about["rules"]["email"]["times"] == about["rules"]["ip_address"]["times"] == 1
     assert about["rules"]["unicode"]["changed"] == 2  # one becomes empty
     assert about["faults"]["files"] == about["faults"]["rows"] == 1
@@ -98,6 +101,7 @@ def test_the_text_is_what_training_reads(whole):
     assert sum(len(text.encode()) for text in texts) == about["written"]["bytes"]
     assert document(0) in texts and texts.count(document(3)) == 1
     assert any("<EMAIL> or <IP_ADDRESS>" in text for text in texts)
+    assert document(7) in texts and document(96) in texts
     assert not any(EXAM in text or "example.org" in text or "\r" in text for text in texts)
     assert any("Köln" in text for text in texts)
 
@@ -139,6 +143,7 @@ def after(calls: int, function):
     [
         (filter_pass.Filter, "unit", 3),
         (pipeline.clusters, "join", 2),
+        (pipeline.Marks, "add", 0),
         (write_pass.Writer, "unit", 3),
         (write_pass.Writer, "_final", 20),
     ],
@@ -212,6 +217,26 @@ def test_too_much_damage_ends_the_run(raw, tmp_path):
     bad.write_text('{"txt": "a"}\n' * 30)
     with pytest.raises(ValueError, match=r"^30 of 30 rows cannot be read.*keys found: txt"):
         pipeline.clean(config(bad), tmp_path / "b", 1)
+
+
+def test_bad_rows_are_judged_over_all_of_the_input(tmp_path):
+    off = {f"{stage}__on": False for stage in settings.STAGES}
+    (tmp_path / "in").mkdir()
+    bad, good = json.dumps({"txt": "a"}) + "\n", json.dumps({"text": "a word"}) + "\n"
+    (tmp_path / "in" / "a.jsonl").write_text(bad * 30)
+    (tmp_path / "in" / "b.jsonl").write_text(good * 3100)
+    about = pipeline.clean(config(tmp_path / "in", **off), tmp_path / "a", 1)
+    assert (about["faults"]["rows"], about["read"]["documents"]) == (30, 3100)
+    (tmp_path / "in" / "b.jsonl").write_text(good * 2900)
+    with pytest.raises(ValueError, match=r"^30 of \d+ rows( so far)? cannot be read, more than"):
+        pipeline.clean(config(tmp_path / "in", **off), tmp_path / "b", 1)
+    # Rows that are all bad end the run when 1 % of all, if not more than 10, are read.
+    (tmp_path / "in" / "b.jsonl").write_text(bad * 9000)
+    with pytest.raises(
+        ValueError, match=r"^261 of 261 rows so far cannot.*max_bad_rows=0\.001 of all"
+    ):
+        pipeline.clean(config(tmp_path / "in", **off, input__max_bad_rows=0.001), tmp_path / "c", 1)
+    assert len(list((tmp_path / "c" / ".work").glob("*.json"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,19 @@ FAULTS: list[Callable[[Draw, str], str]] = [
 def documents() -> list[str]:
     """All of them."""
     return [document(number) for number in range(SIZE)]
+
+
+@functools.cache
+def repeating() -> list[str]:
+    """400 of them, most with lines of earlier ones, some of these in capitals or without commas."""
+    found: list[str] = []
+    for number in range(400):
+        draw, parts = Draw(SIZE + number), document(number).split("\n")
+        for _ in range(draw.below(3) if found else 0):
+            other = draw.one(found).split("\n")
+            begin, at, kind = draw.below(len(other)), draw.below(len(parts) + 1), draw.below(10)
+            passage = "\n".join(other[begin : begin + draw.between(1, 6)])
+            passage = passage.upper() if kind == 0 else passage
+            parts[at:at] = [passage.replace(",", "") if kind == 1 else passage]
+        found.append("\n".join(parts))
+    return found

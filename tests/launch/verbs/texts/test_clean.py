@@ -64,7 +64,7 @@ def test_text_counts_and_page(raw, tmp_path, without_pictures, monkeypatch, caps
             ["--out=OUT", "--config.skip=nonsense"],
             "skip=nonsense is not a rule; rules are too_large",
         ),
-        (["--out=gs://bucket/x"], "out='gs://bucket/x' is a remote address"),
+        (["--out=ftp://bucket/x"], "out='ftp://bucket/x' is a remote address"),
         (
             ["--out=OUT", "--config.c4.bad_words=\x1b[31mx"],
             r"c4.bad_words=\x1b[31mx does not exist",

@@ -1,0 +1,72 @@
+"""The folder of a result: whether it is there, and, for one in a bucket, how it gets there.
+
+    OUT/text/part-*.jsonl.zst   what is left
+        cleaning.json           written last: the result is complete
+        .work/identity          while it is made: the hash of its config and input
+
+Work is done in a folder on this machine, which for OUT in a bucket is a copy among the mirrors of
+`data/buckets/copies.py`. Machines that make the same result write the same files.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from data.atomic import write_atomic
+from data.buckets import copies
+from data.files import is_remote
+from data.local import parse_object
+
+ABOUT, BEGUN = "cleaning.json", ".work/identity"
+
+
+def finished(out: Path, identity: str, name: str) -> dict[str, Any] | None:
+    """The result that a folder has; None if it is still to be made, and the folder is then marked
+    as one for it. ValueError, which begins with `name`, if it is of another config or input."""
+    other = f"{name} holds the result of another config, input or version; name another folder"
+    if (out / ABOUT).is_file():
+        about = parse_object((out / ABOUT).read_bytes())
+        if about.get("identity") != identity:
+            raise ValueError(other)
+        return about
+    begun = out / BEGUN
+    if begun.is_file() and begun.read_text() != identity:
+        raise ValueError(other.replace("the result", "an unfinished result") + ", or remove it")
+    if not begun.is_file():
+        if (out / "text").is_dir() and any((out / "text").iterdir()):
+            raise ValueError(f"{name} has a folder text/ with files in it; name another folder")
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        if not is_remote(out):
+            write_atomic(begun, identity.encode())
+        elif not begun.create_bytes(identity.encode()):  # another machine has begun
+            return finished(out, identity, name)
+    return None
+
+
+def finish(out: Path, about: Mapping[str, Any]) -> None:
+    """Writes what is known of a result, after which it is complete."""
+    write_atomic(out / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+
+
+def upload(folder: Path, out: Path, progress: Callable[[str, int, int], None]) -> None:
+    """Uploads the text of a complete result. Files that are there with their size were uploaded by
+    a run that was stopped."""
+    there = {path.name: about.st_size for path, about in (out / "text").entries()}
+    sizes = {path: path.stat().st_size for path in sorted((folder / "text").iterdir())}
+    done = 0
+    for path, size in sizes.items():
+        progress("upload", done, sum(sizes.values()))
+        if there.get(path.name) != size:
+            copies.upload(path, out / "text" / path.name)
+        done += size
+
+
+def remove_work(out: Path) -> None:
+    """Removes what only an unfinished result needs: of one in a bucket, all that is here."""
+    if is_remote(out):
+        shutil.rmtree(copies.folder_of(out), ignore_errors=True)
+        (out / BEGUN).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(out / ".work", ignore_errors=True)

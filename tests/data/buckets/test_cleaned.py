@@ -1,0 +1,144 @@
+"""Tests that a cleaned corpus in a bucket is made here, uploaded at the end, and the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data.buckets import copies
+from data.cleaning import filter_pass, pipeline, result
+from data.files import to_path
+from data.sources import corpus
+from launch import __main__ as command
+from tests.data.cleaning.test_pipeline import Killed, after, config, content, document
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for part in range(4):
+        rows = [json.dumps({"text": document(seed % 9)}) for seed in range(3 * part, 3 * part + 3)]
+        (folder / f"{part}.jsonl").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture
+def cfg(raw) -> dict:
+    return config(raw, language__on=False, minhash__on=False)
+
+
+@pytest.fixture
+def here(cfg, tmp_path) -> dict[str, bytes]:
+    """The files of the same corpus on this machine."""
+    pipeline.clean(cfg, tmp_path / "here", 1)
+    return content(tmp_path / "here")
+
+
+def there(out) -> dict[str, bytes]:
+    """The files of a folder in a bucket."""
+    return {str(p)[len(str(out)) + 1 :]: p.read_bytes() for p, _ in out.files_below()}
+
+
+def require_same(out, here: dict[str, bytes]) -> None:
+    """The result in a bucket is that of this machine, and nothing else is left of the run."""
+    assert there(out) == here and len(here) == 4
+    assert not copies.folder_of(out).exists()
+
+
+@pytest.mark.parametrize("kind", ["shared", pytest.param("shared_s3", marks=pytest.mark.slow)])
+def test_a_result_in_a_bucket_is_that_of_this_machine(kind, cfg, here, tmp_path, machine, request):
+    out = to_path(f"{request.getfixturevalue(kind)}/out")
+    about = pipeline.clean(cfg, out, 1)
+    require_same(out, here)
+    texts = list(corpus.documents(f"{out}/text"))
+    assert texts == list(corpus.documents(str(tmp_path / "here" / "text"))) and len(texts) == 9
+    machine("second")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_cleaned", None)  # nothing is made again
+        assert pipeline.clean(cfg, out, 1) == about
+    with pytest.raises(ValueError, match=f"^out={out} holds the result of another config"):
+        pipeline.clean(cfg | {"skip": ["email"]}, out, 1)
+    require_same(out, here)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "calls", "units", "uploads"),
+    [
+        (filter_pass.Filter, "unit", 2, 3, 3),
+        (copies, "upload", 1, 0, 2),
+        (result, "upload", 0, 0, 3),
+    ],
+)
+def test_a_killed_run_goes_on(
+    target, name, calls, units, uploads, cfg, here, shared, machine, monkeypatch
+):
+    out = to_path(f"{shared}/out")
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, after(calls, getattr(target, name)))
+        with pytest.raises(Killed):
+            pipeline.clean(cfg, out, 1)
+    assert (out / ".work" / "identity").is_file() and not (out / "cleaning.json").exists()
+    with pytest.raises(ValueError, match=f"^out={out} holds an unfinished result of another"):
+        pipeline.clean(cfg | {"skip": ["email"]}, out, 1)
+    unit, upload, done = filter_pass.Filter.unit, copies.upload, []
+    monkeypatch.setattr(filter_pass.Filter, "unit", lambda *a: done.append("unit") or unit(*a))
+    monkeypatch.setattr(copies, "upload", lambda *a: done.append("upload") or upload(*a))
+    pipeline.clean(cfg, out, 1)
+    require_same(out, here)
+    assert (done.count("unit"), done.count("upload")) == (units, uploads)
+
+
+def test_another_machine_finishes_what_one_began(cfg, here, shared, machine, monkeypatch):
+    out = to_path(f"{shared}/out")
+    with monkeypatch.context() as patch:
+        patch.setattr(copies, "upload", after(1, copies.upload))
+        with pytest.raises(Killed):
+            pipeline.clean(cfg, out, 1)
+    machine("second")
+    pipeline.clean(cfg, out, 1)
+    require_same(out, here)
+    machine("first")  # returns after the other has finished
+    pipeline.clean(cfg, out, 1)
+    require_same(out, here)
+
+
+def test_places_that_are_refused(cfg, shared, machine):
+    (to_path(shared) / "in" / "a.txt").write_text(document(1))
+    inside = cfg | {"input": cfg["input"] | {"corpora": [f"{shared}/in"]}}
+    with pytest.raises(
+        ValueError, match=f"^out={shared}/in/out lies inside input.corpora={shared}"
+    ):
+        pipeline.clean(inside, to_path(f"{shared}/in/out"), 1)
+    pipeline.clean(inside, to_path(f"{shared}/in-out"), 1)
+    (to_path(shared) / "used" / "text" / "a.txt").write_text("text of somebody else")
+    with pytest.raises(ValueError, match=f"^out={shared}/used has a folder text/ with files in it"):
+        pipeline.clean(cfg, to_path(f"{shared}/used"), 1)
+    # Work for a result that was removed from the bucket, of another config.
+    place = copies.folder_of(to_path(f"{shared}/gone")) / ".work"
+    place.mkdir(parents=True)
+    (place / "identity").write_text("another")
+    with pytest.raises(ValueError, match=r"where out=.*/gone is made, holds an unfinished result"):
+        pipeline.clean(cfg, to_path(f"{shared}/gone"), 1)
+
+
+def test_the_command(raw, shared, machine, without_pictures, monkeypatch, capsys):
+    monkeypatch.setattr("scaling.report.frame.library", lambda: "")  # seconds of Vega's code
+    argv = ["clean", f"--config.input.corpora={raw}", f"--out={shared}/out", "--workers=1",
+            "--config.language.on=False", "--config.minhash.on=False"]  # fmt: skip
+    assert command.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert f"text: {shared}/out/text\nreport: {shared}/out/index.html" in printed
+    files = there(to_path(f"{shared}/out"))
+    assert {"cleaning.json", "index.html", "figures/removed.svg"} <= set(files)
+    assert command.main(argv) == 0 and files.keys() == there(to_path(f"{shared}/out")).keys()
+
+
+def test_a_bucket_that_cannot_be_used_is_one_line_before_anything_starts(
+    raw, served, machine, monkeypatch, capsys
+):
+    monkeypatch.setattr(pipeline, "clean", None)
+    argv = ["clean", f"--config.input.corpora={raw}", "--out=gs://no-such-bucket/out"]
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0 and "there is no bucket no-such-bucket" in error
