@@ -23,7 +23,7 @@ FLAG = re.compile(r"(?<![\w-])--([a-z]\w*)")
 READ = ("config", "runs", "run", "draft", "table", "from", "from_hf", "config.train.init_from",
         "config.checkpoint.trunk")  # fmt: skip
 WRITTEN = ("workdir", "out", "json", "to", "to_hf", "to_gguf", "curve")
-MADE = re.compile(r"^ {4}cat .*> (\S+)", re.MULTILINE)
+MADE = re.compile(r"^ {4}(?:cat|python) .*> (\S+)", re.MULTILINE)
 # Its commands use entries that the reader adds first; tests/test_extending.py tests them.
 ADDED = ROOT / "docs" / "extending.md"
 
@@ -78,14 +78,11 @@ def wrong_commands(page: str) -> list[str]:
 
 def missing_inputs(page: str) -> list[str]:
     """Files and folders that a command reads before the page creates them."""
-    text, made, missing = (
-        joined(page),
-        {"runs/quickstart", "runs/history", "runs/assistant"},
-        [],
-    )  # by make
-    for found in re.finditer(r"^ {4}(?:isoflop .*|cat .*> .*)$", text, re.MULTILINE):
+    text, missing = joined(page), []
+    made = {"runs/quickstart", "runs/history", "runs/assistant"}  # by make
+    for found in re.finditer(r"^ {4}(?:isoflop .*|(?:cat|python) .*> .*)$", text, re.MULTILINE):
         line = found.group().strip()
-        if line.startswith("cat "):
+        if not line.startswith("isoflop "):
             made.add(MADE.match(found.group())[1])
             continue
         given = arguments(line)
