@@ -37,6 +37,8 @@ def raw_bytes(path: Path) -> bytes:
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise Unreadable(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
+        if not size:
+            raise Unreadable("it is empty")
         return path.read_bytes()
     except TimeoutError:
         raise

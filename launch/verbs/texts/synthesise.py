@@ -9,8 +9,8 @@ shape_triples  the same; some combinations of size, colour and form are held out
 shape_pairs    the same; one colour of each form is held out
 digits         scikit-learn's handwritten digits, 8 × 8 grey pixels, "seven"; a fifth is held out
 tones          one or two synthesised tones, "a square g then a sine c"; some pairs are held out
-spoken_digits  digits spoken by espeak-ng, which must be installed, "seven"; one digit of each voice
-               is held out
+spoken_digits  digits spoken by espeak-ng, which must be installed, "seven"; one digit of each
+               speaker is held out
 
 Two folders are written, TO/train and TO/held_out, each with files and their captions.jsonl; the
 config keys data.corpora and data.held_out take them. Equal seeds write equal files.

@@ -180,10 +180,11 @@ def test_a_damaged_cache_is_found(config, drawn, tmp_path):
         ({"file": "a.png", "caption": "  "}, "no text under data.caption_key='caption'"),
         ({"picture": "a.png", "caption": "x"}, "no text under data.file_key='file'; keys: cap"),
         ({"file": "gone.png", "caption": "x"}, "'gone.png' .*No such file"),
+        ({"file": "empty.png", "caption": "x"}, "'empty.png' .*it is empty"),
     ],
 )
 def test_a_bad_line_of_a_list_is_named(config, listed, row, fault):
-    folder = listed({"a.png": written.png(image(0, (8, 8, 3)))}, [row])
+    folder = listed({"a.png": written.png(image(0, (8, 8, 3))), "empty.png": b""}, [row])
     cfg = config(folder, corpora=(str(folder),), held_out=(), height=8, width=8)
     with pytest.raises(ValueError, match=f"line 1.*{fault}|{fault}"):
         KINDS["images"].prepare(cfg.data, progress=False)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import wave
 from pathlib import Path
 
@@ -125,29 +126,72 @@ def test_a_tone_has_its_pitch_and_held_out_pairs_stay_out():
             assert loudest == pytest.approx(tones.NOTES[words[0][1]], rel=0.02)
 
 
-def test_spoken_digits_call_espeak(tmp_path, monkeypatch):
-    """With a program in its place, which writes its arguments as samples."""
-    program = tmp_path / "espeak-ng"
-    file = written.wav(Item(np.arange(50, dtype=np.int16), "", False, 22_050))
-    (tmp_path / "one.wav").write_bytes(file)
-    program.write_text(
-        f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n[ $9 = four ] && exit 3\n'
-        f'cp {tmp_path}/one.wav "$8"\n'
-    )
-    program.chmod(0o755)
+@pytest.fixture
+def espeak(tmp_path, monkeypatch):
+    """Puts a program in the place of espeak-ng. It writes the name of the voice as samples, after
+    `extra`, shell commands, and what it was asked for to the file `said`."""
+    header = written.wav(Item(np.zeros(16, np.int16), "", False, 22_050))[:44]
+    (tmp_path / "header").write_bytes(header)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(spoken_digits, "NAMES", ("one", "two"))
-    found = list(spoken_digits.items(20, 0))
-    assert [item.held_out for item in found] == ([False] * 9 + [True]) * 2
-    assert found[0].rate == 22_050 and found[0].content.tolist() == list(range(50))
+
+    def place(extra: str = "") -> None:
+        program = tmp_path / "espeak-ng"
+        program.write_text(
+            f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n{extra}\n'
+            f'{{ cat {tmp_path}/header; printf "%-32s" "$2"; }} > "$8"\n'
+        )
+        program.chmod(0o755)
+
+    place()
+    return place
+
+
+def test_spoken_digits_call_espeak(espeak, tmp_path):
+    found = list(spoken_digits.items(100, 0))
     said = [line.split() for line in open(tmp_path / "said")]
-    sides = {}
+    voices, said = said[: -len(found)], said[-len(found) :]
+    assert len({line[1] for line in voices}) == len(voices) == 50  # every voice was tried
+    assert [item.held_out for item in found] == ([False] * 9 + [True]) * 10
+    sides: dict[tuple[str, str], bool] = {}
     for line, item in zip(said, found, strict=True):
         assert line[::2] == ["-v", "-p", "-s", "-w", item.caption]
-        assert sides.setdefault((line[1], item.caption), item.held_out) == item.held_out
-    monkeypatch.setattr(spoken_digits, "NAMES", ("four",) * 2)
-    with pytest.raises(ValueError, match="espeak-ng failed with exit code 3"):
+        assert item.rate == 22_050 and item.content.tobytes().decode().strip() == line[1]
+        speaker = line[1].split("+")[1]
+        assert sides.setdefault((speaker, item.caption), item.held_out) == item.held_out
+    held = [pair for pair, held_out in sides.items() if held_out]
+    assert len(dict(held)) == len({digit for _, digit in held}) == len(held) > 5
+
+
+@pytest.mark.parametrize(
+    ("extra", "fault"),
+    [
+        ("echo no data >&2; exit 3", "-v en.m1 failed with exit code 3: 'no data'; install"),
+        ('set -- -v "${2%%+*}" a b c d e "$8"', "lacks a voice: en.m1 and en.m2 sound the same"),
+        ("exit 0", r"-v en.m1 wrote no sound \(.*No such file"),
+        ('echo RIFF > "$8"; exit 0', r"-v en.m1 wrote no sound"),
+        ('head -c 40 header > "$8"; printf "\\0\\0\\0\\0" >> "$8"; exit 0', "no samples"),
+    ],
+)
+def test_another_espeak_is_refused(espeak, tmp_path, monkeypatch, extra, fault):
+    """One that fails, one without the speakers, and ones that write no sound."""
+    monkeypatch.chdir(tmp_path)
+    espeak(extra)
+    with pytest.raises(ValueError, match=fault):
         next(spoken_digits.items(1, 0))
+
+
+def test_no_espeak_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="espeak-ng, which is not installed; install it"):
         next(spoken_digits.items(1, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="this machine has no espeak-ng")
+def test_espeak_speaks_no_sound_of_both_sides():
+    sounds = {False: set(), True: set()}
+    for item in spoken_digits.items(400, 0):
+        sounds[item.held_out].add(item.content.tobytes())
+        assert 0.3 < len(item.content) / item.rate < 1.28  # what the config has room for
+    assert not sounds[False] & sounds[True]
+    assert len(sounds[True]) > 35 and len(sounds[False]) > 350
