@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from data.files import is_remote, path_of
+from data.files import is_remote, path_of, to_path
 from launch.config import imports
 from launch.errors import BadInput, bad_input, writing
 from scaling.report.number_text import parse_amount
@@ -77,18 +77,19 @@ def _path(text: str, name: str) -> str | None:
     return str(path)
 
 
-def require_writable(path: Path, name: str) -> None:
-    """BadInput if this process may not write into a folder, which need not exist yet. Verbs ask it
-    before long work. What else exists under its name is left to them."""
+def require_writable(path: Path, name: str, is_file: bool = False) -> None:
+    """BadInput if this process may not write into a folder, which need not exist yet, or, with
+    `is_file`, into the folder of a file. Verbs ask it before long work."""
+    folder = path.parent if is_file else path
     if is_remote(path):
         from data.buckets import reach  # slow to import
 
         with bad_input():
-            reach.require_writable(path, f"--{name}")
+            reach.require_writable(folder, f"--{name}")
         return
-    near = next((one for one in (path, *path.parents) if one.exists()), path)
-    if near != path or near.is_dir():
-        with writing(name, path), tempfile.TemporaryDirectory(prefix=".written-", dir=near):
+    with writing(name, path):
+        near = next(one for one in (folder, *folder.parents) if one.exists())
+        with tempfile.TemporaryDirectory(prefix=".written-", dir=near):
             pass
 
 
@@ -150,6 +151,8 @@ def parse(
         else:
             with bad_input():
                 imports.load(files)
+    if "json" in values and values["json"].value:
+        require_writable(to_path(values["json"].value), "json", is_file=True)
     return overrides
 
 

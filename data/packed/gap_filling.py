@@ -38,8 +38,8 @@ def fill_gaps(pieces: Pieces, rows: Rows, capacity: int) -> tuple[Pieces, Rows]:
     less than a row of it, if the documents that are cut have enough pieces that fill a row.
 
     As many of these pieces as needed, those of the longest documents, are taken out of their rows.
-    Their tokens, in order, fill the largest gaps, so that few more cuts are made: for k pieces of J
-    documents that fill G gaps, at most G + J - 1 - k. Documents that fit a row stay whole. Rows
+    Their tokens, in order, fill the largest gaps. For k pieces of J documents that fill G gaps, at
+    most G + J - 1 - k more cuts are made. Documents that fit a row stay whole. Rows
     within the bound are returned as they are.
     """
     tokens = int(pieces.lengths_P.sum())

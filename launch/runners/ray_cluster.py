@@ -46,7 +46,7 @@ def connect(cluster: Cluster) -> None:
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS", "") or "local"
     _require_reachable(address)
-    with contextlib.nullcontext(_begun()) if address == "local" else _with_code() as options:
+    with _begun() if address == "local" else _with_code() as options:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -57,13 +57,15 @@ def connect(cluster: Cluster) -> None:
         print(f"--on=ray: no --address, so Ray runs on this machine ({cores} cores)")
 
 
-def _begun() -> dict[str, Any]:
-    """How Ray starts on this machine. Its workers have the code and the environment of this
-    process: with a runtime environment, Ray could start none of them ahead of time."""
+@contextlib.contextmanager
+def _begun() -> Iterator[dict[str, Any]]:
+    """How Ray starts on this machine: without a runtime environment, with which it could start no
+    worker ahead of time. It starts in the checkout, since workers import from that folder first."""
     options = {"num_cpus": len(local.available_cores()), "include_dashboard": False}
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         options["num_gpus"] = 0
-    return options
+    with contextlib.chdir(ROOT):
+        yield options
 
 
 @contextlib.contextmanager

@@ -54,7 +54,8 @@ def main(argv: Sequence[str]) -> int:
 
         return trial.dry_run(config, values.workdir, overrides)
 
-    flags.require_writable(to_path(values.workdir), "workdir")
+    if not (to_path(values.workdir) / "result.json").exists():  # else there is nothing to do
+        flags.require_writable(to_path(values.workdir), "workdir")
 
     def train() -> int:
         from launch.trial import (

@@ -15,4 +15,5 @@ def other_world(about: Mapping[str, Any]) -> str:
 
 def unlearned_unread(about: Mapping[str, Any]) -> str:
     """Why the facts are not divided by the words in which the run unlearned them."""
-    return f"{about['unlearned_unread']}; so what was unlearned is not told from other ways to ask"
+    why = "so the table cannot separate the unlearned wordings from the others"
+    return f"{about['unlearned_unread']}; {why}"

@@ -49,3 +49,19 @@ def test_a_head_and_a_worker_run_a_sweep_and_end_with_it(tmp_path):
             print((tmp_path / "log").read_text()[-4000:])
     results = [json.loads(file.read_text()) for file in tmp_path.glob("sweep/*/result.json")]
     assert [result["status"] for result in results] == ["done"] * 6
+
+
+@pytest.mark.slow
+def test_a_sweep_from_a_folder_with_files_of_our_names_runs_our_code(tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "book.txt").write_text("".join(f"Paragraph {i}.\n\n" for i in range(3000)))
+    (tmp_path / "s.py").write_text(SWEEP.replace("FOLDER", str(tmp_path)).replace("(6)", "(2)"))
+    for name in ("train.py", "model.py", "data.py"):
+        (tmp_path / name).write_text("raise RuntimeError('not ours')\n")
+    sweep = [os.path.join(os.path.dirname(sys.executable), "isoflop"), "sweep", "--config=s.py"]
+    sweep += ["--workdir=sweep", "--on=ray", "--nofit"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(sweep, cwd=tmp_path, env=environment, timeout=300, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(file.read_text()) for file in tmp_path.glob("sweep/*/result.json")]
+    assert [result["status"] for result in results] == ["done"] * 2
