@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from data.atomic import lock
-from data.buckets import copies
 from data.cleaning import processes, result
 from data.cleaning.duplicates import clusters
 from data.cleaning.duplicates.spans import Marks, Spans, by_document
@@ -50,13 +49,13 @@ def clean(
     _require_outside(out, cfg["input"]["corpora"], "input.corpora")
     _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
-    identity, place = _identity(cfg, units), copies.folder_of(out)
+    identity, place = _identity(cfg, units), result.place_of(out)
     if (about := result.finished(out, identity, f"out={out}")) is not None:
         result.remove_work(out)  # of a run that was killed as it ended
         return about
     for folder in (place / ".work", place / "text"):
         folder.mkdir(parents=True, exist_ok=True)
-    with open(place / ".work" / "lock", "w") as file:
+    with open(place / result.LOCK, "w") as file:
         if lock(file) is False:
             raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
         if is_remote(out):
@@ -80,7 +79,7 @@ def _cleaned(
     progress: Progress,
 ) -> dict[str, Any]:
     """Writes the text into the folder on this machine of a result; returns what is known of it."""
-    place = copies.folder_of(out)
+    place = result.place_of(out)
     work, text = place / ".work", place / "text"
     grams = _grams(cfg, work)
     with processes.started(workers, cfg, work, text) as pool:

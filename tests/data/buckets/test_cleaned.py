@@ -43,7 +43,7 @@ def there(out) -> dict[str, bytes]:
 def require_same(out, here: dict[str, bytes]) -> None:
     """The result in a bucket is that of this machine, and nothing else is left of the run."""
     assert there(out) == here and len(here) == 4
-    assert not copies.folder_of(out).exists()
+    assert not result.place_of(out).exists()
 
 
 @pytest.mark.parametrize("kind", ["shared", pytest.param("shared_s3", marks=pytest.mark.slow)])
@@ -103,6 +103,45 @@ def test_another_machine_finishes_what_one_began(cfg, here, shared, machine, mon
     require_same(out, here)
 
 
+def test_work_on_a_folder_within_another_result_stays(cfg, shared, machine, monkeypatch):
+    outer, inner = to_path(f"{shared}/web"), to_path(f"{shared}/web/fr")
+    with monkeypatch.context() as patch:
+        patch.setattr(filter_pass.Filter, "unit", after(2, filter_pass.Filter.unit))
+        with pytest.raises(Killed):
+            pipeline.clean(cfg, inner, 1)
+    work = content(result.place_of(inner))
+    cache = copies.folder_of(outer) / "cache" / "tokens"
+    cache.mkdir(parents=True)
+    other = cfg | {"skip": ["email"]}
+    pipeline.clean(other, outer, 1)
+    assert content(result.place_of(inner)) == work and len(work) > 4 and cache.is_dir()
+    # The command of the outer one is given again while the inner one is made.
+    unit = filter_pass.Filter.unit
+    again = lambda *a: pipeline.clean(other, outer, 1) and unit(*a)  # noqa: E731
+    monkeypatch.setattr(filter_pass.Filter, "unit", again)
+    assert pipeline.clean(cfg, inner, 1)["written"]["documents"] == 9
+    assert cache.is_dir() and not result.place_of(inner).exists()
+
+
+def test_work_stays_while_a_process_is_at_it(cfg, here, shared, machine, monkeypatch):
+    """Another machine finishes first, and the command is given here once more."""
+    out, unit, calls = to_path(f"{shared}/out"), filter_pass.Filter.unit, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            machine("second")
+            pipeline.clean(cfg, out, 1)
+            machine("first")
+            pipeline.clean(cfg, out, 1)
+        return unit(*args)
+
+    monkeypatch.setattr(filter_pass.Filter, "unit", interrupted)
+    pipeline.clean(cfg, out, 1)
+    require_same(out, here)
+    assert len(calls) > 2
+
+
 def test_places_that_are_refused(cfg, shared, machine):
     (to_path(shared) / "in" / "a.txt").write_text(document(1))
     inside = cfg | {"input": cfg["input"] | {"corpora": [f"{shared}/in"]}}
@@ -115,10 +154,12 @@ def test_places_that_are_refused(cfg, shared, machine):
     with pytest.raises(ValueError, match=f"^out={shared}/used has a folder text/ with files in it"):
         pipeline.clean(cfg, to_path(f"{shared}/used"), 1)
     # Work for a result that was removed from the bucket, of another config.
-    place = copies.folder_of(to_path(f"{shared}/gone")) / ".work"
+    place = result.place_of(to_path(f"{shared}/gone")) / ".work"
     place.mkdir(parents=True)
     (place / "identity").write_text("another")
-    with pytest.raises(ValueError, match=r"where out=.*/gone is made, holds an unfinished result"):
+    with pytest.raises(
+        ValueError, match=r"/cleaning/.*, where out=.*/gone is made, holds an unfinished result"
+    ):
         pipeline.clean(cfg, to_path(f"{shared}/gone"), 1)
 
 
