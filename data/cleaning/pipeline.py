@@ -187,7 +187,7 @@ def _first_step(
         parts[number] = [tuple(part) for part in record["parts"]]
         done += sizes[number]
         faults.add(record["tally"])
-        _require_readable(cfg, faults.about, done / max(1, sum(sizes)))
+        _require_few_damaged(cfg, faults.about)
 
     for unit in units:
         if record := _record(processes.filter_record(work, unit.number)):
@@ -197,28 +197,34 @@ def _first_step(
     for number, record in pool.filtered(todo):
         finished(number, record)
         progress("filter", done, sum(sizes))
+    _require_few_bad_rows(cfg, faults.about)
     return parts
 
 
-def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any], share: float) -> None:
-    """ValueError if more of the input is damaged than the config allows. `share` of its bytes are
-    read: a limit of bad rows is one for all rows that the input has at this rate, so a bad file
-    among many good ones ends no run, and rows that are all bad end it soon."""
-    faults, given = about["faults"], cfg["input"]
-    named = "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
-    if faults["files"] > given["max_damaged"]:
+def _require_few_damaged(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """ValueError if more files are damaged than the config allows."""
+    faults, most = about["faults"], cfg["input"]["max_damaged"]
+    if faults["files"] > most:
         raise ValueError(
-            f"{faults['files']} files are damaged, more than input.max_damaged="
-            f"{given['max_damaged']} ({named}); repair or remove them, or raise the limit"
+            f"{faults['files']} files are damaged, more than input.max_damaged={most} "
+            f"({_named(faults)}); repair or remove them, or raise the limit"
         )
+
+
+def _require_few_bad_rows(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """ValueError if a larger share of the rows cannot be read than the config allows. It is known
+    when all are read: a part of the bytes does not tell how many rows the rest has."""
+    faults, most = about["faults"], cfg["input"]["max_bad_rows"]
     rows = about["read"]["documents"] + faults["rows"]
-    if faults["rows"] > max(10, given["max_bad_rows"] * rows / min(1, share)):
-        so_far = " so far" if share < 1 else ""
+    if faults["rows"] > max(10, most * rows):
         raise ValueError(
-            f"{faults['rows']} of {rows} rows{so_far} cannot be read, more than "
-            f"input.max_bad_rows={given['max_bad_rows']} of all ({named}); repair them, or raise "
-            "the limit"
+            f"{faults['rows']} of {rows} rows cannot be read, more than input.max_bad_rows={most} "
+            f"of all ({_named(faults)}); repair them, or raise the limit"
         )
+
+
+def _named(faults: Mapping[str, Any]) -> str:
+    return "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
 
 
 def _second_step(
