@@ -48,6 +48,7 @@ def clean(
     """
     _require_outside(out, cfg["input"]["corpora"], "input.corpora")
     _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
+    result.require_place(out)
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
     identity, place = _identity(cfg, units), result.place_of(out)
     if (about := result.finished(out, identity, f"out={out}")) is not None:

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,24 @@ def place_of(out: Path) -> Path:
     if not is_remote(out):
         return out
     return copies.mirror() / "cleaning" / hashlib.sha256(os.fspath(out).encode()).hexdigest()[:16]
+
+
+def require_place(out: Path) -> None:
+    """ValueError if the folder on this machine for a result that is to be made in a bucket cannot
+    be written."""
+    if not is_remote(out) or (out / ABOUT).is_file():
+        return
+    place = place_of(out)
+    folder = place if place.is_dir() else place.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"the work for out={out} cannot be written to {folder} ({error.strerror}); set "
+            f"{copies.PLACE} to a folder on another disk"
+        ) from error
 
 
 def finished(out: Path, identity: str, name: str) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Tests that a cleaned corpus in a bucket is made here, uploaded at the end, and the same."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,22 @@ def test_places_that_are_refused(cfg, shared, machine):
         ValueError, match=r"/cleaning/.*, where out=.*/gone is made, holds an unfinished result"
     ):
         pipeline.clean(cfg, to_path(f"{shared}/gone"), 1)
+
+
+def test_a_mirror_that_cannot_be_written_is_one_line_before_anything_is_read(
+    raw, shared, machine, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "machines").write_text("a file in place of the folder")
+    monkeypatch.setattr(pipeline, "plan", None)
+    argv = ["clean", f"--config.input.corpora={raw}", f"--out={shared}/out", "--workers=1"]
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(
+        rf"the work for --out={shared}/out cannot be written to {tmp_path}/machines/.* \(Not a "
+        rf"directory\); set {copies.PLACE} to a folder on another disk$",
+        error,
+    )
+    assert error.count("\n") == 0 and there(to_path(f"{shared}/out")) == {}
 
 
 def test_the_command(raw, shared, machine, without_pictures, monkeypatch, capsys):
