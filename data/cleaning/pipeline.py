@@ -50,15 +50,31 @@ def clean(
     _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
     result.require_place(out)
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
-    identity, place = _identity(cfg, units), result.place_of(out)
-    if (about := result.finished(out, identity, f"out={out}")) is not None:
-        result.remove_work(out)  # of a run that was killed as it ended
-        return about
+    identity = _identity(cfg, units)
+    if (about := result.finished(out, identity, f"out={out}")) is None:
+        about = _made(cfg, units, identity, out, workers, progress)
+    result.remove_work(out)  # also that of a run that was killed as it ended
+    return about
+
+
+def _made(
+    cfg: Mapping[str, Any],
+    units: Sequence[Unit],
+    identity: str,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Makes a result; the lock on its folder here keeps other processes from that."""
+    place = result.place_of(out)
     for folder in (place / ".work", place / "text"):
         folder.mkdir(parents=True, exist_ok=True)
     with open(place / result.LOCK, "w") as file:
         if lock(file) is False:
             raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
+        about = result.finished(out, identity, f"out={out}")
+        if about is not None:  # since then, by a process that had the lock
+            return about
         if is_remote(out):
             about = result.finished(place, identity, f"{place}, where out={out} is made,")
         if about is None:
@@ -67,7 +83,6 @@ def clean(
         if is_remote(out):
             result.upload(place, out, progress)
             result.finish(out, about)
-    result.remove_work(out)
     return about
 
 

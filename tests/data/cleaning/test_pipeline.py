@@ -187,6 +187,24 @@ def test_a_folder_has_one_process(raw, tmp_path):
             pipeline.clean(config(raw), tmp_path / "out", 1)
 
 
+def test_what_another_process_made_meanwhile_is_not_made_again(tmp_path, monkeypatch):
+    """It ends after this one has looked at the folder, and before this one has the lock."""
+    (tmp_path / "a.txt").write_text(document(1))
+    cfg, locked, made = config(tmp_path / "a.txt"), pipeline.lock, []
+
+    def later(file):
+        monkeypatch.setattr(pipeline, "lock", locked)
+        pipeline.clean(cfg, tmp_path / "out", 1)
+        return locked(file)
+
+    cleaned = pipeline._cleaned
+    monkeypatch.setattr(pipeline, "lock", later)
+    monkeypatch.setattr(pipeline, "_cleaned", lambda *a: made.append(1) or cleaned(*a))
+    about = pipeline.clean(cfg, tmp_path / "out", 1)
+    assert about == json.loads((tmp_path / "out" / "cleaning.json").read_text())
+    assert len(made) == 1 and not (tmp_path / "out" / ".work").exists()
+
+
 def test_stages_and_rules_are_switched_off(raw, tmp_path):
     off = {f"{stage}__on": False for stage in settings.STAGES}
     about = pipeline.clean(config(raw, **off), tmp_path / "a", 1)
