@@ -105,7 +105,8 @@ def _cleaned(
         _last_step(parts, roots, exact, groups, marks, pool, work, progress)
     tally, named = _sum(len(units), work)
     if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
-        raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
+        folders = f"out={out} and {place}" if is_remote(out) else f"out={out}"
+        raise ValueError(f"the input changed while it was read; remove {folders} and run it again")
     return {
         "identity": identity,
         "config": cfg,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,21 @@ def test_another_machine_finishes_what_one_began(cfg, here, shared, machine, mon
     machine("first")  # returns after the other has finished
     pipeline.clean(cfg, out, 1)
     require_same(out, here)
+
+
+def test_input_that_changes_is_read_anew_when_both_folders_are_removed(cfg, raw, shared, machine):
+    out = to_path(f"{shared}/out")
+    place = result.place_of(out)
+
+    def change(step: str, done: int, total: int) -> None:
+        (raw / "0.jsonl").write_text(json.dumps({"text": document(1)}) + "\n")
+
+    match = f"^the input changed while it was read; remove out={out} and {place} and run it again$"
+    with pytest.raises(ValueError, match=match):
+        pipeline.clean(cfg, out, 1, change)
+    out.rmtree()
+    shutil.rmtree(place)
+    assert pipeline.clean(cfg, out, 1)["read"]["documents"] == 10
 
 
 def test_work_on_a_folder_within_another_result_stays(cfg, shared, machine, monkeypatch):
