@@ -31,7 +31,7 @@ from data.files import is_remote, path_of
 from data.local import unsealed
 from data.sources import corpus
 
-VERSION = 3  # increment when the same config and input give another result
+VERSION = 4  # increment when the same config and input give another result
 LIMITS = ("max_damaged", "max_bad_rows")  # keys of the section input
 MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
 Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
