@@ -80,6 +80,24 @@ def test_a_document_that_becomes_too_short_is_removed(tmp_path):
     assert about["rules"]["few_words_left"]["examples"][0]["text"] == "Four is new. Five is new."
 
 
+def test_the_first_occurrence_is_lost_in_two_cases(tmp_path):
+    """As docs/data.md says: equal sentences in a row, and a document that is then too short."""
+    chorus = "All of us sing. " * 6
+    assert cleaned([f"It begins. {chorus}It ends."], tmp_path / "a")[0] == [
+        "It begins. All of us sing. It ends."
+    ]
+    first, second = "One is here. Two is here. Three is here.", "A be. C do. E fa."
+    given = [
+        f"{first} More.",
+        f"{first} {second}",
+        f"{second} Many more. Go on. And so on. It ends.",
+    ]
+    texts, about = cleaned(given, tmp_path / "b", spans={"min_sentences": 4})
+    assert about["rules"]["few_sentences_left"]["documents"] == 1
+    assert texts == [given[0], "Many more. Go on. And so on. It ends."]
+    assert len(cleaned(given, tmp_path / "c", spans={"min_sentences": 3})[0]) == 3
+
+
 def test_words_that_are_left_are_counted_without_spaces_too(tmp_path):
     """One repeated footer does not remove a page in Chinese."""
     rng = np.random.default_rng(0)
