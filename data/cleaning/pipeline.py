@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from data.atomic import lock
-from data.buckets import copies
 from data.cleaning import processes, result
 from data.cleaning.duplicates import clusters
 from data.cleaning.duplicates.spans import Marks, Spans, by_document
@@ -32,7 +31,7 @@ from data.files import is_remote, path_of
 from data.local import unsealed
 from data.sources import corpus
 
-VERSION = 3  # increment when the same config and input give another result
+VERSION = 4  # increment when the same config and input give another result
 LIMITS = ("max_damaged", "max_bad_rows")  # keys of the section input
 MEMORY = 1 << 30  # bytes of the tasks of the second step, over all processes
 Progress = Callable[[str, int, int], None]  # told the step, what is done, and of how much
@@ -49,16 +48,33 @@ def clean(
     """
     _require_outside(out, cfg["input"]["corpora"], "input.corpora")
     _require_outside(out, cfg["decontaminate"]["against"], "decontaminate.against")
+    result.require_place(out)
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
-    identity, place = _identity(cfg, units), copies.folder_of(out)
-    if (about := result.finished(out, identity, f"out={out}")) is not None:
-        result.remove_work(out)  # of a run that was killed as it ended
-        return about
+    identity = _identity(cfg, units)
+    if (about := result.finished(out, identity, f"out={out}")) is None:
+        about = _made(cfg, units, identity, out, workers, progress)
+    result.remove_work(out)  # also that of a run that was killed as it ended
+    return about
+
+
+def _made(
+    cfg: Mapping[str, Any],
+    units: Sequence[Unit],
+    identity: str,
+    out: Path,
+    workers: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Makes a result; the lock on its folder here keeps other processes from that."""
+    place = result.place_of(out)
     for folder in (place / ".work", place / "text"):
         folder.mkdir(parents=True, exist_ok=True)
-    with open(place / ".work" / "lock", "w") as file:
+    with open(place / result.LOCK, "w") as file:
         if lock(file) is False:
             raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
+        about = result.finished(out, identity, f"out={out}")
+        if about is not None:  # since then, by a process that had the lock
+            return about
         if is_remote(out):
             about = result.finished(place, identity, f"{place}, where out={out} is made,")
         if about is None:
@@ -67,7 +83,6 @@ def clean(
         if is_remote(out):
             result.upload(place, out, progress)
             result.finish(out, about)
-    result.remove_work(out)
     return about
 
 
@@ -80,7 +95,7 @@ def _cleaned(
     progress: Progress,
 ) -> dict[str, Any]:
     """Writes the text into the folder on this machine of a result; returns what is known of it."""
-    place = copies.folder_of(out)
+    place = result.place_of(out)
     work, text = place / ".work", place / "text"
     grams = _grams(cfg, work)
     with processes.started(workers, cfg, work, text) as pool:
@@ -90,7 +105,8 @@ def _cleaned(
         _last_step(parts, roots, exact, groups, marks, pool, work, progress)
     tally, named = _sum(len(units), work)
     if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
-        raise ValueError(f"the input changed while it was read; remove out={out} and run it again")
+        folders = f"out={out} and {place}" if is_remote(out) else f"out={out}"
+        raise ValueError(f"the input changed while it was read; remove {folders} and run it again")
     return {
         "identity": identity,
         "config": cfg,
@@ -188,7 +204,7 @@ def _first_step(
         parts[number] = [tuple(part) for part in record["parts"]]
         done += sizes[number]
         faults.add(record["tally"])
-        _require_readable(cfg, faults.about, done / max(1, sum(sizes)))
+        _require_few_damaged(cfg, faults.about)
 
     for unit in units:
         if record := _record(processes.filter_record(work, unit.number)):
@@ -198,28 +214,34 @@ def _first_step(
     for number, record in pool.filtered(todo):
         finished(number, record)
         progress("filter", done, sum(sizes))
+    _require_few_bad_rows(cfg, faults.about)
     return parts
 
 
-def _require_readable(cfg: Mapping[str, Any], about: Mapping[str, Any], share: float) -> None:
-    """ValueError if more of the input is damaged than the config allows. `share` of its bytes are
-    read: a limit of bad rows is one for all rows that the input has at this rate, so a bad file
-    among many good ones ends no run, and rows that are all bad end it soon."""
-    faults, given = about["faults"], cfg["input"]
-    named = "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
-    if faults["files"] > given["max_damaged"]:
+def _require_few_damaged(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """ValueError if more files are damaged than the config allows."""
+    faults, most = about["faults"], cfg["input"]["max_damaged"]
+    if faults["files"] > most:
         raise ValueError(
-            f"{faults['files']} files are damaged, more than input.max_damaged="
-            f"{given['max_damaged']} ({named}); repair or remove them, or raise the limit"
+            f"{faults['files']} files are damaged, more than input.max_damaged={most} "
+            f"({_named(faults)}); repair or remove them, or raise the limit"
         )
+
+
+def _require_few_bad_rows(cfg: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """ValueError if a larger share of the rows cannot be read than the config allows. It is known
+    when all are read: a part of the bytes does not tell how many rows the rest has."""
+    faults, most = about["faults"], cfg["input"]["max_bad_rows"]
     rows = about["read"]["documents"] + faults["rows"]
-    if faults["rows"] > max(10, given["max_bad_rows"] * rows / min(1, share)):
-        so_far = " so far" if share < 1 else ""
+    if faults["rows"] > max(10, most * rows):
         raise ValueError(
-            f"{faults['rows']} of {rows} rows{so_far} cannot be read, more than "
-            f"input.max_bad_rows={given['max_bad_rows']} of all ({named}); repair them, or raise "
-            "the limit"
+            f"{faults['rows']} of {rows} rows cannot be read, more than input.max_bad_rows={most} "
+            f"of all ({_named(faults)}); repair them, or raise the limit"
         )
+
+
+def _named(faults: Mapping[str, Any]) -> str:
+    return "; ".join(f"{one['where']}: {one['why']}" for one in faults["named"][:3])
 
 
 def _second_step(

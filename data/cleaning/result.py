@@ -4,22 +4,55 @@
         cleaning.json           written last: the result is complete
         .work/identity          while it is made: the hash of its config and input
 
-Work is done in a folder on this machine, which for OUT in a bucket is a copy among the mirrors of
-`data/buckets/copies.py`. Machines that make the same result write the same files.
+Work is done in a folder on this machine. For OUT in a bucket it is beside the mirrors of
+`data/buckets/copies.py`, which are folders within folders, as in the bucket:
+
+    MIRROR/cleaning/HASH OF OUT/
+
+It is removed at the end, with nothing of another result. Machines that make the same result write
+the same files.
 """
 
+import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.atomic import write_atomic
+from data.atomic import lock, write_atomic
 from data.buckets import copies
 from data.files import is_remote
 from data.local import parse_object
 
-ABOUT, BEGUN = "cleaning.json", ".work/identity"
+ABOUT, BEGUN, LOCK = "cleaning.json", ".work/identity", ".work/lock"
+
+
+def place_of(out: Path) -> Path:
+    """The folder on this machine where a result is made."""
+    if not is_remote(out):
+        return out
+    return copies.mirror() / "cleaning" / hashlib.sha256(os.fspath(out).encode()).hexdigest()[:16]
+
+
+def require_place(out: Path) -> None:
+    """ValueError if the folder on this machine for a result that is to be made in a bucket cannot
+    be written."""
+    if not is_remote(out) or (out / ABOUT).is_file():
+        return
+    place = place_of(out)
+    folder = place if place.is_dir() else place.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"the work for out={out} cannot be written to {folder} ({error.strerror}); set "
+            f"{copies.PLACE} to a folder on another disk"
+        ) from error
 
 
 def finished(out: Path, identity: str, name: str) -> dict[str, Any] | None:
@@ -64,9 +97,18 @@ def upload(folder: Path, out: Path, progress: Callable[[str, int, int], None]) -
 
 
 def remove_work(out: Path) -> None:
-    """Removes what only an unfinished result needs: of one in a bucket, all that is here."""
+    """Removes what only an unfinished result needs: of one in a bucket, all that is here. A process
+    that is still at work in it keeps it."""
+    place = place_of(out)
+    if not _in_use(place):
+        shutil.rmtree(place if is_remote(out) else out / ".work", ignore_errors=True)
     if is_remote(out):
-        shutil.rmtree(copies.folder_of(out), ignore_errors=True)
         (out / BEGUN).unlink(missing_ok=True)
-    else:
-        shutil.rmtree(out / ".work", ignore_errors=True)
+
+
+def _in_use(place: Path) -> bool:
+    try:
+        with open(place / LOCK, "r+") as file:
+            return lock(file) is False
+    except OSError:
+        return False

@@ -12,6 +12,7 @@ from data.cleaning.duplicates import spans
 from data.cleaning.filter_pass import survivor_file, survivors, written
 from data.cleaning.records import LONGEST_EXAMPLE, Tally
 from data.cleaning.text import contamination, normalise, private
+from data.cleaning.text.words import TOKEN
 
 LEVEL = 3  # of zstandard
 
@@ -86,7 +87,7 @@ class Writer:
         left, sentences, example = spans.without(text, begins, section["sentences"])
         cut = len(text.encode()) - len(left.encode())
         tally.changed("repeated_span", where, len(begins), example, cut)
-        words = len(left.split())
+        words = len(TOKEN.findall(left))
         for rule, found, least in (
             ("few_sentences_left", sentences, section["min_sentences"]),
             ("few_words_left", words, section["min_words"]),

@@ -4,6 +4,9 @@ Raffel et al. 2020, section 2.2: of every span of three sentences that occurs mo
 data, all but one are discarded. A span lies within one document, is compared in lower case, and is
 known by its first sentence. Sentences are numbered over all units in the order of the input.
 
+Two exceptions: of a span that overlaps its own copy only the first sentences stay (of six equal
+ones, one), and a span that is first in a document that goes as too short, afterwards, is lost.
+
 On the disk: 12 bytes a span and 4 a document. In memory: one range of hashes at a time, as in
 `clusters.py`, and one bit a sentence, which says whether a repeated span begins there.
 """
@@ -21,7 +24,7 @@ from data.cleaning.text.words import ngram_hashes
 
 def sentences_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(64-bit hashes of the sentences [S] of some documents, their number in each [D]). Chance
-    matches of spans do not matter: 6e9 spans, those of 1 TB, are expected to have one."""
+    matches of spans do not matter: 1.1e10 spans, those of 1 TB, are expected to have three."""
     found = [split(text) for text in texts]
     blake = hashlib.blake2b
     raw = b"".join(

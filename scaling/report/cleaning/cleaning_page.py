@@ -19,7 +19,9 @@ METHOD = (
     "documents of a rule whose places have the smallest checksums; of personal data the form alone "
     "is kept. Groups of duplicates are joined over all pairs, and the first document in the order "
     "of the input is kept. Repeated spans of sentences are looked for in the documents that are "
-    "left, and their first occurrence is kept."
+    "left, and their first occurrence is kept, with two exceptions: of a span that overlaps its "
+    "own copy, such as equal sentences in a row, only the first sentences are kept, and a span "
+    "that occurred first in a document that goes because too little of it is left is lost."
 )
 
 

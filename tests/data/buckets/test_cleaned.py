@@ -1,6 +1,8 @@
 """Tests that a cleaned corpus in a bucket is made here, uploaded at the end, and the same."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,7 +45,7 @@ def there(out) -> dict[str, bytes]:
 def require_same(out, here: dict[str, bytes]) -> None:
     """The result in a bucket is that of this machine, and nothing else is left of the run."""
     assert there(out) == here and len(here) == 4
-    assert not copies.folder_of(out).exists()
+    assert not result.place_of(out).exists()
 
 
 @pytest.mark.parametrize("kind", ["shared", pytest.param("shared_s3", marks=pytest.mark.slow)])
@@ -103,6 +105,60 @@ def test_another_machine_finishes_what_one_began(cfg, here, shared, machine, mon
     require_same(out, here)
 
 
+def test_input_that_changes_is_read_anew_when_both_folders_are_removed(cfg, raw, shared, machine):
+    out = to_path(f"{shared}/out")
+    place = result.place_of(out)
+
+    def change(step: str, done: int, total: int) -> None:
+        (raw / "0.jsonl").write_text(json.dumps({"text": document(1)}) + "\n")
+
+    match = f"^the input changed while it was read; remove out={out} and {place} and run it again$"
+    with pytest.raises(ValueError, match=match):
+        pipeline.clean(cfg, out, 1, change)
+    out.rmtree()
+    shutil.rmtree(place)
+    assert pipeline.clean(cfg, out, 1)["read"]["documents"] == 10
+
+
+def test_work_on_a_folder_within_another_result_stays(cfg, shared, machine, monkeypatch):
+    outer, inner = to_path(f"{shared}/web"), to_path(f"{shared}/web/fr")
+    with monkeypatch.context() as patch:
+        patch.setattr(filter_pass.Filter, "unit", after(2, filter_pass.Filter.unit))
+        with pytest.raises(Killed):
+            pipeline.clean(cfg, inner, 1)
+    work = content(result.place_of(inner))
+    cache = copies.folder_of(outer) / "cache" / "tokens"
+    cache.mkdir(parents=True)
+    other = cfg | {"skip": ["email"]}
+    pipeline.clean(other, outer, 1)
+    assert content(result.place_of(inner)) == work and len(work) > 4 and cache.is_dir()
+    # The command of the outer one is given again while the inner one is made.
+    unit = filter_pass.Filter.unit
+    again = lambda *a: pipeline.clean(other, outer, 1) and unit(*a)  # noqa: E731
+    monkeypatch.setattr(filter_pass.Filter, "unit", again)
+    assert pipeline.clean(cfg, inner, 1)["written"]["documents"] == 9
+    assert cache.is_dir() and not result.place_of(inner).exists()
+
+
+def test_work_stays_while_a_process_is_at_it(cfg, here, shared, machine, monkeypatch):
+    """Another machine finishes first, and the command is given here once more."""
+    out, unit, calls = to_path(f"{shared}/out"), filter_pass.Filter.unit, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            machine("second")
+            pipeline.clean(cfg, out, 1)
+            machine("first")
+            pipeline.clean(cfg, out, 1)
+        return unit(*args)
+
+    monkeypatch.setattr(filter_pass.Filter, "unit", interrupted)
+    pipeline.clean(cfg, out, 1)
+    require_same(out, here)
+    assert len(calls) > 2
+
+
 def test_places_that_are_refused(cfg, shared, machine):
     (to_path(shared) / "in" / "a.txt").write_text(document(1))
     inside = cfg | {"input": cfg["input"] | {"corpora": [f"{shared}/in"]}}
@@ -115,11 +171,29 @@ def test_places_that_are_refused(cfg, shared, machine):
     with pytest.raises(ValueError, match=f"^out={shared}/used has a folder text/ with files in it"):
         pipeline.clean(cfg, to_path(f"{shared}/used"), 1)
     # Work for a result that was removed from the bucket, of another config.
-    place = copies.folder_of(to_path(f"{shared}/gone")) / ".work"
+    place = result.place_of(to_path(f"{shared}/gone")) / ".work"
     place.mkdir(parents=True)
     (place / "identity").write_text("another")
-    with pytest.raises(ValueError, match=r"where out=.*/gone is made, holds an unfinished result"):
+    with pytest.raises(
+        ValueError, match=r"/cleaning/.*, where out=.*/gone is made, holds an unfinished result"
+    ):
         pipeline.clean(cfg, to_path(f"{shared}/gone"), 1)
+
+
+def test_a_mirror_that_cannot_be_written_is_one_line_before_anything_is_read(
+    raw, shared, machine, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "machines").write_text("a file in place of the folder")
+    monkeypatch.setattr(pipeline, "plan", None)
+    argv = ["clean", f"--config.input.corpora={raw}", f"--out={shared}/out", "--workers=1"]
+    assert command.main(argv) == 2
+    error = capsys.readouterr().err.strip()
+    assert re.search(
+        rf"the work for --out={shared}/out cannot be written to {tmp_path}/machines/.* \(Not a "
+        rf"directory\); set {copies.PLACE} to a folder on another disk$",
+        error,
+    )
+    assert error.count("\n") == 0 and there(to_path(f"{shared}/out")) == {}
 
 
 def test_the_command(raw, shared, machine, without_pictures, monkeypatch, capsys):

@@ -187,6 +187,24 @@ def test_a_folder_has_one_process(raw, tmp_path):
             pipeline.clean(config(raw), tmp_path / "out", 1)
 
 
+def test_what_another_process_made_meanwhile_is_not_made_again(tmp_path, monkeypatch):
+    """It ends after this one has looked at the folder, and before this one has the lock."""
+    (tmp_path / "a.txt").write_text(document(1))
+    cfg, locked, made = config(tmp_path / "a.txt"), pipeline.lock, []
+
+    def later(file):
+        monkeypatch.setattr(pipeline, "lock", locked)
+        pipeline.clean(cfg, tmp_path / "out", 1)
+        return locked(file)
+
+    cleaned = pipeline._cleaned
+    monkeypatch.setattr(pipeline, "lock", later)
+    monkeypatch.setattr(pipeline, "_cleaned", lambda *a: made.append(1) or cleaned(*a))
+    about = pipeline.clean(cfg, tmp_path / "out", 1)
+    assert about == json.loads((tmp_path / "out" / "cleaning.json").read_text())
+    assert len(made) == 1 and not (tmp_path / "out" / ".work").exists()
+
+
 def test_stages_and_rules_are_switched_off(raw, tmp_path):
     off = {f"{stage}__on": False for stage in settings.STAGES}
     about = pipeline.clean(config(raw, **off), tmp_path / "a", 1)
@@ -220,7 +238,7 @@ def test_too_much_damage_ends_the_run(raw, tmp_path):
 
 
 def test_bad_rows_are_judged_over_all_of_the_input(tmp_path):
-    off = {f"{stage}__on": False for stage in settings.STAGES}
+    off = {f"{stage}__on": False for stage in settings.STAGES} | {"input__unit_bytes": 20000}
     (tmp_path / "in").mkdir()
     bad, good = json.dumps({"txt": "a"}) + "\n", json.dumps({"text": "a word"}) + "\n"
     (tmp_path / "in" / "a.jsonl").write_text(bad * 30)
@@ -228,15 +246,28 @@ def test_bad_rows_are_judged_over_all_of_the_input(tmp_path):
     about = pipeline.clean(config(tmp_path / "in", **off), tmp_path / "a", 1)
     assert (about["faults"]["rows"], about["read"]["documents"]) == (30, 3100)
     (tmp_path / "in" / "b.jsonl").write_text(good * 2900)
-    with pytest.raises(ValueError, match=r"^30 of \d+ rows( so far)? cannot be read, more than"):
+    with pytest.raises(ValueError, match=r"^30 of 2930 rows cannot be read, more than"):
         pipeline.clean(config(tmp_path / "in", **off), tmp_path / "b", 1)
-    # Rows that are all bad end the run when 1 % of all, if not more than 10, are read.
-    (tmp_path / "in" / "b.jsonl").write_text(bad * 9000)
-    with pytest.raises(
-        ValueError, match=r"^261 of 261 rows so far cannot.*max_bad_rows=0\.001 of all"
-    ):
-        pipeline.clean(config(tmp_path / "in", **off, input__max_bad_rows=0.001), tmp_path / "c", 1)
-    assert len(list((tmp_path / "c" / ".work").glob("*.json"))) == 1
+    about = pipeline.clean(
+        config(tmp_path / "in", **off, input__max_bad_rows=0.02), tmp_path / "b", 1
+    )
+    assert about["read"]["documents"] == 2900
+    # Long bad rows come first: they are most of the bytes and few of the rows.
+    (tmp_path / "in" / "a.jsonl").write_text((json.dumps({"txt": "x" * 60000}) + "\n") * 12)
+    about = pipeline.clean(config(tmp_path / "in", **off), tmp_path / "c", 1)
+    assert (about["faults"]["rows"], about["read"]["documents"]) == (12, 2900)
+
+
+def test_files_without_a_byte_are_no_documents(tmp_path, monkeypatch):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text("")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_second_step", after(0, pipeline._second_step))
+        with pytest.raises(Killed):
+            pipeline.clean(config(folder), out, 1)
+    assert pipeline.clean(config(folder), out, 1)["read"]["documents"] == 0
+    assert pipeline.clean(config(folder), tmp_path / "b", 1)["read"]["documents"] == 0
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,42 @@ def test_a_document_that_becomes_too_short_is_removed(tmp_path):
     texts, about = cleaned(given, tmp_path / "b", spans={"min_sentences": 3, "min_words": 12})
     assert texts == [first, ("Many words are new. " * 3).strip()]
     assert about["rules"]["few_sentences_left"]["examples"][0]["value"] == 2
-    texts, about = cleaned(given, tmp_path / "c", spans={"min_sentences": 2, "min_words": 7})
+    texts, about = cleaned(given, tmp_path / "c", spans={"min_sentences": 2, "min_words": 9})
     assert texts == [first, ("Many words are new. " * 3).strip()]
     assert about["rules"]["few_words_left"]["examples"][0]["text"] == "Four is new. Five is new."
+
+
+def test_the_first_occurrence_is_lost_in_two_cases(tmp_path):
+    """As docs/data.md says: equal sentences in a row, and a document that is then too short."""
+    chorus = "All of us sing. " * 6
+    assert cleaned([f"It begins. {chorus}It ends."], tmp_path / "a")[0] == [
+        "It begins. All of us sing. It ends."
+    ]
+    first, second = "One is here. Two is here. Three is here.", "A be. C do. E fa."
+    given = [
+        f"{first} More.",
+        f"{first} {second}",
+        f"{second} Many more. Go on. And so on. It ends.",
+    ]
+    texts, about = cleaned(given, tmp_path / "b", spans={"min_sentences": 4})
+    assert about["rules"]["few_sentences_left"]["documents"] == 1
+    assert texts == [given[0], "Many more. Go on. And so on. It ends."]
+    assert len(cleaned(given, tmp_path / "c", spans={"min_sentences": 3})[0]) == 3
+
+
+def test_words_that_are_left_are_counted_without_spaces_too(tmp_path):
+    """One repeated footer does not remove a page in Chinese."""
+    rng = np.random.default_rng(0)
+    lines = ["".join(map(chr, rng.integers(0x4E00, 0x9000, 40))) + "。" for _ in range(90)]
+    footer = [
+        "这是页脚一号的固定内容。",
+        "请关注我们的公众号获取更多。",
+        "版权所有侵权必究谢谢合作。",
+    ]
+    given = ["\n".join([*lines[start : start + 30], *footer]) for start in (0, 30, 60)]
+    texts, about = cleaned(given, tmp_path, spans={"min_sentences": 3, "min_words": 50})
+    assert texts == [given[0], "\n".join(lines[30:60]), "\n".join(lines[60:])]
+    assert about["rules"]["repeated_span"]["changed"] == 2
 
 
 @pytest.mark.parametrize("remove", ["document", "span"])

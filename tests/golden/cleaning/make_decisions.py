@@ -65,12 +65,13 @@ def spans() -> dict[str, list[str]]:
     from datatrove.utils.text import TextNormConfig
 
     from data.cleaning.text import c4
+    from data.cleaning.text.words import TOKEN
 
     class Ours:
         """Our sentences and words, for datatrove."""
 
         sent_tokenize = staticmethod(c4.split)
-        word_tokenize = staticmethod(str.split)
+        word_tokenize = staticmethod(TOKEN.findall)
 
         def span_tokenize(self, text: str) -> list[tuple[int, int]]:
             begin = len(text) - len(text.lstrip())
