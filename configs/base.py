@@ -233,7 +233,7 @@ def cooccurrence() -> dict:
     return text() | dict(
         window=Key(10, least=1),  # words between which a pair is counted, by 1 / distance
         entries=Key(1024, least=1),  # entries of the matrix in one row of a batch
-        held_out=Key(0.05, least=0, below=1),  # share of the pairs of words for the evaluation
+        held_out_pairs=Key(0.05, least=0, below=1),  # share of pairs of words, for the evaluation
     )
 
 

@@ -198,6 +198,7 @@ class _Run:
         for worker in [worker for worker in self.session.workers if worker.free]:
             if worker.node in self.avoided or worker.key not in self.slots:
                 self.session.dismiss(worker)
+                self.looked = 0.0  # another may take its place at once
                 continue
             chosen = next((one for one in self.again if self._may(one, worker)), None)
             if chosen:
@@ -257,8 +258,7 @@ class _Run:
             return
         if begin is None:
             self.session.ask(worker)
-            return
-        if status.ended and status.ended[0] == begin.token:
+        elif status.ended and status.ended[0] == begin.token:
             _, code, reason = status.ended
             self.session.freed(worker)
             yield from self._ended(begin, worker, code, reason)

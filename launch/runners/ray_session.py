@@ -175,7 +175,7 @@ class Session:
             reservation=reservation,
         )
         worker.idle_since = time.monotonic()
-        self._ask(worker, None)
+        self._ask(worker, None, seconds=0.0)  # so that it takes a task as soon as it is there
         return worker
 
     def renew(self) -> None:

@@ -2,8 +2,8 @@
 
 X_ij adds 1 / d for each pair of the words i and j that are d words apart in a document of the
 training text, d up to `data.window` (Pennington et al. 2014, section 4.2). X is symmetric. A share
-`data.held_out` of its pairs of words, the same for every seed, is never trained on: the evaluation
-set. A row holds `data.entries` entries.
+`data.held_out_pairs` of its pairs of words, the same for every seed, is never trained on: the
+evaluation set. A row holds `data.entries` entries.
 """
 
 from collections.abc import Iterator
@@ -124,16 +124,16 @@ class Dataset:
             )
         if not held:
             raise ValueError(
-                f"data.held_out={config.data.held_out} holds out none of the {found} entries of "
-                "the co-occurrence matrix, so there is nothing to evaluate on; use a larger share, "
-                "such as 0.05, or more text"
+                f"data.held_out_pairs={config.data.held_out_pairs} holds out none of the {found} "
+                "entries of the co-occurrence matrix, so there is nothing to evaluate on; use a "
+                "larger share, such as 0.05, or more text"
             )
         return dataset
 
     @property
     def entries(self) -> dict[str, Entries]:
         """The entries of both splits, counted once."""
-        key = window, held_out = self.config.data.window, self.config.data.held_out
+        key = window, held_out = self.config.data.window, self.config.data.held_out_pairs
         if key not in self.counted:
             words = words_of(self.token_store, "train")
             sums = count_pairs(words, window, self.vocab_size)

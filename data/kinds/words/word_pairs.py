@@ -170,7 +170,7 @@ class Dataset:
     ) -> loader.Batch:
         size = self.config.train.batch_size
         numbers = loader.rows_of_steps(step, count, size, rows)
-        return self._stacked(split, seed, numbers, (count, -1))
+        return self._stacked(split, seed, numbers, (count, len(numbers) // count))
 
     def _stacked(
         self, split: str, seed: int, numbers: np.ndarray, shape: tuple[int, ...]

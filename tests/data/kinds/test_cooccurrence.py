@@ -8,6 +8,7 @@ import pytest
 from data.kinds.words import cooccurrence
 from data.kinds.words.cooccurrence import count_pairs, split_entries
 from data.kinds.words.running_words import words_of
+from launch.config.config_file import load_config
 from tests.data.kinds.words import config, store
 
 V = 12
@@ -58,7 +59,7 @@ def test_a_pair_of_words_is_held_out_in_both_orders(text):
 
 
 def test_batches_are_pure_and_an_epoch_has_every_entry_once(text):
-    keys = config({}, dict(window=4, entries=3, held_out=0.1), batch_size=2)
+    keys = config({}, dict(window=4, entries=3, held_out_pairs=0.1), batch_size=2)
     data = cooccurrence.Dataset(store(text, V)).for_run(keys)
     n = len(data.entries["train"].row)
     whole = data.batches("train", 5, 0, -(-n // 6))
@@ -74,9 +75,22 @@ def test_batches_are_pure_and_an_epoch_has_every_entry_once(text):
 
 
 def test_a_matrix_that_is_too_small_says_which_key_would_do(text):
-    data = dict(window=4, entries=3, held_out=0.1)
+    data = dict(window=4, entries=3, held_out_pairs=0.1)
     dataset = cooccurrence.Dataset(store(text, V))
-    with pytest.raises(ValueError, match=r"data.held_out=0.0 holds out none .* use a larger share"):
-        dataset.for_run(config({}, data | {"held_out": 0.0}))
+    with pytest.raises(
+        ValueError, match=r"held_out_pairs=0.0 holds out none .* use a larger share"
+    ):
+        dataset.for_run(config({}, data | {"held_out_pairs": 0.0}))
     with pytest.raises(ValueError, match=r"fewer than a row of data.entries=9999; .*entries=\d+$"):
         dataset.for_run(config({}, data | {"entries": 9999}))
+
+
+def test_text_is_prepared_with_the_keys_of_the_kind(tmp_path):
+    (tmp_path / "text.txt").write_text("to be or not to be\n\n" * 200)
+    chosen = {"model.family": "glove", "objective.name": "glove", "data.kind": "cooccurrence"}
+    paths = {"data.corpora": tmp_path / "text.txt", "data.cache": tmp_path / "cache"}
+    words = {"data.tokenizer": "words", "data.vocab_size": 6}
+    given = {key: str(value) for key, value in (chosen | paths | words).items()}
+    data = load_config("configs/base.py", given).data
+    assert data.held_out_pairs == 0.05 and not data.held_out
+    assert cooccurrence.prepare(data).vocab_size == 6

@@ -27,9 +27,10 @@ def dataset(text, subsample=0.05, noise_power=0.75, **model):
     return word_pairs.Dataset(store(text, V)).for_run(keys)
 
 
-def test_rows_of_a_batch_do_not_depend_on_what_is_read_with_them(text):
-    data = dataset(text)
-    whole, other = data.batches("train", 7, 500, 3), dataset(text)
+@pytest.mark.parametrize("negatives", [2, 0])
+def test_rows_of_a_batch_do_not_depend_on_what_is_read_with_them(text, negatives):
+    data, other = dataset(text, negatives=negatives), dataset(text, negatives=negatives)
+    whole = data.batches("train", 7, 500, 3)
     for step in range(3):
         for rows in ([1, 3], slice(2, 4)):
             part = other.batch("train", 7, 500 + step, rows)

@@ -60,7 +60,7 @@ def test_a_sweep_from_a_folder_with_files_of_our_names_runs_our_code(tmp_path):
         (tmp_path / name).write_text("raise RuntimeError('not ours')\n")
     sweep = [os.path.join(os.path.dirname(sys.executable), "isoflop"), "sweep", "--config=s.py"]
     sweep += ["--workdir=sweep", "--on=ray", "--nofit"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(sweep, cwd=tmp_path, env=environment, timeout=300, capture_output=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads(file.read_text()) for file in tmp_path.glob("sweep/*/result.json")]

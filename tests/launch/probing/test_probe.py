@@ -264,7 +264,7 @@ def test_the_page_is_one_file_that_escapes_its_text(whole, tmp_path, without_pic
     body = text[text.index("<main") : text.index("</main>")]
     assert not re.search(r"<(script|i|u|s|q|a)\b(?! href)", body)
     assert "3 more facts have words" in body and "asked in the words of data.forget" in body
-    assert "&lt;u&gt;gone; so what was unlearned" in body
+    assert "&lt;u&gt;gone; so the table cannot separate" in body
     assert "<b>" not in body.replace("<b>all</b>", "") and "&lt;q&gt;" in body
     for heading in ("Paired texts", "Facts", "What changed", "Other text", "WEAT"):
         assert heading in body

@@ -330,7 +330,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(home, tmp_path, capsys):
         line = refused(capsys, train(home, place / "run"))
         assert f"workdir={place}/run cannot be written (" in line
     (tmp_path / "file").touch()
-    assert "cannot be written (File exists)" in refused(capsys, train(home, tmp_path / "file"))
+    assert "cannot be written (Not a directory)" in refused(capsys, train(home, tmp_path / "file"))
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
