@@ -159,7 +159,7 @@ def assert_close(one, other, rel: float = 1e-6) -> None:
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one:
-            assert_close(one[key], other[key], 1e-3 if key == "eval_loss_se" else rel)
+            assert_close(one[key], other[key], 1e-3 if key in ("eval_loss_se", "se") else rel)
     elif isinstance(one, list):
         assert len(one) == len(other)
         for a, b in zip(one, other, strict=True):
