@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,14 @@ def lock(file: IO, how: int = AT_ONCE) -> bool | None:
             raise
         return None
     return True
+
+
+def require_writable(folder: Path) -> None:
+    """OSError if nothing can be written into a folder on this machine, or, where it does not exist
+    yet, into the nearest folder above it."""
+    near = next(one for one in (folder, *folder.parents) if one.exists())
+    with tempfile.TemporaryDirectory(prefix=".written-", dir=near):
+        pass
 
 
 def write_atomic(path: Path, content: bytes) -> None:

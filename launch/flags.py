@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from data import atomic
 from data.files import is_remote, path_of, to_path
 from launch.config import imports
 from launch.errors import BadInput, bad_input, writing
@@ -88,9 +88,7 @@ def require_writable(path: Path, name: str, is_file: bool = False) -> None:
             reach.require_writable(folder, f"--{name}")
         return
     with writing(name, path):
-        near = next(one for one in (folder, *folder.parents) if one.exists())
-        with tempfile.TemporaryDirectory(prefix=".written-", dir=near):
-            pass
+        atomic.require_writable(folder)
 
 
 def _amount(text: str, name: str) -> float:

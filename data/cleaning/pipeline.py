@@ -10,6 +10,7 @@ these files, and the same command continues after them. For a result in a bucket
 folder here, and the text is uploaded at the end (`result.py`).
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from data.atomic import lock
 from data.cleaning import processes, result
 from data.cleaning.duplicates import clusters
 from data.cleaning.duplicates.spans import Marks, Spans, by_document
@@ -52,37 +52,9 @@ def clean(
     units = plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])
     identity = _identity(cfg, units)
     if (about := result.finished(out, identity, f"out={out}")) is None:
-        about = _made(cfg, units, identity, out, workers, progress)
+        make = functools.partial(_cleaned, cfg, units, identity, out, workers, progress)
+        about = result.made(out, identity, make, progress)
     result.remove_work(out)  # also that of a run that was killed as it ended
-    return about
-
-
-def _made(
-    cfg: Mapping[str, Any],
-    units: Sequence[Unit],
-    identity: str,
-    out: Path,
-    workers: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Makes a result; the lock on its folder here keeps other processes from that."""
-    place = result.place_of(out)
-    for folder in (place / ".work", place / "text"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with open(place / result.LOCK, "w") as file:
-        if lock(file) is False:
-            raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
-        about = result.finished(out, identity, f"out={out}")
-        if about is not None:  # since then, by a process that had the lock
-            return about
-        if is_remote(out):
-            about = result.finished(place, identity, f"{place}, where out={out} is made,")
-        if about is None:
-            about = _cleaned(cfg, units, identity, out, workers, progress)
-            result.finish(place, about)
-        if is_remote(out):
-            result.upload(place, out, progress)
-            result.finish(out, about)
     return about
 
 

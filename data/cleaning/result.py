@@ -17,12 +17,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from data.atomic import lock, write_atomic
+from data.atomic import lock, require_writable, write_atomic
 from data.buckets import copies
 from data.files import is_remote
 from data.local import parse_object
@@ -43,14 +42,11 @@ def require_place(out: Path) -> None:
     if not is_remote(out) or (out / ABOUT).is_file():
         return
     place = place_of(out)
-    folder = place if place.is_dir() else place.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder):
-            pass
+        require_writable(place)
     except OSError as error:
         raise ValueError(
-            f"the work for out={out} cannot be written to {folder} ({error.strerror}); set "
+            f"the work for out={out} cannot be written to {place} ({error.strerror}); set "
             f"{copies.PLACE} to a folder on another disk"
         ) from error
 
@@ -76,6 +72,34 @@ def finished(out: Path, identity: str, name: str) -> dict[str, Any] | None:
         elif not begun.create_bytes(identity.encode()):  # another machine has begun
             return finished(out, identity, name)
     return None
+
+
+def made(
+    out: Path,
+    identity: str,
+    make: Callable[[], dict[str, Any]],
+    progress: Callable[[str, int, int], None],
+) -> dict[str, Any]:
+    """What is known of a result that `make` makes in its folder here, unless another process did.
+    The lock on that folder keeps other processes out."""
+    place = place_of(out)
+    for folder in (place / ".work", place / "text"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with open(place / LOCK, "w") as file:
+        if lock(file) is False:
+            raise ValueError(f"out={out} is in use by another process; wait for it, or end it")
+        about = finished(out, identity, f"out={out}")
+        if about is not None:  # since then, by a process that had the lock
+            return about
+        if is_remote(out):
+            about = finished(place, identity, f"{place}, where out={out} is made,")
+        if about is None:
+            about = make()
+            finish(place, about)
+        if is_remote(out):
+            upload(place, out, progress)
+            finish(out, about)
+    return about
 
 
 def finish(out: Path, about: Mapping[str, Any]) -> None:

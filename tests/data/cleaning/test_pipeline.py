@@ -8,7 +8,7 @@ import pytest
 
 from configs.data import cleaning
 from data.atomic import lock
-from data.cleaning import filter_pass, pipeline, settings, write_pass
+from data.cleaning import filter_pass, pipeline, result, settings, write_pass
 from data.sources import corpus
 
 WORDS = """the river and a harbour of morning that was with people to have little time for these
@@ -190,15 +190,15 @@ def test_a_folder_has_one_process(raw, tmp_path):
 def test_what_another_process_made_meanwhile_is_not_made_again(tmp_path, monkeypatch):
     """It ends after this one has looked at the folder, and before this one has the lock."""
     (tmp_path / "a.txt").write_text(document(1))
-    cfg, locked, made = config(tmp_path / "a.txt"), pipeline.lock, []
+    cfg, locked, made = config(tmp_path / "a.txt"), result.lock, []
 
     def later(file):
-        monkeypatch.setattr(pipeline, "lock", locked)
+        monkeypatch.setattr(result, "lock", locked)
         pipeline.clean(cfg, tmp_path / "out", 1)
         return locked(file)
 
     cleaned = pipeline._cleaned
-    monkeypatch.setattr(pipeline, "lock", later)
+    monkeypatch.setattr(result, "lock", later)
     monkeypatch.setattr(pipeline, "_cleaned", lambda *a: made.append(1) or cleaned(*a))
     about = pipeline.clean(cfg, tmp_path / "out", 1)
     assert about == json.loads((tmp_path / "out" / "cleaning.json").read_text())

@@ -52,7 +52,7 @@ class Eight:
 
 QUICK_RUN = ["other seed", *QUICK, *[f"restore:{pair}" for pair in RESTORED], "made:fsdp"]
 QUICK_RUN += ["ring:tensor sequence", "refused:sequence", "kept:fsdp"]
-SLOW_RUN = [*SLOW, *[f"restore:{pair}" for pair in RESTORED_SLOWLY]]
+SLOW_RUN = ["data fsdp", *SLOW, *[f"restore:{pair}" for pair in RESTORED_SLOWLY]]
 SLOW_RUN += [
     "at_once:data fsdp",
     "splash:tensor sequence",
