@@ -9,7 +9,6 @@ from typing import Any
 
 from absl import flags
 
-from data import atomic
 from data.files import is_remote, path_of, to_path
 from launch.config import imports
 from launch.errors import BadInput, bad_input, writing
@@ -81,12 +80,14 @@ def require_writable(path: Path, name: str, is_file: bool = False) -> None:
     """BadInput if this process may not write into a folder, which need not exist yet, or, with
     `is_file`, into the folder of a file. Verbs ask it before long work."""
     folder = path.parent if is_file else path
-    if is_remote(path):
+    if is_remote(folder):
         from data.buckets import reach  # slow to import
 
         with bad_input():
             reach.require_writable(folder, f"--{name}")
         return
+    from data import atomic  # most verbs that read results need none of it
+
     with writing(name, path):
         atomic.require_writable(folder)
 

@@ -82,13 +82,6 @@ def sections() -> dict[str, object]:
             min_sentences=Key(3, least=0),  # with fewer left, the rest of the document goes
             min_words=Key(50, least=0),
         ),
-        private=dict(  # the placeholders
-            on=True,
-            email="<EMAIL>",
-            ip_address="<IP_ADDRESS>",
-            credit_card="<CREDIT_CARD>",
-            phone="<PHONE>",
-        ),
         decontaminate=dict(
             on=True,
             against=(),  # corpora of evaluation texts, as data.corpora names them; (): none
@@ -96,6 +89,13 @@ def sections() -> dict[str, object]:
             ngram=Key(13, least=1, below=257),  # words
             remove="document",  # document | span: the shared words and `around` characters
             around=Key(200, least=0),
+        ),
+        private=dict(  # the placeholders
+            on=True,
+            email="<EMAIL>",
+            ip_address="<IP_ADDRESS>",
+            credit_card="<CREDIT_CARD>",
+            phone="<PHONE>",
         ),
         final=dict(
             on=True,

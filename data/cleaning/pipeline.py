@@ -73,7 +73,7 @@ def _cleaned(
     with processes.started(workers, cfg, work, text) as pool:
         parts = _first_step(cfg, units, pool, work, progress)
         roots, exact, groups = _second_step(cfg, parts, pool, work, progress)
-        marks = _spans(cfg, parts, roots, len(grams) > 0, pool, work, progress)
+        marks = _spans(cfg, parts, roots, pool, work, progress)
         _last_step(parts, roots, exact, groups, marks, pool, work, progress)
     tally, named = _sum(len(units), work)
     if _identity(cfg, plan(cfg["input"]["corpora"], cfg["input"]["unit_bytes"])) != identity:
@@ -88,7 +88,7 @@ def _cleaned(
         "largest_groups": sorted(named, key=lambda one: (-one["size"], one["where"])),
         "versions": _versions(),
         "bytes_of_state": {
-            "signatures": groups["bytes"],
+            "signatures": _size(work.glob("*.sig")),
             "roots": roots.nbytes + exact.nbytes,
             "spans": _size(work.glob("*.spans")),
             "marks": marks.bits.nbytes if marks else 0,
@@ -173,7 +173,7 @@ def _first_step(
 
     def finished(number: int, record: dict[str, Any]) -> None:
         nonlocal done
-        parts[number] = [tuple(part) for part in record["parts"]]
+        parts[number] = record["parts"]
         done += sizes[number]
         faults.add(record["tally"])
         _require_few_damaged(cfg, faults.about)
@@ -242,8 +242,7 @@ def _second_step(
         clusters.join(parents, pairs)
     clusters.flatten(parents)
     histogram, largest = clusters.sizes(parents)
-    about = {"histogram": histogram, "largest": largest, "bytes": _size(files)}
-    return parents, exact, about
+    return parents, exact, {"histogram": histogram, "largest": largest}
 
 
 def _places(by_unit: Sequence[Sequence[tuple[int, int]]]) -> list[tuple[int, int]]:
@@ -259,21 +258,18 @@ def _spans(
     cfg: Mapping[str, Any],
     by_unit: Sequence[Sequence[tuple[int, int]]],
     roots: np.ndarray,
-    against: bool,
     pool: processes.Pool,
     work: Path,
     progress: Progress,
 ) -> Marks | None:
     """The sentences at which repeated spans begin; None if spans are not looked for. Documents that
-    go as a whole, for duplicates or, `against` evaluation sets, as contaminated, hold no first
-    occurrence of a span."""
+    go as a whole, as duplicates or as contaminated, hold no first occurrence of a span."""
     sizes = [part for parts in by_unit for part in parts]
     sentences = sum(n for _, n in sizes)
     if not sentences:
         return None
     kept = np.ones(len(roots), bool)
-    whole = against and cfg["decontaminate"]["remove"] == "document"
-    whole = whole and "contaminated" not in cfg["skip"]
+    whole = cfg["decontaminate"]["remove"] == "document" and "contaminated" not in cfg["skip"]
     first = 0
     for unit, parts in enumerate(by_unit):
         stop = first + sum(documents for documents, _ in parts)

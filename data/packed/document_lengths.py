@@ -22,14 +22,14 @@ from data.tokenizer import Tokenizer
 LARGE = 50_000_000  # tokens from which the progress of reading is shown
 
 
-def document_lengths(part: Component, split: str, tokenizer: Tokenizer) -> np.ndarray:
-    """Tokens of each document, with its end-of-document token, int64 [N]. ValueError if the numbers
-    of end-of-document tokens and of documents differ."""
-    path, about = part.folder / f"{split}-{part.hash[:16]}.lengths", f"{part.hash} {split}"
-    kept_N = _kept(path, about, part.splits[split])
+def document_lengths(part: Component, tokenizer: Tokenizer) -> np.ndarray:
+    """Tokens of each training document, with its end-of-document token, int64 [N]. ValueError if
+    the numbers of end-of-document tokens and of documents differ."""
+    path, about = part.folder / f"train-{part.hash[:16]}.lengths", f"{part.hash} train"
+    kept_N = _kept(path, about, part.splits["train"])
     if kept_N is not None:
         return kept_N
-    lengths_N = _found(part, split, tokenizer)
+    lengths_N = _found(part, tokenizer)
     content = lengths_N.astype("<u4").tobytes()
     with contextlib.suppress(OSError):
         write_atomic(path, _digest(about, content) + content)
@@ -54,10 +54,10 @@ def _digest(about: str, content: bytes) -> bytes:
     return hashlib.sha256(about.encode() + content).digest()
 
 
-def _found(part: Component, split: str, tokenizer: Tokenizer) -> np.ndarray:
+def _found(part: Component, tokenizer: Tokenizer) -> np.ndarray:
     """The lengths by the end-of-document tokens. Reads all tokens, with a progress bar if they are
     many."""
-    tokens = part.splits[split]
+    tokens = part.splits["train"]
     size, shown = sum(shard.nbytes for shard in tokens.shards), tokens.n_tokens > LARGE
     ends = [np.empty(0, np.int64)]
     with folders.progress_of(f"reading {part.name} to pack it", size, shown) as advance:
@@ -67,7 +67,7 @@ def _found(part: Component, split: str, tokenizer: Tokenizer) -> np.ndarray:
     ends_N = np.concatenate(ends)
     if len(ends_N) != tokens.n_documents:
         raise ValueError(
-            f"corpus {part.name!r} has {tokens.n_documents:,} documents ({split}), but "
+            f"corpus {part.name!r} has {tokens.n_documents:,} documents (train), but "
             f"{len(ends_N):,} end-of-document tokens: data.tokenizer={tokenizer.name!r} uses "
             f"token {tokenizer.eod} for text too; use data.rows=windows"
         )

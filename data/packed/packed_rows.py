@@ -112,7 +112,7 @@ class PackedStore:
                 part.splits["train"],
                 tokenizer.eod,
                 self.length,
-                document_lengths(part, "train", tokenizer),
+                document_lengths(part, tokenizer),
             )
             for part in self.store.components
         ]

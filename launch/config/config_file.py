@@ -34,11 +34,8 @@ def load_module(spec: str) -> tuple[ModuleType, str | None]:
         raise FileNotFoundError(f"config={spec}: there is no config file {path}; {hint}")
     if path.suffix == ".json":
         return _module_of(spec, sweep_file.read(file)), None
-    # Not imported: Python's cache of bytecode would miss an edit of equal length in one second.
-    module = ModuleType(f"config_{path.stem}")
-    module.__file__ = str(file)
     with executing(spec):
-        exec(compile(file.read_bytes(), file, "exec", dont_inherit=True), vars(module))
+        module = imports.module_of(file.read_bytes(), file, f"config_{path.stem}")
     if not hasattr(module, "get_config"):
         raise ValueError(f"config={spec} has no get_config(arg=None); see configs/quickstart.py")
     return module, arg

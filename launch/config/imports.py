@@ -117,6 +117,16 @@ def difference(folder: Path) -> str:
     )
 
 
+def module_of(content: bytes, place: Path, name: str) -> ModuleType:
+    """Executes a file's content as a module. It is not imported: Python's cache of bytecode would
+    miss an edit of equal length within a second."""
+    module = ModuleType(name)
+    module.__file__ = str(place)
+    sys.modules[name] = module  # dataclasses look their module up
+    exec(compile(content, str(place), "exec", dont_inherit=True), vars(module))
+    return module
+
+
 def _execute(path: str, stated: str, folders: Sequence[Path]) -> str:
     """Executes one file unless it was; returns its hash."""
     place, content = _read(path, stated, folders)
@@ -124,17 +134,15 @@ def _execute(path: str, stated: str, folders: Sequence[Path]) -> str:
     if hash in _executed:
         return hash
     before = {name: dict(table) for name, table in _tables().items()}
-    module = ModuleType(f"imports_{place.stem}_{hash}")
-    module.__file__ = str(place)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
+    name = f"imports_{place.stem}_{hash}"
     try:
-        exec(compile(content, str(place), "exec", dont_inherit=True), vars(module))
+        module_of(content, place, name)
         _check(path, before)
     except (Exception, SystemExit) as error:
         for name, table in _tables().items():
             table.clear()
             table.update(before[name])
-        del sys.modules[module.__name__]
+        sys.modules.pop(name, None)
         if isinstance(error, _Refused):
             raise ValueError(str(error)) from None
         raise _failure(path, place, error) from error

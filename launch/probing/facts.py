@@ -158,7 +158,7 @@ def _groups(
     parts = [("group", name, np.flatnonzero(rows)) for name, rows in _by_group(facts, found)]
     if all(fact.times is not None for fact in facts):
         times = np.array([fact.times for fact in facts])[found.fact]
-        told = _told(facts, found)
+        told = _way("told", facts, found)
         known = np.array([fact.known for fact in facts], bool)[found.fact]
         parts += [("way", "told in this way", np.flatnonzero(known & told)),
                   ("way", "told in other ways", np.flatnonzero(known & ~told))]  # fmt: skip
@@ -196,17 +196,12 @@ def _by_group(facts: Sequence[Question], found: Answers) -> list[tuple[str, np.n
     return [(name or "all", of_group == name) for name in dict.fromkeys(f.group for f in facts)]
 
 
-def _told(facts: Sequence[Question], found: Answers) -> np.ndarray:
-    """Whether the fact of each question was told in that way [Q]."""
-    return np.array([facts[n].told[way] for n, way in zip(found.fact, found.way, strict=True)])
-
-
-def _unlearned(facts: Sequence[Question], found: Answers) -> np.ndarray:
-    """Whether the run unlearned the answer to each question, in the words of the question [Q]."""
-    return np.array([
-        bool(facts[n].unlearned) and facts[n].unlearned[way]
-        for n, way in zip(found.fact, found.way, strict=True)
-    ])  # fmt: skip
+def _way(field: str, facts: Sequence[Question], found: Answers) -> np.ndarray:
+    """What a field, `told` or `unlearned`, says of the way in which each question asks [Q]; False
+    where it says nothing."""
+    ways = [getattr(fact, field) for fact in facts]
+    places = zip(found.fact, found.way, strict=True)
+    return np.array([bool(ways[n]) and ways[n][way] for n, way in places])
 
 
 def _ranges(most: int) -> list[tuple[str, int, int]]:
@@ -268,7 +263,7 @@ def _by_way(facts: Sequence[Question], found: Answers) -> list[tuple[str, np.nda
     """(name, which questions [Q]) of each group of facts, and of parts of it: of facts that the run
     unlearned, the ways in which it did and the others, of which some may have been told too; of
     other facts of a world, the ways in which they were not told."""
-    parts, unlearned = [], _unlearned(facts, found)
+    parts, unlearned = [], _way("unlearned", facts, found)
     forgotten = np.isin(found.fact, found.fact[unlearned])
     for name, rows in _by_group(facts, found):
         parts.append((name, rows))
@@ -278,10 +273,10 @@ def _by_way(facts: Sequence[Question], found: Answers) -> list[tuple[str, np.nda
             parts.append((f"{name}, as unlearned", rows & unlearned))
             parts.append((f"{name}, in other ways", others))
             if first.told:
-                told = _told(facts, found)
+                told = _way("told", facts, found)
                 parts.append((f"{name}, in other ways that were told", others & told))
         elif first.told and first.known:
-            parts.append((f"{name}, in other ways", rows & ~_told(facts, found)))
+            parts.append((f"{name}, in other ways", rows & ~_way("told", facts, found)))
     return [(name, rows) for name, rows in parts if rows.any()]
 
 

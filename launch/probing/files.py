@@ -44,7 +44,8 @@ class Sets:
 class Question:
     """Ways to ask for one fact, with the possible answers, which follow each question. `told` says
     of each way whether the fact was stated in it, `times` how often the training text states it;
-    None where that is not known. `unlearned` says of each way whether the run unlearned it."""
+    None where that is not known. `unlearned` says of each way whether the run unlearned it; None
+    if it unlearned none."""
 
     questions: tuple[str, ...]
     answers: tuple[str, ...]
@@ -53,7 +54,7 @@ class Question:
     known: bool | None = None
     times: int | None = None
     told: tuple[bool, ...] | None = None
-    unlearned: tuple[bool, ...] = ()  # (): none
+    unlearned: tuple[bool, ...] | None = None
 
 
 def pairs(spec: str) -> list[Pair]:

@@ -5,12 +5,8 @@ from typing import Any
 
 from scaling.intervals import interval_text
 from scaling.printable import printable
-from scaling.report.number_text import label, nats, p_text
+from scaling.report.number_text import label, nats, p_text, percent, signed, signed_percent
 from scaling.report.probing.wording import other_world, unlearned_unread
-
-signed = "{:+.3f}".format
-percent = "{:.1%}".format
-signed_percent = "{:+.1%}".format
 
 
 def show(about: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ def connect(cluster: Cluster) -> None:
             ray.shutdown()
             raise ValueError(_explained(address, error)) from None
     if address == "local":
-        cores = len(local.available_cores())
+        cores = options["num_cpus"]
         print(f"--on=ray: no --address, so Ray runs on this machine ({cores} cores)")
 
 

@@ -13,6 +13,9 @@ LETTERS = {"T": 1e12, "B": 1e9, "M": 1e6, "k": 1e3}  # of counts, as in "a 7B mo
 LONGEST_LABEL = 80  # characters of a name
 LONG_NUMBER = 8  # characters
 exponent = "{:.3f}".format
+signed = "{:+.3f}".format
+percent = "{:.1%}".format
+signed_percent = "{:+.1%}".format
 nats = "{:.4f}".format  # losses keep four decimals: runs differ in the third
 
 

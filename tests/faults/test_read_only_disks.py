@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data.framed import saved_classes
-from data.tokenizer import Tokenizer
 from launch import __main__ as command
 from launch.compile import docs_table, variants
 from scaling.csv_file import to_csv
@@ -56,40 +54,20 @@ COMMANDS = [
     *(
         (flag, [*argv, f"--{flag}=DISK/x"])
         for flag, argv in (
-            ("json", ["sweep", "--config=sweep.py", "--workdir=x", "--dry_run"]),
-            ("json", ["fit", "--table=points.csv", "--draws=0"]),
             ("out", ["fit", "--table=points.csv", "--draws=0"]),
             ("out", ["predict", "--table=points.csv", "--params=1M", "--tokens=9M", "--draws=9"]),
             ("out", ["report", "trials"]),
             ("out", ["rank", "trials"]),
             ("json", ["rank", "trials", "--out=ranked"]),
-            ("json", ["runs", "trials"]),
             ("csv", ["runs", "trials"]),
-            ("json", ["show", "RUN"]),
             ("out", ["export", "trials", "--to=csv"]),
-            ("json", ["evaluate", "--run=RUN", "--data=book.txt", "--max_bytes=2000"]),
-            ("json", ["score", "--run=RUN", "--text=ab"]),
             ("out", ["compress", "book.txt", "--run=RUN"]),
-            ("json", ["compress", "book.txt", "--run=RUN", "--out=book.iso"]),
-            ("json", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["overoptimisation", "--samples=rewards.npz", "--draws=0"]),
             ("out", ["rewards", "--answers=answers.json", "--policy=answers.json"]),
             ("out", ["index", "--texts=book.txt"]),
-            ("json", ["index", "--texts=book.txt", "--out=index"]),
-            ("json", ["neighbours", "--run=RUN", "--word=a"]),
-            ("json", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
             ("out", ["inspect", "--run=RUN", "--text=ab", "--noablate"]),
-            ("json", ["probe", "--run=RUN", "--pairs=pairs.jsonl"]),
             ("out", ["probe", "--run=RUN", "--pairs=pairs.jsonl"]),
-            ("json", ["compare", "points.csv", "points.csv", "--draws=0"]),
             ("out", ["compare", "points.csv", "points.csv", "--draws=0"]),
-            ("json", ["plan", "--law=law.json", "--flops=1e21"]),
-            ("json", ["pilot", "--law=law.json", "--budgets=1e18,3e18,1e19"]),
-            ("json", ["sample", "--run=RUN", "--tokens=1", "--temperature=0", "--nostream"]),
-            ("json", ["fill", "--run=RUN", "--text=[MASK]"]),
-            ("json", ["classify", "--run=RUN", "--text=a"]),
-            ("json", ["ngram", *BASE, "--order=2", "--config.eval.sequences=2"]),
-            ("json", ["tokenize", *BASE]),
             ("out", ["clean", "--config.input.corpora=book.txt"]),
             ("out", ["tokenize", "--compare=bytes"]),
             ("to", ["convert", f"--from_hf={HF}"]),
@@ -99,7 +77,6 @@ COMMANDS = [
             ("to", ["quantise", "RUN"]),
             ("curve", ["quantise", "RUN"]),
             ("to", ["extend", "--run=RUN", "--token=<|a|>"]),
-            ("json", ["compile", *BASE, "--topology=v5e:2x2"]),
             ("hlo", ["compile", *BASE, "--topology=v5e:2x2"]),
         )
     ),
@@ -150,25 +127,8 @@ def quick(monkeypatch):
         variant.report = {"fits": True}
 
     monkeypatch.setattr(variants, "compile_apart", compile_apart)
-    monkeypatch.setattr("launch.verbs.models.sample.restored", lambda *_: (None, 0))
-    monkeypatch.setattr("launch.verbs.models.sample.draw", lambda *_, **__: ([], None, False))
-    monkeypatch.setattr("launch.verbs.models.sample.describe", lambda *_: {})
-    monkeypatch.setattr("launch.verbs.models.sample.show", lambda *_: None)
     monkeypatch.setattr("launch.coding.coder.open_run", lambda _: None)
     monkeypatch.setattr("launch.coding.coder.compress", lambda *_: SimpleNamespace(file=b""))
-    monkeypatch.setattr("launch.coding.listing.described", lambda *_: {})
-    monkeypatch.setattr("launch.coding.other_programs.measured", lambda _: [])
-    cfg = SimpleNamespace(masked_head=True, n_classes=2, context_length=9)
-    opened = SimpleNamespace(cfg=cfg, tokenizer=Tokenizer("bytes", "bytes"), step=0)
-    monkeypatch.setattr("launch.texts.opened.open_run", lambda *_: opened)
-    monkeypatch.setattr("launch.verbs.texts.fill.predicted", lambda *_: [[[{"text": ""}]]])
-    monkeypatch.setattr("launch.verbs.texts.classify.scores", lambda *_: [np.array([0, 1])])
-    classes = saved_classes.Classes(("a", "b"), False, "cls")
-    monkeypatch.setattr("data.framed.saved_classes.read", lambda _: classes)
-    monkeypatch.setattr("scaling.design.precision.expected_precision", lambda *_: [])
-    monkeypatch.setattr("launch.inspection.measured.inspected", lambda *_: ({}, None))
-    monkeypatch.setattr("scaling.report.inspection.page.page", lambda *_: "")
-    monkeypatch.setattr("launch.probing.measured.probed", lambda *_: {"run": "run", "before": None})
 
 
 @pytest.mark.parametrize(("flag", "argv"), COMMANDS)
@@ -189,14 +149,11 @@ def test_a_disk_that_cannot_be_written_is_one_line_that_names_the_flag(
 
 
 def test_every_flag_for_a_file_to_write_is_tried():
-    written = {"workdir", "json", "csv", "out", "to", "to_hf", "to_gguf", "curve", "hlo", "records"}
+    written = {"workdir", "csv", "out", "to", "to_hf", "to_gguf", "curve", "hlo", "records"}
     tried = {(argv[0], flag) for flag, argv in COMMANDS} | {("export", "to")}  # names a format
-    # It needs a model of pairs, and writes as the others do.
-    tried.add(("translate", "json"))
     tried.add(("decompress", "out"))  # it needs a compressed file: tests/launch/coding
-    tried.add(("quantise", "json"))  # it needs a run with its text
     tried.add(("evaluate", "out"))  # a page, which needs an index
-    tried |= {("phases", "json"), ("phases", "out")}  # they need a run that answers
+    tried.add(("phases", "out"))  # it needs a run that answers
     for verb in command.VERBS:
         made = set(command.module_of(verb).make_flags()) & written
         assert made <= {flag for one, flag in tried if one == verb}, verb

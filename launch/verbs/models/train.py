@@ -20,6 +20,7 @@ from data.files import to_path
 from launch import flags
 from launch.config import config_file
 from launch.errors import bad_input
+from launch.files import ended
 from launch.trial import distributed
 
 
@@ -48,13 +49,14 @@ def main(argv: Sequence[str]) -> int:
     with bad_input():
         config = config_file.load_config(values.config, overrides, values.workdir)
         cluster = distributed.find(values.coordinator, values.processes, values.process)
+        over = ended(to_path(values.workdir))
 
     if values.dry_run:
         from launch.trial import run as trial  # slow to import
 
         return trial.dry_run(config, values.workdir, overrides)
 
-    if not (to_path(values.workdir) / "result.json").exists():  # else there is nothing to do
+    if not over:  # else there is nothing to do
         flags.require_writable(to_path(values.workdir), "workdir")
 
     def train() -> int:

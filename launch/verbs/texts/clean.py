@@ -69,8 +69,6 @@ def main(argv: Sequence[str]) -> int:
         note_missing_drawing()
         cfg = json.loads(config_file.load_config(values.config, overrides).to_json())
         settings.check(cfg, cleaning.bounds(), values.config)
-        with writing("out", out):
-            out.mkdir(parents=True, exist_ok=True)
         workers = values.workers or usable_cores()
         with alive("cleaning") as detail:
             about = pipeline.clean(cfg, out, workers, progress(detail))

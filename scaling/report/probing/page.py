@@ -8,15 +8,21 @@ from typing import Any
 from scaling.drafts import as_path, write
 from scaling.report.comparison_page import section
 from scaling.report.frame import frame, missing_package
-from scaling.report.number_text import escape, interval_html, label, nats, p_text
+from scaling.report.number_text import (
+    escape,
+    interval_html,
+    label,
+    nats,
+    p_text,
+    percent,
+    signed,
+    signed_percent,
+)
 from scaling.report.page import card, draw, figure_block, remove_page, reproduction, table_row
 from scaling.report.probing.wording import other_world, unlearned_unread
 
 FILE = "probe.json"
 MOST_ROWS = 400  # rows of a table of all pairs or questions
-signed = "{:+.3f}".format
-percent = "{:.1%}".format
-signed_percent = "{:+.1%}".format
 
 
 def write_page(folder: str | Path, about: Mapping[str, Any]) -> Path:
@@ -185,7 +191,7 @@ def facts(about: Mapping[str, Any]) -> str:
         section("Calibration and selective answering", ("measure", "value"), more),
     ]
     if "change" in about:
-        parts.append(change(about["change"]))
+        parts.append(change(about))
     if about["unlearned_unread"]:
         parts.insert(0, f'<p class="quiet">Warning: {escape(unlearned_unread(about))}.</p>')
     if about["left_out"]:
@@ -196,10 +202,10 @@ def facts(about: Mapping[str, Any]) -> str:
     return "".join(parts) + questions(about["rows"])
 
 
-def change(changes: list[Mapping[str, Any]]) -> str:
+def change(about: Mapping[str, Any]) -> str:
     """What changed since the run before, by group."""
     rows = []
-    for one in changes:
+    for one in about["change"]:
         of, right = one["nats"], one["accuracy"]
         rows.append(table_row([escape(label(one["group"])), f"{one['facts']:,}", nats(of["before"]),
                                nats(of["now"]), interval_html(of["change"], signed),
@@ -209,7 +215,7 @@ def change(changes: list[Mapping[str, Any]]) -> str:
     names = ("facts", "count", "nats before", "nats now", "change", "p", "right before",
              "right now", "change")  # fmt: skip
     note = ""
-    if any(one["group"].endswith(", as unlearned") for one in changes):
+    if any(row["unlearned"] for row in about["rows"]):
         note = (
             '<p class="quiet">As unlearned: asked in the words of data.forget. Forgotten facts in '
             "other ways: in all other words. Other facts in other ways: in words in which the "

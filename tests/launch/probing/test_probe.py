@@ -252,12 +252,13 @@ def test_the_page_is_one_file_that_escapes_its_text(whole, tmp_path, without_pic
     about = copy.deepcopy(whole)
     about["run"], about["pairs"]["rows"][0]["first"] = "runs/<b>", "<script>"
     about["facts"]["rows"][0]["question"] = "</script><i>"
+    about["facts"]["rows"][0]["unlearned"] = True
     about["facts"]["groups"][0]["name"] = about["text"]["corpus"] = "<u>"
     about["pairs"]["groups"][0]["group"] = "</script><s>"  # in a figure too
     test = {"name": "<s>", "words": {k: ["<q>"] for k in "xyab"}, "missing": ["<a>"], "p": 0.5}
     test |= {"effect_size": None, "exact": True, "divisions": 2, "by_word": [0.0, 0.0]}
     about["facts"]["left_out"], about["facts"]["unlearned_unread"] = 3, "<u>gone"
-    about["facts"]["change"][0]["group"] = "<i>, as unlearned"
+    about["facts"]["change"][0]["group"] = "<i>"
     about["weat"] = {"tests": [test]}
     text = write_page(tmp_path, about).read_text()
     assert json.loads((tmp_path / "probe.json").read_text()) == about
