@@ -5,7 +5,7 @@
 
 A section is a stage; they run in this order. `on=False` switches a stage off, and the name of a
 rule in `skip` switches off that rule alone. Bounds are those of the papers that
-data/cleaning/rules.py names. 2 busy CPU cores: 3.9 MB/s for each core (2026-11, docs/data.md).
+data/cleaning/rules.py names. 2 busy CPU cores: 4.0 MB/s for each core (2026-11, docs/data.md).
 """
 
 from ml_collections import ConfigDict
@@ -48,7 +48,9 @@ def sections() -> dict[str, object]:
                 200.0, least=1
             ),  # files that unpack to more times their size: damaged
             max_damaged=Key(10, least=0),  # damaged files that are skipped; one more ends the run
-            max_bad_rows=Key(0.01, least=0),  # share of all rows that cannot be read: skipped
+            max_bad_rows=Key(
+                0.01, least=0
+            ),  # share of all rows that may be unreadable; they are skipped
         ),
         normalise=dict(
             on=True,

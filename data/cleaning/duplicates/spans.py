@@ -24,7 +24,7 @@ from data.cleaning.text.words import ngram_hashes
 
 def sentences_of(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(64-bit hashes of the sentences [S] of some documents, their number in each [D]). Chance
-    matches of spans do not matter: 1.1e10 spans, those of 1 TB, are expected to have three."""
+    matches of spans do not matter: three are expected among 1.1e10 spans, more than 1 TB has."""
     found = [split(text) for text in texts]
     blake = hashlib.blake2b
     raw = b"".join(

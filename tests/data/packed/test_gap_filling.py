@@ -106,6 +106,15 @@ def test_documents_that_are_taken_whole_do_not_join():
     assert [(18, 2), (20, 1)] in [row[1:] for row in contents(filled, fewer)]
 
 
+def test_documents_of_equal_length_are_cut_most():
+    """The worst case of docs/tokenizers.md."""
+    lengths = np.full(1000, 2900)
+    (before, rows), (after, fewer) = packed(lengths, 1000)
+    assert [len(pieces.lengths_P) - 1000 for pieces in (before, after)] == [2000, 2882]
+    assert [len(rows), len(fewer)] == [3000, 2902]
+    require_documents(lengths, after, fewer, 1000)
+
+
 def test_documents_that_fit_stay_whole_whatever_the_padding():
     for lengths in ([10, 6, 6, 6], [10] * 3 + [6] * 9, [13, 7, 7]):
         before, after = packed(np.array(lengths), 10)
