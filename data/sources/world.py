@@ -2,8 +2,8 @@
 
 A fact says what an entity has of a relation: the home of Kalo is Borne. Some facts are never
 stated, so that no model of the text can know them. The others are stated 1, 2, 4, … times, each
-fact in at most `ways` (2) of the four templates of its relation, so that the others ask for it in words
-that the text never uses:
+fact in at most `ways` (2) of the four templates of its relation, so that the others ask for it in
+words that the text never uses:
 
     Kalo lives in Borne.          The home of Kalo is Borne.          Kalo has a house in Borne.
 
